@@ -1,0 +1,37 @@
+"""Builds the Cython bodies: every kernels/NAME/cpu_cython.pyx becomes anyrank.kernels.NAME.cpu_cython.
+
+The flags are part of the promise: without -ffp-contract=off a compiler may fuse a*b+c into one
+rounding, and the bits then depend on the processor. No flag that allows reordering is ever given.
+An extension that cannot be built is left out with a warning; its kernel then runs another body.
+"""
+
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, find_packages, setup
+
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+DIRECTIVES = {"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True}
+
+extensions = [
+    Extension(
+        f"anyrank.kernels.{source.parent.name}.cpu_cython",
+        [source.as_posix()],
+        include_dirs=[source.parent.as_posix()],
+        depends=[header.as_posix() for header in sorted(source.parent.glob("*.h"))],
+        extra_compile_args=FLAGS,
+        optional=True,
+    )
+    for source in sorted(Path("kernels").glob("*/cpu_cython.pyx"))
+]
+
+setup(
+    packages=[
+        *find_packages("src"),
+        "anyrank.kernels",
+        *(f"anyrank.kernels.{name}" for name in find_packages("kernels")),
+    ],
+    package_dir={"": "src", "anyrank.kernels": "kernels"},
+    package_data={"": ["*.cu", "*.h", "*.pyx", "py.typed", "*.template"]},
+    ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES),
+)

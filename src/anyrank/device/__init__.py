@@ -1,0 +1,66 @@
+"""Where a rank's arrays live and its kernels run: the host, a GPU, or the host in a GPU's clothes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anyrank.errors import UsageError
+
+
+class Module(Protocol):
+    """One compiled `gpu.cu`."""
+
+    def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        """Start `function` on `grid` blocks of `block` threads with arrays of the device and NumPy scalars."""
+
+
+class Device:
+    """The host: arrays are NumPy's. Other devices override what differs."""
+
+    name = "host"
+    on_host = True
+
+    def full(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike) -> Any:
+        """A new array of the device filled with `value`."""
+        return np.full(shape, value, dtype)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """The array's values as a NumPy array; no copy where the array is on the host already."""
+        return np.asarray(array)
+
+    def from_host(self, array: np.ndarray) -> Any:
+        """The values as an array of the device; no copy on the host."""
+        return array
+
+    def load(self, source: Path) -> Module:
+        """The CUDA C of `source`, compiled for this device."""
+        raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")
+
+
+def open_device(body: str, node_rank: int = 0) -> Device:
+    """The device that the body asks for: `cupy` a GPU of this node, in turn by `node_rank`; `shim` the
+    CPU, running CUDA C; any other body the host. Raises UsageError where there is none."""
+    if body == "cupy":
+        from anyrank.device.cuda import CudaDevice
+
+        return CudaDevice(node_rank)
+    if body == "shim":
+        from anyrank.device.shim import ShimDevice
+
+        return ShimDevice()
+    return Device()
+
+
+def gpu_missing() -> str:
+    """Why no GPU can be used here, or an empty string when one can."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported ({error})"
+    if not cupy.is_available():
+        return "CuPy finds no usable GPU (no device, or no driver)"
+    return ""
