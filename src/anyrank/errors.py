@@ -13,6 +13,8 @@ class UsageError(AnyrankError):
     """Bad usage, parameter or input, found before any work: status 2."""
 
     status = 2
+    #: Whether another process says it already, so that this one leaves without a word.
+    silent = False
 
 
 class CheckpointError(AnyrankError):

@@ -35,23 +35,18 @@ class Bodies:
         self.prefer("auto")
 
     def prefer(self, wanted: str, node_rank: int = 0) -> None:
-        """Use `wanted` (a name of FILES, or `auto`) from now on; raises UsageError where it cannot be used."""
+        """Use `wanted` (a name of FILES, or `auto`) from now on; UsageError where it cannot be used."""
         if wanted not in (*FILES, "auto"):
             raise UsageError(f"--body {wanted!r} is not a body: it must be one of auto, {', '.join(FILES)}.")
         self.wanted = wanted
         if wanted == "auto":
-            missing = gpu_missing() if node_rank >= 0 and _cupy_installed() else "CuPy is not installed"
-            self.order = AUTO[1:] if missing else AUTO
+            self.no_gpu = gpu_missing()
+            self.order: tuple[str, ...] = AUTO[1:] if self.no_gpu else AUTO
         else:
-            missing = ""
+            self.no_gpu = "not asked for"
             self.order = (wanted, *(name for name in AUTO[1:] if name != wanted))
-        self.no_gpu = missing
         self.device: Device = open_device(self.order[0], node_rank)
         self.chosen: dict[str, Body] = {}
-
-
-def _cupy_installed() -> bool:
-    return importlib.util.find_spec("cupy") is not None
 
 
 BODIES = Bodies()
@@ -66,7 +61,9 @@ class Kernel:
     body chosen for this process, so each rank of a run may use another; the results are the same bits.
     """
 
-    def __init__(self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]):
+    def __init__(
+        self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]
+    ):
         if callable(source):
             self.folder, self.operation = "", source.__name__
             self.name = source.__name__
@@ -96,7 +93,7 @@ class Kernel:
             except Declined as refusal:
                 refusals.append(f"{name}: {refusal}")
                 continue
-            reason = "; ".join(refusals) or ("as asked" if BODIES.wanted == name else "fastest of its bodies here")
+            reason = "; ".join(refusals) or ("as asked" if BODIES.wanted == name else "the fastest here")
             BODIES.chosen[self.name] = Body(name, function, reason)
             return BODIES.chosen[self.name]
         raise UsageError(f"kernel {self.name} has no body that works here: {'; '.join(refusals)}")

@@ -1,0 +1,196 @@
+"""Layout: which rank owns which global indices."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from anyrank.errors import UsageError
+from anyrank.world import World
+
+SPLITS = ("auto", "rows", "columns", "bricks")
+
+
+class Layout:
+    """A global index space cut into one brick per rank.
+
+    The ranks form a grid, last axis fastest; `cuts[axis]` holds the grid's borders along the axis, from 0
+    to the global size, so that the rank at grid position g owns `cuts[axis][g] : cuts[axis][g + 1]`.
+    A part may be empty. `shape`, `start` and `stop` are global; `local_shape` is the brick's.
+    """
+
+    def __init__(self, shape: Sequence[int], world: World, cuts: Sequence[Sequence[int]]):
+        self.shape = tuple(int(n) for n in shape)
+        self.world = world
+        self.cuts = tuple(tuple(int(c) for c in cut) for cut in cuts)
+        self.grid = tuple(len(cut) - 1 for cut in self.cuts)
+        self._check()
+        self.position = self.position_of(world.rank)
+        self.start = tuple(cut[g] for cut, g in zip(self.cuts, self.position, strict=True))
+        self.stop = tuple(cut[g + 1] for cut, g in zip(self.cuts, self.position, strict=True))
+        self.local_shape = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    def _check(self) -> None:
+        if len(self.cuts) != len(self.shape):
+            raise ValueError(f"cuts of {len(self.cuts)} axes do not fit the shape {self.shape}")
+        if int(np.prod(self.grid, dtype=np.int64)) != self.world.size:
+            raise ValueError(f"a grid of {self.grid} does not fit {self.world.size} ranks")
+        for n, cut in zip(self.shape, self.cuts, strict=True):
+            if cut[0] != 0 or cut[-1] != n or any(b < a for a, b in pairwise(cut)):
+                raise ValueError(f"cuts {cut} do not rise from 0 to {n}")
+
+    @classmethod
+    def blocks(cls, n: int, world: World) -> Layout:
+        """The indices 0 … n − 1 in one block per rank, as even as can be."""
+        return cls((n,), world, (even_cuts(n, world.size),))
+
+    @classmethod
+    def bricks(cls, shape: Sequence[int], world: World, split: str = "auto", halo: int = 0) -> Layout:
+        """A grid of ranks over `shape`, as even as can be.
+
+        `split` is `rows` (the first axis alone is cut), `columns` (the last), `bricks` (as square a grid as
+        there is), `auto` (the grid whose halos are smallest), or the grid itself, such as `2x3`.
+        Raises UsageError where a rank would own fewer rows than the halo on an axis that is cut.
+        """
+        grid = choose_grid(tuple(shape), world.size, split, halo)
+        return cls(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of global elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """This rank's brick as slices of the global array."""
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+    @cached_property
+    def indices(self) -> tuple[np.ndarray, ...]:
+        """The global indices of this rank's brick, one int64 array per axis, shaped to broadcast together."""
+        return tuple(np.ogrid[self.slices]) if self.ndim else ()
+
+    @cached_property
+    def linear(self) -> np.ndarray:
+        """The global C-order index of every element of this rank's brick: int64 of `local_shape`."""
+        result = np.zeros((1,) * self.ndim, np.int64)
+        for axis, index in enumerate(self.indices):
+            result = result + index * int(np.prod(self.shape[axis + 1 :], dtype=np.int64))
+        return np.broadcast_to(result, self.local_shape)
+
+    def position_of(self, rank: int) -> tuple[int, ...]:
+        """The grid position of a rank."""
+        return tuple(int(g) for g in np.unravel_index(rank, self.grid)) if self.grid else ()
+
+    def rank_at(self, position: Sequence[int]) -> int:
+        """The rank at a grid position."""
+        return int(np.ravel_multi_index(tuple(position), self.grid)) if self.grid else 0
+
+    def owner(self, index: Sequence[int]) -> int:
+        """The rank that owns a global index."""
+        for i, n in zip(index, self.shape, strict=True):
+            if not 0 <= i < n:
+                raise IndexError(f"index {tuple(index)} is outside the global shape {self.shape}")
+        return self.rank_at([bisect_right(cut, i) - 1 for cut, i in zip(self.cuts, index, strict=True)])
+
+    def bricks_of_all(self) -> Iterator[tuple[int, tuple[slice, ...]]]:
+        """Every rank with its brick as global slices."""
+        for rank in range(self.world.size):
+            position = self.position_of(rank)
+            yield rank, tuple(slice(cut[g], cut[g + 1]) for cut, g in zip(self.cuts, position, strict=True))
+
+
+def even_cuts(n: int, parts: int) -> tuple[int, ...]:
+    """The borders that cut 0 … n into parts whose sizes differ by at most one."""
+    return tuple(n * k // parts for k in range(parts + 1))
+
+
+def grids(ranks: int, ndim: int) -> Iterator[tuple[int, ...]]:
+    """Every way to write `ranks` as an ordered product of `ndim` factors, large first factors first."""
+    if ndim <= 1:
+        yield (ranks,) * ndim
+        return
+    for first in range(ranks, 0, -1):
+        if ranks % first == 0:
+            for rest in grids(ranks // first, ndim - 1):
+                yield (first, *rest)
+
+
+def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> tuple[int, ...]:
+    """The grid of ranks that `split` asks for; see `Layout.bricks`."""
+    if not shape:
+        raise ValueError("a field without axes cannot be cut; use a Scalar")
+    if split == "rows":
+        chosen = [(ranks,) + (1,) * (len(shape) - 1)]
+    elif split == "columns":
+        chosen = [(1,) * (len(shape) - 1) + (ranks,)]
+    elif split in ("auto", "bricks"):
+        chosen = list(grids(ranks, len(shape)))
+    else:
+        chosen = [_parse_grid(split, ranks, len(shape))]
+    fitting = [grid for grid in chosen if all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True))]
+    if not fitting:
+        raise UsageError(_too_small(shape, ranks, split, halo))
+    if split == "bricks":
+        return min(fitting, key=lambda grid: (max(grid) - min(grid), tuple(-p for p in grid)))
+    return min(fitting, key=lambda grid: _surface(shape, grid))
+
+
+def _fits(n: int, parts: int, halo: int) -> bool:
+    return halo == 0 or n // parts >= halo
+
+
+def _surface(shape: tuple[int, ...], grid: tuple[int, ...]) -> float:
+    """Elements on the cut faces of a brick: what its halo exchange sends."""
+    local = [n / p for n, p in zip(shape, grid, strict=True)]
+    faces = (float(np.prod(local[:axis] + local[axis + 1 :])) for axis, p in enumerate(grid) if p > 1)
+    return sum(faces)
+
+
+def _parse_grid(split: str, ranks: int, ndim: int) -> tuple[int, ...]:
+    try:
+        grid = tuple(int(part) for part in split.split("x"))
+    except ValueError:
+        grid = ()
+    if len(grid) != ndim or min(grid, default=0) < 1 or int(np.prod(grid)) != ranks:
+        raise UsageError(
+            f"--split {split!r} does not cut {ndim} axes into {ranks} parts: it must be one of "
+            f"{', '.join(SPLITS)}, or {ndim} numbers joined by x whose product is {ranks}."
+        )
+    return grid
+
+
+def _too_small(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> str:
+    size = "×".join(str(n) for n in shape)
+    most = next((p for p in range(ranks - 1, 0, -1) if _some_grid_fits(shape, p, split, halo)), 1)
+    return (
+        f"the domain of {size} is too small for {ranks} ranks split by {split!r}: each needs at least "
+        f"{max(halo, 1)} row(s) along every axis that is cut, beside its halo of {halo}. "
+        f"Use a larger domain, another --split, or at most {most} rank{'s' if most > 1 else ''}."
+    )
+
+
+def _some_grid_fits(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> bool:
+    candidates: Sequence[tuple[int, ...]] = list(grids(ranks, len(shape)))
+    if split == "rows":
+        candidates = [(ranks,) + (1,) * (len(shape) - 1)]
+    elif split == "columns":
+        candidates = [(1,) * (len(shape) - 1) + (ranks,)]
+    return any(all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True)) for grid in candidates)
+
+
+def check_split(split: str) -> None:
+    """Raise UsageError unless `split` is a name of SPLITS or numbers joined by x."""
+    if split not in SPLITS and not all(part.isdigit() for part in split.split("x")):
+        raise UsageError(
+            f"--split {split!r} is not a split: it must be one of {', '.join(SPLITS)}, or a grid such as 2x3."
+        )

@@ -1,0 +1,163 @@
+"""World: who takes part in a run, and how its ranks come to agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import mpi4py
+import numpy as np
+
+from anyrank.errors import AnyrankError, UsageError
+
+# One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
+# It takes effect only if nobody has initialised MPI before us.
+mpi4py.rc.thread_level = "serialized"
+
+from mpi4py import MPI  # noqa: E402  (initialises MPI, so it comes after the line above)
+
+T = TypeVar("T")
+_OPERATIONS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX}
+_TASK_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
+_TASK_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+
+
+class World:
+    """A private clone of a communicator: ranks, nodes, and agreement between ranks.
+
+    Making a World is collective over `comm` (COMM_WORLD where none is given). Messages on it never meet
+    those of other libraries, because the clone has a context of its own.
+    """
+
+    def __init__(self, comm: MPI.Intracomm | None = None):
+        self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
+        self.rank: int = self.comm.rank
+        self.size: int = self.comm.size
+
+    def __repr__(self) -> str:
+        return f"World(rank={self.rank}, size={self.size})"
+
+    @cached_property
+    def _node(self) -> MPI.Comm:
+        return self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+
+    @property
+    def node_rank(self) -> int:
+        """This rank's number among the ranks of its node; the first use is collective."""
+        return int(self._node.rank)
+
+    @property
+    def node_size(self) -> int:
+        """How many ranks share this node; the first use is collective."""
+        return int(self._node.size)
+
+    def allreduce(self, array: np.ndarray, op: str = "sum") -> np.ndarray:
+        """The element-wise `sum`, `min` or `max` over all ranks, on all ranks. Collective.
+
+        Takes integers only from code that keeps the promise: a float sum depends on the ranks' order,
+        so it is refused; `anyrank.exact` has the sum that does not.
+        """
+        array = np.asarray(array)
+        if op == "sum" and array.dtype.kind not in "iu":
+            raise TypeError(
+                f"allreduce sums integers, not {array.dtype}: a float sum has an order; use exact.sum"
+            )
+        result = np.empty_like(array, order="C")
+        self.comm.Allreduce(np.ascontiguousarray(array), result, _OPERATIONS[op])
+        return result
+
+    def total(self, count: int) -> int:
+        """The sum over all ranks of a 64-bit integer. Collective."""
+        return int(self.allreduce(np.array([count], np.int64))[0])
+
+    def every(self, condition: bool) -> bool:
+        """Whether the condition holds on every rank. Collective."""
+        return bool(self.allreduce(np.array([bool(condition)], np.int32), "min")[0])
+
+    def gather(self, value: T) -> list[T] | None:
+        """The values of all ranks in rank order on rank 0, None elsewhere. Collective."""
+        gathered: list[T] | None = self.comm.gather(value)
+        return gathered
+
+    def bcast(self, value: T) -> T:
+        """Rank 0's value, on all ranks. Collective."""
+        result: T = self.comm.bcast(value)
+        return result
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here. Collective."""
+        self.comm.Barrier()
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise on all ranks if any rank has an error. Collective.
+
+        The lowest such rank's error is raised everywhere, so that callers fail together, with one message;
+        an error that is not ours travels as an AnyrankError that names the rank.
+        """
+        failing = -1 if error is None else self.size - self.rank
+        worst = int(self.allreduce(np.array([failing], np.int64), "max")[0])
+        if worst < 0:
+            return
+        root = self.size - worst
+        raise self.comm.bcast(_portable(error, self.rank) if self.rank == root else None, root=root)
+
+    def close(self) -> None:
+        """Give the clone back. Collective."""
+        if "_node" in self.__dict__:
+            self._node.Free()
+        self.comm.Free()
+
+
+def _portable(error: Exception | None, rank: int) -> AnyrankError:
+    if isinstance(error, AnyrankError):
+        return error
+    return AnyrankError(f"rank {rank}: {type(error).__name__}: {error}")
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> int:
+    """The number of tasks that a launcher says it started with this process, 0 when none did.
+
+    `srun` gives every task a PMI_* or PMIX_* variable when it starts MPI, and only SLURM_STEP_* when not.
+    """
+    found = _first(environment, _TASK_COUNTS)
+    if found is not None:
+        return found
+    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment and "SLURM_JOB_ID" in environment:
+        return int(environment.get("SLURM_STEP_NUM_TASKS", "0"))
+    return 0
+
+
+def check_launch(world: World, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a launcher of another MPI: it would silently run N worlds of one rank each.
+
+    Raises UsageError, with a message on the launcher's first task alone.
+    """
+    tasks = launched(environment)
+    if tasks <= 1 or world.size > 1:
+        return
+    library = MPI.Get_library_version().split("\n")[0].strip("\0").strip()
+    error = UsageError(
+        f"the launcher started {tasks} tasks but this MPI sees a world of 1: the launcher and mpi4py "
+        f"belong to different MPIs (mpi4py uses {library}). Use the mpiexec that belongs to it, or "
+        f"`anyrank run … -n {tasks}`, which starts the right one."
+    )
+    error.silent = (_first(environment, (*_TASK_RANKS, "SLURM_PROCID")) or 0) > 0
+    raise error
+
+
+def _first(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
+    for name in names:
+        if environment.get(name, "").isdigit():
+            return int(environment[name])
+    return None
+
+
+def mpi_versions() -> dict[str, Any]:
+    """The MPI in use: its library's first line, the standard's version, mpi4py's version."""
+    return {
+        "library": MPI.Get_library_version().split("\n")[0].strip("\0").strip(),
+        "standard": ".".join(str(part) for part in MPI.Get_version()),
+        "mpi4py": mpi4py.__version__,
+    }
