@@ -35,6 +35,7 @@ class World:
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
+        self._tags = 0
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size})"
@@ -102,6 +103,11 @@ class World:
             return
         root = self.size - worst
         raise self.comm.bcast(_portable(error, self.rank) if self.rank == root else None, root=root)
+
+    def tag(self) -> int:
+        """A message tag that no other exchange of this World uses, if all ranks ask in the same order."""
+        self._tags += 1
+        return self._tags
 
     def close(self) -> None:
         """Give the clone back. Collective."""

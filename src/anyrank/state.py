@@ -1,0 +1,196 @@
+"""State: the Fields and Scalars that a Program declares, exactly what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anyrank import digest
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.field import Field, advance
+from anyrank.kernel import BODIES
+from anyrank.layout import Layout
+from anyrank.random import Philox
+from anyrank.world import World
+
+__all__ = ["Field", "Scalar", "State", "advance", "check_scalars", "combine"]
+
+
+@dataclass
+class Scalar:
+    """A value that is the same on all ranks."""
+
+    name: str
+    dtype: np.dtype[Any]
+    unit: str
+    description: str
+    value: Any
+
+    def assign(self, value: Any) -> None:
+        """Set the value; raises ValueError where the dtype cannot hold it."""
+        array = np.asarray(value)
+        if array.ndim or (self.dtype.kind in "iu" and array.dtype.kind not in "iub"):
+            raise ValueError(f"{value!r} is not a single value of type {self.dtype}")
+        self.value = self.dtype.type(value).item()
+
+    def digest(self) -> int:
+        """The digest of the value, 64 bits."""
+        return digest.local_digest(np.array([self.value], self.dtype), (1,), (0,))
+
+
+class State:
+    """What a Program declares: Fields and Scalars by name, and the number of the step they belong to.
+
+    Members are attributes: `state.T` is a Field, `state.hits` the value of a Scalar, `state.hits += 1`
+    its assignment. Declaring is collective, and all ranks declare the same in the same order.
+    """
+
+    step: int
+    world: World
+    members: dict[str, Field | Scalar]
+
+    def __init__(self, world: World, split: str = "auto", seed: int = 0):
+        self.__dict__.update(
+            world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={}
+        )
+
+    def field(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: DTypeLike = np.float64,
+        *,
+        unit: str = "",
+        description: str = "",
+        halo: int = 0,
+        boundary: str | Sequence[str] = "periodic",
+        boundary_value: float = 0.0,
+        dims: Sequence[str] = (),
+    ) -> Field:
+        """Declare a Field of a global shape, all zero. Collective.
+
+        `halo` is the width of the ring of ghost cells. `boundary` is `periodic` or `fixed` (ghosts outside
+        the domain hold `boundary_value`), one for all axes or one per axis. `dims` names the axes.
+        Raises UsageError where the shape is too small for the ranks and the halo.
+        """
+        shape = tuple(int(n) for n in shape)
+        boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)
+        if len(boundary) != len(shape) or not set(boundary) <= {"periodic", "fixed"}:
+            raise UsageError(
+                f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}."
+            )
+        if min(shape, default=0) < 1 or halo < 0:
+            raise UsageError(
+                f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0."
+            )
+        names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
+        field = Field(
+            name,
+            self.layout(shape, halo),
+            dtype,
+            self.device,
+            unit=unit,
+            description=description,
+            halo=halo,
+            boundary=boundary,
+            boundary_value=boundary_value,
+            dims=names,
+        )
+        self._declare(name, field)
+        return field
+
+    def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
+        """Declare a Scalar with its first value, which sets its type: int64, float64 or bool."""
+        scalar = Scalar(name, np.asarray(value).dtype, unit, description, value)
+        scalar.assign(value)
+        self._declare(name, scalar)
+        return scalar
+
+    def _declare(self, name: str, member: Field | Scalar) -> None:
+        if (
+            not name.isidentifier()
+            or name.startswith("_")
+            or name in self.__dict__
+            or hasattr(type(self), name)
+        ):
+            raise UsageError(
+                f"{name!r} cannot name a member of the state: use an identifier that State does not use."
+            )
+        if name in self.members:
+            raise UsageError(f"{name!r} is declared twice: give each member of the state its own name.")
+        self.members[name] = member
+
+    def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
+        """The Layout that fields of this shape share. The widest halo must be declared first."""
+        known: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
+        if shape not in known:
+            known[shape] = (Layout.bricks(shape, self.world, self.split, halo), halo)
+        layout, allowed = known[shape]
+        if halo > allowed and any(b - a < halo for cut in layout.cuts for a, b in pairwise(cut)):
+            raise UsageError(
+                f"a halo of {halo} is wider than a rank's part of {shape}: declare that field first."
+            )
+        return layout
+
+    def __getattr__(self, name: str) -> Any:
+        member = self.__dict__.get("members", {}).get(name)
+        if member is None:
+            raise AttributeError(f"the state has no member {name!r}; declared are {sorted(self.members)}")
+        return member.value if isinstance(member, Scalar) else member
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        member = self.members.get(name)
+        if isinstance(member, Scalar):
+            member.assign(value)
+        elif member is not None:
+            raise AttributeError(f"{name} is a Field: write its values with state.{name}[...] = …")
+        elif name in self.__dict__:
+            self.__dict__[name] = value
+        else:
+            raise AttributeError(f"the state has no member {name!r}: declare it, or it is lost at resume")
+
+    def random(self, stream: int = 0) -> Philox:
+        """Random numbers of the run's seed; every use with a purpose of its own takes its own stream."""
+        return Philox(self.seed, stream)
+
+    def fields(self) -> Iterator[Field]:
+        """The Fields in the order of their declaration."""
+        return (member for member in self.members.values() if isinstance(member, Field))
+
+    def scalars(self) -> Iterator[Scalar]:
+        """The Scalars in the order of their declaration."""
+        return (member for member in self.members.values() if isinstance(member, Scalar))
+
+    def digests(self) -> dict[str, int]:
+        """The digest of every member. Collective; raises AnyrankError where a Scalar differs between ranks."""
+        check_scalars(self)
+        return {name: member.digest() for name, member in self.members.items()}
+
+    def digest(self) -> int:
+        """One digest for the whole state. Collective."""
+        return combine(self, self.digests())
+
+
+def combine(state: State, digests: Mapping[str, int]) -> int:
+    """One digest for the whole state from those of its members."""
+    return digest.combine(
+        {
+            name: (member.dtype.str, member.shape if isinstance(member, Field) else (), digests[name])
+            for name, member in state.members.items()
+        }
+    )
+
+
+def check_scalars(state: State) -> None:
+    """Raise AnyrankError on all ranks where a Scalar is not the same on all. Collective."""
+    mine = np.array([scalar.digest() for scalar in state.scalars()], np.uint64)
+    differ = state.world.allreduce(mine, "min") != state.world.allreduce(mine, "max")
+    if differ.any():
+        name = [scalar.name for scalar in state.scalars()][int(np.argmax(differ))]
+        values = state.world.comm.allgather(state.members[name].value)  # type: ignore[union-attr]
+        raise AnyrankError(f"the Scalar {name} must be the same on all ranks but is {values}, by rank.")
