@@ -1,1 +1,40 @@
-"""anyrank."""
+"""anyrank: write the kernel once; run it on any number of ranks, CPU or GPU; get the same bits; never lose a run.
+
+What a program needs is here; everything else is in its own module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anyrank.field import Field, advance
+    from anyrank.kernel import Kernel
+    from anyrank.layout import Layout
+    from anyrank.program import Program, param
+    from anyrank.random import Philox
+    from anyrank.state import Scalar, State
+    from anyrank.world import World
+
+_HOMES = {
+    "Field": "field",
+    "Kernel": "kernel",
+    "Layout": "layout",
+    "Philox": "random",
+    "Program": "program",
+    "Scalar": "state",
+    "State": "state",
+    "World": "world",
+    "advance": "field",
+    "param": "program",
+}
+
+__all__ = ["Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "World", "advance", "param"]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when used: importing anyrank must not start MPI in the process that only starts mpiexec.
+    if name in _HOMES:
+        return getattr(import_module(f"anyrank.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'anyrank' has no attribute {name!r}")

@@ -7,6 +7,8 @@ class AnyrankError(Exception):
     """An error with a message for the user; it ends a run with status 1 and without a traceback."""
 
     status = 1
+    #: Whether all ranks raise this error together: then one of them speaks and all leave in order.
+    collective = False
 
 
 class UsageError(AnyrankError):

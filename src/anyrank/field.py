@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from anyrank import digest
 from anyrank.device import Device
-from anyrank.exchange import Halo, Region
+from anyrank.exchange import Halo, Region, gather
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.world import World
@@ -131,16 +131,7 @@ class Field:
 
     def gather(self, stride: int = 1) -> np.ndarray | None:
         """Every `stride`-th element along every axis as one array on rank 0, None elsewhere. Collective."""
-        first = tuple(-start % stride for start in self.layout.start)
-        mine = self.device.to_host(self.local)[tuple(slice(a, None, stride) for a in first)]
-        at = tuple(-(-start // stride) for start in self.layout.start)
-        parts = self.world.gather((at, np.ascontiguousarray(mine)))
-        if parts is None:
-            return None
-        whole = np.zeros(tuple(-(-n // stride) for n in self.shape), self.dtype)
-        for corner, part in parts:
-            whole[tuple(slice(a, a + n) for a, n in zip(corner, part.shape, strict=True))] = part
-        return whole
+        return gather(self.layout, self.device.to_host(self.local), stride)
 
 
 def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:

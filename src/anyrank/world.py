@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
 import mpi4py
 import numpy as np
 
+from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
 
 # One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
@@ -20,8 +19,6 @@ from mpi4py import MPI  # noqa: E402  (initialises MPI, so it comes after the li
 
 T = TypeVar("T")
 _OPERATIONS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX}
-_TASK_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
-_TASK_RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
 
 
 class World:
@@ -102,12 +99,18 @@ class World:
         if worst < 0:
             return
         root = self.size - worst
-        raise self.comm.bcast(_portable(error, self.rank) if self.rank == root else None, root=root)
+        agreed = self.comm.bcast(_portable(error, self.rank) if self.rank == root else None, root=root)
+        agreed.collective = True
+        raise agreed
 
     def tag(self) -> int:
         """A message tag that no other exchange of this World uses, if all ranks ask in the same order."""
         self._tags += 1
         return self._tags
+
+    def abort(self, status: int) -> None:
+        """End all ranks of the job at once with this exit status. Not collective, and does not return."""
+        self.comm.Abort(status)
 
     def close(self) -> None:
         """Give the clone back. Collective."""
@@ -122,25 +125,12 @@ def _portable(error: Exception | None, rank: int) -> AnyrankError:
     return AnyrankError(f"rank {rank}: {type(error).__name__}: {error}")
 
 
-def launched(environment: Mapping[str, str] = os.environ) -> int:
-    """The number of tasks that a launcher says it started with this process, 0 when none did.
-
-    `srun` gives every task a PMI_* or PMIX_* variable when it starts MPI, and only SLURM_STEP_* when not.
-    """
-    found = _first(environment, _TASK_COUNTS)
-    if found is not None:
-        return found
-    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment and "SLURM_JOB_ID" in environment:
-        return int(environment.get("SLURM_STEP_NUM_TASKS", "0"))
-    return 0
-
-
-def check_launch(world: World, environment: Mapping[str, str] = os.environ) -> None:
+def check_launch(world: World) -> None:
     """Refuse a launcher of another MPI: it would silently run N worlds of one rank each.
 
     Raises UsageError, with a message on the launcher's first task alone.
     """
-    tasks = launched(environment)
+    tasks = launcher.tasks()
     if tasks <= 1 or world.size > 1:
         return
     library = MPI.Get_library_version().split("\n")[0].strip("\0").strip()
@@ -149,15 +139,8 @@ def check_launch(world: World, environment: Mapping[str, str] = os.environ) -> N
         f"belong to different MPIs (mpi4py uses {library}). Use the mpiexec that belongs to it, or "
         f"`anyrank run … -n {tasks}`, which starts the right one."
     )
-    error.silent = (_first(environment, (*_TASK_RANKS, "SLURM_PROCID")) or 0) > 0
+    error.silent = launcher.task() > 0
     raise error
-
-
-def _first(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
-    for name in names:
-        if environment.get(name, "").isdigit():
-            return int(environment[name])
-    return None
 
 
 def mpi_versions() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Data that moves between ranks: one file per pattern."""
 
+from anyrank.exchange.gather import gather
 from anyrank.exchange.halo import Halo, Region
 
-__all__ = ["Halo", "Region"]
+__all__ = ["Halo", "Region", "gather"]

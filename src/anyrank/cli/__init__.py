@@ -1,0 +1,61 @@
+"""The command line: one file per verb."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from anyrank import launcher
+from anyrank.errors import AnyrankError
+
+VERBS = ("run", "resume", "list", "new", "doctor")
+
+
+class Verbs(click.Group):
+    """Loads a verb's file when the verb is used, so that each starts as fast as it can."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which a newcomer needs them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"anyrank.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="anyrank")
+def anyrank() -> None:
+    """Scientific programs on any number of ranks: the same bits, stopped and resumed or not."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code: 0 finished, 75 stopped, 2 bad usage, 1 else."""
+    try:
+        code = anyrank.main(args=arguments, prog_name="anyrank", standalone_mode=False)
+    except click.ClickException as error:
+        code = _complain(_one_line(error), 2)
+    except AnyrankError as error:
+        code = _complain("" if error.silent else str(error), error.status)
+    except click.Abort:
+        code = 1
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: click.ClickException) -> str:
+    where = getattr(error, "ctx", None)
+    hint = f" Try: {where.command_path} --help" if where is not None else ""
+    return f"{error.format_message()}{hint}"
+
+
+def _complain(message: str, status: int) -> int:
+    """Say it on the first task of a launch alone: every task finds the same fault in the same words."""
+    if message and launcher.task() == 0:
+        print("anyrank: " + message.replace("\n", "\n         "), file=sys.stderr, flush=True)
+    return status

@@ -1,0 +1,111 @@
+"""From a checked command line to ranks that run: start mpiexec, or be one of its ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from anyrank import launcher
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.program import Program
+from anyrank.run.options import Options
+
+
+def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
+    """Run the program: in this process if it is a rank or the only one, else under mpiexec. The exit code.
+
+    `asked` is the number of ranks that the user gave; under a launcher it must be the launcher's.
+    """
+    if launcher.tasks():
+        return _be_a_rank(source, program, options, out, asked)
+    out = out or default_folder(program.name)
+    if options.ranks == 1:
+        return _be_a_rank(source, program, options, out, None)
+    return _launch(options, out)
+
+
+def default_folder(program: str) -> Path:
+    """`runs/NAME-UTC time`, a new folder for every run."""
+    return Path("runs") / f"{program}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.getpid()}"
+
+
+def _launch(options: Options, out: Path) -> int:
+    from anyrank.run.launch import start
+
+    arguments = list(sys.argv[1:])
+    if not _given(arguments, "--out") and arguments[0] == "run":
+        arguments += ["--out", str(out)]
+    status = start(options.ranks, [sys.executable, "-m", "anyrank", *arguments])
+    return _meaning(status, out)
+
+
+def _given(arguments: list[str], flag: str) -> bool:
+    return any(argument == flag or argument.startswith(flag + "=") for argument in arguments)
+
+
+def _meaning(status: int, out: Path) -> int:
+    """Our exit code for mpiexec's: it says 0 of ranks that it killed itself, so 0 needs a finished run."""
+    if status in (2, 75):
+        return status
+    if status == 0:
+        try:
+            return 0 if json.loads((out / "summary.json").read_text())["finished"] else 1
+        except (OSError, ValueError, KeyError):
+            return 1
+    return 1
+
+
+def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
+    from anyrank.run.failure import report_and_abort
+    from anyrank.run.session import Session
+    from anyrank.world import World, check_launch
+
+    world = World()
+    check_launch(world)
+    token = world.bcast(f"{os.getpid()}-{time.time_ns()}")
+    failures = Path(tempfile.gettempdir()) / f"anyrank-failure-{token}"
+    try:
+        if asked is not None and asked != world.size:
+            raise _together(
+                UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
+            )
+        folder = world.bcast(out or default_folder(program.name))
+        failures = folder / f".failure-{token}" if folder.is_dir() else failures
+        return Session(program, source, world, folder, options, " ".join(sys.argv)).execute()
+    except AnyrankError as error:
+        if not error.collective and world.size > 1:
+            report_and_abort(world, error, failures)
+        error.silent = world.rank > 0
+        raise
+    except BaseException as error:
+        report_and_abort(world, error, failures)
+        return 1
+
+
+def _together(error: AnyrankError) -> AnyrankError:
+    error.collective = True
+    return error
+
+
+def read_parameters(file: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a TOML file and flags give; flags win. UsageError where the file cannot be read."""
+    from anyrank.run.folder import tomllib
+
+    given: dict[str, Any] = {}
+    if file is not None:
+        try:
+            given = tomllib.loads(Path(file).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(
+                f"--parameters {file!r} cannot be read: {error}. Give a TOML file of name = value."
+            ) from None
+        nested = given.get("parameters")
+        given = nested if isinstance(nested, dict) else given
+    return {**given, **{name: value for name, value in flags.items() if value is not None}}

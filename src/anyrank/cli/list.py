@@ -1,0 +1,19 @@
+"""`anyrank list`: the programs that come with anyrank."""
+
+from __future__ import annotations
+
+import click
+
+from anyrank.programs import available, load
+
+
+@click.command(name="list")
+def command() -> None:
+    """List the programs that come with anyrank."""
+    names = available()
+    width = max(len(name) for name in names)
+    for name in names:
+        click.echo(f"{name:<{width}}  {load(name).summary()}")
+    click.echo(
+        "\nanyrank run NAME --help shows a program's parameters; a file of yours runs as ./my_program.py"
+    )

@@ -1,0 +1,92 @@
+"""`anyrank run PROGRAM`: run a program, ours or the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+
+from anyrank.cli.execution import carry_out, read_parameters
+from anyrank.program import Program, choices, flag_of
+from anyrank.programs import available, load
+from anyrank.run.options import CHECKPOINT_IO, OPTION_NAMES, Options
+
+RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("-n", "--ranks", type=int, help="MPI ranks; more than 1 starts mpiexec.  [default: 1]"),
+    click.option("--body", help="Kernel body: auto, reference, numba, cython, cupy, shim.  [default: auto]"),
+    click.option("--split", help="auto, rows, columns, bricks, or a grid such as 2x3.  [default: auto]"),
+    click.option("--checkpoint-every", help="Steps (200), a time (10min), auto or off.  [default: auto]"),
+    click.option("--checkpoint-io", help=f"{', '.join(CHECKPOINT_IO)}.  [default: pwrite]"),
+    click.option("--keep", type=int, help="How many checkpoints stay, beside marked ones.  [default: 2]"),
+    click.option("--mtbf", help="Mean time between failures, for --checkpoint-every auto.  [default: 24h]"),
+    click.option("--walltime", help="Stop with a checkpoint before so much time is over (2:00:00, 90min)."),
+    click.option("--picture/--no-picture", default=None, help="Draw the final state, if the program can."),
+    click.option("--json", "json", is_flag=True, default=None, help="Print summary.json as the last line."),
+    click.option("--quiet", is_flag=True, default=None, help="No progress, no words."),
+)
+
+
+def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a click command the options of every run."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def parameter_options(program: type[Program]) -> list[click.Option]:
+    """One flag per parameter; the values are checked by the program, in one place for flags and files."""
+    hints = get_type_hints(program)
+    options = []
+    for name, info in program.declared().items():
+        flag, kind = flag_of(name), hints.get(name, str)
+        allowed = choices(kind)
+        bounds = ", ".join(str(bound).split("(")[-1].rstrip(")") for bound in info.metadata)
+        notes = [info.description or "", f"one of {', '.join(allowed)}" if allowed else "", bounds]
+        text = "; ".join(note for note in notes if note)
+        text += "  [required]" if info.is_required() else f"  [default: {info.default}]"
+        if kind is bool:
+            options.append(click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text))
+        else:
+            options.append(click.Option([flag, name], default=None, metavar=_metavar(kind), help=text))
+    return options
+
+
+def _metavar(kind: Any) -> str:
+    return {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
+
+
+class Programs(click.Group):
+    """A command per program; a file of the user's counts as one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the programs that come with anyrank."""
+        return available()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """The command of a program: its parameters and the options of every run."""
+        program = load(cmd_name)
+
+        def callback(out: str | None, parameters: str | None, **values: Any) -> int:
+            given = {name: values.pop(name) for name in OPTION_NAMES}
+            options = Options(**{name: value for name, value in given.items() if value is not None})
+            ready = program(**read_parameters(parameters, values))
+            source = str(Path(cmd_name).resolve()) if cmd_name.partition(":")[0].endswith(".py") else cmd_name
+            return carry_out(source, ready, options, Path(out) if out else None, given["ranks"])
+
+        callback.__doc__ = program.__doc__
+        made = click.command(cmd_name, short_help=program.summary())(
+            click.option("--out", help="The run folder.  [default: a new one under runs/]")(
+                click.option("--parameters", help="A TOML file of parameters; flags win over it.")(
+                    with_run_options(callback)
+                )
+            )
+        )
+        made.params = [*parameter_options(program), *made.params]
+        return made
+
+
+@click.group(cls=Programs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
+def command() -> None:
+    """Run a program: a name (`anyrank list`), or a file of yours (./my_program.py)."""

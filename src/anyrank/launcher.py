@@ -1,0 +1,34 @@
+"""What the launcher that started this process says of it; known before MPI is, and without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
+_NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+def tasks(environment: Mapping[str, str] = os.environ) -> int:
+    """How many tasks were started together with this process; 0 when no launcher started it.
+
+    `srun` without an MPI plugin sets nothing of MPI's: then its own step counts, but not the step of a
+    batch script or a shell, which has no task number of its own or is a job of one.
+    """
+    count = _first(environment, _COUNTS)
+    if count is not None:
+        return count
+    step = environment.get("SLURM_STEP_ID", "")
+    return int(environment.get("SLURM_STEP_NUM_TASKS", "0")) if step.isdigit() else 0
+
+
+def task(environment: Mapping[str, str] = os.environ) -> int:
+    """This process's number among them; 0 when no launcher started it."""
+    return (_first(environment, _NUMBERS) or 0) if tasks(environment) else 0
+
+
+def _first(environment: Mapping[str, str], names: Sequence[str]) -> int | None:
+    for name in names:
+        if environment.get(name, "").isdigit():
+            return int(environment[name])
+    return None

@@ -1,0 +1,22 @@
+"""The log of one rank: `log/rank-0003.log`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def open_log(folder: Path, rank: int) -> logging.Logger:
+    """The logger of this rank, which appends to its file in the folder."""
+    logger = logging.getLogger(f"anyrank.rank{rank}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(folder / f"rank-{rank:04d}.log", delay=False)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logger.addHandler(handler)
+    return logger

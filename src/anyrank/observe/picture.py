@@ -1,0 +1,42 @@
+"""Pictures of fields: maps side by side in one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Map:
+    """One map of a 2-D array: rows upwards, columns to the right."""
+
+    title: str
+    values: np.ndarray
+    unit: str
+    colours: str = "viridis"
+    centred: bool = False
+
+
+def draw_maps(path: Path, title: str, rows: Sequence[Sequence[Map]]) -> Path:
+    """Draw rows of maps into a PNG file and return its path. `centred` maps have zero in the middle."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(rows[0]), 4.6 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for axes_row, map_row in zip(grid, rows, strict=True):
+        for axes, drawn in zip(axes_row, map_row, strict=True):
+            bound = float(np.abs(drawn.values).max()) or 1.0
+            limits = {"vmin": -bound, "vmax": bound} if drawn.centred else {}
+            image = axes.imshow(drawn.values, origin="lower", cmap=drawn.colours, **limits)
+            axes.set_title(drawn.title)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            figure.colorbar(image, ax=axes, label=drawn.unit, shrink=0.85)
+    figure.savefig(path, dpi=110)
+    return path

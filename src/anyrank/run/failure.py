@@ -1,0 +1,69 @@
+"""Errors that nobody caught: one report per distinct error, with its ranks, and never a hang."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from anyrank.errors import AnyrankError
+from anyrank.world import World
+
+#: Seconds that the first failing rank waits for others that fail alike, before it reports and aborts.
+GRACE = 0.4
+
+
+def report_and_abort(world: World, error: BaseException, folder: Path) -> None:
+    """Report this rank's error together with those of other ranks, then end all ranks with status 1.
+
+    Not collective: ranks that do not fail sit in some call and are ended. The failing ranks meet in
+    `folder`, which they share: the first to come waits a moment for others, prints, and aborts. A world of
+    one rank has nobody to end: then this returns after the report.
+    """
+    if world.size == 1:
+        print(_text(error), file=sys.stderr, flush=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"rank-{world.rank:06d}").write_text(_text(error))
+    try:
+        os.close(os.open(folder / "first", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        time.sleep(5 * GRACE)  # the first one ends us; if it died on the way, we go on
+    else:
+        time.sleep(GRACE)
+    print(report(folder, world.size), file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    world.abort(1)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, AnyrankError):
+        return str(error)
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+
+
+def report(folder: Path, size: int) -> str:
+    """The distinct errors that ranks have left in the folder, each once, with the ranks it came from."""
+    ranks: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("rank-*")):
+        ranks.setdefault(path.read_text(), []).append(int(path.name[5:]))
+    parts = []
+    for text, where in ranks.items():
+        many = "rank" if len(where) == 1 else "ranks"
+        parts.append(f"anyrank: {many} {spans(where)} of {size} failed:\n{text}")
+    return "\n".join(parts)
+
+
+def spans(ranks: Iterable[int]) -> str:
+    """Rank numbers as text with runs joined: 0-3,7."""
+    parts: list[list[int]] = []
+    for rank in sorted(ranks):
+        if parts and rank == parts[-1][1] + 1:
+            parts[-1][1] = rank
+        else:
+            parts.append([rank, rank])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

@@ -1,0 +1,159 @@
+"""The run folder: one run's parameters, checkpoints, events, logs and results, and never two runs'."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import tomli_w
+
+from anyrank.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FORMAT = 1
+#: How long to wait for the lock of a run that is just dying.
+LOCK_PATIENCE = 3.0
+
+
+class RunFolder:
+    """The paths of one run, and the little files that describe it. Written by rank 0 alone."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.description = path / "run.toml"
+        self.checkpoints = path / "checkpoints"
+        self.log = path / "log"
+        self.events = path / "events.jsonl"
+        self.result = path / "result.json"
+        self.summary = path / "summary.json"
+        self.stop = path / "stop"
+        self._lock: IO[str] | None = None
+
+    def describe(self) -> dict[str, Any] | None:
+        """What run.toml says, None where there is no run; UsageError where it cannot be read."""
+        try:
+            with self.description.open("rb") as file:
+                return tomllib.load(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(
+                f"{self.description} cannot be read ({error}). Mend it, or use another --out."
+            ) from None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary of a finished run, None where the run is not finished."""
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text())
+        except (OSError, ValueError):
+            return None
+        return summary if summary.get("finished") else None
+
+    def check(self, program: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether the folder holds this very run; False where it is new or empty.
+
+        Raises UsageError where it holds another run, or anything else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path} is a file, not a folder. Use another --out.")
+        description = self.describe()
+        if description is None:
+            strange = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+            if set(strange) - {"log", "lock"}:
+                raise UsageError(f"--out {self.path} holds {strange[0]} and no run. Use another --out.")
+            return False
+        if description.get("format", 0) > FORMAT:
+            raise UsageError(f"{self.path} was made by a newer anyrank. Use that one, or another --out.")
+        if description.get("program") != program:
+            raise UsageError(
+                f"--out {self.path} holds a run of {description.get('program')!r}, not of {program!r}. "
+                "Use another --out."
+            )
+        theirs = description.get("parameters", {})
+        for name in sorted(set(parameters) | set(theirs)):
+            if parameters.get(name) != theirs.get(name):
+                raise UsageError(
+                    f"--out {self.path} holds a run with {name} = {theirs.get(name)!r}, not "
+                    f"{parameters.get(name)!r}: a run's parameters never change. Use another --out."
+                )
+        return True
+
+    def create(
+        self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        """Make the folders and run.toml where they are not there; UsageError where they cannot be written."""
+        try:
+            for folder in (self.path, self.checkpoints, self.log):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+            if not self.description.exists():
+                text = {"format": FORMAT, "program": program, "source": source}
+                content = {**text, "parameters": dict(parameters), "options": dict(options)}
+                write_atomically(self.description, tomli_w.dumps(content))
+        except OSError as error:
+            raise UsageError(
+                f"--out {self.path} cannot be written ({error.strerror}). Mend that, or use another --out."
+            ) from None
+
+    def lock(self) -> None:
+        """Keep other live runs out until this process ends; UsageError where one is in.
+
+        The lock is the kernel's (flock), so a killed run leaves none behind.
+        """
+        file = (self.path / "lock").open("a+")
+        give_up = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < give_up:
+                    time.sleep(0.05)
+                    continue
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                file.close()
+                raise UsageError(
+                    f"--out {self.path} is in use by a live run ({holder}). Wait for it, stop it, "
+                    "or use another --out."
+                ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json."""
+        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        write_atomically(self.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by a temporary one that is complete and on disk: readers see the old or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,143 @@
+"""The step loop: steps, agreement, checkpoints, until the state is final or all ranks agree to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+
+from anyrank.checkpoint import Checkpoints, Saved, young_interval
+from anyrank.errors import CheckpointError
+from anyrank.observe.events import Events
+from anyrank.observe.progress import Progress
+from anyrank.program import Program
+from anyrank.run.agreement import Agreed, Agreement
+from anyrank.run.options import Interval
+from anyrank.run.stops import NONE, Stops
+from anyrank.state import State
+
+#: What a checkpoint costs before the first one has told: bytes per second, and seconds for a small one.
+GUESSED_RATE, GUESSED_COST = 1e9, 0.02
+#: Bounds of an automatic interval in seconds: not busy with checkpoints, not an hour lost.
+SHORTEST, LONGEST = 5.0, 3600.0
+
+
+@dataclass
+class Clock:
+    """When checkpoints are due, on this rank's clock; rank 0's counts."""
+
+    interval: Interval
+    mtbf: float
+    cost: float
+    last: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from one checkpoint to the next; infinite where steps decide, or nothing."""
+        if self.interval.young:
+            return min(max(young_interval(self.cost, self.mtbf), SHORTEST), LONGEST)
+        return self.interval.seconds or math.inf
+
+    def due(self, now: float) -> bool:
+        """Whether it is time."""
+        return now - self.last >= self.seconds
+
+
+class Loop:
+    """Carries a State from its present step to its last, or to a stop that all ranks agree on."""
+
+    def __init__(
+        self,
+        program: Program,
+        state: State,
+        checkpoints: Checkpoints,
+        stops: Stops,
+        clock: Clock,
+        progress: Progress,
+        events: Events,
+        log: logging.Logger,
+    ):
+        self.program, self.state, self.checkpoints = program, state, checkpoints
+        self.stops, self.clock, self.progress = stops, clock, progress
+        self.events, self.log = events, log
+        self.saved: Saved | None = None
+        self.blocked = 0.0
+        self._root = state.world.rank == 0
+        self._slowest = 0.0
+
+    def run(self) -> int:
+        """Step until done (returns NONE) or stopped (returns the reason). Collective.
+
+        Either way the state is then in a checkpoint of its own; raises CheckpointError where it cannot be.
+        """
+        reason = self._steps()
+        self._note(self.checkpoints.finish())
+        if self.saved is None or self.saved.error or self.saved.step != self.state.step:
+            self.checkpoints.begin(finished=reason == NONE)
+            self._note(self.checkpoints.finish())
+        if self.saved is None or self.saved.error:
+            error = CheckpointError(self.saved.error if self.saved else "no checkpoint was written")
+            error.collective = True
+            raise error
+        return reason
+
+    def _steps(self) -> int:
+        program, state, agreement = self.program, self.state, Agreement(self.state.world)
+        before = time.monotonic()
+        while not program.done(state):
+            program.step(state)
+            state.step += 1
+            agreed = agreement.collect()
+            if agreed.stop:
+                return agreed.stop
+            self._checkpoint(agreed)
+            now = time.monotonic()
+            self._slowest = max(self._slowest, now - before)
+            before = now
+            stop = self.stops.asked(now, 2 * self._slowest + 2 * self.clock.cost)
+            due = self._root and self.clock.due(now)
+            agreement.post(state.step, stop, due, self.checkpoints.working())
+            self.progress.update(state.step, now)
+        agreement.collect()
+        return NONE
+
+    def _checkpoint(self, agreed: Agreed) -> None:
+        checkpoints = self.checkpoints
+        if checkpoints.pending and not agreed.working:
+            self._note(checkpoints.proceed())
+        steps = self.clock.interval.steps
+        if steps and self.state.step % steps == 0:
+            self._note(checkpoints.finish())
+        elif not agreed.due or checkpoints.pending:
+            return
+        checkpoints.begin()
+        self.clock.last = time.monotonic()
+
+    def _note(self, saved: Saved | None) -> None:
+        if saved is None:
+            return
+        self.blocked += saved.blocked
+        if saved.error:
+            self.progress.line(f"checkpoint of step {saved.step} failed: {saved.error}")
+            self.log.error("checkpoint of step %d failed: %s", saved.step, saved.error)
+            self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
+            return
+        self.saved = saved
+        self.clock.cost = saved.blocked
+        self.log.info(
+            "checkpoint of step %d: %.3f s, of which %.3f s held the steps up",
+            saved.step,
+            saved.seconds,
+            saved.blocked,
+        )
+        self.events.say(
+            "checkpoint",
+            step=saved.step,
+            file=saved.path.name,
+            bytes=saved.bytes,
+            seconds=round(saved.seconds, 6),
+            blocked=round(saved.blocked, 6),
+            hidden=round(saved.hidden, 4),
+            digest=f"{saved.digest:016x}",
+        )

@@ -1,0 +1,117 @@
+"""How a run is carried out: everything that does not change its result."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from anyrank.errors import UsageError
+from anyrank.kernel import FILES
+from anyrank.layout import SPLITS
+
+CHECKPOINT_IO = ("pwrite", "mpio", "gather")
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(text: str, flag: str) -> float:
+    """Seconds from `90`, `90s`, `10min`, `2h`, `1d` or `[days-]hours:minutes:seconds`; else UsageError."""
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", text)
+    plain = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.strip().lower())
+    seconds = 0.0
+    if clock:
+        days, first, second, third = (int(part or 0) for part in clock.groups())
+        # Schedulers read 1-02:30 as hours and minutes, 02:30 as minutes and seconds.
+        whole = clock[4] is not None or clock[1] is not None
+        seconds = days * 86400 + (first * 3600 + second * 60 + third if whole else first * 60 + second)
+    elif plain and (plain[2] or "s") in _UNITS:
+        seconds = float(plain[1]) * _UNITS[plain[2] or "s"]
+    if seconds > 0:
+        return float(seconds)
+    raise UsageError(f"{flag} {text!r} is not a duration: write it as 90s, 10min, 2h, 1d or 1:30:00.")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """When checkpoints are due: every so many steps, or seconds, or as Young's formula says, or never."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    young: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """From `200` (steps), `10min` (time), `auto` (Young's formula) or `off`; else UsageError."""
+        if text == "auto":
+            return cls(young=True)
+        if text == "off":
+            return cls()
+        if text.isdigit():
+            if int(text) == 0:
+                raise UsageError("--checkpoint-every 0 must be at least 1 step. Use off for none.")
+            return cls(steps=int(text))
+        try:
+            return cls(seconds=duration(text, "--checkpoint-every"))
+        except UsageError:
+            raise UsageError(
+                f"--checkpoint-every {text!r} must be steps (200), a time (10min), auto or off."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run. Those with a value are kept in the run folder and hold at resume."""
+
+    ranks: int = 1
+    body: str = "auto"
+    split: str = "auto"
+    checkpoint_every: str = "auto"
+    checkpoint_io: str = "pwrite"
+    keep: int = 2
+    mtbf: str = "24h"
+    walltime: str = ""
+    picture: bool = True
+    json: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("ranks", 1), ("keep", 1)):
+            if getattr(self, name) < least:
+                flag = "-n" if name == "ranks" else f"--{name}"
+                raise UsageError(
+                    f"{flag} {getattr(self, name)} must be at least {least}. Use {flag} {least} or more."
+                )
+        _one_of("--body", self.body, ("auto", *FILES))
+        _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
+        if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
+            raise UsageError(
+                f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3."
+            )
+        _ = self.interval, self.mtbf_seconds, self.walltime_seconds
+
+    @property
+    def interval(self) -> Interval:
+        """When checkpoints are due."""
+        return Interval.parse(self.checkpoint_every)
+
+    @property
+    def mtbf_seconds(self) -> float:
+        """The mean time between failures of the job, for Young's formula."""
+        return duration(self.mtbf, "--mtbf")
+
+    @property
+    def walltime_seconds(self) -> float | None:
+        """The time limit asked for, None without one."""
+        return duration(self.walltime, "--walltime") if self.walltime else None
+
+    def kept(self) -> dict[str, Any]:
+        """What the run folder remembers: all but what belongs to one invocation."""
+        return {k: v for k, v in asdict(self).items() if k not in ("walltime", "json", "quiet")}
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{flag} {value!r} must be one of {', '.join(allowed)}.")
+
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))

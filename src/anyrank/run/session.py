@@ -1,0 +1,228 @@
+"""One execution of a Program on all ranks: from a folder and parameters to an exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyrank.checkpoint import Checkpoints, Restored
+from anyrank.errors import AnyrankError
+from anyrank.kernel import BODIES
+from anyrank.observe.events import Events
+from anyrank.observe.log import open_log
+from anyrank.observe.progress import Progress, si
+from anyrank.program import Program
+from anyrank.provenance import provenance
+from anyrank.run.failure import spans
+from anyrank.run.folder import RunFolder
+from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
+from anyrank.run.options import Options
+from anyrank.run.stops import NONE, Stops, describe
+from anyrank.state import State
+from anyrank.world import World
+
+FINISHED, STOPPED = 0, 75
+T = TypeVar("T")
+
+
+def together(world: World, action: Callable[[], T], *, root: bool = False) -> T | None:
+    """The action's value on each rank; if it fails with our error on any, all ranks raise it. Collective.
+
+    With `root` only rank 0 acts and the others get None.
+    """
+    error, value = None, None
+    try:
+        if world.rank == 0 or not root:
+            value = action()
+    except AnyrankError as caught:
+        error = caught
+    world.agree(error)
+    return value
+
+
+class Session:
+    """One execution: opens the folder, sets the state up or restores it, loops, and reports. Collective."""
+
+    def __init__(
+        self, program: Program, source: str, world: World, out: Path, options: Options, command: str
+    ):
+        self.started = time.monotonic()
+        self.program, self.source, self.world = program, source, world
+        self.folder, self.options, self.command = RunFolder(out), options, command
+        self.root = world.rank == 0
+
+    def execute(self) -> int:
+        """Carry the run out; the exit code: 0 finished, 75 stopped with a valid checkpoint.
+
+        Raises AnyrankError on all ranks together for what a user can mend.
+        """
+        state = self._declare()
+        if self._finished_already():
+            return FINISHED
+        try:
+            return self._execute(state)
+        finally:
+            self.folder.unlock()
+
+    def _declare(self) -> State:
+        together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
+        state = State(self.world, self.options.split, int(self.program.parameters.get("seed", 0)))
+        together(self.world, lambda: self.program.declare(state))
+        return state
+
+    def _finished_already(self) -> bool:
+        """Whether there is nothing to do, and if so says it; else makes and locks the folder."""
+
+        def prepare() -> bool:
+            if self.folder.check(self.program.name, self.program.parameters):
+                summary = self.folder.finished()
+                if summary is not None:
+                    self._say_finished(summary)
+                    return True
+            self.folder.create(self.program.name, self.source, self.program.parameters, self.options.kept())
+            self.folder.lock()
+            return False
+
+        return bool(self.world.bcast(together(self.world, prepare, root=True)))
+
+    def _say_finished(self, summary: dict[str, Any]) -> None:
+        steps, digest = summary["steps"], summary["digest"]
+        print(f"{self.program.name}: {self.folder.path} is finished: {steps} steps, digest {digest}.")
+        if self.options.json:
+            print(json.dumps(summary), flush=True)
+
+    def _execute(self, state: State) -> int:
+        world, program, options = self.world, self.program, self.options
+        stops = Stops(self.folder.stop, options.walltime_seconds, self.started, self.root)
+        self.log = open_log(self.folder.log, world.rank)
+        self.events = Events(self.folder.events if self.root else None)
+        self._log_start()
+        checkpoints = Checkpoints(
+            self.folder.checkpoints,
+            state,
+            program.name,
+            program.parameters,
+            io=options.checkpoint_io,
+            keep=options.keep,
+            command=self.command,
+        )
+        restored = self._begin(state, checkpoints)
+        total = program.steps if isinstance(program.steps, int) else 0
+        self.progress = Progress(
+            program.name, total, state.step, program.work(), self.root and not options.quiet
+        )
+        if restored is not None:
+            self._say_restored(restored)
+        cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
+        clock = Clock(options.interval, options.mtbf_seconds, cost)
+        loop = Loop(program, state, checkpoints, stops, clock, self.progress, self.events, self.log)
+        first, began = state.step, time.monotonic()
+        try:
+            reason = loop.run()
+        finally:
+            stops.close()
+        seconds = time.monotonic() - began
+        self.progress.close(state.step)
+        return self._end(state, loop, reason, seconds, first, restored)
+
+    def _log_start(self) -> None:
+        facts = provenance(self.world, self.command)
+        self.log.info("start: %s", json.dumps(facts))
+        self.log.info("rank %d of %d, device %s", self.world.rank, self.world.size, BODIES.device.name)
+        self.events.say("start", ranks=self.world.size, command=self.command)
+
+    def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
+        for name in checkpoints.sweep():
+            self.events.say("swept", file=name)
+        restored = checkpoints.restore()
+        if restored is None:
+            self.program.setup(state)
+        return restored
+
+    def _say_restored(self, restored: Restored) -> None:
+        for message in restored.refused:
+            self.progress.line(f"checkpoint refused: {message}")
+            self.log.warning("checkpoint refused: %s", message)
+            self.events.say("checkpoint-refused", reason=message)
+        self.progress.line(f"resumed at step {restored.step} from {restored.path.name}")
+        self.events.say("resumed", step=restored.step, file=restored.path.name)
+
+    def _end(
+        self, state: State, loop: Loop, reason: int, seconds: float, first: int, restored: Restored | None
+    ) -> int:
+        finished = reason == NONE
+        result = self.program.result(state) if finished else {}
+        picture = self._picture(state) if finished and self.options.picture else None
+        bodies = self._bodies()
+        if self.root:
+            assert loop.saved is not None
+            amount, unit = self.program.work()
+            summary = {
+                "program": self.program.name,
+                "parameters": self.program.parameters,
+                "ranks": self.world.size,
+                "bodies": bodies,
+                "steps": state.step,
+                "digest": f"{loop.saved.digest:016x}",
+                "digests": {name: f"{value:016x}" for name, value in loop.saved.digests.items()},
+                "seconds": round(seconds, 6),
+                "rate": {"value": (state.step - first) * amount / max(seconds, 1e-9), "unit": f"{unit}/s"},
+                "checkpoint_seconds": round(loop.blocked, 6),
+                "resumed_from": restored.step if restored else None,
+                "stopped_by": None if finished else describe(reason),
+                "finished": finished,
+                "provenance": provenance(self.world, self.command),
+            }
+            self._report(summary, result, picture)
+        for name, body in BODIES.chosen.items():
+            self.log.info("kernel %s: body %s (%s)", name, body.name, body.reason)
+        self.world.barrier()
+        self.events.close()
+        return FINISHED if finished else STOPPED
+
+    def _picture(self, state: State) -> Path | None:
+        """The program's picture; a run is not lost because it could not be drawn."""
+        try:
+            return self.program.picture(state, self.folder.path)
+        except (ImportError, OSError) as error:
+            self.progress.line(f"no picture: {error}")
+            return None
+
+    def _bodies(self) -> dict[str, str]:
+        """The body of every kernel that was used; with the ranks where they differ. Collective."""
+        mine = {name: body.name for name, body in BODIES.chosen.items()}
+        gathered = self.world.gather(mine)
+        found: dict[str, dict[str, list[int]]] = {}
+        for rank, bodies in enumerate(gathered or []):
+            for kernel, body in bodies.items():
+                found.setdefault(kernel, {}).setdefault(body, []).append(rank)
+        return {
+            kernel: next(iter(by))
+            if len(by) == 1
+            else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
+            for kernel, by in sorted(found.items())
+        }
+
+    def _report(self, summary: dict[str, Any], result: dict[str, Any], picture: Path | None) -> None:
+        if summary["finished"]:
+            self.folder.write_result(result)
+        self.folder.write_summary(summary)
+        name, rate = self.program.name, summary["rate"]
+        how = "finished" if summary["finished"] else f"stopped by {summary['stopped_by']}"
+        self.events.say(how.split()[0], step=summary["steps"], digest=summary["digest"])
+        if not self.options.quiet:
+            for key, value in result.items():
+                print(f"{name}: {key} = {value}")
+            print(
+                f"{name}: {how} at step {summary['steps']} on {summary['ranks']} rank(s) in "
+                f"{summary['seconds']:.2f} s, {si(rate['value'])}{rate['unit']}, digest {summary['digest']}"
+            )
+            if picture is not None:
+                print(f"{name}: picture {picture}")
+            if not summary["finished"]:
+                print(f"{name}: go on with: anyrank resume {self.folder.path}")
+        if self.options.json:
+            print(json.dumps(summary), flush=True)
