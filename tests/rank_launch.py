@@ -1,0 +1,233 @@
+"""Pytest plugin: a test marked `ranks(1, 2, 3, 4)` runs under mpiexec, once with each number of ranks.
+
+The first such test of a file and a number of ranks starts one mpiexec for all that are selected there
+(rank_worker.py is what runs in the ranks); each is then reported as a test of its own: failed if it
+failed on any rank. If a test ended the launch, by an error on one rank, a crash or a hang, those that had
+not started yet run in another. `timeout=` of the mark is how long one test may take, in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from ranks import mpiexec_path, name_ranks, started
+
+TIMEOUT = 120.0
+#: Ranks write down their stacks when a test's time is over, and are killed this much later.
+STACKS_TAKE = 0.5
+IN_RANK = "ANYRANK_TEST_IN_RANK"
+OUTCOMES = pytest.StashKey[dict[str, "Outcome"]]()
+
+
+class RankError(AssertionError):
+    """A test that failed in its ranks; the message is what is shown of it."""
+
+
+@pytest.fixture
+def world() -> Iterator[Any]:
+    """The ranks of a test marked `ranks`: a World of its own."""
+    from anyrank.world import World
+
+    world = World()
+    yield world
+    world.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    mark = metafunc.definition.get_closest_marker("ranks")
+    if (mark is None) == ("world" in metafunc.fixturenames):
+        name = metafunc.definition.nodeid
+        pytest.fail(f"{name}: the fixture `world` and @pytest.mark.ranks(…) need each other", pytrace=False)
+    if mark is not None:
+        metafunc.parametrize("world", mark.args, indirect=True, ids=lambda count: f"ranks={count}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if IN_RANK in os.environ:
+        return
+    config.stash[OUTCOMES] = {}
+    for item in items:
+        if item.get_closest_marker("ranks"):  # neither it nor its fixtures run in this process
+            item.setup = lambda: None  # type: ignore[method-assign]
+            item.runtest = partial(_report, item)  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    outcome = item.config.stash.get(OUTCOMES, {}).get(item.nodeid)
+    if outcome and call.when == "call":
+        report.duration = sum(phase["duration"] for phase in outcome.phases[0])
+        if call.excinfo and call.excinfo.errisinstance(RankError):
+            report.longrepr = str(call.excinfo.value)
+    return report
+
+
+def _report(item: pytest.Item) -> None:
+    outcomes = item.config.stash[OUTCOMES]
+    if item.nodeid not in outcomes:
+        outcomes.update(_run_with(item))
+    outcome = outcomes[item.nodeid]
+    for rank, phases in enumerate(outcome.phases):
+        for title, text in phases[-1]["sections"] if phases else ():  # "Captured stdout call"
+            item.add_report_section("call", f"{title.split()[1]} of rank {rank}", text)
+    if failure := outcome.failure():
+        raise RankError(failure)
+    if skipped := outcome.having("skipped"):
+        raise pytest.skip.Exception(skipped[0]["message"], _use_item_location=True)
+
+
+def _run_with(first: pytest.Item) -> dict[str, Outcome]:
+    """Run this test and those selected beside it: of the same file, for the same number of ranks."""
+    ranks = _ranks(first)
+    left = {
+        item.nodeid: float(item.get_closest_marker("ranks").kwargs.get("timeout", TIMEOUT))
+        for item in first.session.items
+        if item.path == first.path and _ranks(item) == ranks
+    }
+    outcomes: dict[str, Outcome] = {}
+    while left:
+        with TemporaryDirectory(prefix="anyrank-ranks-", ignore_cleanup_errors=True) as folder:
+            launch = Launch(first, Path(folder), ranks, left)
+            outcomes |= launch.run()
+        left = {nodeid: timeout for nodeid, timeout in left.items() if nodeid not in outcomes}
+    return outcomes
+
+
+def _ranks(item: pytest.Item) -> int:
+    return int(item.callspec.params["world"]) if item.get_closest_marker("ranks") else 0
+
+
+@dataclass
+class Outcome:
+    """What the ranks wrote down of one test: for each rank its phases, and what is known beyond them."""
+
+    phases: list[list[dict[str, Any]]]
+    trouble: list[str] = field(default_factory=list)
+
+    def having(self, outcome: str) -> dict[int, dict[str, Any]]:
+        """The ranks where a phase had this outcome, with the first such phase."""
+        found: dict[int, dict[str, Any]] = {}
+        for rank, phases in enumerate(self.phases):
+            for phase in phases:
+                if phase["outcome"] == outcome:
+                    found.setdefault(rank, phase)
+        return found
+
+    def late(self) -> list[int]:
+        """The ranks that others waited for: they agree after each phase, so these wrote fewer."""
+        most = max(map(len, self.phases))
+        return [rank for rank, phases in enumerate(self.phases) if len(phases) < most]
+
+    def failure(self) -> str:
+        """Why the test failed, by ranks; empty if it did not."""
+        count, skipped = len(self.phases), self.having("skipped")
+        failed = {rank: phase["message"] for rank, phase in self.having("failed").items()}
+        parts = []
+        for who, message in _alike(failed):
+            account = self.having("failed")[who[0]]["text"]
+            parts.append(f"failed on {name_ranks(who)} of {count}: {message}\n{account}")
+        if 0 < len(skipped) < count:
+            parts.append(f"skipped on {name_ranks([*skipped])} of {count} only")
+        return "\n".join([*parts, *self.trouble])
+
+
+def _alike(texts: dict[int, str]) -> list[tuple[list[int], str]]:
+    """The ranks of each distinct text, and the text."""
+    ranks: dict[str, list[int]] = {}
+    for rank, text in texts.items():
+        ranks.setdefault(text, []).append(rank)
+    return [(who, text) for text, who in ranks.items()]
+
+
+class Launch:
+    """One mpiexec that runs tests of one file; `timeouts` has them all, by node id."""
+
+    def __init__(self, item: pytest.Item, folder: Path, ranks: int, timeouts: dict[str, float]):
+        self.folder, self.ranks, self.timeouts = folder, ranks, timeouts
+        self.outcomes: dict[str, Outcome] = {}
+        self.current = ""
+        self.since = time.monotonic()
+        self.unread = [""] * ranks
+        config = {"root": str(item.config.rootpath), "config": str(item.config.inipath or os.devnull)}
+        plan = {"file": str(item.path), "ranks": ranks, "timeouts": timeouts, **config}
+        (folder / "plan.json").write_text(json.dumps(plan))
+
+    def run(self) -> dict[str, Outcome]:
+        """The outcomes of all tests that started; of all planned where not even one did."""
+        worker = Path(__file__).with_name("rank_worker.py")
+        command = (mpiexec_path(), "-n", self.ranks, sys.executable, worker, self.folder)
+        with ExitStack() as stack:
+            log = stack.enter_context((self.folder / "mpiexec.log").open("w"))
+            env = {IN_RANK: "1", "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+            process = stack.enter_context(started(*command, env=env, stdout=log, stderr=log))
+            paths = [self.folder / f"rank-{rank}.jsonl" for rank in range(self.ranks)]
+            written = [stack.enter_context(path.open("a+")) for path in paths]
+            while (status := process.poll()) is None and not self._overdue():
+                time.sleep(0.02)
+                self._read(written)
+            self._read(written)
+        if status != 0:
+            self._blame(status)
+        return self.outcomes
+
+    def _limit(self) -> float:
+        return self.timeouts.get(self.current, TIMEOUT)
+
+    def _overdue(self) -> bool:
+        return time.monotonic() > self.since + self._limit() + STACKS_TAKE
+
+    def _read(self, written: list[Any]) -> None:
+        for rank, file in enumerate(written):
+            *lines, self.unread[rank] = (self.unread[rank] + file.read()).split("\n")
+            for line in lines:
+                self._note(rank, json.loads(line))
+
+    def _note(self, rank: int, line: dict[str, Any]) -> None:
+        nodeid = line["test"]
+        if nodeid not in self.outcomes:
+            self.outcomes[nodeid] = Outcome([[] for _ in range(self.ranks)])
+            self.current, self.since = nodeid, time.monotonic()
+        if "outcome" in line:
+            self.outcomes[nodeid].phases[rank].append(line)
+
+    def _blame(self, status: int | None) -> None:
+        """Say on the last test that started, or on all if none did, how the launch ended."""
+        if not self.outcomes:
+            self.outcomes = {nodeid: Outcome([[] for _ in range(self.ranks)]) for nodeid in self.timeouts}
+        blamed = [self.outcomes[self.current]] if self.current else [*self.outcomes.values()]
+        for outcome in blamed:
+            if late := outcome.late():
+                outcome.trouble.append(f"no word from {name_ranks(late)} of {self.ranks}")
+            if status is None:
+                outcome.trouble.append(f"hung: not finished after {self._limit():g} s{self._stacks()}")
+            elif not outcome.having("failed"):
+                outcome.trouble.append(f"mpiexec ended with status {status}\n{self._logs()}")
+
+    def _stacks(self) -> str:
+        texts = {rank: _readable(self.folder / f"rank-{rank}.stacks") for rank in range(self.ranks)}
+        return "".join(f"\n{name_ranks(who)} at that time:\n{text}" for who, text in _alike(texts))
+
+    def _logs(self) -> str:
+        logs = [self.folder / "mpiexec.log", *sorted(self.folder.glob("rank-*.log"))]
+        return "\n".join(f"{log.name}:\n{_readable(log)[-4000:]}" for log in logs)
+
+
+def _readable(path: Path) -> str:
+    """A file with stacks, without pytest's own calls."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    kept = [line for line in lines if not re.search(r"/_pytest/|/pluggy/|^Timeout", line)]
+    return "\n".join(re.sub(r"0x[0-9a-f]+ ", "", line) for line in kept)

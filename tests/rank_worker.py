@@ -1,0 +1,124 @@
+"""One rank of a launch: runs the planned tests of one file under pytest and writes down what came of each.
+
+`mpiexec -n N python rank_worker.py FOLDER`, where FOLDER/plan.json names the tests. Each rank writes
+FOLDER/rank-R.jsonl, a line at the start of a test and one for each of its phases (setup, call, teardown);
+the ranks agree after each phase, so that all are in the same test, and a rank that failed alone waits only
+a moment for those that may be waiting for it in MPI: then it aborts them.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyrank.world import World
+
+from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialised)
+
+OUTCOMES = ("passed", "skipped", "failed")
+#: How long a rank that failed waits for the others to fail too before it aborts them, in seconds.
+GRACE = 2.0
+
+
+class Rank:
+    """The pytest plugin of one rank."""
+
+    def __init__(self, folder: Path, plan: dict[str, Any]):
+        self.folder = folder
+        self.timeouts: dict[str, float] = plan["timeouts"]
+        self.world = World()
+        self.comm = self.world.comm
+        self.lines = (folder / f"rank-{self.world.rank}.jsonl").open("a", buffering=1)
+        self.stacks = (folder / f"rank-{self.world.rank}.stacks").open("w")
+
+    @pytest.fixture
+    def tmp_path(self) -> Path:
+        """One folder for all ranks, made by rank 0."""
+        made = tempfile.mkdtemp(prefix="tmp-", dir=self.folder) if self.world.rank == 0 else ""
+        return Path(self.world.bcast(made))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[nodeid] for nodeid in self.timeouts]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._write(test=nodeid)
+        faulthandler.dump_traceback_later(self.timeouts[nodeid], file=self.stacks)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._write(test=report.nodeid, when=report.when, outcome=report.outcome, **_told(report))
+        self._agree(OUTCOMES.index(report.outcome))
+
+    def pytest_runtest_logfinish(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+    def _write(self, **line: Any) -> None:
+        print(json.dumps(line), file=self.lines)
+
+    def _agree(self, outcome: int) -> None:
+        """Come back when all ranks ended this phase alike; where they did not, this launch is over."""
+        extremes = array("i", [0, 0])
+        request = self.comm.Iallreduce(array("i", [outcome, -outcome]), extremes, MPI.MAX)
+        patience = time.monotonic() + GRACE
+        while not request.Test():
+            if outcome and time.monotonic() > patience:
+                self.comm.Abort(1)
+            time.sleep(0.0005)  # not busily: ranks still at work may share this core
+        if extremes[0] != -extremes[1]:
+            self.comm.Abort(1)
+
+
+def _told(report: pytest.TestReport) -> dict[str, Any]:
+    """What the launching process shows of a report."""
+    if report.skipped:
+        message = report.longrepr[2].removeprefix("Skipped: ")
+    else:
+        message = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
+    told = {"sections": report.sections, "duration": report.duration}
+    return {"message": message, "text": report.longreprtext, **told}
+
+
+def _arguments(plan: dict[str, Any], own: Path) -> Iterator[str]:
+    yield plan["file"]
+    yield from ("-c", plan["config"], "--rootdir", plan["root"], "--basetemp", str(own))
+    # Marks such as xfail are for the launching process to judge by what the ranks really did.
+    yield from ("--runxfail", "-p", "no:cacheprovider", "-q")
+
+
+def main(folder: Path) -> int:
+    """Run the plan. Returns the exit status: 0 also where tests failed, if all ranks ended them alike."""
+    plan = json.loads((folder / "plan.json").read_text())
+    rank = Rank(folder, plan)
+    with (folder / f"rank-{rank.world.rank}.log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    if rank.world.size != plan["ranks"]:
+        print(f"mpiexec started {rank.world.size} ranks, not {plan['ranks']}: mpi4py has another MPI")
+        return 1
+    status = pytest.main([*_arguments(plan, folder / f"base-{rank.world.rank}")], plugins=[rank])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        sys.stdout.flush()
+        rank.comm.Abort(1)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1])))
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        MPI.COMM_WORLD.Abort(1)

@@ -1,0 +1,167 @@
+"""What tests use to run under MPI: collective assertions, and starting mpiexec and anyrank.
+
+Everything started here gets a tag in its environment, and whatever carries the tag is killed when its
+time is over or the test ends: mpiexec puts each rank into a session of its own, so killing a process
+group or walking up the parents would miss ranks that lost theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+TAG = "ANYRANK_TEST_TAG"
+#: Open MPI refuses root and more ranks than cores unless told; other MPIs ignore these.
+OPEN_MPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+
+
+def check_collective(world: Any, condition: Any, message: str = "") -> None:
+    """Fail on all ranks of `world` if the condition is false on any, naming those ranks. Collective."""
+    verdicts = world.comm.allgather(bool(condition))
+    wrong = [rank for rank, holds in enumerate(verdicts) if not holds]
+    assert not wrong, f"false on {name_ranks(wrong)} of {world.size}{message and f': {message}'}"
+
+
+def name_ranks(ranks: list[int]) -> str:
+    """`rank 3`, or `ranks 0, 3`."""
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
+
+
+def mpiexec_path() -> str:
+    """The mpiexec of this Python's environment: another MPI's would start N worlds of one rank."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        raise FileNotFoundError(f"no mpiexec beside {sys.executable} or on the PATH: pip install mpich")
+    return found
+
+
+def mpiexec(
+    n: int,
+    *command: Any,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` on `n` ranks; see `completed`."""
+    return completed(mpiexec_path(), "-n", n, *command, timeout=timeout, env=env, cwd=cwd)
+
+
+def run_anyrank(
+    *arguments: Any,
+    ranks: int | None = None,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `anyrank ARGUMENTS`, with `-n RANKS` where ranks are given; see `completed`."""
+    return completed(*anyrank_command(*arguments, ranks=ranks), timeout=timeout, env=env, cwd=cwd)
+
+
+def anyrank_command(*arguments: Any, ranks: int | None = None) -> list[str]:
+    """The command line of `anyrank ARGUMENTS`, for `completed` and `started`."""
+    command = [sys.executable, "-m", "anyrank", *map(str, arguments)]
+    return command if ranks is None else [*command, "-n", str(ranks)]
+
+
+def completed(
+    *command: Any,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """The return code, standard output and standard error of a command that ends within `timeout` seconds.
+
+    One that does not is killed with all it started, and the test fails with what was printed until then.
+    """
+    with TemporaryFile("w+", errors="replace") as out, TemporaryFile("w+", errors="replace") as err:
+        with started(*command, env=env, cwd=cwd, stdout=out, stderr=err) as process:
+            hung = False
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                hung = True
+        texts = [_whole(out), _whole(err)]
+    shown = f"{' '.join(process.args)}\n{texts[0]}\n{texts[1]}"
+    assert not hung, f"hung: not finished after {timeout} s: {shown}"
+    return subprocess.CompletedProcess(process.args, process.returncode, *texts)
+
+
+def _whole(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+@contextmanager
+def started(
+    *command: Any,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+    stdout: int | IO[str] = subprocess.PIPE,
+    stderr: int | IO[str] = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, for tests that send signals or kill ranks; on leaving, all it started is killed.
+
+    Its ranks are among `processes_of(process)`, each with its command line.
+    """
+    tag = uuid.uuid4().hex  # added to those of whoever started us: they end this too
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **OPEN_MPI, **(env or {}), TAG: f"{os.environ.get(TAG, '')} {tag}"},
+        start_new_session=True,
+    )
+    process.tag = tag  # type: ignore[attr-defined]
+    try:
+        yield process
+    finally:
+        _end(tag)
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def processes_of(process: subprocess.Popen[str]) -> dict[int, list[str]]:
+    """The living processes that `process` started, itself among them: command lines by process id."""
+    return _tagged(process.tag)  # type: ignore[attr-defined]
+
+
+def _tagged(tag: str) -> dict[int, list[str]]:
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if tag.encode() in (folder / "environ").read_bytes():  # a zombie's is empty
+                words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+                found[int(folder.name)] = [word.decode(errors="replace") for word in words]
+    return found
+
+
+def _end(tag: str, patience: float = 10) -> None:
+    """Kill what carries the tag, again until nothing is left, for the killed may just have started more."""
+    deadline = time.monotonic() + patience
+    while left := _tagged(tag):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"these processes survive SIGKILL: {left}")
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)

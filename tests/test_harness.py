@@ -1,0 +1,210 @@
+"""The harness itself: what becomes of tests that pass, fail, hang, raise or die on some of their ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ranks import check_collective, completed, mpiexec, mpiexec_path, processes_of, started
+
+SAMPLE = """
+import os, signal
+import pytest
+from ranks import check_collective
+
+@pytest.fixture
+def size(world):
+    return world.size
+
+@pytest.mark.ranks(1, 3)
+def test_passes(world, size):
+    check_collective(world, size == len(world.comm.allgather(None)))
+
+@pytest.mark.ranks(3)
+def test_false_on_one(world):
+    print(f"rank {world.rank} was here")
+    check_collective(world, world.rank != 1, "as it should be")
+
+@pytest.mark.ranks(3)
+def test_raises_on_one(world):
+    if world.rank == 2:
+        raise ValueError("only here")
+    world.barrier()
+
+@pytest.mark.ranks(3)
+def test_dies_on_one(world):
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    world.barrier()
+
+@pytest.mark.ranks(3, timeout=2)
+def test_hangs_on_one(world):
+    if world.rank == 0:
+        world.barrier()
+
+@pytest.mark.ranks(3)
+def test_skips(world):
+    pytest.skip("not today")
+
+@pytest.mark.ranks(3)
+def test_skips_on_one(world):
+    if world.rank == 0:
+        pytest.skip("not here")
+
+@pytest.mark.ranks(3)
+@pytest.mark.xfail(strict=True)
+def test_is_expected_to_fail(world):
+    check_collective(world, False)
+
+@pytest.mark.ranks(3)
+def test_passes_after_all_that(world):
+    check_collective(world, True)
+"""
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tests above, set up as this one is."""
+    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("sample")
+    (folder / "conftest.py").write_text((here / "conftest.py").read_text())
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {here}\nmarkers = ranks: sample\n")
+    (folder / "test_sample.py").write_text(SAMPLE)
+    return folder
+
+
+def _run(sample: Path, *selection: str) -> dict[str, tuple[str, str]]:
+    """Each test's outcome and text; every process must be gone when pytest is."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--junitxml=result.xml",
+        "-o",
+        "junit_logging=all",
+        *selection,
+    ]
+    with started(*command, cwd=sample, stdout=None, stderr=None) as process:
+        process.wait(100)
+        assert processes_of(process) == {}
+    found = {}
+    for case in ElementTree.parse(sample / "result.xml").iter("testcase"):
+        outcome = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        text = "" if outcome is None else f"{outcome.get('message')}\n{outcome.text}"
+        output = "".join(child.text or "" for child in case if child.tag == "system-out")
+        found[case.attrib["name"]] = ("passed" if outcome is None else outcome.tag, text + output)
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(sample: Path) -> Iterator[dict[str, tuple[str, str]]]:
+    return _run(sample)
+
+
+@pytest.mark.parametrize("name", ["passes[ranks=1]", "passes[ranks=3]", "passes_after_all_that[ranks=3]"])
+def test_what_passes_on_all_ranks_passes(results: dict[str, tuple[str, str]], name: str) -> None:
+    assert results[f"test_{name}"][0] == "passed"
+
+
+def test_a_failure_on_one_rank_fails_and_is_named(results: dict[str, tuple[str, str]]) -> None:
+    outcome, text = results["test_false_on_one[ranks=3]"]
+    assert outcome == "failure"
+    assert "failed on ranks 0, 1, 2 of 3: AssertionError: false on rank 1 of 3: as it should be" in text
+    assert all(f"rank {rank} was here" in text for rank in range(3))
+
+
+def test_an_exception_on_one_rank_ends_the_others(results: dict[str, tuple[str, str]]) -> None:
+    outcome, text = results["test_raises_on_one[ranks=3]"]
+    assert outcome == "failure"
+    assert "failed on rank 2 of 3: ValueError: only here" in text
+    assert "no word from ranks 0, 1 of 3" in text
+
+
+def test_a_rank_that_dies_fails_its_test(results: dict[str, tuple[str, str]]) -> None:
+    outcome, text = results["test_dies_on_one[ranks=3]"]
+    assert outcome == "failure"
+    assert "mpiexec ended with status 9" in text
+
+
+def test_a_hang_ends_by_its_limit_and_shows_where(results: dict[str, tuple[str, str]]) -> None:
+    outcome, text = results["test_hangs_on_one[ranks=3]"]
+    assert outcome == "failure"
+    assert "no word from rank 0 of 3\nhung: not finished after 2 s\nrank 0 at that time:" in text
+    assert "in test_hangs_on_one" in text
+
+
+def test_skips_and_expected_failures_are_what_they_are_alone(results: dict[str, tuple[str, str]]) -> None:
+    assert results["test_skips[ranks=3]"][0] == "skipped"
+    assert "not today" in results["test_skips[ranks=3]"][1]
+    assert results["test_is_expected_to_fail[ranks=3]"][0] == "skipped"
+    assert results["test_skips_on_one[ranks=3]"][0] == "failure"
+    assert "skipped on rank 0 of 3 only" in results["test_skips_on_one[ranks=3]"][1]
+
+
+def test_one_node_id_runs_one_test(sample: Path) -> None:
+    results = _run(sample, "test_sample.py::test_passes[ranks=3]")
+    assert {name: outcome for name, (outcome, _) in results.items()} == {"test_passes[ranks=3]": "passed"}
+
+
+@pytest.mark.parametrize("body", ["def test_it(world): pass", "@pytest.mark.ranks(2)\ndef test_it(): pass"])
+def test_the_mark_and_the_fixture_need_each_other(sample: Path, body: str) -> None:
+    (sample / "lonely.py").write_text(f"import pytest\n{body}\n")
+    result = completed(sys.executable, "-m", "pytest", "-q", "lonely.py", cwd=sample)
+    assert result.returncode == 2
+    assert (
+        "lonely.py::test_it: the fixture `world` and @pytest.mark.ranks(…) need each other" in result.stdout
+    )
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_the_world_has_the_ranks_asked_for(world, request: pytest.FixtureRequest) -> None:
+    check_collective(world, world.size == request.node.callspec.params["world"])
+    assert world.comm.allgather(world.rank) == list(range(world.size))
+
+
+@pytest.mark.ranks(3)
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_tmp_path_is_one_new_folder_for_all_ranks(world, tmp_path: Path, text: str) -> None:
+    check_collective(world, list(tmp_path.iterdir()) == [])
+    world.barrier()
+    (tmp_path / f"{world.rank}").write_text(text)
+    world.barrier()
+    check_collective(world, [path.read_text() for path in tmp_path.iterdir()] == [text] * 3)
+
+
+@pytest.mark.ranks(3)
+@given(number=st.integers(), values=st.lists(st.floats()))
+def test_hypothesis_draws_the_same_on_all_ranks(world, number: int, values: list[float]) -> None:
+    drawn = world.comm.allgather((number, np.array(values).tobytes()))
+    check_collective(world, drawn.count(drawn[0]) == 3)
+
+
+def test_what_outlasts_its_time_is_killed_with_its_ranks() -> None:
+    nap = "import mpi4py.MPI, time; print('asleep', flush=True); time.sleep(60)"
+    with pytest.raises(AssertionError, match=r"(?s)hung: not finished after 3 s.*asleep"):
+        mpiexec(2, sys.executable, "-c", nap, timeout=3)
+
+
+def test_ranks_can_be_found_and_killed() -> None:
+    nap = "import mpi4py.MPI, time; print('asleep', flush=True); time.sleep(60)"
+    with started(mpiexec_path(), "-n", 2, sys.executable, "-c", nap) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("asleep")
+        program = [sys.executable, "-c", nap]
+        ranks = [pid for pid, command in processes_of(process).items() if command == program]
+        assert len(ranks) == 2
+        os.kill(ranks[0], signal.SIGKILL)
+        assert process.wait(20) != 0
+    deadline = time.monotonic() + 5
+    while processes_of(process) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert processes_of(process) == {}
