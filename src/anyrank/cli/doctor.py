@@ -1,0 +1,106 @@
+"""`anyrank doctor`: what this machine has, and how fast every body of every kernel is on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from anyrank.device import gpu_missing, open_device
+from anyrank.errors import AnyrankError
+from anyrank.kernel import FILES, Kernel, installed
+from anyrank.kernels import Declined
+from anyrank.observe.progress import si
+
+#: Seconds that timing one body may take, after the call that compiles it.
+PATIENCE = 0.3
+
+
+@click.command(name="doctor")
+@click.option(
+    "--size", type=click.IntRange(min=16), default=1_000_000, show_default=True, help="Elements per kernel."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--no-kernels", is_flag=True, help="Leave the timing of kernels out.")
+def command(size: int, as_json: bool, no_kernels: bool) -> None:
+    """Show what a run here would use, and time every body of every kernel."""
+    facts = machine()
+    timings: list[dict[str, Any]] = []
+    if not as_json:
+        for name, value in facts.items():
+            click.echo(f"{name:<18} {value}")
+        click.echo(f"\n{'kernel':<28} {'body':<10} {'rate':>14}")
+    for row in [] if no_kernels else time_bodies(size):
+        timings.append(row)
+        if not as_json:
+            rate = f"{si(row['rate'])}{row['unit']}/s" if row["rate"] else f"declined: {row['declined']}"
+            click.echo(f"{row['kernel']:<28} {row['body']:<10} {rate:>14}")
+    if as_json:
+        click.echo(json.dumps({**facts, "kernels": timings}, indent=2))
+
+
+def machine() -> dict[str, Any]:
+    """Versions, processor, memory, MPI and GPU of this machine, as text."""
+    from anyrank.provenance import versions
+    from anyrank.run.launch import find_mpiexec
+
+    try:
+        mpiexec = find_mpiexec()
+    except AnyrankError as error:
+        mpiexec = str(error)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        **versions(),
+        "mpiexec": mpiexec,
+        "system": platform.platform(),
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores for this process",
+        "memory": f"{memory:.1f} GiB",
+        "gpu": gpu_missing() or "usable",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def time_bodies(size: int) -> Iterator[dict[str, Any]]:
+    """One row per kernel and body: its rate on an example of about `size` elements, or why it declined."""
+    bodies = [name for name in FILES if name != "cupy" or not gpu_missing()]
+    for kernel in installed():
+        for body in bodies:
+            row = {"kernel": kernel.name, "body": body, "rate": 0.0, "unit": "", "declined": ""}
+            try:
+                row["rate"], row["unit"] = time_body(
+                    kernel, body, size if body != "shim" else min(size, 4096)
+                )
+            except (Declined, AnyrankError) as refusal:
+                row["declined"] = str(refusal)
+            yield row
+
+
+def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
+    """The best rate of a body over a few calls, and its unit; Declined where it cannot be used."""
+    import importlib
+
+    example = importlib.import_module(f"anyrank.kernels.{kernel.folder}").example
+    device = open_device(body)
+    function = kernel.load(body, device)
+    arguments, amount, unit = example(kernel.operation, size)
+    arguments = [device.from_host(a) if hasattr(a, "dtype") and a.ndim else a for a in arguments]
+    function(*arguments)
+    best, until = float("inf"), time.perf_counter() + PATIENCE
+    while time.perf_counter() < until:
+        before = time.perf_counter()
+        function(*arguments)
+        best = min(best, time.perf_counter() - before)
+    return amount / best, unit

@@ -1,0 +1,174 @@
+"""Bad input: name, value, rule and fix, once however many ranks, status 2, before any work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from ranks import anyrank_command, mpiexec, run_anyrank, started
+
+CRASH = Path(__file__).parents[1] / "run" / "crash.py"
+WEATHER = ("run", "weather", "--no-picture")
+
+BAD = {
+    "unknown program": (("run", "wether"), "'wether' is not a program", "Did you mean weather?"),
+    "unknown parameter": ((*WEATHER, "--rwos", 3), "--rwos", "--rows"),
+    "unknown body": ((*WEATHER, "--body", "fortran"), "--body 'fortran' must be one of auto"),
+    "out of range": (
+        (*WEATHER, "--rows", 0),
+        "weather: --rows 0 must be at least 1",
+        "Use --rows 1 or more.",
+    ),
+    "wrong type": ((*WEATHER, "--rows", "many"), "--rows many must be a whole number"),
+    "not a choice": ((*WEATHER, "--initial", "x"), "--initial x must be 'benchmark' or 'shear'"),
+    "unknown option of a run": ((*WEATHER, "--checkpoint-evry", 3), "--checkpoint-evry"),
+    "bad interval": ((*WEATHER, "--checkpoint-every", "often"), "--checkpoint-every 'often' must be steps"),
+    "bad split": ((*WEATHER, "--split", "diagonal"), "--split 'diagonal' must be one of"),
+    "unknown verb": (("runn",), "runn"),
+    "zero ranks": ((*WEATHER, "-n", 0), "-n 0 must be at least 1"),
+    "ranks of no number": ((*WEATHER, "-n", "two"), "two"),
+    "no parameter file": ((*WEATHER, "--parameters", "none.toml"), "--parameters 'none.toml' cannot be read"),
+    "no run to resume": (("resume", "nowhere"), "nowhere holds no run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("ranks", [None, 3])
+def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks):
+    arguments, *expected = BAD[case]
+    done = (
+        mpiexec(ranks, *anyrank_command(*arguments), cwd=tmp_path)
+        if ranks
+        else run_anyrank(*arguments, cwd=tmp_path)
+    )
+    assert done.returncode == 2, done.stderr
+    for text in expected:
+        assert done.stderr.count(text) == 1, done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+DOMAINS = [
+    (("--rows", 2), 4, "at most 2 ranks"),
+    (("--rows", 4, "--columns", 4, "--split", "5x1"), 5, "at most"),
+    (("--split", "2x3"), 4, "whose product is 4"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "ranks", "expected"), DOMAINS)
+def test_a_domain_too_small_is_refused_once(tmp_path, arguments, ranks, expected):
+    rows = arguments if "--split" in arguments else (*arguments, "--split", "rows")
+    done = run_anyrank(*WEATHER, *rows, "--out", tmp_path / "run", ranks=ranks)
+    assert done.returncode == 2 and done.stderr.count(expected) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def finished(tmp_path, *arguments):
+    out = tmp_path / "run"
+    assert run_anyrank("run", CRASH, "--how", "no", "--steps", 5, *arguments, "--out", out).returncode == 0
+    return out
+
+
+def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
+    out = finished(tmp_path)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other_parameter = run_anyrank("run", CRASH, "--how", "no", "--steps", 6, "--out", out, ranks=2)
+    other_program = run_anyrank("run", "pi", "--points", 10, "--out", out, ranks=2)
+    assert other_parameter.returncode == other_program.returncode == 2
+    assert other_parameter.stderr.count("holds a run with steps = 5, not 6") == 1
+    assert other_program.stderr.count("holds a run of 'crash', not of 'pi'") == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(tmp_path):
+    (tmp_path / "thesis.tex").write_text("all I have")
+    done = run_anyrank("run", "pi", "--points", 10, "--out", tmp_path, ranks=2)
+    assert done.returncode == 2 and done.stderr.count("holds thesis.tex and no run") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, ranks):
+    (tmp_path / "file").write_text("")
+    done = run_anyrank("run", "pi", "--points", 10, "--out", tmp_path / "file" / "run", ranks=ranks)
+    assert done.returncode == 2 and done.stderr.count("cannot be written (Not a directory)") == 1
+    done = run_anyrank("run", "pi", "--points", 10, "--out", "/proc/anyrank", ranks=ranks)
+    assert done.returncode == 2 and done.stderr.count("--out /proc/anyrank cannot be written") == 1
+    done = run_anyrank("run", "pi", "--points", 10, "--out", tmp_path / "file", ranks=ranks)
+    assert done.returncode == 2 and done.stderr.count("is a file, not a folder") == 1
+
+
+def test_a_folder_in_use_by_a_live_run_is_refused(tmp_path):
+    out = tmp_path / "run"
+    program = ("run", CRASH, "--how", "no", "--pause", 0.05, "--steps", 10_000, "--out", out)
+    with started(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)):
+        while not list(out.glob("checkpoints/step-*.h5")):
+            pass
+        for second in (program, ("resume", out)):
+            done = run_anyrank(*second, ranks=2)
+            assert done.returncode == 2 and done.stderr.count("is in use by a live run (process ") == 1
+
+
+def edit_checkpoint(out, name, value):
+    import h5py
+
+    for path in (out / "checkpoints").glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs[name] = value
+
+
+CHECKPOINTS = [
+    ("program", "weather", "weather"),
+    ("parameters", json.dumps({"steps": 9}), "steps"),
+    ("format_version", 99, "newer"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), CHECKPOINTS)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, name, value, expected):
+    out = finished(tmp_path)
+    (out / "summary.json").unlink()
+    edit_checkpoint(out, name, value)
+    done = run_anyrank("resume", out, ranks=2)
+    assert done.returncode == 2 and expected in done.stderr and done.stderr.count("anyrank: ") == 1, (
+        done.stderr
+    )
+    assert list((out / "checkpoints").glob("step-*.h5"))
+
+
+def test_n_that_is_not_the_launchers_is_refused(tmp_path):
+    done = mpiexec(2, *anyrank_command("run", "pi", "--points", 10, "-n", 3, "--out", tmp_path / "run"))
+    assert done.returncode == 2 and done.stderr.count("-n 3 but the launcher started 2 ranks") == 1
+
+
+def test_a_launcher_of_another_mpi_is_refused_once(tmp_path):
+    """Three processes as another MPI's launcher starts them: each sees a world of one rank."""
+    command = anyrank_command("run", "pi", "--points", "10", "--out", str(tmp_path / "run"))
+    words = []
+    for rank in range(3):
+        environment = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": str(rank)}
+        import os
+
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("PMI", "HYD"))}
+        done = subprocess.run(
+            command, env={**clean, **environment}, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        words.append(done.stderr)
+    assert "the launcher started 3 tasks but this MPI sees a world of 1" in words[0]
+    assert words[1:] == ["", ""] and not (tmp_path / "run").exists()
+
+
+def test_a_user_program_that_does_not_import_shows_its_traceback_once(tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text("import nowhere_to_be_found\n")
+    done = mpiexec(3, *anyrank_command("run", file))
+    assert done.returncode == 2 and done.stderr.count("No module named 'nowhere_to_be_found'") == 1
+
+
+def test_a_malformed_run_folder_is_refused(tmp_path):
+    out = finished(tmp_path)
+    (out / "run.toml").write_text("program = ")
+    done = run_anyrank("resume", out)
+    assert done.returncode == 2 and "run.toml cannot be read" in done.stderr

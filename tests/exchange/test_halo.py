@@ -1,0 +1,148 @@
+"""Halo exchange: every ghost holds its owner's value, corners included, whatever the split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ranks import check_collective
+
+from anyrank import field as field_module
+from anyrank.device import Device
+from anyrank.exchange import Halo, gather
+from anyrank.field import Field, advance
+from anyrank.kernel import Kernel
+from anyrank.layout import Layout, even_cuts, grids
+
+
+def make(layout, halo=1, boundary="periodic", dtype=np.float64, name="T", value=-5.0):
+    return Field(
+        name, layout, dtype, Device(), unit="", description="", halo=halo, dims=(),
+        boundary=(boundary,) * layout.ndim if isinstance(boundary, str) else boundary, boundary_value=value,
+    )  # fmt: skip
+
+
+def odd_cuts(n, parts, least):
+    """Uneven borders: the first part as small as may be, the others share the rest."""
+    rest = even_cuts(n - least, parts - 1) if parts > 1 else (n - least,)
+    return (0, *(least + cut for cut in rest)) if parts > 1 else (0, n)
+
+
+def layouts(shape, world, halo):
+    for grid in grids(world.size, len(shape)):
+        if all(n // p >= halo for n, p in zip(shape, grid, strict=True)):
+            yield Layout(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
+            yield Layout(shape, world, [odd_cuts(n, p, halo) for n, p in zip(shape, grid, strict=True)])
+
+
+def ghost_values(field, whole):
+    """What the padded block must hold: the global array, wrapped or beyond a fixed border."""
+    index = np.ix_(
+        *(
+            np.arange(a - field.halo, b + field.halo)
+            for a, b in zip(field.layout.start, field.layout.stop, strict=True)
+        )
+    )
+    outside = np.zeros(field.array.shape, bool)
+    wrapped = []
+    for axis, (i, n) in enumerate(zip(index, field.shape, strict=True)):
+        if field.boundary[axis] == "fixed":
+            outside |= (i < 0) | (i >= n)
+        wrapped.append(i % n)
+    return np.where(outside, field.boundary_value, whole[tuple(wrapped)])
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+@pytest.mark.parametrize("halo", [1, 2])
+@pytest.mark.parametrize("shape", [(17,), (9, 11), (8, 9, 10)])
+@pytest.mark.parametrize("boundary", ["periodic", "fixed", "mixed"])
+def test_ghosts_hold_their_owners_values(world, shape, halo, boundary):
+    kinds = (
+        tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape)))
+        if boundary == "mixed"
+        else boundary
+    )
+    whole = np.random.default_rng(5).normal(size=shape)
+    for layout in layouts(shape, world, halo):
+        field = make(layout, halo, kinds)
+        field[...] = whole[layout.slices]
+        field.exchange()
+        check_collective(world, np.array_equal(field.array, ghost_values(field, whole)), str(layout.cuts))
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_fields_of_several_types_travel_in_one_message(world):
+    layout = Layout.bricks((13, 10), world)
+    whole = {
+        np.float64: np.random.default_rng(1).normal(size=(13, 10)),
+        np.uint8: np.arange(130).reshape(13, 10),
+    }
+    fields = [make(layout, 1, "periodic", dtype, dtype.__name__) for dtype in whole]
+    for field, values in zip(fields, whole.values(), strict=True):
+        field[...] = values[layout.slices]
+    halo = Halo(fields, tag=world.tag())
+    for _ in range(3):
+        halo.start()
+        halo.finish()
+    for field, values in zip(fields, whole.values(), strict=True):
+        check_collective(world, np.array_equal(field.array, ghost_values(field, values)), field.name)
+
+
+def smooth(new, old, weights, calls):
+    """A stencil that sees its corners; `calls` counts how often each point is computed."""
+    m, n = new.shape
+    new[...] = sum(w * old[a : a + m, b : b + n] for w, (a, b) in zip(weights, np.ndindex(3, 3), strict=True))
+    calls += 1
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_advance_gives_one_ranks_bits_on_any_layout(world, overlap, monkeypatch):
+    monkeypatch.setattr(field_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
+    weights = np.random.default_rng(2).normal(size=9)
+    start = np.random.default_rng(3).normal(size=(12, 14))
+    expected = start.copy()
+    for _ in range(4):
+        new = np.empty_like(expected)
+        smooth(new, np.pad(expected, 1, mode="wrap"), weights, 0)
+        expected = new
+    for layout in layouts((12, 14), world, 1):
+        field, calls = make(layout), make(layout, halo=0, name="calls")
+        field[...] = start[layout.slices]
+        for _ in range(4):
+            advance([field], Kernel(smooth), weights, calls)
+        check_collective(world, np.array_equal(field.local, expected[layout.slices]), str(layout.cuts))
+        check_collective(world, (calls.local == 4).all(), "every point is computed once a step")
+
+
+@pytest.mark.ranks(1, 3, 4)
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_gather_samples_the_global_array(world, stride):
+    whole = np.arange(11 * 13.0).reshape(11, 13)
+    for layout in layouts((11, 13), world, 1):
+        got = gather(layout, whole[layout.slices], stride)
+        check_collective(world, (got is None) == (world.rank > 0))
+        check_collective(world, got is None or np.array_equal(got, whole[::stride, ::stride]))
+
+
+@pytest.mark.ranks(2)
+def test_regions_cover_the_block_once(world):
+    for layout in layouts((9, 11), world, 1):
+        halo = Halo([make(layout)], tag=world.tag())
+        count = np.zeros(layout.local_shape, int)
+        inner, borders = halo.regions()
+        for region in [inner, *borders]:
+            count[region] += 1
+        check_collective(world, (count == 1).all())
+
+
+def test_fields_that_cannot_travel_together_are_refused():
+    from anyrank.world import World
+
+    world = World()
+    layout = Layout.bricks((8, 8), world)
+    with pytest.raises(ValueError, match="share their layout"):
+        Halo([make(layout), make(Layout.bricks((9, 8), world))], tag=0)
+    with pytest.raises(ValueError, match="share their boundaries"):
+        Halo([make(layout), make(layout, boundary="fixed")], tag=0)
+    with pytest.raises(ValueError, match="have a halo"):
+        Halo([make(layout, halo=0)], tag=0)

@@ -1,0 +1,76 @@
+"""Errors that nobody caught: status 1, one traceback for each distinct error, the ranks named, never a hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from ranks import anyrank_command, mpiexec, run_anyrank
+
+CRASH = Path(__file__).with_name("crash.py")
+
+
+@pytest.mark.parametrize("own_mpiexec", [False, True])
+def test_a_raise_on_one_rank_ends_all_with_one_traceback_that_names_it(tmp_path, own_mpiexec):
+    run = ("run", CRASH, "--who", 2, "--out", tmp_path / "run")
+    before = time.monotonic()
+    done = mpiexec(4, *anyrank_command(*run)) if own_mpiexec else run_anyrank(*run, ranks=4)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    assert "anyrank: rank 2 of 4 failed:" in done.stderr
+    assert "ValueError: bad luck at step 5" in done.stderr
+    assert time.monotonic() - before < 60, "it must end by itself, not by the test's limit"
+
+
+def test_the_same_error_on_all_ranks_is_told_once(tmp_path):
+    done = run_anyrank("run", CRASH, "--who", -1, "--out", tmp_path / "run", ranks=4)
+    assert done.returncode == 1
+    assert done.stderr.count("ValueError: bad luck") == 1
+    assert "anyrank: ranks 0-3 of 4 failed:" in done.stderr
+
+
+def test_a_raise_in_a_run_of_one_rank(tmp_path):
+    done = run_anyrank("run", CRASH, "--who", 0, "--out", tmp_path / "run")
+    assert done.returncode == 1 and done.stderr.count("ValueError: bad luck") == 1
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_rank_that_leaves_takes_the_others_along(tmp_path, how):
+    done = run_anyrank("run", CRASH, "--how", how, "--out", tmp_path / "run", ranks=3)
+    assert done.returncode == 1
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_crashed_run_goes_on_from_its_checkpoint(tmp_path):
+    out = tmp_path / "run"
+    run = ("run", CRASH, "--how", "kill", "--at", 50, "--steps", 80, "--checkpoint-every", 10, "--out", out)
+    assert run_anyrank(*run, ranks=2).returncode == 1
+    done = run_anyrank("resume", out, "--json", ranks=1)  # there is no rank 1 now to kill itself
+    final = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0 and final["resumed_from"] in (40, 50) and final["steps"] == 80
+
+
+def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):
+    done = run_anyrank("run", CRASH, "--how", "differ", "--steps", 20, "--out", tmp_path / "run", ranks=3)
+    assert done.returncode == 1
+    assert "the Scalar count must be the same on all ranks but is [20, 27, 20], by rank" in done.stderr
+
+
+def test_logs_name_the_body_and_the_reason(tmp_path):
+    out = tmp_path / "run"
+    assert run_anyrank("run", "pi", "--points", 1000, "--out", out, ranks=2).returncode == 0
+    for rank in range(2):
+        log = (out / "log" / f"rank-{rank:04d}.log").read_text()
+        assert "kernel quarter_circle: body cython (" in log and f"rank {rank} of 2" in log
+
+
+def test_an_uncaught_error_leaves_no_litter(tmp_path):
+    out = tmp_path / "run"
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    run_anyrank("run", CRASH, "--out", out, ranks=2, env={**os.environ, "TMPDIR": str(temporary)})
+    assert not [path.name for path in temporary.iterdir() if "failure" in path.name]
+    assert not list(out.glob(".failure*"))

@@ -1,0 +1,122 @@
+"""Stops: whatever asks, the run checkpoints at a step all ranks agree on, leaves with 75, and goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, started
+
+CRASH = Path(__file__).with_name("crash.py")
+ENDLESS = ("run", CRASH, "--how", "no", "--pause", 0.01, "--steps", 400)
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def wait_for(condition, patience: float = 30) -> None:
+    give_up = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < give_up, "what the test waits for did not come"
+        time.sleep(0.01)
+
+
+def stepping(folder: Path):
+    """Whether the run has begun to step: its start is in its events, and its first checkpoint is there."""
+    return lambda: any((folder / "checkpoints").glob("step-*.h5"))
+
+
+def the_mpiexec(process) -> int:
+    """The process id of the mpiexec that runs the ranks."""
+    found = [
+        pid for pid, words in processes_of(process).items() if words and Path(words[0]).name == "mpiexec"
+    ]
+    return found[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("target", ["anyrank", "mpiexec"])
+def test_a_signal_stops_with_75_and_resume_goes_on(tmp_path, number, target):
+    out = tmp_path / "run"
+    with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
+        wait_for(stepping(out))
+        pid = process.pid if target == "anyrank" else the_mpiexec(process)
+        import os
+
+        os.kill(pid, number)
+        assert process.wait(30) == 75
+    stopped = summary(out)
+    assert not stopped["finished"] and stopped["stopped_by"] == number.name and 0 < stopped["steps"] < 400
+    resumed = run_anyrank("resume", out, "--json", ranks=3)
+    assert resumed.returncode == 0, resumed.stderr
+    final = json.loads(resumed.stdout.splitlines()[-1])
+    assert final["finished"] and final["resumed_from"] == stopped["steps"] and final["ranks"] == 3
+    assert json.loads((out / "result.json").read_text()) == {"count": 400}
+
+
+def test_a_signal_to_the_users_own_mpiexec(tmp_path):
+    out = tmp_path / "run"
+    command = [mpiexec_path(), "-n", 2, *anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10)]
+    with started(*command) as process:
+        wait_for(stepping(out))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 75
+    assert summary(out)["stopped_by"] == "SIGTERM"
+
+
+def test_the_stop_file_stops_and_goes_away(tmp_path):
+    out = tmp_path / "run"
+    with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
+        wait_for(stepping(out))
+        (out / "stop").touch()
+        assert process.wait(30) == 75
+    assert summary(out)["stopped_by"] == "the stop file" and not (out / "stop").exists()
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_the_wall_time_stops_in_time(tmp_path, ranks):
+    out = tmp_path / "run"
+    done = run_anyrank(*ENDLESS, "--out", out, "--walltime", "2s", ranks=ranks)
+    assert done.returncode == 75, done.stderr
+    assert summary(out)["stopped_by"] == "the wall-time limit" and summary(out)["seconds"] < 2
+    assert "anyrank resume" in done.stdout
+
+
+def test_the_schedulers_wall_time_counts_too(tmp_path):
+    out = tmp_path / "run"
+    environment = {"SLURM_JOB_END_TIME": str(int(time.time()) + 3)}
+    assert run_anyrank(*ENDLESS, "--out", out, ranks=2, env=environment).returncode == 75
+    assert summary(out)["stopped_by"] == "the wall-time limit"
+
+
+def test_stopped_again_and_again_it_ends_on_the_digest_of_an_unbroken_run(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    program = ("run", "weather", "--rows", 33, "--columns", 20, "--steps", 3000, "--no-picture")
+    assert run_anyrank(*program, "--out", whole).returncode == 0
+    code, ranks = 75, iter([4, 3, 2, 1, 3, 2, 4, 1, 2, 3, 4, 1, 2, 3])
+    with started(*anyrank_command(*program, "--out", broken, "--checkpoint-every", "50", ranks=2)) as process:
+        wait_for(stepping(broken))
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+    assert code == 75
+    code = run_anyrank("resume", broken, "--walltime", "0.2s", ranks=next(ranks)).returncode
+    assert code in (0, 75)
+    code = run_anyrank("resume", broken, ranks=next(ranks)).returncode
+    assert code == 0
+    assert summary(broken)["digest"] == summary(whole)["digest"]
+    assert summary(broken)["digests"] == summary(whole)["digests"]
+
+
+def test_resuming_a_finished_run_says_so_and_touches_nothing(tmp_path):
+    out = tmp_path / "run"
+    run = ("run", CRASH, "--how", "no", "--steps", 20, "--out", out)
+    assert run_anyrank(*run, ranks=2).returncode == 0
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in out.rglob("*")}
+    for again in (("resume", out), run):
+        done = run_anyrank(*again, ranks=2)
+        assert done.returncode == 0 and "is finished: 20 steps, digest" in done.stdout
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in out.rglob("*")} == before

@@ -1,0 +1,98 @@
+"""Layout: every global index has one owner, whatever the grid."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyrank.errors import UsageError
+from anyrank.layout import Layout, choose_grid, even_cuts, grids
+from anyrank.run.options import Options
+
+
+def someone(rank: int, size: int):
+    """A World as far as a Layout needs one."""
+    return SimpleNamespace(rank=rank, size=size)
+
+
+@given(st.integers(0, 200), st.integers(1, 17))
+def test_even_cuts_cover_everything_and_differ_by_one_at_most(n, parts):
+    sizes = np.diff(even_cuts(n, parts))
+    assert sizes.sum() == n and len(sizes) == parts
+    assert sizes.max() - sizes.min() <= 1
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.integers(1, 7),
+    st.sampled_from(["auto", "rows", "columns", "bricks"]),
+)
+def test_bricks_cover_the_index_space_once(shape, size, split):
+    count = np.zeros(shape, int)
+    for rank in range(size):
+        layout = Layout.bricks(shape, someone(rank, size), split)
+        count[layout.slices] += 1
+        assert layout.local_shape == count[layout.slices].shape
+        expected = np.arange(np.prod(shape)).reshape(shape)[layout.slices]
+        assert np.array_equal(layout.linear, expected)
+    assert (count == 1).all()
+
+
+def test_owner_is_the_rank_whose_brick_holds_the_index():
+    world = someone(0, 6)
+    layout = Layout.bricks((5, 7), world, "2x3")
+    for rank, brick in layout.bricks_of_all():
+        for index in np.ndindex(5, 7):
+            inside = all(s.start <= i < s.stop for i, s in zip(index, brick, strict=True))
+            assert (layout.owner(index) == rank) == inside
+    with pytest.raises(IndexError, match="outside"):
+        layout.owner((5, 0))
+
+
+def test_cuts_of_any_kind_are_taken_and_empty_parts_are_legal():
+    layout = Layout((17,), someone(1, 3), [(0, 3, 3, 17)])
+    assert (layout.start, layout.stop, layout.local_shape) == ((3,), (3,), (0,))
+    assert layout.owner((3,)) == 2
+
+
+@pytest.mark.parametrize("cuts", [[(0, 5)], [(0, 3, 2, 4)], [(1, 4)], [(0, 2, 4), (0, 4)]])
+def test_cuts_that_do_not_cover_are_refused(cuts):
+    with pytest.raises(ValueError, match=r"cuts|grid"):
+        Layout((4,), someone(0, 3 if len(cuts[0]) == 4 else 1), cuts)
+
+
+def test_auto_cuts_where_the_halo_is_smallest():
+    assert choose_grid((1000, 10), 4, "auto", 1) == (4, 1)
+    assert choose_grid((10, 1000), 4, "auto", 1) == (1, 4)
+    assert choose_grid((100, 100), 4, "auto", 1) == (4, 1)
+    assert choose_grid((100, 100), 16, "auto", 1) == (4, 4)
+    assert choose_grid((64, 64, 64), 8, "bricks", 1) == (2, 2, 2)
+    assert choose_grid((64, 64), 7, "bricks", 1) == (7, 1)
+
+
+def test_grids_are_all_the_ordered_factorizations():
+    assert sorted(grids(6, 2)) == [(1, 6), (2, 3), (3, 2), (6, 1)]
+    assert len(list(grids(8, 3))) == 10
+
+
+def test_a_domain_too_small_says_what_would_fit():
+    with pytest.raises(UsageError, match=r"domain of 4×4 .* 5 ranks.*at most 4 ranks"):
+        choose_grid((4, 4), 5, "rows", 1)
+    with pytest.raises(UsageError, match="too small for 1 ranks"):
+        choose_grid((1, 4), 1, "rows", 2)
+    assert choose_grid((4, 4), 5, "rows", 0) == (5, 1)
+
+
+@pytest.mark.parametrize("split", ["2x2", "0x6", "6", "1x2x3", "axb", "x"])
+def test_a_grid_that_does_not_fit_is_refused(split):
+    with pytest.raises(UsageError, match=r"--split"):
+        choose_grid((10, 10), 6, split, 0)
+
+
+def test_an_unknown_split_is_refused_before_any_rank_starts():
+    with pytest.raises(UsageError, match=r"--split 'diagonal' must be one of auto, rows"):
+        Options(split="diagonal")

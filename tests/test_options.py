@@ -1,0 +1,54 @@
+"""Options and durations, as users write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from anyrank.errors import UsageError
+from anyrank.run.options import Interval, Options, duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90), ("90s", 90), ("1.5min", 90), ("10min", 600), ("10 m", 600), ("2h", 7200), ("1d", 86400),
+        ("1:30:00", 5400), ("02:30", 150), ("1-02:30", 95400), ("1-00:00:01", 86401),
+    ],
+)  # fmt: skip
+def test_durations(text, seconds):
+    assert duration(text, "--walltime") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "ten", "5 weeks", "1:2:3:4", "1e9z", "nan", "1..5"])
+def test_bad_durations_are_refused(text):
+    with pytest.raises(UsageError, match=r"--walltime .* is not a duration: write it as 90s"):
+        duration(text, "--walltime")
+
+
+def test_intervals():
+    assert Interval.parse("200") == Interval(steps=200)
+    assert Interval.parse("10min") == Interval(seconds=600)
+    assert Interval.parse("auto").young
+    assert Interval.parse("off") == Interval()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ranks": 0}, r"-n 0 must be at least 1"),
+        ({"keep": 0}, r"--keep 0 must be at least 1"),
+        ({"body": "fortran"}, r"--body 'fortran' must be one of auto, reference, numba, cython, cupy, shim"),
+        ({"checkpoint_io": "tape"}, r"--checkpoint-io 'tape' must be one of pwrite, mpio, gather"),
+        ({"checkpoint_every": "0"}, r"--checkpoint-every 0 must be at least 1 step"),
+        ({"checkpoint_every": "often"}, r"--checkpoint-every 'often' must be steps"),
+        ({"mtbf": "x"}, r"--mtbf 'x' is not a duration"),
+    ],
+)
+def test_bad_options_name_the_flag_the_value_the_rule(values, message):
+    with pytest.raises(UsageError, match=message):
+        Options(**values)
+
+
+def test_what_the_run_folder_remembers_leaves_one_invocation_out():
+    kept = Options(ranks=3, walltime="1h", json=True).kept()
+    assert kept["ranks"] == 3 and not {"walltime", "json", "quiet"} & set(kept)

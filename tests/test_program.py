@@ -1,0 +1,131 @@
+"""Programs: parameters declared once, and refused with name, value, rule and fix."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from anyrank.errors import UsageError
+from anyrank.program import Program, param
+from anyrank.programs import available, load
+
+
+class Everything(Program):
+    """One parameter of every kind."""
+
+    count: int = param(10, "a whole number", ge=1, lt=100)
+    share: float = param(0.5, "a number", gt=0, le=1)
+    deep: bool = param(False, "a switch")
+    colour: Literal["red", "green"] = param("red", "one of two")
+    title: str = param("", "text")
+
+
+def test_defaults_and_values():
+    assert Everything().parameters == {"count": 10, "share": 0.5, "deep": False, "colour": "red", "title": ""}
+    given = Everything(count="1e1", share="0.25", deep="true", colour="green", title="x").parameters
+    assert given == {"count": 10, "share": 0.25, "deep": True, "colour": "green", "title": "x"}
+    assert Everything(count="1_0").count == 10
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": "0"}, r"--count 0 must be at least 1 \(a whole number\)\. Use --count 1 or more\."),
+        ({"count": 100}, r"--count 100 must be less than 100"),
+        ({"count": "many"}, r"--count many must be a whole number .* such as --count 10"),
+        ({"count": 1.5}, r"--count 1.5 must be a whole number"),
+        ({"share": 0}, r"--share 0 must be greater than 0"),
+        ({"share": "1.5"}, r"--share 1.5 must be at most 1"),
+        ({"share": "half"}, r"--share half must be a number"),
+        ({"share": "nan"}, r"--share nan must be"),
+        ({"deep": "perhaps"}, r"--deep perhaps must be true or false"),
+        ({"colour": "blue"}, r"--colour blue must be 'red' or 'green'"),
+        ({"title": 3}, r"--title 3 must be text"),
+        ({"coutn": 3}, r"coutn = 3 is not a parameter of everything\. Did you mean --count\?"),
+        ({"zzz": 3}, r"zzz = 3 is not a parameter of everything\. They are count, share"),
+    ],
+)
+def test_bad_values_are_refused_with_name_value_rule_and_fix(values, message):
+    with pytest.raises(UsageError, match=message):
+        Everything(**values)
+
+
+def test_every_bad_value_is_named_at_once():
+    with pytest.raises(UsageError, match=r"--count 0 (.|\n)*--share 2"):
+        Everything(count=0, share=2)
+
+
+def test_a_required_parameter_must_be_given():
+    class Needy(Program):
+        n: int = param(..., "needed")
+
+    with pytest.raises(UsageError, match=r"--n is required: needed"):
+        Needy()
+    assert Needy(n=3).n == 3
+
+
+def test_parameters_may_not_take_the_names_of_run_options():
+    with pytest.raises(TypeError, match=r"\['out'\] are options of every run"):
+
+        class Greedy(Program):
+            out: int = param(1, "taken")
+
+
+def test_parameters_are_inherited_and_may_be_changed():
+    class Child(Everything):
+        count: int = param(20, "another default", ge=1)
+        more: int = param(3, "one more")
+
+    assert list(Child.declared()) == ["count", "share", "deep", "colour", "title", "more"]
+    assert Child().parameters["count"] == 20
+
+
+def test_programs_are_found_by_name():
+    assert {"weather", "pi"} <= set(available())
+    assert load("pi").name == "pi"
+    assert load("weather").summary().startswith("Shallow-water weather")
+
+
+def test_an_unknown_program_is_refused_with_a_suggestion():
+    with pytest.raises(
+        UsageError, match=r"'wether' is not a program: it must be one of .*Did you mean weather"
+    ):
+        load("wether")
+
+
+def test_a_file_of_the_users_is_a_program(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from anyrank import Program, param\nclass One(Program):\n    n: int = param(1, 'n')\n")
+    assert load(str(file)).name == "one"
+    file = tmp_path / "two.py"
+    file.write_text("from anyrank import Program\nclass A(Program): pass\nclass B(Program): pass\n")
+    with pytest.raises(UsageError, match=r"must define one Program but has 2 \(A, B\).*two.py:NAME"):
+        load(str(file))
+    assert load(f"{file}:B").name == "b"
+    with pytest.raises(UsageError, match="none of them C"):
+        load(f"{file}:C")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "import nowhere_to_be_found\n",
+            r"does not import\. Mend this:\n(.|\n)*bad.py.*line 1(.|\n)*nowhere_to_be",
+        ),
+        ("x = 1 +\n", r"does not import(.|\n)*SyntaxError"),
+        ("x = 1\n", r"must define one Program but has 0 \(none\)"),
+    ],
+)
+def test_a_file_that_is_no_program_is_refused(tmp_path, text, message):
+    file = tmp_path / "bad.py"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load(str(file))
+    assert "importlib" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        load(str(tmp_path / "none.py"))
