@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,7 +16,10 @@ from anyrank.errors import AnyrankError, UsageError
 # It takes effect only if nobody has initialised MPI before us.
 mpi4py.rc.thread_level = "serialized"
 
-from mpi4py import MPI  # noqa: E402  (initialises MPI, so it comes after the line above)
+with warnings.catch_warnings():
+    # mpi4py warns, on every rank, of launchers that `check_launch` refuses, on one.
+    warnings.filterwarnings("ignore", message="suspicious MPI execution environment")
+    from mpi4py import MPI  # initialises MPI, so it comes after the lines above
 
 T = TypeVar("T")
 _OPERATIONS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX}
@@ -59,9 +63,7 @@ class World:
         """
         array = np.asarray(array)
         if op == "sum" and array.dtype.kind not in "iu":
-            raise TypeError(
-                f"allreduce sums integers, not {array.dtype}: a float sum has an order; use exact.sum"
-            )
+            raise TypeError(f"allreduce sums integers, not {array.dtype}: a float sum has an order; use exact.sum")
         result = np.empty_like(array, order="C")
         self.comm.Allreduce(np.ascontiguousarray(array), result, _OPERATIONS[op])
         return result

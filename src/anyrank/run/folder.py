@@ -48,9 +48,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (OSError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(
-                f"{self.description} cannot be read ({error}). Mend it, or use another --out."
-            ) from None
+            raise UsageError(f"{self.description} cannot be read ({error}). Mend it, or use another --out.") from None
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a finished run, None where the run is not finished."""
@@ -89,9 +87,7 @@ class RunFolder:
                 )
         return True
 
-    def create(
-        self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> None:
+    def create(self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Make the folders and run.toml where they are not there; UsageError where they cannot be written."""
         try:
             for folder in (self.path, self.checkpoints, self.log):
@@ -126,8 +122,7 @@ class RunFolder:
                 holder = file.read().strip() or "unknown"
                 file.close()
                 raise UsageError(
-                    f"--out {self.path} is in use by a live run ({holder}). Wait for it, stop it, "
-                    "or use another --out."
+                    f"--out {self.path} is in use by a live run ({holder}). Wait for it, stop it, or use another --out."
                 ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -58,7 +58,7 @@ def start(ranks: int, command: Sequence[str]) -> int:
         stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
-        preexec_fn=_die_with_parent(),  # noqa: PLW1509  (this process has no threads)
+        preexec_fn=_die_with_parent(),
     )
     interrupts = 0
 
@@ -66,9 +66,7 @@ def start(ranks: int, command: Sequence[str]) -> int:
         nonlocal interrupts
         interrupts += number == signal.SIGINT
         if interrupts > 1:
-            print(
-                "anyrank: interrupted twice: killed; resume goes on from the last checkpoint", file=sys.stderr
-            )
+            print("anyrank: interrupted twice: killed; resume goes on from the last checkpoint", file=sys.stderr)
             child.kill()
         else:
             child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)

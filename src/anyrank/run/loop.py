@@ -63,6 +63,7 @@ class Loop:
         self.events, self.log = events, log
         self.saved: Saved | None = None
         self.blocked = 0.0
+        self.seconds = 0.0
         self._root = state.world.rank == 0
         self._slowest = 0.0
 
@@ -70,8 +71,11 @@ class Loop:
         """Step until done (returns NONE) or stopped (returns the reason). Collective.
 
         Either way the state is then in a checkpoint of its own; raises CheckpointError where it cannot be.
+        `seconds` is then what the steps took, `blocked` how long checkpoints held up this process.
         """
+        began = time.monotonic()
         reason = self._steps()
+        self.seconds = time.monotonic() - began
         self._note(self.checkpoints.finish())
         if self.saved is None or self.saved.error or self.saved.step != self.state.step:
             self.checkpoints.begin(finished=reason == NONE)

@@ -53,9 +53,7 @@ class Interval:
         try:
             return cls(seconds=duration(text, "--checkpoint-every"))
         except UsageError:
-            raise UsageError(
-                f"--checkpoint-every {text!r} must be steps (200), a time (10min), auto or off."
-            ) from None
+            raise UsageError(f"--checkpoint-every {text!r} must be steps (200), a time (10min), auto or off.") from None
 
 
 @dataclass(frozen=True)
@@ -78,15 +76,11 @@ class Options:
         for name, least in (("ranks", 1), ("keep", 1)):
             if getattr(self, name) < least:
                 flag = "-n" if name == "ranks" else f"--{name}"
-                raise UsageError(
-                    f"{flag} {getattr(self, name)} must be at least {least}. Use {flag} {least} or more."
-                )
+                raise UsageError(f"{flag} {getattr(self, name)} must be at least {least}. Use {flag} {least} or more.")
         _one_of("--body", self.body, ("auto", *FILES))
         _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
         if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
-            raise UsageError(
-                f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3."
-            )
+            raise UsageError(f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3.")
         _ = self.interval, self.mtbf_seconds, self.walltime_seconds
 
     @property

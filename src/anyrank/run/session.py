@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Restored
 from anyrank.errors import AnyrankError
@@ -46,9 +49,7 @@ def together(world: World, action: Callable[[], T], *, root: bool = False) -> T 
 class Session:
     """One execution: opens the folder, sets the state up or restores it, loops, and reports. Collective."""
 
-    def __init__(
-        self, program: Program, source: str, world: World, out: Path, options: Options, command: str
-    ):
+    def __init__(self, program: Program, source: str, world: World, out: Path, options: Options, command: str):
         self.started = time.monotonic()
         self.program, self.source, self.world = program, source, world
         self.folder, self.options, self.command = RunFolder(out), options, command
@@ -111,22 +112,19 @@ class Session:
         )
         restored = self._begin(state, checkpoints)
         total = program.steps if isinstance(program.steps, int) else 0
-        self.progress = Progress(
-            program.name, total, state.step, program.work(), self.root and not options.quiet
-        )
+        self.progress = Progress(program.name, total, state.step, program.work(), self.root and not options.quiet)
         if restored is not None:
             self._say_restored(restored)
         cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
         clock = Clock(options.interval, options.mtbf_seconds, cost)
         loop = Loop(program, state, checkpoints, stops, clock, self.progress, self.events, self.log)
-        first, began = state.step, time.monotonic()
+        first = state.step
         try:
             reason = loop.run()
         finally:
             stops.close()
-        seconds = time.monotonic() - began
         self.progress.close(state.step)
-        return self._end(state, loop, reason, seconds, first, restored)
+        return self._end(state, loop, reason, first, restored)
 
     def _log_start(self) -> None:
         facts = provenance(self.world, self.command)
@@ -150,38 +148,50 @@ class Session:
         self.progress.line(f"resumed at step {restored.step} from {restored.path.name}")
         self.events.say("resumed", step=restored.step, file=restored.path.name)
 
-    def _end(
-        self, state: State, loop: Loop, reason: int, seconds: float, first: int, restored: Restored | None
-    ) -> int:
+    def _end(self, state: State, loop: Loop, reason: int, first: int, restored: Restored | None) -> int:
         finished = reason == NONE
         result = self.program.result(state) if finished else {}
         picture = self._picture(state) if finished and self.options.picture else None
-        bodies = self._bodies()
+        summary = self._summary(state, loop, reason, first, restored)
         if self.root:
-            assert loop.saved is not None
-            amount, unit = self.program.work()
-            summary = {
-                "program": self.program.name,
-                "parameters": self.program.parameters,
-                "ranks": self.world.size,
-                "bodies": bodies,
-                "steps": state.step,
-                "digest": f"{loop.saved.digest:016x}",
-                "digests": {name: f"{value:016x}" for name, value in loop.saved.digests.items()},
-                "seconds": round(seconds, 6),
-                "rate": {"value": (state.step - first) * amount / max(seconds, 1e-9), "unit": f"{unit}/s"},
-                "checkpoint_seconds": round(loop.blocked, 6),
-                "resumed_from": restored.step if restored else None,
-                "stopped_by": None if finished else describe(reason),
-                "finished": finished,
-                "provenance": provenance(self.world, self.command),
-            }
             self._report(summary, result, picture)
         for name, body in BODIES.chosen.items():
             self.log.info("kernel %s: body %s (%s)", name, body.name, body.reason)
         self.world.barrier()
         self.events.close()
         return FINISHED if finished else STOPPED
+
+    def _summary(self, state: State, loop: Loop, reason: int, first: int, restored: Restored | None) -> dict[str, Any]:
+        """What summary.json says; collective, because it gathers bodies and memory."""
+        saved = loop.saved
+        assert saved is not None, "the loop ends with a checkpoint"
+        amount, unit = self.program.work()
+        return {
+            "program": self.program.name,
+            "parameters": self.program.parameters,
+            "ranks": self.world.size,
+            "bodies": self._bodies(),
+            "steps": state.step,
+            "digest": f"{saved.digest:016x}",
+            "digests": {name: f"{value:016x}" for name, value in saved.digests.items()},
+            "seconds": round(loop.seconds, 6),
+            "rate": {"value": (state.step - first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
+            "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
+            "memory": self._memory(state),
+            "resumed_from": restored.step if restored else None,
+            "stopped_by": None if reason == NONE else describe(reason),
+            "finished": reason == NONE,
+            "provenance": provenance(self.world, self.command),
+        }
+
+    def _memory(self, state: State) -> dict[str, int]:
+        """Bytes of the largest rank: its arrays, a checkpoint's staging copy, and the process's peak. Collective."""
+        fields = list(state.fields())
+        staging = sum(field.local.nbytes for field in fields)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        mine = np.array([sum(field.nbytes for field in fields), staging, peak], np.int64)
+        largest = self.world.allreduce(mine, "max")
+        return dict(zip(("arrays", "staging", "peak"), largest.tolist(), strict=True))
 
     def _picture(self, state: State) -> Path | None:
         """The program's picture; a run is not lost because it could not be drawn."""
@@ -200,9 +210,7 @@ class Session:
             for kernel, body in bodies.items():
                 found.setdefault(kernel, {}).setdefault(body, []).append(rank)
         return {
-            kernel: next(iter(by))
-            if len(by) == 1
-            else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
+            kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
             for kernel, by in sorted(found.items())
         }
 
