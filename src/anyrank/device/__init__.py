@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,17 @@ class Module(Protocol):
     """One compiled `gpu.cu`."""
 
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        """Start `function` on `grid` blocks of `block` threads with arrays of the device and NumPy scalars."""
+        """Start `function` on `grid` blocks of `block` threads with arrays of the device and NumPy scalars.
+
+        Raises TypeError unless their number and types are those that the CUDA function declares, and
+        UsageError if there is no such function.
+        """
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
+        """A new array of the device, all zero."""
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """The array's values as a NumPy array, when all that was launched is done."""
 
 
 class Device:
@@ -57,6 +68,8 @@ def open_device(body: str, node_rank: int = 0) -> Device:
 
 def gpu_missing() -> str:
     """Why no GPU can be used here, or an empty string when one can."""
+    if not _has_driver():  # asked first, because importing CuPy takes a good part of a second
+        return "there is no NVIDIA driver"
     try:
         import cupy
     except ImportError as error:
@@ -64,3 +77,13 @@ def gpu_missing() -> str:
     if not cupy.is_available():
         return "CuPy finds no usable GPU (no device, or no driver)"
     return ""
+
+
+def _has_driver() -> bool:
+    if any(Path(sign).exists() for sign in ("/dev/nvidiactl", "/proc/driver/nvidia/version")):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device, Module, gpu_missing
+from anyrank.device.signature import find, signatures
 from anyrank.errors import UsageError
 
 #: No contraction into fused multiply-add, no flushing of subnormals, exact division and square root.
@@ -21,11 +22,23 @@ class CudaModule:
     def __init__(self, source: Path):
         import cupy
 
+        self._cupy = cupy
+        self._source = source
+        self._functions = signatures(source)
         self._module = cupy.RawModule(code=source.read_text(), options=OPTIONS, backend="nvrtc")
 
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         """See `Module`."""
+        find(self._functions, function, self._source).check(arguments)
         self._module.get_function(function)(grid, block, arguments)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
+        """See `Module`."""
+        return self._cupy.zeros(shape, dtype)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """See `Module`."""
+        return np.asarray(self._cupy.asnumpy(array))
 
 
 class CudaDevice(Device):

@@ -1,0 +1,181 @@
+// CUDA C on the CPU: compiled in front of a gpu.cu, it makes its kernels plain C++ functions, and
+// cuda_on_cpu::launch runs their threads one after another. Where a kernel has barriers each thread of
+// a block is a fibre, which a barrier leaves for the next one. Nothing runs at the same time, so that
+// atomic operations are plain ones.
+#pragma once
+#include <math.h>
+#include <ucontext.h>
+
+#include <cstring>
+#include <memory>
+#include <vector>
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+using uint3 = dim3;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __shared__ static
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+
+using llong = long long;
+using ullong = unsigned long long;
+
+// Written roundings: each is one operation, never part of a fused one.
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __dsqrt_rn(double a) { return sqrt(a); }
+inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fsqrt_rn(float a) { return sqrtf(a); }
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+
+template <class To, class From>
+To cuda_on_cpu_bits(From value) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits have the same size");
+    To result;
+    std::memcpy(&result, &value, sizeof result);
+    return result;
+}
+inline llong __double_as_longlong(double a) { return cuda_on_cpu_bits<llong>(a); }
+inline double __longlong_as_double(llong a) { return cuda_on_cpu_bits<double>(a); }
+inline int __float_as_int(float a) { return cuda_on_cpu_bits<int>(a); }
+inline unsigned __float_as_uint(float a) { return cuda_on_cpu_bits<unsigned>(a); }
+inline float __int_as_float(int a) { return cuda_on_cpu_bits<float>(a); }
+inline float __uint_as_float(unsigned a) { return cuda_on_cpu_bits<float>(a); }
+inline float __uint2float_rn(unsigned a) { return (float)a; }
+inline double __uint2double_rn(unsigned a) { return (double)a; }
+inline double __ll2double_rn(llong a) { return (double)a; }
+inline double __ull2double_rn(ullong a) { return (double)a; }
+inline int __double2int_rn(double a) { return (int)rint(a); }
+inline llong __double2ll_rn(double a) { return llrint(a); }
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((ullong)a * b) >> 32); }
+inline ullong __umul64hi(ullong a, ullong b) { return (ullong)(((unsigned __int128)a * b) >> 64); }
+inline llong __mul64hi(llong a, llong b) { return (llong)(((__int128)a * b) >> 64); }
+inline int __popc(unsigned a) { return __builtin_popcount(a); }
+inline int __popcll(ullong a) { return __builtin_popcountll(a); }
+inline int __clz(int a) { return a ? __builtin_clz((unsigned)a) : 32; }
+inline int __clzll(llong a) { return a ? __builtin_clzll((ullong)a) : 64; }
+inline int __ffs(int a) { return __builtin_ffs(a); }
+inline int __ffsll(llong a) { return __builtin_ffsll(a); }
+
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }
+inline double min(double a, double b) { return fmin(a, b); }
+inline double max(double a, double b) { return fmax(a, b); }
+inline float min(float a, float b) { return fminf(a, b); }
+inline float max(float a, float b) { return fmaxf(a, b); }
+template <class T> T __ldg(const T* place) { return *place; }
+
+template <class T>
+struct cuda_on_cpu_same {
+    using type = T;  // the value converts to what the place holds, as in CUDA's overloads
+};
+#define CUDA_ON_CPU_ATOMIC(NAME, NEW)                                       \
+    template <class T> T NAME(T* place, typename cuda_on_cpu_same<T>::type value) { \
+        T old = *place;                                                     \
+        *place = (NEW);                                                     \
+        return old;                                                         \
+    }
+CUDA_ON_CPU_ATOMIC(atomicAdd, old + value)
+CUDA_ON_CPU_ATOMIC(atomicSub, old - value)
+CUDA_ON_CPU_ATOMIC(atomicMin, value < old ? value : old)
+CUDA_ON_CPU_ATOMIC(atomicMax, old < value ? value : old)
+CUDA_ON_CPU_ATOMIC(atomicAnd, old & value)
+CUDA_ON_CPU_ATOMIC(atomicOr, old | value)
+CUDA_ON_CPU_ATOMIC(atomicXor, old ^ value)
+CUDA_ON_CPU_ATOMIC(atomicExch, value)
+template <class T>
+T atomicCAS(T* place, typename cuda_on_cpu_same<T>::type expected, typename cuda_on_cpu_same<T>::type value) {
+    T old = *place;
+    if (old == expected) *place = value;
+    return old;
+}
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+namespace cuda_on_cpu {
+
+constexpr size_t STACK = 64 * 1024;
+struct Fibre {
+    ucontext_t context;
+    bool done;
+};
+inline ucontext_t scheduler;
+inline Fibre* running = nullptr;
+inline void (*call)(const void*) = nullptr;
+inline const void* kernel = nullptr;
+
+inline void thread_main() {
+    call(kernel);
+    running->done = true;  // returning goes on at uc_link, in the scheduler
+}
+
+inline void place_thread(size_t i) {
+    threadIdx = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
+}
+
+// Run the block's fibres in turn, each to its next barrier or its end, until all have ended.
+inline void run_fibres(std::vector<Fibre>& fibres, char* stacks) {
+    for (size_t i = 0; i < fibres.size(); ++i) {
+        Fibre& fibre = fibres[i];
+        getcontext(&fibre.context);
+        fibre.context.uc_stack.ss_sp = stacks + i * STACK;
+        fibre.context.uc_stack.ss_size = STACK;
+        fibre.context.uc_link = &scheduler;
+        fibre.done = false;
+        makecontext(&fibre.context, thread_main, 0);
+    }
+    for (size_t left = fibres.size(); left > 0;) {
+        for (size_t i = 0; i < fibres.size(); ++i) {
+            if (fibres[i].done) continue;
+            place_thread(i);
+            running = &fibres[i];
+            swapcontext(&scheduler, &running->context);
+            left -= running->done;
+        }
+    }
+}
+
+template <bool BARRIERS, class Kernel>
+void launch(const unsigned* grid, const unsigned* block, const Kernel& body) {
+    gridDim = dim3(grid[0], grid[1], grid[2]);
+    blockDim = dim3(block[0], block[1], block[2]);
+    const size_t threads = (size_t)block[0] * block[1] * block[2];
+    std::vector<Fibre> fibres(BARRIERS ? threads : 0);
+    std::unique_ptr<char[]> stacks(BARRIERS ? new char[threads * STACK] : nullptr);
+    kernel = &body;
+    call = [](const void* self) { (*static_cast<const Kernel*>(self))(); };
+    for (blockIdx.z = 0; blockIdx.z < grid[2]; ++blockIdx.z)
+        for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
+            for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x) {
+                if (BARRIERS) {
+                    run_fibres(fibres, stacks.get());
+                    continue;
+                }
+                for (size_t i = 0; i < threads; ++i) {
+                    place_thread(i);
+                    body();
+                }
+            }
+}
+
+}  // namespace cuda_on_cpu
+
+inline void __syncthreads() {
+    swapcontext(&cuda_on_cpu::running->context, &cuda_on_cpu::scheduler);
+}

@@ -1,0 +1,123 @@
+"""The functions of a CUDA C source: what arguments they declare, and whether a launch has them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyrank.errors import UsageError
+
+#: The NumPy type of each C type that a parameter may have, or point to.
+TYPES: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype(np.bool_),
+    "char": np.dtype(np.int8),
+    "signed char": np.dtype(np.int8),
+    "unsigned char": np.dtype(np.uint8),
+    "short": np.dtype(np.int16),
+    "unsigned short": np.dtype(np.uint16),
+    "int": np.dtype(np.int32),
+    "unsigned int": np.dtype(np.uint32),
+    "unsigned": np.dtype(np.uint32),
+    "long long": np.dtype(np.int64),
+    "unsigned long long": np.dtype(np.uint64),
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+}
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_FUNCTION = re.compile(
+    r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+'
+    r"(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)"
+)
+_PARAMETER = re.compile(r"(?P<type>[\w ]+?)\s*(?P<star>\*?)\s*(?:__restrict__\s*)?\b(?P<name>\w+)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a CUDA function: `c` is its C type, or what it points to."""
+
+    name: str
+    c: str
+    pointer: bool
+    const: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type of a scalar argument, or of the elements of an array."""
+        return TYPES[self.c]
+
+    def objection(self, argument: Any) -> str:
+        """What this parameter needs and the argument is not, or an empty string."""
+        dtype = getattr(argument, "dtype", None)
+        scalar = isinstance(argument, np.generic)
+        if self.pointer and (scalar or dtype != self.dtype or not hasattr(argument, "strides")):
+            return f"an array of {self.dtype}"
+        if self.pointer and not self.const and isinstance(argument, np.ndarray) and not argument.flags.writeable:
+            return f"an array of {self.dtype} that may be written to"
+        if not self.pointer and not (scalar and dtype == self.dtype):
+            return f"a NumPy scalar of type {self.dtype}"
+        return ""
+
+    def __str__(self) -> str:
+        return f"{'const ' * self.const}{self.c}{'*' * self.pointer} {self.name}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One `extern "C" __global__` function."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+
+    def check(self, arguments: tuple[Any, ...]) -> None:
+        """Raise TypeError unless the arguments are what the function declares.
+
+        A launch passes bare bytes, so that a wrong type would not fail but compute nonsense.
+        """
+        if len(arguments) != len(self.parameters):
+            declared = ", ".join(map(str, self.parameters))
+            raise TypeError(f"{self.name}({declared}) takes {len(self.parameters)} arguments, not {len(arguments)}")
+        for place, (parameter, argument) in enumerate(zip(self.parameters, arguments, strict=True), 1):
+            if needed := parameter.objection(argument):
+                raise TypeError(
+                    f"{self.name}: argument {place}, `{parameter}`, must be {needed}, not {_describe(argument)}"
+                )
+
+
+def _describe(argument: Any) -> str:
+    if isinstance(argument, np.ndarray):
+        return f"{'a' if argument.flags.writeable else 'a read-only'} NumPy array of {argument.dtype}"
+    if isinstance(argument, np.generic):
+        return f"{argument.dtype} {argument!s}"
+    return f"{type(argument).__name__} {argument!r}"
+
+
+def signatures(source: Path) -> dict[str, Signature]:
+    """The launchable functions of a CUDA C source, by name; raises UsageError for a type that none may have."""
+    found = {}
+    for name, parameters in _FUNCTION.findall(_COMMENT.sub(" ", source.read_text())):
+        words = [text.strip() for text in parameters.split(",") if text.strip()]
+        found[name] = Signature(name, tuple(_parameter(source, name, text) for text in words))
+    return found
+
+
+def _parameter(source: Path, function: str, text: str) -> Parameter:
+    match = _PARAMETER.fullmatch(" ".join(text.split()))
+    words = match["type"].split() if match else []
+    c = " ".join(word for word in words if word != "const")
+    if match is None or c not in TYPES:
+        raise UsageError(
+            f"{source}: {function}: parameter `{text}` has a type that cannot be passed. Use "
+            f"{', '.join(TYPES)}, or a pointer to one of them, and a name."
+        )
+    return Parameter(match["name"], c, bool(match["star"]), "const" in words)
+
+
+def find(functions: dict[str, Signature], name: str, source: Path) -> Signature:
+    """The function's signature; raises UsageError with those there are where it is not one of them."""
+    if name not in functions:
+        raise UsageError(f'{source}: no extern "C" __global__ function {name}; there are {sorted(functions)}.')
+    return functions[name]
