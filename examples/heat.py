@@ -5,9 +5,7 @@ from anyrank import Kernel, Program, State, exact, param
 
 def heat_step(new, T, nu):
     """One forward Euler step: new is (m, n), T is (m + 2, n + 2), with its halo."""
-    new[...] = T[1:-1, 1:-1] + nu * (
-        T[:-2, 1:-1] + T[2:, 1:-1] + T[1:-1, :-2] + T[1:-1, 2:] - 4 * T[1:-1, 1:-1]
-    )
+    new[...] = T[1:-1, 1:-1] + nu * (T[:-2, 1:-1] + T[2:, 1:-1] + T[1:-1, :-2] + T[1:-1, 2:] - 4 * T[1:-1, 1:-1])
 
 
 HEAT_STEP = Kernel(heat_step)

@@ -39,9 +39,7 @@ BAD = {
 def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks):
     arguments, *expected = BAD[case]
     done = (
-        mpiexec(ranks, *anyrank_command(*arguments), cwd=tmp_path)
-        if ranks
-        else run_anyrank(*arguments, cwd=tmp_path)
+        mpiexec(ranks, *anyrank_command(*arguments), cwd=tmp_path) if ranks else run_anyrank(*arguments, cwd=tmp_path)
     )
     assert done.returncode == 2, done.stderr
     for text in expected:
@@ -131,9 +129,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, name, value, expected)
     (out / "summary.json").unlink()
     edit_checkpoint(out, name, value)
     done = run_anyrank("resume", out, ranks=2)
-    assert done.returncode == 2 and expected in done.stderr and done.stderr.count("anyrank: ") == 1, (
-        done.stderr
-    )
+    assert done.returncode == 2 and expected in done.stderr and done.stderr.count("anyrank: ") == 1, done.stderr
     assert list((out / "checkpoints").glob("step-*.h5"))
 
 

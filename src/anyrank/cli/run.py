@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -57,6 +58,12 @@ def _metavar(kind: Any) -> str:
     return {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
 
 
+def _help(program: type[Program]) -> str:
+    """The docstring; click must not wrap its indented lines, which are commands."""
+    paragraphs = (inspect.getdoc(program) or "").split("\n\n")
+    return "\n\n".join(f"\b\n{text}" if text.startswith("    ") else text for text in paragraphs)
+
+
 class Programs(click.Group):
     """A command per program; a file of the user's counts as one."""
 
@@ -75,7 +82,7 @@ class Programs(click.Group):
             source = str(Path(cmd_name).resolve()) if cmd_name.partition(":")[0].endswith(".py") else cmd_name
             return carry_out(source, ready, options, Path(out) if out else None, given["ranks"])
 
-        callback.__doc__ = program.__doc__
+        callback.__doc__ = _help(program)
         made = click.command(cmd_name, short_help=program.summary())(
             click.option("--out", help="The run folder.  [default: a new one under runs/]")(
                 click.option("--parameters", help="A TOML file of parameters; flags win over it.")(

@@ -19,14 +19,14 @@ def terminal_width(environment: Mapping[str, str] = os.environ) -> int:
     """The width of the terminal that standard error ends in, 0 where it is none."""
     if environment.get(TERMINAL, "").isdigit():
         return int(environment[TERMINAL])
-    return os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) if sys.stderr.isatty() else 0
 
 
 def si(value: float) -> str:
-    """A number with three digits and a decimal prefix: 312 M."""
+    """A number with three digits and a decimal prefix, ready for a unit: `312 M `, `7.5 `."""
     for size, prefix in _UNITS:
         if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}"
+            return f"{value / size:.3g} {prefix} "
     return f"{value:.3g} "
 
 
@@ -43,7 +43,7 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, initial=done, desc=label, ncols=width, unit=" steps", file=sys.stderr, leave=True
+                total=total, initial=done, desc=label, ncols=width, nrows=20, unit=" steps", file=sys.stderr
             )
 
     def update(self, step: int, now: float) -> None:

@@ -1,0 +1,244 @@
+"""The promises of speed, measured in one run: python benchmarks/spine.py [--quick]; `make bench`.
+
+Every row is a ratio of two things measured alternately on the same machine, medians over repeats, so that
+the machine's moods hit both alike. The table is printed and kept under benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from anyrank.digest import local_digest
+from triad import triad
+
+from anyrank import exact
+from anyrank.kernel import Kernel
+from anyrank.run.launch import find_mpiexec
+
+HERE = Path(__file__).parent
+GIGA = 1e9
+Row = tuple[str, str, str, str, bool]
+
+
+def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
+    """The summary of one run of anyrank, its folder removed."""
+    out = folder / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    words = [sys.executable, "-m", "anyrank", "run", *map(str, arguments), "-n", str(ranks)]
+    done = subprocess.run([*words, "--out", str(out), "--json", "--quiet"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def interleaved(repeat: int, *actions: Callable[[], float]) -> list[list[float]]:
+    """Every action's values over `repeat` rounds, the actions taken in turn."""
+    values: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeat):
+        for kept, action in zip(values, actions, strict=True):
+            kept.append(action())
+    return values
+
+
+def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
+    """The median of the ratios pair by pair, and their span."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return statistics.median(ratios), f"{min(ratios):.3g} to {max(ratios):.3g}"
+
+
+def weather(folder: Path, repeat: int, side: int, steps: int) -> list[Row]:
+    """One rank against the triad of one core, two ranks against one."""
+    run = ("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--checkpoint-every", "off")
+    last: dict[int, dict] = {}
+
+    def rate(ranks: int) -> float:
+        last[ranks] = anyrank(*run, ranks=ranks, folder=folder)
+        return last[ranks]["rate"]["value"]
+
+    bound, one, two = interleaved(repeat, lambda: triad(3 * 8 * side * side), lambda: rate(1), lambda: rate(2))
+    share, share_span = ratio([96 * value / GIGA for value in one], bound)
+    speedup, speedup_span = ratio(two, one)
+    memory = last[2]["memory"]
+    allowed = 1.25 * memory["arrays"] + 150e6 + memory["staging"]
+    text = f"{statistics.median(one) / 1e6:.0f} M cell-steps/s, triad {statistics.median(bound):.1f} GB/s"
+    peak = f"{memory['peak'] / 1e6:.0f} MB of {allowed / 1e6:.0f} (arrays {memory['arrays'] / 1e6:.0f})"
+    return [
+        (f"weather {side}², 96 B × rate / triad, 1 rank", f"{share:.2f} ({share_span})", "≥ 0.70", text, share >= 0.7),
+        (f"weather {side}², 2 ranks / 1 rank", f"{speedup:.2f} ({speedup_span})", "≥ 1.9", "", speedup >= 1.9),
+        ("peak memory a rank, 2 ranks", f"{memory['peak'] / allowed:.2f}", "≤ 1", peak, memory["peak"] <= allowed),
+    ]
+
+
+def pi(repeat: int, points: int) -> list[Row]:
+    """The kernel that a rank runs against the program that everybody writes first."""
+    kernel, generator, plain = Kernel("quarter_circle"), np.random.default_rng(1), 10_000_000
+
+    def numpy_rate() -> float:
+        before = time.perf_counter()
+        x, y = generator.uniform(size=plain), generator.uniform(size=plain)
+        (x**2 + y**2 < 1).sum()
+        return plain / (time.perf_counter() - before)
+
+    def our_rate() -> float:
+        before = time.perf_counter()
+        kernel(1, 0, 0, points)
+        return points / (time.perf_counter() - before)
+
+    numpy_rate(), our_rate()
+    theirs, ours = interleaved(repeat, numpy_rate, our_rate)
+    factor, span = ratio(ours, theirs)
+    text = f"{statistics.median(ours) / GIGA:.2f} G points/s, NumPy {statistics.median(theirs) / 1e6:.0f} M"
+    return [("π, one core, ours / plain NumPy", f"{factor:.0f} ({span})", "≥ 100", text, factor >= 100)]
+
+
+def sums(repeat: int, elements: int) -> list[Row]:
+    """exact.sum and digest against reading the array once."""
+    values = np.random.default_rng(2).normal(size=elements)
+    bits = values.view(np.int64)
+
+    def timed(action: Callable[[], object]) -> Callable[[], float]:
+        def rate() -> float:
+            before = time.perf_counter()
+            action()
+            return elements / (time.perf_counter() - before) / GIGA
+
+        return rate
+
+    actions = [
+        timed(bits.sum),
+        timed(lambda: exact.sum(values)),
+        timed(lambda: local_digest(values, (elements,), (0,))),
+    ]
+    for action in actions:
+        action()
+    read, added, digested = interleaved(repeat, *actions)
+    share, span = ratio(digested, read)
+    speed = statistics.median(added)
+    text = f"{8 * statistics.median(digested):.1f} GB/s; NumPy's sum of int64 reads {8 * statistics.median(read):.1f}"
+    return [
+        ("exact.sum, one core", f"{speed:.2f} G elements/s", "≥ 0.5", f"{elements:.1e} normal numbers", speed >= 0.5),
+        ("digest / reading, one core", f"{share:.2f} ({span})", "≥ 0.5", text, share >= 0.5),
+    ]
+
+
+PLAIN = """
+import os, sys, time, numpy as np
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+data = np.ones(int(sys.argv[2]) // comm.size // 8)
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+comm.Barrier(); before = time.perf_counter()
+view, at = memoryview(data).cast("B"), comm.rank * data.nbytes
+while view:
+    n = os.pwrite(file, view[:1 << 30], at); view, at = view[n:], at + n
+os.fsync(file); comm.Barrier()
+if comm.rank == 0: print(time.perf_counter() - before)
+"""
+
+
+def checkpoint(folder: Path, repeat: int, total: int) -> list[Row]:
+    """A checkpoint of `total` bytes against as many ranks that just write and fsync as much."""
+    side = int((total / 48) ** 0.5)
+    run = ("weather", "--rows", side, "--columns", side, "--steps", 12, "--checkpoint-every", 4, "--no-picture")
+    hidden: list[float] = []
+
+    def plain() -> float:
+        words = [find_mpiexec(), "-n", "2", sys.executable, "-c", PLAIN, str(folder / "plain"), str(total)]
+        seconds = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        (folder / "plain").unlink()
+        return total / seconds / GIGA
+
+    def ours() -> float:
+        anyrank(*run, ranks=2, folder=folder)
+        lines = (folder / "run" / "events.jsonl").read_text().splitlines()
+        written = [event for event in map(json.loads, lines) if event["event"] == "checkpoint"]
+        hidden.extend(event["hidden"] for event in written[:-1])
+        shutil.rmtree(folder / "run")
+        return written[-1]["bytes"] / written[-1]["seconds"] / GIGA
+
+    theirs, mine = interleaved(repeat, plain, ours)
+    share, span = ratio(mine, theirs)
+    text = f"{statistics.median(mine):.2f} GB/s, plain {statistics.median(theirs):.2f}"
+    behind = statistics.median(hidden)
+    return [
+        (f"checkpoint {total / GIGA:.1f} GB / plain, 2 ranks", f"{share:.2f} ({span})", "≥ 0.70", text, share >= 0.7),
+        ("checkpoint time hidden behind steps", f"{behind:.0%}", "", "steps of the same weather meanwhile", True),
+    ]
+
+
+def overheads(folder: Path, repeat: int) -> list[Row]:
+    """An empty step, and starting up."""
+
+    def wall(*words: str) -> float:
+        before = time.perf_counter()
+        subprocess.run(words, capture_output=True, check=True)
+        return time.perf_counter() - before
+
+    def ours() -> float:
+        out = folder / "start"
+        shutil.rmtree(out, ignore_errors=True)
+        words = (sys.executable, "-m", "anyrank", "run", "pi", "--points", "1000", "-n", "2", "--out", str(out))
+        return wall(*words)
+
+    def bare() -> float:
+        return wall(find_mpiexec(), "-n", "2", sys.executable, "-c", "from mpi4py import MPI")
+
+    steps = [anyrank(HERE / "empty.py", ranks=2, folder=folder) for _ in range(repeat)]
+    micro = statistics.median(1e6 / summary["rate"]["value"] for summary in steps)
+    started, bare_started = interleaved(repeat, ours, bare)
+    more = statistics.median(a - b for a, b in zip(started, bare_started, strict=True))
+    text = f"{statistics.median(started):.2f} s against {statistics.median(bare_started):.2f} s"
+    return [
+        ("an empty step, 2 ranks", f"{micro:.1f} µs", "≤ 50", "", micro <= 50),
+        ("anyrank run pi − bare mpiexec", f"{more:.2f} s", "≤ 1", text, more <= 1),
+    ]
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--folder", type=Path, help="where runs and checkpoints are written  [a temporary one]")
+    options = parser.parse_args()
+    repeat, quick = (1 if options.quick else 5), options.quick
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        rows = [
+            *weather(folder, repeat, 512 if quick else 4096, 20 if quick else 100),
+            *pi(repeat, 10**8 if quick else 4 * 10**9),
+            *sums(repeat, 10**6 if quick else 10**8),
+            *checkpoint(folder, min(repeat, 3), 48 * 10**6 if quick else 2 * 10**9),
+            *overheads(folder, repeat),
+        ]
+    keep(rows, quick)
+
+
+def keep(rows: list[Row], quick: bool) -> None:
+    """Print the table; unless quick, write it with the machine, the date and the command."""
+    now = datetime.now(timezone.utc)
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    machine = f"{names[0]}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
+    lines = [f"`python benchmarks/spine.py`, {now:%Y-%m-%d %H:%M} UTC, on {machine}.", ""]
+    lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
+    lines += [f"| {a} | {b} | {c} | {d} | {'yes' if met else 'NO'} |" for a, b, c, d, met in rows]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if not quick:
+        (HERE / "results" / f"spine-{now:%Y-%m-%d}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""State: what is declared is what there is; what is not, is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ranks import check_collective
+
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.state import State
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_members_are_attributes_and_scalars_assign(world):
+    state = State(world)
+    state.field("T", (7, 5), halo=1)
+    state.scalar("hits", 0)
+    state.scalar("time", 0.5)
+    state.scalar("wet", True)
+    j, i = state.T.indices
+    state.T[...] = 10 * j + i
+    state.hits += 3
+    state.hits += np.int64(2)
+    state.time = 2
+    check_collective(world, (state.hits, state.time, state.wet) == (5, 2.0, True))
+    whole = state.T.gather()
+    check_collective(world, world.rank > 0 or np.array_equal(whole, 10 * np.arange(7)[:, None] + np.arange(5)))
+
+
+@pytest.mark.ranks(1, 2, 4)
+def test_one_digest_for_any_layout_that_sees_every_member(world):
+    digests = set()
+    for split in ("rows", "columns", "bricks"):
+        state = State(world, split)
+        state.field("a", (9, 8), halo=1)
+        state.field("b", (31,), np.int32)
+        state.scalar("n", 4)
+        state.a[...] = np.sqrt(state.a.layout.linear.astype(float))
+        state.b[...] = state.b.layout.linear**2
+        digests.add(state.digest())
+        state.n = 5
+        check_collective(world, state.digest() not in digests)
+    check_collective(world, len(digests) == 1)
+    first = world.bcast(digests)
+    check_collective(world, first == digests)
+
+
+@pytest.mark.ranks(2, 3)
+def test_a_scalar_that_differs_between_ranks_is_an_error_on_all(world):
+    state = State(world)
+    state.scalar("n", 0)
+    state.n = 7 if world.rank == 1 else 4
+    with pytest.raises(AnyrankError, match=r"Scalar n must be the same on all ranks but is \[4, 7"):
+        state.digests()
+
+
+@pytest.mark.ranks(1)
+def test_mistakes_are_refused(world):
+    state = State(world)
+    state.field("T", (4,))
+    state.scalar("n", 0)
+    with pytest.raises(UsageError, match="'T' is declared twice"):
+        state.field("T", (4,))
+    with pytest.raises(UsageError, match="'random' cannot name a member"):
+        state.scalar("random", 0)
+    with pytest.raises(UsageError, match="cannot name a member"):
+        state.scalar("two words", 0)
+    with pytest.raises(UsageError, match="periodic or fixed"):
+        state.field("b", (4,), boundary="open")
+    with pytest.raises(UsageError, match="sizes ≥ 1"):
+        state.field("c", (0,))
+    with pytest.raises(AttributeError, match="declare it, or it is lost at resume"):
+        state.extra = 1
+    with pytest.raises(AttributeError, match=r"write its values with state.T\[...\]"):
+        state.T = np.zeros(4)
+    with pytest.raises(AttributeError, match=r"no member 'U'; declared are \['T', 'n'\]"):
+        _ = state.U
+    with pytest.raises(ValueError, match="not a single value of type int64"):
+        state.n = 1.5
+    assert state.n == 0
+    with pytest.raises(UsageError, match="declare that field first"):
+        state.field("wide", (4,), halo=5)
+
+
+@pytest.mark.ranks(1, 3)
+def test_random_numbers_of_a_state_belong_to_seed_stream_and_index(world):
+    state = State(world, seed=7)
+    state.field("x", (17,))
+    state.x[...] = state.random(2).normal(state.x.indices[0], step=3)
+    whole = state.x.gather()
+    expected = State(world, seed=7).random(2).normal(np.arange(17), step=3)
+    check_collective(world, world.rank > 0 or np.array_equal(whole, expected))

@@ -1,0 +1,57 @@
+"""World: agreement between ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ranks import check_collective
+
+from anyrank import launcher
+from anyrank.errors import AnyrankError, UsageError
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_reductions(world):
+    mine = np.array([world.rank, -world.rank], np.int64)
+    n = world.size
+    check_collective(world, world.allreduce(mine).tolist() == [n * (n - 1) // 2, -n * (n - 1) // 2])
+    check_collective(world, world.allreduce(mine, "max").tolist() == [n - 1, 0])
+    check_collective(world, world.total(2**40) == n * 2**40)
+    check_collective(world, not world.every(world.rank != n - 1) and world.every(True))
+    check_collective(world, world.gather(world.rank) == (list(range(n)) if world.rank == 0 else None))
+    check_collective(world, world.node_size == n and world.node_rank == world.rank)
+
+
+@pytest.mark.ranks(2)
+def test_sums_of_floats_are_refused_because_they_have_an_order(world):
+    with pytest.raises(TypeError, match=r"use exact\.sum"):
+        world.allreduce(np.array([0.1]))
+
+
+@pytest.mark.ranks(1, 2, 4)
+def test_the_lowest_ranks_error_is_raised_on_all(world):
+    world.agree(None)
+    mine = UsageError(f"from {world.rank}") if world.rank >= world.size // 2 else None
+    with pytest.raises(UsageError, match=f"^from {world.size // 2}$") as caught:
+        world.agree(mine)
+    check_collective(world, caught.value.collective)
+    with pytest.raises(AnyrankError, match="rank 0: ZeroDivisionError: nought"):
+        world.agree(ZeroDivisionError("nought"))
+
+
+@pytest.mark.ranks(2)
+def test_a_world_is_a_clone_and_its_tags_are_its_own(world):
+    from mpi4py import MPI
+
+    check_collective(world, MPI.Comm.Compare(world.comm, MPI.COMM_WORLD) == MPI.CONGRUENT)
+    check_collective(world, world.tag() != world.tag())
+
+
+def test_what_launchers_say():
+    assert launcher.tasks({}) == 0 and launcher.task({}) == 0
+    assert launcher.tasks({"PMI_SIZE": "4", "PMI_RANK": "3"}) == 4
+    assert launcher.task({"PMI_SIZE": "4", "PMI_RANK": "3"}) == 3
+    assert launcher.tasks({"OMPI_COMM_WORLD_SIZE": "2"}) == 2
+    step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "4"}
+    assert (launcher.tasks(step), launcher.task(step)) == (5, 4)
+    assert launcher.tasks({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}) == 0, "a batch script is no task"
