@@ -1,0 +1,105 @@
+"""The checkpoints of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyrank.checkpoint import keep as folders
+from anyrank.checkpoint.format import Identity, check_dims
+from anyrank.checkpoint.read import Restored, on_root, restore
+from anyrank.checkpoint.ways import way_called
+from anyrank.checkpoint.write import Saved, Writing
+from anyrank.errors import UsageError
+from anyrank.state import State
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder: written beside the computing, kept, and restored.
+
+    Make it when the state is declared. `begin` starts one and returns; `proceed`, called by all ranks when
+    none is `working`, takes it from phase to phase. `io` is `pwrite`, `mpio` or `gather`; the last `keep`
+    stay. Raises UsageError for values that cannot be.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: State,
+        program: str,
+        parameters: Mapping[str, Any],
+        *,
+        io: str = "pwrite",
+        keep: int = 2,
+        command: str = "",
+    ):
+        if keep < 1:
+            raise UsageError(f"--keep {keep} leaves no checkpoint to resume from: keep at least 1.")
+        check_dims(state)
+        self.folder, self.state, self.keep, self.command = Path(folder), state, keep, command
+        self.identity = Identity.of(program, parameters, state.seed)
+        self._way = way_called(io, state)
+        self._refused: dict[Path, str] = {}
+        self._writing: Writing | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a checkpoint is under way; the same on all ranks."""
+        return self._writing is not None
+
+    def working(self) -> bool:
+        """Whether this rank's part of the present phase still runs. Local, and cheap."""
+        return self._writing is not None and self._writing.working()
+
+    def sweep(self) -> list[str]:
+        """Remove the temporary files of writers that died; their names on all ranks. Collective."""
+        self._check_idle()
+        return on_root(self.state.world, partial(folders.sweep, self.folder))
+
+    def restore(self) -> Restored | None:
+        """Put the newest good checkpoint into the state, None where there is none. Collective.
+
+        Raises UsageError where it is of another run or a newer format, CheckpointError where all are damaged.
+        """
+        self._check_idle()
+        return restore(self.folder, self.state, self.identity, self._refused)
+
+    def begin(self, finished: bool = False) -> None:
+        """Start a checkpoint of the state as it is; when this returns, the state may change. Collective.
+
+        `finished` says that the run is over. Raises AnyrankError where a Scalar differs between ranks; what
+        the file system refuses is told by `Saved.error` in the end.
+        """
+        self._check_idle()
+        self._writing = Writing(
+            self.state,
+            self._way,
+            self.identity,
+            folders.path_of(self.folder, self.state.step),
+            lambda path: folders.rotate(self.folder, path, self.keep, self._refused),
+            command=self.command,
+            finished=finished,
+        )
+
+    def proceed(self) -> Saved | None:
+        """End the present phase and start the next; what came of the checkpoint when it was the last.
+
+        Collective; waits where a rank is still working. None also where nothing is pending.
+        """
+        saved = self._writing.proceed() if self._writing is not None else None
+        if saved is not None:
+            self._writing = None
+        return saved
+
+    def finish(self) -> Saved | None:
+        """Wait for the pending checkpoint and tell what came of it, None where none is. Collective."""
+        saved = None
+        while self.pending:
+            saved = self.proceed()
+        return saved
+
+    def _check_idle(self) -> None:
+        if self._writing is not None:
+            raise RuntimeError("a checkpoint is pending: call finish() first")

@@ -1,0 +1,192 @@
+"""What a checkpoint file holds and where: its layout by one rank, and its header.
+
+docs/checkpoint-format.md describes the file for readers elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from anyrank.checkpoint.linux import reserve
+from anyrank.checkpoint.seal import Extent, check_seal
+from anyrank.errors import CheckpointError, UsageError
+from anyrank.field import Field
+from anyrank.provenance import anyrank_version
+from anyrank.state import Scalar, State
+
+FORMAT = "anyrank checkpoint"
+VERSION = 1
+#: What stands beside the dimensions in the root of the file.
+GROUPS = ("fields", "tables", "scalars", "provenance")
+#: What the netCDF-4 format calls a dimension without coordinates.
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
+#: Where bulk data begins on a page of its own, so that ranks write whole pages.
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The run that a checkpoint belongs to; the parameters as JSON has them."""
+
+    program: str
+    parameters: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def of(cls, program: str, parameters: Mapping[str, Any], seed: int) -> Identity:
+        """The identity with each parameter as it comes back from JSON, so that it can be compared."""
+        return cls(program, json.loads(json.dumps(dict(parameters), default=_plain)), int(seed))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+@dataclass(frozen=True)
+class Member:
+    """What the file tells of a Field or Scalar; `value` is a Scalar's."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    digest: int
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a checkpoint file tells but the values of its Fields."""
+
+    step: int
+    finished: bool
+    identity: Identity
+    members: dict[str, Member]
+
+
+def check_dims(state: State) -> None:
+    """Raise UsageError where the names of the fields' axes cannot be those of a file."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for field in state.fields():
+        if len(field.dims) != len(field.shape):
+            raise UsageError(f"field {field.name}: dims {field.dims} must name each of its {len(field.shape)} axes.")
+        for name, size in zip(field.dims, field.shape, strict=True):
+            if not name or "/" in name or name in GROUPS:
+                raise UsageError(
+                    f"field {field.name}: dims has {name!r}, which no axis of a checkpoint can have: use "
+                    f"a name without / that is none of {', '.join(GROUPS)}."
+                )
+            known, owner = sizes.setdefault(name, (size, field.name))
+            if known != size:
+                raise UsageError(
+                    f"field {field.name}: dims names an axis of {size} {name!r}, which in field {owner} has "
+                    f"{known}: axes that share a name share their size. Give one of them another name."
+                )
+
+
+def lay_out(
+    path: Path, state: State, identity: Identity, finished: bool, provenance: Mapping[str, str | int]
+) -> dict[str, Extent]:
+    """Make the file with everything but the Fields' values and the digests; raises OSError.
+
+    Returns for each Field the offset and the bytes of its values, which are in C order. Not collective.
+    """
+    pages = {"alignment_threshold": 16 * _PAGE, "alignment_interval": _PAGE}
+    with h5py.File(path, "w", locking=False, **pages) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = VERSION
+        file.attrs["complete"] = False
+        file.attrs["program"] = identity.program
+        file.attrs["parameters"] = json.dumps(identity.parameters)
+        file.attrs["seed"] = identity.seed
+        file.attrs["step"] = state.step
+        file.attrs["finished"] = finished
+        file.create_group("provenance").attrs.update(provenance)
+        scalars = file.create_group("scalars")
+        for scalar in state.scalars():
+            scalars.create_dataset(scalar.name, data=np.array(scalar.value, scalar.dtype))
+            _describe(scalars[scalar.name], scalar)
+        fields = file.create_group("fields")
+        extents = {field.name: _lay_out_field(file, fields, field) for field in state.fields()}
+    with path.open("r+b") as plain:
+        reserve(plain.fileno(), path.stat().st_size)
+    return extents
+
+
+def _lay_out_field(file: h5py.File, group: h5py.Group, field: Field) -> Extent:
+    """Contiguous, allocated at once and never filled, so that the values have an offset to be written to."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(field.dtype, logical=True)
+    space = h5py.h5s.create_simple(field.shape)
+    dataset = h5py.Dataset(h5py.h5d.create(group.id, field.name.encode(), kind, space, plan))
+    for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
+        if name not in file:  # nothing is ever written to it, so it takes no space
+            file.create_dataset(name, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
+        dataset.dims[axis].attach_scale(file[name])
+    _describe(dataset, field)
+    dataset.attrs["ranks"] = field.layout.grid
+    return dataset.id.get_offset(), dataset.id.get_storage_size()
+
+
+def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:
+    if member.unit:
+        dataset.attrs["units"] = member.unit
+    if member.description:
+        dataset.attrs["long_name"] = member.description
+
+
+def complete(path: Path, digests: Mapping[str, str], whole: str) -> None:
+    """Store the digests, which are known when all values are written; raises OSError. Not collective."""
+    with h5py.File(path, "r+", locking=False) as file:
+        for name, digest in digests.items():
+            file[_place(file, name)].attrs["digest"] = digest
+        file.attrs["digest"] = whole
+        file.attrs["complete"] = True
+
+
+def _place(file: h5py.File, name: str) -> str:
+    return f"fields/{name}" if name in file["fields"] else f"scalars/{name}"
+
+
+def read_header(path: Path) -> Header:
+    """The header of a checkpoint whose seal holds. Not collective.
+
+    Raises CheckpointError where the file is damaged or unfinished, UsageError where its format is newer.
+    """
+    try:
+        check_seal(path)
+        with h5py.File(path, "r", locking=False) as file:
+            return _header(path, file)
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"it cannot be read: {error}") from error
+
+
+def _header(path: Path, file: h5py.File) -> Header:
+    found, newest = file.attrs.get("format"), int(file.attrs.get("format_version", 0))
+    if found != FORMAT:
+        raise CheckpointError(f"it is no checkpoint: its format is {found!r}, not {FORMAT!r}")
+    if newest > VERSION:
+        raise UsageError(
+            f"{path} has checkpoint format {newest}, and this anyrank {anyrank_version()} reads formats up to "
+            f"{VERSION}: install the anyrank that wrote it, {file['provenance'].attrs.get('anyrank')}, or newer."
+        )
+    identity = Identity(file.attrs["program"], json.loads(file.attrs["parameters"]), int(file.attrs["seed"]))
+    members = {
+        name: _member(dataset, with_value=group == "scalars")
+        for group in ("fields", "scalars")
+        for name, dataset in file[group].items()
+    }
+    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, members)
+
+
+def _member(dataset: h5py.Dataset, with_value: bool) -> Member:
+    value = dataset[()].item() if with_value else None
+    return Member(dataset.dtype.str, dataset.shape, int(dataset.attrs["digest"], 16), value)

@@ -1,0 +1,155 @@
+"""Reading: the newest checkpoint that every rank accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+
+from anyrank.checkpoint import keep
+from anyrank.checkpoint.format import Header, Identity, Member, read_header
+from anyrank.digest import hexadecimal, local_digest
+from anyrank.errors import CheckpointError, UsageError
+from anyrank.field import Field
+from anyrank.state import Scalar, State
+from anyrank.world import World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was restored, and one message for each newer checkpoint that was refused."""
+
+    step: int
+    path: Path
+    finished: bool
+    refused: list[str]
+
+
+def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, str]) -> Restored | None:
+    """Put the newest good checkpoint of the folder into the state; None where there is none. Collective.
+
+    Each newer one that was refused is put into `refused`, with a message.
+
+    A checkpoint is taken if every rank could read its part and every digest holds in the present layout.
+    Raises UsageError where it belongs to another run or a newer format, and CheckpointError, which names
+    each file, where all are damaged; the state's values are then unspecified.
+    """
+    paths = on_root(state.world, partial(keep.found, folder))
+    for path in paths:
+        try:
+            header = _take(path, state, identity)
+        except CheckpointError as error:
+            refused[path] = f"{path}: {error}"
+            continue
+        return Restored(header.step, path, header.finished, [*refused.values()])
+    if refused:
+        raise CheckpointError("no checkpoint can be used:\n" + "\n".join(refused.values()))
+    return None
+
+
+def on_root(world: World, call: Callable[[], T]) -> T:
+    """What `call` returns on rank 0, on all ranks; its error is raised on all. Collective."""
+    value: Any = None
+    error: Exception | None = None
+    if world.rank == 0:
+        try:
+            value = call()
+        except Exception as raised:
+            error = raised
+    world.agree(error)
+    result: T = world.bcast(value)
+    return result
+
+
+def _take(path: Path, state: State, identity: Identity) -> Header:
+    header = on_root(state.world, partial(read_header, path))
+    check_identity(path, header.identity, identity)
+    _check_members(path, header.members, state)
+    _read_fields(path, header, state)
+    for scalar in state.scalars():
+        member = header.members[scalar.name]
+        value = np.array([member.value], scalar.dtype)
+        _compare(scalar.name, local_digest(value, (1,), (0,)), member)
+    for scalar in state.scalars():
+        scalar.assign(header.members[scalar.name].value)
+    state.step = header.step
+    return header
+
+
+def _read_fields(path: Path, header: Header, state: State) -> None:
+    world = state.world
+    with ExitStack() as stack:
+        file, error = _attempt(world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
+        world.agree(error)
+        for field in state.fields():
+            _, error = _attempt(world, partial(_read_block, file, field))
+            world.agree(error)
+            _compare(field.name, field.digest(), header.members[field.name])
+
+
+def _attempt(world: World, call: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
+    try:
+        return call(), None
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        return None, CheckpointError(f"rank {world.rank} cannot read it: {error}")
+
+
+def _read_block(file: Any, field: Field) -> None:
+    """Read this rank's brick: one more copy of it, and no more, is in memory meanwhile."""
+    if 0 not in field.layout.local_shape:
+        field[...] = file[f"fields/{field.name}"][field.layout.slices]
+
+
+def _compare(name: str, found: int, member: Member) -> None:
+    if found != member.digest:
+        raise CheckpointError(
+            f"{name} is damaged: its digest is {hexadecimal(found)}, not {hexadecimal(member.digest)} as written"
+        )
+
+
+def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
+    """Raise UsageError where the checkpoint is another run's: another program, parameter or seed."""
+    if found.program != wanted.program:
+        raise UsageError(
+            f"{path} is a checkpoint of the program {found.program}, not of {wanted.program}: a run folder "
+            f"holds one run. Use another --out, or run {found.program}."
+        )
+    there = {**found.parameters, "seed": found.seed}
+    here = {**wanted.parameters, "seed": wanted.seed}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name) or (name in here) != (name in there):
+            raise UsageError(
+                f"{_flag(name, here)} does not fit {path}, which was written with {_flag(name, there)}: a "
+                f"run keeps its parameters. Use the same, or another --out for a run of its own."
+            )
+
+
+def _flag(name: str, values: dict[str, Any]) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return f"{flag} {values[name]}" if name in values else f"no {flag}"
+
+
+def _check_members(path: Path, found: dict[str, Member], state: State) -> None:
+    """Raise UsageError where the program declares another state than the file holds."""
+    wanted = {name: _declared(member) for name, member in state.members.items()}
+    there = {name: f"{m.dtype} {m.shape}" for name, m in found.items()}
+    for name in sorted(wanted.keys() | there.keys()):
+        if wanted.get(name) != there.get(name):
+            raise UsageError(
+                f"{name} is {wanted.get(name, 'missing')} in the program's state and "
+                f"{there.get(name, 'missing')} in {path}: the program has changed since. Use the program "
+                f"as it was, or another --out for a run of its own."
+            )
+
+
+def _declared(member: Field | Scalar) -> str:
+    shape = member.shape if isinstance(member, Field) else ()
+    return f"{member.dtype.str} {shape}"

@@ -1,0 +1,72 @@
+"""The seal: the last bytes of a checkpoint, which tell that it is whole and its description undamaged.
+
+HDF5 does not notice a file that lost its middle or a flipped bit in its own structures, and may crash on
+them. So the last thing written is one line of text after HDF5's end, which HDF5 does not read:
+
+    EXTENTS anyrank-seal LENGTH HASH
+
+EXTENTS is the JSON list of [offset, bytes] of the bulk data, LENGTH the number of its bytes in eight digits,
+HASH the BLAKE2b-256 of all bytes of the file before HASH except the bulk data, whose digests are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from anyrank.errors import CheckpointError
+
+_HASH_LENGTH = 64
+_TAIL = len(" anyrank-seal 00000000 ")
+_END = _TAIL + _HASH_LENGTH + 1
+Extent = tuple[int, int]
+
+
+def seal(path: Path, extents: Sequence[Extent]) -> None:
+    """Append the seal to a file whose bulk data lies at `extents`, each an offset and a number of bytes."""
+    text = json.dumps(sorted(extents))
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(f"{text} anyrank-seal {len(text):08d} ".encode())
+        digest = _hash(file, extents, file.tell())
+        file.seek(0, os.SEEK_END)
+        file.write(f"{digest}\n".encode())
+
+
+def check_seal(path: Path) -> None:
+    """Raise CheckpointError unless the file ends in a seal and the seal holds."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _END, 0))
+        end = file.read().decode(errors="replace")
+        words = end.split()
+        if len(end) != _END or words[:1] != ["anyrank-seal"] or not words[1].isdigit() or end[-1] != "\n":
+            raise CheckpointError(f"it does not end in a seal: it was cut short at {size} bytes, or damaged")
+        try:
+            file.seek(size - _END - int(words[1]))
+            extents = [(int(a), int(n)) for a, n in json.loads(file.read(int(words[1])))]
+            good = _hash(file, extents, size - _HASH_LENGTH - 1) == words[2]
+        except (ValueError, TypeError, OSError):
+            good = False
+    if not good:
+        raise CheckpointError("its description is damaged: the hash in its seal does not hold")
+
+
+def _hash(file: BinaryIO, extents: Sequence[Extent], end: int) -> str:
+    """The hash of the bytes from 0 to `end` without the extents."""
+    sponge = hashlib.blake2b(digest_size=_HASH_LENGTH // 2)
+    at = 0
+    for offset, size in [*sorted(extents), (end, 0)]:
+        if not at <= offset <= end:
+            raise ValueError(f"extent {offset} is not between {at} and {end}")
+        file.seek(at)
+        while at < offset:
+            part = file.read(min(offset - at, 1 << 20))
+            sponge.update(part)
+            at += len(part) or offset
+        at = offset + size
+    return sponge.hexdigest()

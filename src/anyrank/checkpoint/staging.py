@@ -1,0 +1,142 @@
+"""A Field's values as they were when a checkpoint began, in pieces that lie together in the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from mpi4py import MPI
+
+from anyrank import digest
+from anyrank.checkpoint.linux import start_writing
+from anyrank.field import Field
+from anyrank.layout import Layout, even_cuts
+
+#: Where a brick is made of shorter runs, in bytes, the ranks first exchange bricks for rows: on disks a
+#: million short writes cost more than one exchange in memory.
+SHORT_RUN = 1 << 16
+#: What is digested and written at once, in bytes.
+PIECE = 1 << 24
+
+
+class Staging:
+    """This rank's part of a Field for the file: its own brick, or rows where its brick's runs are short."""
+
+    def __init__(self, field: Field):
+        self.layout = writing_layout(field.layout, field.dtype.itemsize)
+        self.block = np.empty(self.layout.local_shape, field.dtype)
+        self._exchange = None if self.layout is field.layout else Redistribution(field, self.layout)
+
+    def take(self, field: Field) -> None:
+        """Copy the Field's present values. Collective."""
+        if self._exchange is not None:
+            self._exchange(field, self.block)
+        else:
+            self.block[...] = field.device.to_host(field.local)
+
+    def write(self, descriptor: int, offset: int) -> int:
+        """Write the values into the file where the Field begins at `offset`; this rank's part of the digest.
+
+        Raises OSError. Not collective.
+        """
+        total, shape = 0, self.layout.shape
+        row = self.block.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        for part, start in self._slabs():
+            total += digest.local_digest(part, shape, start)
+            for at, data in runs(part, shape, start):
+                write_all(descriptor, data, offset + at)
+            start_writing(descriptor, offset + start[0] * row, len(part) * row)
+        return total % 2**64
+
+    def _slabs(self) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
+        """The block cut along its first axis into pieces of about PIECE bytes, each with its global start."""
+        first, *others = self.layout.start
+        rows = max(1, PIECE * len(self.block) // max(1, self.block.nbytes))
+        for row in range(0, len(self.block), rows):
+            yield self.block[row : row + rows], (first + row, *others)
+
+
+def writing_layout(layout: Layout, itemsize: int) -> Layout:
+    """The layout in which values are written: rows for all ranks where the bricks' runs are short."""
+    shape, world = layout.shape, layout.world
+    brick = [max(b - a for a, b in pairwise(cut)) for cut in layout.cuts]
+    axis = run_axis(brick, shape)
+    length = int(np.prod(brick[axis:], dtype=np.int64)) * itemsize
+    if axis == 0 or length >= SHORT_RUN or shape[0] < world.size:
+        return layout
+    return Layout(shape, world, [even_cuts(shape[0], world.size), *((0, n) for n in shape[1:])])
+
+
+def run_axis(brick: Sequence[int], shape: Sequence[int]) -> int:
+    """The first axis of the longest runs of a brick that lie together in the global array."""
+    axis = len(shape) - 1
+    while axis > 0 and brick[axis] == shape[axis]:
+        axis -= 1
+    return axis
+
+
+def runs(part: np.ndarray, shape: Sequence[int], start: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
+    """The runs of a C-contiguous brick at `start` of a global array: offset in bytes there, and the bytes."""
+    if part.size == 0:
+        return
+    axis = run_axis(part.shape, shape)
+    strides = [part.itemsize * int(np.prod(shape[a + 1 :], dtype=np.int64)) for a in range(len(shape))]
+    first = sum(a * stride for a, stride in zip(start, strides, strict=True))
+    steps = (np.arange(n) * stride for n, stride in zip(part.shape[:axis], strides, strict=False))
+    offsets = np.ravel(sum(np.ix_(*steps), start=np.int64(first)))
+    data = part.reshape(-1).view(np.uint8).data
+    length = len(data) // len(offsets)
+    for k, offset in enumerate(offsets.tolist()):
+        yield offset, data[k * length : (k + 1) * length]
+
+
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """`pwrite` until all is written: the system may take less at once. Raises OSError."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        if written == 0:
+            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+        data, offset = data[written:], offset + written
+
+
+class Redistribution:
+    """Moves a Field's values into another layout, straight from its block, in one all-to-all."""
+
+    def __init__(self, field: Field, target: Layout):
+        self._comm = field.world.comm
+        halo = field.halo if field.device.on_host else 0
+        mine, wanted = _bricks(field.layout), _bricks(target)
+        rank, item = field.world.rank, field.dtype.itemsize
+        self._send = [_common(mine[rank], other, item, halo) for other in wanted]
+        self._receive = [_common(wanted[rank], other, item, 0) for other in mine]
+
+    def __call__(self, field: Field, block: np.ndarray) -> None:
+        """Fill `block`, this rank's part in the target layout. Collective."""
+        source = field.array if field.device.on_host else field.device.to_host(field.local)
+        self._comm.Alltoallw(_message(source, self._send), _message(block, self._receive))
+
+
+def _message(array: np.ndarray, kinds: list[MPI.Datatype | None]) -> list[object]:
+    counts = [int(kind is not None) for kind in kinds]
+    return [array, (counts, [0] * len(kinds)), [kind or MPI.BYTE for kind in kinds]]
+
+
+def _bricks(layout: Layout) -> list[tuple[slice, ...]]:
+    return [brick for _, brick in layout.bricks_of_all()]
+
+
+def _common(own: tuple[slice, ...], other: tuple[slice, ...], item: int, halo: int) -> MPI.Datatype | None:
+    """What two bricks share, as a part of the array that holds the first one with its halo."""
+    low = [max(a.start, b.start) for a, b in zip(own, other, strict=True)]
+    sizes = [min(a.stop, b.stop) - first for a, b, first in zip(own, other, low, strict=True)]
+    if min(sizes) <= 0:
+        return None
+    whole = [part.stop - part.start + 2 * halo for part in own]
+    starts = [first - part.start + halo for first, part in zip(low, own, strict=True)]
+    element = MPI.BYTE.Create_contiguous(item)
+    kind = element.Create_subarray(whole, sizes, starts).Commit()
+    element.Free()
+    return kind

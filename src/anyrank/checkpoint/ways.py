@@ -1,0 +1,178 @@
+"""The three ways in which values get into the file: `pwrite`, `mpio` and `gather`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from anyrank import digest
+from anyrank.checkpoint.keep import sync_file
+from anyrank.checkpoint.seal import Extent
+from anyrank.checkpoint.staging import Staging
+from anyrank.errors import UsageError
+from anyrank.field import Field
+from anyrank.state import State
+
+Digests = dict[str, int]
+
+
+class Way:
+    """How this rank's values get into a file that is laid out. Subclasses are chosen by their `name`."""
+
+    name = ""
+
+    def __init__(self, state: State):
+        self.state = state
+
+    def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
+        """What has to be done while the state stands still. Collective; raises nothing on one rank alone."""
+        raise NotImplementedError
+
+    def write(self) -> Digests:
+        """The rest, in a thread, without MPI: this rank's part of the Fields' digests. Raises any error."""
+        raise NotImplementedError
+
+
+class Pwrite(Way):
+    """Each rank copies its values, and writes its own segments of the file while the state moves on."""
+
+    name = "pwrite"
+
+    def __init__(self, state: State):
+        super().__init__(state)
+        self._staged: dict[str, Staging] = {}
+
+    def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
+        """See `Way`."""
+        self._path, self._extents = path, extents
+        for field in self.state.fields():
+            if field.name not in self._staged:
+                self._staged[field.name] = Staging(field)
+            self._staged[field.name].take(field)
+
+    def write(self) -> Digests:
+        """See `Way`."""
+        descriptor = os.open(self._path, os.O_WRONLY)
+        try:
+            digests = {name: staged.write(descriptor, self._extents[name][0]) for name, staged in self._staged.items()}
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return digests
+
+
+class _Blocking(Way):
+    """A way that writes while the state stands still; of an error it tells later, as the others do."""
+
+    def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
+        """See `Way`."""
+        self._path = path
+        self._digests: Digests = {}
+        self._error: Exception | None = None
+        try:
+            self._write_all(path)
+        except Exception as error:
+            self._error = error
+
+    def write(self) -> Digests:
+        """See `Way`."""
+        if self._error is not None:
+            raise self._error
+        sync_file(self._path)
+        return self._digests
+
+    def _write_all(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def _block(self, field: Field) -> np.ndarray:
+        block = np.ascontiguousarray(field.device.to_host(field.local))
+        self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
+        return block
+
+
+class Mpio(_Blocking):
+    """All ranks write together through MPI-IO, by an h5py that was built with MPI."""
+
+    name = "mpio"
+
+    def __init__(self, state: State):
+        super().__init__(state)
+        if not h5py.get_config().mpi:
+            raise UsageError(
+                "--checkpoint-io mpio needs an h5py that was built with MPI, and this one was not. Use "
+                "--checkpoint-io pwrite, which needs none, or build h5py with HDF5_MPI=ON."
+            )
+
+    def _write_all(self, path: Path) -> None:
+        comm = self.state.world.comm
+        with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
+            for field in self.state.fields():
+                _write_together(file[f"fields/{field.name}"], field, self._block(field))
+
+
+def _write_together(dataset: Any, field: Field, block: np.ndarray) -> None:
+    """Below h5py's indexing, which leaves a rank with an empty part out of what must be collective."""
+    together = h5py.h5p.create(h5py.h5p.DATASET_XFER)
+    together.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
+    here, there = h5py.h5s.create_simple(block.shape), dataset.id.get_space()
+    if block.size:
+        there.select_hyperslab(field.layout.start, block.shape)
+    else:
+        here.select_none()
+        there.select_none()
+    dataset.id.write(here, there, block, dxpl=together)
+
+
+class Gather(_Blocking):
+    """Rank 0 writes everything, one rank's part after the other: for file systems where nothing else is safe."""
+
+    name = "gather"
+
+    def __init__(self, state: State):
+        super().__init__(state)
+        self._tag = state.world.tag()
+
+    def _write_all(self, path: Path) -> None:
+        parts = self._parts()
+        try:
+            if self.state.world.rank == 0:
+                with h5py.File(path, "r+", locking=False) as file:
+                    for name, brick, part in parts:
+                        file[f"fields/{name}"][brick] = part
+        finally:
+            for _ in parts:  # the others' parts must be received, whatever happened here
+                pass
+
+    def _parts(self) -> Iterator[tuple[str, tuple[slice, ...], np.ndarray]]:
+        """On rank 0 every rank's parts of every Field; elsewhere this rank's parts go to rank 0."""
+        comm, rank = self.state.world.comm, self.state.world.rank
+        for field in self.state.fields():
+            block = self._block(field)
+            if rank and block.size:
+                comm.Send(_bytes(block), 0, self._tag)
+            for owner, brick in field.layout.bricks_of_all() if rank == 0 else ():
+                part = block if owner == 0 else np.empty([s.stop - s.start for s in brick], field.dtype)
+                if owner and part.size:
+                    comm.Recv(_bytes(part), owner, self._tag)
+                if part.size:
+                    yield field.name, brick, part
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The same memory as bytes, which MPI has for every dtype."""
+    return array.reshape(-1).view(np.uint8)
+
+
+WAYS: dict[str, type[Way]] = {way.name: way for way in (Pwrite, Mpio, Gather)}
+
+
+def way_called(name: str, state: State) -> Way:
+    """The way of that name; raises UsageError where there is none, or where it cannot be used here."""
+    if name not in WAYS:
+        raise UsageError(f"--checkpoint-io {name!r} is not a way to write: it must be one of {', '.join(WAYS)}.")
+    return WAYS[name](state)

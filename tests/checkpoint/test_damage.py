@@ -1,0 +1,200 @@
+"""A damaged checkpoint is refused, whatever the damage, and the one before is used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from checkpoint.samples import SHAPES, checkpoints, declare, holds, write
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from ranks import check_collective
+
+from anyrank.checkpoint import keep
+from anyrank.checkpoint.seal import check_seal
+from anyrank.errors import CheckpointError
+
+pytestmark = pytest.mark.ranks(1, 3)
+
+
+class Newest:
+    """Two checkpoints, of steps 1 and 2; the newer one is damaged anew by each test."""
+
+    def __init__(self, world, folder: Path):
+        self.world, self.folder = world, folder
+        self.state = declare(world, "rows")
+        self.path = write(folder, self.state, 1, 2).path
+        self.good = self.path.read_bytes()
+        world.barrier()
+
+    def refused_as(self, data: bytes) -> str:
+        """What is said of the newest checkpoint with these bytes, once the one before was restored."""
+        if self.world.rank == 0:
+            self.path.write_bytes(data)
+        self.world.barrier()
+        restored = checkpoints(self.folder, self.state).restore()
+        assert restored is not None
+        assert restored.step == 1 and len(restored.refused) == 1, restored
+        assert holds(self.state, 1)
+        assert str(self.path) in restored.refused[0]
+        return restored.refused[0]
+
+
+@pytest.fixture
+def newest(world, tmp_path):
+    return Newest(world, tmp_path)
+
+
+def test_undamaged(newest):
+    restored = checkpoints(newest.folder, newest.state).restore()
+    assert (restored.step, restored.refused) == (2, []) and holds(newest.state, 2)
+
+
+def test_truncated_at_any_length(newest):
+    size = len(newest.good)
+    lengths = {0, 1, 7, 8, 100, size // 2, *range(0, size, size // 40), *range(size - 200, size)}
+    for length in sorted(lengths):
+        assert "cut short" in newest.refused_as(newest.good[:length])
+
+
+def test_grown_or_with_a_hole(newest):
+    assert "cut short" in newest.refused_as(newest.good + b"\0")
+    assert "damaged" in newest.refused_as(newest.good[:3000] + newest.good[3001:])
+    assert "damaged" in newest.refused_as(newest.good[:3000] + b"x" + newest.good[3000:])
+
+
+def test_a_flipped_bit_in_every_dataset_is_named(newest):
+    with h5py.File(newest.path, "r", locking=False) as file:
+        places = {f"fields/{name}": file[f"fields/{name}"].id.get_offset() for name in SHAPES}
+        sizes = {place: file[place].id.get_storage_size() for place in places}
+    newest.world.barrier()
+    for place, offset in places.items():
+        for at in (0, sizes[place] // 2, sizes[place] - 1):
+            message = newest.refused_as(flipped(newest.good, offset + at, 3))
+            assert place.partition("/")[2] in message and "digest" in message
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**40), st.integers(0, 7))
+@example(0, 0)
+@example(12, 7)
+@example(2**40 - 1, 0)
+def test_a_flipped_bit_anywhere(newest, place, bit):
+    newest.refused_as(flipped(newest.good, place % len(newest.good), bit))
+
+
+def flipped(data: bytes, at: int, bit: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :]
+
+
+def test_a_page_of_zeros(newest):
+    for at in range(0, len(newest.good), 4096):
+        page = newest.good[at : at + 4096]
+        if any(page):
+            newest.refused_as(newest.good[:at] + bytes(len(page)) + newest.good[at + 4096 :])
+
+
+def test_without_its_seal(newest):
+    """As it is between the last rank's last byte and the seal, and as h5repack would leave it."""
+    assert "seal" in newest.refused_as(newest.good[: newest.good.rindex(b"[[")])
+
+
+def test_not_a_checkpoint_at_all(newest):
+    for data in (b"", b"hello\n", bytes(9000), b" anyrank-seal 00000002 " + b"0" * 64 + b"\n"):
+        newest.refused_as(data)
+
+
+def test_edited_with_h5py(newest):
+    """HDF5 drops what follows its end when it writes, so an edit cannot go unseen."""
+    if newest.world.rank == 0:
+        newest.path.write_bytes(newest.good)
+        with h5py.File(newest.path, "r+", locking=False) as file:
+            file.attrs["step"] = 99
+        data = newest.path.read_bytes()
+    assert "seal" in newest.refused_as(newest.world.bcast(data if newest.world.rank == 0 else None))
+
+
+def test_values_of_another_step(newest):
+    """Every byte is as some rank wrote it, in a file with a seal that holds, but one Field is an old one."""
+    with h5py.File(keep.path_of(newest.folder, 1), "r", locking=False) as file:
+        old = file["fields/T"][...].tobytes()
+    with h5py.File(newest.path, "r", locking=False) as file:
+        offset = file["fields/T"].id.get_offset()
+    newest.world.barrier()
+    mixed = newest.good[:offset] + old + newest.good[offset + len(old) :]
+    assert "T is damaged" in newest.refused_as(mixed)
+
+
+def test_unreadable_on_one_rank_alone(newest, monkeypatch):
+    last = newest.world.size - 1
+    real = h5py.File
+
+    def broken(path, *arguments, **options):
+        if newest.world.rank == last and path == newest.path and not failed:
+            failed.append(path)
+            raise OSError(5, "Input/output error")
+        return real(path, *arguments, **options)
+
+    failed = [newest.path] if last == 0 else []  # with one rank that rank also reads the header
+    monkeypatch.setattr(h5py, "File", broken)
+    if last:
+        assert f"rank {last}" in newest.refused_as(newest.good)
+    else:
+        failed.clear()
+        assert "Input/output error" in newest.refused_as(newest.good)
+
+
+def test_all_damaged(newest):
+    for step in (1, 2):
+        path = keep.path_of(newest.folder, step)
+        if newest.world.rank == 0:
+            os.truncate(path, 5000)
+    newest.world.barrier()
+    with pytest.raises(CheckpointError) as raised:
+        checkpoints(newest.folder, newest.state).restore()
+    for step in (1, 2):
+        assert str(keep.path_of(newest.folder, step)) in str(raised.value)
+    assert raised.value.status == 1
+
+
+def test_a_refused_one_does_not_count_as_kept(newest):
+    """The run goes on from step 1 past the damaged step 2: it must not lose step 1 for its sake."""
+    newest.refused_as(newest.good[:-1])
+    writer = checkpoints(newest.folder, newest.state, keep=2)
+    assert writer.restore().step == 1
+    newest.state.step = 3
+    writer.begin()
+    assert not writer.finish().error
+    names = [keep.step_of(path) for path in keep.found(newest.folder)]
+    newest.world.barrier()
+    check_collective(newest.world, names == [3, 1], str(names))
+
+
+def test_the_seal_holds_only_for_its_own_file(world, tmp_path):
+    saved = write(tmp_path, declare(world), 1)
+    check_seal(saved.path)
+    copied = tmp_path / f"copy-{world.rank}.h5"
+    shutil.copy(saved.path, copied)
+    check_seal(copied)
+    if shutil.which("h5repack"):
+        again = tmp_path / f"again-{world.rank}.h5"
+        subprocess.run(["h5repack", copied, again], check=True)
+        with pytest.raises(CheckpointError, match="seal"):
+            check_seal(again)
+
+
+def test_the_digests_in_the_file_are_those_of_the_state(world, tmp_path):
+    state = declare(world)
+    saved = write(tmp_path, state, 6)
+    digests = state.digests()
+    with h5py.File(saved.path, "r", locking=False) as file:
+        for name, value in digests.items():
+            group = "fields" if name in SHAPES else "scalars"
+            assert int(file[group][name].attrs["digest"], 16) == value == saved.digests[name]
+        assert int(file.attrs["digest"], 16) == saved.digest == state.digest()
+        assert file.attrs["complete"] == np.True_

@@ -1,0 +1,121 @@
+"""Whatever layout wrote a checkpoint, every other reads the same bits."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from checkpoint.samples import SHAPES, checkpoints, declare, fill, first_ranks, holds, whole, write
+from hypothesis import given
+from hypothesis import strategies as st
+from ranks import check_collective
+
+from anyrank.checkpoint import staging
+from anyrank.checkpoint.staging import runs, writing_layout
+from anyrank.layout import Layout
+from anyrank.state import State
+
+SPLITS = ("rows", "columns", "bricks")
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_written_on_any_layout_read_on_any_other(world, tmp_path):
+    for written, read in product(SPLITS, SPLITS):
+        folder = tmp_path / f"{written}-{read}"
+        saved = write(folder, declare(world, written), 5)
+        for count in range(1, world.size + 1):
+            few = first_ranks(world, count)
+            good = True
+            if few is not None:
+                state = declare(few, read)
+                restored = checkpoints(folder, state).restore()
+                good = restored is not None and (restored.step, restored.refused) == (5, [])
+                good = good and holds(state, 5) and state.digests() == saved.digests
+                good = good and state.digest() == saved.digest
+            check_collective(world, good, f"written as {written}, read by {count} as {read}")
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_what_few_ranks_wrote_many_read(world, tmp_path):
+    for count in range(1, world.size):
+        few = first_ranks(world, count)
+        if few is not None:
+            write(tmp_path / str(count), declare(few, "bricks"), 3)
+        world.barrier()
+        state = declare(world, "columns")
+        restored = checkpoints(tmp_path / str(count), state).restore()
+        check_collective(world, restored is not None and holds(state, 3), f"{count} wrote")
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+@pytest.mark.parametrize("short", [0, 1 << 40], ids=["each its runs", "exchanged for rows"])
+@pytest.mark.parametrize("piece", [1, 100, 1 << 24])
+def test_the_file_does_not_depend_on_how_ranks_divide_the_writing(world, tmp_path, monkeypatch, short, piece):
+    monkeypatch.setattr(staging, "SHORT_RUN", short)
+    monkeypatch.setattr(staging, "PIECE", piece)
+    for split in SPLITS:
+        saved = write(tmp_path / split, declare(world, split), 2)
+        with h5py.File(saved.path, "r", locking=False) as file:
+            for name in SHAPES:
+                check_collective(world, np.array_equal(file[f"fields/{name}"][...], whole(name, 2)), name)
+
+
+@pytest.mark.ranks(2, 4)
+def test_a_block_with_a_halo_is_exchanged_without_its_halo(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "SHORT_RUN", 1 << 40)
+    state = State(world, "columns")
+    state.field("u", (8, 4 * world.size), halo=2)
+    state.u.array[...] = -1.0  # a ghost that got into the file would be seen
+    state.u[...] = state.u.layout.linear
+    writer = checkpoints(tmp_path, state)
+    writer.begin()
+    saved = writer.finish()
+    with h5py.File(saved.path, "r", locking=False) as file:
+        expected = np.arange(8 * 4 * world.size, dtype=float).reshape(8, -1)
+        check_collective(world, np.array_equal(file["fields/u"][...], expected))
+
+
+@pytest.mark.ranks(3)
+def test_rows_are_for_short_runs_only(world):
+    thin, thick = Layout.bricks((6, 3), world, "columns"), Layout.bricks((6, 3 << 13), world, "columns")
+    few_rows = Layout.bricks((2, 9), world, "columns")
+    assert writing_layout(thin, 8).grid == (3, 1)
+    assert writing_layout(thick, 8) is thick
+    assert writing_layout(few_rows, 8) is few_rows
+
+
+@st.composite
+def bricks(draw):
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    start = [draw(st.integers(0, n)) for n in shape]
+    stop = [draw(st.integers(a, n)) for a, n in zip(start, shape, strict=True)]
+    return tuple(shape), tuple(start), tuple(stop)
+
+
+@given(bricks(), st.sampled_from(["u1", "f8", "c16"]))
+def test_runs_put_every_element_in_its_place_and_touch_no_other(brick, dtype):
+    shape, start, stop = brick
+    slices = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    everything = np.arange(1, np.prod(shape) + 1).astype(dtype).reshape(shape)
+    found = bytearray(everything.nbytes)
+    part = np.ascontiguousarray(everything[slices])
+    pieces = list(runs(part, shape, start))
+    for offset, data in pieces:
+        found[offset : offset + len(data)] = data
+    expected = np.zeros(shape, dtype)
+    expected[slices] = part
+    assert bytes(found) == expected.tobytes()
+    assert sum(len(data) for _, data in pieces) == part.nbytes
+    offsets = [offset for offset, _ in pieces]
+    assert all(a + len(pieces[0][1]) < b for a, b in zip(offsets, offsets[1:], strict=False)), "runs that touch"
+
+
+@pytest.mark.ranks(1, 2)
+def test_no_checkpoint_is_none_and_leaves_the_state(world, tmp_path: Path):
+    state = declare(world)
+    fill(state, 4)
+    assert checkpoints(tmp_path / "nowhere", state).restore() is None
+    check_collective(world, holds(state, 4))

@@ -1,0 +1,126 @@
+"""What does not belong to this run is refused with the name, the value, the rule and a fix."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from checkpoint.samples import PARAMETERS, checkpoints, declare, write
+
+from anyrank.checkpoint import Checkpoints
+from anyrank.checkpoint.seal import seal
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.state import State
+
+pytestmark = pytest.mark.ranks(1, 2)
+
+
+def refusal(call) -> str:
+    """The message of the UsageError that the call raises on every rank."""
+    with pytest.raises(UsageError) as raised:
+        call()
+    assert raised.value.status == 2
+    return str(raised.value)
+
+
+def test_another_program(world, tmp_path):
+    path = write(tmp_path, declare(world), 1).path
+    message = refusal(checkpoints(tmp_path, declare(world), program="pi").restore)
+    assert str(path) in message and "heat" in message and "pi" in message and "--out" in message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({**PARAMETERS, "nu": 0.2}, ["--nu 0.2", "--nu 0.1"]),
+        ({**PARAMETERS, "scheme": "heun"}, ["--scheme heun", "--scheme euler"]),
+        ({**PARAMETERS, "time_step": 3}, ["--time-step 3", "no --time-step"]),
+        ({"rows": 13, "nu": 0.1}, ["no --scheme", "--scheme euler"]),
+    ],
+)
+def test_another_parameter(world, tmp_path, parameters, words):
+    write(tmp_path, declare(world), 1)
+    message = refusal(Checkpoints(tmp_path, declare(world), "heat", parameters).restore)
+    assert all(word in message for word in [*words, "--out"]), message
+
+
+def test_another_seed(world, tmp_path):
+    write(tmp_path, declare(world, seed=7), 1)
+    message = refusal(checkpoints(tmp_path, declare(world, seed=8)).restore)
+    assert "--seed 8" in message and "--seed 7" in message
+
+
+def test_parameters_that_json_writes_in_its_own_way_fit(world, tmp_path):
+    parameters = {"sizes": (1, 2), "big": np.int64(2**60), "third": 1 / 3, "tiny": 5e-324}
+    state = declare(world)
+    writer = Checkpoints(tmp_path, state, "heat", parameters)
+    writer.begin()
+    assert not writer.finish().error
+    assert Checkpoints(tmp_path, state, "heat", parameters).restore() is not None
+
+
+def test_a_newer_format(world, tmp_path):
+    path = write(tmp_path, declare(world), 1, 2).path
+    if world.rank == 0:
+        with h5py.File(path, "r+", locking=False) as file:
+            file.attrs["format_version"] = 2
+            extents = [(d.id.get_offset(), d.id.get_storage_size()) for d in file["fields"].values()]
+        seal(path, extents)
+    world.barrier()
+    message = refusal(checkpoints(tmp_path, declare(world)).restore)
+    assert str(path) in message and "format 2" in message and "up to 1" in message and "install" in message
+
+
+def test_the_program_has_changed(world, tmp_path):
+    def changed(**options):
+        state = State(world)
+        state.field("u", options.get("shape", (8, 8)), options.get("dtype", "f8"))
+        if "more" in options:
+            state.scalar("more", 1)
+        return Checkpoints(tmp_path, state, "heat", {})
+
+    writer = changed()
+    writer.begin()
+    assert not writer.finish().error
+    assert "(8, 9)" in refusal(changed(shape=(8, 9)).restore)
+    assert "<f4" in refusal(changed(dtype="f4").restore)
+    message = refusal(changed(more=True).restore)
+    assert "more" in message and "missing" in message
+
+
+def test_axes_that_no_file_can_have(world, tmp_path):
+    def declared(*fields):
+        state = State(world)
+        for name, shape, dims in fields:
+            state.field(name, shape, dims=dims)
+        return lambda: Checkpoints(tmp_path, state, "heat", {})
+
+    message = refusal(declared(("a", (8, 8), ("y", "x")), ("b", (9,), ("x",))))
+    assert "field b" in message and "'x'" in message and "8" in message and "9" in message
+    assert "fields" in refusal(declared(("a", (8,), ("fields",))))
+    assert "/" in refusal(declared(("a", (8,), ("x/y",))))
+    assert "2 axes" in refusal(declared(("a", (8, 8), ("x",))))
+
+
+def test_options_out_of_range(world, tmp_path):
+    state = declare(world)
+    message = refusal(lambda: checkpoints(tmp_path, state, io="posix"))
+    assert "--checkpoint-io 'posix'" in message and "pwrite, mpio, gather" in message
+    assert "--keep 0" in refusal(lambda: checkpoints(tmp_path, state, keep=0))
+
+
+def test_mpio_without_an_h5py_that_has_it(world, tmp_path):
+    if h5py.get_config().mpi:
+        pytest.skip("this h5py has MPI")
+    message = refusal(lambda: checkpoints(tmp_path, declare(world), io="mpio"))
+    assert "--checkpoint-io mpio" in message and "--checkpoint-io pwrite" in message
+
+
+@pytest.mark.ranks(2)
+def test_a_scalar_that_differs_between_ranks_is_not_written(world, tmp_path):
+    state = declare(world)
+    state.hits = world.rank
+    writer = checkpoints(tmp_path, state)
+    with pytest.raises(AnyrankError, match="hits"):
+        writer.begin()
+    assert not writer.pending and not list(tmp_path.glob("*step*"))

@@ -1,0 +1,264 @@
+"""Writing: beside the computing, and against what file systems do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint.samples import checkpoints, declare, fill, holds, write
+from ranks import check_collective
+
+from anyrank.checkpoint import keep
+from anyrank.state import State
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize("split", ["rows", "columns"])
+def test_the_state_may_change_while_its_checkpoint_is_written(world, tmp_path, monkeypatch, split):
+    gate, real = threading.Event(), os.pwrite
+
+    def late(*arguments):
+        gate.wait(60)
+        return real(*arguments)
+
+    state = declare(world, split)
+    fill(state, 3)
+    digests = state.digests()
+    writer = checkpoints(tmp_path, state)
+    monkeypatch.setattr(os, "pwrite", late)
+    assert not writer.pending and not writer.working() and writer.proceed() is None
+    writer.begin()
+    check_collective(world, writer.pending and writer.working(), "begin must not wait for pwrite")
+    fill(state, 4)
+    with pytest.raises(RuntimeError, match="pending"):
+        writer.begin()
+    assert not keep.found(tmp_path)
+    world.barrier()
+    gate.set()
+    assert writer.proceed() is None and writer.pending, "the seal comes in a phase of its own"
+    saved = writer.proceed()
+    assert saved is not None and not saved.error and not writer.pending and not writer.working()
+    assert (saved.step, saved.path, saved.digests) == (3, keep.path_of(tmp_path, 3), digests)
+    assert saved.bytes == saved.path.stat().st_size
+    assert 0 <= saved.hidden <= 1 and saved.blocked > 0
+    check_collective(world, holds(state, 4))
+    other = declare(world, "bricks")
+    assert checkpoints(tmp_path, other).restore().step == 3
+    check_collective(world, holds(other, 3))
+
+
+@pytest.mark.ranks(1, 2)
+def test_time_in_which_the_state_moves_on_counts_as_hidden(world, tmp_path, monkeypatch):
+    state = declare(world)
+    writer = checkpoints(tmp_path, state)
+    real = os.fsync
+    slow = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (slow.wait(0.2), real(descriptor)))
+    writer.begin()
+    while writer.pending:
+        while writer.working():
+            slow.wait(0.01)
+        world.barrier()
+        last = writer.proceed()
+    assert last.hidden > 0.5 and last.seconds >= 0.4
+    writer.begin()
+    assert writer.finish().hidden < 0.5
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_system_that_takes_a_few_bytes_at_a_time(world, tmp_path, monkeypatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:7], offset))
+    write(tmp_path, declare(world, "rows"), 2)
+    state = declare(world)
+    assert checkpoints(tmp_path, state).restore().step == 2
+    check_collective(world, holds(state, 2))
+
+
+@contextmanager
+def largest_file(size: int):
+    """No file of this process may grow beyond `size` bytes: writing there fails with EFBIG."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fails_then_recovers(world, folder: Path, trouble, words: str, io: str = "pwrite") -> None:
+    """Within `trouble` writing fails on all ranks alike and harms nothing; after it, it works."""
+    state = State(world, "rows")
+    state.field("u", (40_000,))
+    state.u[...] = state.u.layout.linear
+    writer = checkpoints(folder, state, io=io)
+    state.step = 1
+    writer.begin()
+    assert not writer.finish().error
+    before = keep.path_of(folder, 1).read_bytes()
+    world.barrier()
+    with trouble:
+        state.step = 2
+        writer.begin()
+        saved = writer.finish()
+    check_collective(world, words in saved.error and str(saved.path) in saved.error, saved.error)
+    assert len({*world.comm.allgather(saved)}) == 1 if saved.digests else not saved.digests
+    names = sorted(path.name for path in folder.iterdir() if "step" in path.name)
+    check_collective(world, names == ["step-000000000001.h5"], str(names))
+    assert keep.path_of(folder, 1).read_bytes() == before
+    world.barrier()
+    writer.begin()
+    assert not writer.finish().error
+    other = State(world, "rows")
+    other.field("u", (40_000,))
+    restored = checkpoints(folder, other).restore()
+    assert restored.step == 2 and not restored.refused
+    check_collective(world, np.array_equal(other.u.local, state.u.local))
+
+
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize("io", ["pwrite", "gather"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_limit_on_one_rank(world, tmp_path, io, rank):
+    if io == "gather" and rank == 1:
+        rank = 0
+    trouble = largest_file(100_000) if world.rank == rank else largest_file(resource.RLIM_INFINITY)
+    fails_then_recovers(world, tmp_path, trouble, "File too large", io)
+
+
+@pytest.mark.ranks(1, 3)
+@pytest.mark.parametrize("call", ["fsync", "pwrite"])
+def test_an_input_output_error_on_the_last_rank(world, tmp_path, monkeypatch, call):
+    def broken(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    @contextmanager
+    def trouble():
+        with monkeypatch.context() as patch:
+            if world.rank == world.size - 1:
+                patch.setattr(os, call, broken)
+            yield
+
+    fails_then_recovers(world, tmp_path, trouble(), f"rank {world.size - 1}: OSError: [Errno 5]")
+
+
+@pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("io", ["pwrite", "gather"])
+@pytest.mark.parametrize("left", [0, 4096, 50_000, 300_000], ids=lambda n: f"{n} bytes left")
+def test_a_full_disk(world, tmp_path, io, left):
+    disk = tmp_path / "disk"
+    mounted = world.rank == 0 and mount(disk)
+    if not world.bcast(mounted):
+        pytest.skip("mounting a small file system needs root")
+
+    @contextmanager
+    def trouble():
+        if world.rank == 0:
+            taken = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - left
+            (disk / "other").write_bytes(bytes(taken))
+        world.barrier()
+        yield
+        if world.rank == 0:
+            (disk / "other").unlink()
+        world.barrier()
+
+    try:
+        fails_then_recovers(world, disk, trouble(), "No space left on device", io)
+    finally:
+        world.barrier()
+        if world.rank == 0:
+            subprocess.run(["umount", disk], check=True)
+
+
+def mount(disk: Path) -> bool:
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.ranks(1, 2)
+def test_a_folder_that_cannot_be_made(world, tmp_path):
+    if world.rank == 0:
+        (tmp_path / "file").write_text("")
+    world.barrier()
+    state = declare(world)
+    writer = checkpoints(tmp_path / "file" / "checkpoints", state)
+    writer.begin()
+    assert writer.pending and not writer.working()
+    saved = writer.finish()
+    assert "Not a directory" in saved.error and saved.digests == {}
+
+
+STUCK = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+os.pwrite = lambda *arguments: threading.Event().wait()
+from anyrank.checkpoint import Checkpoints
+from anyrank.state import State
+from anyrank.world import World
+state = State(World())
+state.field("u", (9,))
+writer = Checkpoints(Path(sys.argv[1]), state, "stuck", {})
+writer.begin()
+print("begun", writer.working(), flush=True)
+sys.exit(3)
+"""
+
+
+def test_a_stuck_disk_keeps_no_dying_process_alive(tmp_path):
+    command = [sys.executable, "-c", STUCK, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("begun True\n", 3), done.stderr
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from anyrank.checkpoint import Checkpoints
+from anyrank.state import State
+from anyrank.world import World
+state = State(World())
+state.field("u", (300, 300))
+writer = Checkpoints(Path(sys.argv[1]), state, "killed", {})
+writer.sweep()
+writer.restore()
+first = state.step
+threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+while True:
+    state.step += 1
+    state.u[...] = state.step
+    writer.begin()
+    saved = writer.finish()
+    if saved.error: sys.exit(saved.error)
+    print(state.step, flush=True)
+"""
+
+
+def test_killed_at_any_moment_nothing_is_lost(tmp_path):
+    """Each time the next process starts from the last step of which the dead one knew that it was safe."""
+    from anyrank.world import World
+
+    last = 0
+    for milliseconds in (3, 11, 17, 29, 41):
+        command = [sys.executable, "-c", KILLED, tmp_path, str(milliseconds / 1000 + 0.05)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == -9, done.stderr
+        last = int(done.stdout.split()[-1]) if done.stdout.split() else last
+        state = State(World())
+        state.field("u", (300, 300))
+        from anyrank.checkpoint import Checkpoints
+
+        restored = Checkpoints(tmp_path, state, "killed", {}).restore()
+        assert restored is not None and not restored.refused
+        assert restored.step in (last, last + 1) and (state.u.local == restored.step).all()
+        last = restored.step
+        assert len(list(tmp_path.glob(".*.tmp"))) <= 1, "each start sweeps what the one before left"
