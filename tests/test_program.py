@@ -88,9 +88,7 @@ def test_programs_are_found_by_name():
 
 
 def test_an_unknown_program_is_refused_with_a_suggestion():
-    with pytest.raises(
-        UsageError, match=r"'wether' is not a program: it must be one of .*Did you mean weather"
-    ):
+    with pytest.raises(UsageError, match=r"'wether' is not a program: it must be one of .*Did you mean weather"):
         load("wether")
 
 

@@ -37,10 +37,7 @@ def layouts(shape, world, halo):
 def ghost_values(field, whole):
     """What the padded block must hold: the global array, wrapped or beyond a fixed border."""
     index = np.ix_(
-        *(
-            np.arange(a - field.halo, b + field.halo)
-            for a, b in zip(field.layout.start, field.layout.stop, strict=True)
-        )
+        *(np.arange(a - field.halo, b + field.halo) for a, b in zip(field.layout.start, field.layout.stop, strict=True))
     )
     outside = np.zeros(field.array.shape, bool)
     wrapped = []
@@ -56,11 +53,7 @@ def ghost_values(field, whole):
 @pytest.mark.parametrize("shape", [(17,), (9, 11), (8, 9, 10)])
 @pytest.mark.parametrize("boundary", ["periodic", "fixed", "mixed"])
 def test_ghosts_hold_their_owners_values(world, shape, halo, boundary):
-    kinds = (
-        tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape)))
-        if boundary == "mixed"
-        else boundary
-    )
+    kinds = tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape))) if boundary == "mixed" else boundary
     whole = np.random.default_rng(5).normal(size=shape)
     for layout in layouts(shape, world, halo):
         field = make(layout, halo, kinds)

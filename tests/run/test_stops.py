@@ -32,9 +32,7 @@ def stepping(folder: Path):
 
 def the_mpiexec(process) -> int:
     """The process id of the mpiexec that runs the ranks."""
-    found = [
-        pid for pid, words in processes_of(process).items() if words and Path(words[0]).name == "mpiexec"
-    ]
+    found = [pid for pid, words in processes_of(process).items() if words and Path(words[0]).name == "mpiexec"]
     return found[0]
 
 

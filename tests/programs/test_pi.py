@@ -1,0 +1,57 @@
+"""π: the same hits whoever draws the points."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from ranks import run_anyrank
+
+from anyrank.programs.pi import Pi
+
+
+def run(*words, ranks=None) -> tuple[dict, dict]:
+    done = run_anyrank("run", "pi", *words, "--json", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    return summary, {
+        key: float(value)
+        for key, value in (line[4:].split(" = ") for line in done.stdout.splitlines() if " = " in line)
+    }
+
+
+def test_the_same_hits_on_1_to_7_ranks_and_with_every_body(tmp_path):
+    words = ("--points", 1_000_001, "--seed", 3, "--batch", 300_000, "--out")
+    found = set()
+    for ranks in range(1, 8):
+        summary, result = run(*words, tmp_path / str(ranks), ranks=ranks)
+        found.add((summary["digest"], result["hits"]))
+    for body in ("reference", "numba", "shim"):
+        summary, result = run(*words, tmp_path / body, "--body", body, ranks=2)
+        assert summary["bodies"] == {"quarter_circle": body}
+        found.add((summary["digest"], result["hits"]))
+    assert len(found) == 1
+    assert abs(result["error"]) < 4 * result["standard_error"]
+    assert result["standard_error"] == pytest.approx(4 * math.sqrt(math.pi / 4 * (1 - math.pi / 4) / 1_000_001), 1e-2)
+
+
+def test_another_seed_gives_other_hits_and_batches_do_not_matter(tmp_path):
+    first = run("--points", 100_000, "--seed", 1, "--out", tmp_path / "a")[1]["hits"]
+    assert run("--points", 100_000, "--seed", 1, "--batch", 777, "--out", tmp_path / "b")[1]["hits"] == first
+    assert run("--points", 100_000, "--seed", 2, "--out", tmp_path / "c")[1]["hits"] != first
+
+
+def test_a_million_million_points_are_a_legal_run_and_the_last_batch_is_right():
+    """The counters are 64 bits wide: a run of 10¹² points stops, and its indices pass 2³²."""
+    program = Pi(points=10**12)
+    assert program.steps == -(-(10**12) // program.batch)
+    assert program.steps * program.batch >= 10**12 > (program.steps - 1) * program.batch
+
+
+def test_a_million_million_points_can_be_stopped(tmp_path):
+    out = tmp_path / "run"
+    done = run_anyrank("run", "pi", "--points", "1e12", "--walltime", "1.5s", "--out", out, ranks=2)
+    assert done.returncode == 75, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["parameters"]["points"] == 10**12 and 0 < summary["steps"] < 3726

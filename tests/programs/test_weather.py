@@ -1,0 +1,93 @@
+"""Weather gives NCAR's bits: any ranks, split and body, stopped and resumed or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ranks import run_anyrank
+
+ANSWERS = Path(__file__).parents[1] / "answers" / "swm-64x64"
+BENCHMARK = ("run", "weather", "--rows", 64, "--columns", 64, "--steps", 4000, "--no-picture", "--quiet", "--json")
+SHA256 = {
+    "p": "200ce83ca1a4e1a9bc4bbdf8618ad32fcee5d33c58397d897a309f699f715613",
+    "u": "3cc48668ccd21b581db6f05320c2d544398c6fe4c87d096db710fcbce5392693",
+    "v": "9febcccb0e6e616f0d48b7a148b1a8941d682c02c78f294911df7c7254eeed5c",
+}
+
+
+def run(*words, ranks=None, code=0) -> dict:
+    done = run_anyrank(*words, ranks=ranks, timeout=240)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def fields(folder: Path) -> dict[str, np.ndarray]:
+    newest = max((folder / "checkpoints").glob("step-*.h5"))
+    with h5py.File(newest, "r") as file:
+        return {name: file["fields"][name][...] for name in SHA256}
+
+
+def check_ncar(folder: Path) -> None:
+    for name, values in fields(folder).items():
+        reference = np.fromfile(ANSWERS / f"{name}.bin", "<f8").reshape(65, 65)[:64, :64]
+        assert np.array_equal(values.view(np.uint64), reference.view(np.uint64)), name
+        assert hashlib.sha256(values.astype("<f8").tobytes()).hexdigest() == SHA256[name]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "split"),
+    [(1, "rows"), (2, "rows"), (2, "columns"), (3, "columns"), (4, "bricks"), (7, "rows"), (7, "columns")],
+)
+def test_ncars_bits_on_any_ranks_and_split(tmp_path, ranks, split):
+    summary = run(*BENCHMARK, "--split", split, "--out", tmp_path / "run", ranks=ranks)
+    assert summary["finished"] and summary["bodies"] == {"shallow_water": "cython"}
+    check_ncar(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("body", "ranks"), [("reference", 2), ("numba", 3), ("shim", 2)])
+def test_ncars_bits_with_every_body(tmp_path, body, ranks):
+    summary = run(*BENCHMARK, "--body", body, "--split", "bricks", "--out", tmp_path / "run", ranks=ranks)
+    assert summary["bodies"]["shallow_water"] == body
+    check_ncar(tmp_path / "run")
+
+
+def test_ncars_bits_after_stops_on_4_and_3_ranks_and_an_end_on_1(tmp_path):
+    """Each leg is stopped by the clock, wherever it then is."""
+    out, seen = tmp_path / "run", [0]
+    for command, ranks in [((*BENCHMARK, "--out", out), 4), (("resume", out, "--quiet", "--json"), 3)]:
+        summary = run(*command, "--walltime", "0.9s", "--checkpoint-every", "off", ranks=ranks, code=75)
+        seen.append(summary["steps"])
+    assert all(a < b for a, b in pairwise([*seen, 4000])), seen
+    summary = run("resume", out, "--json", ranks=1)
+    assert summary["resumed_from"] == seen[-1]
+    check_ncar(out)
+
+
+@pytest.mark.parametrize("size", [(33, 20), (7, 129), (1, 5), (40, 3)])
+@pytest.mark.parametrize("initial", ["benchmark", "shear"])
+def test_sizes_that_divide_by_nothing_agree(tmp_path, size, initial):
+    words = ("run", "weather", "--rows", size[0], "--columns", size[1], "--steps", 60, "--initial", initial)
+    digests = []
+    for ranks, split in [(1, "rows"), (3, "rows" if size[0] > size[1] else "columns"), (2, "auto"), (4, "auto")]:
+        out = tmp_path / f"{ranks}{split}"
+        body = "reference" if ranks == 2 else "auto"
+        summary = run(*words, "--no-picture", "--json", "--split", split, "--body", body, "--out", out, ranks=ranks)
+        digests.append(summary["digests"])
+    assert digests[0] == digests[1] == digests[2] == digests[3]
+
+
+def test_the_picture_is_a_picture_and_pressure_is_conserved(tmp_path):
+    out = tmp_path / "run"
+    words = ("run", "weather", "--rows", 50, "--columns", 90, "--steps", 200, "--initial", "shear", "--json")
+    run(*words, "--out", out, ranks=2)
+    picture = (out / "weather.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    result = json.loads((out / "result.json").read_text())
+    assert result["mean_pressure"] == pytest.approx(50_000, rel=1e-9)
+    assert 10 < result["fastest_v"] < 200
