@@ -70,8 +70,8 @@ class Rank:
 
     def _agree(self, outcome: int) -> None:
         """Come back when all ranks ended this phase alike; where they did not, this launch is over."""
-        extremes = array("i", [0, 0])
-        request = self.comm.Iallreduce(array("i", [outcome, -outcome]), extremes, MPI.MAX)
+        mine, extremes = array("i", [outcome, -outcome]), array("i", [0, 0])
+        request = self.comm.Iallreduce(mine, extremes, MPI.MAX)
         patience = time.monotonic() + GRACE
         while not request.Test():
             if outcome and time.monotonic() > patience:

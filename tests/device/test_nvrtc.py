@@ -19,7 +19,7 @@ CARDS = ("sm_80", "sm_90", "sm_100")
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("cupy", "nvidia"))
 pytestmark = pytest.mark.skipif(
-    not INSTALLED and "CI" not in os.environ, reason="needs CuPy and NVRTC: pip install -e .[gpu-compile]"
+    not INSTALLED and "CI" not in os.environ, reason="needs CuPy and NVRTC: pip install -e .[gpu]"
 )
 
 
