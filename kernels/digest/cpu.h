@@ -1,0 +1,23 @@
+/* The digest of one row: see __init__.py. */
+
+#include <stdint.h>
+
+/* One clone per level of the architecture, chosen when the library is loaded: v4 multiplies 64-bit integers
+   in vectors, v3 puts such a product together from three of 32 bits. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+CLONES static uint64_t digest_row(const uint64_t *bits, uint64_t first, int64_t columns) {
+    const uint64_t golden = UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t sum = 0, key = (first + 1) * golden;
+    for (int64_t c = 0; c < columns; c++, key += golden) {
+        uint64_t h = bits[c] ^ key;
+        h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+        h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+        sum += h ^ h >> 31;
+    }
+    return sum;
+}

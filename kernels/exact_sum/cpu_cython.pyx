@@ -1,0 +1,43 @@
+"""Exact sums for the CPU, compiled ahead of time: the work is in cpu.h."""
+
+from libc.stdint cimport int64_t
+
+from anyrank.kernels.exact_sum import SLOTS
+
+
+cdef extern from "cpu.h" nogil:
+    void accumulate_rows(const char *x, const char *y, int64_t x_step, int64_t y_step, int64_t rows,
+                         int64_t columns, int64_t *limbs)
+
+
+def accumulate(x, limbs):
+    """Add every element of `x` to `limbs`."""
+    _accumulate(_rows(x), None, limbs)
+
+
+def accumulate_products(x, y, limbs):
+    """Add the product of every element of `x` with that of `y` to `limbs`."""
+    if x.shape != y.shape:
+        raise ValueError(f"products of shapes {x.shape} and {y.shape}")
+    _accumulate(_rows(x), _rows(y), limbs)
+
+
+def _rows(x):
+    if x.flags.c_contiguous:
+        return x.reshape(1, -1)
+    return x
+
+
+cdef _accumulate(const double[:, :] x, const double[:, :] y, int64_t[::1] limbs):
+    cdef const char *a = NULL
+    cdef const char *b = NULL
+    cdef int64_t step = 0
+    if limbs.shape[0] < SLOTS:
+        raise ValueError(f"{limbs.shape[0]} limbs, not {SLOTS}")
+    if x.shape[0] and x.shape[1]:
+        a = <const char *> &x[0, 0]
+        if y is not None:
+            b = <const char *> &y[0, 0]
+            step = y.strides[0]
+    with nogil:
+        accumulate_rows(a, b, x.strides[0], step, x.shape[0], x.shape[1], &limbs[0])

@@ -1,0 +1,253 @@
+"""Sums, dot products and norms that are correctly rounded and have no order, over all ranks.
+
+Terms go into a fixed-point number wide enough for every double and every product of two (see
+`anyrank.kernels.exact_sum`). Adding integers has no order, so the result is the same on any number of
+ranks and with any split: it is the exact result, rounded once, to nearest, ties to even. A sum equals
+`math.fsum`, and is ±∞ where that raises OverflowError.
+
+Everywhere here `x` is a NumPy array of any shape, or a Field, of which every rank adds what it owns.
+Elements are bool, integers or real numbers of up to 8 bytes. A Field's functions are collective over its
+world; an array's are collective over `world`, and local where it is None. NaN, or +∞ with −∞, gives NaN.
+A sum that is zero is +0.0, whatever the signs of its terms. Other elements raise TypeError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from anyrank.digest import blocks
+from anyrank.errors import AnyrankError
+from anyrank.kernel import Kernel
+from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
+
+if TYPE_CHECKING:
+    from anyrank.field import Field
+    from anyrank.world import World
+
+    Numbers: TypeAlias = np.ndarray | Field
+
+_accumulate = Kernel("exact_sum", "accumulate")
+_accumulate_products = Kernel("exact_sum", "accumulate_products")
+_COUNT = SLOTS
+_HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
+
+
+class Accumulator:
+    """A sum that goes on: exact, and complete in `limbs`, an int64 array of Accumulator.SIZE elements.
+
+    `Accumulator(limbs)` continues with an array that was kept, for instance in the State, and changes it
+    in place. Limbs of ranks may be added up in any order; `allreduce` does.
+    """
+
+    SIZE = SLOTS + 1
+
+    def __init__(self, limbs: np.ndarray | None = None):
+        self.limbs = np.zeros(self.SIZE, np.int64) if limbs is None else limbs
+        if self.limbs.shape != (self.SIZE,) or self.limbs.dtype != np.int64 or not self.limbs.flags.c_contiguous:
+            raise ValueError(f"the limbs of an Accumulator are a contiguous int64 array of {self.SIZE} elements")
+
+    def add(self, x: Numbers | float) -> None:
+        """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
+        array = _local(x)
+        for _, block in blocks(_flat(array), array.dtype == np.float64):
+            for part in _doubles(block):
+                _accumulate(part, self.limbs)
+        self.limbs[_COUNT] += array.size
+
+    def add_product(self, x: Numbers | float, y: Numbers | float) -> None:
+        """Add every element of `x` times that of `y`, which has the same shape. Not collective."""
+        a, b = _local(x), _local(y)
+        if a.shape != b.shape:
+            raise ValueError(f"a sum of products takes arrays of one shape, not {a.shape} and {b.shape}")
+        if a.flags.c_contiguous and b.flags.c_contiguous:
+            a, b = _flat(a), _flat(b)
+        whole = a.dtype == b.dtype == np.float64 and _row_contiguous(a) and _row_contiguous(b)
+        for (_, left), (_, right) in zip(blocks(a, whole), blocks(b, whole), strict=True):
+            for p in _doubles(left):
+                for q in _doubles(right):
+                    _accumulate_products(p, q, self.limbs)
+        self.limbs[_COUNT] += a.size
+
+    def merge(self, other: Accumulator) -> None:
+        """Add what `other` has summed. Not collective."""
+        self.limbs += other.limbs
+        self._settle()
+
+    def allreduce(self, world: World | None) -> Accumulator:
+        """The sum of all ranks' accumulators, as a new one on all ranks. Collective over `world`."""
+        total = Accumulator(self.limbs.copy() if world is None else world.allreduce(self.limbs))
+        total._settle()
+        return total
+
+    def _settle(self) -> None:
+        _accumulate(np.empty((0, 0)), self.limbs)  # settles the carries, and adds nothing
+
+    @property
+    def count(self) -> int:
+        """How many terms have been added."""
+        return int(self.limbs[_COUNT])
+
+    @property
+    def fixed(self) -> int:
+        """The sum of the finite terms as an integer, in units of 2^−ORIGIN."""
+        words = self.limbs[: LIMBS - 1].astype("<u4").tobytes()
+        return int.from_bytes(words, "little") + (int(self.limbs[LIMBS - 1]) << 8 * len(words))
+
+    def value(self) -> float:
+        """The sum, correctly rounded; 0.0 where nothing has been added."""
+        return self._finish(lambda: _quotient(self.fixed, 1 << ORIGIN))
+
+    def mean(self) -> float:
+        """The sum over the number of terms, correctly rounded. Raises AnyrankError where there is none."""
+        if not self.count:
+            raise AnyrankError("the mean of no numbers is not defined: give it at least one.")
+        return self._finish(lambda: _quotient(self.fixed, self.count << ORIGIN))
+
+    def root(self) -> float:
+        """The square root of the sum, correctly rounded; NaN where the sum is negative."""
+        return self._finish(lambda: _square_root(self.fixed))
+
+    def _finish(self, finite: Callable[[], float]) -> float:
+        plus, minus, nans = (self.limbs[slot] > 0 for slot in (PLUS, MINUS, NANS))
+        if nans or (plus and minus):
+            return math.nan
+        return (math.inf if plus else -math.inf) if plus or minus else finite()
+
+
+def sum(x: Numbers, world: World | None = None) -> float:
+    """The sum of all elements: float64, correctly rounded, or an exact int where `x` holds integers or bool."""
+    total = _summed(x, world)
+    return total.fixed >> ORIGIN if _integral(x) else total.value()
+
+
+def mean(x: Numbers, world: World | None = None) -> float:
+    """The arithmetic mean of all elements, correctly rounded. Raises AnyrankError where there are none."""
+    return _summed(x, world).mean()
+
+
+def dot(x: Numbers, y: Numbers, world: World | None = None) -> float:
+    """Σ x·y: float64, correctly rounded even where a product underflows or overflows, or an exact int.
+
+    Raises ValueError where the shapes differ.
+    """
+    total = Accumulator()
+    total.add_product(x, y)
+    total = total.allreduce(_world(x, world))
+    return total.fixed >> ORIGIN if _integral(x) and _integral(y) else total.value()
+
+
+def norm(x: Numbers, world: World | None = None) -> float:
+    """The Euclidean norm √Σx², correctly rounded, without overflow or underflow on the way."""
+    total = Accumulator()
+    total.add_product(x, x)
+    return total.allreduce(_world(x, world)).root()
+
+
+def min(x: Numbers, world: World | None = None) -> float:
+    """The smallest element: NaN where there is one, and −0 is below +0. Raises AnyrankError where there are none."""
+    return _extreme(x, world, largest=False)
+
+
+def max(x: Numbers, world: World | None = None) -> float:
+    """The largest element: NaN where there is one, and +0 is above −0. Raises AnyrankError where there are none."""
+    return _extreme(x, world, largest=True)
+
+
+def _summed(x: Numbers, world: World | None) -> Accumulator:
+    total = Accumulator()
+    total.add(x)
+    return total.allreduce(_world(x, world))
+
+
+def _local(x: Any) -> np.ndarray:
+    """This process's elements, on the host."""
+    array = x.device.to_host(x.local) if hasattr(x, "local") else np.asarray(x)
+    if array.dtype.kind not in "biuf" or array.itemsize > 8:
+        raise TypeError(f"exact arithmetic takes bool, integers and real numbers of 64 bits, not {array.dtype}")
+    return array
+
+
+def _world(x: Any, world: World | None) -> World | None:
+    return x.world if hasattr(x, "local") else world
+
+
+def _integral(x: Any) -> bool:
+    return (x if hasattr(x, "local") else np.asarray(x)).dtype.kind in "biu"
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1) if array.flags.c_contiguous else array
+
+
+def _row_contiguous(array: np.ndarray) -> bool:
+    return array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == array.itemsize
+
+
+def _doubles(x: np.ndarray) -> Iterator[np.ndarray]:
+    """One or two arrays of float64 whose sum is `x`, exactly."""
+    if x.dtype.kind in "iu" and x.itemsize == 8:
+        yield (x >> 32).astype(np.float64) * 2.0**32
+        x = x & 0xFFFFFFFF
+    yield x.astype(np.float64, copy=False)
+
+
+def _quotient(numerator: int, denominator: int) -> float:
+    try:
+        return numerator / denominator  # Python rounds it correctly, also to subnormals
+    except OverflowError:
+        return math.inf if numerator > 0 else -math.inf
+
+
+def _square_root(fixed: int) -> float:
+    """√(fixed·2^−ORIGIN): 64 bits below the smallest double, and one that says whether there are more."""
+    if fixed < 0:
+        return math.nan
+    square = fixed << 128
+    root = math.isqrt(square)
+    return _quotient(2 * root + (root * root != square), 1 << ORIGIN // 2 + 65)
+
+
+def _extreme(x: Any, world: World | None, largest: bool) -> float:
+    """The smallest or largest element of all ranks: the largest of integers in the elements' order, or reversed."""
+    array, world = _local(x), _world(x, world)
+    code = _code(_local_extreme(array, largest), array.dtype, largest) if array.size else _LOWEST
+    found = np.array([array.size > 0, code], np.int64)
+    found = found if world is None else world.allreduce(found, "max")
+    if not found[0]:
+        raise AnyrankError("the smallest or largest of no numbers is not defined: give it at least one.")
+    return _decoded(int(found[1]), array.dtype, largest)
+
+
+def _local_extreme(array: np.ndarray, largest: bool) -> float:
+    value = (array.max() if largest else array.min()).item()
+    if value == 0 and array.dtype.kind == "f":
+        negative = np.signbit(array)  # if 0 is the largest, +0 is, unless all zeros and all else are negative
+        return -0.0 if (negative.all() if largest else negative.any()) else 0.0
+    return value  # type: ignore[no-any-return]
+
+
+def _code(value: float, dtype: np.dtype[Any], largest: bool) -> int:
+    if value != value:
+        return _HIGHEST
+    code = int(value) - _offset(dtype) if dtype.kind != "f" else _ordered(int(np.float64(value).view(np.int64)))
+    return code if largest else ~code
+
+
+def _decoded(code: int, dtype: np.dtype[Any], largest: bool) -> float:
+    code = code if largest else ~code
+    if dtype.kind != "f":
+        return code + _offset(dtype)
+    return float(np.int64(_ordered(code)).view(np.float64))
+
+
+def _offset(dtype: np.dtype[Any]) -> int:
+    return 1 << 63 if dtype == np.uint64 else 0
+
+
+def _ordered(bits: int) -> int:
+    """The bits of a double as an integer in the doubles' order, and back: negative ones count downwards."""
+    return bits if bits >= 0 else bits ^ _HIGHEST
