@@ -1,0 +1,57 @@
+"""Philox4x32-10: the published answers, and the same bits from every body."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anyrank.device import open_device
+from anyrank.kernel import Kernel
+from anyrank.kernels.philox import example
+
+KNOWN = Path(__file__).parents[1] / "answers" / "random123" / "philox4x32-10.txt"
+ROWS = [
+    [int(word, 16) for word in line.split()[2:]]
+    for line in KNOWN.read_text().splitlines()
+    if line.startswith("philox4x32 10")
+]
+
+
+@pytest.fixture(params=["reference", "numba", "cython", "shim"])
+def words(request):
+    return Kernel("philox", "words").load(request.param, open_device(request.param))
+
+
+def test_the_answers_are_there():
+    assert len(ROWS) == 3 and all(len(row) == 10 for row in ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=["zeros", "ones", "pi"])
+def test_known_answers(words, row):
+    c0, c1, c2, c3, k0, k1, *expected = row
+    out = np.zeros((1, 4), np.uint32)
+    words(k0 | k1 << 32, c3, c2, np.array([c0 | c1 << 32], np.uint64), out)
+    assert out[0].tolist() == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 15, 16, 17, 1000])
+def test_every_body_gives_the_bits_of_the_reference(words, size):
+    (seed, stream, step, index, expected), amount, unit = example("words", size)
+    Kernel("philox", "words").load("reference", open_device("reference"))(seed, stream, step, index, expected)
+    out = np.zeros_like(expected)
+    words(seed, stream, step, index, out)
+    np.testing.assert_array_equal(out, expected)
+    assert (amount, unit) == (size, "blocks")
+
+
+def test_indices_may_be_read_only_and_every_part_of_the_key_counts(words):
+    index = np.array([3, 3 << 32], np.uint64)
+    index.flags.writeable = False
+    seen = set()
+    for key in [(1, 0, 0), (1 << 32, 0, 0), (0, 1, 0), (0, 1 << 24, 0), (0, 0, 1), (2**64 - 1, 2**32 - 1, 2**32 - 1)]:
+        out = np.zeros((2, 4), np.uint32)
+        words(*key, index, out)
+        seen |= {tuple(row) for row in out.tolist()}
+    assert len(seen) == 12
