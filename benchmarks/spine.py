@@ -21,10 +21,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from anyrank.digest import local_digest
 from triad import triad
 
 from anyrank import exact
+from anyrank.digest import local_digest
 from anyrank.kernel import Kernel
 from anyrank.run.launch import find_mpiexec
 

@@ -23,5 +23,5 @@ when it is imported; the runtime then takes another.
 """
 
 
-class Declined(Exception):
+class Declined(Exception):  # noqa: N818  (an answer, not an error)
     """A body's typed answer that it cannot be used here, and why."""

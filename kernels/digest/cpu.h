@@ -4,7 +4,8 @@
 
 /* One clone per level of the architecture, chosen when the library is loaded: v4 multiplies 64-bit integers
    in vectors, v3 puts such a product together from three of 32 bits. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(CLONES)
+#elif defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from anyrank.kernels.digest import GOLDEN, ROUND_1, ROUND_2
 from numba import njit
 from numpy.lib.stride_tricks import as_strided
+
+from anyrank.kernels.digest import GOLDEN, ROUND_1, ROUND_2
 
 _GOLDEN, _ROUND_1, _ROUND_2 = np.uint64(GOLDEN), np.uint64(ROUND_1), np.uint64(ROUND_2)
 _ONE, _30, _27, _31 = np.uint64(1), np.uint64(30), np.uint64(27), np.uint64(31)

@@ -1,6 +1,7 @@
 """The digest in plain NumPy."""
 
 import numpy as np
+
 from anyrank.kernels.digest import GOLDEN, ROUND_1, ROUND_2
 
 _MODULUS = 1 << 64

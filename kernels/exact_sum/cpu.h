@@ -19,17 +19,19 @@ enum { LOWEST = -800, HIGHEST = 1000, SPECIAL = 0x7ff };
 #define WORD INT64_C(0xffffffff)
 
 /* One clone of a function per level of the architecture, chosen when the library is loaded. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(CLONES)
+#elif defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
 #endif
 
-/* `slots[e]` sums the mantissas of exponent e as integers, low word and high part apart. */
+/* low[e] and high[e] sum the low words and the high parts of the mantissas of exponent e, once they are in
+   use; `terms` counts what has been added since carries were settled; `top` is the guess for the next block. */
 typedef struct {
-    int64_t low[SPECIAL], high[SPECIAL];
     int64_t *limbs, terms;
     int top, slots_used;
+    int64_t low[SPECIAL], high[SPECIAL];
 } Sum;
 
 /* What a round of folds has found: the integers of its two folds, the exponent that bounds the block's
@@ -204,9 +206,12 @@ static void add(Sum *sum, const double *x, const double *y, int n) {
    taken where they lie; what rows have beside them is gathered into blocks. */
 static void accumulate_rows(const char *x, const char *y, int64_t x_step, int64_t y_step, int64_t rows,
                             int64_t columns, int64_t *limbs) {
-    Sum sum = {.limbs = limbs, .top = LOWEST};
+    Sum sum;
     double gathered[2][BLOCK];
     int n = 0;
+    sum.limbs = limbs;
+    sum.top = LOWEST;
+    sum.slots_used = 0;
     settle(&sum);
     for (int64_t row = 0; row < rows; row++, x += x_step, y += y ? y_step : 0) {
         const double *a = (const double *)x, *b = (const double *)y;

@@ -8,8 +8,9 @@ without error (T. J. Dekker, Numer. Math. 18 (1971) 224-242), or multiplied as i
 from typing import Any
 
 import numpy as np
-from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, PLUS
 from numba import njit
+
+from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, PLUS
 
 _SPECIAL = 0x7FF
 _WORD = 0xFFFFFFFF

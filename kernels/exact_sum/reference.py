@@ -1,6 +1,7 @@
 """Exact sums in plain NumPy: every mantissa is an integer, shifted and added into its limbs."""
 
 import numpy as np
+
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, PLUS
 
 _CHUNK = 1 << 16
@@ -21,6 +22,8 @@ def accumulate(x: np.ndarray, limbs: np.ndarray) -> None:
 
 def accumulate_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None:
     """Add the product of every element of `x` with that of `y` to `limbs`."""
+    if x.shape != y.shape:
+        raise ValueError(f"products of shapes {x.shape} and {y.shape}")
     _settle(limbs)
     left, right = np.ravel(x), np.ravel(y)
     for first in range(0, left.size, _CHUNK):

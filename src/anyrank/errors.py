@@ -9,14 +9,14 @@ class AnyrankError(Exception):
     status = 1
     #: Whether all ranks raise this error together: then one of them speaks and all leave in order.
     collective = False
+    #: Whether another process says it already, so that this one leaves without a word.
+    silent = False
 
 
 class UsageError(AnyrankError):
     """Bad usage, parameter or input, found before any work: status 2."""
 
     status = 2
-    #: Whether another process says it already, so that this one leaves without a word.
-    silent = False
 
 
 class CheckpointError(AnyrankError):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anyrank import digest
 from anyrank.device import Device
+from anyrank.digest import field_digest
 from anyrank.exchange import Halo, Region, gather
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
@@ -127,7 +127,7 @@ class Field:
 
     def digest(self) -> int:
         """The digest of the whole field, 64 bits, the same on all ranks. Collective."""
-        return digest.field_digest(self)
+        return field_digest(self)
 
     def gather(self, stride: int = 1) -> np.ndarray | None:
         """Every `stride`-th element along every axis as one array on rank 0, None elsewhere. Collective."""
@@ -157,9 +157,6 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
 
 
 def _call(kernel: Kernel, fields: Sequence[Field], region: Region, rest: Sequence[Any]) -> None:
-    new = [
-        field.spare()[tuple(slice(s.start + field.halo, s.stop + field.halo) for s in region)]
-        for field in fields
-    ]
+    new = [field.spare()[tuple(slice(s.start + field.halo, s.stop + field.halo) for s in region)] for field in fields]
     current = [field.padded(region) for field in fields]
     kernel(*new, *current, *(item.local[region] if isinstance(item, Field) else item for item in rest))

@@ -61,9 +61,7 @@ class Kernel:
     body chosen for this process, so each rank of a run may use another; the results are the same bits.
     """
 
-    def __init__(
-        self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]
-    ):
+    def __init__(self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]):
         if callable(source):
             self.folder, self.operation = "", source.__name__
             self.name = source.__name__

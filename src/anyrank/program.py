@@ -16,8 +16,8 @@ from anyrank.state import State
 
 #: Names that the command line keeps for the run itself; a parameter may not take them.
 RESERVED = frozenset(
-    ("ranks", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "walltime")
-    + ("json", "quiet", "picture", "parameters", "help")
+    {"ranks", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "walltime"}
+    | {"json", "quiet", "picture", "parameters", "help"}
 )
 
 
@@ -54,9 +54,7 @@ class Program:
         cls.name = cls.__dict__.get("name", cls.__name__.lower())
         taken = RESERVED & set(cls.declared())
         if taken:
-            raise TypeError(
-                f"program {cls.name}: {sorted(taken)} are options of every run; rename these parameters"
-            )
+            raise TypeError(f"program {cls.name}: {sorted(taken)} are options of every run; rename these parameters")
 
     def __init__(self, **values: Any):
         for name, value in validate(type(self), values).items():
@@ -124,7 +122,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-@cache
+@cache  # type: ignore[arg-type]
 def _model(program: type[Program]) -> type[pydantic.BaseModel]:
     hints = get_type_hints(program)
     fields: dict[str, Any] = {}
@@ -138,7 +136,7 @@ def _model(program: type[Program]) -> type[pydantic.BaseModel]:
 def validate(program: type[Program], values: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter's checked value, defaults filled in; raises UsageError that names each bad one."""
     try:
-        model = _model(program)(**values)
+        model = _model(program)(**values)  # type: ignore[arg-type]
     except pydantic.ValidationError as refusal:
         lines = [_explain(program, error) for error in refusal.errors()]
         raise UsageError(f"{program.name}: " + "\n".join(lines)) from None
@@ -164,22 +162,14 @@ def _explain(program: type[Program], error: Any) -> str:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, program.declared(), 1)
-        fix = (
-            f"Did you mean {flag_of(close[0])}?"
-            if close
-            else "They are " + ", ".join(program.declared()) + "."
-        )
+        fix = f"Did you mean {flag_of(close[0])}?" if close else "They are " + ", ".join(program.declared()) + "."
         return f"{name} = {error['input']!r} is not a parameter of {program.name}. {fix}"
     info = program.declared()[name]
     if error["type"] == "missing":
         return f"{flag_of(name)} is required: {info.description}. Give it a value."
-    rule, fix = _RULES.get(error["type"]) or _RULES.get(
-        error["type"].split("_")[0], (error["msg"], "See --help.")
-    )
+    rule, fix = _RULES.get(error["type"]) or _RULES.get(error["type"].split("_")[0], (error["msg"], "See --help."))
     words = {"flag": flag_of(name), "example": info.default, **error.get("ctx", {})}
-    return (
-        f"{flag_of(name)} {error['input']} {rule.format(**words)} ({info.description}). {fix.format(**words)}"
-    )
+    return f"{flag_of(name)} {error['input']} {rule.format(**words)} ({info.description}). {fix.format(**words)}"
 
 
 def flag_of(name: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anyrank import digest
+from anyrank.digest import combine as combine_digests
+from anyrank.digest import local_digest
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.field import Field, advance
 from anyrank.kernel import BODIES
@@ -40,7 +41,7 @@ class Scalar:
 
     def digest(self) -> int:
         """The digest of the value, 64 bits."""
-        return digest.local_digest(np.array([self.value], self.dtype), (1,), (0,))
+        return local_digest(np.array([self.value], self.dtype), (1,), (0,))
 
 
 class State:
@@ -55,9 +56,7 @@ class State:
     members: dict[str, Field | Scalar]
 
     def __init__(self, world: World, split: str = "auto", seed: int = 0):
-        self.__dict__.update(
-            world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={}
-        )
+        self.__dict__.update(world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={})
 
     def field(
         self,
@@ -81,13 +80,9 @@ class State:
         shape = tuple(int(n) for n in shape)
         boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)
         if len(boundary) != len(shape) or not set(boundary) <= {"periodic", "fixed"}:
-            raise UsageError(
-                f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}."
-            )
+            raise UsageError(f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}.")
         if min(shape, default=0) < 1 or halo < 0:
-            raise UsageError(
-                f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0."
-            )
+            raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
         field = Field(
             name,
@@ -112,15 +107,8 @@ class State:
         return scalar
 
     def _declare(self, name: str, member: Field | Scalar) -> None:
-        if (
-            not name.isidentifier()
-            or name.startswith("_")
-            or name in self.__dict__
-            or hasattr(type(self), name)
-        ):
-            raise UsageError(
-                f"{name!r} cannot name a member of the state: use an identifier that State does not use."
-            )
+        if not name.isidentifier() or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
+            raise UsageError(f"{name!r} cannot name a member of the state: use an identifier that State does not use.")
         if name in self.members:
             raise UsageError(f"{name!r} is declared twice: give each member of the state its own name.")
         self.members[name] = member
@@ -132,9 +120,7 @@ class State:
             known[shape] = (Layout.bricks(shape, self.world, self.split, halo), halo)
         layout, allowed = known[shape]
         if halo > allowed and any(b - a < halo for cut in layout.cuts for a, b in pairwise(cut)):
-            raise UsageError(
-                f"a halo of {halo} is wider than a rank's part of {shape}: declare that field first."
-            )
+            raise UsageError(f"a halo of {halo} is wider than a rank's part of {shape}: declare that field first.")
         return layout
 
     def __getattr__(self, name: str) -> Any:
@@ -178,7 +164,7 @@ class State:
 
 def combine(state: State, digests: Mapping[str, int]) -> int:
     """One digest for the whole state from those of its members."""
-    return digest.combine(
+    return combine_digests(
         {
             name: (member.dtype.str, member.shape if isinstance(member, Field) else (), digests[name])
             for name, member in state.members.items()

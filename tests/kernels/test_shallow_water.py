@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anyrank.kernels.shallow_water import example
-from anyrank.kernels.shallow_water.reference import shallow_water as reference
 
 from anyrank.device import open_device
 from anyrank.kernel import Kernel
+from anyrank.kernels.shallow_water import example
+from anyrank.kernels.shallow_water.reference import shallow_water as reference
 
 Step = Callable[..., None]
 Mesh = tuple[np.ndarray, ...]

@@ -22,9 +22,7 @@ PATIENCE = 0.3
 
 
 @click.command(name="doctor")
-@click.option(
-    "--size", type=click.IntRange(min=16), default=1_000_000, show_default=True, help="Elements per kernel."
-)
+@click.option("--size", type=click.IntRange(min=16), default=1_000_000, show_default=True, help="Elements per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-kernels", is_flag=True, help="Leave the timing of kernels out.")
 def command(size: int, as_json: bool, no_kernels: bool) -> None:
@@ -80,9 +78,7 @@ def time_bodies(size: int) -> Iterator[dict[str, Any]]:
         for body in bodies:
             row = {"kernel": kernel.name, "body": body, "rate": 0.0, "unit": "", "declined": ""}
             try:
-                row["rate"], row["unit"] = time_body(
-                    kernel, body, size if body != "shim" else min(size, 4096)
-                )
+                row["rate"], row["unit"] = time_body(kernel, body, size if body != "shim" else min(size, 4096))
             except (Declined, AnyrankError) as refusal:
                 row["declined"] = str(refusal)
             yield row

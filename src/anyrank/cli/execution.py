@@ -17,6 +17,11 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program
 from anyrank.run.options import Options
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
     """Run the program: in this process if it is a rank or the only one, else under mpiexec. The exit code.
@@ -73,9 +78,7 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
     failures = Path(tempfile.gettempdir()) / f"anyrank-failure-{token}"
     try:
         if asked is not None and asked != world.size:
-            raise _together(
-                UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
-            )
+            raise _together(UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out."))
         folder = world.bcast(out or default_folder(program.name))
         failures = folder / f".failure-{token}" if folder.is_dir() else failures
         return Session(program, source, world, folder, options, " ".join(sys.argv)).execute()
@@ -96,13 +99,11 @@ def _together(error: AnyrankError) -> AnyrankError:
 
 def read_parameters(file: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that a TOML file and flags give; flags win. UsageError where the file cannot be read."""
-    from anyrank.run.folder import tomllib
-
     given: dict[str, Any] = {}
     if file is not None:
         try:
             given = tomllib.loads(Path(file).read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(
                 f"--parameters {file!r} cannot be read: {error}. Give a TOML file of name = value."
             ) from None

@@ -156,9 +156,7 @@ class _Message:
 
 
 def _buffer(parts: list[tuple[Haloed, Region]]) -> tuple[np.ndarray, list[tuple[Haloed, Region, np.ndarray]]]:
-    shapes = [
-        tuple(len(range(*s.indices(n))) for s, n in zip(r, f.array.shape, strict=True)) for f, r in parts
-    ]
+    shapes = [tuple(len(range(*s.indices(n))) for s, n in zip(r, f.array.shape, strict=True)) for f, r in parts]
     sizes = [int(np.prod(shape)) * f.dtype.itemsize for (f, _), shape in zip(parts, shapes, strict=True)]
     offsets = np.concatenate([[0], np.cumsum([-(-size // 16) * 16 for size in sizes])]).astype(int)
     memory = np.zeros(int(offsets[-1]), np.uint8)

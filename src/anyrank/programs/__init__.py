@@ -32,16 +32,13 @@ def load(source: str) -> type[Program]:
     close = difflib.get_close_matches(source, available(), 1)
     hint = f"Did you mean {close[0]}?" if close else "`anyrank list` shows them."
     raise UsageError(
-        f"{source!r} is not a program: it must be one of {', '.join(available())}, "
-        f"or a file ending in .py. {hint}"
+        f"{source!r} is not a program: it must be one of {', '.join(available())}, or a file ending in .py. {hint}"
     )
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(
-            f"program file {str(path)!r} does not exist: give the path of a Python file, or a name."
-        )
+        raise UsageError(f"program file {str(path)!r} does not exist: give the path of a Python file, or a name.")
     name = "anyrank_program_" + path.stem
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path.resolve()):
         return sys.modules[name]
@@ -56,9 +53,7 @@ def _import_file(path: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         trace = "".join(traceback.format_exception(type(error), error, _from(path.resolve(), error)))
-        raise UsageError(
-            f"program file {str(path)!r} does not import. Mend this:\n{trace.rstrip()}"
-        ) from None
+        raise UsageError(f"program file {str(path)!r} does not import. Mend this:\n{trace.rstrip()}") from None
     return module
 
 

@@ -61,8 +61,7 @@ class Weather(Program):
         """Both levels at the initial state."""
         i, j = state.p.indices
         state.p[...], state.u[...], state.v[...] = self.start(state, i, j)
-        for name in ("p", "u", "v"):
-            state.members[f"{name}_old"][...] = state.members[name].local
+        state.p_old[...], state.u_old[...], state.v_old[...] = state.p.local, state.u.local, state.v.local
 
     def step(self, state: State) -> None:
         """One leapfrog step; the first is a forward step."""
@@ -96,7 +95,8 @@ class Weather(Program):
         pcf = math.pi * math.pi * AMPLITUDE * AMPLITUDE / (el * el)
 
         def psi(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-            return (AMPLITUDE * sin((row + 0.5) * di)) * sin((column + 0.5) * dj)
+            values: np.ndarray = (AMPLITUDE * sin((row + 0.5) * di)) * sin((column + 0.5) * dj)
+            return values
 
         p = pcf * (cos((2 * i) * di) + cos((2 * j) * dj)) + 50000.0
         # The benchmark sets u from row 1 to M and v from column 1 to N, then copies the last to the first.

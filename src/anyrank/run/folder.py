@@ -44,7 +44,8 @@ class RunFolder:
         """What run.toml says, None where there is no run; UsageError where it cannot be read."""
         try:
             with self.description.open("rb") as file:
-                return tomllib.load(file)
+                found: dict[str, Any] = tomllib.load(file)
+                return found
         except FileNotFoundError:
             return None
         except (OSError, tomllib.TOMLDecodeError) as error:
