@@ -31,7 +31,7 @@ def test_the_last_ones_stay_and_marked_ones(world, tmp_path, count):
         if step == 20 and world.rank == 0:
             keep.mark_of(keep.path_of(tmp_path, 20)).touch()
         world.barrier()
-    expected = [50, 40, 30][:count] + [20]
+    expected = [*[50, 40, 30][:count], 20]
     check_collective(world, steps(tmp_path) == expected)
     if world.rank == 0:
         keep.mark_of(keep.path_of(tmp_path, 20)).unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import h5py
@@ -110,7 +110,22 @@ def test_runs_put_every_element_in_its_place_and_touch_no_other(brick, dtype):
     assert bytes(found) == expected.tobytes()
     assert sum(len(data) for _, data in pieces) == part.nbytes
     offsets = [offset for offset, _ in pieces]
-    assert all(a + len(pieces[0][1]) < b for a, b in zip(offsets, offsets[1:], strict=False)), "runs that touch"
+    assert all(a + len(pieces[0][1]) < b for a, b in pairwise(offsets)), "runs that touch"
+
+
+@pytest.mark.ranks(1, 3)
+def test_a_state_of_scalars_alone(world, tmp_path):
+    state = State(world)
+    state.scalar("hits", 2**62)
+    state.scalar("nan", float("nan"))
+    writer = checkpoints(tmp_path, state)
+    writer.begin()
+    assert not writer.finish().error
+    other = State(world)
+    other.scalar("hits", 0)
+    other.scalar("nan", 0.0)
+    assert checkpoints(tmp_path, other).restore().step == 0
+    check_collective(world, other.hits == 2**62 and other.digests() == state.digests())
 
 
 @pytest.mark.ranks(1, 2)

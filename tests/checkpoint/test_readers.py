@@ -57,8 +57,8 @@ def test_a_field_named_as_its_axis_is_a_coordinate(tmp_path):
 
 def test_axes_take_no_space(path):
     with h5py.File(path, "r") as file:
-        assert file["fields/T"].dims[0].keys() == ["y"] and file["fields/T"].dims[1].keys() == ["x"]
-        assert file["y"] == file["fields/count"].dims[0]["y"]
+        assert [axis[0].name for axis in file["fields/T"].dims] == ["/y", "/x"]
+        assert [axis[0].name for axis in file["fields/count"].dims] == ["/y", "/x"]
         assert file["y"].shape == (13,) and file["y"].id.get_storage_size() == 0
 
 
@@ -66,9 +66,8 @@ def test_axes_take_no_space(path):
 def test_h5dump_shows_it(path):
     header = run("h5dump", "-H", path)
     assert all(f'DATASET "{name}"' in header for name in [*SHAPES, "hits", "energy", "done"])
-    values = run("h5dump", "-y", "-w", "0", "-d", "/fields/count", path)
-    numbers = [line for line in values.splitlines() if line.strip()[:1].isdigit()]
-    assert [int(n) for line in numbers for n in line.replace(",", " ").split()] == [*whole("count", 2).flat]
+    values = run("h5dump", "-y", "-d", "/fields/count", path).split("DATA {")[1].split("}")[0]
+    assert [int(number) for number in values.split(",")] == [*whole("count", 2).flat]
 
 
 def run(*command) -> str:

@@ -78,7 +78,7 @@ class Checkpoints:
             self._way,
             self.identity,
             folders.path_of(self.folder, self.state.step),
-            lambda path: folders.rotate(self.folder, path, self.keep, self._refused),
+            self._rotate,
             command=self.command,
             finished=finished,
         )
@@ -99,6 +99,10 @@ class Checkpoints:
         while self.pending:
             saved = self.proceed()
         return saved
+
+    def _rotate(self, newest: Path) -> None:
+        self._refused.pop(newest, None)
+        folders.rotate(self.folder, newest, self.keep, self._refused)
 
     def _check_idle(self) -> None:
         if self._writing is not None:

@@ -28,7 +28,7 @@ from anyrank.state import State, check_scalars, combine
 class Saved:
     """What came of a checkpoint, the same on all ranks.
 
-    `error` is empty when it is good; else there is no file of it, and those before are as they were.
+    `error` is empty when it is good; else those before it are as they were, and `digests` is empty.
     `seconds` passed from its begin until it was durable; for `blocked` of them computing stood still (on
     the rank where it was longest). `hidden` is the share of its cost that computing did not wait for.
     """
@@ -131,8 +131,9 @@ class Writing:
         seal(self._temporary, list(self._extents.values()))
         size = self._temporary.stat().st_size
         keep.publish(self._temporary, self._path)
-        self._rotate(self._path)
         self._ended = perf_counter()
+        with suppress(OSError):  # the checkpoint is good, whatever becomes of old ones
+            self._rotate(self._path)
         return size
 
     def _sealed(self) -> bool:
