@@ -32,7 +32,8 @@ class Halo:
 
     Making one is collective. `start` sends this rank's edges and returns at once; until `finish` the
     ghosts hold old values and the interior may be read, not written. All ghosts travel directly from
-    their owners, corners too, so one round is enough (no axis waits for another).
+    their owners, corners too, so one round is enough (no axis waits for another). Along an axis that is not
+    cut a rank is its own neighbour: there it copies, first of all, and then sends its edges in full width.
     """
 
     def __init__(self, fields: Sequence[Haloed], tag: int):
@@ -42,32 +43,37 @@ class Halo:
             raise ValueError("fields of one exchange must share their layout")
         if any(field.boundary != fields[0].boundary or field.halo < 1 for field in fields):
             raise ValueError("fields of one exchange must share their boundaries and have a halo")
-        self.remote_axes: tuple[int, ...] = ()
-        self._local: list[Direction] = []
+        self.cut_axes = tuple(axis for axis, parts in enumerate(self.layout.grid) if parts > 1)
+        self._wraps = self._own_wraps()
         self._messages = [_Message(rank, travels) for rank, travels in self._neighbours().items()]
         comm = self.layout.world.comm
         for message in self._messages:
-            message.allocate(self.fields)
+            message.allocate(self.fields, self.cut_axes)
             message.receive = comm.Recv_init([message.incoming, MPI.BYTE], message.rank, tag)
             message.send = comm.Send_init([message.outgoing, MPI.BYTE], message.rank, tag)
         self._receives = [message.receive for message in self._messages]
         self._sends = [message.send for message in self._messages]
 
+    def _own_wraps(self) -> list[tuple[Haloed, Region, Region]]:
+        """Ghosts and the edges they repeat, along periodic axes that are not cut."""
+        ndim, boundary = self.layout.ndim, self.fields[0].boundary
+        axes = [axis for axis in range(ndim) if axis not in self.cut_axes and boundary[axis] == "periodic"]
+        return [
+            (field, ghost(field, travel, (axis,)), edge(field, travel, (axis,)))
+            for axis in axes
+            for travel in (_along(axis, -1, ndim), _along(axis, 1, ndim))
+            for field in self.fields
+        ]
+
     def _neighbours(self) -> dict[int, list[Direction]]:
-        """The directions in which data leaves for each other rank; those that stay go to `_local`."""
+        """The directions in which data leaves, by the rank it goes to."""
         found: dict[int, list[Direction]] = {}
-        layout, remote = self.layout, set()
-        for travel in product((-1, 0, 1), repeat=layout.ndim):
-            rank = self._neighbour(travel)
-            if rank is None or not any(travel):
-                continue
-            if rank == layout.world.rank:
-                self._local.append(travel)
-                continue
-            found.setdefault(rank, []).append(travel)
-            remote |= {axis for axis, d in enumerate(travel) if d and layout.grid[axis] > 1}
+        steps = [(-1, 0, 1) if axis in self.cut_axes else (0,) for axis in range(self.layout.ndim)]
         # Where A sends to B in direction d, B receives into its ghosts on side -d: both sort by d.
-        self.remote_axes = tuple(sorted(remote))
+        for travel in product(*steps):
+            rank = self._neighbour(travel)
+            if rank is not None and any(travel):
+                found.setdefault(rank, []).append(travel)
         return found
 
     def _neighbour(self, travel: Direction) -> int | None:
@@ -80,15 +86,14 @@ class Halo:
         return self.layout.rank_at(target)
 
     def start(self) -> None:
-        """Send the edges; fill the ghosts that this rank owns itself."""
+        """Fill the ghosts that this rank owns itself, and send the edges."""
+        for field, there, here in self._wraps:
+            field.array[there] = field.array[here]
         if self._messages:
             MPI.Prequest.Startall(self._receives)
             for message in self._messages:
                 message.pack()
             MPI.Prequest.Startall(self._sends)
-        for field in self.fields:
-            for travel in self._local:
-                field.array[ghost(field, travel)] = field.array[edge(field, travel)]
 
     def finish(self) -> None:
         """Wait for the neighbours' edges and put them into the ghosts."""
@@ -105,7 +110,7 @@ class Halo:
         halo = max(field.halo for field in self.fields)
         inner = [slice(0, n) for n in self.layout.local_shape]
         borders: list[Region] = []
-        for axis in self.remote_axes:
+        for axis in self.cut_axes:
             n = self.layout.local_shape[axis]
             low, high = min(halo, n), max(n - halo, min(halo, n))
             borders.append((*inner[:axis], slice(0, low), *inner[axis + 1 :]))
@@ -114,18 +119,22 @@ class Halo:
         return tuple(inner), [region for region in borders if all(s.stop > s.start for s in region)]
 
 
-def edge(field: Haloed, travel: Direction) -> Region:
-    """The cells of a padded block that leave in a direction."""
+def _along(axis: int, step: int, ndim: int) -> Direction:
+    return tuple(step if a == axis else 0 for a in range(ndim))
+
+
+def edge(field: Haloed, travel: Direction, axes: Sequence[int]) -> Region:
+    """The cells of a padded block that leave in a direction along some axes; of the others, the full width."""
     h = field.halo
     sides = {-1: slice(h, 2 * h), 0: slice(h, -h), 1: slice(-2 * h, -h)}
-    return tuple(sides[d] for d in travel)
+    return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(travel))
 
 
-def ghost(field: Haloed, travel: Direction) -> Region:
+def ghost(field: Haloed, travel: Direction, axes: Sequence[int]) -> Region:
     """The cells of a padded block into which data that travels in a direction arrives."""
     h = field.halo
     sides = {-1: slice(-h, None), 0: slice(h, -h), 1: slice(0, h)}
-    return tuple(sides[d] for d in travel)
+    return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(travel))
 
 
 class _Message:
@@ -138,11 +147,11 @@ class _Message:
         self.rank = rank
         self.travels = travels
 
-    def allocate(self, fields: Sequence[Haloed]) -> None:
+    def allocate(self, fields: Sequence[Haloed], axes: Sequence[int]) -> None:
         """Buffers with a view for every part; the neighbour's travels mirror ours, in sorted order."""
         arrivals = sorted(tuple(-d for d in travel) for travel in self.travels)
-        self.outgoing, self._out = _buffer([(f, edge(f, t)) for f in fields for t in sorted(self.travels)])
-        self.incoming, self._in = _buffer([(f, ghost(f, t)) for f in fields for t in arrivals])
+        self.outgoing, self._out = _buffer([(f, edge(f, t, axes)) for f in fields for t in sorted(self.travels)])
+        self.incoming, self._in = _buffer([(f, ghost(f, t, axes)) for f in fields for t in arrivals])
 
     def pack(self) -> None:
         """Copy the edges into the outgoing buffer."""
