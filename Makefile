@@ -61,7 +61,7 @@ $(READY): pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h)
 ifeq ($(MPI),system)
 	@command -v mpicc >/dev/null || { echo "MPI=system needs an mpicc on the PATH" >&2; exit 2; }
 	$(PIP) --no-cache-dir --no-binary=mpi4py mpi4py
-	ln -sf "$$(command -v mpiexec)" $(BIN)/mpiexec
+	printf '#!/bin/sh\nexec "%s" "$$@"\n' "$$(command -v mpiexec)" >$(BIN)/mpiexec && chmod +x $(BIN)/mpiexec
 	$(PIP) -e '.[$(EXTRAS)]'
 else
 	$(PIP) -e '.[$(EXTRAS),$(MPI)]'
