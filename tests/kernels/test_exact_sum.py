@@ -1,0 +1,235 @@
+"""Exact sums in limbs: every body gives the limbs of the sum in whole numbers, whatever the data and its layout."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from fractions import Fraction
+from math import inf, isfinite, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import anyrank.kernels.exact_sum as definition
+from anyrank.device import open_device
+from anyrank.kernel import Kernel
+from anyrank.kernels.exact_sum import LIMBS, ORIGIN, SLOTS, example
+
+BODIES = ("reference", "numba", "cython")
+COMPILED = ("numba", "cython")
+FLOATS = st.one_of(
+    st.floats(),
+    st.floats(-1, 1),
+    st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 2.0**-1022, 1.7976931348623157e308, -1.7976931348623157e308]),
+)
+
+
+def load(body, operation):
+    return Kernel("exact_sum", operation).load(body, open_device(body))
+
+
+@pytest.fixture(params=BODIES)
+def body(request):
+    return request.param
+
+
+def limbs_of(fixed, plus=0, minus=0, nans=0):
+    """The canonical limbs of a whole number of units of 2^−ORIGIN."""
+    words = [(fixed >> 32 * k) & 0xFFFFFFFF for k in range(LIMBS - 1)]
+    return np.array([*words, fixed >> 32 * (LIMBS - 1), plus, minus, nans], np.int64)
+
+
+def fixed(value):
+    units = Fraction(value) * 2**ORIGIN
+    assert units.denominator == 1
+    return units.numerator
+
+
+def limbs_of_terms(terms, specials):
+    """The limbs of finite Fractions and of the floats that are none."""
+    signs = [sum(x == wanted for x in specials) for wanted in (inf, -inf)]
+    return limbs_of(sum(map(fixed, terms)), *signs, sum(x != x for x in specials))
+
+
+def limbs_of_sum(x):
+    values = np.ravel(x).tolist()
+    return limbs_of_terms((Fraction(v) for v in values if isfinite(v)), [v for v in values if not isfinite(v)])
+
+
+def limbs_of_products(x, y):
+    pairs = list(zip(np.ravel(x).tolist(), np.ravel(y).tolist(), strict=True))
+    finite = (Fraction(a) * Fraction(b) for a, b in pairs if isfinite(a) and isfinite(b))
+    return limbs_of_terms(finite, [a * b for a, b in pairs if not (isfinite(a) and isfinite(b))])
+
+
+def summed(body, x, limbs=None):
+    limbs = np.zeros(SLOTS, np.int64) if limbs is None else limbs
+    load(body, "accumulate")(x, limbs)
+    return limbs
+
+
+def summed_products(body, x, y):
+    limbs = np.zeros(SLOTS, np.int64)
+    load(body, "accumulate_products")(x, y, limbs)
+    return limbs
+
+
+def any_bits(random, n):
+    """Doubles of any sign, exponent and mantissa, with NaNs and infinities among them."""
+    return random.integers(0, 1 << 64, n, np.uint64).view(np.float64)
+
+
+def spread(random, n, low, high):
+    return random.standard_normal(n) * 2.0 ** random.integers(low, high, n)
+
+
+FAMILIES = {
+    "normal": lambda r, n: r.standard_normal(n),
+    "any bits": any_bits,
+    "any finite bits": lambda r, n: np.nan_to_num(any_bits(r, n), nan=1.5, posinf=-2.0, neginf=3e-300),
+    "whole": lambda r, n: r.integers(-1000, 1000, n).astype(float),
+    "spread by 2^40": lambda r, n: spread(r, n, -20, 20),
+    "spread by 2^120": lambda r, n: spread(r, n, -60, 60),
+    "spread by 2^600": lambda r, n: spread(r, n, -300, 300),
+    "subnormal": lambda r, n: r.integers(0, 1 << 52, n).view(np.float64) * r.choice([-1, 1], n),
+    "near 2^-800, where folds end": lambda r, n: spread(r, n, -810, -790),
+    "near 2^-900": lambda r, n: spread(r, n, -910, -890),
+    "near 2^1000, where folds end": lambda r, n: spread(r, n, 990, 1010),
+    "largest": lambda r, n: np.where(r.random(n) < 0.5, 1.7976931348623157e308, -1.7976931348623155e308),
+    "rising": lambda r, n: 2.0 ** np.linspace(-1000, 1000, n),
+    "falling": lambda r, n: -(2.0 ** np.linspace(1000, -1000, n)),
+    "rare infinities": lambda r, n: np.where(r.random(n) < 0.001, -inf, r.standard_normal(n)),
+    "one NaN": lambda r, n: np.where(np.arange(n) == n // 2, nan, r.standard_normal(n)),
+    "zeros": lambda r, n: np.where(r.random(n) < 0.5, 0.0, -0.0),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def numbers(request):
+    return FAMILIES[request.param](np.random.default_rng(7), 2 * 1024 + 100)
+
+
+@given(st.lists(FLOATS, max_size=60))
+def test_limbs_are_those_of_the_exact_sum(body, values):
+    x = np.array(values, np.float64)
+    np.testing.assert_array_equal(summed(body, x), limbs_of_sum(x))
+
+
+@given(st.lists(st.tuples(FLOATS, FLOATS), max_size=60))
+def test_limbs_are_those_of_the_exact_sum_of_products(body, pairs):
+    x, y = np.array(pairs, np.float64).reshape(-1, 2).T.copy()
+    np.testing.assert_array_equal(summed_products(body, x, y), limbs_of_products(x, y))
+
+
+def test_blocks_of_every_kind(body, numbers):
+    np.testing.assert_array_equal(summed(body, numbers), limbs_of_sum(numbers))
+
+
+@pytest.mark.parametrize("other", ["itself", "reversed", "normal", "inverse", "tiny"])
+def test_products_of_blocks_of_every_kind(body, numbers, other):
+    with np.errstate(all="ignore"):
+        y = {
+            "itself": numbers,
+            "reversed": numbers[::-1].copy(),
+            "normal": np.random.default_rng(3).standard_normal(numbers.size),
+            "inverse": 1 / np.where(numbers == 0, 1.0, numbers),
+            "tiny": numbers * 1e-160,
+        }[other]
+        expected = limbs_of_products(numbers, y)
+        np.testing.assert_array_equal(summed_products(body, numbers, y), expected)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 63, 64, 65, 1023, 1024, 1025])
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+def test_rows_of_a_wider_array(body, rows, columns):
+    wide = spread(np.random.default_rng(columns), 2 * rows * (columns + 3), -80, 80).reshape(2, rows, columns + 3)
+    wide.flags.writeable = False
+    x, y = wide[0, :, 2:-1], wide[1, :, 1:-2]
+    np.testing.assert_array_equal(summed(body, x), limbs_of_sum(x))
+    np.testing.assert_array_equal(summed_products(body, x, y), limbs_of_products(x, y))
+
+
+@given(st.data())
+def test_any_split_and_order_gives_the_same_limbs(body, data):
+    x = data.draw(st.sampled_from([*FAMILIES.values()]))(np.random.default_rng(11), 300)
+    cuts = sorted(data.draw(st.lists(st.integers(0, x.size), max_size=5)))
+    parts = [summed(body, part) for part in np.split(np.random.default_rng(1).permutation(x), cuts)]
+    together = summed(body, np.empty(0), np.sum(parts, axis=0))
+    np.testing.assert_array_equal(together, summed(body, x))
+
+
+def test_limbs_that_come_in_are_settled_and_go_on(body):
+    random = np.random.default_rng(5)
+    limbs = np.append(random.integers(-(2**62), 2**62, LIMBS), [3, 4, 5, 77]).astype(np.int64)
+    value = sum(int(limb) << 32 * k for k, limb in enumerate(limbs[:LIMBS]))
+    summed(body, np.array([1.0, inf, -inf, nan]), limbs)
+    np.testing.assert_array_equal(limbs[:SLOTS], limbs_of(value + fixed(1), 4, 5, 6))
+    assert limbs[SLOTS] == 77
+
+
+def test_products_need_one_shape(body):
+    with pytest.raises(ValueError, match="shapes"):
+        summed_products(body, np.zeros((2, 3)), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("operation", definition.OPERATIONS)
+@pytest.mark.parametrize("size", [0, 1, 10, 5000])
+def test_examples(body, operation, size):
+    (*arrays, limbs), amount, unit = example(operation, size)
+    load(body, operation)(*arrays, limbs)
+    expected = limbs_of_sum(*arrays) if operation == "accumulate" else limbs_of_products(*arrays)
+    np.testing.assert_array_equal(limbs, expected)
+    assert (amount, unit) == (arrays[0].size, "numbers") and amount >= size
+
+
+FULLEST = 2.0 - 2.0**-52
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("x", [FULLEST, FULLEST * 2.0**1023, -FULLEST * 2.0**1010], ids=["folded", "slots", "negative"])
+def test_more_terms_than_an_unsettled_limb_can_hold(compiled, x):
+    rows, columns = (1 << 16) + 1, 1 << 15
+    many = np.broadcast_to(np.full(columns, x), (rows, columns))
+    assert many.size > 2**31
+    np.testing.assert_array_equal(summed(compiled, many), limbs_of(many.size * fixed(x)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("x", [FULLEST, -FULLEST * 2.0**1000], ids=["split", "multiplied as integers"])
+def test_more_products_than_an_unsettled_limb_can_hold(compiled, x):
+    rows, columns = (1 << 16) + 1, 1 << 15
+    many = np.broadcast_to(np.full(columns, x), (rows, columns))
+    expected = limbs_of(many.size * fixed(Fraction(x) ** 2))
+    np.testing.assert_array_equal(summed_products(compiled, many, many), expected)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@pytest.mark.parametrize("level", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_every_level_of_the_architecture_gives_the_same_limbs(level, tmp_path, numbers):
+    library = compiled_for(level, tmp_path)
+    for y in (None, numbers[::-1].copy()):
+        limbs = np.zeros(SLOTS, np.int64)
+        pointers = [a if a is None else a.ctypes.data_as(ctypes.c_void_p) for a in (numbers, y, limbs)]
+        sizes = [ctypes.c_int64(n) for n in (0, 0, 1, numbers.size)]
+        library.total(*pointers[:2], *sizes, pointers[2])
+        expected = limbs_of_sum(numbers) if y is None else summed_products("reference", numbers, y)
+        np.testing.assert_array_equal(limbs, expected)
+
+
+def compiled_for(level, folder):
+    """cpu.h for one level alone, where this machine has it."""
+    if Path("/proc/cpuinfo").exists() and level == "x86-64-v4" and "avx512dq" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX-512")
+    source, library = folder / "total.c", folder / "total.so"
+    arguments = "const char *x, const char *y, int64_t i, int64_t j, int64_t m, int64_t n, int64_t *limbs"
+    source.write_text(f'#include "cpu.h"\nvoid total({arguments}) {{ accumulate_rows(x, y, i, j, m, n, limbs); }}\n')
+    flags = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-DCLONES="]
+    folders = [f"-I{Path(path)}" for path in definition.__path__]
+    subprocess.run(["gcc", *flags, f"-march={level}", *folders, source, "-o", library, "-lm"], check=True)
+    return ctypes.CDLL(str(library))
