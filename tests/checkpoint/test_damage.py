@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ranks import check_collective
 
-from anyrank.checkpoint import keep
+from anyrank.checkpoint import keep, read
 from anyrank.checkpoint.seal import check_seal
 from anyrank.errors import CheckpointError
 
@@ -132,23 +132,25 @@ def test_values_of_another_step(newest):
     assert "T is damaged" in newest.refused_as(mixed)
 
 
-def test_unreadable_on_one_rank_alone(newest, monkeypatch):
-    last = newest.world.size - 1
-    real = h5py.File
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize("fails", ["open", "read"])
+def test_unreadable_on_the_last_rank_alone(newest, monkeypatch, fails):
+    file, block, last = h5py.File, read._read_block, newest.world.size - 1
 
-    def broken(path, *arguments, **options):
-        if newest.world.rank == last and path == newest.path and not failed:
-            failed.append(path)
-            raise OSError(5, "Input/output error")
-        return real(path, *arguments, **options)
+    def at_first(call, path_of):
+        def broken(first, *others, **options):
+            if newest.world.rank == last and path_of(first) == str(newest.path):
+                raise OSError(5, "Input/output error")
+            return call(first, *others, **options)
 
-    failed = [newest.path] if last == 0 else []  # with one rank that rank also reads the header
-    monkeypatch.setattr(h5py, "File", broken)
-    if last:
-        assert f"rank {last}" in newest.refused_as(newest.good)
+        return broken
+
+    if fails == "open":
+        monkeypatch.setattr(h5py, "File", at_first(file, str))
     else:
-        failed.clear()
-        assert "Input/output error" in newest.refused_as(newest.good)
+        monkeypatch.setattr(read, "_read_block", at_first(block, lambda opened: opened.filename))
+    message = newest.refused_as(newest.good)
+    assert f"rank {last} cannot read it" in message and "Input/output error" in message
 
 
 def test_all_damaged(newest):
