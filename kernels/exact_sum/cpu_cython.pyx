@@ -12,20 +12,18 @@ cdef extern from "cpu.h" nogil:
 
 def accumulate(x, limbs):
     """Add every element of `x` to `limbs`."""
-    _accumulate(_rows(x), None, limbs)
+    if x.flags.c_contiguous:
+        x = x.reshape(1, -1)
+    _accumulate(x, None, limbs)
 
 
 def accumulate_products(x, y, limbs):
     """Add the product of every element of `x` with that of `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
-    _accumulate(_rows(x), _rows(y), limbs)
-
-
-def _rows(x):
-    if x.flags.c_contiguous:
-        return x.reshape(1, -1)
-    return x
+    if x.flags.c_contiguous and y.flags.c_contiguous:
+        x, y = x.reshape(1, -1), y.reshape(1, -1)
+    _accumulate(x, y, limbs)
 
 
 cdef _accumulate(const double[:, :] x, const double[:, :] y, int64_t[::1] limbs):

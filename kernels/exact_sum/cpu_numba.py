@@ -21,18 +21,20 @@ _SPLITTER = 2.0**27 + 1.0
 
 def accumulate(x: np.ndarray, limbs: np.ndarray) -> None:
     """Add every element of `x` to `limbs`."""
-    _accumulate(_rows(x).view(np.int64), limbs)
+    _accumulate(_rows(x)[0].view(np.int64), limbs)
 
 
 def accumulate_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None:
     """Add the product of every element of `x` with that of `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
-    _accumulate_products(_rows(x), _rows(y), limbs)
+    _accumulate_products(*_rows(x, y), limbs)
 
 
-def _rows(x: np.ndarray) -> np.ndarray:
-    return x.reshape(1, -1) if x.flags.c_contiguous else x
+def _rows(*arrays: np.ndarray) -> list[np.ndarray]:
+    """As they are where they have rows, as one row where all are contiguous."""
+    contiguous = all(array.flags.c_contiguous for array in arrays)
+    return [array.reshape(1, -1) if contiguous else array for array in arrays]
 
 
 @njit(cache=True, nogil=True)

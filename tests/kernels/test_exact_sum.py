@@ -150,7 +150,8 @@ def test_rows_of_a_wider_array(body, rows, columns):
     wide.flags.writeable = False
     x, y = wide[0, :, 2:-1], wide[1, :, 1:-2]
     np.testing.assert_array_equal(summed(body, x), limbs_of_sum(x))
-    np.testing.assert_array_equal(summed_products(body, x, y), limbs_of_products(x, y))
+    for a, b in ((x, y), (x.copy(), y), (x, y.copy())):
+        np.testing.assert_array_equal(summed_products(body, a, b), limbs_of_products(x, y))
 
 
 @given(st.data())
