@@ -20,9 +20,9 @@ def digest(bits: np.ndarray, first: int, row_step: int) -> int:
         return 0
     if bits.strides[0] < 0 or bits.strides[0] % 8:
         bits = np.ascontiguousarray(bits)
-    # One row of memory from the first element to the last: only so is the compiler sure of contiguous rows.
-    pitch = bits.strides[0] // 8 if rows > 1 else 0
-    memory = as_strided(bits, ((rows - 1) * pitch + columns,), (8,))
+    # The memory from the first element to the last, read-only: one type for all arrays, with contiguous rows.
+    pitch = bits.strides[0] // 8
+    memory = as_strided(bits, ((rows - 1) * pitch + columns,), (8,), writeable=False)
     return int(_digest(memory, rows, columns, pitch, np.uint64(first % _MODULUS), np.uint64(row_step % _MODULUS)))
 
 

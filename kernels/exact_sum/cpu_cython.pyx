@@ -12,18 +12,18 @@ cdef extern from "cpu.h" nogil:
 
 def accumulate(x, limbs):
     """Add every element of `x` to `limbs`."""
-    if x.flags.c_contiguous:
-        x = x.reshape(1, -1)
-    _accumulate(x, None, limbs)
+    _accumulate(_rows(x), None, limbs)
 
 
 def accumulate_products(x, y, limbs):
     """Add the product of every element of `x` with that of `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
-    if x.flags.c_contiguous and y.flags.c_contiguous:
-        x, y = x.reshape(1, -1), y.reshape(1, -1)
-    _accumulate(x, y, limbs)
+    _accumulate(_rows(x), _rows(y), limbs)
+
+
+def _rows(x):
+    return x.reshape(1, -1) if x.ndim == 1 else x
 
 
 cdef _accumulate(const double[:, :] x, const double[:, :] y, int64_t[::1] limbs):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.lib.stride_tricks import as_strided
 
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, PLUS
 
@@ -21,53 +22,65 @@ _SPLITTER = 2.0**27 + 1.0
 
 def accumulate(x: np.ndarray, limbs: np.ndarray) -> None:
     """Add every element of `x` to `limbs`."""
-    _accumulate(_rows(x)[0].view(np.int64), limbs)
+    rows, columns = np.atleast_2d(x).shape
+    _accumulate(*_memory(x.view(np.int64)), rows, columns, limbs)
 
 
 def accumulate_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None:
     """Add the product of every element of `x` with that of `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
-    _accumulate_products(*_rows(x, y), limbs)
+    rows, columns = np.atleast_2d(x).shape
+    _accumulate_products(*_memory(x), *_memory(y), rows, columns, limbs)
 
 
-def _rows(*arrays: np.ndarray) -> list[np.ndarray]:
-    """As they are where they have rows, as one row where all are contiguous."""
-    contiguous = all(array.flags.c_contiguous for array in arrays)
-    return [array.reshape(1, -1) if contiguous else array for array in arrays]
+def _memory(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """The memory from the first element to the last, read-only, and the distance of rows in it.
+
+    So all arrays have one type, for which the loops are compiled once, and know that rows are contiguous.
+    """
+    x = np.atleast_2d(x)
+    if x.strides[0] < 0 or x.strides[0] % 8:
+        x = np.ascontiguousarray(x)
+    pitch = x.strides[0] // 8
+    length = (x.shape[0] - 1) * pitch + x.shape[1] if x.size else 0
+    return as_strided(x, (length,), (8,), writeable=False), pitch
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(bits: Any, limbs: Any) -> None:
+def _accumulate(bits: Any, pitch: int, rows: int, columns: int, limbs: Any) -> None:
     slots = np.zeros((_SPECIAL, 2), np.int64)
     _carry(limbs)
     pending = 0
-    for row in range(bits.shape[0]):
-        for first in range(0, bits.shape[1], _SETTLE):
-            part = bits[row, first : first + _SETTLE]
-            pending += part.size
+    for row in range(rows):
+        for first in range(0, columns, _SETTLE):
+            count = min(columns - first, _SETTLE)
+            pending += count
             if pending > _SETTLE:
                 _settle(slots, limbs)
-                pending = part.size
-            _add_numbers(part, slots, limbs)
+                pending = count
+            start = row * pitch + first
+            _add_numbers(bits[start : start + count], slots, limbs)
     _settle(slots, limbs)
 
 
 @njit(cache=True, nogil=True)
-def _accumulate_products(x: Any, y: Any, limbs: Any) -> None:
+def _accumulate_products(x: Any, x_pitch: int, y: Any, y_pitch: int, rows: int, columns: int, limbs: Any) -> None:
     slots = np.zeros((_SPECIAL, 2), np.int64)
     parts = np.empty((2, _BLOCK))
     _carry(limbs)
     pending = 0
-    for row in range(x.shape[0]):
-        for first in range(0, x.shape[1], _BLOCK):
-            a, b = x[row, first : first + _BLOCK], y[row, first : first + _BLOCK]
+    for row in range(rows):
+        for first in range(0, columns, _BLOCK):
+            count = min(columns - first, _BLOCK)
+            a = x[row * x_pitch + first :][:count]
+            b = y[row * y_pitch + first :][:count]
             if _multiply(a, b, parts):
                 for part in parts:
-                    _add_numbers(part[: a.size].view(np.int64), slots, limbs)
+                    _add_numbers(part[:count].view(np.int64), slots, limbs)
             else:
                 _add_products(a, b, limbs)
-            pending += 2 * a.size
+            pending += 2 * count
             if pending > _SETTLE - 2 * _BLOCK:
                 _settle(slots, limbs)
                 pending = 0

@@ -1,0 +1,315 @@
+"""Exact sums, means, products, norms and extremes: correctly rounded, and the same for every split over ranks."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ranks import check_collective
+
+from anyrank import exact
+from anyrank.errors import AnyrankError
+from anyrank.exact import Accumulator
+from anyrank.kernel import BODIES
+from anyrank.layout import Layout
+from anyrank.state import State
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+CANCELLING = st.lists(FINITE, max_size=30).map(lambda values: values + [-v for v in values[::2]])
+LARGEST = 1.7976931348623157e308
+
+
+def same(a, b):
+    """Equal with type and the sign of zero; NaN equals NaN."""
+    equal = (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+    return type(a) is type(b) and equal
+
+
+def rounded(value):
+    """A Fraction as the nearest float; ±∞ beyond the largest."""
+    try:
+        return value.numerator / value.denominator
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def total(values):
+    return sum(map(Fraction, values), Fraction(0))
+
+
+@pytest.fixture(params=["reference", "numba", "cython"])
+def body(request):
+    BODIES.prefer(request.param)
+    yield request.param
+    BODIES.prefer("auto")
+
+
+@given(st.one_of(CANCELLING, st.lists(FINITE, max_size=30)))
+def test_sum_is_that_of_fsum(values):
+    try:
+        expected = math.fsum(values)
+    except OverflowError:  # also where only the way there overflows
+        expected = rounded(total(values))
+    assert exact.sum(np.array(values, float)) == expected == rounded(total(values))
+
+
+@given(st.lists(st.one_of(FINITE, st.sampled_from([math.inf, -math.inf, math.nan])), min_size=1, max_size=10))
+def test_sum_with_infinities_and_nan(values):
+    special = sum(v for v in values if not math.isfinite(v))
+    expected = rounded(total(values)) if special == 0 else special
+    assert same(exact.sum(np.array(values)), expected)
+    assert same(exact.mean(np.array(values)), rounded(total(values) / len(values)) if special == 0 else special)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], 0.0),
+        ([-0.0, -0.0], 0.0),
+        ([LARGEST, LARGEST, -LARGEST], LARGEST),
+        ([LARGEST, 2.0**969], LARGEST),
+        ([LARGEST, 2.0**970], math.inf),
+        ([-LARGEST, -(2.0**970)], -math.inf),
+        ([1.0, 2.0**-53], 1.0),
+        ([1.0, 2.0**-53, 5e-324], 1.0 + 2.0**-52),
+        ([5e-324, 5e-324], 1e-323),
+        ([1e308, 1.0, -1e308, 5e-324, -1.0], 5e-324),
+    ],
+)
+def test_sums_at_the_edges(values, expected):
+    assert same(exact.sum(np.array(values, float)), expected)
+
+
+@pytest.mark.slow
+def test_ten_million_numbers_of_every_exponent():
+    random = np.random.default_rng(20)
+    bits = random.integers(0, 1 << 64, 10_000_000, np.uint64)
+    x = np.where(bits >> 52 & 0x7FF < 0x7F0, bits, 1).view(np.float64)
+    assert exact.sum(x) == math.fsum(x.tolist())
+    assert exact.mean(x) == rounded(Fraction(accumulated(x).fixed, 2**2176 * x.size))
+
+
+def accumulated(x):
+    accumulator = Accumulator()
+    accumulator.add(x)
+    return accumulator
+
+
+@given(st.lists(FINITE, min_size=1, max_size=30))
+def test_mean_is_rounded_once(values):
+    assert exact.mean(np.array(values)) == rounded(total(values) / len(values))
+
+
+@given(st.lists(st.tuples(FINITE, FINITE), max_size=30))
+def test_dot_is_rounded_once(pairs):
+    x, y = np.array(pairs, float).reshape(-1, 2).T
+    expected = total(Fraction(a) * Fraction(b) for a, b in pairs)
+    assert exact.dot(x, y) == rounded(expected)
+
+
+@given(st.lists(FINITE, max_size=20))
+def test_norm_is_rounded_once(values):
+    with mpmath.workprec(2500):  # enough for any sum of squares
+        square = mpmath.fsum([mpmath.mpf(v) ** 2 for v in values])
+        root = mpmath.sqrt(square)
+        m, e = mpmath.frexp(root) if root else (mpmath.mpf(0), 0)
+        expected = rounded(Fraction(int(mpmath.floor(m * 2**2400))) * Fraction(2) ** (int(e) - 2400))
+    assert exact.norm(np.array(values, float)) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], 0.0),
+        ([3.0, -4.0], 5.0),
+        ([-5e-324], 5e-324),
+        ([3e-320, 4e-320], 5e-320),
+        ([LARGEST], LARGEST),
+        ([LARGEST, LARGEST], math.inf),
+        ([1.0, -math.inf], math.inf),
+        ([1.0, math.nan, math.inf], math.nan),
+    ],
+)
+def test_norms_at_the_edges(values, expected):
+    assert same(exact.norm(np.array(values, float)), expected)
+
+
+def test_norm_of_the_middle_of_two_doubles_and_of_what_lies_above_it_by_the_least():
+    middle = [1.0, 2.0**-26, 2.0**-53]  # (1 + 2^−53)²
+    assert exact.norm(np.array(middle)) == 1.0
+    assert exact.norm(np.array([*middle, 5e-324])) == 1.0 + 2.0**-52
+
+
+INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_give_exact_integers(dtype):
+    info = np.iinfo(dtype)
+    ends = np.array([info.min, info.max], dtype)
+    x = np.append(np.random.default_rng(1).integers(*ends, 999, dtype, endpoint=True), ends)
+    whole = [int(v) for v in x]
+    results = [exact.sum(x), exact.dot(x, x[::-1]), exact.min(x), exact.max(x)]
+    assert results == [sum(whole), sum(a * b for a, b in zip(whole, whole[::-1], strict=True)), info.min, info.max]
+    assert all(type(result) is int for result in results)
+    assert exact.mean(x) == rounded(Fraction(sum(whole), 1001))
+    assert exact.dot(x, np.full(1001, 0.1)) == rounded(sum(whole) * Fraction(0.1))
+
+
+def test_bool_and_narrow_floats():
+    assert exact.sum(np.array([[True, False], [True, True]])) == 3
+    assert exact.max(np.array([False, True])) == 1 and exact.min(np.array([False, True])) == 0
+    for dtype in (np.float16, np.float32):
+        x = np.random.default_rng(2).standard_normal((50, 40)).astype(dtype)
+        assert exact.sum(x) == math.fsum(x.ravel().tolist())
+        assert exact.norm(x) == math.sqrt(math.fsum((x.astype(float) ** 2).ravel().tolist()))
+        assert exact.min(x) == float(x.min())
+    assert exact.sum(np.array(2.5)) == exact.max(np.array(2.5)) == 2.5
+
+
+@pytest.mark.parametrize("bad", [np.array([1j]), np.array(["1"]), np.array([1], object), np.zeros(1, np.longdouble)])
+def test_other_elements_are_refused(bad):
+    for function in (exact.sum, exact.mean, exact.norm, exact.min, exact.max):
+        with pytest.raises(TypeError, match="not"):
+            function(bad)
+
+
+VIEWS = {
+    "transposed": lambda x: x.T,
+    "reversed": lambda x: x[::-1, :, ::-1],
+    "strided": lambda x: x[:, 1::2, ::3],
+    "inside": lambda x: x[1:-1, 2:-2, 1:-1],
+    "a column": lambda x: x[:, :, 3],
+    "repeated": lambda x: np.broadcast_to(x[0], (3, *x.shape[1:])),
+    "empty": lambda x: x[:, :0],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
+def test_any_layout_in_memory(body, view, dtype):
+    x = view((np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e6).astype(dtype))
+    flat = np.ravel(x).astype(float).tolist()
+    assert exact.sum(x) == math.fsum(flat)
+    y = np.random.default_rng(4).standard_normal(x.shape)
+    assert exact.dot(x, y) == exact.dot(x.copy(), y) == exact.dot(x.ravel(), y.ravel())
+    assert exact.dot(x, x) == exact.dot(x.ravel(), x.copy().ravel())
+
+
+def test_products_need_one_shape():
+    with pytest.raises(ValueError, match="shape"):
+        exact.dot(np.zeros(3), np.zeros(4))
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=10))
+def test_extremes_have_no_order(values):
+    x = np.array(values)
+    if np.isnan(x).any():
+        assert math.isnan(exact.min(x)) and math.isnan(exact.max(x))
+    else:
+        ordered = sorted(values, key=lambda v: (v, math.copysign(1, v)))
+        assert same(exact.min(x), ordered[0]) and same(exact.max(x), ordered[-1])
+
+
+@pytest.mark.parametrize("function", [exact.mean, exact.min, exact.max])
+def test_nothing_has_no_mean_and_no_extremes(function):
+    with pytest.raises(AnyrankError, match="at least one"):
+        function(np.zeros((0, 3)))
+
+
+@given(st.lists(FINITE, max_size=20), st.lists(FINITE, max_size=20))
+def test_an_accumulator_goes_on_where_its_limbs_were_kept(first, second):
+    a, b = np.array(first, float), np.array(second, float)
+    kept = accumulated(a).limbs.copy()
+    resumed = Accumulator(kept)
+    resumed.add(b)
+    resumed.add_product(a, a)
+    whole = accumulated(np.append(a, b))
+    whole.add_product(a, a)
+    np.testing.assert_array_equal(kept, whole.limbs)
+    assert resumed.count == 2 * len(first) + len(second)
+    assert resumed.value() == rounded(total(first) + total(second) + sum(Fraction(v) ** 2 for v in first))
+
+
+@given(st.lists(st.lists(st.floats(), max_size=8), max_size=5))
+def test_merging_has_no_order(parts):
+    merged = Accumulator()
+    for part in reversed(parts):
+        merged.merge(accumulated(np.array(part, float)))
+    np.testing.assert_array_equal(merged.limbs, accumulated(np.array([v for part in parts for v in part], float)).limbs)
+
+
+def test_the_root_of_a_negative_sum_is_nan():
+    assert math.isnan(accumulated(np.array([-1.0])).root())
+    assert accumulated(np.array([2.0])).root() == math.sqrt(2)
+
+
+@pytest.mark.parametrize(
+    "limbs", [np.zeros(5, np.int64), np.zeros(Accumulator.SIZE), np.zeros(2 * Accumulator.SIZE, np.int64)[::2]]
+)
+def test_limbs_of_another_kind_are_refused(limbs):
+    with pytest.raises(ValueError, match="contiguous int64"):
+        Accumulator(limbs)
+
+
+def data(n):
+    random = np.random.default_rng(9)
+    return random.standard_normal(n) * 2.0 ** random.integers(-400, 400, n)
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_results_do_not_depend_on_the_ranks(world):
+    for n in (1, 3, 1000, 100_003):
+        x, y = data(n), data(n)[::-1]
+        mine = Layout.blocks(n, world).slices
+        for function in (exact.sum, exact.mean, exact.norm, exact.min, exact.max):
+            check_collective(world, function(x[mine], world) == function(x), f"{function.__name__} of {n}")
+        check_collective(world, exact.dot(x[mine], y[mine], world) == exact.dot(x, y), f"dot of {n}")
+    check_collective(world, exact.sum(x[world.rank :: world.size], world) == math.fsum(x.tolist()))
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_limbs_do_not_depend_on_the_ranks(world):
+    x = data(5000)
+    mine = accumulated(x[world.rank :: world.size]).allreduce(world)
+    check_collective(world, np.array_equal(mine.limbs, accumulated(x).limbs))
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_fields_are_summed_without_their_halo(world):
+    state = State(world)
+    field = state.field("T", (13, 17), halo=2)
+    whole = data(13 * 17).reshape(13, 17)
+    field.array[...] = math.nan
+    field[...] = whole[field.layout.slices]
+    for function in (exact.sum, exact.mean, exact.norm, exact.min, exact.max):
+        check_collective(world, function(field) == function(whole), function.__name__)
+    check_collective(world, exact.dot(field, field) == exact.dot(whole, whole))
+    hits = state.field("hits", (5, 7), np.int64)
+    hits[...] = 3
+    check_collective(world, exact.sum(hits) == 105 and type(exact.sum(hits)) is int)
+
+
+@pytest.mark.ranks(2, 4)
+def test_ranks_without_elements_and_special_values(world):
+    last = world.rank == world.size - 1
+    check_collective(world, exact.max(np.array([-5.0] if last else []), world) == -5.0)
+    check_collective(world, exact.min(np.array([2**64 - 1] if last else [], np.uint64), world) == 2**64 - 1)
+    zero = np.array([-0.0 if last else 0.0])
+    check_collective(world, same(exact.min(zero, world), -0.0) and same(exact.max(zero, world), 0.0))
+    signs = np.array([math.inf if last else -math.inf])
+    check_collective(world, math.isnan(exact.sum(signs, world)) and exact.min(signs, world) == -math.inf)
+    mixed = np.array([math.nan if last else 1.0])
+    check_collective(world, math.isnan(exact.min(mixed, world)) and math.isnan(exact.max(mixed, world)))
+    for function in (exact.mean, exact.min, exact.max):
+        try:
+            function(np.zeros(0), world)
+            refused = False
+        except AnyrankError:
+            refused = True
+        check_collective(world, refused, function.__name__)
