@@ -2,8 +2,8 @@
 
 C libraries, NumPy and GPUs differ in the last bit of these functions, and one library differs between its
 versions and processors. Here they are computed in double-double arithmetic from IEEE +, −, × and ÷ alone,
-to a relative error below 2^−95, and rounded once. The result is correctly rounded but for arguments, one in
-2^40 or so, whose result lies that close to the middle between two doubles; its bits are the same everywhere.
+to a relative error below 2^−99, and rounded once. The result is correctly rounded but for arguments, one in
+2^45 or so, whose result lies that close to the middle between two doubles; its bits are the same everywhere.
 
 Arguments are float64 arrays of any shape, results are new ones. None of this is collective.
 
