@@ -36,8 +36,10 @@ def anyrank() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0 finished, 75 stopped, 2 bad usage, 1 else."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        code = anyrank.main(args=arguments, prog_name="anyrank", standalone_mode=False)
+        # The words themselves are the context's object: the ranks are started with them.
+        code = anyrank.main(args=list(words), prog_name="anyrank", standalone_mode=False, obj=words)
     except click.ClickException as error:
         code = _complain(_one_line(error), 2)
     except AnyrankError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import click
 
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
@@ -44,7 +47,7 @@ def default_folder(program: str) -> Path:
 def _launch(options: Options, out: Path) -> int:
     from anyrank.run.launch import start
 
-    arguments = list(sys.argv[1:])
+    arguments = list(click.get_current_context().find_root().obj)
     if not _given(arguments, "--out") and arguments[0] == "run":
         arguments += ["--out", str(out)]
     status = start(options.ranks, [sys.executable, "-m", "anyrank", *arguments])
@@ -81,7 +84,7 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
             raise _together(UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out."))
         folder = world.bcast(out or default_folder(program.name))
         failures = folder / f".failure-{token}" if folder.is_dir() else failures
-        return Session(program, source, world, folder, options, " ".join(sys.argv)).execute()
+        return Session(program, source, world, folder, options, _command()).execute()
     except AnyrankError as error:
         if not error.collective and world.size > 1:
             report_and_abort(world, error, failures)
@@ -90,6 +93,10 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
     except BaseException as error:
         report_and_abort(world, error, failures)
         return 1
+
+
+def _command() -> str:
+    return shlex.join(["anyrank", *click.get_current_context().find_root().obj])
 
 
 def _together(error: AnyrankError) -> AnyrankError:

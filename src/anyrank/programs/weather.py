@@ -35,7 +35,7 @@ class Weather(Program):
     1984, kept as NCAR/SWM): with --rows 64 --columns 64 --steps 4000 it gives every bit of its reference.
 
         anyrank run weather -n 2 --rows 64 --columns 64 --steps 4000                 1 s
-        anyrank run weather -n 2 --rows 768 --columns 768 --steps 20000 --initial shear   30 s
+        anyrank run weather -n 2 --rows 768 --columns 1024 --steps 24000 --initial shear  30 s
     """
 
     rows: int = param(64, "cells along i", ge=1)
