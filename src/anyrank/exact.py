@@ -2,8 +2,8 @@
 
 Terms go into a fixed-point number wide enough for every double and every product of two (see
 `anyrank.kernels.exact_sum`). Adding integers has no order, so the result is the same on any number of
-ranks and with any split: it is the exact result, rounded once, to nearest, ties to even. A sum equals
-`math.fsum`, and is ±∞ where that raises OverflowError.
+ranks and with any split: it is the exact result, rounded once, to nearest, ties to even, and ±∞ where it
+is too large. A sum equals `math.fsum`, but where that raises OverflowError for what overflows on the way.
 
 Everywhere here `x` is a NumPy array of any shape, or a Field, of which every rank adds what it owns.
 Elements are bool, integers or real numbers of up to 8 bytes. A Field's functions are collective over its
