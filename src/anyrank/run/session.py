@@ -63,9 +63,12 @@ class Session:
         state = self._declare()
         if self._finished_already():
             return FINISHED
+        # From here to the very end a signal asks, and does not kill.
+        self.stops = Stops(self.folder.stop, self.options.walltime_seconds, self.started, self.root)
         try:
             return self._execute(state)
         finally:
+            self.stops.close()
             self.folder.unlock()
 
     def _declare(self) -> State:
@@ -78,26 +81,26 @@ class Session:
         """Whether there is nothing to do, and if so says it; else makes and locks the folder."""
 
         def prepare() -> bool:
-            if self.folder.check(self.program.name, self.program.parameters):
-                summary = self.folder.finished()
-                if summary is not None:
-                    self._say_finished(summary)
-                    return True
+            if self.folder.check(self.program.name, self.program.parameters) and self._say_finished():
+                return True
             self.folder.create(self.program.name, self.source, self.program.parameters, self.options.kept())
             self.folder.lock()
-            return False
+            return self._say_finished()  # another process may just have finished it
 
         return bool(self.world.bcast(together(self.world, prepare, root=True)))
 
-    def _say_finished(self, summary: dict[str, Any]) -> None:
+    def _say_finished(self) -> bool:
+        summary = self.folder.finished()
+        if summary is None:
+            return False
         steps, digest = summary["steps"], summary["digest"]
         print(f"{self.program.name}: {self.folder.path} is finished: {steps} steps, digest {digest}.")
         if self.options.json:
             print(json.dumps(summary), flush=True)
+        return True
 
     def _execute(self, state: State) -> int:
         world, program, options = self.world, self.program, self.options
-        stops = Stops(self.folder.stop, options.walltime_seconds, self.started, self.root)
         self.log = open_log(self.folder.log, world.rank)
         self.events = Events(self.folder.events if self.root else None)
         self._log_start()
@@ -118,12 +121,9 @@ class Session:
             self._say_restored(restored)
         cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
         clock = Clock(options.interval, options.mtbf_seconds, cost)
-        loop = Loop(program, state, checkpoints, stops, clock, self.progress, self.events, self.log)
+        loop = Loop(program, state, checkpoints, self.stops, clock, self.progress, self.events, self.log)
         first = state.step
-        try:
-            reason = loop.run()
-        finally:
-            stops.close()
+        reason = loop.run()
         self.progress.close(state.step)
         return self._end(state, loop, reason, first, restored)
 
