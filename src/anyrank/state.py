@@ -179,4 +179,6 @@ def check_scalars(state: State) -> None:
     if differ.any():
         name = [scalar.name for scalar in state.scalars()][int(np.argmax(differ))]
         values = state.world.comm.allgather(state.members[name].value)  # type: ignore[union-attr]
-        raise AnyrankError(f"the Scalar {name} must be the same on all ranks but is {values}, by rank.")
+        error = AnyrankError(f"the Scalar {name} must be the same on all ranks but is {values}, by rank.")
+        error.collective = True
+        raise error

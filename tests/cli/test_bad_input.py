@@ -6,8 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import h5py
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank, started
+
+from anyrank.checkpoint.seal import seal
 
 CRASH = Path(__file__).parents[1] / "run" / "crash.py"
 WEATHER = ("run", "weather", "--no-picture")
@@ -109,16 +112,20 @@ def test_a_folder_in_use_by_a_live_run_is_refused(tmp_path):
 
 
 def edit_checkpoint(out, name, value):
-    import h5py
-
+    """Change an attribute, and seal the file again, as whoever made it would have."""
     for path in (out / "checkpoints").glob("*.h5"):
+        text, _, end = path.read_bytes().rpartition(b" anyrank-seal ")
+        length = int(end.split()[0])
+        extents = json.loads(text[-length:])
+        path.write_bytes(text[:-length])
         with h5py.File(path, "r+") as file:
             file.attrs[name] = value
+        seal(path, extents)
 
 
 CHECKPOINTS = [
     ("program", "weather", "weather"),
-    ("parameters", json.dumps({"steps": 9}), "steps"),
+    ("parameters", json.dumps({"steps": 9}), "which was written with"),
     ("format_version", 99, "newer"),
 ]
 

@@ -18,7 +18,7 @@ GRACE = 0.4
 
 
 def report_and_abort(world: World, error: BaseException, folder: Path) -> None:
-    """Report this rank's error together with those of other ranks, then end all ranks with status 1.
+    """Report this rank's error together with those of other ranks, then end all ranks, with status 1 or our error's.
 
     Not collective: ranks that do not fail sit in some call and are ended. The failing ranks meet in
     `folder`, which they share: the first to come waits a moment for others, prints, and aborts. A world of
@@ -37,7 +37,7 @@ def report_and_abort(world: World, error: BaseException, folder: Path) -> None:
         time.sleep(GRACE)
     print(report(folder, world.size), file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    world.abort(1)
+    world.abort(error.status if isinstance(error, AnyrankError) else 1)
 
 
 def _text(error: BaseException) -> str:

@@ -46,7 +46,7 @@ class RunFolder:
             with self.description.open("rb") as file:
                 found: dict[str, Any] = tomllib.load(file)
                 return found
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"{self.description} cannot be read ({error}). Mend it, or use another --out.") from None

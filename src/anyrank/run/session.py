@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -31,19 +31,18 @@ FINISHED, STOPPED = 0, 75
 T = TypeVar("T")
 
 
-def together(world: World, action: Callable[[], T], *, root: bool = False) -> T | None:
+def together(world: World, action: Callable[[], T]) -> T:
     """The action's value on each rank; if it fails with our error on any, all ranks raise it. Collective.
 
-    With `root` only rank 0 acts and the others get None.
+    The action itself must not be collective where it can fail.
     """
     error, value = None, None
     try:
-        if world.rank == 0 or not root:
-            value = action()
+        value = action()
     except AnyrankError as caught:
         error = caught
     world.agree(error)
-    return value
+    return cast(T, value)
 
 
 class Session:
@@ -87,7 +86,7 @@ class Session:
             self.folder.lock()
             return self._say_finished()  # another process may just have finished it
 
-        return bool(self.world.bcast(together(self.world, prepare, root=True)))
+        return self.world.bcast(together(self.world, lambda: prepare() if self.root else False))
 
     def _say_finished(self) -> bool:
         summary = self.folder.finished()
@@ -104,15 +103,7 @@ class Session:
         self.log = open_log(self.folder.log, world.rank)
         self.events = Events(self.folder.events if self.root else None)
         self._log_start()
-        checkpoints = Checkpoints(
-            self.folder.checkpoints,
-            state,
-            program.name,
-            program.parameters,
-            io=options.checkpoint_io,
-            keep=options.keep,
-            command=self.command,
-        )
+        checkpoints = together(world, lambda: self._checkpoints(state))
         restored = self._begin(state, checkpoints)
         total = program.steps if isinstance(program.steps, int) else 0
         self.progress = Progress(program.name, total, state.step, program.work(), self.root and not options.quiet)
@@ -132,6 +123,17 @@ class Session:
         self.log.info("start: %s", json.dumps(facts))
         self.log.info("rank %d of %d, device %s", self.world.rank, self.world.size, BODIES.device.name)
         self.events.say("start", ranks=self.world.size, command=self.command)
+
+    def _checkpoints(self, state: State) -> Checkpoints:
+        return Checkpoints(
+            self.folder.checkpoints,
+            state,
+            self.program.name,
+            self.program.parameters,
+            io=self.options.checkpoint_io,
+            keep=self.options.keep,
+            command=self.command,
+        )
 
     def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():
