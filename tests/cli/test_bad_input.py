@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import h5py
@@ -105,7 +106,7 @@ def test_a_folder_in_use_by_a_live_run_is_refused(tmp_path):
     program = ("run", CRASH, "--how", "no", "--pause", 0.05, "--steps", 10_000, "--out", out)
     with started(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)):
         while not list(out.glob("checkpoints/step-*.h5")):
-            pass
+            time.sleep(0.01)
         for second in (program, ("resume", out)):
             done = run_anyrank(*second, ranks=2)
             assert done.returncode == 2 and done.stderr.count("is in use by a live run (process ") == 1

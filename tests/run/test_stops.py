@@ -11,7 +11,7 @@ import pytest
 from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, started
 
 CRASH = Path(__file__).with_name("crash.py")
-ENDLESS = ("run", CRASH, "--how", "no", "--pause", 0.01, "--steps", 400)
+ENDLESS = ("run", CRASH, "--how", "no", "--pause", 0.005, "--steps", 400)
 
 
 def summary(folder: Path) -> dict:
@@ -36,8 +36,17 @@ def the_mpiexec(process) -> int:
     return found[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT])
-@pytest.mark.parametrize("target", ["anyrank", "mpiexec"])
+@pytest.mark.parametrize(
+    ("target", "number"),
+    [
+        ("mpiexec", signal.SIGTERM),
+        ("mpiexec", signal.SIGUSR1),
+        ("mpiexec", signal.SIGQUIT),
+        ("anyrank", signal.SIGTERM),
+        ("anyrank", signal.SIGINT),
+        ("anyrank", signal.SIGUSR1),
+    ],
+)
 def test_a_signal_stops_with_75_and_resume_goes_on(tmp_path, number, target):
     out = tmp_path / "run"
     with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
