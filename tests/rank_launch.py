@@ -22,17 +22,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from ranks import mpiexec_path, name_ranks, started
+from ranks import mpiexec_path, name_ranks, started, sweep_shared_memory
 
 TIMEOUT = 120.0
 #: Ranks write down their stacks when a test's time is over, and are killed this much later.
 STACKS_TAKE = 0.5
 IN_RANK = "ANYRANK_TEST_IN_RANK"
 OUTCOMES = pytest.StashKey[dict[str, "Outcome"]]()
+STARTED = pytest.StashKey[float]()
 
 
 class RankError(AssertionError):
     """A test that failed in its ranks; the message is what is shown of it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.time()
 
 
 @pytest.fixture
@@ -63,6 +68,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("ranks"):  # neither it nor its fixtures run in this process
             item.setup = lambda: None  # type: ignore[method-assign]
             item.runtest = partial(_report, item)  # type: ignore[method-assign]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if IN_RANK not in os.environ:
+        sweep_shared_memory(since=session.config.stash[STARTED])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ranks import check_collective, completed, mpiexec, mpiexec_path, processes_of, started
+from ranks import check_collective, completed, mpiexec, mpiexec_path, processes_of, started, sweep_shared_memory
 
 SAMPLE = """
 import os, signal
@@ -191,6 +192,22 @@ def test_what_outlasts_its_time_is_killed_with_its_ranks() -> None:
     nap = "import mpi4py.MPI, time; print('asleep', flush=True); time.sleep(60)"
     with pytest.raises(AssertionError, match=r"(?s)hung: not finished after 3 s.*asleep"):
         mpiexec(2, sys.executable, "-c", nap, timeout=3)
+
+
+def test_shared_memory_of_dead_jobs_is_swept_and_no_other() -> None:
+    before = time.time() - 1
+    segments = {name: Path(f"/dev/shm/mpich_shm_{os.getpid()}_{name}") for name in ("dead", "mapped", "new", "older")}
+    try:
+        for name, segment in segments.items():
+            segment.write_bytes(bytes(4096))
+            age = {"new": 0, "older": 100}.get(name, 10)
+            os.utime(segment, (time.time() - age,) * 2)
+        with segments["mapped"].open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+            sweep_shared_memory(since=before - 50)
+        assert [name for name, segment in segments.items() if segment.exists()] == ["mapped", "new", "older"]
+    finally:
+        for segment in segments.values():
+            segment.unlink(missing_ok=True)
 
 
 def test_ranks_can_be_found_and_killed() -> None:
