@@ -34,6 +34,8 @@ def test_defaults_and_values():
         ({"count": "0"}, r"--count 0 must be at least 1 \(a whole number\)\. Use --count 1 or more\."),
         ({"count": 100}, r"--count 100 must be less than 100"),
         ({"count": "many"}, r"--count many must be a whole number .* such as --count 10"),
+        ({"count": True}, r"--count True must be a whole number"),
+        ({"share": False}, r"--share False must be a number"),
         ({"count": 1.5}, r"--count 1.5 must be a whole number"),
         ({"share": 0}, r"--share 0 must be greater than 0"),
         ({"share": "1.5"}, r"--share 1.5 must be at most 1"),
@@ -70,6 +72,13 @@ def test_parameters_may_not_take_the_names_of_run_options():
 
         class Greedy(Program):
             out: int = param(1, "taken")
+
+
+def test_a_parameter_needs_a_type():
+    with pytest.raises(TypeError, match=r"parameters \['n'\] need a type: n: int = param"):
+
+        class Careless(Program):
+            n = param(5, "no annotation")
 
 
 def test_parameters_are_inherited_and_may_be_changed():

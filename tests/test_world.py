@@ -55,3 +55,5 @@ def test_what_launchers_say():
     step = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "4"}
     assert (launcher.tasks(step), launcher.task(step)) == (5, 4)
     assert launcher.tasks({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}) == 0, "a batch script is no task"
+    shell = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}
+    assert launcher.tasks(shell) == 0, "a shell under srun --pty may start ranks of its own"

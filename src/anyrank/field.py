@@ -115,11 +115,11 @@ class Field:
             self._halos[key] = Halo(fields, self.layout.world.tag())
         return self._halos[key]
 
-    def spare(self) -> Any:
-        """The array that holds the next values while `advance` computes them."""
+    def next(self, region: Region) -> Any:
+        """A region of the block in the array that holds the next values while `advance` computes them: a view."""
         if self._spare is None:
             self._spare = self._allocate()
-        return self._spare
+        return self._spare[tuple(slice(s.start + self.halo, s.stop + self.halo) for s in region)]
 
     def swap(self) -> None:
         """Make the next values the current ones."""
@@ -139,9 +139,13 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
 
     The kernel is called as `kernel(*new, *current, *rest)` on regions of the block: `new` are views to be
     written, of the region's shape; `current` are views with their halo around the region; a Field in
-    `rest` (of the same layout) becomes its view of the region, which the kernel may update in place; all
-    else is passed as it is. The interior is computed while halos travel, its border when they are there.
+    `rest` becomes its view of the region, which the kernel may update in place; all else, arrays too, is
+    passed whole. The interior is computed while halos travel, its border when they are there.
+    Raises ValueError where a Field in `rest` has another layout.
     """
+    for item in rest:
+        if isinstance(item, Field) and item.layout.cuts != fields[0].layout.cuts:
+            raise ValueError(f"advance: {item.name} {item.shape} is split otherwise than {fields[0].name}")
     halo = fields[0].halo_with(fields)
     whole = tuple(slice(0, n) for n in fields[0].layout.local_shape)
     inner, borders = halo.regions()
@@ -157,6 +161,6 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
 
 
 def _call(kernel: Kernel, fields: Sequence[Field], region: Region, rest: Sequence[Any]) -> None:
-    new = [field.spare()[tuple(slice(s.start + field.halo, s.stop + field.halo) for s in region)] for field in fields]
+    new = [field.next(region) for field in fields]
     current = [field.padded(region) for field in fields]
     kernel(*new, *current, *(item.local[region] if isinstance(item, Field) else item for item in rest))

@@ -46,7 +46,10 @@ class Bodies:
             self.no_gpu = "not asked for"
             self.order = (wanted, *(name for name in AUTO[1:] if name != wanted))
         self.device: Device = open_device(self.order[0], node_rank)
+        #: The body of every kernel that has been called, by the kernel's name, for logs and summaries.
         self.chosen: dict[str, Body] = {}
+        #: Counts the calls of `prefer`: a kernel that chose before the last one chooses again.
+        self.round = getattr(self, "round", 0) + 1
 
 
 BODIES = Bodies()
@@ -70,6 +73,8 @@ class Kernel:
             self.folder, self.operation = source, operation or source
             self.name = source if operation in (None, source) else f"{source}.{operation}"
             self._functions = {}
+        self._body: Body | None = None
+        self._round = 0
         unknown = set(bodies) - set(FILES)
         if unknown:
             raise TypeError(f"kernel {self.name}: {sorted(unknown)} are not bodies; they are {list(FILES)}")
@@ -80,20 +85,23 @@ class Kernel:
 
     def body(self) -> Body:
         """The body that this process uses, chosen at the first call."""
-        body = BODIES.chosen.get(self.name)
-        return body if body is not None else self._choose()
+        if self._body is None or self._round != BODIES.round:
+            self._body, self._round = self._choose(), BODIES.round
+            BODIES.chosen[self.name] = self._body
+        return self._body
 
     def _choose(self) -> Body:
         refusals: list[str] = []
-        for name in BODIES.order:
+        # A user's functions get arrays of the device: there plain array code works, compiled CPU code does not.
+        here = BODIES.device.on_host or self.folder
+        for name in BODIES.order if here else (BODIES.order[0], "reference"):
             try:
                 function = self.load(name, BODIES.device)
             except Declined as refusal:
                 refusals.append(f"{name}: {refusal}")
                 continue
             reason = "; ".join(refusals) or ("as asked" if BODIES.wanted == name else "the fastest here")
-            BODIES.chosen[self.name] = Body(name, function, reason)
-            return BODIES.chosen[self.name]
+            return Body(name, function, reason)
         raise UsageError(f"kernel {self.name} has no body that works here: {'; '.join(refusals)}")
 
     def load(self, name: str, device: Device) -> Callable[..., Any]:
@@ -109,8 +117,7 @@ class Kernel:
             raise Declined(f"cannot be imported ({error})") from error
         function: Callable[..., Any] = getattr(module, self.operation, None) or _no_operation(self.operation)
         if FILES[name] == "gpu":
-            source = Path(str(module.__file__)).with_name("gpu.cu")
-            return partial(function, _modules(device, source))
+            return partial(function, _loaded(device, Path(str(module.__file__)).with_name("gpu.cu")))
         return function
 
 
@@ -121,10 +128,15 @@ def _no_operation(operation: str) -> Any:
 _LOADED: dict[tuple[str, Path], Any] = {}
 
 
-def _modules(device: Device, source: Path) -> Any:
+def _loaded(device: Device, source: Path) -> Any:
     key = (device.name, source)
     if key not in _LOADED:
-        _LOADED[key] = device.load(source)
+        try:
+            _LOADED[key] = device.load(source)
+        except Exception as error:
+            if BODIES.wanted != "auto":
+                raise
+            raise Declined(f"{source.name} cannot be compiled here ({error})") from error
     return _LOADED[key]
 
 

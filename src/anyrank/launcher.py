@@ -12,14 +12,14 @@ _NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RAN
 def tasks(environment: Mapping[str, str] = os.environ) -> int:
     """How many tasks were started together with this process; 0 when no launcher started it.
 
-    `srun` without an MPI plugin sets nothing of MPI's: then its own step counts, but not the step of a
-    batch script or a shell, which has no task number of its own or is a job of one.
+    `srun` without an MPI plugin sets nothing of MPI's: then its own step counts, but not a step of one task,
+    which may be a shell or a batch script.
     """
     count = _first(environment, _COUNTS)
     if count is not None:
         return count
-    step = environment.get("SLURM_STEP_ID", "")
-    return int(environment.get("SLURM_STEP_NUM_TASKS", "0")) if step.isdigit() else 0
+    several = int(environment.get("SLURM_STEP_NUM_TASKS", "0")) if "SLURM_STEP_ID" in environment else 0
+    return several if several > 1 else 0
 
 
 def task(environment: Mapping[str, str] = os.environ) -> int:

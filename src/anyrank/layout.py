@@ -186,11 +186,3 @@ def _some_grid_fits(shape: tuple[int, ...], ranks: int, split: str, halo: int) -
     elif split == "columns":
         candidates = [(1,) * (len(shape) - 1) + (ranks,)]
     return any(all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True)) for grid in candidates)
-
-
-def check_split(split: str) -> None:
-    """Raise UsageError unless `split` is a name of SPLITS or numbers joined by x."""
-    if split not in SPLITS and not all(part.isdigit() for part in split.split("x")):
-        raise UsageError(
-            f"--split {split!r} is not a split: it must be one of {', '.join(SPLITS)}, or a grid such as 2x3."
-        )

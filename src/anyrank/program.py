@@ -52,6 +52,10 @@ class Program:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.name = cls.__dict__.get("name", cls.__name__.lower())
+        typed = inspect.get_annotations(cls)
+        bare = [name for name, value in vars(cls).items() if _is_param(value) and name not in typed]
+        if bare:
+            raise TypeError(f"program {cls.name}: parameters {bare} need a type: {bare[0]}: int = param(…)")
         taken = RESERVED & set(cls.declared())
         if taken:
             raise TypeError(f"program {cls.name}: {sorted(taken)} are options of every run; rename these parameters")
@@ -66,7 +70,7 @@ class Program:
         """The parameters by name, in the order of their declaration, base classes first."""
         found: dict[str, pydantic.fields.FieldInfo] = {}
         for base in reversed(cls.__mro__):
-            found |= {k: v for k, v in vars(base).items() if isinstance(v, pydantic.fields.FieldInfo)}
+            found |= {k: v for k, v in vars(base).items() if _is_param(v)}
         return found
 
     @property
@@ -110,6 +114,15 @@ class Program:
         return (inspect.getdoc(cls) or cls.name).splitlines()[0]
 
 
+def _is_param(value: Any) -> bool:
+    return isinstance(value, pydantic.fields.FieldInfo)
+
+
+def _number(value: Any) -> Any:
+    """A truth value is no number, whatever Python says: as text, it is refused as one."""
+    return str(value) if isinstance(value, bool) else value
+
+
 def _whole(value: Any) -> Any:
     """Take 1e12 and 1_000_000 for whole numbers, as people write them."""
     if isinstance(value, str):
@@ -119,7 +132,10 @@ def _whole(value: Any) -> Any:
             return value
         if "e" in value.lower() and number.is_integer():
             return int(number)
-    return value
+    return _number(value)
+
+
+_READERS = {int: _whole, float: _number}
 
 
 @cache  # type: ignore[arg-type]
@@ -128,7 +144,8 @@ def _model(program: type[Program]) -> type[pydantic.BaseModel]:
     fields: dict[str, Any] = {}
     for name, info in program.declared().items():
         kind = hints.get(name, str)
-        fields[name] = (Annotated[int, pydantic.BeforeValidator(_whole)] if kind is int else kind, info)
+        reader = _READERS.get(kind)
+        fields[name] = (Annotated[kind, pydantic.BeforeValidator(reader)] if reader else kind, info)
     config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
     return pydantic.create_model(program.__name__, __config__=config, **fields)
 

@@ -83,6 +83,7 @@ class State:
             raise UsageError(f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}.")
         if min(shape, default=0) < 1 or halo < 0:
             raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
+        _check_type(name, np.dtype(dtype))
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
         field = Field(
             name,
@@ -101,6 +102,7 @@ class State:
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
         """Declare a Scalar with its first value, which sets its type: int64, float64 or bool."""
+        _check_type(name, np.asarray(value).dtype)
         scalar = Scalar(name, np.asarray(value).dtype, unit, description, value)
         scalar.assign(value)
         self._declare(name, scalar)
@@ -160,6 +162,13 @@ class State:
     def digest(self) -> int:
         """One digest for the whole state. Collective."""
         return combine(self, self.digests())
+
+
+def _check_type(name: str, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.char in "gG":
+        raise UsageError(
+            f"{name}: dtype {dtype} cannot be kept in a checkpoint: use bool, integers, float64, complex128…"
+        )
 
 
 def combine(state: State, digests: Mapping[str, int]) -> int:

@@ -33,6 +33,7 @@ class World:
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None):
+        initialise()
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
@@ -125,6 +126,12 @@ def _portable(error: Exception | None, rank: int) -> AnyrankError:
     if isinstance(error, AnyrankError):
         return error
     return AnyrankError(f"rank {rank}: {type(error).__name__}: {error}")
+
+
+def initialise() -> None:
+    """Initialise MPI where nobody has; the command line puts that off until it is needed. Collective."""
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)
 
 
 def check_launch(world: World) -> None:

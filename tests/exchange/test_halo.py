@@ -107,6 +107,14 @@ def test_advance_gives_one_ranks_bits_on_any_layout(world, overlap, monkeypatch)
         check_collective(world, (calls.local == 4).all(), "every point is computed once a step")
 
 
+@pytest.mark.ranks(1, 2, 3)
+def test_a_field_of_another_layout_cannot_go_along(world):
+    field = make(Layout.bricks((12, 14), world))
+    other = make(Layout.bricks((12, 15), world), halo=0, name="staggered")
+    with pytest.raises(ValueError, match=r"staggered \(12, 15\) is split otherwise than T"):
+        advance([field], Kernel(smooth), np.ones(9), other)
+
+
 @pytest.mark.ranks(1, 3, 4)
 @pytest.mark.parametrize("stride", [1, 2, 5])
 def test_gather_samples_the_global_array(world, stride):

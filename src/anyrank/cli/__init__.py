@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import click
+import mpi4py
 
 from anyrank import launcher
 from anyrank.errors import AnyrankError
@@ -36,6 +37,10 @@ def anyrank() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0 finished, 75 stopped, 2 bad usage, 1 else."""
+    if not launcher.tasks():
+        # A process that only starts mpiexec, or prints a help, must not start MPI itself.
+        mpi4py.rc.initialize = False
+        mpi4py.rc.finalize = True
     words = sys.argv[1:] if arguments is None else arguments
     try:
         # The words themselves are the context's object: the ranks are started with them.

@@ -78,20 +78,26 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
     world = World()
     check_launch(world)
     token = world.bcast(f"{os.getpid()}-{time.time_ns()}")
-    failures = Path(tempfile.gettempdir()) / f"anyrank-failure-{token}"
+    folder: Path | None = None
+
+    def failures() -> Path:
+        """Where failing ranks meet: in the run folder, which they share, as soon as there is one."""
+        if folder is not None and folder.is_dir():
+            return folder / f".failure-{token}"
+        return Path(tempfile.gettempdir()) / f"anyrank-failure-{token}"
+
     try:
         if asked is not None and asked != world.size:
             raise _together(UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out."))
         folder = world.bcast(out or default_folder(program.name))
-        failures = folder / f".failure-{token}" if folder.is_dir() else failures
         return Session(program, source, world, folder, options, _command()).execute()
     except AnyrankError as error:
         if not error.collective and world.size > 1:
-            report_and_abort(world, error, failures)
+            report_and_abort(world, error, failures())
         error.silent = world.rank > 0
         raise
     except BaseException as error:
-        report_and_abort(world, error, failures)
+        report_and_abort(world, error, failures())
         return 1
 
 

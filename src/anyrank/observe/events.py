@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ class Events:
         """Write one event with the time in UTC."""
         if self._file is not None:
             line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event}
-            self._file.write(json.dumps({**line, **details}) + "\n")
+            with suppress(OSError):  # a full disk must not end a run over a line of its diary
+                self._file.write(json.dumps({**line, **details}) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()

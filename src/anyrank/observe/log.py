@@ -10,6 +10,7 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 def open_log(folder: Path, rank: int) -> logging.Logger:
     """The logger of this rank, which appends to its file in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)  # on another node it may not be seen yet
     logger = logging.getLogger(f"anyrank.rank{rank}")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -12,6 +12,7 @@ from types import ModuleType, TracebackType
 
 from anyrank.errors import UsageError
 from anyrank.program import Program
+from anyrank.world import initialise
 
 
 def available() -> list[str]:
@@ -48,6 +49,7 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     sys.path.insert(0, str(path.resolve().parent))
+    initialise()  # the file may use MPI as soon as it is imported
     try:
         specification.loader.exec_module(module)
     except Exception as error:

@@ -27,17 +27,27 @@ def report_and_abort(world: World, error: BaseException, folder: Path) -> None:
     if world.size == 1:
         print(_text(error), file=sys.stderr, flush=True)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"rank-{world.rank:06d}").write_text(_text(error))
     try:
-        os.close(os.open(folder / "first", os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        time.sleep(5 * GRACE)  # the first one ends us; if it died on the way, we go on
-    else:
-        time.sleep(GRACE)
-    print(report(folder, world.size), file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    world.abort(error.status if isinstance(error, AnyrankError) else 1)
+        print(_collect(world, error, folder), file=sys.stderr, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        world.abort(error.status if isinstance(error, AnyrankError) else 1)
+
+
+def _collect(world: World, error: BaseException, folder: Path) -> str:
+    """The report of all ranks' errors; of this rank's alone where the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"rank-{world.rank:06d}").write_text(_text(error))
+        try:
+            os.close(os.open(folder / "first", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            time.sleep(5 * GRACE)  # the first one ends us; if it died on the way, we go on
+        else:
+            time.sleep(GRACE)
+        return report(folder, world.size)
+    except OSError:
+        return f"anyrank: rank {world.rank} of {world.size} failed:\n{_text(error)}"
 
 
 def _text(error: BaseException) -> str:

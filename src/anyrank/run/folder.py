@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import sys
@@ -12,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import tomli_w
 
+from anyrank.checkpoint.keep import sync_folder
 from anyrank.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -68,8 +72,8 @@ class RunFolder:
             raise UsageError(f"--out {self.path} is a file, not a folder. Use another --out.")
         description = self.describe()
         if description is None:
-            strange = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
-            if set(strange) - {"log", "lock"}:
+            strange = self._strangers()
+            if strange:
                 raise UsageError(f"--out {self.path} holds {strange[0]} and no run. Use another --out.")
             return False
         if description.get("format", 0) > FORMAT:
@@ -88,43 +92,47 @@ class RunFolder:
                 )
         return True
 
+    def _strangers(self) -> list[str]:
+        """What lies in the folder and is not left of a run that died before it began."""
+        if not self.path.is_dir():
+            return []
+        ours = {"log", "lock", "stop", self.events.name, f".{self.description.name}.tmp"}
+        if not any(self.checkpoints.glob("*")):
+            ours.add(self.checkpoints.name)
+        names = sorted(entry.name for entry in self.path.iterdir())
+        return [name for name in names if name not in ours and not name.startswith(".failure-")]
+
     def create(self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Make the folders and run.toml where they are not there; UsageError where they cannot be written."""
-        try:
-            for folder in (self.path, self.checkpoints, self.log):
-                folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self.path, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied")
-            if not self.description.exists():
-                text = {"format": FORMAT, "program": program, "source": source}
-                content = {**text, "parameters": dict(parameters), "options": dict(options)}
-                write_atomically(self.description, tomli_w.dumps(content))
-        except OSError as error:
-            raise UsageError(
-                f"--out {self.path} cannot be written ({error.strerror}). Mend that, or use another --out."
-            ) from None
+        """Make run.toml and then the folders, where they are not there. Raises OSError where it cannot."""
+        if not self.description.exists():
+            text = {"format": FORMAT, "program": program, "source": source}
+            content = {**text, "parameters": dict(parameters), "options": dict(options)}
+            write_atomically(self.description, tomli_w.dumps(content))
+        for folder in (self.checkpoints, self.log):
+            folder.mkdir(exist_ok=True)
+        sync_folder(self.path)
+        sync_folder(self.path.parent)
 
     def lock(self) -> None:
-        """Keep other live runs out until this process ends; UsageError where one is in.
+        """Make the folder, and keep other live runs out until this process ends; UsageError where one is in.
 
-        The lock is the kernel's (flock), so a killed run leaves none behind.
+        The lock is the kernel's (flock), so a killed run leaves none behind. On a file system without locks
+        there is none, and two runs in one folder are not noticed. Raises OSError where it cannot be written.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         file = (self.path / "lock").open("a+")
         give_up = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() < give_up:
-                    time.sleep(0.05)
-                    continue
+        while not _locked(file):
+            if time.monotonic() > give_up:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
                 file.close()
                 raise UsageError(
                     f"--out {self.path} is in use by a live run ({holder}). Wait for it, stop it, or use another --out."
-                ) from None
+                )
+            time.sleep(0.05)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -138,7 +146,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
-        write_atomically(self.result, json.dumps(result, indent=2) + "\n")
+        write_atomically(self.result, json.dumps(plain(result), indent=2) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
@@ -153,3 +161,27 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # there are no locks on this file system
+        pass
+    return True
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: NumPy's numbers and arrays as Python's, what is not finite as text."""
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -76,7 +76,7 @@ def start(ranks: int, command: Sequence[str]) -> int:
         return child.wait()
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _die_with_parent() -> Callable[[], None]:

@@ -25,18 +25,24 @@ SHORTEST, LONGEST = 5.0, 3600.0
 
 @dataclass
 class Clock:
-    """When checkpoints are due, on this rank's clock; rank 0's counts."""
+    """When checkpoints are due, on this rank's clock; rank 0's counts.
+
+    `cost` is how long a checkpoint holds the steps up, `durable` how long it takes until it is on disk.
+    """
 
     interval: Interval
     mtbf: float
     cost: float
+    durable: float
     last: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
         """Seconds from one checkpoint to the next; infinite where steps decide, or nothing."""
         if self.interval.young:
-            return min(max(young_interval(self.cost, self.mtbf), SHORTEST), LONGEST)
+            # What is hidden from us still loads the file system: leave it alone most of the time.
+            least = max(SHORTEST, 10 * self.durable)
+            return max(min(young_interval(self.cost, self.mtbf), LONGEST), least)
         return self.interval.seconds or math.inf
 
     def due(self, now: float) -> bool:
@@ -88,22 +94,28 @@ class Loop:
 
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
+        checkpoints = self.checkpoints
         before = time.monotonic()
-        while not program.done(state):
+        done = program.done(state)
+        while not done:
             program.step(state)
             state.step += 1
+            done = program.done(state)
             agreed = agreement.collect()
+            if done:
+                return NONE
             if agreed.stop:
                 return agreed.stop
             self._checkpoint(agreed)
             now = time.monotonic()
             self._slowest = max(self._slowest, now - before)
             before = now
-            stop = self.stops.asked(now, 2 * self._slowest + 2 * self.clock.cost)
+            # Until the stop: this step and one more, a checkpoint under way, and the last, which nothing hides.
+            needed = 2 * self._slowest + (1 + checkpoints.pending) * self.clock.durable
+            stop = self.stops.asked(now, needed)
             due = self._root and self.clock.due(now)
-            agreement.post(state.step, stop, due, self.checkpoints.working())
+            agreement.post(state.step, stop, due, checkpoints.working())
             self.progress.update(state.step, now)
-        agreement.collect()
         return NONE
 
     def _checkpoint(self, agreed: Agreed) -> None:
@@ -128,7 +140,7 @@ class Loop:
             self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
             return
         self.saved = saved
-        self.clock.cost = saved.blocked
+        self.clock.cost, self.clock.durable = saved.blocked, max(self.clock.durable, saved.seconds)
         self.log.info(
             "checkpoint of step %d: %.3f s, of which %.3f s held the steps up",
             saved.step,

@@ -46,7 +46,7 @@ class Interval:
             return cls(young=True)
         if text == "off":
             return cls()
-        if text.isdigit():
+        if text.isdecimal():
             if int(text) == 0:
                 raise UsageError("--checkpoint-every 0 must be at least 1 step. Use off for none.")
             return cls(steps=int(text))

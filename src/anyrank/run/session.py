@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Restored
-from anyrank.errors import AnyrankError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
@@ -78,15 +78,28 @@ class Session:
 
     def _finished_already(self) -> bool:
         """Whether there is nothing to do, and if so says it; else makes and locks the folder."""
+        folder, program = self.folder, self.program
 
         def prepare() -> bool:
-            if self.folder.check(self.program.name, self.program.parameters) and self._say_finished():
+            if folder.check(program.name, program.parameters) and self._say_finished():
                 return True
-            self.folder.create(self.program.name, self.source, self.program.parameters, self.options.kept())
-            self.folder.lock()
-            return self._say_finished()  # another process may just have finished it
+            folder.lock()
+            # What another process did until we had the lock counts, too.
+            if folder.check(program.name, program.parameters) and self._say_finished():
+                return True
+            folder.create(program.name, self.source, program.parameters, self.options.kept())
+            return False
 
-        return self.world.bcast(together(self.world, lambda: prepare() if self.root else False))
+        return self.world.bcast(together(self.world, lambda: self._writing(prepare) if self.root else False))
+
+    def _writing(self, action: Callable[[], T]) -> T:
+        """The action's value; UsageError where the file system refuses it."""
+        try:
+            return action()
+        except OSError as error:
+            raise UsageError(
+                f"--out {self.folder.path} cannot be written ({error.strerror}). Mend that, or use another --out."
+            ) from None
 
     def _say_finished(self) -> bool:
         summary = self.folder.finished()
@@ -100,8 +113,9 @@ class Session:
 
     def _execute(self, state: State) -> int:
         world, program, options = self.world, self.program, self.options
-        self.log = open_log(self.folder.log, world.rank)
-        self.events = Events(self.folder.events if self.root else None)
+        self.log = together(world, lambda: self._writing(lambda: open_log(self.folder.log, world.rank)))
+        events = self.folder.events if self.root else None
+        self.events = together(world, lambda: self._writing(lambda: Events(events)))
         self._log_start()
         checkpoints = together(world, lambda: self._checkpoints(state))
         restored = self._begin(state, checkpoints)
@@ -111,7 +125,7 @@ class Session:
         if restored is not None:
             self._say_restored(restored)
         cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
-        clock = Clock(options.interval, options.mtbf_seconds, cost)
+        clock = Clock(options.interval, options.mtbf_seconds, cost, cost)
         loop = Loop(program, state, checkpoints, self.stops, clock, self.progress, self.events, self.log)
         first = state.step
         reason = loop.run()

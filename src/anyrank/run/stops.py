@@ -50,6 +50,8 @@ class Stops:
         limit = walltime if walltime is not None else scheduler_limit(os.environ, time.time())
         self.deadline = None if limit is None else started + limit
         self._reserve = min(RESERVE * limit, RESERVE_MOST) if limit is not None else 0.0
+        if watch:
+            file.unlink(missing_ok=True)  # it was for the run before this one
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def _receive(self, number: int, frame: object) -> None:
@@ -72,6 +74,6 @@ class Stops:
     def close(self) -> None:
         """Give the signals their former handlers back; a stop file has done its work and goes."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if self._watch:
             self._file.unlink(missing_ok=True)

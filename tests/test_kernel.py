@@ -1,0 +1,102 @@
+"""Kernels: which body is taken, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anyrank.device import gpu_missing, open_device
+from anyrank.errors import UsageError
+from anyrank.kernel import BODIES, FILES, Kernel, installed
+from anyrank.kernels import Declined
+
+
+@pytest.fixture(autouse=True)
+def auto():
+    yield
+    BODIES.prefer("auto")
+
+
+def multiplied(factor):
+    def sweep(x):
+        return factor * x
+
+    return sweep
+
+
+def test_kernels_of_one_name_keep_their_own_bodies():
+    double, triple = Kernel(multiplied(2)), Kernel(multiplied(3))
+    assert (double(1), triple(1), double(1)) == (2, 3, 2)
+
+    def digest(x):
+        return -x
+
+    assert Kernel(digest)(5) == -5 and Kernel("digest").body().name == "cython"
+
+
+def test_auto_takes_the_compiled_body_and_says_so():
+    body = Kernel("digest").body()
+    assert (body.name, body.reason) == ("cython", "the fastest here")
+    assert BODIES.chosen["digest"] is body
+
+
+def test_the_body_asked_for_is_taken_and_a_kernel_without_it_says_why_it_took_another():
+    BODIES.prefer("numba")
+    own = Kernel(multiplied(2))
+    assert own(2) == 4
+    assert own.body().name == "reference"
+    assert own.body().reason == "numba: the program gives no such body; cython: the program gives no such body"
+    assert Kernel("digest").body().name == "numba" and Kernel("digest").body().reason == "as asked"
+    BODIES.prefer("reference")
+    assert Kernel("digest").body().name == "reference"
+
+
+def test_a_kernel_chooses_again_when_another_body_is_preferred():
+    kernel = Kernel(multiplied(2), numba=multiplied(5))
+    BODIES.prefer("reference")
+    assert kernel(1) == 2
+    BODIES.prefer("numba")
+    assert kernel(1) == 5
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UsageError, match="'fortran' is not a body"):
+        BODIES.prefer("fortran")
+    with pytest.raises(TypeError, match=r"\['fortran'\] are not bodies"):
+        Kernel(multiplied(1), fortran=multiplied(1))
+    with pytest.raises(Declined, match="has no operation nothing"):
+        Kernel("digest", "nothing").load("reference", open_device("reference"))
+    with pytest.raises(UsageError, match="has no body that works here: cython: cannot be imported"):
+        Kernel("no_such_folder")()
+
+
+@pytest.mark.skipif(not gpu_missing(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_with_what_was_found():
+    with pytest.raises(UsageError, match=r"--body cupy: there is no NVIDIA driver\. Use --body auto"):
+        BODIES.prefer("cupy")
+
+
+def test_every_installed_kernel_has_a_reference_that_runs_its_example():
+    kernels = list(installed())
+    assert {"digest", "exact_sum.accumulate", "philox.words", "quarter_circle", "shallow_water"} <= {
+        kernel.name for kernel in kernels
+    }
+    for kernel in kernels:
+        for name in FILES:
+            if name in ("reference", "numba", "cython"):
+                assert callable(kernel.load(name, open_device(name))), (kernel.name, name)
+
+
+def test_a_compile_failure_is_no_end_unless_the_body_was_asked_for(monkeypatch):
+    device = open_device("reference")
+    monkeypatch.setattr(device, "name", "broken", raising=False)
+    with pytest.raises(Declined, match=r"gpu\.cu cannot be compiled here"):
+        Kernel("philox", "words").load("cupy", device)
+    monkeypatch.setattr(BODIES, "wanted", "cupy")
+    with pytest.raises(UsageError, match="cannot run on the host"):
+        Kernel("philox", "words").load("cupy", device)
+
+
+def test_kernels_run_where_the_arrays_are():
+    x = np.arange(3.0)
+    assert np.array_equal(Kernel(multiplied(2))(x), 2 * x)
