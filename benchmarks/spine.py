@@ -150,31 +150,61 @@ if comm.rank == 0: print(time.perf_counter() - before)
 def checkpoint(folder: Path, repeat: int, total: int) -> list[Row]:
     """A checkpoint of `total` bytes against as many ranks that just write and fsync as much."""
     side = int((total / 48) ** 0.5)
-    run = ("weather", "--rows", side, "--columns", side, "--steps", 12, "--checkpoint-every", 4, "--no-picture")
-    hidden: list[float] = []
+    run = ("weather", "--rows", side, "--columns", side, "--steps", 1, "--checkpoint-every", "off", "--no-picture")
 
     def plain() -> float:
         words = [find_mpiexec(), "-n", "2", sys.executable, "-c", PLAIN, str(folder / "plain"), str(total)]
         seconds = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
         (folder / "plain").unlink()
+        settle()
         return total / seconds / GIGA
 
     def ours() -> float:
         anyrank(*run, ranks=2, folder=folder)
-        lines = (folder / "run" / "events.jsonl").read_text().splitlines()
-        written = [event for event in map(json.loads, lines) if event["event"] == "checkpoint"]
-        hidden.extend(event["hidden"] for event in written[:-1])
+        written = checkpoints_of(folder / "run")
         shutil.rmtree(folder / "run")
+        settle()
         return written[-1]["bytes"] / written[-1]["seconds"] / GIGA
 
     theirs, mine = interleaved(repeat, plain, ours)
     share, span = ratio(mine, theirs)
     text = f"{statistics.median(mine):.2f} GB/s, plain {statistics.median(theirs):.2f}"
-    behind = statistics.median(hidden)
     return [
-        (f"checkpoint {total / GIGA:.1f} GB / plain, 2 ranks", f"{share:.2f} ({span})", "≥ 0.70", text, share >= 0.7),
-        ("checkpoint time hidden behind steps", f"{behind:.0%}", "", "steps of the same weather meanwhile", True),
+        (f"checkpoint {total / GIGA:.1f} GB / plain, 2 ranks", f"{share:.2f} ({span})", "≥ 0.70", text, share >= 0.7)
     ]
+
+
+def hiding(folder: Path, repeat: int, side: int, steps: int, every: int) -> list[Row]:
+    """What of a checkpoint's time the steps do not see, and how much it slows them down."""
+    run = ("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--checkpoint-every")
+    hidden: list[float] = []
+
+    def with_checkpoints() -> float:
+        seconds = anyrank(*run, every, ranks=2, folder=folder)["seconds"]
+        written = checkpoints_of(folder / "run")
+        hidden.extend(event["hidden"] for event in written[:-1])
+        return seconds
+
+    def without() -> float:
+        return anyrank(*run, "off", ranks=2, folder=folder)["seconds"]
+
+    slow, fast = interleaved(repeat, with_checkpoints, without)
+    factor, span = ratio(slow, fast)
+    size = 6 * 8 * side * side / GIGA
+    text = f"{size:.2f} GB every {every} steps; the steps take {factor:.2f} ({span}) of their time without"
+    return [("checkpoint time hidden behind steps, 2 ranks", f"{statistics.median(hidden):.0%}", "", text, True)]
+
+
+def checkpoints_of(run: Path) -> list[dict]:
+    """The checkpoints that a run wrote, from its events."""
+    events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+    return [event for event in events if event["event"] == "checkpoint"]
+
+
+def settle() -> None:
+    """Let the disk finish what the last measurement left it to do."""
+    os.sync()
+    time.sleep(1)
 
 
 def overheads(folder: Path, repeat: int) -> list[Row]:
@@ -218,7 +248,8 @@ def main() -> None:
             *weather(folder, repeat, 512 if quick else 4096, 20 if quick else 100),
             *pi(repeat, 10**8 if quick else 4 * 10**9),
             *sums(repeat, 10**6 if quick else 10**8),
-            *checkpoint(folder, min(repeat, 3), 48 * 10**6 if quick else 2 * 10**9),
+            *checkpoint(folder, repeat, 48 * 10**6 if quick else 2 * 10**9),
+            *hiding(folder, min(repeat, 3), 512 if quick else 2048, 40 if quick else 800, 20 if quick else 200),
             *overheads(folder, repeat),
         ]
     keep(rows, quick)
