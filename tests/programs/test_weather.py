@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -13,6 +12,7 @@ import pytest
 from ranks import run_anyrank
 
 ANSWERS = Path(__file__).parents[1] / "answers" / "swm-64x64"
+STOPPING = Path(__file__).parents[1] / "run" / "stopping.py"
 BENCHMARK = ("run", "weather", "--rows", 64, "--columns", 64, "--steps", 4000, "--no-picture", "--quiet", "--json")
 SHA256 = {
     "p": "200ce83ca1a4e1a9bc4bbdf8618ad32fcee5d33c58397d897a309f699f715613",
@@ -21,8 +21,8 @@ SHA256 = {
 }
 
 
-def run(*words, ranks=None, code=0) -> dict:
-    done = run_anyrank(*words, ranks=ranks, timeout=240)
+def run(*words, ranks=None, code=0, env=None) -> dict:
+    done = run_anyrank(*words, ranks=ranks, timeout=240, env=env)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -58,14 +58,15 @@ def test_ncars_bits_with_every_body(tmp_path, body, ranks):
 
 
 def test_ncars_bits_after_stops_on_4_and_3_ranks_and_an_end_on_1(tmp_path):
-    """Each leg is stopped by the clock, wherever it then is."""
-    out, seen = tmp_path / "run", [0]
-    for command, ranks in [((*BENCHMARK, "--out", out), 4), (("resume", out, "--quiet", "--json"), 3)]:
-        summary = run(*command, "--walltime", "0.9s", "--checkpoint-every", "off", ranks=ranks, code=75)
-        seen.append(summary["steps"])
-    assert all(a < b for a, b in pairwise([*seen, 4000])), seen
-    summary = run("resume", out, "--json", ranks=1)
-    assert summary["resumed_from"] == seen[-1]
+    """One rank is asked; all stop at one step, not much later, and go on from just there."""
+    out = tmp_path / "run"
+    words = ("run", STOPPING, *BENCHMARK[2:], "--checkpoint-every", "off", "--out", out)
+    first = run(*words, ranks=4, code=75, env={"ANYRANK_STOP_AT": "1234"})
+    second = run("resume", out, "--quiet", "--json", ranks=3, code=75, env={"ANYRANK_STOP_AT": "2777"})
+    assert 1234 <= first["steps"] <= 1236 and 2777 <= second["steps"] <= 2779
+    assert (second["resumed_from"], second["stopped_by"]) == (first["steps"], "SIGTERM")
+    last = run("resume", out, "--json", ranks=1)
+    assert last["resumed_from"] == second["steps"] and last["steps"] == 4000
     check_ncar(out)
 
 
