@@ -69,11 +69,13 @@ def weather(folder: Path, repeat: int, side: int, steps: int) -> list[Row]:
     one, two, bound = found["one"], found["two"], found["triad"]
     share, share_span = ratio([96 * value / GIGA for value in one], bound)
     speedup, speedup_span = ratio(two, one)
+    machine, machine_span = ratio(found["two_triads"], bound)
     run = ("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--checkpoint-every", "off")
     memory = anyrank(*run, ranks=2, folder=folder)["memory"]
     allowed = 1.25 * memory["arrays"] + 150e6 + memory["staging"]
     text = f"{statistics.median(one) / 1e6:.0f} M cell-steps/s, triad {statistics.median(bound):.1f} GB/s"
-    pace = f"{statistics.median(two) / 1e6:.0f} M cell-steps/s, at best {max(two) / 1e6:.0f}"
+    pace = f"{statistics.median(two) / 1e6:.0f} M cell-steps/s, at best {max(two) / 1e6:.0f}; in the same rounds two "
+    pace += f"triads at once made {machine:.2f} ({machine_span}) of one"
     peak = f"{memory['peak'] / 1e6:.0f} MB of {allowed / 1e6:.0f} (arrays {memory['arrays'] / 1e6:.0f}, "
     peak += f"staging {memory['staging'] / 1e6:.0f})"
     return [

@@ -1,6 +1,6 @@
 """Measurements that two ranks take in turn inside one launch of `mpiexec -n 2 python benchmarks/two_ranks.py`.
 
-    two_ranks.py weather SIDE STEPS ROUNDS           triad and 1 rank (rank 0 alone), then 2 ranks
+    two_ranks.py weather SIDE STEPS ROUNDS           triad and 1 rank (rank 0 alone), then 2 ranks, and 2 triads
     two_ranks.py checkpoint BYTES ROUNDS FOLDER      plain pwrite and fsync, then a checkpoint, of as much
 
 The moods of a shared machine and of its disk last for seconds; what is compared here is milliseconds apart.
@@ -50,13 +50,15 @@ def weather(world: World, side: int, steps: int, rounds: int) -> dict[str, list[
     alone = World(MPI.COMM_SELF)
     one = stepper(alone, side, steps) if world.rank == 0 else None
     two = stepper(world, side, steps)
-    found: dict[str, list[float]] = {"triad": [], "one": [], "two": []}
+    found: dict[str, list[float]] = {"triad": [], "one": [], "two": [], "two_triads": []}
     for _ in range(rounds + 1):
         if one is not None:
             found["triad"].append(triad(3 * 8 * side * side))
             found["one"].append(one())
         wait_idly(world)
         found["two"].append(two())
+        rates = world.comm.gather(triad(3 * 4 * side * side))
+        found["two_triads"].append(sum(rates or []))
     return {name: values[1:] for name, values in found.items()}
 
 
