@@ -12,6 +12,8 @@ from pathlib import Path
 
 _FINAL = re.compile(r"step-(\d+)\.h5")
 _TEMPORARY = re.compile(r"\.step-\d+\.h5\.(?P<host>.+)\.(?P<pid>\d+)\.tmp")
+#: Seconds that a writer which was just killed may take to die.
+DYING = 0.5
 #: A temporary file that another host wrote is stale when nothing was written to it for this long, in seconds.
 SILENCE = 600.0
 
@@ -75,13 +77,23 @@ def _alive(path: Path, host: str, pid: int) -> bool:
         return False
     if pid == os.getpid():
         return False
+    give_up = time.monotonic() + DYING
+    while alive := _runs(pid):
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.02)
+    return alive
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this host runs; one that is dead but not yet buried does not."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:  # another user's, or no /proc here
         return True
-    return True
 
 
 def make_folder(folder: Path) -> None:
