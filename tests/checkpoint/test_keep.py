@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from checkpoint.samples import checkpoints, declare, fill, write
@@ -95,3 +96,14 @@ def dead_process() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+def test_the_file_of_a_writer_that_is_dead_but_not_buried_is_swept(tmp_path):
+    """A killed rank's parent may not have asked for its end yet: it has a process id, and does not run."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    while Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    stale = tmp_path / f".step-000000000003.h5.{socket.gethostname()}.{dead.pid}.tmp"
+    stale.touch()
+    assert keep.sweep(tmp_path) == [stale.name] and not stale.exists()
+    dead.wait()
