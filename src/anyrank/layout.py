@@ -129,20 +129,27 @@ def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> tu
     """The grid of ranks that `split` asks for; see `Layout.bricks`."""
     if not shape:
         raise ValueError("a field without axes cannot be cut; use a Scalar")
-    if split == "rows":
-        chosen = [(ranks,) + (1,) * (len(shape) - 1)]
-    elif split == "columns":
-        chosen = [(1,) * (len(shape) - 1) + (ranks,)]
-    elif split in ("auto", "bricks"):
-        chosen = list(grids(ranks, len(shape)))
-    else:
-        chosen = [_parse_grid(split, ranks, len(shape))]
-    fitting = [grid for grid in chosen if all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True))]
+    named = split in SPLITS
+    chosen = _named_grids(split, ranks, len(shape)) if named else [_parse_grid(split, ranks, len(shape))]
+    fitting = [grid for grid in chosen if _all_fit(shape, grid, halo)]
     if not fitting:
         raise UsageError(_too_small(shape, ranks, split, halo))
     if split == "bricks":
         return min(fitting, key=lambda grid: (max(grid) - min(grid), tuple(-p for p in grid)))
     return min(fitting, key=lambda grid: _surface(shape, grid))
+
+
+def _named_grids(split: str, ranks: int, ndim: int) -> list[tuple[int, ...]]:
+    """The grids that a name of SPLITS allows; all there are for a name that is none."""
+    if split == "rows":
+        return [(ranks,) + (1,) * (ndim - 1)]
+    if split == "columns":
+        return [(1,) * (ndim - 1) + (ranks,)]
+    return list(grids(ranks, ndim))
+
+
+def _all_fit(shape: tuple[int, ...], grid: tuple[int, ...], halo: int) -> bool:
+    return all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True))
 
 
 def _fits(n: int, parts: int, halo: int) -> bool:
@@ -180,9 +187,4 @@ def _too_small(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> str
 
 
 def _some_grid_fits(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> bool:
-    candidates: Sequence[tuple[int, ...]] = list(grids(ranks, len(shape)))
-    if split == "rows":
-        candidates = [(ranks,) + (1,) * (len(shape) - 1)]
-    elif split == "columns":
-        candidates = [(1,) * (len(shape) - 1) + (ranks,)]
-    return any(all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True)) for grid in candidates)
+    return any(_all_fit(shape, grid, halo) for grid in _named_grids(split, ranks, len(shape)))

@@ -20,7 +20,7 @@ class Pi(Program):
     the test x² + y² < 1 is done in whole numbers. 4·hits/points is off by 4·√(p(1 − p)/points), one
     standard error, with p = π/4. A step draws one batch.
 
-        anyrank run pi -n 2 --points 1e11        about 25 s on 2 cores
+        anyrank run pi -n 2 --points 1e11        about 16 s on 2 cores
     """
 
     points: int = param(1_000_000_000, "random points", ge=1, lt=2**63)
