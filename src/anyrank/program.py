@@ -17,6 +17,7 @@ from anyrank.state import State
 #: Names that the command line keeps for the run itself; a parameter may not take them.
 RESERVED = frozenset(
     {"ranks", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "walltime"}
+    | {"stop_at", "hang_timeout", "check", "digests", "max_restarts", "min_ranks", "hosts", "chaos", "i_mean_it"}
     | {"json", "quiet", "picture", "parameters", "help"}
 )
 

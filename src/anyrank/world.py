@@ -32,7 +32,7 @@ class World:
     those of other libraries, because the clone has a context of its own.
     """
 
-    def __init__(self, comm: MPI.Intracomm | None = None):
+    def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
         initialise()
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.rank: int = self.comm.rank

@@ -75,7 +75,7 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
     from anyrank.run.session import Session
     from anyrank.world import World, check_launch
 
-    world = World()
+    world = World(check=options.check)
     check_launch(world)
     token = world.bcast(f"{os.getpid()}-{time.time_ns()}")
     folder: Path | None = None

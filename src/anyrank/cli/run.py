@@ -23,6 +23,17 @@ RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--keep", type=int, help="How many checkpoints stay, beside marked ones.  [default: 2]"),
     click.option("--mtbf", help="Mean time between failures, for --checkpoint-every auto.  [default: 24h]"),
     click.option("--walltime", help="Stop with a checkpoint before so much time is over (2:00:00, 90min)."),
+    click.option("--stop-at", type=int, help="Stop with a checkpoint at this step, with status 75."),
+    click.option(
+        "--hang-timeout", help="Without a step for so long, show all stacks and end; 0: never.  [default: 30min]"
+    ),
+    click.option("--check", is_flag=True, default=None, help="Check that all ranks make the same collective calls."),
+    click.option("--digests", is_flag=True, default=None, help="Write the digests of every step to digests.jsonl."),
+    click.option("--max-restarts", type=int, help="Restart a run that died so many times.  [default: 0]"),
+    click.option("--min-ranks", type=int, help="Restart on no fewer ranks, where hosts are gone.  [default: 1]"),
+    click.option("--hosts", help="Where to start the ranks: node1:8,node2:8."),
+    click.option("--chaos", help="Faults to inject, such as 'kill rank=2 step=100'; see docs/trust.md."),
+    click.option("--i-mean-it", is_flag=True, default=None, help="Allow --chaos on a run that was begun before."),
     click.option("--picture/--no-picture", default=None, help="Draw the final state, if the program can."),
     click.option("--json", "json", is_flag=True, default=None, help="Print summary.json as the last line."),
     click.option("--quiet", is_flag=True, default=None, help="No progress, no words."),

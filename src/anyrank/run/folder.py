@@ -39,6 +39,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.log = path / "log"
         self.events = path / "events.jsonl"
+        self.digests = path / "digests.jsonl"
         self.result = path / "result.json"
         self.summary = path / "summary.json"
         self.stop = path / "stop"

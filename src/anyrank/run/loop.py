@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from anyrank.checkpoint import Checkpoints, Saved, young_interval
@@ -13,8 +14,10 @@ from anyrank.observe.events import Events
 from anyrank.observe.progress import Progress
 from anyrank.program import Program
 from anyrank.run.agreement import Agreed, Agreement
+from anyrank.run.companion import Companion
 from anyrank.run.options import Interval
-from anyrank.run.stops import NONE, Stops
+from anyrank.run.stops import NONE, STOP_AT, Stops
+from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
 
 #: What a checkpoint costs before the first one has told: bytes per second, and seconds for a small one.
@@ -63,10 +66,16 @@ class Loop:
         progress: Progress,
         events: Events,
         log: logging.Logger,
+        watchdog: Watchdog,
+        *,
+        stop_at: int | None = None,
+        companions: Sequence[Companion] = (),
     ):
         self.program, self.state, self.checkpoints = program, state, checkpoints
         self.stops, self.clock, self.progress = stops, clock, progress
-        self.events, self.log = events, log
+        self.events, self.log, self.watchdog = events, log, watchdog
+        self.stop_at = math.inf if stop_at is None else stop_at
+        self.companions = companions
         self.saved: Saved | None = None
         self.blocked = 0.0
         self.seconds = 0.0
@@ -97,9 +106,19 @@ class Loop:
         checkpoints = self.checkpoints
         before = time.monotonic()
         done = program.done(state)
+        for companion in self.companions:
+            companion.after(state)
         while not done:
+            if state.step >= self.stop_at:
+                agreement.collect()
+                return STOP_AT
+            for companion in self.companions:
+                companion.before(state)
             program.step(state)
             state.step += 1
+            self.watchdog.beat(state.step)
+            for companion in self.companions:
+                companion.after(state)
             done = program.done(state)
             agreed = agreement.collect()
             if done:
@@ -140,6 +159,8 @@ class Loop:
             self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
             return
         self.saved = saved
+        for companion in self.companions:
+            companion.saved(saved)
         self.clock.cost, self.clock.durable = saved.blocked, max(self.clock.durable, saved.seconds)
         self.log.info(
             "checkpoint of step %d: %.3f s, of which %.3f s held the steps up",

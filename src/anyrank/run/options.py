@@ -10,6 +10,8 @@ from anyrank.errors import UsageError
 from anyrank.kernel import FILES
 from anyrank.layout import SPLITS
 
+#: Options that hold at resume unless they are given again.
+KEPT = ("ranks", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout", "picture")
 CHECKPOINT_IO = ("pwrite", "mpio", "gather")
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -68,20 +70,34 @@ class Options:
     keep: int = 2
     mtbf: str = "24h"
     walltime: str = ""
+    stop_at: int | None = None
+    hang_timeout: str = "30min"
+    check: bool = False
+    digests: bool = False
+    max_restarts: int = 0
+    min_ranks: int = 1
+    hosts: str = ""
+    chaos: str = ""
+    i_mean_it: bool = False
     picture: bool = True
     json: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("ranks", 1), ("keep", 1)):
-            if getattr(self, name) < least:
-                flag = "-n" if name == "ranks" else f"--{name}"
-                raise UsageError(f"{flag} {getattr(self, name)} must be at least {least}. Use {flag} {least} or more.")
+        for name, least in (("ranks", 1), ("keep", 1), ("stop_at", 0), ("max_restarts", 0), ("min_ranks", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                flag = "-n" if name == "ranks" else "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} {value} must be at least {least}. Use {flag} {least} or more.")
         _one_of("--body", self.body, ("auto", *FILES))
         _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
         if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
             raise UsageError(f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3.")
-        _ = self.interval, self.mtbf_seconds, self.walltime_seconds
+        _ = self.interval, self.mtbf_seconds, self.walltime_seconds, self.hang_seconds
+        if self.chaos:
+            from anyrank.run.chaos import parse
+
+            parse(self.chaos)
 
     @property
     def interval(self) -> Interval:
@@ -98,9 +114,14 @@ class Options:
         """The time limit asked for, None without one."""
         return duration(self.walltime, "--walltime") if self.walltime else None
 
+    @property
+    def hang_seconds(self) -> float:
+        """Seconds without a step after which the run counts as hung; 0 where nobody watches."""
+        return 0.0 if self.hang_timeout in ("0", "off") else duration(self.hang_timeout, "--hang-timeout")
+
     def kept(self) -> dict[str, Any]:
         """What the run folder remembers: all but what belongs to one invocation."""
-        return {k: v for k, v in asdict(self).items() if k not in ("walltime", "json", "quiet")}
+        return {k: v for k, v in asdict(self).items() if k in KEPT}
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,11 +19,14 @@ from anyrank.observe.log import open_log
 from anyrank.observe.progress import Progress, si
 from anyrank.program import Program
 from anyrank.provenance import provenance
+from anyrank.run.companion import Companion, Digests
 from anyrank.run.failure import spans
 from anyrank.run.folder import RunFolder
 from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
 from anyrank.run.options import Options
+from anyrank.run.startup import check_ranks, check_state
 from anyrank.run.stops import NONE, Stops, describe
+from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
 from anyrank.world import World
 
@@ -59,21 +62,30 @@ class Session:
 
         Raises AnyrankError on all ranks together for what a user can mend.
         """
-        state = self._declare()
-        if self._finished_already():
-            return FINISHED
-        # From here to the very end a signal asks, and does not kill.
-        self.stops = Stops(self.folder.stop, self.options.walltime_seconds, self.started, self.root)
+        self.watchdog = Watchdog(self.options.hang_seconds)
+        self.companions: list[Companion] = []
         try:
-            return self._execute(state)
+            self.warnings = check_ranks(self.world, self.program, self.source)
+            state = self._declare()
+            if self._finished_already():
+                return FINISHED
+            # From here to the very end a signal asks, and does not kill.
+            self.stops = Stops(self.folder.stop, self.options.walltime_seconds, self.started, self.root)
+            try:
+                return self._execute(state)
+            finally:
+                self.stops.close()
+                self.folder.unlock()
         finally:
-            self.stops.close()
-            self.folder.unlock()
+            for companion in self.companions:
+                companion.close()
+            self.watchdog.close()
 
     def _declare(self) -> State:
         together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
         state = State(self.world, self.options.split, int(self.program.parameters.get("seed", 0)))
         together(self.world, lambda: self.program.declare(state))
+        check_state(state)
         return state
 
     def _finished_already(self) -> bool:
@@ -81,8 +93,10 @@ class Session:
         folder, program = self.folder, self.program
 
         def prepare() -> bool:
-            if folder.check(program.name, program.parameters) and self._say_finished():
-                return True
+            if folder.check(program.name, program.parameters):
+                if self._say_finished():
+                    return True
+                self._refuse_chaos()
             folder.lock()
             # What another process did until we had the lock counts, too.
             if folder.check(program.name, program.parameters) and self._say_finished():
@@ -91,6 +105,14 @@ class Session:
             return False
 
         return self.world.bcast(together(self.world, lambda: self._writing(prepare) if self.root else False))
+
+    def _refuse_chaos(self) -> None:
+        """Whoever has a run in a folder may have forgotten what stands in the command line."""
+        if self.options.chaos and not self.options.i_mean_it:
+            raise UsageError(
+                f"--chaos {self.options.chaos!r} would harm the run that --out {self.folder.path} holds. "
+                "Use another --out, or add --i-mean-it."
+            )
 
     def _writing(self, action: Callable[[], T]) -> T:
         """The action's value; UsageError where the file system refuses it."""
@@ -116,17 +138,34 @@ class Session:
         self.log = together(world, lambda: self._writing(lambda: open_log(self.folder.log, world.rank)))
         events = self.folder.events if self.root else None
         self.events = together(world, lambda: self._writing(lambda: Events(events)))
+        self.watchdog.report_to(world, self.folder.path)
         self._log_start()
         checkpoints = together(world, lambda: self._checkpoints(state))
+        self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints)]))
         restored = self._begin(state, checkpoints)
+        self.watchdog.beat(state.step)
         total = program.steps if isinstance(program.steps, int) else 0
         self.progress = Progress(program.name, total, state.step, program.work(), self.root and not options.quiet)
         self.progress.line(f"run folder {self.folder.path}: stop with Ctrl-C, then anyrank resume {self.folder.path}")
+        for warning in self.warnings:
+            self.progress.line(f"warning: {warning}")
         if restored is not None:
             self._say_restored(restored)
         cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
         clock = Clock(options.interval, options.mtbf_seconds, cost, cost)
-        loop = Loop(program, state, checkpoints, self.stops, clock, self.progress, self.events, self.log)
+        loop = Loop(
+            program,
+            state,
+            checkpoints,
+            self.stops,
+            clock,
+            self.progress,
+            self.events,
+            self.log,
+            self.watchdog,
+            stop_at=options.stop_at,
+            companions=self.companions,
+        )
         first = state.step
         reason = loop.run()
         self.progress.close(state.step)
@@ -135,6 +174,8 @@ class Session:
     def _log_start(self) -> None:
         facts = provenance(self.world, self.command)
         self.log.info("start: %s", json.dumps(facts))
+        for warning in self.warnings:
+            self.log.warning("%s", warning)
         self.log.info("rank %d of %d, device %s", self.world.rank, self.world.size, BODIES.device.name)
         self.events.say("start", ranks=self.world.size, command=self.command)
 
@@ -148,6 +189,14 @@ class Session:
             keep=self.options.keep,
             command=self.command,
         )
+
+    def _companions(self, checkpoints: Checkpoints) -> Iterator[Companion]:
+        if self.options.digests:
+            yield Digests(self.folder.digests if self.root else None)
+        if self.options.chaos:
+            from anyrank.run.chaos import Chaos
+
+            yield Chaos(self.options.chaos, self.world, self.folder.path, checkpoints)
 
     def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():

@@ -11,16 +11,15 @@ from pathlib import Path
 #: Each of these asks the run to write a checkpoint and leave with 75. (MPICH's mpiexec forwards them.)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT)
 #: Reasons are numbers, so that ranks can agree on one by a maximum; signals are their own number.
-NONE, STOP_FILE, WALL_TIME = 0, 1001, 1002
+NONE, STOP_FILE, WALL_TIME, STOP_AT = 0, 1001, 1002, 1003
 #: Share of the wall time kept in reserve, and its bound in seconds, beside what checkpoint and step need.
 RESERVE, RESERVE_MOST = 0.05, 60.0
 
 
 def describe(reason: int) -> str:
     """A reason in words."""
-    if reason in (STOP_FILE, WALL_TIME):
-        return "the stop file" if reason == STOP_FILE else "the wall-time limit"
-    return signal.Signals(reason).name
+    words = {STOP_FILE: "the stop file", WALL_TIME: "the wall-time limit", STOP_AT: "--stop-at"}
+    return words.get(reason) or signal.Signals(reason).name
 
 
 def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
