@@ -30,6 +30,8 @@ BAD = {
     "unknown option of a run": ((*WEATHER, "--checkpoint-evry", 3), "--checkpoint-evry"),
     "bad interval": ((*WEATHER, "--checkpoint-every", "often"), "--checkpoint-every 'often' must be steps"),
     "bad split": ((*WEATHER, "--split", "diagonal"), "--split 'diagonal' must be one of"),
+    "negative stop": ((*WEATHER, "--stop-at", -1), "--stop-at -1 must be at least 0"),
+    "bad hang timeout": ((*WEATHER, "--hang-timeout", "soon"), "--hang-timeout 'soon' is not a duration"),
     "unknown verb": (("runn",), "runn"),
     "zero ranks": ((*WEATHER, "-n", 0), "-n 0 must be at least 1"),
     "ranks of no number": ((*WEATHER, "-n", "two"), "two"),

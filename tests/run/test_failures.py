@@ -13,6 +13,12 @@ from ranks import anyrank_command, mpiexec, run_anyrank
 CRASH = Path(__file__).with_name("crash.py")
 
 
+def failed(out: Path) -> list[tuple[int, str, str]]:
+    """What the run's events tell of errors: step, ranks, last line."""
+    events = [json.loads(line) for line in (out / "events.jsonl").open()]
+    return [(e["step"], e["ranks"], e["error"]) for e in events if e["event"] == "failed"]
+
+
 @pytest.mark.parametrize("own_mpiexec", [False, True])
 def test_a_raise_on_one_rank_ends_all_with_one_traceback_that_names_it(tmp_path, own_mpiexec):
     run = ("run", CRASH, "--who", 2, "--out", tmp_path / "run")
@@ -23,6 +29,7 @@ def test_a_raise_on_one_rank_ends_all_with_one_traceback_that_names_it(tmp_path,
     assert "anyrank: rank 2 of 4 failed:" in done.stderr
     assert "ValueError: bad luck at step 5" in done.stderr
     assert time.monotonic() - before < 60, "it must end by itself, not by the test's limit"
+    assert failed(tmp_path / "run") == [(5, "2", "ValueError: bad luck at step 5")]
 
 
 def test_the_same_error_on_all_ranks_is_told_once(tmp_path):
@@ -30,11 +37,13 @@ def test_the_same_error_on_all_ranks_is_told_once(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("ValueError: bad luck") == 1
     assert "anyrank: ranks 0-3 of 4 failed:" in done.stderr
+    assert failed(tmp_path / "run") == [(5, "0-3", "ValueError: bad luck at step 5")]
 
 
 def test_a_raise_in_a_run_of_one_rank(tmp_path):
     done = run_anyrank("run", CRASH, "--who", 0, "--out", tmp_path / "run")
     assert done.returncode == 1 and done.stderr.count("ValueError: bad luck") == 1
+    assert failed(tmp_path / "run") == [(5, "0", "ValueError: bad luck at step 5")]
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
@@ -56,7 +65,9 @@ def test_a_crashed_run_goes_on_from_its_checkpoint(tmp_path):
 def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):
     done = run_anyrank("run", CRASH, "--how", "differ", "--steps", 20, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1
-    assert "the Scalar count must be the same on all ranks but is [20, 27, 20], by rank" in done.stderr
+    message = "the Scalar count must be the same on all ranks but is [20, 27, 20], by rank."
+    assert message in done.stderr
+    assert failed(tmp_path / "run") == [(20, "0-2", message)]
 
 
 def test_logs_name_the_body_and_the_reason(tmp_path):

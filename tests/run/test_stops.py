@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -52,8 +53,6 @@ def test_a_signal_stops_with_75_and_resume_goes_on(tmp_path, number, target):
     with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
         wait_for(stepping(out))
         pid = process.pid if target == "anyrank" else the_mpiexec(process)
-        import os
-
         os.kill(pid, number)
         assert process.wait(30) == 75
     stopped = summary(out)
@@ -116,6 +115,23 @@ def test_stopped_again_and_again_it_ends_on_the_digest_of_an_unbroken_run(tmp_pa
     assert code == 0
     assert summary(broken)["digest"] == summary(whole)["digest"]
     assert summary(broken)["digests"] == summary(whole)["digests"]
+
+
+def test_stop_at_stops_at_that_very_step_and_digests_tell_every_step(tmp_path):
+    program = ("run", "weather", "--rows", 12, "--columns", 9, "--steps", 30, "--no-picture", "--digests")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run_anyrank(*program, "--out", whole).returncode == 0
+    for verb, step in ((program, 0), (("resume", broken, "--digests"), 11)):
+        out = ("--out", broken) if verb is program else ()
+        assert run_anyrank(*verb, *out, "--stop-at", step, ranks=2).returncode == 75
+        assert summary(broken)["stopped_by"] == "--stop-at" and summary(broken)["steps"] == step
+    assert run_anyrank("resume", broken, "--digests", "--stop-at", 500).returncode == 0, "it is over before"
+    traces = [[json.loads(line) for line in (out / "digests.jsonl").open()] for out in (whole, broken)]
+    assert [line["step"] for line in traces[0]] == list(range(31))
+    assert [line["step"] for line in traces[1]] == [0, *range(12), *range(11, 31)]
+    by_step = {line["step"]: line["digests"] for line in traces[0]}
+    assert all(line["digests"] == by_step[line["step"]] for line in traces[1])
+    assert by_step[30] == summary(whole)["digests"]
 
 
 def test_resuming_a_finished_run_says_so_and_touches_nothing(tmp_path):

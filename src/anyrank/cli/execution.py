@@ -71,33 +71,37 @@ def _meaning(status: int, out: Path) -> int:
 
 
 def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
-    from anyrank.run.failure import report_and_abort
+    from anyrank.run.failure import report_and_abort, spans
     from anyrank.run.session import Session
     from anyrank.world import World, check_launch
 
     world = World(check=options.check)
     check_launch(world)
     token = world.bcast(f"{os.getpid()}-{time.time_ns()}")
-    folder: Path | None = None
+    session: Session | None = None
 
-    def failures() -> Path:
-        """Where failing ranks meet: in the run folder, which they share, as soon as there is one."""
-        if folder is not None and folder.is_dir():
-            return folder / f".failure-{token}"
-        return Path(tempfile.gettempdir()) / f"anyrank-failure-{token}"
+    def report(error: BaseException) -> None:
+        """Failing ranks meet in the run folder, which they share, as soon as it is theirs."""
+        if session is not None and session.begun:
+            report_and_abort(world, error, session.folder.path / f".failure-{token}", session.note_failure)
+        else:
+            report_and_abort(world, error, Path(tempfile.gettempdir()) / f"anyrank-failure-{token}")
 
     try:
         if asked is not None and asked != world.size:
             raise _together(UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out."))
         folder = world.bcast(out or default_folder(program.name))
-        return Session(program, source, world, folder, options, _command()).execute()
+        session = Session(program, source, world, folder, options, _command())
+        return session.execute()
     except AnyrankError as error:
         if not error.collective and world.size > 1:
-            report_and_abort(world, error, failures())
+            report(error)
+        elif session is not None and session.begun and world.rank == 0:
+            session.note_failure(spans(range(world.size)), str(error).splitlines()[0])
         error.silent = world.rank > 0
         raise
     except BaseException as error:
-        report_and_abort(world, error, failures())
+        report(error)
         return 1
 
 

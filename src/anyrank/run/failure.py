@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from anyrank.errors import AnyrankError
@@ -17,18 +17,24 @@ from anyrank.world import World
 GRACE = 0.4
 
 
-def report_and_abort(world: World, error: BaseException, folder: Path) -> None:
+Note = Callable[[str, str], None]
+
+
+def report_and_abort(world: World, error: BaseException, folder: Path, note: Note = lambda ranks, line: None) -> None:
     """Report this rank's error together with those of other ranks, then end all ranks, with status 1 or our error's.
 
     Not collective: ranks that do not fail sit in some call and are ended. The failing ranks meet in
-    `folder`, which they share: the first to come waits a moment for others, prints, and aborts. A world of
-    one rank has nobody to end: then this returns after the report.
+    `folder`, which they share: the first to come waits a moment for others, prints, calls
+    `note(ranks, last line)`, and aborts. A world of one rank has nobody to end: then this returns after
+    the report.
     """
     if world.size == 1:
         print(_text(error), file=sys.stderr, flush=True)
+        note("0", _last_line(error))
         return
     try:
         print(_collect(world, error, folder), file=sys.stderr, flush=True)
+        note(spans(_failed(folder) or [world.rank]), _last_line(error))
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         world.abort(error.status if isinstance(error, AnyrankError) else 1)
@@ -48,6 +54,14 @@ def _collect(world: World, error: BaseException, folder: Path) -> str:
         return report(folder, world.size)
     except OSError:
         return f"anyrank: rank {world.rank} of {world.size} failed:\n{_text(error)}"
+
+
+def _failed(folder: Path) -> list[int]:
+    return [int(path.name[5:]) for path in folder.glob("rank-*")]
+
+
+def _last_line(error: BaseException) -> str:
+    return _text(error).splitlines()[-1]
 
 
 def _text(error: BaseException) -> str:

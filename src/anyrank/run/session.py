@@ -56,6 +56,9 @@ class Session:
         self.program, self.source, self.world = program, source, world
         self.folder, self.options, self.command = RunFolder(out), options, command
         self.root = world.rank == 0
+        #: Whether the folder is this run's, so that what happens may be written there.
+        self.begun = False
+        self._state: State | None = None
 
     def execute(self) -> int:
         """Carry the run out; the exit code: 0 finished, 75 stopped with a valid checkpoint.
@@ -66,7 +69,7 @@ class Session:
         self.companions: list[Companion] = []
         try:
             self.warnings = check_ranks(self.world, self.program, self.source)
-            state = self._declare()
+            state = self._state = self._declare()
             if self._finished_already():
                 return FINISHED
             # From here to the very end a signal asks, and does not kill.
@@ -80,6 +83,17 @@ class Session:
             for companion in self.companions:
                 companion.close()
             self.watchdog.close()
+
+    def note_failure(self, ranks: str, error: str) -> None:
+        """Put what ended the run into its events, for people and for the supervisor. Any one rank calls it."""
+        events = Events(self.folder.events)
+        events.say("failed", step=self.step, ranks=ranks, error=error)
+        events.close()
+
+    @property
+    def step(self) -> int:
+        """The steps done."""
+        return self._state.step if self._state is not None else 0
 
     def _declare(self) -> State:
         together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
@@ -135,6 +149,7 @@ class Session:
 
     def _execute(self, state: State) -> int:
         world, program, options = self.world, self.program, self.options
+        self.begun = True
         self.log = together(world, lambda: self._writing(lambda: open_log(self.folder.log, world.rank)))
         events = self.folder.events if self.root else None
         self.events = together(world, lambda: self._writing(lambda: Events(events)))
