@@ -47,6 +47,9 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+with_parameter_file = click.option("--parameters", help="A TOML file of parameters; flags win over it.")
+
+
 def parameter_options(program: type[Program]) -> list[click.Option]:
     """One flag per parameter; the values are checked by the program, in one place for flags and files."""
     hints = get_type_hints(program)
@@ -76,35 +79,44 @@ def _help(program: type[Program]) -> str:
 
 
 class Programs(click.Group):
-    """A command per program; a file of the user's counts as one."""
+    """A command per program; a file of the user's counts as one. A verb's subclass tells what they do."""
+
+    def action(self, source: str, program: type[Program]) -> Callable[..., int]:
+        """What the verb does with a program: a function of click options, and of `parameters` and their values."""
+        raise NotImplementedError
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the programs that come with anyrank."""
         return available()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """The command of a program: its parameters and the options of every run."""
+        """The command of a program: its parameters and the options of the verb."""
         program = load(cmd_name)
-
-        def callback(out: str | None, parameters: str | None, **values: Any) -> int:
-            given = {name: values.pop(name) for name in OPTION_NAMES}
-            options = Options(**{name: value for name, value in given.items() if value is not None})
-            ready = program(**read_parameters(parameters, values))
-            source = str(Path(cmd_name).resolve()) if cmd_name.partition(":")[0].endswith(".py") else cmd_name
-            return carry_out(source, ready, options, Path(out) if out else None, given["ranks"])
-
-        callback.__doc__ = _help(program)
-        made = click.command(cmd_name, short_help=program.summary())(
-            click.option("--out", help="The run folder.  [default: a new one under runs/]")(
-                click.option("--parameters", help="A TOML file of parameters; flags win over it.")(
-                    with_run_options(callback)
-                )
-            )
-        )
+        source = str(Path(cmd_name).resolve()) if cmd_name.partition(":")[0].endswith(".py") else cmd_name
+        action = self.action(source, program)
+        made = click.command(cmd_name, help=_help(program), short_help=program.summary())(action)
         made.params = [*parameter_options(program), *made.params]
         return made
 
 
-@click.group(cls=Programs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
+class Runs(Programs):
+    """A run of each program."""
+
+    def action(self, source: str, program: type[Program]) -> Callable[..., int]:
+        """Run it."""
+
+        @click.option("--out", help="The run folder.  [default: a new one under runs/]")
+        @with_parameter_file
+        @with_run_options
+        def run(out: str | None, parameters: str | None, **values: Any) -> int:
+            given = {name: values.pop(name) for name in OPTION_NAMES}
+            options = Options(**{name: value for name, value in given.items() if value is not None})
+            ready = program(**read_parameters(parameters, values))
+            return carry_out(source, ready, options, Path(out) if out else None, given["ranks"])
+
+        return run
+
+
+@click.group(cls=Runs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
     """Run a program: a name (`anyrank list`), or a file of yours (./my_program.py)."""
