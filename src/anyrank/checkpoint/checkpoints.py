@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Checkpoints:
         check_dims(state)
         self.folder, self.state, self.keep, self.command = Path(folder), state, keep, command
         self.identity = Identity.of(program, parameters, state.seed)
+        #: What writing the checkpoint of a step meets, if not what the file system says; alike on all ranks.
+        self.fault: Callable[[int], OSError | None] = lambda step: None
         self._way = way_called(io, state)
         self._refused: dict[Path, str] = {}
         self._writing: Writing | None = None
@@ -77,6 +79,7 @@ class Checkpoints:
         the file system refuses is told by `Saved.error` in the end.
         """
         self._check_idle()
+        self._way.fault = self.fault(self.state.step)
         self._writing = Writing(
             self.state,
             self._way,

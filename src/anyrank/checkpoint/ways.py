@@ -25,9 +25,16 @@ class Way:
     """How this rank's values get into a file that is laid out. Subclasses are chosen by their `name`."""
 
     name = ""
+    #: What the next writing meets in place of what the file system says, where --chaos asks for it.
+    fault: OSError | None = None
 
     def __init__(self, state: State):
         self.state = state
+
+    def meet(self) -> None:
+        """Raise the fault, if there is one."""
+        if self.fault is not None:
+            raise self.fault
 
     def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
         """What has to be done while the state stands still. Collective; raises nothing on one rank alone."""
@@ -59,6 +66,7 @@ class Pwrite(Way):
         """See `Way`."""
         descriptor = os.open(self._path, os.O_WRONLY)
         try:
+            self.meet()
             digests = {name: staged.write(descriptor, self._extents[name][0]) for name, staged in self._staged.items()}
             os.fsync(descriptor)
         finally:
@@ -75,6 +83,7 @@ class _Blocking(Way):
         self._digests: Digests = {}
         self._error: Exception | None = None
         try:
+            self.meet()
             self._write_all(path)
         except Exception as error:
             self._error = error

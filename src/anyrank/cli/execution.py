@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -32,9 +31,15 @@ def carry_out(source: str, program: Program, options: Options, out: Path | None,
     `asked` is the number of ranks that the user gave; under a launcher it must be the launcher's.
     """
     if launcher.tasks():
+        for flag, value in (("--max-restarts", options.max_restarts), ("--hosts", options.hosts)):
+            if value:
+                raise UsageError(
+                    f"{flag} {value} is for the process that starts mpiexec, and here mpiexec has started this one. "
+                    f"Leave it out, or use `anyrank run … -n {launcher.tasks()} {flag} {value}` without mpiexec."
+                )
         return _be_a_rank(source, program, options, out, asked)
     out = out or default_folder(program.name)
-    if options.ranks == 1:
+    if options.ranks == 1 and not options.max_restarts and not options.hosts:
         return _be_a_rank(source, program, options, out, None)
     return _launch(options, out)
 
@@ -45,29 +50,16 @@ def default_folder(program: str) -> Path:
 
 
 def _launch(options: Options, out: Path) -> int:
-    from anyrank.run.launch import start
+    from anyrank.run.supervisor import Supervisor
 
-    arguments = list(click.get_current_context().find_root().obj)
-    if not _given(arguments, "--out") and arguments[0] == "run":
-        arguments += ["--out", str(out)]
-    status = start(options.ranks, [sys.executable, "-m", "anyrank", *arguments])
-    return _meaning(status, out)
+    words = list(click.get_current_context().find_root().obj)
+    if not _given(words, "--out") and words[0] == "run":
+        words += ["--out", str(out)]
+    return Supervisor(options, out, words).run()
 
 
 def _given(arguments: list[str], flag: str) -> bool:
     return any(argument == flag or argument.startswith(flag + "=") for argument in arguments)
-
-
-def _meaning(status: int, out: Path) -> int:
-    """Our exit code for mpiexec's: it says 0 of ranks that it killed itself, so 0 needs a finished run."""
-    if status in (2, 75):
-        return status
-    if status == 0:
-        try:
-            return 0 if json.loads((out / "summary.json").read_text())["finished"] else 1
-        except (OSError, ValueError, KeyError):
-            return 1
-    return 1
 
 
 def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from anyrank.errors import UsageError
 from anyrank.observe.progress import TERMINAL, terminal_width
@@ -23,60 +28,158 @@ OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
+#: Seconds that mpiexec may take to end after a report of a hang: it waits for ever for a host that is cut off.
+ENDING = 8.0
+#: Seconds in which a host must start `true`.
+ANSWERING = 10.0
+#: Hosts with the number of ranks that each may have.
+Slots = Sequence[tuple[str, int]]
 
 
-def find_mpiexec() -> str:
+def mpiexec() -> list[str]:
     """The mpiexec that belongs to this Python: $ANYRANK_MPIEXEC, the environment's own, or the PATH's.
 
-    Raises UsageError where there is none.
+    $ANYRANK_MPIEXEC may hold options after the program, quoted as for a shell. Raises UsageError where
+    there is none.
     """
-    chosen = os.environ.get("ANYRANK_MPIEXEC")
+    chosen = os.environ.get("ANYRANK_MPIEXEC", "")
     beside = Path(sys.executable).parent / "mpiexec"
-    found = chosen or (str(beside) if beside.is_file() else shutil.which("mpiexec"))
-    if not found or not shutil.which(found):
+    found = shlex.split(chosen) or [str(beside) if beside.is_file() else "mpiexec"]
+    if not shutil.which(found[0]):
         raise UsageError(
-            f"mpiexec {chosen or ''} is not found: install an MPI (pip install 'anyrank[mpich]'), put its "
+            f"mpiexec {chosen} is not found: install an MPI (pip install 'anyrank[mpich]'), put its "
             "mpiexec on the PATH, or name it in ANYRANK_MPIEXEC."
         )
     return found
 
 
-def start(ranks: int, command: Sequence[str]) -> int:
-    """Run the command on so many ranks and return mpiexec's exit status; negative where a signal ended it.
+def find_mpiexec() -> str:
+    """The program of `mpiexec()`, without its options."""
+    return mpiexec()[0]
 
-    The first SIGTERM, SIGINT, SIGUSR1 or SIGQUIT that this process gets goes to the ranks, which stop with
-    a checkpoint; SIGHUP (the terminal is gone) goes as SIGTERM. A second SIGINT kills. mpiexec has a
-    session of its own, so that a Ctrl-C at the terminal reaches it once, through us; if we are killed, the
-    kernel sends it SIGTERM, so nothing runs on unseen.
-    """
+
+def _on(hosts: Slots) -> list[str]:
+    """The start of a command line that starts ranks on these hosts, or where mpiexec sees fit."""
+    words = mpiexec()
+    if not hosts:
+        return words
+    version = subprocess.run([words[0], "--version"], capture_output=True, text=True, check=False).stdout
+    flag = "--host" if "Open MPI" in version else "-hosts"
+    return [*words, flag, ",".join(f"{host}:{slots}" for host, slots in hosts)]
+
+
+def _popen(command: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
     environment = {**OPEN_MPI, **os.environ}
     width = terminal_width()
     if width:
         environment[TERMINAL] = str(width)
-    child = subprocess.Popen(
-        [find_mpiexec(), "-n", str(ranks), *command],
+    return subprocess.Popen(
+        command,
         stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
         preexec_fn=_die_with_parent(),
+        **streams,
     )
-    interrupts = 0
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        if interrupts > 1:
-            print("anyrank: interrupted twice: killed; resume goes on from the last checkpoint", file=sys.stderr)
-            child.kill()
-        else:
-            child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    before = {number: signal.signal(number, forward) for number in (*SIGNALS, signal.SIGHUP)}
-    try:
-        return child.wait()
-    finally:
-        for number, handler in before.items():
+def answering(hosts: Slots, patience: float = ANSWERING) -> Slots:
+    """The hosts on which mpiexec can start a process; all are asked at once, in the way in which ranks start."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    probes = [_popen([*_on([(host, 1)]), "-n", "1", "true"], **quiet) for host, _ in hosts]
+    give_up = time.monotonic() + patience
+    for probe in probes:
+        with suppress(subprocess.TimeoutExpired):
+            probe.wait(max(give_up - time.monotonic(), 0))
+    for probe in probes:
+        _end(probe)
+    return [host for host, probe in zip(hosts, probes, strict=True) if probe.returncode == 0]
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill it, if it is there, with what lives in its session's first group."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+class Launch:
+    """Starts ranks, once or again, and while it is entered hands them the signals that this process gets.
+
+    The first SIGTERM, SIGINT, SIGUSR1 or SIGQUIT goes to the ranks, which stop with a checkpoint; SIGHUP
+    (the terminal is gone) goes as SIGTERM. A second SIGINT kills. mpiexec has a session of its own, so that
+    a Ctrl-C at the terminal reaches it once, through us; if we are killed, the kernel sends it SIGTERM, so
+    nothing runs on unseen. If `report` is written, the ranks hang and are about to end; mpiexec, which may
+    wait for a host that is cut off, is then killed where it does not.
+    """
+
+    def __init__(self, report: Path):
+        #: The first signal that came, 0 without one; and whether the ranks of the last `run` hung.
+        self.asked, self.hung = 0, False
+        self._report, self._interrupts = report, 0
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Launch:
+        self._before = {number: signal.signal(number, self._forward) for number in (*SIGNALS, signal.SIGHUP)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def run(self, ranks: int, command: Sequence[str], hosts: Slots = ()) -> int:
+        """Run the command on so many ranks; mpiexec's exit status, negative where a signal ended it."""
+        before, self.hung, since = self._reported(), False, 0.0
+        child = self._child = _popen([*_on(hosts), "-n", str(ranks), *command])
+        if self.asked:
+            child.send_signal(self.asked)
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1.0)
+            if not self.hung and self._reported() != before:
+                self.hung, since = True, time.monotonic()
+            if self.hung and time.monotonic() - since > ENDING:
+                _end(child)
+            if child.returncode is not None:
+                self._child = None
+                return child.returncode
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass, or less if a signal comes."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.asked:
+            time.sleep(0.05)
+
+    def _reported(self) -> int:
+        """When the report was written; on a clock that need not be ours."""
+        try:
+            return self._report.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += number == signal.SIGINT
+        number = signal.SIGTERM if number == signal.SIGHUP else number
+        self.asked = self.asked or number
+        if self._child is None:
+            return
+        if self._interrupts > 1:
+            print("anyrank: interrupted twice: killed; resume goes on from the last checkpoint", file=sys.stderr)
+            self._child.kill()
+        else:
+            self._child.send_signal(number)
+
+
+def meaning(status: int, out: Path) -> int:
+    """Our exit code for mpiexec's: it says 0 of ranks that it killed itself, so 0 needs a finished run."""
+    if status in (2, 75):
+        return status
+    if status == 0:
+        try:
+            return 0 if json.loads((out / "summary.json").read_text())["finished"] else 1
+        except (OSError, ValueError, KeyError):
+            return 1
+    return 1
 
 
 def _die_with_parent() -> Callable[[], None]:
