@@ -1,11 +1,49 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
 import subprocess
+import sys
+import time
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
+from checkpoint.samples import checkpoints, declare, write
+from ranks import run_anyrank
 
-from anyrank.provenance import commit, provenance, versions
+import anyrank
+import anyrank.kernels
+from anyrank.kernel import BODIES
+from anyrank.provenance import (
+    anyrank_hash,
+    changes,
+    clocks,
+    commit,
+    environment,
+    here,
+    masked,
+    provenance,
+    remember,
+    versions,
+)
 from anyrank.world import World
+
+PROGRAM = """
+from anyrank import Program, param
+
+
+class Count(Program):
+    steps: int = param(4, "steps")
+
+    def declare(self, state):
+        state.field("x", (12,))
+
+    def step(self, state):
+        state.x[...] = state.x.local + 1
+"""
 
 
 def git(folder, *arguments) -> str:
@@ -32,8 +70,153 @@ def test_the_commit_is_what_git_says(tmp_path):
     assert commit(source) == git(source, "rev-parse", "HEAD")
 
 
-def test_versions_and_provenance_are_plain_values():
-    made = provenance(World(), "anyrank run pi")
+def test_a_run_tells_what_made_it():
+    world = World()
+    made = provenance(world, "anyrank run pi")
     assert versions()["numpy"] == np.__version__ and versions().items() <= made.items()
-    assert made["command"] == "anyrank run pi" and made["ranks"] == 1
-    assert all(isinstance(value, str | int) for value in made.values())
+    assert {"numba", "cython", "pydantic", "libc", "system", "implementation"} <= versions().keys()
+    assert made["command"] == "anyrank run pi" and made["ranks"] == 1 and made["processor"] and made["host"]
+    assert "numpy" in json.loads(json.dumps(made)), "it goes into summary.json"
+    remember(world, hosts={"n1": "0-3"}, program_hash="")
+    later = provenance(world, "anyrank run pi")
+    assert later["hosts"] == {"n1": "0-3"} and "program_hash" not in later
+    assert "hosts" not in provenance(World(), "anyrank run pi"), "another world's"
+
+
+def test_two_stamps_of_one_boot_can_be_subtracted():
+    one = clocks()
+    time.sleep(0.05)
+    two = clocks()
+    assert one.get("boot") == two.get("boot") and 0.049 < two["monotonic"] - one["monotonic"] < 30
+    assert one["utc"].endswith("+00:00")
+
+
+def test_the_environment_is_what_matters_without_secrets():
+    matters = {
+        "OMP_NUM_THREADS": "2",
+        "UCX_TLS": "tcp,self",
+        "SLURM_JOB_ID": "7",
+        "PBS_JOBID": "8.server",
+        "CUDA_VISIBLE_DEVICES": "0,1",
+        "MPICH_DBG": "VERBOSE",
+        "LD_PRELOAD": "/lib/libx.so",
+    }
+    secrets = ["SLURM_JWT", "SLURM_API_TOKEN", "PBS_PASSWORD", "ANYRANK_SECRET", "UCX_KEY", "FI_AUTH", "OMPI_Cookie"]
+    passing = ["PMI_FD", "PMI_PORT", "HYDI_CONTROL_FD", "SLURM_SRUN_COMM_PORT", "PMIX_SERVER_URI41", "SLURM_TASK_PID"]
+    others = ["HOME", "PATH", "AWS_ACCESS", "MY_OMP_X"]
+    found = environment({**matters, **dict.fromkeys([*secrets, *passing, *others], "hidden")})
+    assert found == matters and "hidden" not in json.dumps(found)
+
+
+def test_values_are_masked_cut_and_whole_characters():
+    assert masked("http://me:pw@host/x https://ghp_123@hub", 99) == "http://***@host/x https://***@hub"
+    assert masked("a@b://c/d@e", 99) == "a@b://c/d@e", "no login"
+    assert masked("x" * 11, 10) == "x" * 9 + "…" and masked("x" * 10, 10) == "x" * 10
+    assert masked("caf\udce9", 99) == "caf\\udce9", "a byte that is no UTF-8 can be written"
+    assert len(environment({"UCX_X": "é" * 10_000})["UCX_X"]) == 1000
+
+
+def test_a_huge_job_fits_into_a_checkpoint(tmp_path, monkeypatch):
+    """HDF5 takes 64 kB in an attribute, but not of text whose length varies: hosts are told whatever their number."""
+    for number in range(3000):
+        monkeypatch.setenv(f"UCX_{number:04}", "é" * 100)
+    monkeypatch.setenv("SLURM_TOKEN", "hidden")
+    state = declare(World())
+    hosts = {f"node{number:05}.cluster": f"{number}" for number in range(10_000)}
+    remember(state.world, hosts=hosts)
+    saved = write(tmp_path, state, 1, command="anyrank run x --files " + "a/b.txt " * 20_000 + "\udce9")
+    with h5py.File(saved.path) as file:
+        made = dict(file["provenance"].attrs)
+    kept = json.loads(made["environment"])
+    assert 100 < len(kept) < 3000 and kept["…"] == "and more" and "SLURM_TOKEN" not in kept
+    assert json.loads(made["hosts"]) == hosts
+    assert made["command"].startswith("anyrank run x --files a/b.txt ") and len(made["command"]) == 30_000
+    restored = checkpoints(tmp_path, declare(World())).restore()
+    assert restored.step == 1 and restored.changes == []
+
+
+def test_the_hash_is_of_what_runs_wherever_it_lies(tmp_path, monkeypatch):
+    """Of a copy that is laid out as a wheel's; caches do not count, a compiled body and a kernel's source do."""
+    mine = anyrank_hash()
+    ignore = shutil.ignore_patterns("kernels")
+    shutil.copytree(anyrank.__path__[0], tmp_path / "anyrank", ignore=ignore)
+    shutil.copytree(anyrank.kernels.__path__[0], tmp_path / "anyrank" / "kernels")
+    monkeypatch.setattr(anyrank, "__path__", [str(tmp_path / "anyrank")])
+    monkeypatch.setattr(anyrank.kernels, "__path__", [str(tmp_path / "anyrank" / "kernels")])
+
+    def again() -> str:
+        anyrank_hash.cache_clear()
+        return anyrank_hash()
+
+    try:
+        assert again() == mine
+        shutil.rmtree(tmp_path / "anyrank" / "__pycache__", ignore_errors=True)
+        (tmp_path / "anyrank" / "kernels" / "philox" / "__pycache__").mkdir(exist_ok=True)
+        (tmp_path / "anyrank" / "kernels" / "philox" / "__pycache__" / "x.pyc").write_bytes(b"x")
+        assert again() == mine
+        seen = {mine}
+        for name in ("world.py", "kernels/philox/gpu.cu", "kernels/philox/reference.py", "kernels/philox/new.so"):
+            with (tmp_path / "anyrank" / name).open("a") as file:
+                file.write("\n")
+            seen.add(again())
+        assert len(seen) == 5
+    finally:
+        anyrank_hash.cache_clear()
+
+
+def test_a_gpu_is_told_where_one_is_used(monkeypatch):
+    assert "cupy" not in here(), "it is installed, but this process computes on the host"
+    card = SimpleNamespace(id=1, pci_bus_id="0000:17:00.0")
+    runtime = SimpleNamespace(
+        getDeviceProperties=lambda number: {"name": b"NVIDIA H200" if number == 1 else b"another"},
+        runtimeGetVersion=lambda: 13000,
+        driverGetVersion=lambda: 13010,
+    )
+    cuda = SimpleNamespace(Device=lambda: card, runtime=runtime)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, __version__="14.2.0"))
+    monkeypatch.setattr(BODIES, "device", SimpleNamespace(name="cuda:1"))
+    told = {"gpu": "NVIDIA H200 0000:17:00.0", "cupy": "14.2.0", "cuda": "13000, driver 13010"}
+    assert told.items() <= here().items()
+
+
+def test_what_changed_since_is_told():
+    world = World()
+    remember(world, program_hash="beef" * 16)
+    now = provenance(world, "")
+    assert changes(world, now) == []
+    assert changes(world, {"python": "2.7"}) == [], "a file of an anyrank that did not tell"
+    then = {**now, "program_hash": "feed" * 16, "numpy": "1.26.4", "anyrank_hash": "cafe" * 16}
+    assert changes(world, then) == [
+        "another program file (feedfeedfeed) than this run's (beefbeefbeef)",
+        f"another anyrank (cafecafecafe) than this run's ({anyrank_hash()[:12]})",
+        f"another NumPy (1.26.4) than this run's ({np.__version__})",
+    ]
+
+
+def test_a_run_says_it_in_its_summary_log_and_checkpoint_and_what_changed_at_resume(tmp_path):
+    program, out = tmp_path / "count.py", tmp_path / "r"
+    program.write_text(PROGRAM)
+    env = {"SLURM_JWT": "hidden", "UCX_TLS": "all", "ANYRANK_PROXY": "http://me:hidden@host"}
+    run = ("run", program, "--out", out, "--stop-at", 2)
+    done = run_anyrank(*run, ranks=2, env={**os.environ, **env})
+    assert done.returncode == 75 and "warning" not in done.stderr, done.stderr
+    told = json.loads((out / "summary.json").read_text())["provenance"]
+    assert told["hosts"] == {os.uname().nodename: "0-1"}
+    assert told["program_hash"] == hashlib.sha256(program.read_bytes()).hexdigest()
+    assert told["environment"]["UCX_TLS"] == "all" and told["environment"]["ANYRANK_PROXY"] == "http://***@host"
+    path = out / "checkpoints" / "step-000000000002.h5"
+    with h5py.File(path) as file:
+        kept = dict(file["provenance"].attrs)
+    kept |= {name: json.loads(kept[name]) for name in ("hosts", "environment")}
+    times = {"utc", "monotonic"}
+    assert {k: v for k, v in kept.items() if k not in times} == {k: v for k, v in told.items() if k not in times}
+    assert 0 <= told["monotonic"] - kept["monotonic"] < 60
+    log = (out / "log" / "rank-0000.log").read_text()
+    assert f'"program_hash": "{told["program_hash"]}"' in log and '"hosts": ' in log
+    assert "hidden" not in log + str(told) + str(kept)
+
+    program.write_text(PROGRAM + "\n")
+    again = run_anyrank("resume", out)
+    message = f"warning: {path.name} was written with another program file ({told['program_hash'][:12]}) than this"
+    assert again.returncode == 0 and again.stderr.count(message) == 1, again.stderr
+    assert "another program file" in (out / "log" / "rank-0000.log").read_text()

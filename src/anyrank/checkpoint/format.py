@@ -67,6 +67,8 @@ class Header:
     finished: bool
     identity: Identity
     members: dict[str, Member]
+    #: What made it, as far as it is text.
+    provenance: dict[str, str]
 
 
 def check_dims(state: State) -> None:
@@ -90,7 +92,7 @@ def check_dims(state: State) -> None:
 
 
 def lay_out(
-    path: Path, state: State, identity: Identity, finished: bool, provenance: Mapping[str, str | int]
+    path: Path, state: State, identity: Identity, finished: bool, provenance: Mapping[str, Any]
 ) -> dict[str, Extent]:
     """Make the file with everything but the Fields' values and the digests; raises OSError.
 
@@ -106,7 +108,8 @@ def lay_out(
         file.attrs["seed"] = identity.seed
         file.attrs["step"] = state.step
         file.attrs["finished"] = finished
-        file.create_group("provenance").attrs.update(provenance)
+        made = {name: json.dumps(fact) if isinstance(fact, dict) else fact for name, fact in provenance.items()}
+        file.create_group("provenance").attrs.update(made)
         scalars = file.create_group("scalars")
         for scalar in state.scalars():
             scalars.create_dataset(scalar.name, data=np.array(scalar.value, scalar.dtype))
@@ -184,7 +187,8 @@ def _header(path: Path, file: h5py.File) -> Header:
         for group in ("fields", "scalars")
         for name, dataset in file[group].items()
     }
-    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, members)
+    made = {name: fact for name, fact in file["provenance"].attrs.items() if isinstance(fact, str)}
+    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, members, made)
 
 
 def _member(dataset: h5py.Dataset, with_value: bool) -> Member:

@@ -17,6 +17,7 @@ from anyrank.checkpoint.format import Header, Identity, Member, read_header
 from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
+from anyrank.provenance import changes
 from anyrank.state import Scalar, State
 from anyrank.world import World
 
@@ -25,12 +26,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored, and one message for each newer checkpoint that was refused."""
+    """What was restored, one message for each newer checkpoint that was refused, and what changed since."""
 
     step: int
     path: Path
     finished: bool
     refused: list[str]
+    #: Where the file was written with another program, anyrank or NumPy than this run's.
+    changes: list[str]
 
 
 def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, str]) -> Restored | None:
@@ -49,7 +52,8 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
         except CheckpointError as error:
             refused[path] = f"{path}: {error}"
             continue
-        return Restored(header.step, path, header.finished, [*refused.values()])
+        changed = changes(state.world, header.provenance)
+        return Restored(header.step, path, header.finished, [*refused.values()], changed)
     if refused:
         raise CheckpointError("no checkpoint can be used:\n" + "\n".join(refused.values()))
     return None

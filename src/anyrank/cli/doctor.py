@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +30,8 @@ def command(size: int, as_json: bool, no_kernels: bool) -> None:
     timings: list[dict[str, Any]] = []
     if not as_json:
         for name, value in facts.items():
+            if isinstance(value, dict):
+                value = "".join(f"\n    {key}={text}" for key, text in value.items())
             click.echo(f"{name:<18} {value}")
         click.echo(f"\n{'kernel':<28} {'body':<10} {'rate':>14}")
     for row in [] if no_kernels else time_bodies(size):
@@ -43,8 +44,8 @@ def command(size: int, as_json: bool, no_kernels: bool) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Versions, processor, memory, MPI and GPU of this machine, as text."""
-    from anyrank.provenance import versions
+    """What provenance tells of a run's process, and mpiexec, memory and GPU of this machine."""
+    from anyrank.provenance import clocks, here
     from anyrank.run.launch import find_mpiexec
 
     try:
@@ -53,22 +54,12 @@ def machine() -> dict[str, Any]:
         mpiexec = str(error)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        **versions(),
         "mpiexec": mpiexec,
-        "system": platform.platform(),
-        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores for this process",
         "memory": f"{memory:.1f} GiB",
         "gpu": gpu_missing() or "usable",
+        **here(),
+        **clocks(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
 
 
 def time_bodies(size: int) -> Iterator[dict[str, Any]]:

@@ -68,6 +68,7 @@ class Session:
         self.watchdog = Watchdog(self.options.hang_seconds)
         self.companions: list[Companion] = []
         try:
+            together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.warnings = check_ranks(self.world, self.program, self.source)
             state = self._state = self._declare()
             if self._finished_already():
@@ -96,7 +97,6 @@ class Session:
         return self._state.step if self._state is not None else 0
 
     def _declare(self) -> State:
-        together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
         state = State(self.world, self.options.split, int(self.program.parameters.get("seed", 0)))
         together(self.world, lambda: self.program.declare(state))
         check_state(state)
@@ -226,6 +226,10 @@ class Session:
             self.progress.line(f"checkpoint refused: {message}")
             self.log.warning("checkpoint refused: %s", message)
             self.events.say("checkpoint-refused", reason=message)
+        for change in restored.changes:
+            warning = f"{restored.path.name} was written with {change}: the bits may be others than without a stop"
+            self.progress.line(f"warning: {warning}")
+            self.log.warning("%s", warning)
         self.progress.line(f"resumed at step {restored.step} from {restored.path.name}")
         self.events.say("resumed", step=restored.step, file=restored.path.name)
 

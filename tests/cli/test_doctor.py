@@ -1,0 +1,39 @@
+"""`anyrank doctor` as it goes into a bug report: what a run would tell of itself, and no secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from click.testing import CliRunner
+from ranks import run_anyrank
+
+from anyrank.cli.doctor import command
+from anyrank.provenance import here
+
+ENVIRONMENT = {
+    "SLURM_JWT": "hidden",
+    "UCX_TLS": "tcp,self",
+    "ANYRANK_PROXY": "http://me:hidden@host",
+    "LD_PRELOAD": "",
+}
+
+
+def test_the_text_tells_what_a_run_would():
+    done = run_anyrank("doctor", "--no-kernels", env={**os.environ, **ENVIRONMENT})
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for name, value in here().items():
+        assert name == "environment" or f"{name:<18} {value}" in lines, name
+    assert "    UCX_TLS=tcp,self" in lines and "    ANYRANK_PROXY=http://***@host" in lines
+    assert any(line.startswith("utc") for line in lines) and any(line.startswith("monotonic") for line in lines)
+    assert "hidden" not in done.stdout
+
+
+def test_the_json_is_the_same():
+    done = CliRunner().invoke(command, ["--no-kernels", "--json"], env=ENVIRONMENT)
+    facts = json.loads(done.stdout)
+    expected = {**here(), "environment": facts["environment"]}
+    assert {name: facts[name] for name in expected} == expected
+    assert facts["environment"]["UCX_TLS"] == "tcp,self" and "SLURM_JWT" not in facts["environment"]
+    assert facts["kernels"] == [] and facts["mpiexec"] and facts["memory"] and facts["gpu"]
