@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class AnyrankError(Exception):
     """An error with a message for the user; it ends a run with status 1 and without a traceback."""
@@ -21,3 +23,14 @@ class UsageError(AnyrankError):
 
 class CheckpointError(AnyrankError):
     """A checkpoint that cannot be written, read or trusted."""
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Numbers of ranks or steps as text with runs joined: 0-3,7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

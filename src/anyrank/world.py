@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mpi4py
 import numpy as np
@@ -21,6 +21,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="suspicious MPI execution environment")
     from mpi4py import MPI  # initialises MPI, so it comes after the lines above
 
+if TYPE_CHECKING:
+    from anyrank.recorder import Recorder
+
 T = TypeVar("T")
 _OPERATIONS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX}
 
@@ -29,12 +32,20 @@ class World:
     """A private clone of a communicator: ranks, nodes, and agreement between ranks.
 
     Making a World is collective over `comm` (COMM_WORLD where none is given). Messages on it never meet
-    those of other libraries, because the clone has a context of its own.
+    those of other libraries, because the clone has a context of its own. With `check`, collective calls on
+    `comm`, and on MPI.COMM_WORLD where that is cloned, are compared between ranks by `recorder`, which is
+    None without.
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
         initialise()
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
+        self.recorder: Recorder | None = None
+        if check:
+            from anyrank.recorder import Recorder
+
+            self.recorder = Recorder(self.comm, everywhere=comm is None)
+            self.comm = self.recorder.comm
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
         self._tags = 0
@@ -117,6 +128,8 @@ class World:
 
     def close(self) -> None:
         """Give the clone back. Collective."""
+        if self.recorder is not None:
+            self.recorder.close()
         if "_node" in self.__dict__:
             self._node.Free()
         self.comm.Free()

@@ -19,6 +19,7 @@ Direction = tuple[int, ...]
 class Haloed(Protocol):
     """What an exchange needs of a Field."""
 
+    name: str
     array: Any
     layout: Layout
     halo: int
@@ -53,6 +54,8 @@ class Halo:
             message.send = comm.Send_init([message.outgoing, MPI.BYTE], message.rank, tag)
         self._receives = [message.receive for message in self._messages]
         self._sends = [message.send for message in self._messages]
+        self._recorder = self.layout.world.recorder
+        self._words = f"the halo exchange of {', '.join(field.name for field in self.fields)}"
 
     def _own_wraps(self) -> list[tuple[Haloed, Region, Region]]:
         """Ghosts and the edges they repeat, along periodic axes that are not cut."""
@@ -87,6 +90,8 @@ class Halo:
 
     def start(self) -> None:
         """Fill the ghosts that this rank owns itself, and send the edges."""
+        if self._recorder is not None:
+            self._recorder.meet(self._words)
         for field, there, here in self._wraps:
             field.array[there] = field.array[here]
         if self._messages:

@@ -39,6 +39,8 @@ class Agreement:
         self._mine[:] = stop, due, working
         self._posted = step
         if self._world.size > 1:
+            if self._world.recorder is not None:
+                self._world.recorder.ends_step(step)
             self._request = self._world.comm.Iallreduce(self._mine, self._theirs, op=MPI.MAX)
 
     def collect(self) -> Agreed:

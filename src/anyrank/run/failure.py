@@ -7,10 +7,11 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from anyrank.errors import AnyrankError
+from anyrank.errors import spans as spans
 from anyrank.world import World
 
 #: Seconds that the first failing rank waits for others that fail alike, before it reports and aborts.
@@ -80,14 +81,3 @@ def report(folder: Path, size: int) -> str:
         many = "rank" if len(where) == 1 else "ranks"
         parts.append(f"anyrank: {many} {spans(where)} of {size} failed:\n{text}")
     return "\n".join(parts)
-
-
-def spans(ranks: Iterable[int]) -> str:
-    """Rank numbers as text with runs joined: 0-3,7."""
-    parts: list[list[int]] = []
-    for rank in sorted(ranks):
-        if parts and rank == parts[-1][1] + 1:
-            parts[-1][1] = rank
-        else:
-            parts.append([rank, rank])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
