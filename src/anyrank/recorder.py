@@ -246,7 +246,8 @@ for _name in dir(MPI.Intracomm):
 def _words(name: str, given: dict[str, Any], size: int) -> str:
     """What must be the same on all ranks, such as `Allreduce(sum of 1 int64)` or `bcast(root 0)`."""
     what = [_reduction(given["op"])] if "op" in given else []
-    if name[0].isupper() and name[-1] not in "vw" and {"buf", "sendbuf"} & given.keys():
+    by_rank = name.lower().endswith(("gatherv", "scatterv", "alltoallv", "alltoallw"))
+    if name[0].isupper() and not by_rank and {"buf", "sendbuf"} & given.keys():
         what.append(_amount(name.lower().removeprefix("i"), given, size))
     ends = [f"{end} {given[end]}" for end in ("root", "dest", "source") if end in given]
     # Only these are one operation in either spelling.
