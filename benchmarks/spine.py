@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -17,10 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+from measure import Row, anyrank, interleaved, keep, ratio
 
 from anyrank import exact
 from anyrank.digest import local_digest
@@ -29,31 +27,6 @@ from anyrank.run.launch import find_mpiexec
 
 HERE = Path(__file__).parent
 GIGA = 1e9
-Row = tuple[str, str, str, str, bool]
-
-
-def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
-    """The summary of one run of anyrank, its folder removed."""
-    out = folder / "run"
-    shutil.rmtree(out, ignore_errors=True)
-    words = [sys.executable, "-m", "anyrank", "run", *map(str, arguments), "-n", str(ranks)]
-    done = subprocess.run([*words, "--out", str(out), "--json", "--quiet"], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def interleaved(repeat: int, *actions: Callable[[], float]) -> list[list[float]]:
-    """Every action's values over `repeat` rounds, the actions taken in turn."""
-    values: list[list[float]] = [[] for _ in actions]
-    for _ in range(repeat):
-        for kept, action in zip(values, actions, strict=True):
-            kept.append(action())
-    return values
-
-
-def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
-    """The median of the ratios pair by pair, and their span."""
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return statistics.median(ratios), f"{min(ratios):.3g} to {max(ratios):.3g}"
 
 
 def two_ranks(*words: object) -> dict[str, list[float]]:
@@ -219,23 +192,7 @@ def main() -> None:
             *hiding(folder, min(repeat, 3), 512 if quick else 2048, 40 if quick else 800, 20 if quick else 200),
             *overheads(folder, repeat),
         ]
-    keep(rows, quick)
-
-
-def keep(rows: list[Row], quick: bool) -> None:
-    """Print the table; unless quick, write it with the machine, the date and the command."""
-    now = datetime.now(timezone.utc)
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    machine = f"{names[0]}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
-    lines = [f"`python benchmarks/spine.py`, {now:%Y-%m-%d %H:%M} UTC, on {machine}.", ""]
-    lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
-    lines += [f"| {a} | {b} | {c} | {d} | {'yes' if met else 'NO'} |" for a, b, c, d, met in rows]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if not quick:
-        (HERE / "results" / f"spine-{now:%Y-%m-%d}.md").write_text(text)
+    keep("spine", rows, quick)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""What the benchmarks share: runs, turns, ratios, and the table that is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).parent
+#: What was measured, the value, the goal, a remark, and whether the goal is met.
+Row = tuple[str, str, str, str, bool]
+
+
+def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
+    """The summary of one run of anyrank, its folder removed."""
+    out = folder / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    words = [sys.executable, "-m", "anyrank", "run", *map(str, arguments), "-n", str(ranks)]
+    done = subprocess.run([*words, "--out", str(out), "--json", "--quiet"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def interleaved(repeat: int, *actions: Callable[[], float]) -> list[list[float]]:
+    """Every action's values over `repeat` rounds, the actions taken in turn."""
+    values: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeat):
+        for kept, action in zip(values, actions, strict=True):
+            kept.append(action())
+    return values
+
+
+def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
+    """The median of the ratios pair by pair, and their span."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return statistics.median(ratios), f"{min(ratios):.3g} to {max(ratios):.3g}"
+
+
+def machine() -> str:
+    """The machine in words."""
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0]}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
+
+
+def keep(name: str, rows: list[Row], quick: bool) -> None:
+    """Print the table; unless quick, write it with the machine, the date and the command."""
+    now = datetime.now(timezone.utc)
+    lines = [f"`python benchmarks/{name}.py`, {now:%Y-%m-%d %H:%M} UTC, on {machine()}.", ""]
+    lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
+    lines += [f"| {a} | {b} | {c} | {d} | {'yes' if met else 'NO'} |" for a, b, c, d, met in rows]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if not quick:
+        (HERE / "results" / f"{name}-{now:%Y-%m-%d}.md").write_text(text)

@@ -1,0 +1,92 @@
+"""Three hosts and a wire between them: a link that is down for a while, and a host that is cut off for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hosts import Hosts, missing, started_hosts
+from ranks import anyrank_command, run_anyrank, started
+
+from anyrank.run.watchdog import position
+
+WHY_NOT = missing()
+pytestmark = pytest.mark.skipif(bool(WHY_NOT) and not os.environ.get("CI"), reason=WHY_NOT or "there are hosts")
+
+SLOWLY = Path(__file__).with_name("slowly.py")
+PROGRAM = ("run", SLOWLY, "--rows", 24, "--columns", 20, "--steps", 800, "--no-picture", "--checkpoint-every", 100)
+
+
+@pytest.fixture(scope="module")
+def digest(tmp_path_factory) -> str:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run_anyrank(*PROGRAM, "--pause", 0, "--out", out).returncode == 0
+    return summary(out)["digest"]
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    assert not WHY_NOT, WHY_NOT
+    with started_hosts(3, tmp_path_factory.mktemp("hosts")) as found:
+        yield found
+
+
+def summary(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+def wait_for_step(out: Path, step: int, process) -> None:
+    give_up = time.monotonic() + 60
+    while (position(out) or 0) < step:
+        assert process.poll() is None and time.monotonic() < give_up, "the run does not get on"
+        time.sleep(0.02)
+
+
+def start(hosts: Hosts, out: Path, *more: object):
+    where = ("--hosts", ",".join(hosts.addresses))
+    command = anyrank_command(*PROGRAM, "--out", out, *where, *more, ranks=3)
+    log = (out.parent / f"{out.name}.log").open("w")
+    return started(*command, env=hosts.environment, stdout=log, stderr=log)
+
+
+def bytes_on(hosts: Hosts) -> int:
+    wire = hosts.wire(hosts.names[0])
+    return int(Path(f"/sys/class/net/{wire}/statistics/rx_bytes").read_text())
+
+
+def test_a_link_that_is_down_for_three_seconds_delays_a_run_and_does_no_more(tmp_path, hosts, digest):
+    out, before = tmp_path / "run", bytes_on(hosts)
+    with start(hosts, out, "--hang-timeout", 30) as process:
+        wait_for_step(out, 150, process)
+        hosts.cut(2)
+        time.sleep(3)
+        reached = position(out)
+        hosts.mend(2)
+        assert process.wait(60) == 0, (tmp_path / "run.log").read_text()
+    assert 150 <= reached < 800, "while the link was down the run stood still"
+    assert summary(out)["digest"] == digest and summary(out)["ranks"] == 3
+    assert sorted(summary(out)["provenance"]["hosts"]) == sorted(hosts.names)
+    assert bytes_on(hosts) - before > 800 * 3 * 20 * 8, "a row of three fields crosses the wire in every step"
+
+
+def test_a_host_that_is_cut_off_is_named_and_the_run_ends_on_those_left_with_the_same_digest(tmp_path, hosts, digest):
+    out = tmp_path / "run"
+    with start(hosts, out, "--hang-timeout", 4, "--max-restarts", 2, "--min-ranks", 2) as process:
+        wait_for_step(out, 250, process)
+        hosts.cut(2)
+        try:
+            status = process.wait(100)
+        finally:
+            hosts.mend(2)
+    told = (tmp_path / "run.log").read_text()
+    assert status == 0, told
+    assert summary(out)["digest"] == digest and summary(out)["ranks"] == 2
+    assert summary(out)["resumed_from"] in (200, 300)
+    hung = json.loads((out / "hang.json").read_text())
+    assert hung["unreachable"] == {hosts.names[2]: "2"} and hung["ranks"] == 3
+    assert hosts.names[2] in told and "restart 1 of 2" in told
+    deaths = [json.loads(line) for line in (out / "events.jsonl").open() if '"died"' in line]
+    assert len(deaths) == 1 and "hung" in deaths[0]["cause"], deaths
