@@ -47,14 +47,15 @@ format: $(READY) ## write all files in the one format
 
 bench: $(READY) ## measure what is promised of speed, into benchmarks/results/
 	$(BIN)/python benchmarks/spine.py
+	$(BIN)/python benchmarks/trust.py
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find kernels \( -name '*.so' -o -name cpu_cython.c \) -delete
+	find kernels src \( -name '*.so' -o -name cpu_cython.c -o -name watch.c \) -delete
 	find kernels src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Made once, and again when what is installed or compiled has changed.
-$(READY): pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h)
+$(READY): pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h src/anyrank/run/watchdog/watch.*[xh])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,8 +1,10 @@
-"""Builds the Cython bodies: every kernels/NAME/cpu_cython.pyx becomes anyrank.kernels.NAME.cpu_cython.
+"""Builds what is compiled: every kernels/NAME/cpu_cython.pyx becomes anyrank.kernels.NAME.cpu_cython, and every
+.pyx under src a module where it lies.
 
 The flags are part of the promise: without -ffp-contract=off a compiler may fuse a*b+c into one
 rounding, and the bits then depend on the processor. No flag that allows reordering is ever given.
-An extension that cannot be built is left out with a warning; its kernel then runs another body.
+An extension that cannot be built is left out with a warning; its kernel then runs another body, and so does
+whatever else has one.
 """
 
 from pathlib import Path
@@ -13,17 +15,23 @@ from setuptools import Extension, find_packages, setup
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 DIRECTIVES = {"language_level": "3", "boundscheck": False, "wraparound": False, "cdivision": True}
 
-extensions = [
-    Extension(
-        f"anyrank.kernels.{source.parent.name}.cpu_cython",
+
+def compiled(name: str, source: Path) -> Extension:
+    """The extension of one .pyx and the headers beside it."""
+    return Extension(
+        name,
         [source.as_posix()],
         include_dirs=[source.parent.as_posix()],
         depends=[header.as_posix() for header in sorted(source.parent.glob("*.h"))],
         extra_compile_args=FLAGS,
         optional=True,
     )
-    for source in sorted(Path("kernels").glob("*/cpu_cython.pyx"))
-]
+
+
+kernels = sorted(Path("kernels").glob("*/cpu_cython.pyx"))
+others = sorted(Path("src").rglob("*.pyx"))
+extensions = [compiled(f"anyrank.kernels.{source.parent.name}.cpu_cython", source) for source in kernels]
+extensions += [compiled(".".join(source.with_suffix("").parts[1:]), source) for source in others]
 
 setup(
     packages=[

@@ -1,0 +1,73 @@
+"""The hosts of a run, and which of them still answer over the network."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+#: What is called (ssh's port; whether anybody listens does not matter) and how many seconds it may take.
+PORT, PATIENCE = 22, 2.0
+_SIOCGIFADDR = 0x8915
+
+#: A host's `name`, `addresses` and `ranks`.
+Host = dict[str, Any]
+
+
+def this_host() -> tuple[str, list[str]]:
+    """The name of this host and its IPv4 addresses but the loopback's."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without an address
+                found.append(
+                    socket.inet_ntoa(fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()))[20:24])
+                )
+    return socket.gethostname(), [address for address in found if not address.startswith("127.")]
+
+
+def hosts_of(everywhere: Sequence[tuple[str, list[str]]]) -> list[Host]:
+    """The hosts, from what `this_host` says on each rank.
+
+    An address that several hosts have (of a bridge for containers, say) leads to none of them.
+    """
+    ranks: dict[tuple[str, ...], list[int]] = {}
+    for rank, (name, addresses) in enumerate(everywhere):
+        ranks.setdefault((name, *addresses), []).append(rank)
+    times = Counter(address for host in ranks for address in host[1:])
+    return [
+        {"name": host[0], "addresses": [address for address in host[1:] if times[address] == 1], "ranks": theirs}
+        for host, theirs in ranks.items()
+    ]
+
+
+def answers(host: Host) -> bool:
+    """Whether one of the host's addresses answers; a refusal is an answer."""
+    for address in host["addresses"]:
+        try:
+            socket.create_connection((address, PORT), PATIENCE).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def look_around(hosts: Sequence[Host], mine: int, there: Callable[[Host], bool] = answers) -> tuple[bool, list[Host]]:
+    """Whether host number `mine` may speak for all, and the hosts that do not answer it.
+
+    One that reaches fewer than half of the hosts, itself among them, is itself cut off. Where nobody answers, that
+    may be a firewall's doing: then nothing is said of hosts.
+    """
+    others = [host for number, host in enumerate(hosts) if number != mine and host["addresses"]]
+    with ThreadPoolExecutor(64) as pool:
+        silent = [host for host, answer in zip(others, pool.map(there, others), strict=True) if not answer]
+    reached = len(others) - len(silent)
+    sure = 2 * (reached + 1) >= len(others) + 1
+    return sure, silent if sure and reached else []
