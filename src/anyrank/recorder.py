@@ -129,8 +129,7 @@ class Recorder:
         steps = {step for _, step in gathered if step is not None}
         when = f" (step{'s' * (len(steps) > 1)} {spans(steps)})" if steps else ""
         lines = [f"rank{'s' * (len(who) > 1)} {spans(who)}: {text}" for text, who in groups.items()]
-        if len(lines) > SHOWN:
-            lines[SHOWN:] = [f"and {len(lines) - SHOWN} calls more"]
+        lines[SHOWN:] = [f"and {len(lines) - SHOWN} calls more"] if len(lines) > SHOWN else []
         error = AnyrankError(
             f"collective calls differ at call {call.number}{when}:\n" + "\n".join(lines) + "\n"
             "All ranks must make the same calls in the same order, with the same type, count, root and reduction.\n"
@@ -173,17 +172,17 @@ def _replace(old: Any, new: Any) -> None:
 
 def _site() -> tuple[str, int, str]:
     """File, line and function of a call: the user's innermost, or the runtime's where it calls for itself."""
-    own = ("", 0, "")
+    own = None
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename
         here = (file, line, frame.f_code.co_name)
         if file.startswith(_PROGRAMS) or not file.startswith(_LIBRARIES):
             return here
-        if not own[0] and file not in (__file__, _PACKAGE + "world.py"):
+        if own is None and file not in (__file__, _PACKAGE + "world.py"):
             own = here
         if file.startswith(_RUNTIME):
             break
-    return own
+    return own or here
 
 
 class Checked(MPI.Intracomm):  # type: ignore[misc]
@@ -250,8 +249,7 @@ def _words(name: str, given: dict[str, Any], size: int) -> str:
     if name[0].isupper() and not by_rank and {"buf", "sendbuf"} & given.keys():
         what.append(_amount(name.lower().removeprefix("i"), given, size))
     ends = [f"{end} {given[end]}" for end in ("root", "dest", "source") if end in given]
-    # Only these are one operation in either spelling.
-    spelt = name.capitalize() if name in ("barrier", "free") else name
+    spelt = name.capitalize() if name in ("barrier", "free") else name  # one operation in either spelling
     return f"{spelt}({', '.join([' of '.join(what)] * bool(what) + ends)})"
 
 
