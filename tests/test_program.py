@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Literal
 
 import pytest
@@ -136,3 +138,12 @@ def test_a_file_that_is_no_program_is_refused(tmp_path, text, message):
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         load(str(tmp_path / "none.py"))
+
+
+def test_a_program_may_have_no_parameters(tmp_path):
+    file = tmp_path / "bare.py"
+    file.write_text("import anyrank\n\n\nclass Bare(anyrank.Program):\n    pass\n")
+    # In a process of its own: here somebody may have loaded all of pydantic.
+    words = "from anyrank.programs import load; import sys; print(load(sys.argv[1])().parameters)"
+    done = subprocess.run([sys.executable, "-c", words, file], capture_output=True, text=True, check=False)
+    assert done.stdout == "{}\n", done.stderr

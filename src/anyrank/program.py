@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 
 import pydantic
+from pydantic.fields import FieldInfo
 
 from anyrank.errors import UsageError
 from anyrank.state import State
@@ -67,9 +68,9 @@ class Program:
         self.check()
 
     @classmethod
-    def declared(cls) -> dict[str, pydantic.fields.FieldInfo]:
+    def declared(cls) -> dict[str, FieldInfo]:
         """The parameters by name, in the order of their declaration, base classes first."""
-        found: dict[str, pydantic.fields.FieldInfo] = {}
+        found: dict[str, FieldInfo] = {}
         for base in reversed(cls.__mro__):
             found |= {k: v for k, v in vars(base).items() if _is_param(v)}
         return found
@@ -116,7 +117,7 @@ class Program:
 
 
 def _is_param(value: Any) -> bool:
-    return isinstance(value, pydantic.fields.FieldInfo)
+    return isinstance(value, FieldInfo)
 
 
 def _number(value: Any) -> Any:

@@ -159,6 +159,8 @@ class Session:
         self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints)]))
         restored = self._begin(state, checkpoints)
         self.watchdog.beat(state.step)
+        if world.recorder is not None:
+            world.recorder.step = state.step
         total = program.steps if isinstance(program.steps, int) else 0
         self.progress = Progress(program.name, total, state.step, program.work(), self.root and not options.quiet)
         self.progress.line(f"run folder {self.folder.path}: stop with Ctrl-C, then anyrank resume {self.folder.path}")
