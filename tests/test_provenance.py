@@ -128,7 +128,7 @@ def test_a_huge_job_fits_into_a_checkpoint(tmp_path, monkeypatch):
     with h5py.File(saved.path) as file:
         made = dict(file["provenance"].attrs)
     kept = json.loads(made["environment"])
-    assert 100 < len(kept) < 3000 and kept["…"] == "and more" and "SLURM_TOKEN" not in kept
+    assert len(made["environment"]) > 2**20 and kept["UCX_2999"] == "é" * 100 and "SLURM_TOKEN" not in kept
     assert json.loads(made["hosts"]) == hosts
     assert made["command"].startswith("anyrank run x --files a/b.txt ") and len(made["command"]) == 30_000
     restored = checkpoints(tmp_path, declare(World())).restore()

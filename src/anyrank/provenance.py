@@ -30,11 +30,12 @@ _MATTER = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMBA_", "CUDA_", "CUPY_", "NVIDIA_"),
     *("GLIBC_TUNABLES", "MALLOC_", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD"),
 )
-_SECRET = re.compile("TOKEN|SECRET|PASS|KEY|JWT|COOKIE|CRED|AUTH|PRIVATE", re.IGNORECASE)
-#: Ends of names whose values are of one launch alone: descriptors, ports, sockets, process numbers.
-_PASSING = re.compile(r"(_FD|_PORTS?|_PID|_URI\w*|_SOCK\w*|_TMPDIR)$")
-#: Characters of one value, and of the environment as a whole.
-_LONGEST, _MOST = 1000, 30_000
+#: But secrets are nobody's business, and descriptors, ports and sockets are of one launch alone.
+_LEFT_OUT = re.compile(
+    r"TOKEN|SECRET|PASS|KEY|JWT|COOKIE|CRED|AUTH|PRIVATE|(_FD|_PORTS?|_PID|_URI\w*|_SOCK\w*|_TMPDIR)$", re.IGNORECASE
+)
+#: Characters of a variable, and of the command line.
+_LONGEST, _COMMAND = 1000, 30_000
 _FILES = {".py", ".pyx", ".h", ".cu", ".so"}
 
 _REMEMBERED: WeakKeyDictionary[World, dict[str, Any]] = WeakKeyDictionary()
@@ -102,7 +103,7 @@ def remember(world: World, **facts: Any) -> dict[str, Any]:
 def provenance(world: World, command: str) -> dict[str, Any]:
     """What tells how a file came to be: all of `here`, what is remembered, ranks, command, and the time. Local."""
     known = _REMEMBERED.get(world) or here()
-    return {**known, "ranks": world.size, "command": masked(command, _MOST), **clocks()}
+    return {**known, "ranks": world.size, "command": masked(command, _COMMAND), **clocks()}
 
 
 def changes(world: World, then: Mapping[str, str]) -> list[str]:
@@ -128,16 +129,8 @@ def clocks() -> dict[str, str | float]:
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables that bear on a run, without secrets and what changes at every launch; long values are cut."""
-    found: dict[str, str] = {}
-    room = _MOST
-    for name in sorted(variables):
-        if name.startswith(_MATTER) and not _SECRET.search(name) and not _PASSING.search(name):
-            value = masked(variables[name], _LONGEST)
-            room -= len(name) + len(value)
-            if room < 0:
-                return {**found, "…": "and more"}
-            found[name] = value
-    return found
+    names = [name for name in sorted(variables) if name.startswith(_MATTER) and not _LEFT_OUT.search(name)]
+    return {name: masked(variables[name], _LONGEST) for name in names}
 
 
 def masked(text: str, longest: int) -> str:
@@ -149,16 +142,15 @@ def masked(text: str, longest: int) -> str:
 @cache
 def anyrank_hash() -> str:
     """The SHA-256 of anyrank's own files, kernels and compiled bodies included, wherever they are installed."""
-    files = {}
-    for prefix, package in (("", anyrank), ("kernels", anyrank.kernels)):
-        for root in package.__path__:
-            for path in Path(root).rglob("*.*"):
-                if path.suffix in _FILES:
-                    files[f"{prefix}/{path.relative_to(root)}".lstrip("/")] = path
-    whole = hashlib.sha256()
-    for name in sorted(files):
-        whole.update(f"{name} {file_hash(files[name])}\n".encode())
-    return whole.hexdigest()
+    files = {
+        f"{prefix}{path.relative_to(root)}": path
+        for prefix, package in (("", anyrank), ("kernels/", anyrank.kernels))
+        for root in package.__path__
+        for path in Path(root).rglob("*.*")
+        if path.suffix in _FILES
+    }
+    lines = [f"{file_hash(files[name])}  {name}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

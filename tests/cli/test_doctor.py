@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from ranks import run_anyrank
 
 from anyrank.cli.doctor import command
-from anyrank.provenance import here
+from anyrank.provenance import here, versions
 
 ENVIRONMENT = {
     "SLURM_JWT": "hidden",
@@ -24,7 +24,8 @@ def test_the_text_tells_what_a_run_would():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for name, value in here().items():
-        assert name == "environment" or f"{name:<18} {value}" in lines, name
+        whole = name in versions() or name in ("host", "processor")
+        assert any(line.startswith(f"{name:<18} {value if whole else ''}") for line in lines), name
     assert "    UCX_TLS=tcp,self" in lines and "    ANYRANK_PROXY=http://***@host" in lines
     assert any(line.startswith("utc") for line in lines) and any(line.startswith("monotonic") for line in lines)
     assert "hidden" not in done.stdout
@@ -33,7 +34,6 @@ def test_the_text_tells_what_a_run_would():
 def test_the_json_is_the_same():
     done = CliRunner().invoke(command, ["--no-kernels", "--json"], env=ENVIRONMENT)
     facts = json.loads(done.stdout)
-    expected = {**here(), "environment": facts["environment"]}
-    assert {name: facts[name] for name in expected} == expected
+    assert here().keys() <= facts.keys() and versions().items() <= facts.items()
     assert facts["environment"]["UCX_TLS"] == "tcp,self" and "SLURM_JWT" not in facts["environment"]
     assert facts["kernels"] == [] and facts["mpiexec"] and facts["memory"] and facts["gpu"]
