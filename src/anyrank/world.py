@@ -147,6 +147,15 @@ def initialise() -> None:
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
 
 
+def agree_to_begin(error: AnyrankError | None) -> None:
+    """Raise on all ranks if any of them could not even begin. Collective over all that were launched together."""
+    world = World()
+    try:
+        world.agree(error)
+    finally:
+        world.close()
+
+
 def check_launch(world: World) -> None:
     """Refuse a launcher of another MPI: it would silently run N worlds of one rank each.
 

@@ -53,6 +53,16 @@ def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks):
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
+def test_a_rank_that_cannot_begin_takes_the_others_along(tmp_path):
+    (tmp_path / "sometimes.py").write_text("import os\nprint(1 / int(os.environ['PMI_RANK']))\n" + CRASH.read_text())
+    run = anyrank_command("run", tmp_path / "sometimes.py", "--out", tmp_path / "run")
+    done = mpiexec(3, *run)
+    assert done.returncode == 2 and done.stderr.count("ZeroDivisionError") == 1 and not (tmp_path / "run").exists()
+    well, ill = (anyrank_command("run", "pi", "--points", points, "--out", tmp_path / "run") for points in (10, 0))
+    done = mpiexec(1, *well, ":", "-n", 1, *ill)
+    assert done.returncode == 2 and done.stderr.count("--points 0 must be at least 1") == 1
+
+
 DOMAINS = [
     (("--rows", 2), 4, "at most 2 ranks"),
     (("--rows", 4, "--columns", 4, "--split", "5x1"), 5, "at most"),
@@ -106,8 +116,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, ranks):
 def test_a_folder_in_use_by_a_live_run_is_refused(tmp_path):
     out = tmp_path / "run"
     program = ("run", CRASH, "--how", "no", "--pause", 0.05, "--steps", 10_000, "--out", out)
-    with started(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)):
+    with started(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)) as process:
         while not list(out.glob("checkpoints/step-*.h5")):
+            assert process.poll() is None
             time.sleep(0.01)
         for second in (program, ("resume", out)):
             done = run_anyrank(*second, ranks=2)

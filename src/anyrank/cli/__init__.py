@@ -9,9 +9,12 @@ import click
 import mpi4py
 
 from anyrank import launcher
-from anyrank.errors import AnyrankError
+from anyrank.errors import AnyrankError, UsageError
 
 VERBS = ("run", "resume", "list", "new", "doctor")
+
+#: Those that need no other ranks.
+ALONE = ("list", "new", "doctor")
 
 
 class Verbs(click.Group):
@@ -46,9 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         # The words themselves are the context's object: the ranks are started with them.
         code = anyrank.main(args=list(words), prog_name="anyrank", standalone_mode=False, obj=words)
     except click.ClickException as error:
-        code = _complain(_one_line(error), 2)
+        code = _complain(_agreed(UsageError(_one_line(error)), words))
     except AnyrankError as error:
-        code = _complain("" if error.silent else str(error), error.status)
+        code = _complain(_agreed(error, words))
     except click.Abort:
         code = 1
     sys.stdout.flush()
@@ -61,8 +64,21 @@ def _one_line(error: click.ClickException) -> str:
     return f"{error.format_message()}{hint}"
 
 
-def _complain(message: str, status: int) -> int:
+def _agreed(error: AnyrankError, words: list[str]) -> AnyrankError:
+    """The error that all ranks leave with: those without one must not wait for this one for ever."""
+    alone = words[:1] and words[0] in ALONE
+    if launcher.tasks() > 1 and not alone and not error.collective and not error.silent:
+        from anyrank.world import agree_to_begin
+
+        try:
+            agree_to_begin(error)
+        except AnyrankError as agreed:
+            return agreed
+    return error
+
+
+def _complain(error: AnyrankError) -> int:
     """Say it on the first task of a launch alone: every task finds the same fault in the same words."""
-    if message and launcher.task() == 0:
-        print("anyrank: " + message.replace("\n", "\n         "), file=sys.stderr, flush=True)
-    return status
+    if not error.silent and launcher.task() == 0:
+        print("anyrank: " + str(error).replace("\n", "\n         "), file=sys.stderr, flush=True)
+    return error.status

@@ -65,8 +65,10 @@ def _given(arguments: list[str], flag: str) -> bool:
 def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
     from anyrank.run.failure import report_and_abort, spans
     from anyrank.run.session import Session
-    from anyrank.world import World, check_launch
+    from anyrank.world import World, agree_to_begin, check_launch
 
+    if launcher.tasks() > 1:
+        agree_to_begin(None)
     world = World(check=options.check)
     check_launch(world)
     token = world.bcast(f"{os.getpid()}-{time.time_ns()}")
