@@ -194,7 +194,7 @@ class Session:
         for warning in self.warnings:
             self.log.warning("%s", warning)
         self.log.info("rank %d of %d, device %s", self.world.rank, self.world.size, BODIES.device.name)
-        self.events.say("start", ranks=self.world.size, command=self.command)
+        self.events.say("start", ranks=self.world.size, command=facts["command"])
 
     def _checkpoints(self, state: State) -> Checkpoints:
         return Checkpoints(
