@@ -19,7 +19,7 @@ from anyrank.state import State
 RESERVED = frozenset(
     {"ranks", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "walltime"}
     | {"stop_at", "hang_timeout", "check", "digests", "max_restarts", "min_ranks", "hosts", "chaos", "i_mean_it"}
-    | {"json", "quiet", "picture", "parameters", "help"}
+    | {"json", "quiet", "picture", "parameters", "help", "quick", "junit", "timeout", "allow"}
 )
 
 

@@ -11,7 +11,7 @@ import mpi4py
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
 
-VERBS = ("run", "resume", "list", "new", "doctor")
+VERBS = ("run", "resume", "verify", "list", "new", "doctor")
 
 #: Those that need no other ranks.
 ALONE = ("list", "new", "doctor")

@@ -1,0 +1,120 @@
+"""Locating a difference: the element of the state that differs first, from checkpoints made at that step."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from anyrank.layout import even_cuts
+from anyrank.verify.explain import Finding, first_difference
+from anyrank.verify.runner import SAME, Outcome, Runner
+
+#: How often the two cases are run again, where they differ elsewhere each time, or not at all.
+ROUNDS = 4
+#: Elements that are compared at a time.
+_COMPARED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where two states differ: the first element of the first member, and both its values; or `why` there are none.
+
+    A value is told in decimal, as its bits in hexadecimal, and with the rank that owned it. `steady` tells
+    whether the cases, run again, did what they had done before.
+    """
+
+    step: int
+    members: Sequence[str] = ()
+    why: str = ""
+    index: tuple[int, ...] = ()
+    values: tuple[str, ...] = ()
+    count: int = 0
+    size: int = 0
+    steady: bool = True
+
+
+def locate(runner: Runner, finding: Finding) -> Place | None:
+    """Run both cases again up to the first step that differs, and compare; None where the states are alike."""
+    first = first_difference(finding.one.trace, finding.other.trace)
+    if first is None:
+        return None
+    step, members = first
+    if not members:
+        ends = [max(outcome.trace) for outcome in (finding.one, finding.other)]
+        return Place(step, (), f"one ends after step {ends[0]}, the other after step {ends[1]}")
+    steady = True
+    for _ in range(ROUNDS):
+        one, other = (runner.run(outcome.case, step) for outcome in (finding.one, finding.other))
+        steady &= _repeats(finding.one, one) and _repeats(finding.other, other)
+        again = first_difference(one.trace, other.trace) if one.verdict == other.verdict == SAME else None
+        if again is not None and again[0] == step:
+            place = compare(one.checkpoint(step), other.checkpoint(step), again[1])
+            return replace(place, step=step, steady=steady)
+        step = min(step, again[0]) if again is not None else step
+    return Place(step, members, "run again, the two did not differ there", steady=False)
+
+
+def _repeats(before: Outcome, after: Outcome) -> bool:
+    return all(before.trace.get(step) == digests for step, digests in after.trace.items())
+
+
+def compare(one: Path, other: Path, members: Sequence[str]) -> Place:
+    """The first element of the first of the members that differs between two checkpoint files, bit for bit."""
+    with h5py.File(one, "r") as file, h5py.File(other, "r") as other_file:
+        first, second = (_dataset(it, members[0]) for it in (file, other_file))
+        kinds = ["missing" if it is None else f"{it.dtype} of shape {it.shape}" for it in (first, second)]
+        if kinds[0] != kinds[1]:
+            return Place(0, members, f"it is {kinds[0]} in one and {kinds[1]} in the other")
+        index, count = _differing(first, second)
+        values = tuple(f"{_value(it, index)}  owned by {_owner(it, index)}" for it in (first, second))
+        return Place(0, members, "", index, values, count, first.size)
+
+
+def _dataset(file: Any, name: str) -> Any:
+    return file.get(f"fields/{name}", file.get(f"scalars/{name}"))
+
+
+def _differing(first: Any, second: Any) -> tuple[tuple[int, ...], int]:
+    """The first index at which two datasets differ, and at how many they do."""
+    found: tuple[int, ...] = ()
+    count = 0
+    for part in _parts(first.shape):
+        # As bytes: so NaNs are equal to themselves, and −0 is not 0.
+        a, b = (np.asarray(values[part])[..., None].view(np.uint8) for values in (first, second))
+        unlike = (a != b).any(axis=-1)
+        if not count and unlike.any() and part:
+            row, *rest = np.unravel_index(int(np.argmax(unlike)), unlike.shape)
+            found = (int(row) + part[0].start, *map(int, rest))
+        count += int(unlike.sum())
+    return found, count
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Slabs of the first axis that fit into memory."""
+    if not shape:
+        yield ()
+        return
+    rows = max(1, _COMPARED // max(1, math.prod(shape[1:])))
+    yield from ((slice(row, min(row + rows, shape[0])),) for row in range(0, shape[0], rows))
+
+
+def _value(values: Any, index: tuple[int, ...]) -> str:
+    value = values[index]
+    return f"{value!s}  0x{np.asarray(value).astype(values.dtype.newbyteorder('>')).tobytes().hex()}"
+
+
+def _owner(values: Any, index: tuple[int, ...]) -> str:
+    """The rank that had the element, from the grid of ranks that wrote the file."""
+    grid = tuple(int(parts) for parts in values.attrs.get("ranks", ()))
+    if not grid:
+        return "all ranks"
+    cuts = [even_cuts(n, parts) for n, parts in zip(values.shape, grid, strict=True)]
+    position = [bisect_right(cut, i) - 1 for cut, i in zip(cuts, index, strict=True)]
+    return f"rank {np.ravel_multi_index(position, grid)} of {'x'.join(map(str, grid))}"

@@ -1,0 +1,74 @@
+"""The matrix: which cases a program is run in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the user asks for; empty `bodies` and `splits` stand for all that the matrix has."""
+
+    ranks: tuple[int, ...] = (1, 2, 3, 4)
+    bodies: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    quick: bool = False
+
+    @property
+    def most(self) -> int:
+        """The largest number of ranks."""
+        return max(self.ranks)
+
+    def first(self) -> list[Case]:
+        """The cases that come first, whatever the program is; the reference is the first of all."""
+        return [REFERENCE, Case(body="reference", changed="again"), Case()]
+
+    def rest(self, steps: int, axes: int) -> list[Case]:
+        """All other cases of a program of so many steps, whose fields have up to so many axes."""
+        found = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed()]
+        return [case for case in dict.fromkeys(found) if case not in self.first()]
+
+    @property
+    def _few(self) -> int:
+        """Ranks enough to exchange something, started fast."""
+        return max((n for n in self.ranks if n <= 2), default=min(self.ranks))
+
+    @property
+    def _odd(self) -> int:
+        """An odd number of ranks, better for races and uneven parts; any other where there is none."""
+        return max((n for n in self.ranks if n % 2 and n > 1), default=self.most)
+
+    def _layouts(self, axes: int) -> Iterator[Case]:
+        for n in self.ranks:
+            if not self.quick or axes < 2 or n < self.most or n in (self._few, self._odd):
+                yield Case((n,))
+        if axes > 1:
+            splits = self.splits or (("rows", "bricks") if self.quick else ("rows", "columns", "bricks"))
+            yield from (Case((self.most,), split=split) for split in splits)
+            if not self.quick:
+                yield Case((self._odd,), split="columns")
+
+    def _bodies(self) -> Iterator[Case]:
+        bodies = self.bodies or (() if self.quick else ("numba", "cython", "cupy", "shim"))
+        yield from (Case((self._few,), body=body) for body in bodies)
+
+    def _restarts(self, steps: int) -> Iterator[Case]:
+        """Stops in the middle, on other ranks and on the same; and before the first step."""
+        few = self._few
+        if self.quick and steps:
+            yield Case((1, few), (steps // 2,))
+        elif steps:
+            yield Case((few, few), (steps // 2,))
+            yield Case((1, self.most, few), (steps // 3, 2 * steps // 3))
+            yield Case((self.most, 1), (0,))
+
+    def _perturbed(self) -> Iterator[Case]:
+        if self._odd > 1:
+            yield Case((self._odd,), changed="timing")
+        yield from (Case((self._few,), changed=name) for name in PERTURBATIONS)
+        if not self.quick:
+            yield from (Case(changed=name) for name in PERTURBATIONS)
+            yield Case((self.most,), changed="again")

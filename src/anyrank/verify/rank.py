@@ -1,0 +1,157 @@
+"""A rank of a case: `anyrank` as ever, but chance is pinned, except for the one thing that the case changes.
+
+What is pinned: the clock as programs read it, what fresh memory holds, the order of file names, the hash seed,
+and random numbers that a program does not seed. Each has a second value, for the case that changes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import random
+import struct
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+import anyrank
+from anyrank.cli import main
+from anyrank.run.companion import Companion
+from anyrank.run.session import Session
+from anyrank.state import State
+
+#: The environment variable that names what a case changes.
+VARIABLE = "ANYRANK_VERIFY"
+#: When the pinned clock starts, in ns, and how far each look at it moves it on; the second for "clock". These are
+#: whole seconds and multiples of 2^−9 s, so that differences of floats do not depend on how long a run has gone on.
+CLOCKS = ((1_700_000_000 * 10**9, 1_953_125), (1_800_000_000 * 10**9, 9_765_625))
+#: Steps before which a rank comes late in "timing", and by how many seconds: the ranks take turns.
+LATE_STEPS, LATENESS = 200, 0.005
+
+
+def environment(changed: str) -> dict[str, str]:
+    """The environment variables with which a rank of a case is to be started."""
+    # glibc fills what malloc gives with a byte, unless it comes from the thread's own cache.
+    fill = 170 if changed == "memory" else 85
+    tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"
+    seed = "7" if changed == "hash seed" else "0"
+    return {VARIABLE: changed, "GLIBC_TUNABLES": tunables, "PYTHONHASHSEED": seed}
+
+
+def pin(changed: str) -> None:
+    """Pin all there is to pin in this process, in the way of the case."""
+    _pin_clock(*CLOCKS[changed == "clock"])
+    _pin_files(changed == "file order")
+    _pin_memory()
+    seed = 2 if changed == "chance" else 1
+    random.seed(seed)
+    np.random.seed(seed)
+    # Where NumPy's generators take their entropy from when they get no seed.
+    np.random.bit_generator.randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
+    if changed == "timing":
+        _come_late()
+
+
+def _pin_clock(start: int, tick: int) -> None:
+    """Programs, and nobody else, see a clock that moves on a little whenever they look at it."""
+    looks = itertools.count()
+
+    def now() -> int:
+        return start + tick * next(looks)
+
+    def pinned(real: Callable[[], Any], read: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: read() if _of_a_program(sys._getframe(1).f_code.co_filename) else real()
+
+    for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
+        setattr(time, name, pinned(getattr(time, name), lambda: now() / 1e9))
+        setattr(time, f"{name}_ns", pinned(getattr(time, f"{name}_ns"), now))
+    MPI.Wtime = pinned(MPI.Wtime, lambda: now() / 1e9)
+
+
+@cache
+def _of_a_program(file: str) -> bool:
+    """Whether the file is a program or a module of the user's: not Python's, anyrank's, nor of installed packages."""
+    ours = Path(anyrank.__file__).parent
+    if Path(file).is_relative_to(ours):
+        return Path(file).is_relative_to(ours / "programs")
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return not file.startswith(("<", *libraries))
+
+
+def _pin_files(backwards: bool) -> None:
+    """File names come in alphabetical order, or backwards."""
+    listdir, scandir = os.listdir, os.scandir
+
+    class Scandir(list[Any]):
+        """What os.scandir gives, read at once."""
+
+        def __init__(self, path: Any = "."):
+            with scandir(path) as entries:
+                super().__init__(sorted(entries, key=lambda entry: entry.name, reverse=not backwards))
+
+        def __next__(self) -> Any:
+            if not self:
+                raise StopIteration
+            return self.pop()
+
+        def __iter__(self) -> Any:
+            return self
+
+        __enter__ = __iter__
+
+        def __exit__(self, *error: object) -> None:
+            self.clear()
+
+        close = list.clear
+
+    os.listdir = lambda path=".": sorted(listdir(path), reverse=backwards)  # type: ignore[assignment]
+    os.scandir = Scandir  # type: ignore[assignment,misc]
+
+
+def _pin_memory() -> None:
+    """Have NumPy ask malloc, which fills what it gives, for small arrays, too: it would use old ones again."""
+    core = sys.modules.get("numpy._core") or sys.modules["numpy.core"]
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", _PYTHON))
+    capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+        ("PyCapsule_New", _PYTHON)
+    )
+    api = ctypes.cast(pointer(core._multiarray_umath._ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p))
+    set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(api[304])
+    get_handler = ctypes.PYFUNCTYPE(ctypes.py_object)(api[305])
+    # A PyDataMem_Handler (NEP 49): 128 bytes of name and version, then context, malloc, calloc, realloc, free.
+    # NumPy calls malloc(context, bytes), and the context is NULL: realloc(NULL, bytes) is what malloc(bytes) is.
+    handler = ctypes.create_string_buffer(ctypes.string_at(pointer(get_handler(), b"mem_handler"), 168), 168)
+    struct.pack_into("P", handler, 136, ctypes.cast(ctypes.CDLL(None).realloc, ctypes.c_void_p).value)
+    _KEPT.append(handler)
+    set_handler(capsule(ctypes.addressof(handler), b"mem_handler", None))
+
+
+_PYTHON = ctypes.pythonapi
+_KEPT: list[Any] = []
+
+
+class _Late(Companion):
+    """Makes the ranks come late to steps, in turn."""
+
+    def before(self, state: State) -> None:
+        """Wait where it is this rank's turn."""
+        if state.step < LATE_STEPS and state.step % state.world.size == state.world.rank:
+            time.sleep(LATENESS)
+
+
+def _come_late() -> None:
+    usual = Session._companions
+    Session._companions = lambda *its: iter([*usual(*its), _Late()])  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    pin(os.environ[VARIABLE])
+    main()

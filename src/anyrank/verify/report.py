@@ -1,0 +1,107 @@
+"""What verify says: a line per case, a paragraph per finding, and JUnit XML for CI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
+from xml.etree import ElementTree
+
+from anyrank.verify.case import CAUSES, Case, causes
+from anyrank.verify.explain import Finding, first_difference
+from anyrank.verify.locate import Place
+from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
+
+_ROW = "{:>4}  {:<7} {:<8} {:<10} {:<26} {:>6}  {:<16} {:>7}  {}"
+
+
+def header() -> str:
+    """The first line of the table."""
+    return _ROW.format("case", "ranks", "split", "body", "what", "steps", "digest", "seconds", "verdict").rstrip()
+
+
+def row(number: int, outcome: Outcome, reference: Outcome) -> str:
+    """A case's line in the table."""
+    case, summary = outcome.case, outcome.summary
+    what = "reference" if outcome is reference else case.what
+    steps, digest = (summary.get("steps", "-"), summary.get("digest", "-")) if outcome.trace else ("-", "-")
+    cells = (number, case.count, case.split, case.body, what, steps, digest, f"{outcome.seconds:.1f}")
+    return _ROW.format(*cells, verdict(outcome, reference))
+
+
+def verdict(outcome: Outcome, reference: Outcome) -> str:
+    """What came of a case, in a few words."""
+    if outcome.verdict == IMPOSSIBLE:
+        return f"{IMPOSSIBLE}: {outcome.message.splitlines()[0]}"
+    if outcome.verdict == FAILED or outcome.like(reference):
+        return outcome.verdict
+    first = first_difference(reference.trace, outcome.trace)
+    return f"DIFFERS at step {first[0]}" if first else "DIFFERS in its result"
+
+
+def paragraph(finding: Finding, place: Place | None, numbers: Mapping[int, int]) -> str:
+    """A finding in words; `numbers` gives the number of an outcome by its id."""
+    one, other = finding.one, finding.other
+    sides = [f"case {numbers[id(it)]}: {it.case}" for it in (one, other)]
+    lines = [f"FOUND: {contrast(one.case, other.case)}"]
+    failed = FAILED in (one.verdict, other.verdict)
+    if failed:
+        which = int(other.verdict == FAILED)
+        lines += [f"{sides[which]} fails, but not", f"{sides[1 - which]}:", *(one, other)[which].message.splitlines()]
+    elif place is None:
+        keys = [key for key in {**one.result, **other.result} if one.result.get(key) != other.result.get(key)]
+        lines.append(f"The state is the same at every step, but the result differs in {', '.join(keys)}:")
+        values = [{key: it.result.get(key) for key in keys} for it in (one, other)]
+        lines += [f"  {side}: {value}" for side, value in zip(sides, values, strict=True)]
+    else:
+        lines += _located(place, sides)
+    if not failed:
+        lines += wrap(CAUSES[finding.cause], 110)
+    if finding.seen:
+        lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[id(it)] for it in finding.seen))}.")
+    return "\n  ".join(lines)
+
+
+def _located(place: Place, sides: Sequence[str]) -> list[str]:
+    member, *others = place.members or [""]
+    where = f", in {member}" + (f"[{', '.join(map(str, place.index))}]" if place.index else "") if member else ""
+    more = f" (and in {', '.join(others)})" if others else ""
+    how = place.why or (f"{place.count} of {place.size} elements differ" if place.index else "")
+    lines = [f"First at step {place.step}{where}{more}{how and '; '}{how}:"]
+    for side, value in zip(sides, place.values or ("", ""), strict=True):
+        lines += [f"  {side}", *([f"    {value}"] if value else [])]
+    return lines + ([] if place.steady else ["The runs do not repeat themselves: chance or a race takes part."])
+
+
+def contrast(one: Case, other: Case) -> str:
+    """What differs between two cases."""
+    seen = {"ranks": "count", "split": "split", "body": "body", "restart": "what"}
+    parts = {cause: [getattr(case, seen.get(cause, "what")) for case in (other, one)] for cause in causes(one, other)}
+    return ", and ".join(
+        f"{cause}: {' instead of '.join(values)}" if cause in seen else cause for cause, values in parts.items()
+    )
+
+
+def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mapping[int, str]) -> None:
+    """One testcase for each case; `found` gives the paragraphs of those that differ or failed, by their id."""
+    suite = ElementTree.Element("testsuite", name=f"anyrank verify {name}", tests=str(len(outcomes)))
+    for number, outcome in enumerate(outcomes, 1):
+        attributes = {"classname": name, "name": f"{number}: {outcome.case}", "time": f"{outcome.seconds:.3f}"}
+        case = ElementTree.SubElement(suite, "testcase", attributes)
+        words = _printable(verdict(outcome, outcomes[0]))
+        if outcome.verdict == IMPOSSIBLE:
+            ElementTree.SubElement(case, "skipped", message=words)
+        elif words != SAME:
+            ElementTree.SubElement(case, "failure", message=words).text = _printable(
+                found.get(id(outcome), outcome.message)
+            )
+    suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
+    suite.set("time", f"{sum(outcome.seconds for outcome in outcomes):.3f}")
+    ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _printable(text: str) -> str:
+    """Without the characters that XML does not allow, such as those that colour a terminal."""
+    return re.sub(r"[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)

@@ -1,0 +1,146 @@
+"""Running a case: each of its runs in processes of its own, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from anyrank.checkpoint.keep import path_of
+from anyrank.run.folder import RunFolder
+from anyrank.run.launch import OPEN_MPI, _die_with_parent, mpiexec
+from anyrank.verify.case import Case
+from anyrank.verify.rank import environment
+
+#: The digests of the members by name, by step.
+Trace = dict[int, dict[str, str]]
+SAME, FAILED, IMPOSSIBLE = "same", "FAILED", "not possible"
+#: What mpiexec adds to the words of ranks that failed, and so much of these is shown.
+_NOISE = re.compile(r"=|Abort\(|YOUR APPLICATION|This typically|Please see|$")
+SHOWN = 24
+COMMON = ("--digests", "--check", "--quiet", "--no-picture", "--checkpoint-every", "off", "--keep", "1")
+
+
+@dataclass
+class Outcome:
+    """What came of a case: a trace, and a verdict, with a message where it is not that all went well."""
+
+    case: Case
+    run: RunFolder
+    verdict: str = SAME
+    message: str = ""
+    trace: Trace = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def like(self, other: Outcome) -> bool:
+        """Whether both ended alike, with the same bits at every step."""
+        ends = [(it.verdict == FAILED, it.verdict == FAILED or (it.trace, it.result)) for it in (self, other)]
+        return ends[0] == ends[1]
+
+    def checkpoint(self, step: int) -> Path:
+        """The file of the state at the step at which the case was stopped."""
+        return path_of(self.run.checkpoints, step)
+
+
+@dataclass
+class Runner:
+    """Runs cases of one program, whose parameters are in a TOML file, each in a new folder below `folder`.
+
+    A run that takes longer than `timeout` seconds is killed.
+    """
+
+    source: str
+    parameters: Path
+    folder: Path
+    timeout: float
+    started: int = 0
+
+    def run(self, case: Case, until: int | None = None) -> Outcome:
+        """What comes of the case; of its steps up to `until` only, where that is given."""
+        self.started += 1
+        folder = self.folder / f"{self.started:03d}"
+        folder.mkdir()
+        outcome = Outcome(case, RunFolder(folder / "run"))
+        words = ["run", self.source, "--parameters", str(self.parameters), "--out", str(outcome.run.path)]
+        words += ["--body", case.body, "--split", case.split]
+        began = time.monotonic()
+        stops = [*takewhile(lambda stop: until is None or stop < until, case.stops), until]
+        for ranks, stop in zip(case.ranks, stops, strict=False):
+            stopping = [] if stop is None else ["--stop-at", str(stop)]
+            status = self._start(ranks, [*words, *stopping], case.changed, folder / "stderr.txt")
+            outcome.summary = _json(outcome.run.summary)
+            # mpiexec's 0 counts only where the run says that it is finished
+            if not (outcome.summary.get("finished") if status == 0 else status == 75 and stop is not None):
+                _judge_failure(outcome, status, (folder / "stderr.txt").read_text(errors="replace"))
+                break
+            words = ["resume", str(outcome.run.path)]
+        else:
+            _judge(outcome)
+        outcome.seconds = time.monotonic() - began
+        return outcome
+
+    def _start(self, ranks: int, words: Sequence[str], changed: str, errors: Path) -> int | str:
+        """The status with which so many ranks end; why they were killed, where they had to be."""
+        launcher = [*mpiexec(), "-n", str(ranks)] if ranks > 1 else []
+        more = ["--hang-timeout", f"{min(60, self.timeout / 2):g}s", "-n", str(ranks)]
+        with errors.open("ab") as file:
+            process = subprocess.Popen(
+                [*launcher, sys.executable, "-m", "anyrank.verify.rank", *words, *COMMON, *more],
+                env={**OPEN_MPI, **os.environ, **environment(changed)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        try:
+            return process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            return f"killed, because it was not over after {self.timeout:g} s (--timeout)"
+        finally:
+            process.kill()  # mpiexec takes its ranks along
+            process.wait()
+
+
+def _judge(outcome: Outcome) -> None:
+    """Read what a case has left that went well."""
+    lines = map(json.loads, outcome.run.digests.read_text().splitlines())
+    outcome.trace = {line["step"]: line["digests"] for line in lines}
+    outcome.result = _json(outcome.run.result)
+    asked, bodies = outcome.case.body, outcome.summary["bodies"]
+    if asked not in ("auto", "reference") and not any(asked in bodies[name] for name in bodies if _theirs(name)):
+        outcome.verdict, outcome.message = IMPOSSIBLE, "no kernel of the program has this body"
+
+
+def _theirs(kernel: str) -> bool:
+    """Whether a kernel is the program's: every run calls those of digests and sums."""
+    return not kernel.startswith(("digest", "exact_sum"))
+
+
+def _judge_failure(outcome: Outcome, status: int | str, errors: str) -> None:
+    """Ranks that differ are the program's fault; what else is bad usage cannot be had."""
+    outcome.verdict = IMPOSSIBLE if status == 2 and "anyrank: the ranks d" not in errors else FAILED
+    lines = [line.removeprefix(" " * len("anyrank: ")) for line in errors.splitlines() if not _NOISE.match(line)]
+    if len(lines) > SHOWN:
+        lines[SHOWN:] = [f"… {len(lines) - SHOWN} more lines are in {outcome.run.path.with_name('stderr.txt')}"]
+    if isinstance(status, str) or not lines:
+        lines.append(status if isinstance(status, str) else f"ended with status {status}, without a word")
+    outcome.message = "\n".join(lines).removeprefix("anyrank: ")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except OSError:
+        return {}
+    return found

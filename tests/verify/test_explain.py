@@ -1,0 +1,168 @@
+"""Explaining and locating, on outcomes and files made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import h5py
+import numpy as np
+import pytest
+
+from anyrank.run.folder import RunFolder
+from anyrank.verify import locate
+from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
+from anyrank.verify.explain import explain, first_difference
+from anyrank.verify.matrix import Plan
+from anyrank.verify.report import write_junit
+from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
+
+RIGHT = {0: {"x": "0"}, 1: {"x": "1"}}
+ONE, TWO, THREE = Case(), Case((2,)), Case((3,))
+
+
+def outcome(case: Case, bits: str = "1", verdict: str = SAME) -> Outcome:
+    trace = {} if verdict != SAME else {0: {"x": "0"}, 1: {"x": bits}}
+    return Outcome(case, RunFolder(Path("run")), verdict, "bad\x1b luck", trace)
+
+
+def explained(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
+    found = explain([outcome(REFERENCE), *others])
+    return [(it.cause, it.one.case, it.other.case, len(it.seen)) for it in found]
+
+
+def test_what_differs_between_two_cases():
+    assert causes(ONE, ONE) == []
+    assert causes(REFERENCE, ONE) == ["body"]
+    assert causes(ONE, Case((3,), split="columns")) == ["ranks"]  # one rank has no split
+    assert causes(Case((4,), split="rows"), Case((4,), split="bricks")) == ["split"]
+    assert causes(ONE, Case((1, 1), (3,))) == ["restart"]
+    assert causes(ONE, Case((1, 2), (3,), body="numba", changed="clock")) == ["clock", "body", "restart", "ranks"]
+
+
+def test_the_nearest_case_that_is_right_tells_the_cause():
+    bricks, rows = Case((4,), split="bricks"), Case((4,), split="rows")
+    clock, stopped = Case((2,), changed="clock"), Case((1, 2), (1,))
+    assert explained(outcome(ONE), outcome(TWO)) == []
+    assert explained(outcome(ONE), outcome(TWO, "2"), outcome(THREE, "3")) == [("ranks", ONE, TWO, 1)]
+    assert explained(outcome(ONE), outcome(rows), outcome(bricks, "2")) == [("split", rows, bricks, 0)]
+    assert explained(outcome(ONE, "2"), outcome(TWO, "2")) == [("body", REFERENCE, ONE, 1)]
+    assert explained(outcome(ONE), outcome(TWO), outcome(clock, "2")) == [("clock", TWO, clock, 0)]
+    assert explained(outcome(ONE), outcome(TWO), outcome(stopped, "2")) == [("restart", ONE, stopped, 0)]
+
+
+def test_what_a_found_cause_explains_is_not_told_again():
+    clock, stopped = Case((2,), changed="clock"), Case((1, 2), (1,))
+    wrong = [outcome(TWO, "2"), outcome(clock, "2"), outcome(stopped, "3")]
+    assert explained(outcome(ONE), *wrong) == [("ranks", ONE, TWO, 2)]
+    both = [outcome(TWO, "2"), outcome(clock, "3")]
+    assert explained(outcome(ONE), *both) == [("clock", TWO, clock, 0), ("ranks", ONE, TWO, 0)]
+
+
+def test_failures_and_differences_are_told_apart():
+    assert explained(outcome(ONE), outcome(TWO, verdict=FAILED), outcome(THREE, "3")) == [
+        ("ranks", ONE, TWO, 0),
+        ("ranks", ONE, THREE, 0),
+    ]
+    assert explained(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
+
+
+def test_chance_comes_first_and_alone():
+    again = Case((2,), changed="again")
+    wrong = [outcome(TWO, "2"), outcome(again, "3"), outcome(THREE, "4")]
+    assert explained(outcome(ONE), *wrong) == [("again", TWO, again, 2)]
+
+
+def test_the_first_difference_of_traces():
+    assert first_difference(RIGHT, RIGHT) is None
+    assert first_difference(RIGHT, {**RIGHT, 1: {"x": "2"}}) == (1, ["x"])
+    assert first_difference(RIGHT, {0: RIGHT[0]}) == (1, [])
+    assert first_difference({0: {"x": "1", "y": "1", "z": "1"}}, {0: {"x": "1", "z": "2"}}) == (0, ["y", "z"])
+
+
+VALUES = [
+    (
+        np.array([1.0, np.nan, 0.0]),
+        np.array([1.0, np.nan, -0.0]),
+        (2,),
+        ("0.0  0x0000000000000000", "-0.0  0x8000000000000000"),
+    ),
+    (np.array([[1, 2], [3, 4]], np.int16), np.array([[1, 2], [9, 4]], np.int16), (1, 0), ("3  0x0003", "9  0x0009")),
+    (np.array([1 + 2j]), np.array([1 + 3j]), (0,), ("(1+2j)  0x3ff00000000000004000000000000000",) * 2),
+    (np.array([True, True]), np.array([True, False]), (1,), ("True  0x01", "False  0x00")),
+    (np.float32(0.1), np.float32(0.2), (), ("0.1  0x3dcccccd", "0.2  0x3e4ccccd")),
+]
+
+
+def write(path: Path, values: np.ndarray, grid: tuple[int, ...]) -> Path:
+    with h5py.File(path, "w") as file:
+        file["fields/x" if np.ndim(values) else "scalars/x"] = values
+        if np.ndim(values):
+            file["fields/x"].attrs["ranks"] = grid
+    return path
+
+
+@pytest.mark.parametrize(("a", "b", "index", "texts"), VALUES)
+def test_values_are_compared_bit_by_bit(tmp_path, a, b, index, texts):
+    grid = (1,) * np.ndim(a)
+    place = locate.compare(write(tmp_path / "a", a, grid), write(tmp_path / "b", b, grid), ["x"])
+    assert place.index == index and place.count == 1 and place.size == np.size(a)
+    assert place.values[0].startswith(texts[0]) and (texts[0] == texts[1] or place.values[1].startswith(texts[1]))
+
+
+def test_the_owners_and_the_count_in_a_large_field_that_is_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(locate, "_COMPARED", 20)
+    a = np.zeros((17, 10))
+    b = a.copy()
+    b[9, 6] = b[9, 7] = b[16, 0] = 1
+    place = locate.compare(write(tmp_path / "a", a, (3, 1)), write(tmp_path / "b", b, (2, 2)), ["x"])
+    assert (place.index, place.count, place.size) == ((9, 6), 3, 170)
+    assert place.values[0].endswith("owned by rank 1 of 3x1") and place.values[1].endswith("owned by rank 3 of 2x2")
+
+
+def test_a_member_that_is_missing_or_of_another_shape(tmp_path):
+    a, b = write(tmp_path / "a", np.zeros(3), (1,)), write(tmp_path / "b", np.zeros(4), (1,))
+    assert (
+        locate.compare(a, b, ["x"]).why == "it is float64 of shape (3,) in one and float64 of shape (4,) in the other"
+    )
+    with h5py.File(b, "a") as file:
+        file["scalars/y"] = 1
+    assert locate.compare(a, b, ["y"]).why == "it is missing in one and int64 of shape () in the other"
+
+
+def test_the_matrix():
+    full, quick = Plan(), Plan(quick=True)
+    cases = full.first() + full.rest(9, 2)
+    assert len(cases) == len(set(cases)) and cases[0] == REFERENCE
+    assert {case.ranks for case in cases if not case.stops} == {(1,), (2,), (3,), (4,)}
+    assert {case.changed for case in cases} == {"", "again", "timing", *PERTURBATIONS}
+    assert {case.split for case in cases if case.ranks == (4,)} == {"auto", "rows", "columns", "bricks"}
+    assert {case.body for case in cases} == {"auto", "reference", "numba", "cython", "cupy", "shim"}
+    assert {(case.ranks, case.stops) for case in cases if case.stops} == {
+        ((2, 2), (4,)),
+        ((1, 4, 2), (3, 6)),
+        ((4, 1), (0,)),
+    }
+    assert len(quick.first() + quick.rest(9, 2)) < len(cases) / 2 + 2
+    assert not [case for case in full.rest(0, 2) if case.stops], "nothing can be stopped before it ends"
+    assert {case.split for case in full.rest(9, 1)} == {"auto"}, "one axis can be cut in one way"
+    assert {case.body for case in Plan(bodies=("numba",)).rest(9, 1)} == {"auto", "numba"}
+    assert {case.split for case in Plan(splits=("columns",), quick=True).rest(9, 2)} == {"auto", "columns"}
+
+
+def test_every_perturbed_case_has_one_that_differs_in_nothing_else():
+    for ranks in ((1,), (2,), (4,), (1, 2), (3, 4), (1, 2, 3, 4)):
+        for quick in (True, False):
+            cases = Plan(ranks, quick=quick).first() + Plan(ranks, quick=quick).rest(9, 2)
+            for case in (case for case in cases if case.changed):
+                assert any(causes(case, other) == [case.changed] for other in cases), case
+
+
+def test_junit_counts_and_is_well_formed(tmp_path):
+    outcomes = [outcome(REFERENCE), outcome(ONE), outcome(TWO, "2"), outcome(THREE, verdict=FAILED)]
+    outcomes.append(outcome(Case((9,)), verdict=IMPOSSIBLE))
+    write_junit(tmp_path / "j.xml", "words", outcomes, {id(outcomes[2]): "FOUND: <ranks>"})
+    suite = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["5", "2", "1"]
+    assert [case.find("failure").text for case in suite.findall("testcase[failure]")] == ["FOUND: <ranks>", "bad? luck"]
+    assert suite.find("testcase[5]/skipped").get("message") == "not possible: bad? luck"

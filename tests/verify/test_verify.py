@@ -1,0 +1,271 @@
+"""verify: the planted bugs are found and named; our own programs are clean; what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import tomli_w
+from ranks import anyrank_command, mpiexec, run_anyrank
+
+from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
+from anyrank.verify.explain import first_difference
+from anyrank.verify.matrix import Plan
+from anyrank.verify.runner import FAILED, Runner
+from anyrank.verify.verification import Verification
+
+BROKEN = Path(__file__).parents[1] / "broken"
+CHANCES = Path(__file__).with_name("chances.py")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ONE, TWO = Case(), Case((2,))
+
+
+@dataclass(frozen=True)
+class Some(Plan):
+    """A plan of some cases alone, after the reference."""
+
+    cases: tuple[Case, ...] = ()
+
+    def first(self) -> list[Case]:
+        return [REFERENCE]
+
+    def rest(self, steps: int, axes: int) -> list[Case]:
+        return list(self.cases)
+
+
+def runner(tmp_path: Path, program: Path | str, timeout: float = 100, **parameters) -> Runner:
+    file = tmp_path / "parameters.toml"
+    file.write_text(tomli_w.dumps(parameters))
+    (tmp_path / "runs").mkdir()
+    return Runner(str(program), file, tmp_path / "runs", timeout)
+
+
+def verified(tmp_path: Path, program: Path | str, *cases: Case, **parameters) -> tuple[int, str]:
+    said: list[str] = []
+    code = Verification(runner(tmp_path, program, **parameters), Some(cases=cases), said.append).carry_out()
+    return code, "\n".join(said)
+
+
+#: The cases of the quick matrix that find each bug, with what is said of it.
+BUGS = {
+    "rank_seed": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 0, in x[6]; 6 of 12 elements differ:"),
+    "float_sum": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
+    "no_halo": (
+        (ONE, TWO),
+        "ranks: 2 instead of 1",
+        """First at step 1, in T[5]; 2 of 12 elements differ:
+    case 2: 1 rank, split auto, body auto, straight
+      2.25  0x4002000000000000  owned by rank 0 of 1
+    case 3: 2 ranks, split auto, body auto, straight
+      2.0  0x4000000000000000  owned by rank 0 of 2
+""",
+    ),
+    "corner": (
+        (Case((4,), split="rows"), Case((4,), split="bricks")),
+        "split: bricks instead of rows",
+        "First at step 1, in T[0, 0]; 13 of 144 elements differ:",
+    ),
+    "outside_state": (
+        (ONE, TWO, Case((1, 2), (3,))),
+        "restart: stopped at step 3 instead of straight",
+        "First at step 4, in height[0]; 12 of 12 elements differ:",
+    ),
+    "uninitialised": (
+        (TWO, Case((2,), changed="memory")),
+        "memory",
+        "First at step 2, in x[0]; 12 of 12 elements differ:",
+    ),
+    "wall_time": ((TWO, Case((2,), changed="clock")), "clock", "First at step 1, in x[0]; 12 of 12 elements differ:"),
+    "file_order": ((TWO, Case((2,), changed="file order")), "file order", "First at step 1, in total:"),
+    "some_ranks": ((ONE, TWO), "ranks: 2 instead of 1", "rank 1: Barrier() at some_ranks.py:21 in step"),
+}
+AXES = {"corner": 2, "file_order": 2}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found_and_named(tmp_path, bug):
+    cases, cause, place = BUGS[bug]
+    matrix = Plan(quick=True)
+    assert {*cases} <= {*matrix.first(), *matrix.rest(6, AXES.get(bug, 1))}, "the quick matrix finds it"
+    code, said = verified(tmp_path, BROKEN / f"{bug}.py", *cases)
+    assert code == 1
+    found = [line for line in said.splitlines() if line.startswith("FOUND: ")]
+    assert len(found) == 1 and found[0].startswith(f"FOUND: {cause}"), said
+    assert place in said, said
+    assert "The runs do not repeat themselves" not in said
+
+
+def test_each_perturbation_changes_one_thing_and_all_others_are_pinned(tmp_path):
+    run = runner(tmp_path, CHANCES).run
+    reference = run(REFERENCE)
+    changed = {name: run(Case(body="reference", changed=name)) for name in ("again", *PERTURBATIONS)}
+    differ = {name: first_difference(reference.trace, outcome.trace) for name, outcome in changed.items()}
+    assert differ == {
+        "again": None,
+        "memory": (1, ["small", "large"]),
+        "clock": (1, ["clock"]),
+        "chance": (1, ["seeds"]),
+        "file order": (1, ["files"]),
+        "hash seed": (1, ["hashes"]),
+    }
+
+
+def test_chance_that_cannot_be_pinned_is_named_and_nothing_else(tmp_path):
+    again = Case(body="reference", changed="again")
+    code, said = verified(tmp_path, CHANCES, again, Case(changed="clock"), n=5)
+    assert code == 1 and said.count("FOUND: ") == 1 and "FOUND: again\n" in said
+    assert "in entropy" in said and "The runs do not repeat themselves" in said
+
+
+WORDS = """
+from anyrank import Program, param
+class Words(Program):
+    steps: int = param(3, "steps")
+    how: str = param("", "how")
+    def declare(self, state):
+        shape = (8 + state.world.size if self.how == "shape" else 8,)
+        state.field("x", shape)
+        if self.how == "declare" and state.world.rank: state.scalar("y", 1)
+    def step(self, state):
+        import time
+        if self.how == "raise" and state.world.size > 1: raise ValueError("bad luck")
+        if self.how == "all": raise ValueError("bad luck")
+        if self.how == "slow" and state.world.size > 1: time.sleep(1)
+    def done(self, state):
+        more = {"slow": 100, "done": state.world.size}.get(self.how, 0)
+        return state.step >= self.steps + more
+    def result(self, state):
+        return {"ranks": state.world.size if self.how == "result" else 1, "other": 5}
+"""
+HOW = {
+    "raise": ("FAILED", "ValueError: bad luck"),
+    "declare": ("FAILED", "the ranks declare different states"),
+    "shape": (
+        "DIFFERS at step 0",
+        "First at step 0, in x; it is float64 of shape (9,) in one and float64 of shape (10,)",
+    ),
+    "done": ("DIFFERS at step 5", "First at step 5; one ends after step 4, the other after step 5"),
+    "result": ("DIFFERS in its result", "the result differs in ranks"),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_other_ways_to_differ(tmp_path, how):
+    (tmp_path / "words.py").write_text(WORDS)
+    verdict, words = HOW[how]
+    code, said = verified(tmp_path, tmp_path / "words.py", TWO, how=how)
+    assert code == 1 and f"  {verdict}\n" in said and said.count(words) == 1, said
+
+
+def test_a_run_that_takes_too_long_is_killed_with_its_ranks(tmp_path):
+    (tmp_path / "words.py").write_text(WORDS)
+    outcome = runner(tmp_path, tmp_path / "words.py", timeout=8, how="slow").run(TWO)
+    assert outcome.verdict == FAILED and "killed, because it was not over after 8 s (--timeout)" in outcome.message
+    give_up = time.monotonic() + 30
+    while any(str(tmp_path).encode() in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
+        assert time.monotonic() < give_up, "ranks live on"
+        time.sleep(0.1)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+CLEAN = {
+    "weather": ("weather", "--rows", 12, "--columns", 10, "--steps", 8, "--initial", "shear"),
+    "pi": ("pi", "--points", 10_000, "--batch", 3_000, "--ranks", "1,2"),
+    "heat": (EXAMPLES / "heat.py", "--n", 9, "--steps", 6, "--ranks", "1,2"),
+}
+
+
+@pytest.mark.parametrize("program", CLEAN)
+def test_our_own_programs_are_clean(tmp_path, program):
+    junit = tmp_path / "junit.xml"
+    done = run_anyrank("verify", *CLEAN[program], "--quick", "--junit", junit, env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
+    cases = [line for line in rows if line.endswith("  same")]
+    assert rows[-1] == f"{len(cases)} cases: the same bits at every step." and len(rows) == len(cases) + 1
+    suite = ElementTree.parse(junit).getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (str(len(cases)), "0", "0")
+    assert [*tmp_path.iterdir()] == [junit], "what is clean leaves nothing behind"
+
+
+def test_the_table_the_finding_and_the_runs_of_a_program_that_is_wrong(tmp_path):
+    words = ("--quick", "--ranks", "1,2", "--steps", 2, "--junit", "j.xml", "--out", "runs")
+    done = run_anyrank("verify", BROKEN / "rank_seed.py", *words, cwd=tmp_path)
+    assert done.returncode == 1 and not done.stderr, done.stderr
+    table, finding, end = done.stdout.split("\n\n")
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0] == ["case", "ranks", "split", "body", "what", "steps", "digest", "seconds", "verdict"]
+    assert rows[1][:5] == ["1", "1", "auto", "reference", "reference"] and rows[1][-1] == "same"
+    assert rows[4][:5] == ["4", "2", "auto", "auto", "straight"] and " ".join(rows[4][-4:]) == "DIFFERS at step 0"
+    assert finding.startswith("FOUND: ranks: 2 instead of 1\n") and "Also seen in case 6, 7, 8, 9, 10, 11." in finding
+    assert end.startswith("11 cases: 7 not like the reference, by 1 cause") and "runs are kept in" in end
+    assert json.loads((tmp_path / "runs" / "001" / "run" / "summary.json").read_text())["finished"]
+    suite = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("11", "7", 11)
+    failure = suite.find("testcase[4]/failure")
+    assert failure.get("message") == "DIFFERS at step 0" and failure.text == finding
+
+
+def test_a_reference_that_fails_ends_the_matrix(tmp_path):
+    (tmp_path / "words.py").write_text(WORDS)
+    words = ("verify", "words.py", "--how", "all", "--junit", "j.xml", "--out", "runs")
+    done = run_anyrank(*words, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout.count("FAILED") == 1
+    assert (
+        done.stderr.startswith("anyrank: there is nothing to compare with")
+        and done.stderr.count("ValueError: bad luck") == 1
+    )
+    suite = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+
+
+BAD = {
+    "ranks": (("--ranks", "1;2"), "--ranks '1;2' must be whole numbers from 1, joined by commas"),
+    "more ranks than allowed": (("--ranks", "1,4097"), "--ranks 1,4097: 4097 are more than the"),
+    "more than --allow": (("--allow", 3), "4 are more than the 3 that --allow names. Use at most 3, or --allow 4."),
+    "body": (("--body", "numba,fortran"), "--body 'fortran' must be one of auto"),
+    "split": (("--split", "rows,2x2"), "--split '2x2' must be one of auto, rows, columns, bricks"),
+    "junit": (("--junit", "nowhere/j.xml"), "--junit nowhere/j.xml cannot be written"),
+    "out": (("--out", "."), "--out . cannot be made: File exists"),
+    "timeout": (("--timeout", "soon"), "--timeout 'soon' is not a duration"),
+    "parameter": (("--points", 0), "pi: --points 0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_status_2_before_any_work(tmp_path, case):
+    words, expected = BAD[case]
+    done = run_anyrank("verify", "pi", *words, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert done.returncode == 2 and done.stderr.count(expected) == 1, done.stderr
+    assert not done.stdout and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_file_that_does_not_import_shows_its_own_traceback_once(tmp_path):
+    (tmp_path / "typo.py").write_text("from anyrank import Program\n\nundefined_name\n")
+    done = run_anyrank("verify", "typo.py", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("NameError: name 'undefined_name'") == 1
+    assert 'typo.py", line 3' in done.stderr and "importlib" not in done.stderr and not done.stdout
+
+
+def test_verify_under_mpiexec_is_refused_once():
+    done = mpiexec(2, *anyrank_command("verify", "pi"))
+    assert done.returncode == 2 and done.stderr.count("run it without mpiexec") == 1
+
+
+def test_what_the_domain_or_the_machine_does_not_allow_is_not_a_failure(tmp_path):
+    halo = Case((5,)), Case((2,), body="cython")
+    code, said = verified(tmp_path, BROKEN / "corner.py", *halo, n=4, steps=1)
+    assert code == 0, said
+    assert "not possible: the domain of 4×4 is too small for 5 ranks" in said
+    assert "not possible: no kernel of the program has this body" in said
+    assert "1 cases (2 not possible): the same bits at every step." in said
