@@ -24,6 +24,8 @@ from anyrank.run.stops import scheduler_limit
 #: Seconds before the first restart, and at most; each one takes twice as long as the one before.
 FIRST_WAIT, LONGEST_WAIT = 1, 60
 _HOST = r"[^\s,:]+"
+#: How many steps rank 0 may be ahead of a rank that dies: the ranks agree one step later.
+_AHEAD = 2
 #: Signals of which a rank dies that nobody asked to stop.
 _DEADLY = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTERM}
 
@@ -61,7 +63,7 @@ class Death:
         return f"died {'before its first step' if self.step is None else f'at step {self.step}'} ({self.cause})"
 
     def again(self, before: Death | None) -> bool:
-        """Whether it is the one before once more: at the same step, give or take one, and in the same words.
+        """Whether it is the one before once more: at the same step, and in the same words.
 
         Numbers in the words may differ: they are process ids, addresses and times.
         """
@@ -69,7 +71,7 @@ class Death:
             return False
         if self.step is None or before.step is None:
             return self.step == before.step
-        return abs(self.step - before.step) <= 1
+        return abs(self.step - before.step) <= _AHEAD
 
 
 def _wordy(text: str) -> str:
@@ -201,10 +203,8 @@ class Supervisor:
 
 
 def _position(out: Path) -> int | None:
-    try:
-        from anyrank.run.watchdog import position
-    except ImportError:
-        return None
+    from anyrank.run.watchdog import position
+
     return position(out)
 
 
