@@ -42,12 +42,11 @@ def test_every_source_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
     assert not [name for name in inside if name.startswith(("tests/", "kernels/", "benchmarks/"))]
 
 
-def test_the_installed_package_has_working_compiled_bodies(wheel: Path, tmp_path: Path) -> None:
+def test_the_installed_package_has_its_compiled_parts(wheel: Path, tmp_path: Path) -> None:
     pip("install", "--quiet", "--no-deps", "--target", tmp_path, wheel)
-    names = sorted(path.parent.name for path in ROOT.glob("kernels/*/cpu_cython.pyx"))
-    program = "; ".join(
-        ["import anyrank", *(f"import anyrank.kernels.{name}.cpu_cython" for name in names), "print(anyrank.__file__)"]
-    )
+    kernels = sorted(path.parent.name for path in ROOT.glob("kernels/*/cpu_cython.pyx"))
+    modules = ["anyrank.run.watchdog.watch", *(f"anyrank.kernels.{name}.cpu_cython" for name in kernels)]
+    program = "; ".join(["import anyrank", *(f"import {name}" for name in modules), "print(anyrank.__file__)"])
     # This environment holds an editable anyrank: the installed copy comes before it.
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {program}"
     result = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
-from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, started
+from ranks import anyrank_command, check_collective, mpiexec_path, processes_of, run_anyrank, started
 
 from anyrank.run.watchdog import Watchdog, hosts, position
 from anyrank.run.watchdog.hosts import hosts_of, look_around
@@ -47,7 +47,7 @@ def hung(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -
 @pytest.mark.parametrize(("how", "own_mpiexec"), [("loop", False), ("kernel", False), ("receive", True)])
 def test_one_rank_of_four_that_gets_stuck_is_named_first(tmp_path, how, own_mpiexec):
     # Five steps take longer than the timeout: slow is not hung.
-    pause = ("--pause", 0.6) if how == "loop" else ()
+    pause = ("--pause", 0.55) if how == "loop" else ()
     status, text = hung(tmp_path / "run", "--how", how, *pause, ranks=4, own_mpiexec=own_mpiexec)
     # MPICH's own mpiexec tells of a rank that it has killed itself, not of the one that left.
     assert status == 1 or (own_mpiexec and status != 0)
@@ -112,6 +112,74 @@ while True: pass
     done = python(code)
     assert done.returncode == 1 and "watch" in done.stdout
     assert "Timeout" in done.stderr and "line 10 in <module>" in done.stderr
+
+
+def test_where_no_signal_is_left_faulthandler_watches():
+    code = """
+import signal
+for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
+    signal.signal(number, lambda number, frame: None)
+print(Watchdog(60).lacks)
+"""
+    assert "no real-time signal or no thread is left" in python(code).stdout
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_a_rank_ends_also_where_no_report_can_be_made_or_no_stack_be_written(stuck, tmp_path):
+    # A grace of less than nothing shortens what a rank waits for: 20 s more than that, or twice that and 30 s.
+    code = """
+import os, sys
+from anyrank.run.watchdog import watch
+target = os.pipe()[1]
+if sys.argv[1] == "True":
+    os.set_blocking(target, False)
+    with open(target, "wb", 0, closefd=False) as pipe:
+        while pipe.write(bytes(4096)):
+            pass
+    os.set_blocking(target, True)
+watch.aim(target, 0, b"head", b"tail", b"/no/such/python", b"", os.fsencode(sys.argv[2]))
+watch.start(0.1, -14.5 if sys.argv[1] == "True" else -19.5)
+while True:
+    pass
+"""
+    done = python(code, stuck, tmp_path / "claim")
+    assert done.returncode == (-signal.SIGKILL if stuck else 1)
+    assert ("there is no report" in done.stderr) is not stuck
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_step_is_in_the_run_folder_while_a_run_goes_on(world, compiled, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "run"
+    (folder / "log").mkdir(parents=True, exist_ok=True)
+    (folder / ".hang-of-a-run-before").touch()
+    if not compiled:
+        monkeypatch.setitem(sys.modules, "anyrank.run.watchdog.watch", None)
+    watchdog = Watchdog(60)
+    world.barrier()
+    watchdog.report_to(world, folder)
+    check_collective(world, position(folder) is None, "there was no step yet")
+    check_collective(world, not list(folder.glob(".hang*")))
+    check_collective(world, bool(watchdog.lacks) is not compiled)
+    check_collective(world, ("without a report" in caplog.text) is not compiled)
+    world.barrier()
+    watchdog.beat(12 if world.rank == 0 else 13)
+    world.barrier()
+    check_collective(world, position(folder) == 12, "it is rank 0's")
+    watchdog.close()
+
+
+@pytest.mark.ranks(1)
+def test_a_file_system_that_cannot_share_memory_is_no_error(world, tmp_path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise OSError("no such device")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    watchdog = Watchdog(0)
+    watchdog.report_to(world, tmp_path)
+    watchdog.beat(3)
+    assert position(tmp_path) is None
+    watchdog.close()
 
 
 def test_no_thread_keeps_a_process_that_leaves():
@@ -295,17 +363,22 @@ def test_one_process_reports_and_a_rank_without_a_stack_is_named(tmp_path):
     }
     file = tmp_path / "facts"
 
-    def report(claim: Path, **changed: object) -> subprocess.CompletedProcess[str]:
+    def report(claim: Path, **changed: object) -> subprocess.Popen[str]:
         file.write_text(json.dumps({**facts, "claim": str(claim), **changed}))
         command = [sys.executable, "-m", "anyrank.run.watchdog.report", str(file)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-    done = report(tmp_path / ".hang-ab12")
-    assert done.returncode == 0 and "\nrank 1 of 2 left no stack\n" in done.stderr
+    claim = tmp_path / ".hang-ab12"
+    first = report(claim)
+    assert "\nrank 1 of 2 left no stack\n" in first.communicate(timeout=60)[1] and first.returncode == 0
     assert json.loads((tmp_path / "hang.json").read_text())["silent"] == "1"
-    again = report(tmp_path / ".hang-ab12")
-    assert again.returncode == 1 and again.stderr == "", "it is claimed"
+    for text in ("", "reported"):
+        claim.write_text(text)
+        second = report(claim)
+        if not text:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(1)  # until it is made
+            claim.write_text("reported")
+        assert second.communicate(timeout=60)[1] == "" and second.returncode == 0
     nowhere = report(tmp_path / "gone" / ".hang-ab12", folder=str(tmp_path / "gone"))
-    assert nowhere.returncode == 0 and "ranks 0-1 of 2 left no stack" in nowhere.stderr, (
-        "the terminal is told all the same"
-    )
+    assert "ranks 0-1 of 2 left no stack" in nowhere.communicate(timeout=60)[1], "the terminal is told all the same"

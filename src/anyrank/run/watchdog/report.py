@@ -1,6 +1,6 @@
 """The report of a hang, made by a process of its own: `python -m anyrank.run.watchdog.report FACTS`.
 
-FACTS is JSON from a rank's watchdog. The status is 0 when the report is made, 1 when another process makes it.
+FACTS is JSON from a rank's watchdog. The status is 0 when the report is made, by this process or by another.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ OTHERS_FIRST = 3
 
 
 def main(file: str) -> int:
-    """Make the report, unless another process makes it; the exit status."""
+    """Make the report, or wait until another process has made it; the exit status."""
     _stand_alone()
     facts = json.loads(Path(file).read_text())
     signal.alarm(int(facts["grace"]) + 20)  # wherever we get stuck, we do not outlive the ranks by much
     sure, cut_off = look_around(facts["hosts"], facts["host"])
     if not sure:
         time.sleep(OTHERS_FIRST)
-    with suppress(OSError):  # where the disk is full, the terminal still has room
-        try:
-            Path(facts["claim"]).touch(exist_ok=False)
-        except FileExistsError:
-            return 1
+    claim = Path(facts["claim"])
+    if not _ours(claim):
+        return 0
     folder = Path(facts["folder"])
     report = compose(facts, _collect(facts, folder / "log"), cut_off)
     text = "\n".join([*describe(report), f"The stacks of all threads are in {folder / 'log'}."]) + "\n"
     with suppress(OSError):
         _publish(folder, report, text)
-    print(text, end="", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        claim.write_text("reported")
     return 0
 
 
@@ -55,6 +56,20 @@ def _stand_alone() -> None:
         with suppress(OSError):
             if int(name.name) > 2:
                 os.close(int(name.name))
+
+
+def _ours(claim: Path) -> bool:
+    """Whether the report is ours to make; if not, another process has made it when this returns."""
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        with suppress(OSError):
+            while not claim.stat().st_size:
+                time.sleep(0.1)
+        return False
+    except OSError:
+        pass  # where the disk is full, the terminal still has room
+    return True
 
 
 def _collect(facts: Mapping[str, Any], logs: Path) -> dict[int, Dump]:
@@ -118,7 +133,7 @@ def _named(word: str, numbers: str) -> str:
 def _publish(folder: Path, report: Mapping[str, Any], text: str) -> None:
     for name, content in (("hang.txt", text), ("hang.json", json.dumps(report, indent=2) + "\n")):
         temporary = folder / f".{name}.tmp"
-        temporary.write_text(content)
+        temporary.write_text(content, encoding="utf-8")
         temporary.replace(folder / name)
     first = report["groups"][0] if report["groups"] else {"ranks": report["silent"], "where": ""}
     details = {"ranks": first["ranks"], "where": first["where"], "unreachable": report["unreachable"]}

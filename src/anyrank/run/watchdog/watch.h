@@ -62,20 +62,21 @@ static void write_stacks(void)
     fsync(watch.target); /* so that other hosts see it */
 }
 
-/* Have a process of its own make the report, if nobody has begun with it; whether it is made. */
+/* Have a process of its own make the report, or wait for it; whether it is made. One on each host is enough. */
 static int reported(void)
 {
     char *const words[] = {(char *)watch.python, "-m", "anyrank.run.watchdog.report", (char *)watch.facts, NULL};
     pid_t child;
     int status = 1;
-    if (access(watch.claim, F_OK) == 0 || posix_spawn(&child, watch.python, NULL, NULL, words, environ))
+    if ((watch.delay > 0 && access(watch.claim, F_OK) == 0) ||
+        posix_spawn(&child, watch.python, NULL, NULL, words, environ))
         return 0;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     return status == 0;
 }
 
-/* Does not return. Who leaves takes all ranks along, so who does not make the report waits for it. */
+/* Does not return. Who leaves takes all ranks along, so who does not have the report made waits for it. */
 static void hang(void)
 {
     const int early = watch.claim[0] == 0; /* there is no run folder yet */
@@ -128,7 +129,7 @@ static int take_signal(void)
 
 static void watch_stop(void)
 {
-    watch.number++; /* the thread sees that it is not meant any more */
+    watch.number++; /* the thread sees that it is no longer meant */
     watch.place = &watch.own;
     watch.target = STDERR_FILENO;
     if (watch.signal)
@@ -143,6 +144,7 @@ static int watch_start(double seconds, double grace)
     sigset_t all, before;
     watch.seconds = seconds;
     watch.grace = grace;
+    watch.number++;
     watch.watched = pthread_self();
     watch.signal = take_signal();
     sigfillset(&all); /* signals are for the process's other threads */
