@@ -47,7 +47,8 @@ class Verifications(Programs):
             plan = _plan(allow, *map(values.pop, ("ranks", "body", "split", "quick")))
             seconds = duration(timeout, "--timeout")
             ready = program(**read_parameters(parameters, values))
-            _check(junit)
+            if junit and (Path(junit).is_dir() or not Path(junit).resolve().parent.is_dir()):
+                raise UsageError(f"--junit {junit} cannot be written: give a file in a folder that exists.")
             folder = _folder(out, program.name)
             file = folder / "parameters.toml"
             file.write_text(tomli_w.dumps(ready.parameters))
@@ -87,11 +88,6 @@ def _plan(allow: int | None, ranks: str, body: str, split: str, quick: bool) -> 
             f"Use at most {allowed}, or --allow {plan.most}."
         )
     return plan
-
-
-def _check(junit: str | None) -> None:
-    if junit and (Path(junit).is_dir() or not Path(junit).resolve().parent.is_dir()):
-        raise UsageError(f"--junit {junit} cannot be written: give a file in a folder that exists.")
 
 
 def _folder(out: str | None, program: str) -> Path:

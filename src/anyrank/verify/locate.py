@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,12 @@ from anyrank.layout import even_cuts
 from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.runner import SAME, Outcome, Runner
 
-#: How often the two cases are run again, where they differ elsewhere each time, or not at all.
+#: How often two cases are run again, where they differ elsewhere then, or not at all.
 ROUNDS = 4
 #: Elements that are compared at a time.
 _COMPARED = 1 << 20
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where two states differ: the first element of the first member, and both its values; or `why` there are none.
-
-    A value is told in decimal, as its bits in hexadecimal, and with the rank that owned it. `steady` tells
-    whether the cases, run again, did what they had done before.
-    """
-
-    step: int
-    members: Sequence[str] = ()
-    why: str = ""
-    index: tuple[int, ...] = ()
-    values: tuple[str, ...] = ()
-    count: int = 0
-    size: int = 0
-    steady: bool = True
+#: In words where two states differ; and the two values, if there is an element to name.
+Place = tuple[str, tuple[str, ...]]
 
 
 def locate(runner: Runner, finding: Finding) -> Place | None:
@@ -48,17 +31,20 @@ def locate(runner: Runner, finding: Finding) -> Place | None:
     step, members = first
     if not members:
         ends = [max(outcome.trace) for outcome in (finding.one, finding.other)]
-        return Place(step, (), f"one ends after step {ends[0]}, the other after step {ends[1]}")
+        return f"The states are alike, but one run ends at step {ends[0]}, the other at step {ends[1]}", ()
     steady = True
     for _ in range(ROUNDS):
         one, other = (runner.run(outcome.case, step) for outcome in (finding.one, finding.other))
         steady &= _repeats(finding.one, one) and _repeats(finding.other, other)
         again = first_difference(one.trace, other.trace) if one.verdict == other.verdict == SAME else None
         if again is not None and again[0] == step:
-            place = compare(one.checkpoint(step), other.checkpoint(step), again[1])
-            return replace(place, step=step, steady=steady)
+            words, values = compare(one.checkpoint(step), other.checkpoint(step), again[1])
+            return f"First at step {step}, in {words}{'' if steady else CHANCE}", values
         step = min(step, again[0]) if again is not None else step
-    return Place(step, members, "run again, the two did not differ there", steady=False)
+    return f"First at step {step}, in {', '.join(members)}, and then not any more{CHANCE}", ()
+
+
+CHANCE = "; the runs do not repeat themselves: chance or a race takes part"
 
 
 def _repeats(before: Outcome, after: Outcome) -> bool:
@@ -67,14 +53,16 @@ def _repeats(before: Outcome, after: Outcome) -> bool:
 
 def compare(one: Path, other: Path, members: Sequence[str]) -> Place:
     """The first element of the first of the members that differs between two checkpoint files, bit for bit."""
+    name, *others = members
+    more = f" (and in {', '.join(others)})" if others else ""
     with h5py.File(one, "r") as file, h5py.File(other, "r") as other_file:
-        first, second = (_dataset(it, members[0]) for it in (file, other_file))
+        first, second = (_dataset(it, name) for it in (file, other_file))
         kinds = ["missing" if it is None else f"{it.dtype} of shape {it.shape}" for it in (first, second)]
         if kinds[0] != kinds[1]:
-            return Place(0, members, f"it is {kinds[0]} in one and {kinds[1]} in the other")
+            return f"{name}{more}: {kinds[0]} in one and {kinds[1]} in the other", ()
         index, count = _differing(first, second)
-        values = tuple(f"{_value(it, index)}  owned by {_owner(it, index)}" for it in (first, second))
-        return Place(0, members, "", index, values, count, first.size)
+        where = f"[{', '.join(map(str, index))}]{more}; {count} of {first.size} elements differ" if index else more
+        return name + where, tuple(f"{_value(it, index)}  owned by {_owner(it, index)}" for it in (first, second))
 
 
 def _dataset(file: Any, name: str) -> Any:

@@ -49,29 +49,21 @@ def paragraph(finding: Finding, place: Place | None, numbers: Mapping[int, int])
     if failed:
         which = int(other.verdict == FAILED)
         lines += [f"{sides[which]} fails, but not", f"{sides[1 - which]}:", *(one, other)[which].message.splitlines()]
-    elif place is None:
-        keys = [key for key in {**one.result, **other.result} if one.result.get(key) != other.result.get(key)]
-        lines.append(f"The state is the same at every step, but the result differs in {', '.join(keys)}:")
-        values = [{key: it.result.get(key) for key in keys} for it in (one, other)]
-        lines += [f"  {side}: {value}" for side, value in zip(sides, values, strict=True)]
     else:
-        lines += _located(place, sides)
-    if not failed:
+        words, values = place or _results(one, other)
+        lines.append(f"{words}:")
+        for side, value in zip(sides, values or ("", ""), strict=True):
+            lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
         lines += wrap(CAUSES[finding.cause], 110)
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[id(it)] for it in finding.seen))}.")
     return "\n  ".join(lines)
 
 
-def _located(place: Place, sides: Sequence[str]) -> list[str]:
-    member, *others = place.members or [""]
-    where = f", in {member}" + (f"[{', '.join(map(str, place.index))}]" if place.index else "") if member else ""
-    more = f" (and in {', '.join(others)})" if others else ""
-    how = place.why or (f"{place.count} of {place.size} elements differ" if place.index else "")
-    lines = [f"First at step {place.step}{where}{more}{how and '; '}{how}:"]
-    for side, value in zip(sides, place.values or ("", ""), strict=True):
-        lines += [f"  {side}", *([f"    {value}"] if value else [])]
-    return lines + ([] if place.steady else ["The runs do not repeat themselves: chance or a race takes part."])
+def _results(one: Outcome, other: Outcome) -> Place:
+    keys = [key for key in {**one.result, **other.result} if one.result.get(key) != other.result.get(key)]
+    values = tuple(", ".join(f"{key} = {it.result.get(key)}" for key in keys) for it in (one, other))
+    return f"The state is the same at every step, but the result differs in {', '.join(keys)}", values
 
 
 def contrast(one: Case, other: Case) -> str:

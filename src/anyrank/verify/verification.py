@@ -53,12 +53,8 @@ class Verification:
             self._say(text + "\n")
             self.found |= {id(outcome): text for outcome in (finding.other, *finding.seen)}
         skipped = sum(outcome.verdict == IMPOSSIBLE for outcome in self.outcomes)
-        count = f"{len(self.outcomes) - skipped} cases" + (f" ({skipped} not possible)" if skipped else "")
-        if findings:
-            many = "causes" if len(findings) > 1 else "cause"
-            self._say(f"{count}: {len(self.found)} not like the reference, by {len(findings)} {many}; mend the first.")
-        else:
-            self._say(f"{count}: the same bits at every step.")
+        end = f"{len(self.found)} not like the reference; mend the first" if findings else "the same bits at every step"
+        self._say(f"{len(self.outcomes) - skipped} cases, {skipped} more not possible: {end}.")
 
 
 def _axes(outcome: Outcome) -> int:
