@@ -171,6 +171,27 @@ def test_too_few_ranks_are_left(tmp_path, two_hosts):
     assert "hosts left: 127.0.0.2, too few for --min-ranks 3" in said(done.stderr)[-1]
 
 
+def test_a_run_that_hangs_is_started_again(tmp_path):
+    out = tmp_path / "run"
+    hang = ("--hang-timeout", "2s", "--chaos", "hang rank=1 step=25")
+    done = run_anyrank(*COUNT, "--out", out, "--max-restarts", 1, *hang, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "result.json").read_text()) == {"count": 60}
+    (death,) = events(out, "died")
+    assert death["cause"].startswith("hung: rank 1 at chaos.py:") and "in _hang: " in death["cause"]
+
+
+@pytest.mark.parametrize(("mpi", "flag"), [("HYDRA build details:", "-hosts"), ("mpiexec (Open MPI) 5.0.8", "--host")])
+def test_hosts_go_to_mpiexec_in_its_own_words(tmp_path, monkeypatch, mpi, flag):
+    script = tmp_path / "mpi exec"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{mpi}" || echo "$@" >"{tmp_path}/words"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("ANYRANK_MPIEXEC", f"'{script}' -launcher ssh")
+    with Launch(tmp_path / "hang.json") as begun:
+        assert begun.run(3, ["true"], [("a", 1), ("b", 2)]) == 0
+    assert (tmp_path / "words").read_text() == f"-launcher ssh {flag} a:1,b:2 -n 3 true\n"
+
+
 def test_an_mpiexec_that_does_not_end_after_a_hang_is_ended(tmp_path, monkeypatch):
     script, report = tmp_path / "mpiexec", tmp_path / "hang.json"
     script.write_text(f'#!/bin/sh\necho {{}} >"{report}"\nsleep 1000 &\nwait\n')

@@ -12,10 +12,11 @@ import errno
 import json
 import math
 import os
+import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -50,25 +51,12 @@ _DAMAGES = ("torn-checkpoint", "flip-bit")
 _MPIEXECS = ("mpiexec", "mpiexec.hydra", "mpirun", "orterun", "prterun", "prte")
 
 
-def _whole(text: str, least: int = 0) -> int:
-    value = int(text)
-    if value < least:
-        raise ValueError(f"{value} is less than {least}")
-    return value
-
-
-def _factor(text: str) -> float:
-    value = float(text)
-    if not 1 <= value < math.inf:
-        raise ValueError(f"{value:g} is not a number of at least 1")
-    return value
-
-
-_READERS: dict[str, Callable[[str], float]] = {
-    **dict.fromkeys(("rank", "step", "from", "to"), _whole),
-    "for": lambda text: _whole(text, 1),
-    "factor": _factor,
-    "after": lambda text: duration(text, "after"),
+_WHOLE = (r"\d+", "a whole number")
+_VALUES = {
+    **dict.fromkeys(("rank", "step", "from", "to"), _WHOLE),
+    "for": (r"[1-9]\d*", "a whole number of at least 1"),
+    "factor": (r"[1-9]\d*(\.\d*)?", "a number of at least 1"),
+    "after": (r"\S+", "a duration"),
 }
 
 
@@ -126,7 +114,10 @@ def _fault(words: list[str]) -> Fault:
                 raise ValueError(f"it has no {key}")
             if key in values:
                 raise ValueError(f"{key} stands there twice")
-            values[key] = _READERS[key](value)
+            pattern, rule = _VALUES[key]
+            if not re.fullmatch(pattern, value):
+                raise ValueError(f"{key}={value} must be {rule}")
+            values[key] = duration(value, key) if key == "after" else float(value)
         if missing := needed - set(values):
             raise ValueError(f"{' and '.join(sorted(missing))} must be given")
         if kind.startswith("signal") and ("after" in values) == ("step" in values):

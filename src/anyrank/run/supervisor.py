@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from anyrank.errors import UsageError
@@ -20,6 +20,7 @@ from anyrank.observe.events import Events
 from anyrank.run.launch import Launch, Slots, answering, meaning
 from anyrank.run.options import Options
 from anyrank.run.stops import scheduler_limit
+from anyrank.run.watchdog import position
 
 #: Seconds before the first restart, and at most; each one takes twice as long as the one before.
 FIRST_WAIT, LONGEST_WAIT = 1, 60
@@ -99,7 +100,7 @@ class Supervisor:
         """The exit code of the last attempt."""
         with Launch(self.out / "hang.json") as launch:
             while True:
-                told = self._events_end()
+                told = len(self._events())
                 status = launch.run(self._ranks, self._command(), self._left)
                 code = meaning(status, self.out)
                 if code != 1 or launch.asked or not self.options.max_restarts:
@@ -108,7 +109,7 @@ class Supervisor:
                         _say(f"{'ended' if code else 'finished'} after {self._restarts} {many}")
                     return code
                 cause = (launch.hung and self._hang()) or self._failure(told) or _ending(status)
-                if not self._restart(launch, Death(status, _position(self.out), cause)):
+                if not self._restart(launch, Death(status, position(self.out), cause)):
                     return code
 
     def _command(self) -> list[str]:
@@ -140,10 +141,11 @@ class Supervisor:
         self._restarts += 1
         next_ = f"restart {self._restarts} of {self.options.max_restarts} in {wait} s, on {self._ranks} ranks"
         self._tell(death, ranks, used, refusal or next_)
+        if refusal:
+            return False
         (self.out / ".step").unlink(missing_ok=True)  # an attempt that makes no step has no position
-        if not refusal:
-            launch.wait(wait)
-        return not refusal and not launch.asked
+        launch.wait(wait)
+        return not launch.asked
 
     def _refusal(self, death: Death, wait: float) -> str:
         """Why there is no restart, empty where there is one."""
@@ -162,34 +164,23 @@ class Supervisor:
         gone = [host for host, _ in self.hosts if host not in dict(self._left)]
         lost = f"; {', '.join(gone)} {'do' if len(gone) > 1 else 'does'} not answer" if gone else ""
         _say(f"{death}{lost}: {then}")
+        attempt = {"attempt": self._restarts, **asdict(death), "ranks": ranks, "hosts": [host for host, _ in used]}
         with suppress(OSError):  # it may have died before there was a folder
             events = Events(self.out / "events.jsonl")
-            events.say(
-                "died",
-                attempt=self._restarts,
-                status=death.status,
-                step=death.step,
-                cause=death.cause,
-                ranks=ranks,
-                hosts=[host for host, _ in used],
-                gone=gone,
-                then=then,
-            )
+            events.say("died", **attempt, gone=gone, then=then)
             events.close()
 
-    def _events_end(self) -> int:
+    def _events(self) -> list[str]:
         try:
-            return (self.out / "events.jsonl").stat().st_size
+            return (self.out / "events.jsonl").read_text().splitlines()
         except OSError:
-            return 0
+            return []
 
     def _failure(self, told: int) -> str:
-        """The uncaught error that the events tell of, from the byte `told` on."""
-        with suppress(OSError, ValueError), (self.out / "events.jsonl").open() as file:
-            file.seek(told)
-            for event in map(json.loads, file):
-                if event["event"] == "failed":
-                    return f"{_ranks(event['ranks'])} failed: {event['error']}"
+        """The uncaught error that the events tell of, after those that were told before; empty without one."""
+        with suppress(ValueError, LookupError):
+            failed = [json.loads(line) for line in self._events()[told:] if '"event": "failed"' in line]
+            return f"{_ranks(failed[-1]['ranks'])} failed: {failed[-1]['error']}"
         return ""
 
     def _hang(self) -> str:
@@ -200,12 +191,6 @@ class Supervisor:
             odd = report["groups"][0]
             return "hung: " + (", ".join(lost) or f"{_ranks(odd['ranks'])} at {odd['where']}")
         return "hung"
-
-
-def _position(out: Path) -> int | None:
-    from anyrank.run.watchdog import position
-
-    return position(out)
 
 
 def _ranks(ranks: str) -> str:
