@@ -91,15 +91,20 @@ class Loop:
         began = time.monotonic()
         reason = self._steps()
         self.seconds = time.monotonic() - began
-        self._note(self.checkpoints.finish())
+        self._finish()
         if self.saved is None or self.saved.error or self.saved.step != self.state.step:
             self.checkpoints.begin(finished=reason == NONE)
-            self._note(self.checkpoints.finish())
+            self._finish()
         if self.saved is None or self.saved.error:
             error = CheckpointError(self.saved.error if self.saved else "no checkpoint was written")
             error.collective = True
             raise error
         return reason
+
+    def _finish(self) -> None:
+        """Wait for the checkpoint under way; that is no step, but it is no hang either."""
+        self._note(self.checkpoints.finish())
+        self.watchdog.beat(self.state.step)
 
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
@@ -143,7 +148,7 @@ class Loop:
             self._note(checkpoints.proceed())
         steps = self.clock.interval.steps
         if steps and self.state.step % steps == 0:
-            self._note(checkpoints.finish())
+            self._finish()
         elif not agreed.due or checkpoints.pending:
             return
         checkpoints.begin()
