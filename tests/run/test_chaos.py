@@ -183,11 +183,12 @@ def test_kills_damage_and_a_full_disk_in_a_run_that_is_begun_again_and_again(tmp
     assert status == 0 and json.loads((out / "result.json").read_text()) == {"count": 40}
 
 
-def test_a_signal_after_a_time_and_an_error_on_purpose(tmp_path):
+def test_a_full_disk_for_who_gathers_a_signal_after_a_time_and_an_error_on_purpose(tmp_path):
     out = tmp_path / "run"
-    run = (*COUNT, "--pause", 0.01, "--out", out, "--chaos", "signal USR1 after=0.1s; raise rank=0 step=30")
+    faults = "disk-full step=0 for=1; signal USR1 after=0.15s; raise rank=0 step=30"
+    run = (*COUNT, "--pause", 0.01, "--checkpoint-io", "gather", "--out", out, "--chaos", faults)
     stopped = run_anyrank(*run)
-    assert stopped.returncode == 75
+    assert stopped.returncode == 75 and "checkpoint of step 10 failed: " in stopped.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert summary["stopped_by"] == "SIGUSR1" and 0 < summary["steps"] < 40
     failed = run_anyrank(*run, "--i-mean-it")

@@ -16,12 +16,12 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from anyrank.checkpoint import Checkpoints, Saved
 from anyrank.errors import UsageError
@@ -207,7 +207,7 @@ class Chaos(Companion):
         events.close()
 
 
-def _still_to_come(faults: list[Fault], notes: Path) -> Any:
+def _still_to_come(faults: list[Fault], notes: Path) -> Iterator[Fault]:
     """The faults that have not happened in this folder, or happen again."""
     over: Counter[str] = Counter()
     with suppress(FileNotFoundError):
