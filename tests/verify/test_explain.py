@@ -12,7 +12,7 @@ import pytest
 from anyrank.run.folder import RunFolder
 from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
-from anyrank.verify.explain import explain, first_difference
+from anyrank.verify.explain import Finding, explain, first_difference
 from anyrank.verify.matrix import Plan
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -135,6 +135,40 @@ def test_a_member_that_is_missing_or_of_another_shape(tmp_path):
     assert locate.compare(a, b, ["y"]) == ("y: missing in one and int64 of shape () in the other", ())
 
 
+class Again:
+    """A runner whose cases do what they are told when they are run again."""
+
+    def __init__(self, folder: Path, *bits: str):
+        self.folder, self.bits, self.until = folder, iter(bits), []
+
+    def run(self, case: Case, until: int) -> Outcome:
+        self.until.append(until)
+        again = Outcome(case, RunFolder(self.folder / str(len(self.until))))
+        again.trace = {step: {"x": bit} for step, bit in enumerate(next(self.bits))}
+        again.run.checkpoints.mkdir(parents=True)
+        write(again.checkpoint(until), np.array([float(again.trace[until]["x"])]), (1,))
+        return again
+
+
+def located(tmp_path: Path, *bits: str) -> tuple[list[int], str]:
+    one, other = outcome(ONE), outcome(TWO)
+    one.trace, other.trace = ({step: {"x": bit} for step, bit in enumerate(text)} for text in ("0123", "0124"))
+    runner = Again(tmp_path, *bits)
+    words, _ = locate.locate(runner, Finding("ranks", one, other))
+    return runner.until, words
+
+
+def test_a_difference_that_comes_by_chance_is_followed_and_called_so(tmp_path):
+    where = "First at step {}, in x[0]; 1 of 1 elements differ"
+    assert located(tmp_path / "steady", "0123", "0124") == ([3, 3], where.format(3))
+    other_values = located(tmp_path / "values", "0123", "0125")
+    assert other_values == ([3, 3], where.format(3) + locate.CHANCE)
+    earlier = located(tmp_path / "earlier", "0123", "0923", "0123", "0923")
+    assert earlier == ([3, 3, 1, 1], where.format(1) + locate.CHANCE)
+    gone = located(tmp_path / "gone", *["0123"] * 8)
+    assert gone == ([3] * 8, "First at step 3, in x, and then not any more" + locate.CHANCE)
+
+
 def test_the_matrix():
     full, quick = Plan(), Plan(quick=True)
     cases = full.first() + full.rest(9, 2)
@@ -166,7 +200,7 @@ def test_every_perturbed_case_has_one_that_differs_in_nothing_else():
 def test_junit_counts_and_is_well_formed(tmp_path):
     outcomes = [outcome(REFERENCE), outcome(ONE), outcome(TWO, "2"), outcome(THREE, verdict=FAILED)]
     outcomes.append(outcome(Case((9,)), verdict=IMPOSSIBLE))
-    write_junit(tmp_path / "j.xml", "words", outcomes, {id(outcomes[2]): "FOUND: <ranks>"})
+    write_junit(tmp_path / "j.xml", "words", outcomes, {outcomes[2]: "FOUND: <ranks>"})
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["5", "2", "1"]
     assert [case.find("failure").text for case in suite.findall("testcase[failure]")] == ["FOUND: <ranks>", "bad? luck"]

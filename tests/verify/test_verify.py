@@ -15,6 +15,7 @@ from ranks import anyrank_command, mpiexec, run_anyrank
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 from anyrank.verify.explain import first_difference
 from anyrank.verify.matrix import Plan
+from anyrank.verify.rank import LATE_STEPS, LATENESS
 from anyrank.verify.runner import FAILED, Runner
 from anyrank.verify.verification import Verification
 
@@ -53,7 +54,7 @@ def verified(tmp_path: Path, program: Path | str, *cases: Case, **parameters) ->
 #: The cases of the quick matrix that find each bug, with what is said of it.
 BUGS = {
     "rank_seed": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 0, in x[6]; 6 of 12 elements differ:"),
-    "float_sum": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
+    "float_sum": ((ONE, TWO, Case((3,))), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
     "no_halo": (
         (ONE, TWO),
         "ranks: 2 instead of 1",
@@ -97,6 +98,7 @@ def test_a_planted_bug_is_found_and_named(tmp_path, bug):
     assert len(found) == 1 and found[0].startswith(f"FOUND: {cause}"), said
     assert place in said, said
     assert "the runs do not repeat themselves" not in said
+    assert ("Also seen in case 4." in said) == (bug == "float_sum")
 
 
 def test_each_perturbation_changes_one_thing_and_all_others_are_pinned(tmp_path):
@@ -112,6 +114,11 @@ def test_each_perturbation_changes_one_thing_and_all_others_are_pinned(tmp_path)
         "file order": (1, ["files"]),
         "hash seed": (1, ["hashes"]),
     }
+
+
+def test_ranks_come_late_in_timing(tmp_path):
+    outcome = runner(tmp_path, BROKEN / "outside_state.py", steps=LATE_STEPS).run(Case(changed="timing"))
+    assert outcome.summary["seconds"] >= LATE_STEPS * LATENESS
 
 
 def test_chance_that_cannot_be_pinned_is_named_and_nothing_else(tmp_path):
@@ -202,21 +209,23 @@ def test_our_own_programs_are_clean(tmp_path, program):
 
 
 def test_the_table_the_finding_and_the_runs_of_a_program_that_is_wrong(tmp_path):
-    words = ("--quick", "--ranks", "1,2", "--steps", 2, "--junit", "j.xml", "--out", "runs")
-    done = run_anyrank("verify", BROKEN / "rank_seed.py", *words, cwd=tmp_path)
+    words = ("--quick", "--ranks", 1, "--junit", "j.xml", "--out", "runs")
+    done = run_anyrank("verify", BROKEN / "uninitialised.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and not done.stderr, done.stderr
     table, finding, end = done.stdout.split("\n\n")
     rows = [line.split() for line in table.splitlines()]
     assert rows[0] == ["case", "ranks", "split", "body", "what", "steps", "digest", "seconds", "verdict"]
     assert rows[1][:5] == ["1", "1", "auto", "reference", "reference"] and rows[1][-1] == "same"
-    assert rows[4][:5] == ["4", "2", "auto", "auto", "straight"] and " ".join(rows[4][-4:]) == "DIFFERS at step 0"
-    assert finding.startswith("FOUND: ranks: 2 instead of 1\n") and "Also seen in case 6, 7, 8, 9, 10, 11." in finding
-    assert end.startswith("11 cases, 0 more not possible: 7 not like the reference") and "runs are kept in" in end
+    assert rows[4][:5] == ["4", "1→1", "auto", "auto", "stopped"] and rows[4][-1] == "same"
+    assert rows[5][:6] == ["5", "1", "auto", "auto", "other", "memory"]
+    assert " ".join(rows[5][-4:]) == "DIFFERS at step 2" and len(rows) == 10
+    assert finding.startswith("FOUND: memory\n  First at step 2, in x[0]; 12 of 12 elements differ:\n")
+    assert end.startswith("9 cases, 0 more not possible: 1 not like the reference") and "runs are kept in" in end
     assert json.loads((tmp_path / "runs" / "001" / "run" / "summary.json").read_text())["finished"]
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
-    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("11", "7", 11)
-    failure = suite.find("testcase[4]/failure")
-    assert failure.get("message") == "DIFFERS at step 0" and failure.text == finding
+    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("9", "1", 9)
+    failure = suite.find("testcase[5]/failure")
+    assert failure.get("message") == "DIFFERS at step 2" and failure.text == finding
 
 
 def test_a_reference_that_fails_ends_the_matrix(tmp_path):

@@ -40,10 +40,10 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     return f"DIFFERS at step {first[0]}" if first else "DIFFERS in its result"
 
 
-def paragraph(finding: Finding, place: Place | None, numbers: Mapping[int, int]) -> str:
-    """A finding in words; `numbers` gives the number of an outcome by its id."""
+def paragraph(finding: Finding, place: Place | None, numbers: Mapping[Outcome, int]) -> str:
+    """A finding in words; `numbers` are those of the outcomes in the table."""
     one, other = finding.one, finding.other
-    sides = [f"case {numbers[id(it)]}: {it.case}" for it in (one, other)]
+    sides = [f"case {numbers[it]}: {it.case}" for it in (one, other)]
     lines = [f"FOUND: {contrast(one.case, other.case)}"]
     failed = FAILED in (one.verdict, other.verdict)
     if failed:
@@ -56,7 +56,7 @@ def paragraph(finding: Finding, place: Place | None, numbers: Mapping[int, int])
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
         lines += wrap(CAUSES[finding.cause], 110)
     if finding.seen:
-        lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[id(it)] for it in finding.seen))}.")
+        lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
     return "\n  ".join(lines)
 
 
@@ -75,8 +75,8 @@ def contrast(one: Case, other: Case) -> str:
     )
 
 
-def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mapping[int, str]) -> None:
-    """One testcase for each case; `found` gives the paragraphs of those that differ or failed, by their id."""
+def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mapping[Outcome, str]) -> None:
+    """One testcase for each case; `found` gives the paragraphs of those that differ or failed."""
     suite = ElementTree.Element("testsuite", name=f"anyrank verify {name}", tests=str(len(outcomes)))
     for number, outcome in enumerate(outcomes, 1):
         attributes = {"classname": name, "name": f"{number}: {outcome.case}", "time": f"{outcome.seconds:.3f}"}
@@ -86,7 +86,7 @@ def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mappi
             ElementTree.SubElement(case, "skipped", message=words)
         elif words != SAME:
             ElementTree.SubElement(case, "failure", message=words).text = _printable(
-                found.get(id(outcome), outcome.message)
+                found.get(outcome, outcome.message)
             )
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))

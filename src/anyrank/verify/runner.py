@@ -26,10 +26,10 @@ SAME, FAILED, IMPOSSIBLE = "same", "FAILED", "not possible"
 #: What mpiexec adds to the words of ranks that failed, and so much of these is shown.
 _NOISE = re.compile(r"=|Abort\(|YOUR APPLICATION|This typically|Please see|$")
 SHOWN = 24
-COMMON = ("--digests", "--check", "--quiet", "--no-picture", "--checkpoint-every", "off", "--keep", "1")
+COMMON = ("--digests", "--quiet", "--no-picture", "--checkpoint-every", "off", "--keep", "1")
 
 
-@dataclass
+@dataclass(eq=False)
 class Outcome:
     """What came of a case: a trace, and a verdict, with a message where it is not that all went well."""
 
@@ -44,8 +44,9 @@ class Outcome:
 
     def like(self, other: Outcome) -> bool:
         """Whether both ended alike, with the same bits at every step."""
-        ends = [(it.verdict == FAILED, it.verdict == FAILED or (it.trace, it.result)) for it in (self, other)]
-        return ends[0] == ends[1]
+        if FAILED in (self.verdict, other.verdict):
+            return self.verdict == other.verdict
+        return (self.trace, self.result) == (other.trace, other.result)
 
     def checkpoint(self, step: int) -> Path:
         """The file of the state at the step at which the case was stopped."""
@@ -93,6 +94,7 @@ class Runner:
         """The status with which so many ranks end; why they were killed, where they had to be."""
         launcher = [*mpiexec(), "-n", str(ranks)] if ranks > 1 else []
         more = ["--hang-timeout", f"{min(60, self.timeout / 2):g}s", "-n", str(ranks)]
+        more += [] if changed == "timing" else ["--check"]  # which has ranks wait for each other
         with errors.open("ab") as file:
             process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", "anyrank.verify.rank", *words, *COMMON, *more],

@@ -21,8 +21,8 @@ class Verification:
     def __init__(self, runner: Runner, plan: Plan, say: Callable[[str], None]):
         self.runner, self.plan, self._say = runner, plan, say
         self.outcomes: list[Outcome] = []
-        #: The paragraphs that tell what is wrong, by the id of the outcomes that they explain.
-        self.found: dict[int, str] = {}
+        #: The paragraphs that tell what is wrong, by the outcomes that they explain.
+        self.found: dict[Outcome, str] = {}
 
     def carry_out(self) -> int:
         """The exit code: 0 where all cases are like the reference, else 1. Raises AnyrankError where that fails."""
@@ -45,13 +45,13 @@ class Verification:
         return outcome
 
     def _explain(self) -> None:
-        numbers = {id(outcome): number for number, outcome in enumerate(self.outcomes, 1)}
+        numbers = {outcome: number for number, outcome in enumerate(self.outcomes, 1)}
         findings = explain(self.outcomes)
         for finding in findings:
             failed = FAILED in (finding.one.verdict, finding.other.verdict)
             text = paragraph(finding, None if failed else locate(self.runner, finding), numbers)
             self._say(text + "\n")
-            self.found |= {id(outcome): text for outcome in (finding.other, *finding.seen)}
+            self.found |= dict.fromkeys((finding.other, *finding.seen), text)
         skipped = sum(outcome.verdict == IMPOSSIBLE for outcome in self.outcomes)
         end = f"{len(self.found)} not like the reference; mend the first" if findings else "the same bits at every step"
         self._say(f"{len(self.outcomes) - skipped} cases, {skipped} more not possible: {end}.")
