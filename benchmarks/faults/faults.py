@@ -165,7 +165,14 @@ def start(outcome: Outcome, out: Path, ranks: int, fault: bool) -> int | None:
                 time.sleep(0.01)
         printed.seek(0)
         outcome.log.append(f"{shlex.join(process.args)}\n{printed.read()}status {status}")
-    return status if struck and not (status == 0 and case.victim and fault) else None
+    return status if struck else None
+
+
+def finished(out: Path) -> str:
+    """The digest that the run has finished with, empty if it has not."""
+    path = out / "summary.json"
+    summary = json.loads(path.read_text()) if path.exists() else {"finished": False}
+    return summary["digest"] if summary["finished"] else ""
 
 
 def events(out: Path, name: str) -> list[dict]:
@@ -178,7 +185,7 @@ def carry_out(outcome: Outcome, out: Path, grow: Callable[[], None], digest: str
     """Meet the fault, start again, and judge; False where the fault came too late."""
     case = outcome.case
     status = start(outcome, out, case.ranks[0], fault=True)
-    if status is None:
+    if status is None or (case.victim and finished(out)):
         return False
     assert status in case.statuses, f"status {status} after the fault"
     if status != 0:
@@ -195,8 +202,7 @@ def carry_out(outcome: Outcome, out: Path, grow: Callable[[], None], digest: str
         assert outcome.lost <= most, f"{outcome.lost} steps lost, which is more than {most}"
         assert (step < newest) == case.damages, f"resumed from {step}, and {newest} is whole"
         assert bool(events(out, "checkpoint-refused")) == case.damages, "damage is noticed where there is damage"
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["finished"] and summary["digest"] == digest, f"digest {summary['digest']}, not {digest}"
+    assert finished(out) == digest, f"digest {finished(out)!r}, not {digest!r}"
     left = [path.name for folder in (out, out / "checkpoints") for path in folder.glob(".*") if path.name != ".step"]
     assert not left, f"files are left: {left}"
     return True
@@ -303,8 +309,10 @@ def report(options: argparse.Namespace, outcomes: list[Outcome], wrong: list[Out
     from anyrank.provenance import versions  # starts MPI, which what starts mpiexec must not
 
     now, call = datetime.now(timezone.utc), f"--faults {options.faults} --seed {options.seed} --jobs {options.jobs}"
-    made = ", ".join(f"{name} {version}" for name, version in versions().items())
-    lines = [f"`python benchmarks/faults/faults.py {call}`, {now:%Y-%m-%d %H:%M} UTC, {seconds / 60:.0f} min,"]
+    made = ", ".join(
+        f"{name} {' '.join(versions()[name].split())}" for name in ("anyrank", "numpy", "h5py", "hdf5", "mpi")
+    )
+    lines = [f"`python benchmarks/faults/faults.py {call}`, {now:%Y-%m-%d %H:%M} UTC, {seconds / 60:.1f} min,"]
     lines += [f"on {machine()}; {made}.", "", *table(outcomes), ""]
     if options.only is None and len(outcomes) < options.faults:
         lines += [f"{options.faults - len(outcomes)} full disks were left out: they need root.", ""]
