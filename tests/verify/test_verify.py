@@ -72,7 +72,7 @@ BUGS = {
     ),
     "outside_state": (
         (ONE, TWO, Case((1, 2), (3,))),
-        "restart: stopped at step 3 instead of straight",
+        "restart: stopped at step 3 on 1→2 instead of straight on 1",
         "First at step 4, in height[0]; 12 of 12 elements differ:",
     ),
     "uninitialised": (
@@ -95,7 +95,7 @@ def test_a_planted_bug_is_found_and_named(tmp_path, bug):
     code, said = verified(tmp_path, BROKEN / f"{bug}.py", *cases)
     assert code == 1
     found = [line for line in said.splitlines() if line.startswith("FOUND: ")]
-    assert len(found) == 1 and found[0].startswith(f"FOUND: {cause}"), said
+    assert len(found) == 1 and found[0] == f"FOUND: {cause}", said
     assert place in said, said
     assert "the runs do not repeat themselves" not in said
     assert ("Also seen in case 4." in said) == (bug == "float_sum")

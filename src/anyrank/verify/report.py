@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from xml.etree import ElementTree
 
-from anyrank.verify.case import CAUSES, Case, causes
+from anyrank.verify.case import CAUSES
 from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.locate import Place
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -44,7 +44,7 @@ def paragraph(finding: Finding, place: Place | None, numbers: Mapping[Outcome, i
     """A finding in words; `numbers` are those of the outcomes in the table."""
     one, other = finding.one, finding.other
     sides = [f"case {numbers[it]}: {it.case}" for it in (one, other)]
-    lines = [f"FOUND: {contrast(one.case, other.case)}"]
+    lines = [f"FOUND: {_contrast(finding)}"]
     failed = FAILED in (one.verdict, other.verdict)
     if failed:
         which = int(other.verdict == FAILED)
@@ -66,13 +66,11 @@ def _results(one: Outcome, other: Outcome) -> Place:
     return f"The state is the same at every step, but the result differs in {', '.join(keys)}", values
 
 
-def contrast(one: Case, other: Case) -> str:
-    """What differs between two cases."""
-    seen = {"ranks": "count", "split": "split", "body": "body", "restart": "what"}
-    parts = {cause: [getattr(case, seen.get(cause, "what")) for case in (other, one)] for cause in causes(one, other)}
-    return ", and ".join(
-        f"{cause}: {' instead of '.join(values)}" if cause in seen else cause for cause, values in parts.items()
-    )
+def _contrast(finding: Finding) -> str:
+    """What differs between its two cases; what else does has been found to make no difference."""
+    told = {"ranks": "{0.count}", "split": "{0.split}", "body": "{0.body}", "restart": "{0.what} on {0.count}"}
+    pattern, one, other = told.get(finding.cause), finding.one.case, finding.other.case
+    return f"{finding.cause}: {pattern.format(other)} instead of {pattern.format(one)}" if pattern else finding.cause
 
 
 def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mapping[Outcome, str]) -> None:
