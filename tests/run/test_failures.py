@@ -62,6 +62,18 @@ def test_a_crashed_run_goes_on_from_its_checkpoint(tmp_path):
     assert done.returncode == 0 and final["resumed_from"] in (40, 50) and final["steps"] == 80
 
 
+def test_a_last_checkpoint_that_fails_is_no_end_whatever_was_saved_before(tmp_path):
+    out = tmp_path / "run"
+    run = ("run", CRASH, "--how", "no", "--steps", 30, "--checkpoint-every", 10, "--out", out)
+    done = run_anyrank(*run, "--chaos", "disk-full step=20", ranks=2)
+    assert done.returncode == 1 and not (out / "summary.json").exists()
+    assert done.stderr.count("No space left on device") == 3, "steps 20 and 30 as they happen, and in the end"
+    assert failed(out)[0][0] == 30
+    done = run_anyrank("resume", out, "--json")
+    final = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0 and final["resumed_from"] == 10 and final["steps"] == 30
+
+
 def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):
     done = run_anyrank("run", CRASH, "--how", "differ", "--steps", 20, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1

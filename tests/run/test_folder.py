@@ -14,6 +14,7 @@ from ranks import run_anyrank
 
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
+from anyrank.observe.log import open_log
 from anyrank.run import failure, folder
 from anyrank.run.folder import RunFolder, plain
 from anyrank.run.stops import Stops
@@ -105,3 +106,9 @@ def test_the_last_checkpoint_says_that_the_run_is_finished(tmp_path):
         assert bool(file.attrs["finished"])
     with h5py.File(out / "checkpoints" / "step-000000000010.h5") as file:
         assert not bool(file.attrs["finished"])
+
+
+def test_a_full_disk_does_not_fill_the_terminal_over_its_log(tmp_path, capfd):
+    (tmp_path / "rank-0000.log").symlink_to("/dev/full")
+    open_log(tmp_path, 0).info("a line")
+    assert capfd.readouterr() == ("", "")

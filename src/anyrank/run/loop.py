@@ -76,7 +76,9 @@ class Loop:
         self.events, self.log, self.watchdog = events, log, watchdog
         self.stop_at = math.inf if stop_at is None else stop_at
         self.companions = companions
+        #: The newest checkpoint that is on disk.
         self.saved: Saved | None = None
+        self._refusal = ""
         self.blocked = 0.0
         self.seconds = 0.0
         self._root = state.world.rank == 0
@@ -92,14 +94,18 @@ class Loop:
         reason = self._steps()
         self.seconds = time.monotonic() - began
         self._finish()
-        if self.saved is None or self.saved.error or self.saved.step != self.state.step:
+        if not self._is_saved():
             self.checkpoints.begin(finished=reason == NONE)
             self._finish()
-        if self.saved is None or self.saved.error:
-            error = CheckpointError(self.saved.error if self.saved else "no checkpoint was written")
+        if not self._is_saved():
+            error = CheckpointError(self._refusal)
             error.collective = True
             raise error
         return reason
+
+    def _is_saved(self) -> bool:
+        """Whether the state as it is now is in a checkpoint that is on disk."""
+        return self.saved is not None and self.saved.step == self.state.step
 
     def _finish(self) -> None:
         """Wait for the checkpoint under way; that is no step, but it is no hang either."""
@@ -159,6 +165,7 @@ class Loop:
             return
         self.blocked += saved.blocked
         if saved.error:
+            self._refusal = saved.error
             self.progress.line(f"checkpoint of step {saved.step} failed: {saved.error}")
             self.log.error("checkpoint of step %d failed: %s", saved.step, saved.error)
             self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
