@@ -29,6 +29,9 @@ GROUPS = ("fields", "tables", "scalars", "provenance")
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
 #: Where bulk data begins on a page of its own, so that ranks write whole pages.
 _PAGE = 4096
+#: What HDF5 writes beside bulk data, with a margin, in bytes. HDF5 does not bear a disk that fills up under it: the
+#: process crashes when it ends. So the space is asked for first.
+_ROOM = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def lay_out(
 
     Returns for each Field the offset and the bytes of its values, which are in C order. Not collective.
     """
+    with path.open("wb") as plain:
+        reserve(plain.fileno(), _ROOM)
     pages = {"alignment_threshold": 16 * _PAGE, "alignment_interval": _PAGE}
     with h5py.File(path, "w", locking=False, **pages) as file:
         file.attrs["format"] = FORMAT
@@ -117,7 +122,7 @@ def lay_out(
         fields = file.create_group("fields")
         extents = {field.name: _lay_out_field(file, fields, field) for field in state.fields()}
     with path.open("r+b") as plain:
-        reserve(plain.fileno(), path.stat().st_size)
+        reserve(plain.fileno(), path.stat().st_size + _ROOM)
     return extents
 
 

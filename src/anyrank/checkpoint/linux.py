@@ -7,16 +7,19 @@ import errno
 import os
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Have the file system set aside the file's space: in one piece, and refused before anything is written.
+    """Have the file system set aside so much space: in one piece, and refused before anything is written.
 
-    Raises OSError where the disk or the quota is full; a file system that cannot do it is left alone.
-    (`os.posix_fallocate` would write to every page there.)
+    The file's length stays as it is. Raises OSError where the disk or the quota is full; a file system that cannot
+    do it is left alone. (`os.posix_fallocate` would write to every page there.)
     """
-    if hasattr(_LIBRARY, "fallocate") and _LIBRARY.fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+    if not hasattr(_LIBRARY, "fallocate"):
+        return
+    if _LIBRARY.fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)):
         code = ctypes.get_errno()
         if code in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(code, os.strerror(code))
