@@ -78,7 +78,7 @@ def _popen(command: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
-        preexec_fn=_die_with_parent(),
+        preexec_fn=die_with_parent(),
         **streams,
     )
 
@@ -182,7 +182,7 @@ def meaning(status: int, out: Path) -> int:
     return 1
 
 
-def _die_with_parent() -> Callable[[], None]:
+def die_with_parent() -> Callable[[], None]:
     """What the child does before it becomes mpiexec: ask for SIGTERM when its parent dies (Linux)."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "prctl"):

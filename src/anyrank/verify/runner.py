@@ -16,7 +16,7 @@ from typing import Any
 
 from anyrank.checkpoint.keep import path_of
 from anyrank.run.folder import RunFolder
-from anyrank.run.launch import OPEN_MPI, _die_with_parent, mpiexec
+from anyrank.run.launch import OPEN_MPI, die_with_parent, mpiexec
 from anyrank.verify.case import Case
 from anyrank.verify.rank import environment
 
@@ -103,7 +103,7 @@ class Runner:
                 stdout=subprocess.DEVNULL,
                 stderr=file,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=die_with_parent(),
             )
         try:
             return process.wait(self.timeout)
