@@ -24,6 +24,7 @@ def compiled(name: str, source: Path) -> Extension:
         include_dirs=[source.parent.as_posix()],
         depends=[header.as_posix() for header in sorted(source.parent.glob("*.h"))],
         extra_compile_args=FLAGS,
+        libraries=["rt"],  # for the watchdog's timer; a part of libc since glibc 2.34
         optional=True,
     )
 

@@ -23,7 +23,7 @@ from measure import Row, anyrank, interleaved, keep, ratio
 from anyrank import exact
 from anyrank.digest import local_digest
 from anyrank.kernel import Kernel
-from anyrank.run.launch import find_mpiexec
+from anyrank.run.launch import mpiexec
 
 HERE = Path(__file__).parent
 GIGA = 1e9
@@ -31,7 +31,7 @@ GIGA = 1e9
 
 def two_ranks(*words: object) -> dict[str, list[float]]:
     """What `two_ranks.py` measures inside one launch."""
-    command = [find_mpiexec(), "-n", "2", sys.executable, str(HERE / "two_ranks.py"), *map(str, words)]
+    command = [*mpiexec(), "-n", "2", sys.executable, str(HERE / "two_ranks.py"), *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -162,7 +162,7 @@ def overheads(folder: Path, repeat: int) -> list[Row]:
         return wall(*words)
 
     def bare() -> float:
-        return wall(find_mpiexec(), "-n", "2", sys.executable, "-c", "from mpi4py import MPI")
+        return wall(*mpiexec(), "-n", "2", sys.executable, "-c", "from mpi4py import MPI")
 
     steps = [anyrank(HERE / "empty.py", ranks=2, folder=folder) for _ in range(repeat)]
     micro = statistics.median(1e6 / summary["rate"]["value"] for summary in steps)

@@ -31,7 +31,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "tests")]
 from measure import machine  # noqa: E402
 from ranks import anyrank_command, processes_of, run_anyrank, started, sweep_shared_memory  # noqa: E402
 
-from anyrank.run.watchdog import position  # noqa: E402
+from anyrank.run.watchdog import STEP_FILE, make_step_file, position  # noqa: E402
 
 STEPS = 240
 PROGRAMS = {
@@ -132,6 +132,11 @@ def victims(process: subprocess.Popen[str], whom: str) -> list[int]:
     return [pid for pid in ranks if (pid == process.pid) == (alone or whom == "anyrank")]
 
 
+def step_file(out: Path) -> Path:
+    """Where a run keeps its step: not on the small disk."""
+    return out.parents[1] / f"{out.parent.name}-{out.name}.step"
+
+
 def strike(case: Case, out: Path, process: subprocess.Popen[str]) -> bool:
     """Send the signal when its time has come; False where the run was over before."""
 
@@ -139,7 +144,7 @@ def strike(case: Case, out: Path, process: subprocess.Popen[str]) -> bool:
         while not come() and process.poll() is None:
             time.sleep(0.001)
 
-    until(lambda: (position(out) or 0) >= case.after)
+    until(lambda: (position(step_file(out)) or 0) >= case.after)
     then = time.monotonic() + case.delay
     until(lambda: time.monotonic() >= then)
     until(lambda: victims(process, case.victim))
@@ -155,7 +160,9 @@ def start(outcome: Outcome, out: Path, ranks: int, fault: bool) -> int | None:
     chaos = ("--chaos", case.chaos) if fault and case.chaos else ()
     words = ("run", *PROGRAMS[case.program], "--checkpoint-every", case.every, "--hang-timeout", 60, "--out", out)
     with tempfile.TemporaryFile("w+") as printed:
-        with started(*anyrank_command(*words, *chaos, ranks=ranks), stdout=printed, stderr=printed) as process:
+        command, environment = anyrank_command(*words, *chaos, ranks=ranks), {STEP_FILE: str(step_file(out))}
+        make_step_file(step_file(out))
+        with started(*command, env=environment, stdout=printed, stderr=printed) as process:
             if fault and case.victim:
                 struck = strike(case, out, process)
             status = process.wait(PATIENCE)
@@ -189,7 +196,7 @@ def carry_out(outcome: Outcome, out: Path, grow: Callable[[], None], digest: str
         return False
     assert status in case.statuses, f"status {status} after the fault"
     if status != 0:
-        reached = position(out) or 0
+        reached = position(step_file(out)) or 0
         newest = max((int(path.stem[5:]) for path in (out / "checkpoints").glob("step-*.h5")), default=0)
         grow()
         again = start(outcome, out, case.ranks[1], fault=False)
@@ -203,7 +210,7 @@ def carry_out(outcome: Outcome, out: Path, grow: Callable[[], None], digest: str
         assert (step < newest) == case.damages, f"resumed from {step}, and {newest} is whole"
         assert bool(events(out, "checkpoint-refused")) == case.damages, "damage is noticed where there is damage"
     assert finished(out) == digest, f"digest {finished(out)!r}, not {digest!r}"
-    left = [path.name for folder in (out, out / "checkpoints") for path in folder.glob(".*") if path.name != ".step"]
+    left = [path.name for folder in (out, out / "checkpoints") for path in folder.glob(".*")]
     assert not left, f"files are left: {left}"
     return True
 

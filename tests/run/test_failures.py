@@ -46,6 +46,16 @@ def test_a_raise_in_a_run_of_one_rank(tmp_path):
     assert failed(tmp_path / "run") == [(5, "0", "ValueError: bad luck at step 5")]
 
 
+def test_no_thread_keeps_a_rank_that_fails(tmp_path):
+    program = tmp_path / "writing.py"
+    program.write_text(
+        "import threading\nimport h5py\n" + CRASH.read_text() + "\n\ndef write():\n    with h5py._hl.base.phil:\n"
+        "        threading.Event().wait()\n\n\nthreading.Thread(target=write, daemon=True).start()\n"
+    )
+    done = run_anyrank("run", program, "--who", 0, "--steps", 9, "--out", tmp_path / "run", timeout=30)
+    assert done.returncode == 1 and "ValueError: bad luck" in done.stderr
+
+
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_a_rank_that_leaves_takes_the_others_along(tmp_path, how):
     done = run_anyrank("run", CRASH, "--how", how, "--out", tmp_path / "run", ranks=3)

@@ -60,7 +60,7 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
 
 
 def test_the_lock_keeps_a_second_one_out_until_it_is_given_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setenv(folder.LOCK_PATIENCE, "0.1")
     first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     first.lock()
     with pytest.raises(UsageError, match="is in use by a live run"):

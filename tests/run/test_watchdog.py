@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 import pytest
 from ranks import anyrank_command, check_collective, mpiexec_path, processes_of, run_anyrank, started
 
-from anyrank.run.watchdog import Watchdog, hosts, position
+from anyrank.run.watchdog import STEP_FILE, Watchdog, hosts, make_step_file, position
 from anyrank.run.watchdog.hosts import hosts_of, look_around
 from anyrank.run.watchdog.report import compose, describe
 from anyrank.run.watchdog.stacks import Dump, Frame, parse
@@ -64,7 +64,6 @@ def test_one_rank_of_four_that_gets_stuck_is_named_first(tmp_path, how, own_mpie
     assert (tmp_path / "run" / "hang.txt").read_text() in text
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").open()]
     assert [(e["step"], e["ranks"], e["where"]) for e in events if e["event"] == "hang"] == [(5, "2", odd["where"])]
-    assert position(tmp_path / "run") >= 5
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -80,9 +79,11 @@ def test_all_ranks_stuck_in_a_kernel_that_keeps_the_gil(tmp_path, ranks):
 
 def test_the_step_of_a_killed_run_is_known_exactly_also_where_nothing_is_watched(tmp_path):
     run = ("run", CRASH, "--how", "kill", "--who", 0, "--at", 50, "--hang-timeout", 0)
-    assert run_anyrank(*run, "--out", tmp_path / "run").returncode != 0
-    assert position(tmp_path / "run") == 50
-    assert position(tmp_path) is None, "a folder without a run"
+    make_step_file(tmp_path / "step")
+    assert position(tmp_path / "step") is None, "there was no step yet"
+    assert run_anyrank(*run, "--out", tmp_path / "run", env={STEP_FILE: str(tmp_path / "step")}).returncode != 0
+    assert position(tmp_path / "step") == 50
+    assert position(tmp_path / "none") is None
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -149,23 +150,25 @@ while True:
 
 @pytest.mark.ranks(2)
 @pytest.mark.parametrize("compiled", [True, False])
-def test_the_step_is_in_the_run_folder_while_a_run_goes_on(world, compiled, tmp_path, monkeypatch, caplog):
+def test_the_step_is_in_its_file_while_a_run_goes_on(world, compiled, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "run"
     (folder / "log").mkdir(parents=True, exist_ok=True)
     (folder / ".hang-of-a-run-before").touch()
+    make_step_file(tmp_path / "step")
+    monkeypatch.setenv(STEP_FILE, str(tmp_path / "step"))
     if not compiled:
         monkeypatch.setitem(sys.modules, "anyrank.run.watchdog.watch", None)
     watchdog = Watchdog(60)
     world.barrier()
     watchdog.report_to(world, folder)
-    check_collective(world, position(folder) is None, "there was no step yet")
+    check_collective(world, position(tmp_path / "step") is None, "there was no step yet")
     check_collective(world, not list(folder.glob(".hang*")))
     check_collective(world, bool(watchdog.lacks) is not compiled)
     check_collective(world, ("without a report" in caplog.text) is not compiled)
     world.barrier()
     watchdog.beat(12 if world.rank == 0 else 13)
     world.barrier()
-    check_collective(world, position(folder) == 12, "it is rank 0's")
+    check_collective(world, position(tmp_path / "step") == 12, "it is rank 0's")
     watchdog.close()
 
 
@@ -175,11 +178,28 @@ def test_a_file_system_that_cannot_share_memory_is_no_error(world, tmp_path, mon
         raise OSError("no such device")
 
     monkeypatch.setattr("mmap.mmap", refuse)
+    make_step_file(tmp_path / "step")
+    monkeypatch.setenv(STEP_FILE, str(tmp_path / "step"))
     watchdog = Watchdog(0)
     watchdog.report_to(world, tmp_path)
     watchdog.beat(3)
-    assert position(tmp_path) is None
+    assert position(tmp_path / "step") is None
     watchdog.close()
+
+
+@pytest.mark.ranks(2)
+def test_what_is_refused_to_the_watchdog_costs_a_run_the_report_and_no_more(world, tmp_path, monkeypatch, caplog):
+    def refuse(*arguments: object) -> None:
+        raise OSError("not allowed here")
+
+    monkeypatch.setattr("socket.if_nameindex", refuse)
+    assert hosts.this_host() == (socket.gethostname(), [])
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    watchdog = Watchdog(60)
+    watchdog.report_to(world, tmp_path)
+    watchdog.beat(3)
+    watchdog.close()
+    check_collective(world, "without a report: not allowed here" in caplog.text)
 
 
 def test_no_thread_keeps_a_process_that_leaves():
@@ -189,8 +209,8 @@ def test_no_thread_keeps_a_process_that_leaves():
 def test_a_suspended_process_is_not_hung():
     code = """
 import os, signal, subprocess, time
-watchdog = Watchdog(1)
-wake = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -STOP {os.getpid()}; sleep 2; kill -CONT {os.getpid()}"])
+watchdog = Watchdog(4)
+wake = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -STOP {os.getpid()}; sleep 5; kill -CONT {os.getpid()}"])
 while wake.poll() is None:
     time.sleep(0.1)
     watchdog.beat(1)
@@ -198,7 +218,7 @@ while wake.poll() is None:
     before = time.monotonic()
     done = python(code)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - before > 2, "it was not suspended"
+    assert time.monotonic() - before > 5, "it was not suspended"
 
 
 def threads() -> int:
@@ -331,8 +351,25 @@ def test_hosts_are_told_apart_and_addresses_that_several_have_lead_nowhere():
 )
 def test_who_reaches_the_most_hosts_speaks_for_all(count, answering, sure, gone):
     places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(count)]
-    speaks, missing = look_around(places, 0, lambda host: host["name"] in answering)
+    speaks, missing = look_around(places, 0, there=lambda host: host["name"] in answering)
     assert (speaks, "".join(host["name"] for host in missing)) == (sure, gone)
+
+
+def test_a_sample_of_many_hosts_is_called_and_who_does_not_say_in_time_is_not_called_gone(monkeypatch):
+    places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(100)]
+    called = []
+    assert look_around(places, 97, 8, there=lambda host: not called.append(host["name"])) == (True, [])
+    assert sorted(called, key=int) == ["0", "1", "2", "3", "4", "5", "98", "99"]
+    monkeypatch.setattr(hosts, "LOOKING", 0.2)
+    speaks, missing = look_around(places[:3], 0, there=lambda host: host["name"] == "1" or time.sleep(1))
+    assert (speaks, missing) == (True, [])
+
+
+def test_the_terminal_gets_the_first_groups_and_the_file_all():
+    many = report_of({rank: Dump(5, (Frame("/home/u/mine.py", rank, "step"),)) for rank in range(12)}, size=12)
+    short, whole = [*describe(many, 8)], [*describe(many)]
+    assert len(whole) == 25 and short[:17] == whole[:17]
+    assert short[17:] == ["4 more groups of ranks are in hang.txt."]
 
 
 def test_a_refusal_is_an_answer_and_silence_is_none(monkeypatch):

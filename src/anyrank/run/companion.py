@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from anyrank.checkpoint import Saved
@@ -40,9 +41,11 @@ class Digests(Companion):
         digests = state.digests()
         if self._file is not None:
             line = {"step": state.step, "digests": {name: hexadecimal(value) for name, value in digests.items()}}
-            self._file.write(json.dumps(line) + "\n")
+            with suppress(OSError):  # a full disk ends the run at its checkpoint, not over this
+                self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()

@@ -26,8 +26,8 @@ else:
     import tomli as tomllib
 
 FORMAT = 1
-#: How long to wait for the lock of a run that is just dying.
-LOCK_PATIENCE = 3.0
+#: The environment variable that tells how long to wait for the lock of a run that is just dying, and the seconds else.
+LOCK_PATIENCE, PATIENCE = "ANYRANK_LOCK_PATIENCE", 3.0
 
 
 class RunFolder:
@@ -124,7 +124,7 @@ class RunFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         file = (self.path / "lock").open("a+")
-        give_up = time.monotonic() + LOCK_PATIENCE
+        give_up = time.monotonic() + float(os.environ.get(LOCK_PATIENCE, PATIENCE))
         while not _locked(file):
             if time.monotonic() > give_up:
                 file.seek(0)

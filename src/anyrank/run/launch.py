@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -30,8 +33,8 @@ OPEN_MPI = {
 }
 #: Seconds that mpiexec may take to end after a report of a hang: it waits for ever for a host that is cut off.
 ENDING = 8.0
-#: Seconds in which a host must start `true`.
-ANSWERING = 10.0
+#: Seconds in which a host must start `true`, and how many hosts are asked at once.
+ANSWERING, AT_ONCE = 10.0, 32
 #: Hosts with the number of ranks that each may have.
 Slots = Sequence[tuple[str, int]]
 
@@ -53,9 +56,10 @@ def mpiexec() -> list[str]:
     return found
 
 
-def find_mpiexec() -> str:
-    """The program of `mpiexec()`, without its options."""
-    return mpiexec()[0]
+@cache
+def _flag_of_hosts(program: str) -> str:
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return "--host" if "Open MPI" in version else "-hosts"
 
 
 def _on(hosts: Slots) -> list[str]:
@@ -63,13 +67,12 @@ def _on(hosts: Slots) -> list[str]:
     words = mpiexec()
     if not hosts:
         return words
-    version = subprocess.run([words[0], "--version"], capture_output=True, text=True, check=False).stdout
-    flag = "--host" if "Open MPI" in version else "-hosts"
-    return [*words, flag, ",".join(f"{host}:{slots}" for host, slots in hosts)]
+    return [*words, _flag_of_hosts(words[0]), ",".join(f"{host}:{slots}" for host, slots in hosts)]
 
 
-def _popen(command: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
-    environment = {**OPEN_MPI, **os.environ}
+def popen(command: Sequence[str], more: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, with more in its environment; it gets SIGTERM when we die."""
+    environment = {**OPEN_MPI, **os.environ, **more}
     width = terminal_width()
     if width:
         environment[TERMINAL] = str(width)
@@ -78,29 +81,33 @@ def _popen(command: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
-        preexec_fn=die_with_parent(),
+        preexec_fn=_die_with_parent(),
         **streams,
     )
 
 
 def answering(hosts: Slots, patience: float = ANSWERING) -> Slots:
-    """The hosts on which mpiexec can start a process; all are asked at once, in the way in which ranks start."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    probes = [_popen([*_on([(host, 1)]), "-n", "1", "true"], **quiet) for host, _ in hosts]
-    give_up = time.monotonic() + patience
-    for probe in probes:
+    """The hosts on which mpiexec can start a process, in the way in which ranks start; a few are asked at once."""
+
+    def answers(host: tuple[str, int]) -> bool:
+        probe = popen(
+            [*_on([(host[0], 1)]), "-n", "1", "true"], {}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         with suppress(subprocess.TimeoutExpired):
-            probe.wait(max(give_up - time.monotonic(), 0))
-    for probe in probes:
-        _end(probe)
-    return [host for host, probe in zip(hosts, probes, strict=True) if probe.returncode == 0]
+            return probe.wait(patience) == 0
+        _kill(probe)
+        probe.wait()
+        return False
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [host for host, there in zip(hosts, pool.map(answers, hosts), strict=True) if there]
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: subprocess.Popen[bytes]) -> None:
     """Kill it, if it is there, with what lives in its session's first group."""
     if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 class Launch:
@@ -127,22 +134,29 @@ class Launch:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
-    def run(self, ranks: int, command: Sequence[str], hosts: Slots = ()) -> int:
+    def run(self, ranks: int, command: Sequence[str], hosts: Slots = (), more: Mapping[str, str] | None = None) -> int:
         """Run the command on so many ranks; mpiexec's exit status, negative where a signal ended it."""
-        before, self.hung, since = self._reported(), False, 0.0
-        child = self._child = _popen([*_on(hosts), "-n", str(ranks), *command])
+        before = self._reported()
+        child = self._child = popen([*_on(hosts), "-n", str(ranks), *command], more or {})
         if self.asked:
             child.send_signal(self.asked)
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(1.0)
-            if not self.hung and self._reported() != before:
-                self.hung, since = True, time.monotonic()
-            if self.hung and time.monotonic() - since > ENDING:
-                _end(child)
-            if child.returncode is not None:
-                self._child = None
-                return child.returncode
+        # In a thread, so that a file system that does not answer holds up no signal.
+        Thread(target=self._mind, args=(child, before), daemon=True).start()
+        status = child.wait()
+        self._child, self.hung = None, self._reported() not in (0, before)
+        return status
+
+    def _mind(self, child: subprocess.Popen[bytes], before: int) -> None:
+        """End the child if it is still there some time after the report of a hang."""
+        while self._reported() in (0, before):
+            time.sleep(1.0)
+            if child.poll() is not None:
+                return
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(ENDING)
+            return
+        print("anyrank: mpiexec does not end after the hang: killed", file=sys.stderr, flush=True)
+        _kill(child)
 
     def wait(self, seconds: float) -> None:
         """Let so much time pass, or less if a signal comes."""
@@ -182,7 +196,7 @@ def meaning(status: int, out: Path) -> int:
     return 1
 
 
-def die_with_parent() -> Callable[[], None]:
+def _die_with_parent() -> Callable[[], None]:
     """What the child does before it becomes mpiexec: ask for SIGTERM when its parent dies (Linux)."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "prctl"):

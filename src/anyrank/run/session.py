@@ -65,6 +65,7 @@ class Session:
 
         Raises AnyrankError on all ranks together for what a user can mend.
         """
+        # It is never closed: reports of errors and the end of MPI may hang, too.
         self.watchdog = Watchdog(self.options.hang_seconds)
         self.companions: list[Companion] = []
         try:
@@ -80,10 +81,17 @@ class Session:
             finally:
                 self.stops.close()
                 self.folder.unlock()
+        except BaseException:
+            self._log_calls()
+            raise
         finally:
             for companion in self.companions:
                 companion.close()
-            self.watchdog.close()
+
+    def _log_calls(self) -> None:
+        """With --check, put the last calls of this rank into its log."""
+        if self.world.recorder is not None and self.begun:
+            self.log.info("the last calls:\n%s", "\n".join(self.world.recorder.recent()))
 
     def note_failure(self, ranks: str, error: str) -> None:
         """Put what ended the run into its events, for people and for the supervisor. Any one rank calls it."""

@@ -13,17 +13,24 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from anyrank.checkpoint.keep import found, step_of
 from anyrank.errors import UsageError
 from anyrank.layout import even_cuts
 from anyrank.observe.events import Events
+from anyrank.run.folder import LOCK_PATIENCE
 from anyrank.run.launch import Launch, Slots, answering, meaning
 from anyrank.run.options import Options
 from anyrank.run.stops import scheduler_limit
-from anyrank.run.watchdog import position
+from anyrank.run.watchdog import STEP_FILE, make_step_file, position
 
 #: Seconds before the first restart, and at most; each one takes twice as long as the one before.
 FIRST_WAIT, LONGEST_WAIT = 1, 60
+#: Seconds for which a restart waits for the run folder's lock.
+PATIENCE_AFTER_DEATH = 300
+#: A cause that is no fault of the program, however often it comes.
+OUT_OF_REACH = "out of reach"
 _HOST = r"[^\s,:]+"
 #: How many steps rank 0 may be ahead of a rank that dies: the ranks agree one step later.
 _AHEAD = 2
@@ -68,7 +75,12 @@ class Death:
 
         Numbers in the words may differ: they are process ids, addresses and times.
         """
-        if before is None or self.status != before.status or _wordy(self.cause) != _wordy(before.cause):
+        if (
+            before is None
+            or OUT_OF_REACH in self.cause
+            or self.status != before.status
+            or _wordy(self.cause) != _wordy(before.cause)
+        ):
             return False
         if self.step is None or before.step is None:
             return self.step == before.step
@@ -93,15 +105,20 @@ class Supervisor:
         self.hosts = self._left = slots(options.hosts, options.ranks)
         self._ranks, self._restarts = options.ranks, 0
         self._before: Death | None = None
+        self._more: dict[str, str] = {}
         limit = options.walltime_seconds or scheduler_limit(os.environ, time.time())
         self._deadline = time.monotonic() + limit if limit is not None else math.inf
 
     def run(self) -> int:
         """The exit code of the last attempt."""
-        with Launch(self.out / "hang.json") as launch:
+        with Launch(self.out / "hang.json") as launch, TemporaryDirectory(prefix="anyrank-", dir=_memory()) as folder:
+            steps = Path(folder) / "step"
             while True:
                 told = len(self._events())
-                status = launch.run(self._ranks, self._command(), self._left)
+                if self.options.max_restarts:
+                    make_step_file(steps)
+                    self._more[STEP_FILE] = str(steps)
+                status = launch.run(self._ranks, self._command(), self._left, self._more)
                 code = meaning(status, self.out)
                 if code != 1 or launch.asked or not self.options.max_restarts:
                     if self._restarts and not self.options.quiet:
@@ -109,8 +126,13 @@ class Supervisor:
                         _say(f"{'ended' if code else 'finished'} after {self._restarts} {many}")
                     return code
                 cause = (launch.hung and self._hang()) or self._failure(told) or _ending(status)
-                if not self._restart(launch, Death(status, position(self.out), cause)):
+                if not self._restart(launch, Death(status, self._reached(steps), cause)):
                     return code
+
+    def _reached(self, steps: Path) -> int | None:
+        """The step that rank 0 has reached; its newest checkpoint's, where rank 0 is on another host."""
+        at = position(steps)
+        return at if at is not None else max(map(step_of, found(self.out / "checkpoints")), default=None)
 
     def _command(self) -> list[str]:
         """The words for the ranks: of the same options the last counts, and what we do they need not."""
@@ -143,8 +165,11 @@ class Supervisor:
         self._tell(death, ranks, used, refusal or next_)
         if refusal:
             return False
-        (self.out / ".step").unlink(missing_ok=True)  # an attempt that makes no step has no position
+        # The file system may keep the lock of a host that is gone for minutes.
+        self._more[LOCK_PATIENCE] = str(PATIENCE_AFTER_DEATH)
         launch.wait(wait)
+        if launch.asked:
+            _say("asked to stop: not restarted")
         return not launch.asked
 
     def _refusal(self, death: Death, wait: float) -> str:
@@ -187,7 +212,7 @@ class Supervisor:
         """What the report of the hang names first."""
         with suppress(OSError, ValueError, LookupError):
             report = json.loads((self.out / "hang.json").read_text())
-            lost = [f"{_ranks(ranks)} on {host} out of reach" for host, ranks in report["unreachable"].items()]
+            lost = [f"{_ranks(ranks)} on {host} {OUT_OF_REACH}" for host, ranks in report["unreachable"].items()]
             odd = report["groups"][0]
             return "hung: " + (", ".join(lost) or f"{_ranks(odd['ranks'])} at {odd['where']}")
         return "hung"
@@ -200,11 +225,23 @@ def _ranks(ranks: str) -> str:
 def _ending(status: int) -> str:
     """What mpiexec's exit status tells: MPICH gives the number of the signal that killed a rank, others add 128."""
     if status < 0:
-        return f"mpiexec was killed by {signal.Signals(-status).name}"
+        return f"mpiexec was killed by {_name(-status)}"
     number = status - 128 if status > 128 else status
     if number in _DEADLY:
-        return f"a rank was killed by {signal.Signals(number).name}"
+        return f"a rank was killed by {_name(number)}"
     return f"mpiexec ended with status {status}" if status else "the ranks left before the end"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _memory() -> str | None:
+    """A folder in memory, if there is one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,8 @@ CAUSES = {
     "ranks": "The state depends on the ranks: look for random numbers keyed by rank, a float sum over ranks "
     "(use exact.sum), ghosts that nobody exchanged, and a local index where the global one is meant.",
 }
+#: The environment variable that names what a case changes.
+VARIABLE = "ANYRANK_VERIFY"
 #: The causes that stand in the environment of a run: a case may change one of them.
 PERTURBATIONS = ("memory", "clock", "chance", "file order", "hash seed")
 
@@ -69,3 +71,12 @@ def causes(one: Case, other: Case) -> list[str]:
     elif one.split != other.split:
         found.add("split")
     return [cause for cause in CAUSES if cause in found]
+
+
+def environment(changed: str) -> dict[str, str]:
+    """The environment variables with which a rank of a case is to be started."""
+    # glibc fills what malloc gives with a byte, unless it comes from the thread's own cache.
+    fill = 170 if changed == "memory" else 85
+    tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"
+    seed = "7" if changed == "hash seed" else "0"
+    return {VARIABLE: changed, "GLIBC_TUNABLES": tunables, "PYTHONHASHSEED": seed}

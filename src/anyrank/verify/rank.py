@@ -27,23 +27,13 @@ from anyrank.cli import main
 from anyrank.run.companion import Companion
 from anyrank.run.session import Session
 from anyrank.state import State
+from anyrank.verify.case import VARIABLE
 
-#: The environment variable that names what a case changes.
-VARIABLE = "ANYRANK_VERIFY"
 #: When the pinned clock starts, in ns, and how far each look at it moves it on; the second for "clock". These are
 #: whole seconds and multiples of 2^−9 s, so that differences of floats do not depend on how long a run has gone on.
 CLOCKS = ((1_700_000_000 * 10**9, 1_953_125), (1_800_000_000 * 10**9, 9_765_625))
 #: Steps before which a rank comes late in "timing", and by how many seconds: the ranks take turns.
 LATE_STEPS, LATENESS = 200, 0.005
-
-
-def environment(changed: str) -> dict[str, str]:
-    """The environment variables with which a rank of a case is to be started."""
-    # glibc fills what malloc gives with a byte, unless it comes from the thread's own cache.
-    fill = 170 if changed == "memory" else 85
-    tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"
-    seed = "7" if changed == "hash seed" else "0"
-    return {VARIABLE: changed, "GLIBC_TUNABLES": tunables, "PYTHONHASHSEED": seed}
 
 
 def pin(changed: str) -> None:
@@ -114,6 +104,11 @@ def _pin_files(backwards: bool) -> None:
 
     os.listdir = lambda path=".": sorted(listdir(path), reverse=backwards)  # type: ignore[assignment]
     os.scandir = Scandir  # type: ignore[assignment,misc]
+    # pathlib has kept the real ones in Python 3.10, glob in 3.13.
+    for module, name in (("pathlib", "_NormalAccessor"), ("glob", "_StringGlobber")):
+        keeper = getattr(sys.modules.get(module), name, None)
+        for function in {"listdir", "scandir"} & vars(keeper).keys() if keeper else ():
+            setattr(keeper, function, staticmethod(getattr(os, function)))
 
 
 def _pin_memory() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from typing import Any
 
 from anyrank.checkpoint.keep import path_of
 from anyrank.run.folder import RunFolder
-from anyrank.run.launch import OPEN_MPI, die_with_parent, mpiexec
-from anyrank.verify.case import Case
-from anyrank.verify.rank import environment
+from anyrank.run.launch import mpiexec, popen
+from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.
 Trace = dict[int, dict[str, str]]
@@ -93,18 +91,11 @@ class Runner:
     def _start(self, ranks: int, words: Sequence[str], changed: str, errors: Path) -> int | str:
         """The status with which so many ranks end; why they were killed, where they had to be."""
         launcher = [*mpiexec(), "-n", str(ranks)] if ranks > 1 else []
-        more = ["--hang-timeout", f"{min(60, self.timeout / 2):g}s", "-n", str(ranks)]
+        more = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
         more += [] if changed == "timing" else ["--check"]  # which has ranks wait for each other
         with errors.open("ab") as file:
-            process = subprocess.Popen(
-                [*launcher, sys.executable, "-m", "anyrank.verify.rank", *words, *COMMON, *more],
-                env={**OPEN_MPI, **os.environ, **environment(changed)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=file,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
-            )
+            command = [*launcher, sys.executable, "-m", "anyrank.verify.rank", *words, *COMMON, *more]
+            process = popen(command, environment(changed), stdout=subprocess.DEVNULL, stderr=file)
         try:
             return process.wait(self.timeout)
         except subprocess.TimeoutExpired:

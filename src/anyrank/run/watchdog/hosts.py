@@ -7,12 +7,14 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
 #: What is called (ssh's port; whether anybody listens does not matter) and how many seconds it may take.
 PORT, PATIENCE = 22, 2.0
+#: How many others a host calls to see whether it is cut off, and how many seconds calling all of them may take.
+SAMPLE, LOOKING = 8, 15.0
 _SIOCGIFADDR = 0x8915
 
 #: A host's `name`, `addresses` and `ranks`.
@@ -22,7 +24,8 @@ Host = dict[str, Any]
 def this_host() -> tuple[str, list[str]]:
     """The name of this host and its IPv4 addresses but the loopback's."""
     found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    # A sandbox may refuse to be asked: then nothing is known of the network.
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # an interface without an address
                 found.append(
@@ -59,15 +62,21 @@ def answers(host: Host) -> bool:
     return False
 
 
-def look_around(hosts: Sequence[Host], mine: int, there: Callable[[Host], bool] = answers) -> tuple[bool, list[Host]]:
-    """Whether host number `mine` may speak for all, and the hosts that do not answer it.
+def look_around(
+    hosts: Sequence[Host], mine: int, most: int = 0, there: Callable[[Host], bool] = answers
+) -> tuple[bool, list[Host]]:
+    """Whether host number `mine` may speak for all, and the hosts that do not answer it; at most `most` are called.
 
     One that reaches fewer than half of the hosts, itself among them, is itself cut off. Where nobody answers, that
     may be a firewall's doing: then nothing is said of hosts.
     """
-    others = [host for number, host in enumerate(hosts) if number != mine and host["addresses"]]
-    with ThreadPoolExecutor(64) as pool:
-        silent = [host for host, answer in zip(others, pool.map(there, others), strict=True) if not answer]
+    others = [host for host in [*hosts[mine + 1 :], *hosts[:mine]] if host["addresses"]]
+    others = others[:most] if most else others
+    pool = ThreadPoolExecutor(64)
+    calls = [pool.submit(there, host) for host in others]
+    called, _ = wait(calls, LOOKING)
+    pool.shutdown(wait=False, cancel_futures=True)
+    silent = [host for host, call in zip(others, calls, strict=True) if call in called and not call.result()]
     reached = len(others) - len(silent)
     sure = 2 * (reached + 1) >= len(others) + 1
     return sure, silent if sure and reached else []

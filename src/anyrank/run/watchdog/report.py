@@ -18,11 +18,13 @@ from typing import Any
 
 from anyrank.errors import spans
 from anyrank.observe.events import Events
-from anyrank.run.watchdog.hosts import Host, look_around
+from anyrank.run.watchdog.hosts import SAMPLE, Host, look_around
 from anyrank.run.watchdog.stacks import Dump, grouped, parse
 
 #: Seconds for which a host that may be cut off leaves the report to others.
 OTHERS_FIRST = 3
+#: Groups of ranks that the terminal shows, and bytes at the end of a log that are read.
+SHOWN, TAIL = 8, 1 << 20
 
 
 def main(file: str) -> int:
@@ -30,19 +32,22 @@ def main(file: str) -> int:
     _stand_alone()
     facts = json.loads(Path(file).read_text())
     signal.alarm(int(facts["grace"]) + 20)  # wherever we get stuck, we do not outlive the ranks by much
-    sure, cut_off = look_around(facts["hosts"], facts["host"])
+    sure, cut_off = look_around(facts["hosts"], facts["host"], SAMPLE)
     if not sure:
         time.sleep(OTHERS_FIRST)
     claim = Path(facts["claim"])
     if not _ours(claim):
         return 0
+    signal.alarm(int(facts["grace"]) + 20)
+    if len(facts["hosts"]) > SAMPLE + 1:  # all of them are called by one process alone
+        _, cut_off = look_around(facts["hosts"], facts["host"])
     folder = Path(facts["folder"])
     report = compose(facts, _collect(facts, folder / "log"), cut_off)
-    text = "\n".join([*describe(report), f"The stacks of all threads are in {folder / 'log'}."]) + "\n"
+    end = f"The stacks of all threads are in {folder / 'log'}."
     with suppress(OSError):
-        _publish(folder, report, text)
+        _publish(folder, report, "\n".join([*describe(report), end, ""]))
     with suppress(OSError):
-        print(text, end="", file=sys.stderr, flush=True)
+        print(*describe(report, SHOWN), end, sep="\n", file=sys.stderr, flush=True)
     with suppress(OSError):
         claim.write_text("reported")
     return 0
@@ -76,16 +81,23 @@ def _collect(facts: Mapping[str, Any], logs: Path) -> dict[int, Dump]:
     """What the ranks have left in their logs; those that have left nothing get `grace` seconds to do so."""
     dumps: dict[int, Dump] = {}
     missing = {rank for host in facts["hosts"] for rank in host["ranks"]}
-    give_up = time.monotonic() + facts["grace"]
+    give_up, pause = time.monotonic() + facts["grace"], 0.1
     while missing and time.monotonic() < give_up:
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 1.0)
         for rank in missing:
             with suppress(OSError):
-                log = (logs / f"rank-{rank:04d}.log").read_text(errors="replace")
+                log = _end_of(logs / f"rank-{rank:04d}.log")
                 if dump := parse(log, facts["head"], facts["tail"]):
                     dumps[rank] = dump
         missing -= set(dumps)
     return dumps
+
+
+def _end_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        return file.read().decode(errors="replace")
 
 
 def compose(facts: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: list[Host]) -> dict[str, Any]:
@@ -102,8 +114,8 @@ def compose(facts: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: list[H
     }
 
 
-def describe(report: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of the report for people: the suspects in the first, then every group with its stack."""
+def describe(report: Mapping[str, Any], most: int = 0) -> Iterator[str]:
+    """The lines of the report for people: the suspects in the first, then every group with its stack, or `most`."""
     groups, unreachable, size = report["groups"], report["unreachable"], report["ranks"]
     silent = f"{_named('rank', report['silent'])} of {size} left no stack" if report["silent"] else ""
     suspects = [f"host {name} ({_named('rank', ranks)}) does not answer" for name, ranks in unreachable.items()]
@@ -111,10 +123,12 @@ def describe(report: Mapping[str, Any]) -> Iterator[str]:
         suspects.append(silent)
     suspects += [f"{_place(group, f' of {size}')} in {group['where']}" for group in groups[:1]]
     yield f"anyrank: hung: no step for {report['seconds']:g} s; {'; '.join(suspects)}"
-    for group in groups:
+    for group in groups[: most or None]:
         waiting = ", waiting for others" if group["waiting"] else ""
         yield f"{_place(group)}{waiting}; the innermost call is the last:"
         yield from (f"    {frame}" for frame in group["stack"])
+    if most and len(groups) > most:
+        yield f"{len(groups) - most} more groups of ranks are in hang.txt."
     if silent:
         yield silent
 

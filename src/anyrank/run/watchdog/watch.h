@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,7 +85,8 @@ static void hang(void)
     write_stacks();
     rest(early ? watch.grace : watch.delay);
     if (!early && !reported()) {
-        if (access(watch.claim, F_OK))
+        struct stat made;
+        if (watch.delay == 0 && (stat(watch.claim, &made) || made.st_size == 0))
             dprintf(STDERR_FILENO, "anyrank: hung; there is no report, but stacks in the run folder's log\n");
         rest(watch.grace + 20);
     }

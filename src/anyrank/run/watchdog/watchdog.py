@@ -11,6 +11,7 @@ import mmap
 import os
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # the report's process imports this package, and does without
     from anyrank.world import World
 
 NO_STEP = -1
+#: The environment variable that names a file, if there is one, in which rank 0 keeps its step for whoever made it.
+STEP_FILE = "ANYRANK_STEP_FILE"
 
 
 class Watchdog:
@@ -79,22 +82,21 @@ class Watchdog:
         if world.rank == 0:
             for claim in folder.glob(".hang-*"):
                 claim.unlink(missing_ok=True)
-            self._share_step(folder / ".step")
+            self._share_step(os.environ.get(STEP_FILE, ""))
         self.beat(NO_STEP)
-        if self._signal:
-            self._report(world.rank, folder, token, hosts)
-        elif self.seconds:
+        try:
+            if self._signal:
+                self._report(world.rank, folder, token, hosts)
+        except OSError as error:
+            self.lacks = str(error)
+        if self.lacks and self.seconds:
             log = logging.getLogger(f"anyrank.rank{world.rank}")
             log.warning("a hang is told by each rank for itself, without a report: %s", self.lacks)
 
-    def _share_step(self, path: Path) -> None:
-        """Keep the step in a file that outlives us, however we die; there is none where the file system refuses."""
-        with suppress(OSError, ValueError):
-            path.unlink(missing_ok=True)
-            with path.open("xb+") as file:
-                file.write(NO_STEP.to_bytes(8, sys.byteorder, signed=True))
-                file.flush()
-                self._place = ctypes.c_int64.from_buffer(mmap.mmap(file.fileno(), 8))
+    def _share_step(self, file: str) -> None:
+        """Keep the step in a file that outlives us, however we die. Who made it has it on a disk of this host."""
+        with suppress(OSError, ValueError), Path(file).open("rb+") as shared:
+            self._place = ctypes.c_int64.from_buffer(mmap.mmap(shared.fileno(), 8))
             if self._watch:
                 self._watch.place(ctypes.addressof(self._place))
 
@@ -105,9 +107,12 @@ class Watchdog:
         claim = str(folder / f".hang-{token}")
         facts = {"folder": str(folder), "seconds": self.seconds, "grace": self.grace, "hosts": hosts}
         facts |= {"host": hosts.index(mine), "head": head, "tail": tail, "claim": claim}
-        log, memory = folder / "log" / f"rank-{rank:04d}.log", os.memfd_create("anyrank-hang")
+        log = folder / "log" / f"rank-{rank:04d}.log"
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps(facts).encode())
+            file.flush()
+            memory = os.dup(file.fileno())
         self._open = [memory, os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)]
-        os.write(memory, json.dumps(facts).encode())
         # The first rank of a host has it made at once, another one only if that one does not hang.
         delay = 0.0 if rank == mine["ranks"][0] else self.grace + 5
         self._aim(self._open[1], delay, head, tail, sys.executable, f"/proc/{os.getpid()}/fd/{memory}", claim)
@@ -125,10 +130,15 @@ class Watchdog:
         self._open, self._signal, self._again = [], 0, math.inf
 
 
-def position(folder: Path) -> int | None:
-    """The step that rank 0 of the folder's last run has reached, however it died; None where it is not known."""
+def make_step_file(path: Path) -> None:
+    """Make, or empty, a file in which rank 0 keeps its step, if STEP_FILE in its environment names it."""
+    path.write_bytes(NO_STEP.to_bytes(8, sys.byteorder, signed=True))
+
+
+def position(path: Path) -> int | None:
+    """The step that rank 0 has reached by its step file, however it died; None where it is not known."""
     with suppress(OSError):
-        content = (folder / ".step").read_bytes()
+        content = path.read_bytes()
         step = int.from_bytes(content, sys.byteorder, signed=True)
         return step if len(content) == 8 and step >= 0 else None
     return None
