@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 import timeit
 from pathlib import Path
 
@@ -72,6 +75,24 @@ def extras(folder: Path, repeat: int, count: int) -> list[Row]:
     ]
 
 
+def verifying(folder: Path) -> list[Row]:
+    """Seconds that `anyrank verify --quick` takes for small programs of all three kinds."""
+    small = {
+        "weather": ("weather", "--rows", "24", "--columns", "20", "--steps", "12"),
+        "pi": ("pi", "--points", "1000000", "--batch", "100000"),
+        "heat": (str(HERE.parent / "examples" / "heat.py"), "--n", "24", "--steps", "12"),
+    }
+    rows: list[Row] = []
+    for name, words in small.items():
+        before = time.perf_counter()
+        command = [sys.executable, "-m", "anyrank", "verify", *words, "--quick"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        taken = time.perf_counter() - before
+        met = done.returncode == 0 and taken < 30
+        rows.append((f"verify --quick, {name}", f"{taken:.1f} s", "< 30 s", done.stdout.splitlines()[-1], met))
+    return rows
+
+
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -80,7 +101,7 @@ def main() -> None:
     repeat, count = (1, 500) if quick else (9, 4000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [*steps(folder, repeat, count), *parts(repeat), *extras(folder, repeat, 5 * count)]
+        rows = [*steps(folder, repeat, count), *parts(repeat), *extras(folder, repeat, 5 * count), *verifying(folder)]
     keep("trust", rows, quick)
 
 

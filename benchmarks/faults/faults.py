@@ -125,11 +125,19 @@ class Outcome:
 def victims(process: subprocess.Popen[str], whom: str) -> list[int]:
     """The process ids of `anyrank`, which started all, of `mpiexec`, or of each `rank`."""
     found = {pid: words for pid, words in processes_of(process).items() if words and words[0]}
-    if whom == "mpiexec":
-        return [pid for pid, words in found.items() if Path(words[0]).name == "mpiexec"]
+    if whom == "mpiexec":  # not what it has just forked, which has its name until it becomes something else
+        return [pid for pid, words in found.items() if Path(words[0]).name == "mpiexec" and parent(pid) == process.pid]
     ranks = [pid for pid, words in found.items() if "anyrank" in words and "python" in Path(words[0]).name]
     alone = process.args[-1] == "1"  # then it is its own rank
     return [pid for pid in ranks if (pid == process.pid) == (alone or whom == "anyrank")]
+
+
+def parent(pid: int) -> int:
+    """The process that started another; 0 where that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def step_file(out: Path) -> Path:
