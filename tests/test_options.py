@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from anyrank.errors import UsageError
-from anyrank.run.options import Interval, Options, duration
+from anyrank.run.duration import duration
+from anyrank.run.options import Interval, Options
 
 
 @pytest.mark.parametrize(

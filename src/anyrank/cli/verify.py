@@ -19,7 +19,8 @@ from anyrank.cli.run import Programs, with_parameter_file
 from anyrank.errors import UsageError
 from anyrank.layout import SPLITS
 from anyrank.program import Program
-from anyrank.run.options import Options, duration
+from anyrank.run.duration import duration
+from anyrank.run.options import Options
 from anyrank.verify.matrix import Plan
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import Runner

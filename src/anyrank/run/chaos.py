@@ -27,7 +27,7 @@ from anyrank.checkpoint import Checkpoints, Saved
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
 from anyrank.run.companion import Companion
-from anyrank.run.options import duration
+from anyrank.run.duration import duration
 from anyrank.run.stops import SIGNALS
 from anyrank.state import State
 from anyrank.world import World

@@ -15,11 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from anyrank.checkpoint.keep import found, step_of
 from anyrank.errors import UsageError
 from anyrank.layout import even_cuts
 from anyrank.observe.events import Events
-from anyrank.run.folder import LOCK_PATIENCE
 from anyrank.run.launch import Launch, Slots, answering, meaning
 from anyrank.run.options import Options
 from anyrank.run.stops import scheduler_limit
@@ -131,6 +129,8 @@ class Supervisor:
 
     def _reached(self, steps: Path) -> int | None:
         """The step that rank 0 has reached; its newest checkpoint's, where rank 0 is on another host."""
+        from anyrank.checkpoint.keep import found, step_of  # takes h5py along, which few starts need
+
         at = position(steps)
         return at if at is not None else max(map(step_of, found(self.out / "checkpoints")), default=None)
 
@@ -165,6 +165,8 @@ class Supervisor:
         self._tell(death, ranks, used, refusal or next_)
         if refusal:
             return False
+        from anyrank.run.folder import LOCK_PATIENCE
+
         # The file system may keep the lock of a host that is gone for minutes.
         self._more[LOCK_PATIENCE] = str(PATIENCE_AFTER_DEATH)
         launch.wait(wait)
