@@ -53,6 +53,17 @@ def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks):
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
+def test_a_log_that_cannot_be_opened_is_refused_once_and_no_error_hides_that(tmp_path):
+    out = tmp_path / "run"
+    assert run_anyrank("run", CRASH, "--how", "no", "--stop-at", 3, "--out", out, ranks=2).returncode == 75
+    (out / "log" / "rank-0001.log").unlink()
+    (out / "log" / "rank-0001.log").mkdir()
+    events = (out / "events.jsonl").read_text()
+    done = run_anyrank("resume", out, "--check", ranks=2)
+    assert done.returncode == 2 and done.stderr.count("cannot be written (Is a directory)") == 1
+    assert "Traceback" not in done.stderr and (out / "events.jsonl").read_text() == events
+
+
 def test_a_rank_that_cannot_begin_takes_the_others_along(tmp_path):
     (tmp_path / "sometimes.py").write_text("import os\nprint(1 / int(os.environ['PMI_RANK']))\n" + CRASH.read_text())
     run = anyrank_command("run", tmp_path / "sometimes.py", "--out", tmp_path / "run")

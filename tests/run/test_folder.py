@@ -57,6 +57,7 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     run.lock()
     run.unlock()
+    assert (tmp_path / "run" / "lock").read_text().startswith("process ")
 
 
 def test_the_lock_keeps_a_second_one_out_until_it_is_given_back(tmp_path, monkeypatch):

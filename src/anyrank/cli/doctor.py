@@ -46,15 +46,15 @@ def command(size: int, as_json: bool, no_kernels: bool) -> None:
 def machine() -> dict[str, Any]:
     """What provenance tells of a run's process, and mpiexec, memory and GPU of this machine."""
     from anyrank.provenance import clocks, here
-    from anyrank.run.launch import mpiexec as find_mpiexec
+    from anyrank.run.launch import mpiexec
 
     try:
-        mpiexec = " ".join(find_mpiexec())
+        launcher = " ".join(mpiexec())
     except AnyrankError as error:
-        mpiexec = str(error)
+        launcher = str(error)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "mpiexec": mpiexec,
+        "mpiexec": launcher,
         "memory": f"{memory:.1f} GiB",
         "gpu": gpu_missing() or "usable",
         **here(),

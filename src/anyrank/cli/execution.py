@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from anyrank import launcher
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.program import Program
 from anyrank.run.options import Options
 
@@ -63,7 +63,7 @@ def _given(arguments: list[str], flag: str) -> bool:
 
 
 def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
-    from anyrank.run.failure import report_and_abort, spans
+    from anyrank.run.failure import report_and_abort
     from anyrank.run.session import Session
     from anyrank.world import World, agree_to_begin, check_launch
 

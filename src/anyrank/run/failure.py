@@ -10,14 +10,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from anyrank.errors import AnyrankError
-from anyrank.errors import spans as spans
+from anyrank.errors import AnyrankError, spans
 from anyrank.world import World
 
 #: Seconds that the first failing rank waits for others that fail alike, before it reports and aborts.
 GRACE = 0.4
-
-
 Note = Callable[[str, str], None]
 
 

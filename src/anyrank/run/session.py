@@ -6,13 +6,14 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Restored
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
@@ -20,7 +21,6 @@ from anyrank.observe.progress import Progress, si
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.run.companion import Companion, Digests
-from anyrank.run.failure import spans
 from anyrank.run.folder import RunFolder
 from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
 from anyrank.run.options import Options
@@ -56,7 +56,7 @@ class Session:
         self.program, self.source, self.world = program, source, world
         self.folder, self.options, self.command = RunFolder(out), options, command
         self.root = world.rank == 0
-        #: Whether the folder is this run's, so that what happens may be written there.
+        #: Whether the folder is this run's and can be written, so that what happens is told there.
         self.begun = False
         self._state: State | None = None
 
@@ -95,14 +95,11 @@ class Session:
 
     def note_failure(self, ranks: str, error: str) -> None:
         """Put what ended the run into its events, for people and for the supervisor. Any one rank calls it."""
-        events = Events(self.folder.events)
-        events.say("failed", step=self.step, ranks=ranks, error=error)
-        events.close()
-
-    @property
-    def step(self) -> int:
-        """The steps done."""
-        return self._state.step if self._state is not None else 0
+        step = self._state.step if self._state is not None else 0
+        with suppress(OSError):  # the error itself has been told, or is about to be
+            events = Events(self.folder.events)
+            events.say("failed", step=step, ranks=ranks, error=error)
+            events.close()
 
     def _declare(self) -> State:
         state = State(self.world, self.options.split, int(self.program.parameters.get("seed", 0)))
@@ -157,10 +154,10 @@ class Session:
 
     def _execute(self, state: State) -> int:
         world, program, options = self.world, self.program, self.options
-        self.begun = True
         self.log = together(world, lambda: self._writing(lambda: open_log(self.folder.log, world.rank)))
         events = self.folder.events if self.root else None
         self.events = together(world, lambda: self._writing(lambda: Events(events)))
+        self.begun = True
         self.watchdog.report_to(world, self.folder.path)
         self._log_start()
         checkpoints = together(world, lambda: self._checkpoints(state))

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 from anyrank import launcher
-from anyrank.errors import UsageError
+from anyrank.errors import UsageError, spans
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
-from anyrank.run.failure import spans
 from anyrank.state import Field, Scalar, State
 from anyrank.world import World
 
@@ -65,7 +63,7 @@ def check_ranks(world: World, program: Program, source: str) -> list[str]:
     if world.size == 1:
         return []
     world.barrier()
-    mine = _facts(program, known, time.time_ns())
+    mine = _facts(program, known, time.time_ns(), world.size)
     values = _fingerprint(mine.must, mine.should), mine.clock, int(bool(mine.gpu or mine.launched))
     (least, most), (early, late), (_, look) = _extremes(world, *values)
     if least == most and late - early < SKEW * 1e9 and not look:
@@ -90,7 +88,7 @@ def check_state(state: State) -> None:
     _refuse(state.world, what, lines or orders, "Let nothing in `declare` depend on the rank.")
 
 
-def _facts(program: Program, known: Mapping[str, Any], clock: int) -> Rank:
+def _facts(program: Program, known: Mapping[str, Any], clock: int, size: int) -> Rank:
     must = {
         "program": program.name,
         "program file": known.get("program_hash", "")[:12],
@@ -106,12 +104,12 @@ def _facts(program: Program, known: Mapping[str, Any], clock: int) -> Rank:
     should |= {name: os.environ.get(name, "unset") for name in _SETTINGS}
     should["command line"] = " ".join(sys.argv[1:])
     tasks = launcher.tasks()
-    launched = tasks if tasks != MPI.COMM_WORLD.size else 0
+    launched = tasks if tasks != size else 0
     return Rank(must, should, known["host"], known.get("gpu", ""), clock, launched)
 
 
 def _errors(ranks: Sequence[Rank]) -> list[str]:
-    counts = _ranges([rank.launched and f"{rank.launched} tasks, MPI {MPI.COMM_WORLD.size}" for rank in ranks])
+    counts = _ranges([rank.launched and f"{rank.launched} tasks, MPI {len(ranks)}" for rank in ranks])
     found = _differences([rank.must for rank in ranks]) + ([_line("the launcher counts", counts)] if counts else [])
     return found + _differences([{"host": rank.host} for rank in ranks]) if found else []
 
