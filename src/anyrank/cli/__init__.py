@@ -13,10 +13,10 @@ import mpi4py
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
 
-VERBS = ("run", "resume", "verify", "list", "new", "doctor")
+VERBS = ("run", "resume", "verify", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 #: Those that need no other ranks.
-ALONE = ("list", "new", "doctor")
+ALONE = ("submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 
 class Verbs(click.Group):
