@@ -1,0 +1,1 @@
+"""Runs as batch jobs: schedulers, sites, scripts, studies, and the environment on the nodes."""

@@ -1,0 +1,55 @@
+"""`anyrank pack`: one archive of this environment and of programs, for nodes that have neither."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from anyrank.errors import UsageError
+
+
+@click.command(name="pack")
+@click.argument("programs", metavar="[PROGRAM]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The archive: ends in .tar.gz or .tar.")
+@click.option("--only", default="", help="These packages, what they require, and MPI: anyrank,scipy.  [default: all]")
+@click.option("--without", default="", help="Without these packages: cupy-cuda13x,pytest.")
+@click.option("--force", is_flag=True, help="Replace an archive that is there.")
+def command(programs: tuple[Path, ...], out: Path, only: str, without: str, force: bool) -> None:
+    """Make one archive of Python, MPI, the packages of this environment, and PROGRAM files or folders.
+
+    It works wherever it is unpacked: FOLDER/bin/anyrank resume RUN --program FOLDER/program/heat.py
+    """
+    from anyrank.batch.pack import pack
+    from anyrank.batch.packages import chosen
+    from anyrank.observe.progress import si
+
+    before = time.monotonic()
+    _check_programs(programs)
+    _check_out(out, force)
+    files = pack(programs, out, chosen(_names(only), _names(without)))
+    click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - before:.1f} s")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _check_programs(programs: tuple[Path, ...]) -> None:
+    names: dict[str, Path] = {}
+    for path in programs:
+        if not os.access(path, os.R_OK) or not (path.is_file() or path.is_dir()):
+            raise UsageError(f"PROGRAM {str(path)!r} cannot be read. Give a file or a folder that exists.")
+        name = path.absolute().name
+        if name in names:
+            raise UsageError(f"PROGRAM {str(path)!r} and {str(names[name])!r} have one name. Rename one of them.")
+        names[name] = path
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if not out.name.endswith((".tar.gz", ".tar")):
+        raise UsageError(f"--out {str(out)!r} must end in .tar.gz or .tar. Use --out env.tar.gz.")
+    if out.is_dir() or (out.exists() and not force):
+        raise UsageError(f"--out {str(out)!r} exists. Use another name, or --force to replace a file.")
