@@ -17,8 +17,9 @@ from anyrank.run.options import OPTION_NAMES, Options
 
 @click.command(name="resume")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--program", help="Take the program from this file, not from where it was at the run's start.")
 @with_run_options
-def command(run: Path, **given: Any) -> int:
+def command(run: Path, program: str | None, **given: Any) -> int:
     """Go on with the run in the folder RUN from its newest good checkpoint.
 
     Options that are not given are those of the run's start; its parameters never change.
@@ -28,5 +29,11 @@ def command(run: Path, **given: Any) -> int:
         raise UsageError(f"{run} holds no run (no run.toml). Give the folder of a run, as --out named it.")
     kept = {name: value for name, value in description.get("options", {}).items() if name in OPTION_NAMES}
     options = Options(**{**kept, **{name: value for name, value in given.items() if value is not None}})
-    program = load(description["source"])(**description.get("parameters", {}))
-    return carry_out(description["source"], program, options, run, given["ranks"])
+    source = program or description["source"]
+    loaded = load(source)
+    if program and loaded.name != description.get("program"):
+        raise UsageError(
+            f"--program {program} is {loaded.name!r}, but {run} is a run of {description.get('program')!r}. "
+            "Give the file of that program."
+        )
+    return carry_out(source, loaded(**description.get("parameters", {})), options, run, given["ranks"])
