@@ -1,0 +1,288 @@
+"""An archive of this environment works at another place, with nothing of this one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+
+import pytest
+from ranks import TAG, anyrank_command, completed, run_anyrank
+
+from anyrank.batch.pack import _OF_THE_NODE
+from anyrank.batch.packages import chosen, files_of
+from anyrank.cli.pack import command
+from anyrank.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+HEAT = ROOT / "examples" / "heat.py"
+SIZE = ("--n", 64, "--steps", 40)
+#: Large, and not needed here: without them it takes half the time.
+LARGE = "numba,llvmlite,matplotlib,fonttools,pillow"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A user's folder, with more in it than goes along."""
+    folder = tmp_path_factory.mktemp("work") / "project"
+    left = (".git/config", "env/pyvenv.cfg", "env/lib/big.py", "runs/1/run.toml", "runs/1/big.h5")
+    for name in ("data/grid.txt", *left):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    shutil.copy(HEAT, folder / "heat.py")
+    (folder / "of_another_python.py").write_text("print 'hello'\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(project):
+    out = project / "env.tar.gz"
+    words = ("pack", "heat.py", ".", "--only", "anyrank", "--without", LARGE, "--out")
+    done = run_anyrank(*words, out, cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr and done.stdout.startswith(f"{out}: ") and " files, " in done.stdout
+    assert {path.name for path in project.glob("*.tar.gz")} == {"env.tar.gz"} and not list(project.glob(".*.tmp"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def place(archive, tmp_path_factory):
+    """Where it is unpacked: a path with a space and a quote."""
+    folder = tmp_path_factory.mktemp("node") / "job 7's"
+    folder.mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that is half done, and the digest that it ends with here."""
+    folder = tmp_path_factory.mktemp("runs")
+    half = run_anyrank("run", HEAT, *SIZE, "--stop-at", 20, "--out", folder / "half", ranks=2)
+    assert half.returncode == 75, half.stderr
+    whole = run_anyrank("run", HEAT, *SIZE, "--out", folder / "whole", "--json")
+    return folder / "half", digest(whole)
+
+
+def digest(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["digest"]
+
+
+def scrubbed(*command, hide=(), **more):
+    """Run it with next to no environment; where folders are to be hidden, in a mount namespace without them."""
+    variables = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", **more}
+    clean = f'exec env -i {shlex.join(f"{k}={v}" for k, v in variables.items())} {TAG}="${TAG}" "$@"'
+    mounts = [f"mount -t tmpfs none {shlex.quote(str(path))} && " for path in hide]
+    words = ("bash", "-c", "".join(mounts) + clean, "bash", *command)
+    return completed(*(("unshare", "-m") if hide else ()), *words)
+
+
+def old_place():
+    """All folders that this environment is in."""
+    base = [sysconfig.get_path("stdlib"), "/usr/lib/python3"] if sys.base_prefix == "/usr" else [sys.base_prefix]
+    sources = [ROOT / name for name in ("src", "kernels", "jobs", "examples")]
+    return [path for path in {Path(name).resolve() for name in (sys.prefix, *base, *sources)} if path.is_dir()]
+
+
+def no_mounts():
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_run_goes_on_there_with_the_same_bits(place, stopped, tmp_path, hidden):
+    if hidden and no_mounts():
+        pytest.skip("hiding the old place needs root")
+    half, expected = stopped
+    hide = old_place() if hidden else []
+    before = times(place)
+    program = ("--program", place / "program" / "heat.py")
+    shutil.copytree(half, tmp_path / "half")
+    resumed = scrubbed(place / "bin/anyrank", "resume", tmp_path / "half", "-n", 2, *program, "--json", hide=hide)
+    words = (place / "bin/anyrank", "run", program[1], *SIZE, "--out", tmp_path / "new", "--json")
+    new = scrubbed(place / "bin/mpiexec", "-n", 2, *words, hide=hide)
+    assert digest(resumed) == digest(new) == expected
+    assert times(place) == before, "nothing was compiled or written"
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+LOADED = """
+import sys, ctypes, curses, sqlite3, ssl, h5py, numpy, mpi4py.MPI, anyrank.cli.run, anyrank.kernels.philox.cpu_cython
+print(*sys.path[1:], *(m.__file__ for m in sys.modules.values() if getattr(m, "__file__", None)), sep="\\n")
+print(*(line.split(None, 5)[5].strip() for line in open("/proc/self/maps") if ".so" in line), sep="\\n")
+"""
+
+
+def test_all_that_it_loads_is_of_the_archive(place):
+    done = scrubbed(place / "bin/python3", "-c", LOADED, PYTHONPATH=ROOT / "src", PYTHONHOME="/nowhere")
+    assert done.returncode == 0, done.stderr
+    found = set(done.stdout.splitlines())
+    ours = {path for path in found if path.startswith(f"{place}/")}
+    assert len(ours) > 300 and not [path for path in found - ours if not _OF_THE_NODE.match(Path(path).name)]
+
+
+@pytest.mark.parametrize("theirs", [None, "/of/a/module:/and another"])
+def test_what_it_starts_gets_none_of_its_libraries(place, theirs):
+    more = {"LD_LIBRARY_PATH": theirs} if theirs else {}
+    code = "import os; print(os.environ.get('LD_LIBRARY_PATH')); os.system('echo $LD_LIBRARY_PATH')"
+    done = scrubbed(place / "bin/python3", "-c", code, **more)
+    assert sorted(done.stdout.splitlines()) == sorted([str(theirs), theirs or ""])
+
+
+def test_what_is_in_it(archive):
+    with tarfile.open(archive) as file:
+        entries = file.getmembers()
+    names = [entry.name for entry in entries]
+    assert names == sorted(names) and {(entry.uid, entry.gid, entry.uname) for entry in entries} == {(0, 0, "")}
+    cache = f"program/__pycache__/heat.{sys.implementation.cache_tag}.pyc"
+    user = {name for name in names if name.startswith("program/") and "__pycache__" not in name}
+    own = {f"program/project/{name}" for name in ("data/grid.txt", "heat.py", "of_another_python.py")}
+    assert user == {"program/heat.py", *own} and cache in names
+    packages = {name.split("/")[3] for name in names if "/site-packages/" in name}
+    assert {"numpy", "h5py", "anyrank"} <= packages
+    assert not packages & {"pip", "setuptools", "pytest", "mypy", "Cython", "numba", "PIL"}
+    assert not [name for name in names if "__editable__" in name or "/idlelib/" in name or "direct_url" in name]
+    source, compiled = {name for name in names if name.endswith(".py")}, {name for name in names if ".pyc" in name}
+    assert len(source) - len(compiled) == 1, "all but one, which is of another Python"
+
+
+def test_it_is_not_packed_again(place, tmp_path):
+    done = scrubbed(place / "bin/anyrank", "pack", "--out", tmp_path / "x.tar")
+    assert done.returncode == 2 and "comes from an archive. Use that one" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+BAD = {
+    "not an archive": (("--out", "env.zip"), "--out 'env.zip' must end in .tar.gz or .tar"),
+    "there already": (("--out", "there.tar"), "--out 'there.tar' exists. Use another name, or --force"),
+    "a folder": (("--out", "folder.tar", "--force"), "--out 'folder.tar' exists. Use another name"),
+    "nowhere": (("--out", "no/env.tar"), "--out 'no/env.tar' cannot be written (No such file or directory)"),
+    "not writable": (("--out", "/proc/env.tar"), "--out '/proc/env.tar' cannot be written"),
+    "no program": (("heat.py", "--out", "env.tar"), "PROGRAM 'heat.py' cannot be read"),
+    "two of one name": (("a", "b/../a", "--out", "env.tar"), "PROGRAM 'b/../a' and 'a' have one name"),
+    "unknown only": (("--only", "anyrank,scpy", "--out", "env.tar"), "'scpy': it is not installed here"),
+    "unknown without": (("--without", "scpy", "--out", "env.tar"), "'scpy': it is not installed here"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_before_any_work(tmp_path, monkeypatch, case):
+    words, expected = BAD[case]
+    (tmp_path / "there.tar").write_text("precious")
+    for name in ("folder.tar", "a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        command.main(words, standalone_mode=False)
+    assert (tmp_path / "there.tar").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"there.tar", "folder.tar", "a", "b"}
+
+
+def test_out_must_be_given(tmp_path):
+    done = run_anyrank("pack", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("Missing option '--out'") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path):
+    (tmp_path / "env.tar").write_text("precious")
+    pack = shlex.join(anyrank_command("pack", "--only", "click", "--out", "env.tar", "--force"))
+    done = completed("bash", "-c", f"ulimit -f 10000; exec {pack}", cwd=tmp_path)
+    assert done.returncode == 1 and "--out 'env.tar' cannot be made: " in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and (tmp_path / "env.tar").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["env.tar"]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Distributions of our own making, and no others: `site(name, requires, files)` installs one."""
+    folder = tmp_path / "lib" / "python3.x" / "site-packages"
+    monkeypatch.setattr(sys, "path", [str(folder)])
+
+    def install(name, *requires, files=(), **more):
+        information = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        information.mkdir(parents=True)
+        needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}")
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text("#!/bin/sh\n")
+        for file, text in {"RECORD": "".join(f"{file},,\n" for file in files), **more}.items():
+            if text is not None:
+                (information / file.replace("_json", ".json")).write_text(text)
+        return folder
+
+    return install
+
+
+def names(*arguments):
+    return [found.metadata["Name"] for found in chosen(*arguments)]
+
+
+def test_only_takes_what_is_required_here(site):
+    site("Top", "mid-dle[fast]; python_version > '3'", "old; python_version < '3'", "gone")
+    site("mid_dle", "quick; extra == 'fast'", "slow; extra == 'other'", "top")
+    for name in ("quick", "slow", "old", "mpich", "anyrank", "pip"):
+        site(name)
+    assert names(["top"], []) == ["anyrank", "mid_dle", "mpich", "quick", "Top"]
+    assert names(["TOP"], ["Mid.Dle", "mpich"]) == ["anyrank", "Top"]
+    assert names([], ["old"]) == ["anyrank", "mid_dle", "mpich", "quick", "slow", "Top"]
+
+
+def test_what_is_not_of_this_place_is_taken_from_where_pip_put_it(site):
+    listed = ["a.py", "__pycache__/a.pyc", "../../../bin/tool", "../../../include/a.h", "../../../../out", "gone.py"]
+    folder = site("a", files=listed)
+    (folder / "gone.py").unlink()
+    (tool := folder.parents[2] / "bin" / "script").write_text("#!/old/place/bin/python3\n")
+    (folder / "a-1.0.dist-info" / "RECORD").open("a").write("../../../bin/script,,\n")
+    found = files_of(chosen([], [])[0])
+    assert tool.is_file() and {name.split("site-packages/")[-1] for name in found} == {"a.py", "bin/tool"}
+
+
+def test_distributions_whose_files_are_elsewhere_are_refused_by_name(site):
+    site("ours", direct_url_json='{"dir_info": {"editable": true}, "url": "file:///home/me/ours"}')
+    site("apt", RECORD=None)
+    with pytest.raises(UsageError, match=r"apt is installed without pip.* --without apt "):
+        chosen([], [])
+    with pytest.raises(UsageError, match=r"ours is installed editable.*with pip and without -e, or use --without ours"):
+        chosen([], ["apt"])
+    assert chosen([], ["apt", "ours"]) == []
+
+
+def test_conda_is_sent_to_conda_pack(tmp_path, monkeypatch):
+    (tmp_path / "conda-meta").mkdir()
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    with pytest.raises(UsageError, match=f"{sys.prefix} is a conda environment. Pack it with conda-pack"):
+        chosen([], [])
+
+
+def test_resume_takes_the_program_from_where_it_is_now(stopped, tmp_path):
+    half, expected = stopped
+    shutil.copytree(half, tmp_path / "run")
+    description = (tmp_path / "run" / "run.toml").read_text().replace(str(HEAT), "/gone/heat.py")
+    (tmp_path / "run" / "run.toml").write_text(description)
+    shutil.copy(HEAT, tmp_path / "now.py")
+    for words, message in {
+        (): "program file '/gone/heat.py' does not exist",
+        ("--program", "gone.py"): "program file 'gone.py' does not exist",
+        ("--program", "pi"): "--program pi is 'pi', but run is a run of 'heat'. Give the file of that program.",
+    }.items():
+        done = run_anyrank("resume", "run", *words, cwd=tmp_path, ranks=1)
+        assert done.returncode == 2 and done.stderr.count(message) == 1, done.stderr
+    done = run_anyrank("resume", "run", "--program", "now.py", "--json", cwd=tmp_path, ranks=3)
+    assert digest(done) == expected and (tmp_path / "run" / "run.toml").read_text() == description
+
+
+def test_what_lies_in_the_working_folder_is_nobodys_module(tmp_path):
+    for name in ("h5py", "click", "calendar"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working folder')\n")
+    done = run_anyrank("run", "pi", "--points", 10, "--out", "run", cwd=tmp_path, ranks=2)
+    assert done.returncode == 0, done.stderr
