@@ -37,6 +37,8 @@ def test_intervals():
     ("values", "message"),
     [
         ({"ranks": 0}, r"-n 0 must be at least 1"),
+        ({"threads": 0}, r"--threads 0 must be at least 1"),
+        ({"bind": "socket"}, r"--bind 'socket' must be one of auto, core, none"),
         ({"keep": 0}, r"--keep 0 must be at least 1"),
         ({"body": "fortran"}, r"--body 'fortran' must be one of auto, reference, numba, cython, cupy, shim"),
         ({"checkpoint_io": "tape"}, r"--checkpoint-io 'tape' must be one of pwrite, mpio, gather"),
@@ -52,4 +54,5 @@ def test_bad_options_name_the_flag_the_value_the_rule(values, message):
 
 def test_what_the_run_folder_remembers_leaves_one_invocation_out():
     kept = Options(ranks=3, walltime="1h", json=True).kept()
-    assert kept["ranks"] == 3 and not {"walltime", "json", "quiet"} & set(kept)
+    assert kept["ranks"] == 3 and not {"walltime", "json", "quiet", "threads"} & set(kept)
+    assert Options(threads=2).kept()["threads"] == 2

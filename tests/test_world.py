@@ -20,6 +20,7 @@ def test_reductions(world):
     check_collective(world, not world.every(world.rank != n - 1) and world.every(True))
     check_collective(world, world.gather(world.rank) == (list(range(n)) if world.rank == 0 else None))
     check_collective(world, world.node_size == n and world.node_rank == world.rank)
+    check_collective(world, world.node_gather(world.rank) == list(range(n)))
 
 
 @pytest.mark.ranks(2)

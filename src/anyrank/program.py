@@ -17,9 +17,9 @@ from anyrank.state import State
 
 #: Names that the command line keeps for the run itself; a parameter may not take them.
 RESERVED = frozenset(
-    {"ranks", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "walltime"}
+    {"ranks", "threads", "bind", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf"}
     | {"stop_at", "hang_timeout", "check", "digests", "max_restarts", "min_ranks", "hosts", "chaos", "i_mean_it"}
-    | {"json", "quiet", "picture", "parameters", "help", "quick", "junit", "timeout", "allow"}
+    | {"walltime", "json", "quiet", "picture", "parameters", "help", "quick", "junit", "timeout", "allow"}
 )
 
 

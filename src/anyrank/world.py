@@ -67,6 +67,11 @@ class World:
         """How many ranks share this node; the first use is collective."""
         return int(self._node.size)
 
+    def node_gather(self, value: T) -> list[T]:
+        """The values of this node's ranks, in the order of `node_rank`, on all of them. Collective."""
+        gathered: list[T] = self._node.allgather(value)
+        return gathered
+
     def allreduce(self, array: np.ndarray, op: str = "sum") -> np.ndarray:
         """The element-wise `sum`, `min` or `max` over all ranks, on all ranks. Collective.
 

@@ -64,6 +64,15 @@ def bytes_on(hosts: Hosts) -> int:
     return int(Path(f"/sys/class/net/{wire}/statistics/rx_bytes").read_text())
 
 
+def test_ranks_number_themselves_on_their_own_host(tmp_path, hosts):
+    a, b, _ = hosts.addresses
+    command = (*PROGRAM[:-2], "--pause", 0, "--steps", 2, "--hosts", f"{a}:2,{b}:1", "--out", tmp_path / "run")
+    assert run_anyrank(*command, ranks=3, env=hosts.environment).returncode == 0
+    logs = [path.read_text() for path in sorted((tmp_path / "run" / "log").iterdir())]
+    for rank, place in enumerate([(0, 2, hosts.names[0]), (1, 2, hosts.names[0]), (0, 1, hosts.names[1])]):
+        assert f"rank {rank} of 3: number %d of %d on node %s, on core(s) " % place in logs[rank]
+
+
 def test_a_link_that_is_down_for_three_seconds_delays_a_run_and_does_no_more(tmp_path, hosts, digest):
     out, before = tmp_path / "run", bytes_on(hosts)
     with start(hosts, out, "--hang-timeout", 30) as process:

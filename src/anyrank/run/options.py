@@ -12,8 +12,12 @@ from anyrank.layout import SPLITS
 from anyrank.run.duration import duration
 
 #: Options that hold at resume unless they are given again.
-KEPT = ("ranks", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout", "picture")
+KEPT = (
+    *("ranks", "threads", "body", "split", "picture"),
+    *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
+)
 CHECKPOINT_IO = ("pwrite", "mpio", "gather")
+BIND = ("auto", "core", "none")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Options:
     """The options of a run. Those with a value are kept in the run folder and hold at resume."""
 
     ranks: int = 1
+    threads: int | None = None
+    bind: str = "auto"
     body: str = "auto"
     split: str = "auto"
     checkpoint_every: str = "auto"
@@ -67,11 +73,13 @@ class Options:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("ranks", 1), ("keep", 1), ("stop_at", 0), ("max_restarts", 0), ("min_ranks", 1)):
+        at_least = {"ranks": 1, "threads": 1, "keep": 1, "stop_at": 0, "max_restarts": 0, "min_ranks": 1}
+        for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 flag = "-n" if name == "ranks" else "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} {value} must be at least {least}. Use {flag} {least} or more.")
+        _one_of("--bind", self.bind, BIND)
         _one_of("--body", self.body, ("auto", *FILES))
         _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
         if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
@@ -103,8 +111,8 @@ class Options:
         return 0.0 if self.hang_timeout in ("0", "off") else duration(self.hang_timeout, "--hang-timeout")
 
     def kept(self) -> dict[str, Any]:
-        """What the run folder remembers: all but what belongs to one invocation."""
-        return {k: v for k, v in asdict(self).items() if k in KEPT}
+        """What the run folder remembers: all but what belongs to one invocation, and what nobody has asked for."""
+        return {k: v for k, v in asdict(self).items() if k in KEPT and v is not None}
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:

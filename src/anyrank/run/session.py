@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from anyrank.run.companion import Companion, Digests
 from anyrank.run.folder import RunFolder
 from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
 from anyrank.run.options import Options
+from anyrank.run.placement import place
 from anyrank.run.startup import check_ranks, check_state
 from anyrank.run.stops import NONE, Stops, describe
 from anyrank.run.watchdog import Watchdog
@@ -69,6 +71,10 @@ class Session:
         self.watchdog = Watchdog(self.options.hang_seconds)
         self.companions: list[Companion] = []
         try:
+            masks = self.world.node_gather(frozenset(os.sched_getaffinity(0)))
+            self.place, self.crowd = together(
+                self.world, lambda: place(self.options, self.world.size, masks, self.world.node_rank)
+            )
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.warnings = check_ranks(self.world, self.program, self.source)
             state = self._state = self._declare()
@@ -198,7 +204,9 @@ class Session:
         self.log.info("start: %s", json.dumps(facts))
         for warning in self.warnings:
             self.log.warning("%s", warning)
-        self.log.info("rank %d of %d, device %s", self.world.rank, self.world.size, BODIES.device.name)
+        self.log.info("rank %d of %d: %s, device %s", self.world.rank, self.world.size, self.place, BODIES.device.name)
+        if self.crowd:
+            self.log.warning("%s", self.crowd)
         self.events.say("start", ranks=self.world.size, command=facts["command"])
 
     def _checkpoints(self, state: State) -> Checkpoints:

@@ -20,6 +20,7 @@ from anyrank.layout import even_cuts
 from anyrank.observe.events import Events
 from anyrank.run.launch import Launch, Slots, answering, meaning
 from anyrank.run.options import Options
+from anyrank.run.placement import plan_threads
 from anyrank.run.stops import scheduler_limit
 from anyrank.run.watchdog import STEP_FILE, make_step_file, position
 
@@ -103,7 +104,7 @@ class Supervisor:
         self.hosts = self._left = slots(options.hosts, options.ranks)
         self._ranks, self._restarts = options.ranks, 0
         self._before: Death | None = None
-        self._more: dict[str, str] = {}
+        self._more = plan_threads(options.threads, options.ranks)[1]
         limit = options.walltime_seconds or scheduler_limit(os.environ, time.time())
         self._deadline = time.monotonic() + limit if limit is not None else math.inf
 
