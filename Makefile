@@ -48,6 +48,7 @@ format: $(READY) ## write all files in the one format
 bench: $(READY) ## measure what is promised of speed, into benchmarks/results/
 	$(BIN)/python benchmarks/spine.py
 	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/batch.py
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
