@@ -141,13 +141,16 @@ def masked(text: str, longest: int) -> str:
 
 @cache
 def anyrank_hash() -> str:
-    """The SHA-256 of anyrank's own files, kernels and compiled bodies included, wherever they are installed."""
+    """The SHA-256 of anyrank's own files, kernels and compiled bodies included, wherever they are installed.
+
+    Without `jobs`, which lies among them in some installations, and bears on no result.
+    """
     files = {
         f"{prefix}{path.relative_to(root)}": path
         for prefix, package in (("", anyrank), ("kernels/", anyrank.kernels))
         for root in package.__path__
         for path in Path(root).rglob("*.*")
-        if path.suffix in _FILES
+        if path.suffix in _FILES and path.relative_to(root).parts[0] != "jobs"
     }
     lines = [f"{file_hash(files[name])}  {name}\n" for name in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

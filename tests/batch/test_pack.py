@@ -75,13 +75,13 @@ def digest(done):
     return json.loads(done.stdout.splitlines()[-1])["digest"]
 
 
-def scrubbed(*command, hide=(), **more):
+def scrubbed(*command, hide=(), cwd=None, **more):
     """Run it with next to no environment; where folders are to be hidden, in a mount namespace without them."""
     variables = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", **more}
     clean = f'exec env -i {shlex.join(f"{k}={v}" for k, v in variables.items())} {TAG}="${TAG}" "$@"'
     mounts = [f"mount -t tmpfs none {shlex.quote(str(path))} && " for path in hide]
     words = ("bash", "-c", "".join(mounts) + clean, "bash", *command)
-    return completed(*(("unshare", "-m") if hide else ()), *words)
+    return completed(*(("unshare", "-m") if hide else ()), *words, cwd=cwd)
 
 
 def old_place():
@@ -106,8 +106,10 @@ def test_a_run_goes_on_there_with_the_same_bits(place, stopped, tmp_path, hidden
     shutil.copytree(half, tmp_path / "half")
     resumed = scrubbed(place / "bin/anyrank", "resume", tmp_path / "half", "-n", 2, *program, "--json", hide=hide)
     words = (place / "bin/anyrank", "run", program[1], *SIZE, "--out", tmp_path / "new", "--json")
-    new = scrubbed(place / "bin/mpiexec", "-n", 2, *words, hide=hide)
+    (tmp_path / "anyrank.py").write_text("raise SystemExit('imported from the working folder')")
+    new = scrubbed(place / "bin/mpiexec", "-n", 2, *words, hide=hide, cwd=tmp_path)
     assert digest(resumed) == digest(new) == expected
+    assert "another anyrank" not in resumed.stderr
     assert times(place) == before, "nothing was compiled or written"
 
 
