@@ -37,10 +37,11 @@ extensions += [compiled(".".join(source.with_suffix("").parts[1:]), source) for 
 setup(
     packages=[
         *find_packages("src"),
+        "anyrank.jobs",
         "anyrank.kernels",
         *(f"anyrank.kernels.{name}" for name in find_packages("kernels")),
     ],
-    package_dir={"": "src", "anyrank.kernels": "kernels"},
-    package_data={"": ["*.cu", "*.h", "*.pyx", "py.typed", "*.template"]},
+    package_dir={"": "src", "anyrank.jobs": "jobs", "anyrank.kernels": "kernels"},
+    package_data={"": ["*.cu", "*.h", "*.pyx", "py.typed", "*.template", "*.j2"]},
     ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES),
 )

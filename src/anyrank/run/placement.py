@@ -25,17 +25,17 @@ Cores = frozenset[int]
 Where = Callable[[int], tuple[int, int]]
 
 
-def plan_threads(asked: int | None, ranks: int, there: Mapping[str, str] = os.environ) -> tuple[int, dict[str, str]]:
-    """A rank's threads: as asked, as its environment says, else 1 (0, no limit, if alone); and what to change there."""
+def plan_threads(asked: int | None, there: Mapping[str, str] = os.environ) -> tuple[int, dict[str, str]]:
+    """A rank's threads: as asked, as its environment says, else 1; and what to change there."""
     said = [int(found[0]) for name in VARIABLES if (found := re.match("[1-9][0-9]*", there.get(name, "")))]
-    threads = asked or (said[0] if said else int(ranks > 1))
+    threads = asked or (said[0] if said else 1)
     wrong = [name for name in VARIABLES if (there.get(name) != str(threads) if asked else name not in there)]
-    return threads, dict.fromkeys(wrong, str(threads)) if asked or ranks > 1 else {}
+    return threads, dict.fromkeys(wrong, str(threads))
 
 
-def limit_threads(asked: int | None, ranks: int) -> int:
+def limit_threads(asked: int | None) -> int:
     """Give this process's libraries their threads, where its environment did not when they were loaded; how many."""
-    threads, late = plan_threads(asked, ranks)
+    threads, late = plan_threads(asked)
     if "numba" in sys.modules and late.pop("NUMBA_NUM_THREADS", ""):
         numba = sys.modules["numba"]  # it refuses another number in the environment once its threads run
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
@@ -47,13 +47,12 @@ def limit_threads(asked: int | None, ranks: int) -> int:
     return threads
 
 
-def place(options: Options, ranks: int, masks: Sequence[Cores], rank: int) -> tuple[str, str]:
+def place(options: Options, masks: Sequence[Cores], rank: int) -> tuple[str, str]:
     """Limit the threads of this process and bind it to its cores; where it is then, and a warning or none, in words.
 
     It is number `rank` of those on its node, which may use the cores `masks`. UsageError where `core` cannot be.
     """
-    limit, node = limit_threads(options.threads, ranks), os.uname().nodename
-    threads, usable = limit or 1, len(Cores().union(*masks))
+    threads, node, usable = limit_threads(options.threads), os.uname().nodename, len(Cores().union(*masks))
     cores, how = choose(options.bind, threads, masks, rank, os.cpu_count() or 1, os.environ)
     crowd = f"{len(masks)} rank(s) × {threads} thread(s) on {usable} core(s) of {node}"
     if options.bind == "core" and how.startswith("not"):
@@ -64,7 +63,7 @@ def place(options: Options, ranks: int, masks: Sequence[Cores], rank: int) -> tu
             os.sched_setaffinity(int(task.name), cores)
     if how == BOUND and os.sched_getaffinity(0) != cores:
         cores, how = masks[rank], "not bound: the system refuses it"
-    many = f"{limit or 'any number of'} thread(s) (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')})"
+    many = f"{threads} thread(s) (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')})"
     where = f"number {rank} of {len(masks)} on node {node}, on core(s) {spans(cores)} ({how}), {many}"
     return where, f"oversubscribed: {crowd}" if len(masks) * threads > usable else ""
 

@@ -72,9 +72,7 @@ class Session:
         self.companions: list[Companion] = []
         try:
             masks = self.world.node_gather(frozenset(os.sched_getaffinity(0)))
-            self.place, self.crowd = together(
-                self.world, lambda: place(self.options, self.world.size, masks, self.world.node_rank)
-            )
+            self.place, self.crowd = together(self.world, lambda: place(self.options, masks, self.world.node_rank))
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.warnings = check_ranks(self.world, self.program, self.source)
             state = self._state = self._declare()

@@ -104,7 +104,7 @@ class Supervisor:
         self.hosts = self._left = slots(options.hosts, options.ranks)
         self._ranks, self._restarts = options.ranks, 0
         self._before: Death | None = None
-        self._more = plan_threads(options.threads, options.ranks)[1]
+        self._more = plan_threads(options.threads)[1]
         limit = options.walltime_seconds or scheduler_limit(os.environ, time.time())
         self._deadline = time.monotonic() + limit if limit is not None else math.inf
 

@@ -1,0 +1,119 @@
+"""What a job asks of the scheduler: nodes, ranks, time; flags win over the study, and that over the site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+
+from anyrank.batch.site import Line, Plain, Site, explain
+from anyrank.errors import UsageError
+from anyrank.run.duration import duration
+
+#: Shares of the wall time, and seconds, of which the least is the time between the warning and the end.
+WARNING_SHARE, WARNING_MOST = 0.25, 120
+Memory = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+[KMGT]?)?$")]
+
+
+class Request(pydantic.BaseModel):
+    """A checked request. Memory is per node; 0 GPUs are none; an empty word is the scheduler's own choice."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    on: Plain = ""
+    nodes: pydantic.PositiveInt = 1
+    ranks: pydantic.PositiveInt | None = None
+    ranks_per_node: pydantic.PositiveInt | None = None
+    threads: pydantic.PositiveInt = 1
+    gpus_per_node: pydantic.NonNegativeInt = 0
+    memory: Memory = ""
+    walltime: str = "1:00:00"
+    warning: str = ""
+    partition: Plain = ""
+    account: Plain = ""
+    name: Plain = ""
+    image: str = ""
+    pack: str = ""
+    launcher: Line = ""
+    max_attempts: pydantic.PositiveInt = 100
+    chain: pydantic.PositiveInt = 1
+    at_a_time: pydantic.PositiveInt | None = None
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return self.ranks or self.nodes * self.slots
+
+    @cached_property
+    def slots(self) -> int:
+        """Ranks that a node has room for."""
+        return self.ranks_per_node or ceil((self.ranks or self.nodes) / self.nodes)
+
+    @property
+    def cores(self) -> int:
+        """Cores of a node."""
+        return self.slots * self.threads
+
+    @property
+    def seconds(self) -> int:
+        """The wall time in whole seconds."""
+        return ceil(duration(self.walltime, "--walltime"))
+
+    @property
+    def warning_seconds(self) -> int:
+        """How long before its end a job is warned."""
+        if self.warning:
+            return ceil(duration(self.warning, "--warning"))
+        return min(WARNING_MOST, int(WARNING_SHARE * self.seconds))
+
+    @property
+    def clock(self) -> str:
+        """The wall time as schedulers write it: hours:minutes:seconds."""
+        minutes, seconds = divmod(self.seconds, 60)
+        return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+
+
+def request(site: Site, *layers: Mapping[str, Any]) -> Request:
+    """The request that the site and these layers make together, a later one's values winning. Raises UsageError."""
+    given: dict[str, Any] = {"on": site.scheduler}
+    given |= {name: getattr(site, name) for name in ("partition", "account", "image", "pack", "launcher")}
+    for layer in layers:
+        given |= {name: value for name, value in layer.items() if value is not None}
+    given |= {name: str(Path(given[name]).expanduser().absolute()) for name in ("image", "pack") if given.get(name)}
+    if "ranks_per_node" not in given and not given.get("ranks") and site.cores_per_node:
+        given["ranks_per_node"] = max(1, site.cores_per_node // int(given.get("threads", 1)))
+    try:
+        made = Request(**given)
+    except pydantic.ValidationError as refusal:
+        raise UsageError(explain(refusal, "submit: ", Request)) from None
+    _check(made, site)
+    return made
+
+
+def _check(made: Request, site: Site) -> None:
+    if made.size > made.nodes * made.slots:
+        raise UsageError(
+            f"--ranks {made.size} is more than {made.nodes} nodes of {made.slots} ranks have room for. "
+            f"Use --nodes {ceil(made.size / made.slots)}, or --ranks {made.nodes * made.slots}."
+        )
+    cores = site.cores_per_node
+    if cores and made.cores > cores:
+        raise UsageError(
+            f"--ranks-per-node {made.slots} of {made.threads} threads are more than the {cores} cores of a node here. "
+            f"Use --nodes {ceil(made.size * made.threads / cores)} --ranks-per-node {max(1, cores // made.threads)}."
+        )
+    if made.gpus_per_node > (made.gpus_per_node if site.gpus_per_node is None else site.gpus_per_node):
+        raise UsageError(
+            f"--gpus-per-node {made.gpus_per_node} is more than the {site.gpus_per_node} of a node here. "
+            f"Use --gpus-per-node {site.gpus_per_node}."
+        )
+    if made.warning_seconds >= made.seconds:
+        raise UsageError(
+            f"--warning {made.warning} must be less than --walltime {made.walltime}. Use less, or leave it out."
+        )
+    if made.image and made.pack:
+        raise UsageError(f"--image {made.image} and --pack {made.pack} are two environments. Use one of them.")

@@ -1,0 +1,153 @@
+"""What every batch scheduler can do: take a script, tell of its jobs, end them. One subclass per scheduler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from anyrank.errors import AnyrankError, UsageError
+
+#: What a job may be doing, in words for every scheduler: `NEVER` waits for one that failed.
+WAITING, RUNNING, ENDED, NEVER = "waiting", "running", "ended", "never"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the scheduler says of a job: one of our states, and why in its own words."""
+
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was submitted: its folder (`job` in the run folder), and the scheduler's name for it."""
+
+    folder: Path
+    id: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A script to submit, for a run, in its folder, after those it needs; `after` says how they must have ended."""
+
+    name: str
+    run: str
+    folder: Path
+    context: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    after: str = "ok"
+
+
+class Scheduler(ABC):
+    """A batch system. A subclass is one, found by its `name`; names must differ."""
+
+    name: ClassVar[str]
+    #: The commands that it needs on this machine; the first one submits.
+    commands: ClassVar[tuple[str, ...]]
+    #: File names of what is written for a job, and their templates; the last one is what is submitted.
+    files: ClassVar[dict[str, str]]
+    #: And of what is written once for several jobs that belong together.
+    joined: ClassVar[dict[str, str]] = {}
+    known: ClassVar[dict[str, type[Scheduler]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if cls.name in cls.known:
+            raise TypeError(f"two schedulers are called {cls.name}")
+        cls.known[cls.name] = cls
+
+    def missing(self) -> str:
+        """The first command that this machine lacks, empty where all are there."""
+        return next((command for command in self.commands if not shutil.which(command)), "")
+
+    def check(self, context: Mapping[str, Any]) -> None:  # noqa: B027  (most can do everything)
+        """Raise UsageError for what this scheduler cannot do."""
+
+    def submit(self, nodes: Sequence[Node], folder: Path) -> dict[str, str]:
+        """Submit scripts that lie in their folders, each after those before it that it needs; their ids by name.
+
+        What is written for all of them lies in `folder`. All or none: where one is refused (UsageError), those
+        before it are cancelled.
+        """
+        ids: dict[str, str] = {}
+        try:
+            for node in nodes:
+                ids[node.name] = self._submit(node, [ids[name] for name in node.needs if name in ids])
+        except UsageError:
+            if ids:
+                self.cancel([Job(node.folder, ids[node.name]) for node in nodes if node.name in ids])
+            raise
+        self._release(list(ids.values()))
+        return ids
+
+    @abstractmethod
+    def _submit(self, node: Node, needs: Sequence[str]) -> str:
+        """Submit one script after the jobs `needs`; its id."""
+
+    def _release(self, ids: Sequence[str]) -> None:  # noqa: B027  (most hold nothing)
+        """Let those go that were held until all were submitted."""
+
+    @abstractmethod
+    def task(self, job: str, position: int, point: int) -> str:
+        """The id of the task of an array, the one at a position, which does a point."""
+
+    @abstractmethod
+    def seen(self, jobs: Sequence[Job]) -> dict[Job, Seen]:
+        """What the scheduler says of these jobs; those that it does not know are missing."""
+
+    @abstractmethod
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """End these jobs; those that have ended do no harm."""
+
+
+def find(name: str) -> Scheduler:
+    """The scheduler of that name; of the empty one, the one on this machine. Raises UsageError."""
+    from anyrank.batch import htcondor, pbs, slurm  # noqa: F401  (they register themselves)
+
+    if name in Scheduler.known:
+        return Scheduler.known[name]()
+    names = ", ".join(Scheduler.known)
+    if name:
+        raise UsageError(f"--on {name!r} is no scheduler: it must be one of {names}.")
+    here = [kind.name for kind in Scheduler.known.values() if not kind().missing()]
+    if "slurm" in here and "pbs" in here:
+        here.remove("pbs")  # Slurm brings commands of PBS along
+    if len(here) != 1:
+        found = ", ".join(here) or "none"
+        raise UsageError(f"--on is required: of {names}, this machine has {found}. Name one, or a --site that does.")
+    return Scheduler.known[here[0]]()
+
+
+def call(words: Sequence[str], folder: Path | None = None, text: str | None = None) -> str:
+    """What a scheduler's command prints; AnyrankError with its own words where it fails."""
+    try:
+        done = subprocess.run(
+            list(words),
+            cwd=folder,
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except OSError as error:
+        raise AnyrankError(f"{words[0]} cannot be run: {error.strerror}.") from None
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
+        raise AnyrankError(f"{words[0]} failed: {said}")
+    return done.stdout
+
+
+def submitted(words: Sequence[str], folder: Path) -> str:
+    """What a submitting command prints; UsageError where it refuses the job."""
+    try:
+        return call(words, folder)
+    except AnyrankError as error:
+        raise UsageError(f"{folder.parent} is not submitted: {error}. Mend that, and submit it again.") from None

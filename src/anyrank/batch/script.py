@@ -1,0 +1,59 @@
+"""Job scripts, from templates in which everything that a user gives is quoted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+import anyrank.jobs
+from anyrank.batch.site import Site, configuration
+from anyrank.errors import UsageError, spans
+
+#: Longest name of a job that every scheduler takes.
+_LONGEST = 15
+
+
+def render(template: str, site: Site, context: Mapping[str, Any]) -> str:
+    """The text that a template makes; UsageError where it cannot be read, or asks for what is not there.
+
+    A template in the site's folder wins over one in the user's (~/.config/anyrank/jobs), and that over ours, which
+    either can extend as `anyrank/NAME`.
+    """
+    ours = jinja2.FileSystemLoader(list(anyrank.jobs.__path__))
+    mine = [str(Path(site.templates).expanduser())] if site.templates else []
+    theirs = jinja2.FileSystemLoader([*mine, str(configuration() / "jobs")])
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([theirs, ours, jinja2.PrefixLoader({"anyrank": ours})]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"sh": _quoted, "words": lambda words: " ".join(map(_quoted, words)), "spans": spans}
+    try:
+        return environment.get_template(template).render(site=site, **context)
+    except (jinja2.TemplateError, OSError) as error:
+        where = getattr(error, "filename", None) or template
+        raise UsageError(f"template {where} does not work: {error}. Mend it, or remove it to use ours.") from None
+
+
+def _quoted(value: Any) -> str:
+    """The value as one word of bash on one line, whatever is in it: the lines of a script may be directives."""
+    text = str(value)
+    if text.isprintable():
+        return shlex.quote(text)
+    codes = "".join(
+        f"\\x{byte:02x}" if not 32 <= byte < 127 or byte in b"\\'" else chr(byte) for byte in os.fsencode(text)
+    )
+    return f"$'{codes}'"
+
+
+def job_name(text: str) -> str:
+    """A name for the scheduler from any text: what it may not hold becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", re.sub(r"^[^A-Za-z]+", "", text))[:_LONGEST] or "anyrank"

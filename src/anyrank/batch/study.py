@@ -1,0 +1,226 @@
+"""A study: many runs in one TOML file, the points of a sweep, or runs that need runs."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import pydantic
+
+from anyrank.batch.site import explain
+from anyrank.errors import UsageError
+from anyrank.programs import load
+from anyrank.run.options import Options
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: Options of a run that mean nothing in a job, or that the job's own request gives.
+NOT_IN_JOBS = ("ranks", "threads", "walltime", "stop_at", "hosts", "chaos", "i_mean_it", "json", "quiet")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a study: a program with all its parameters, checked, or a command; in a folder."""
+
+    name: str
+    folder: Path
+    source: str | None
+    parameters: dict[str, Any]
+    options: dict[str, Any]
+    job: dict[str, Any]
+    needs: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file describes; `out` and the runs' folders are absolute."""
+
+    file: Path
+    out: Path
+    kind: Literal["sweep", "dag"]
+    members: tuple[Member, ...]
+    job: dict[str, Any]
+    at_a_time: int | None
+
+    def ordered(self) -> tuple[Member, ...]:
+        """The runs, those first that others need."""
+        found = {member.name: member for member in self.members}
+        order = TopologicalSorter({member.name: member.needs for member in self.members}).static_order()
+        return tuple(found[name] for name in order)
+
+    def chosen(self, points: str) -> list[Member]:
+        """The points of a sweep that are named by their numbers, such as `3,7-9`; UsageError for others."""
+        if self.kind != "sweep" or not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", points):
+            raise UsageError(f"--points {points!r} must be numbers of points of a sweep, such as 3,7-9.")
+        spans = [[int(number) for number in part.split("-")] for part in points.split(",")]
+        last = len(self.members) - 1
+        if any(not span[0] <= span[-1] <= last for span in spans):
+            raise UsageError(f"--points {points}: the points of {self.file} are 0-{last}. Use some of these.")
+        return [self.members[i] for i in sorted({i for span in spans for i in range(span[0], span[-1] + 1)})]
+
+
+class _Shape(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    job: dict[str, Any] = {}
+
+
+class _Run(_Shape):
+    program: str = ""
+    parameters: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+
+
+class _Node(_Run):
+    needs: list[str] = []
+    command: list[str] = []
+
+
+class _Sweep(_Run):
+    out: str = ""
+    at_a_time: pydantic.PositiveInt | None = None
+    grid: dict[str, list[Any]] = {}
+    table: str | list[dict[str, Any]] = []
+
+
+class _Dag(_Shape):
+    out: str = ""
+    runs: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
+
+
+_HINTS = get_type_hints(Options)
+#: Numbers count as text where an option is text: `checkpoint_every = 200`.
+_Options = pydantic.create_model(  # type: ignore[call-overload]
+    "_Options",
+    __config__=pydantic.ConfigDict(extra="forbid", coerce_numbers_to_str=True),
+    **{one.name: (_HINTS[one.name], one.default) for one in fields(Options) if one.name not in NOT_IN_JOBS},
+)
+
+
+def read_study(path: Path) -> Study:
+    """The study that a file describes; UsageError, before any work, for whatever is wrong with it."""
+    try:
+        told = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"study {path} cannot be read: {error}. Give a TOML file.") from None
+    with _at(f"study {path}"):
+        kinds = [name for name in ("grid", "table", "runs") if name in told]
+        if len(kinds) != 1:
+            raise UsageError(f"it has {' and '.join(kinds) or 'none'} of grid, table and runs. Give it one of them.")
+        dag = "runs" in told
+        shape = _shaped(_Dag if dag else _Sweep, told)
+        out = Path(shape.out or Path("runs") / path.stem).absolute()
+        members = (_runs if dag else _points)(shape, path.parent, out)
+    return Study(path, out, "dag" if dag else "sweep", members, shape.job, getattr(shape, "at_a_time", None))
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _shaped(model: type[Any], told: Mapping[str, Any]) -> Any:
+    try:
+        return model(**told)
+    except pydantic.ValidationError as refusal:
+        raise UsageError(explain(refusal, "", model)) from None
+
+
+def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
+    """The points of a sweep, as they are declared, none twice."""
+    table = _table(sweep, home)
+    digits = max(4, len(str(len(table) - 1)))
+    members: dict[tuple[Any, ...], Member] = {}
+    for number, point in enumerate(table):
+        name = f"{number:0{digits}}"
+        with _at(f"point {name} ({', '.join(f'{key} = {value!r}' for key, value in point.items())})"):
+            values = {**sweep.parameters, **point}
+            member = _member(name, out, home, _Node(program=sweep.program, options=sweep.options, parameters=values))
+            same = members.setdefault(tuple(member.parameters.values()), member)
+            if same is not member:
+                raise UsageError(f"it is the same as point {same.name}. Leave one out.")
+    return tuple(members.values())
+
+
+def _table(sweep: _Sweep, home: Path) -> Sequence[Mapping[str, Any]]:
+    """The points' own parameters, at least one point's, all of the same names."""
+    table: Sequence[Mapping[str, Any]]
+    if sweep.grid:
+        table = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
+    else:
+        table = _rows(home / sweep.table) if isinstance(sweep.table, str) else sweep.table
+    names = [name for name in table[0] if name is not None] if table else []
+    if not names:
+        raise UsageError("it has no point. Give each name of [grid] a value, or the table a row.")
+    for number, point in enumerate(table):
+        if set(point) != set(names) or None in point.values():
+            raise UsageError(f"point {number} must have one value for each of {', '.join(names)}, and no others.")
+    return table
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file by the names in its first line; a value too many has no name, one too few is None."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened, skipinitialspace=True)
+            rows, header = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"table {file} cannot be read: {error}. Give a CSV file with a header.") from None
+    if len(set(header)) < len(header):
+        raise UsageError(f"table {file} has a name twice in {', '.join(header)}. Rename one.")
+    return rows
+
+
+def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
+    """The runs of a DAG, as they are declared, if they can be put in order."""
+    runs = []
+    for name, told in dag.runs.items():
+        with _at(f"runs.{name}"):
+            if not re.fullmatch(r"(?!(job|lock)$)[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+                raise UsageError("this cannot be a run's folder. Use letters, digits, - _ . and neither job nor lock.")
+            run = _shaped(_Node, told)
+            unknown = next((one for one in run.needs if one not in dag.runs), None)
+            if unknown is not None:
+                raise UsageError(f"it needs {unknown!r}, which is not there. There are: {', '.join(dag.runs)}.")
+            runs.append(_member(name, out, home, run))
+    try:
+        TopologicalSorter({run.name: run.needs for run in runs}).prepare()
+    except CycleError as error:
+        cycle = " needs ".join(reversed(error.args[1]))
+        raise UsageError(f"these wait for each other for ever: {cycle}. Leave one of these needs out.") from None
+    return tuple(runs)
+
+
+def _member(name: str, out: Path, home: Path, run: _Node) -> Member:
+    if bool(run.program) == bool(run.command) or (run.command and (run.parameters or run.options)):
+        raise UsageError("it must have a program, with parameters and options, or a command, which has neither.")
+    needs = tuple(dict.fromkeys(run.needs))
+    if run.command:
+        return Member(name, out / name, None, {}, {}, run.job, needs, tuple(run.command))
+    file = run.program.partition(":")[0].endswith(".py")
+    source = str((home / run.program).resolve()) if file else run.program
+    values = load(source)(**run.parameters).parameters
+    return Member(name, out / name, source, values, _options(run.options), run.job, needs, ())
+
+
+def _options(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that `Options` accepts, and jobs have a use for."""
+    with _at("options"):
+        given: dict[str, Any] = _shaped(_Options, told).model_dump(exclude_unset=True)
+        Options(**given)
+        return given

@@ -1,0 +1,26 @@
+"""`anyrank cancel RUN`: end the jobs of runs, whatever the scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from anyrank.batch.job import alive, members, seen, submission
+from anyrank.batch.scheduler import find
+
+
+@click.command(name="cancel")
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+def command(runs: tuple[Path, ...]) -> int:
+    """End the queued and running jobs of the runs in these folders, or of these studies; nothing is deleted."""
+    for folder in map(Path.absolute, runs):
+        scheduler = submission(folder)["scheduler"]
+        paths = [path for path, _ in members(folder).values()]
+        told = seen(paths, scheduler)
+        jobs = [job for path in paths for job in alive(path, told)]
+        if jobs:
+            find(scheduler).cancel(jobs)
+        names = " ".join(job.id for job in jobs)
+        click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or runs")
+    return 0

@@ -1,0 +1,30 @@
+"""`anyrank status RUN`: how runs stand that were submitted, whatever the scheduler."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from anyrank.batch.job import as_json, standing
+
+
+@click.command(name="status")
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--json", "json", is_flag=True, help="Print one JSON array.")
+def command(runs: tuple[Path, ...], json: bool) -> int:
+    """Show how the runs in these folders, or of these studies, stand: queued, running, finished, failed and why."""
+    found = [one for folder in runs for one in standing(folder.absolute())]
+    if json:
+        click.echo(as_json(found))
+        return 0
+    width = max(len(one.name) for one in found)
+    for one in found:
+        step = "" if one.step is None else f"step {one.step}"
+        tried = f"attempt {one.attempts}" if one.attempts else ""
+        line = f"{one.name:<{width}}  {one.state:<9} {step:<12} {tried:<11} {' '.join(one.jobs)}  {one.reason}"
+        click.echo(line.rstrip())
+    if len(found) > 1:
+        click.echo(", ".join(f"{count} {state}" for state, count in Counter(one.state for one in found).items()))
+    return 0

@@ -1,0 +1,125 @@
+"""Logs that real HTCondors wrote, understood as its own library does (tests/batch/fixtures/README.md tells whose)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anyrank.batch.htcondor import parse_log
+from anyrank.batch.scheduler import Seen
+
+FIXTURES = Path(__file__).parent / "fixtures" / "htcondor"
+#: As condor_event.cpp writes them: a job that was requeued after 75, and what may become of it then.
+RUN = "".join(f"\t\tUsr 0 00:00:00, Sys 0 00:00:00  -  Run {where} Usage\n" for where in ("Remote", "Local"))
+BYTES = "\t0  -  Run Bytes Sent By Job\n\t0  -  Run Bytes Received By Job\n"
+USAGE = RUN + RUN.replace("Run", "Total") + BYTES + BYTES.replace("Run", "Total")
+REQUEUED = f"""\
+000 (012.003.000) 2026-01-02 03:04:05 Job submitted from host: <10.0.0.1:9618>
+...
+001 (012.003.000) 2026-01-02 03:04:06 Job executing on host: <10.0.0.2:9618>
+...
+004 (012.003.000) 2026-01-02 03:04:07 Job was evicted.
+\t(0) Job terminated and was requeued
+{RUN}{BYTES}\t(1) Normal termination (return value 75)
+\tThe OnExitRemove expression 'ExitCode =!= 75' evaluated to False
+...
+"""
+LATER = {
+    "001 Job executing on host: <10.0.0.2:9618>\n": Seen("running"),
+    "010 Job was suspended.\n\tNumber of processes actually suspended: 1\n": Seen(
+        "running", "Job was suspended. Number of processes actually suspended: 1"
+    ),
+    f"004 Job was evicted.\n\t(0) CPU times\n{RUN}{BYTES}\tReason: Job vacated by schedd\n": Seen(
+        "waiting", "Job was evicted. Job vacated by schedd"
+    ),
+    f"005 Job terminated.\n\t(0) Abnormal termination (signal 9)\n\t(0) No core file\n{USAGE}": Seen(
+        "ended", "Abnormal termination (signal 9)"
+    ),
+    f"005 Job terminated.\n\t(1) Normal termination (return value 1)\n{USAGE}": Seen(
+        "ended", "Normal termination (return value 1)"
+    ),
+}
+
+
+def later(event: str) -> str:
+    """The log of that job when one event more is written."""
+    return f"{REQUEUED}{event[:4]}(012.003.000) 2026-01-02 03:04:08 {event[4:]}...\n"
+
+
+def seen(name: str) -> dict[str, Seen]:
+    return parse_log((FIXTURES / name).read_text())
+
+
+def test_several_processes_of_a_cluster_share_a_log():
+    removed = Seen("ended", "Job was aborted. via condor_rm (by user user)")
+    assert seen("ewms-cluster.log") == {
+        "104501503.0": Seen("ended"),
+        "104501503.1": Seen("running"),
+        **{f"104501503.{process}": Seen("waiting") for process in (2, 3, 5)},
+        "104501503.6": removed,
+        "104500588.5": removed,
+    }
+
+
+def test_a_job_that_is_held_waits_and_says_why():
+    held = seen("chtc-held-evicted.log")["82567314.3993"]
+    assert held.state == "waiting"
+    assert held.reason.startswith("Job was held. Error from slot1_8@spalding10.chtc.wisc.edu: STARTER at")
+
+
+def test_a_job_that_was_released_runs_again():
+    assert seen("held-released.log") == {"2456301.0": Seen("running")}
+
+
+def test_a_job_that_ended_and_was_requeued_waits():
+    assert seen("requeued.log")["3237.0"] == Seen("waiting", "Job was evicted. Normal termination (return value 3)")
+
+
+def test_a_job_over_the_wall_time_of_its_site_is_gone():
+    why = "Job was aborted. Job removed by SYSTEM_PERIODIC_REMOVE due to wall time exceeded allowed max."
+    assert seen("cern-wall-time.log") == {"11878665.0": Seen("ended", why)}
+
+
+@pytest.mark.parametrize("event, what", LATER.items())
+def test_the_last_event_counts(event, what):
+    assert parse_log(REQUEUED) == {"12.3": Seen("waiting", "Job was evicted. Normal termination (return value 75)")}
+    assert parse_log(later(event)) == {"12.3": what}
+
+
+def test_an_event_that_is_being_written_does_not_count_yet():
+    whole = later("005 Job terminated.\n\t(1) Normal termination (return value 1)\n")
+    assert parse_log(whole.removesuffix("...\n")) == parse_log(REQUEUED)
+
+
+@pytest.mark.parametrize("log", [*sorted(FIXTURES.glob("*.log")), *LATER], ids=lambda log: getattr(log, "name", None))
+def test_htcondor_reads_the_same_from_the_same_log(log, tmp_path):
+    htcondor2 = pytest.importorskip("htcondor2", reason="HTCondor's Python bindings are not installed")
+    if isinstance(log, str):
+        (tmp_path / "log").write_text(later(log))
+        log = tmp_path / "log"
+    states, reasons = {}, {}
+    for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
+        job, kind = f"{event.cluster}.{event.proc}", event.type.name
+        if kind in STATES:
+            states[job] = STATES[kind]
+            reasons[job] = [str(event[key]) for key in TOLD.get(kind, ()) if event.get(key)]
+    found = parse_log(log.read_text())
+    assert {job: what.state for job, what in found.items()} == states
+    for job, what in found.items():
+        assert all(reason in what.reason for reason in reasons[job]), (what, reasons[job])
+
+
+#: The same judgements in the words of the library, and the attributes whose values our reasons must tell.
+STATES = {
+    **dict.fromkeys(("SUBMIT", "JOB_EVICTED", "SHADOW_EXCEPTION", "JOB_HELD", "JOB_RELEASED"), "waiting"),
+    **dict.fromkeys(("EXECUTE", "JOB_SUSPENDED"), "running"),
+    **dict.fromkeys(("JOB_TERMINATED", "JOB_ABORTED"), "ended"),
+}
+TOLD = {
+    "JOB_EVICTED": ("ReturnValue", "TerminatedBySignal"),
+    "JOB_TERMINATED": ("ReturnValue", "TerminatedBySignal"),
+    "JOB_HELD": ("HoldReason",),
+    "JOB_RELEASED": ("Reason",),
+    "JOB_ABORTED": ("Reason",),
+}

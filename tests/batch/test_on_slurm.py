@@ -1,0 +1,336 @@
+"""Runs on a real Slurm of three nodes: all are submitted at once, and every test looks at what came of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import run_anyrank
+from slurm import Slurm, wait_until
+
+GATED = Path(__file__).with_name("gated.py")
+STORM = ("--rows", 12, "--columns", 8, "--steps", 200, "--no-picture")
+NASTY = "a b'c\"d$(touch hacked)`touch hacked`;touch hacked #\n#SBATCH --uid=0"
+
+
+class Site:
+    """A Slurm and a folder in which runs are submitted."""
+
+    def __init__(self, slurm: Slurm, folder: Path):
+        self.slurm, self.folder = slurm, folder
+        self.gates: list[Path] = []
+
+    def gate(self, name: str) -> Path:
+        """A file that holds runs up until it is removed, at the latest by the end."""
+        path = self.folder / name
+        path.touch()
+        self.gates.append(path)
+        return path
+
+    def anyrank(self, *words: Any, status: int = 0) -> str:
+        done = run_anyrank(*words, env=self.slurm.environment, cwd=self.folder)
+        assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stderr if status else done.stdout
+
+    def submit(self, *words: Any) -> str:
+        return self.anyrank("submit", *words, "--on", "slurm")
+
+    def storm(self, out: Any, *words: Any, gate: Path | None = None) -> Path:
+        """Submit a storm on 2 nodes of 2 ranks; its folder."""
+        held = ("--gate", gate) if gate else ()
+        where = ("--nodes", 2, "--ranks-per-node", 2)
+        self.submit(f"{GATED}:Storm", *STORM, *held, *where, *words, "--out", out)
+        return self.folder / out
+
+    def job(self, run: Path) -> str:
+        return (run / "job" / "id").read_text().split()[0]
+
+    def standing(self, run: Path) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in json.loads(self.anyrank("status", run, "--json"))}
+
+    def finished(self, run: Path, timeout: float = 90) -> dict[str, Any]:
+        """The summary of a run, when it is finished."""
+
+        def done() -> bool:
+            file = run / "summary.json"
+            return file.exists() and json.loads(file.read_text())["finished"]
+
+        wait_until(done, timeout, lambda: self.told(run))
+        return json.loads((run / "summary.json").read_text())
+
+    def started(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
+        """Wait until an attempt has made steps."""
+
+        def there() -> bool:
+            events = run / "events.jsonl"
+            return events.exists() and events.read_text().count('"event": "start"') >= attempt
+
+        wait_until(there, timeout, lambda: self.told(run))
+        time.sleep(1)
+
+    def told(self, run: Path) -> str:
+        logs = "\n".join(f"--- {log}\n{log.read_text()}" for log in run.glob("job/*") if log.is_file())
+        return f"{logs}\n{self.slurm.job(self.job(run))}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, slurm) -> Iterator[Site]:
+    made = Site(slurm, tmp_path_factory.mktemp("site"))
+    yield made
+    for gate in made.gates:
+        gate.unlink(missing_ok=True)
+    slurm.run("scancel", "--user=root")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> str:
+    """The digest of the storm that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run_anyrank("run", f"{GATED}:Storm", *STORM, "--out", out).returncode == 0
+    return str(json.loads((out / "summary.json").read_text())["digest"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jobs(site) -> dict[str, Any]:
+    """What takes longest begins first, and everything waits together."""
+    gates = {name: site.gate(f"{name}.gate") for name in ("walls", "stuck", "cancelled", "limited")}
+    runs: dict[str, Any] = {
+        "walls": site.storm("walls", "--walltime", "1min", "--warning", "50s", gate=gates["walls"]),
+        "stuck": site.storm("stuck", "--walltime", "1min", "--warning", "50s", "--stuck", gate=gates["stuck"]),
+        "cancelled": site.storm("cancelled", "--walltime", "10min", gate=gates["cancelled"]),
+        "limited": site.storm("limited", "--max-attempts", 1, gate=gates["limited"]),
+        "srun": site.storm("srun", "--launcher", "srun --mpi=pmi2 -n {ranks}"),
+        "chain": site.storm("chain", "--chain", 2),
+        "nasty": site.storm(NASTY),
+    }
+    return {**runs, "gates": gates}
+
+
+def test_killed_by_its_wall_time_twice_it_ends_on_the_digest_of_an_unbroken_run(site, jobs, whole):
+    run, job = jobs["walls"], site.job(jobs["walls"])
+    for attempt in (1, 2):
+        site.started(run, attempt)
+        site.slurm.wait_for(job, "PENDING", timeout=70)
+        assert site.standing(run)["walls"]["state"] == "waiting"
+        if attempt == 2:
+            jobs["gates"]["walls"].unlink()
+        site.slurm.hurry(job)
+    summary = site.finished(run)
+    assert summary["digest"] == whole and summary["ranks"] == 4 and summary["resumed_from"] > 0
+    assert site.slurm.wait_for(job, "COMPLETED")["Restarts"] == "2"
+    stops = [line for line in (run / "events.jsonl").read_text().splitlines() if '"event": "stopped"' in line]
+    assert len(stops) == 2
+    assert site.standing(run)["walls"] | {"folder": ""} == {
+        "name": "walls",
+        "folder": "",
+        "state": "finished",
+        "step": 200,
+        "attempts": 3,
+        "jobs": [job],
+        "reason": "",
+        "needs": [],
+    }
+    assert "walls is finished" in site.anyrank("submit", run, status=0)
+
+
+def test_a_run_that_cannot_checkpoint_in_time_is_requeued_all_the_same(site, jobs):
+    site.slurm.wait_for(site.job(jobs["stuck"]), "PENDING", timeout=90)
+    site.anyrank("cancel", jobs["stuck"])
+
+
+def test_ranks_may_be_started_by_srun(site, jobs, whole):
+    assert site.finished(jobs["srun"])["digest"] == whole
+
+
+def test_the_links_of_a_chain_follow_each_other(site, jobs, whole):
+    run = jobs["chain"]
+    assert site.finished(run)["digest"] == whole
+    first, second = (run / "job" / "id").read_text().split()
+    ends = [site.slurm.wait_for(job, "COMPLETED") for job in (first, second)]
+    assert ends[0]["EndTime"] <= ends[1]["StartTime"]
+    assert site.standing(run)["chain"]["attempts"] == 2
+
+
+def test_a_path_of_any_characters_does_no_harm(site, jobs, whole):
+    assert site.finished(jobs["nasty"])["digest"] == whole
+    assert not list(site.folder.rglob("hacked"))
+    [one] = site.standing(jobs["nasty"]).values()
+    assert one["state"] == "finished" and one["folder"] == str(jobs["nasty"])
+
+
+def test_cancel_leaves_a_checkpoint_and_does_not_requeue(site, jobs):
+    run, job = jobs["cancelled"], site.job(jobs["cancelled"])
+    site.started(run)
+    assert f"is queued already as job {job} (RUNNING)" in site.anyrank("submit", run, status=2)
+    assert f"cancelled {job}" in site.anyrank("cancel", run)
+    site.slurm.wait_for(job, "CANCELLED")
+    wait_until(lambda: " ended 75" in (run / "job" / "attempts").read_text(), 20, lambda: site.told(run))
+    one = site.standing(run)["cancelled"]
+    assert one["state"] == "stopped" and one["step"] > 0 and one["reason"].startswith("CANCELLED")
+    assert "nothing is queued or runs" in site.anyrank("cancel", run)
+    jobs["gates"]["cancelled"].unlink()
+    site.anyrank("submit", run)
+    again = site.job(run)
+    assert again != job and "TimeLimit=00:10:00" in site.slurm.run("scontrol", "-o", "show", "job", again)
+    assert site.finished(run)["resumed_from"] == one["step"]
+
+
+def test_attempts_are_limited(site, jobs):
+    run, job = jobs["limited"], site.job(jobs["limited"])
+    site.started(run)
+    site.slurm.run("scancel", "--signal=USR1", "--batch", job)
+    assert site.slurm.wait_for(job, "FAILED")["ExitCode"] == "75:0"
+    assert "1 attempts are used up (--max-attempts)" in (run / "job" / f"{job}.log").read_text()
+    assert site.standing(run)["limited"]["state"] == "stopped"
+
+
+SWEEP = """
+program = "{program}:Flaky"
+out = "sweep"
+at_a_time = 8
+[parameters]
+points = 2e5
+batch = 100000
+broken = "{broken}"
+[grid]
+seed = {seeds}
+[job]
+on = "slurm"
+walltime = "5min"
+"""
+
+
+def test_of_a_sweep_only_what_failed_is_submitted_again(site):
+    broken = site.gate("broken")
+    sweep = site.folder / "sweep.toml"
+    sweep.write_text(SWEEP.format(program=GATED, broken=broken, seeds=list(range(20))))
+    site.anyrank("submit", "sweep.toml")
+    folder = site.folder / "sweep"
+
+    def standings(*states: str) -> dict[str, dict[str, Any]]:
+        wait_until(lambda: {one["state"] for one in site.standing(folder).values()} <= set(states), 90, site.slurm.log)
+        return site.standing(folder)
+
+    first = standings("finished", "failed")
+    bad = {"0004", "0009", "0017"}
+    assert {name for name, one in first.items() if one["state"] == "failed"} == bad
+    assert "seed 9 is broken" in first["0009"]["reason"] and len(first) == 20
+    broken.unlink()
+    said = site.anyrank("submit", "sweep.toml")
+    assert "17 of 20 runs not submitted" in said
+    second = standings("finished")
+    job = second["0004"]["jobs"][0].partition("_")[0]
+    assert {name for name, one in second.items() if one["jobs"][0].startswith(f"{job}_")} == bad
+    assert {name: one["jobs"][0] for name, one in first.items() if name not in bad} == {
+        name: one["jobs"][0] for name, one in second.items() if name not in bad
+    }
+    assert second["0017"]["jobs"] == [f"{job}_17"] and second["0017"]["attempts"] == 1
+    assert "20 of 20 runs not submitted" in site.anyrank("submit", "sweep.toml")
+
+
+DIAMOND = """
+out = "{out}"
+[job]
+on = "slurm"
+walltime = "5min"
+[runs.A]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 1 }}
+[runs.B]
+needs = ["A"]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = {seed}, broken = "{broken}" }}
+[runs.C]
+needs = ["A"]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 2 }}
+[runs.D]
+needs = ["B", "C"]
+command = ["touch", "{out}/D/made"]
+"""
+
+
+def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(site):
+    broken = site.gate("broken-B")
+    for out, seed in (("good", 3), ("bad", 9)):
+        (site.folder / f"{out}.toml").write_text(DIAMOND.format(out=out, program=GATED, seed=seed, broken=broken))
+        site.anyrank("submit", f"{out}.toml")
+    good, bad = site.folder / "good", site.folder / "bad"
+    wait_until(lambda: site.standing(good)["D"]["state"] == "finished", 60, lambda: site.anyrank("status", good))
+    times = {name: span(good / name) for name in "ABC"}
+    assert times["A"][1] < min(times["B"][0], times["C"][0])
+    assert (good / "D" / "made").stat().st_mtime > max(times["B"][1], times["C"][1])
+    wait_until(lambda: site.standing(bad)["D"]["state"] == "never", 60, lambda: site.anyrank("status", bad))
+    wait_until(lambda: site.standing(bad)["C"]["state"] == "finished", 60, lambda: site.anyrank("status", bad))
+    ends = site.standing(bad)
+    assert {name: one["state"] for name, one in ends.items()} == {
+        "A": "finished",
+        "B": "failed",
+        "C": "finished",
+        "D": "never",
+    }
+    assert site.standing(bad / "B")["B"] | {"needs": ["A"]} == ends["B"], "a run of a study alone"
+    assert ends["D"]["reason"].startswith("needs B, which failed") and "seed 9 is broken" in ends["D"]["reason"]
+    assert not (bad / "D" / "made").exists() and ends["D"]["attempts"] == 0
+    broken.unlink()
+    assert "2 of 4 runs not submitted" in site.anyrank("submit", "bad.toml")
+    wait_until(lambda: site.standing(bad)["D"]["state"] == "finished", 60, lambda: site.anyrank("status", bad))
+    assert (bad / "D" / "made").exists() and site.standing(bad)["C"]["attempts"] == 1
+
+
+def span(run: Path) -> tuple[float, float]:
+    """When a run started and when it finished, in seconds since 1970."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    at = {event["event"]: datetime.fromisoformat(event["time"]).timestamp() for event in events}
+    return at["start"], at["finished"]
+
+
+def test_a_run_goes_on_without_a_node_that_went_down(site, whole):
+    gate = site.gate("lost.gate")
+    run = site.storm("lost", gate=gate)
+    job = site.job(run)
+    site.started(run)
+    nodes = site.slurm.job(job)["NodeList"]
+    node = nodes.replace("n[", "n")[:2]
+    site.slurm.node(node, "down")
+    site.slurm.hurry(job)
+    site.started(run, 2)
+    assert node not in site.slurm.run("scontrol", "show", "hostnames", site.slurm.job(job)["NodeList"]).split()
+    site.slurm.node(node, "resume")
+    gate.unlink()
+    summary = site.finished(run)
+    assert summary["digest"] == whole and summary["resumed_from"] > 0
+    assert site.standing(run)["lost"]["attempts"] == 2
+
+
+def test_a_preempted_run_goes_on(site, whole):
+    gate = site.gate("preempted.gate")
+    run = site.storm("preempted", "--partition", "low", gate=gate)
+    job = site.job(run)
+    site.started(run)
+    words = ("--nodes=3", "--exclusive", "--partition=high", "--output=/dev/null", "--wrap=sleep 1")
+    high = site.slurm.run("sbatch", "--parsable", *words)
+    site.slurm.wait_for(high, "COMPLETED", timeout=60)
+    gate.unlink()
+    site.slurm.hurry(job)
+    assert site.finished(run)["digest"] == whole
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--partition", "none"), "sbatch failed: sbatch: error: invalid partition specified: none"),
+        (("--ranks-per-node", 5), "sbatch failed"),
+    ],
+)
+def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_queued(site, words, message):
+    out = site.folder / f"refused{words[1]}"
+    said = site.anyrank("submit", "pi", "--on", "slurm", *words, "--out", out, status=2)
+    assert message in said and "submit it again" in said
+    assert not (out / "job" / "id").exists()
+    assert "was not submitted" in site.anyrank("status", out, status=2)

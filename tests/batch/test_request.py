@@ -1,0 +1,114 @@
+"""What a job asks for, and sites: layers, defaults, and everything that is refused before any work."""
+
+from __future__ import annotations
+
+import pytest
+
+from anyrank.batch.request import request
+from anyrank.batch.site import Site, load_site
+from anyrank.errors import UsageError
+
+
+def test_flags_win_over_the_study_and_that_over_the_site():
+    site = Site(scheduler="slurm", partition="big", account="p1", cores_per_node=64)
+    asked = request(site, {"partition": "small", "nodes": 3}, {}, {"nodes": 2, "account": None})
+    assert (asked.on, asked.partition, asked.account, asked.nodes) == ("slurm", "small", "p1", 2)
+    assert (asked.slots, asked.size, asked.cores) == (64, 128, 64), "a rank for every core of the site"
+    assert request(site, {"threads": 16}).slots == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "slots", "size"),
+    [
+        ({}, 1, 1),
+        ({"nodes": 2, "ranks_per_node": 3}, 3, 6),
+        ({"nodes": 2, "ranks": 5}, 3, 5),
+        ({"ranks": 7}, 7, 7),
+        ({"nodes": 2, "ranks": 5, "ranks_per_node": 4}, 4, 5),
+    ],
+)
+def test_ranks_and_nodes(given, slots, size):
+    asked = request(Site(), given)
+    assert (asked.slots, asked.size) == (slots, size)
+
+
+@pytest.mark.parametrize(
+    ("walltime", "clock", "warning"),
+    [("90s", "00:01:30", 22), ("10min", "00:10:00", 120), ("1-02:00", "26:00:00", 120), ("2:00:00", "02:00:00", 120)],
+)
+def test_wall_time_is_written_for_the_scheduler_and_warned_of(walltime, clock, warning):
+    asked = request(Site(), {"walltime": walltime})
+    assert (asked.clock, asked.warning_seconds) == (clock, warning)
+
+
+WRONG = {
+    "no wall time": ({"walltime": "soon"}, "--walltime 'soon' is not a duration"),
+    "no nodes": ({"nodes": 0}, "submit: nodes = 0 is wrong"),
+    "words for nodes": ({"nodes": "two"}, "submit: nodes = 'two' is wrong"),
+    "an unknown key": ({"ndoes": 2}, "ndoes = 2 is not known here"),
+    "more ranks than the nodes have room for": (
+        {"nodes": 2, "ranks_per_node": 4, "ranks": 9},
+        "--ranks 9 is more than 2 nodes of 4 ranks have room for. Use --nodes 3, or --ranks 8.",
+    ),
+    "more ranks than cores": (
+        {"nodes": 2, "ranks_per_node": 9},
+        "--ranks-per-node 9 of 1 threads are more than the 8 cores of a node here. Use --nodes 3 --ranks-per-node 8.",
+    ),
+    "more threads than cores": ({"threads": 3, "ranks_per_node": 4}, "--ranks-per-node 4 of 3 threads are more than"),
+    "more GPUs than there are": ({"gpus_per_node": 3}, "--gpus-per-node 3 is more than the 2 of a node here"),
+    "a warning that is too early": ({"walltime": "1min", "warning": "60s"}, "--warning 60s must be less than"),
+    "two environments": ({"image": "a.sif", "pack": "b.tar"}, "are two environments. Use one of them."),
+    "a line in a partition": ({"partition": "big\n#SBATCH --uid=0"}, "partition = "),
+    "a space in an account": ({"account": "p1 --uid=0"}, "account = "),
+    "memory of no size": ({"memory": "much"}, "memory = 'much' is wrong"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_is_refused(case):
+    given, message = WRONG[case]
+    with pytest.raises(UsageError) as refusal:
+        asked = request(Site(cores_per_node=8, gpus_per_node=2), given)
+        _ = asked.seconds
+    assert message in str(refusal.value)
+
+
+@pytest.fixture
+def sites(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / "anyrank" / "sites"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_site_is_read_and_the_default_is_used_without_a_name(sites):
+    assert load_site("") == Site()
+    (sites / "default.toml").write_text('scheduler = "pbs"\nmodules = ["gcc/12"]\n[environment]\nA = "b c"\n')
+    assert load_site("").scheduler == "pbs" and load_site("").environment == {"A": "b c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "--site 'big' is unknown"),
+        ("nodes =", "cannot be read"),
+        ("schedular = 'slurm'", "schedular = 'slurm' is not known here. Did you mean scheduler?"),
+        ("cores_per_node = 0", "cores_per_node = 0 is wrong"),
+        ('partition = "a b"', "partition = 'a b' is wrong"),
+        ('setup = ["a\\nb"]', "setup.0 = 'a\\nb' is wrong"),
+        ('[environment]\n"A B" = "c"', "A B"),
+    ],
+)
+def test_a_site_that_is_wrong_is_refused(sites, text, message):
+    (sites / "default.toml").write_text("")
+    if text is not None:
+        (sites / "big.toml").write_text(text)
+    with pytest.raises(UsageError) as refusal:
+        load_site("big")
+    assert message in str(refusal.value)
+
+
+def test_the_name_of_a_site_is_no_path(sites):
+    (sites.parent / "other.toml").write_text("")
+    with pytest.raises(UsageError, match="unknown"):
+        load_site("../other")
