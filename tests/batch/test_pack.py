@@ -288,3 +288,46 @@ def test_what_lies_in_the_working_folder_is_nobodys_module(tmp_path):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working folder')\n")
     done = run_anyrank("run", "pi", "--points", 10, "--out", "run", cwd=tmp_path, ranks=2)
     assert done.returncode == 0, done.stderr
+
+
+WHERE = '''
+import sys
+from pathlib import Path
+from anyrank import exact
+from heat import Heat
+
+
+class Where(Heat):
+    """Heat that tells where its Python is, and what it has loaded from elsewhere."""
+
+    def result(self, state):
+        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        place = str(Path(sys.prefix).resolve())
+        return {"place": place, "elsewhere": sorted({file for file in files if file and not file.startswith(place)})}
+'''
+
+
+def test_a_job_of_slurm_needs_no_other_python(archive, stopped, tmp_path, slurm):
+    """Two nodes unpack it; where the job's own shell starts anyrank, this environment cannot be seen."""
+    hide = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in old_place())
+    setup = f'[[ -n $HIDDEN ]] || HIDDEN=1 exec unshare -m bash -c {shlex.quote(hide)}\' && exec bash "$0"\' "$0"'
+    sites = tmp_path / "config" / "anyrank" / "sites"
+    sites.mkdir(parents=True)
+    (sites / "hidden.toml").write_text(
+        f'scheduler = "slurm"\npack = "{archive}"\nscratch = "{tmp_path}/disk of a node"\n'
+        f'setup = [{json.dumps(setup)}]\n[environment]\nPATH = "/usr/bin:/bin"\n'
+    )
+    shutil.copy(HEAT, tmp_path)
+    (tmp_path / "where.py").write_text(WHERE)
+    run = tmp_path / "run"
+    words = ("submit", tmp_path / "where.py", *SIZE, "--site", "hidden", "--nodes", 2, "--out", run)
+    done = run_anyrank(*words, cwd=tmp_path, env={**slurm.environment, "XDG_CONFIG_HOME": str(tmp_path / "config")})
+    assert done.returncode == 0, done.stderr
+    job = (run / "job" / "id").read_text().strip()
+    slurm.wait_for(job, "COMPLETED", "FAILED")
+    assert (run / "result.json").exists(), (run / "job" / f"{job}.log").read_text()
+    result = json.loads((run / "result.json").read_text())
+    assert result["place"] == f"{tmp_path}/disk of a node/anyrank-{job}"
+    assert result["elsewhere"] == [str(tmp_path / name) for name in ("heat.py", "where.py")]
+    assert json.loads((run / "summary.json").read_text())["digest"] == stopped[1]
+    assert not list((tmp_path / "disk of a node").iterdir()), "the nodes' disks are clean again"

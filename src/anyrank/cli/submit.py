@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from anyrank import launcher
 from anyrank.batch.job import before
 from anyrank.batch.request import Request, request
 from anyrank.batch.site import Site, load_site
@@ -143,6 +144,8 @@ def _submit(
     dry_run: bool,
     only: frozenset[str] | None = None,
 ) -> int:
+    if launcher.tasks():
+        raise UsageError("submit asks a scheduler, once: run it without mpiexec.")
     requests = {member.name: request(site, job, member.job, asked) for member in members}
     command = shlex.join(["anyrank", *click.get_current_context().find_root().obj])
     submission = Submission(kind, folder, members, requests, site, Path.cwd(), command, only)

@@ -1,0 +1,171 @@
+"""`anyrank submit`, `status` and `cancel`: what is refused before anything is done, and what a dry run shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from ranks import anyrank_command, mpiexec, run_anyrank
+
+from anyrank.batch.job import standing, write_ids, write_submission
+from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, Scheduler, Seen
+
+PI = ("submit", "pi", "--points", 1000)
+NOWHERE = {"PATH": "/nonexistent"}
+SWEEP = 'program = "pi"\n[grid]\nseed = [1, 2, 3]\n[job]\non = "slurm"\n'
+
+BAD = {
+    "no such scheduler": ((*PI, "--on", "lsf"), "--on 'lsf' is no scheduler: it must be one of htcondor, pbs, slurm."),
+    "no scheduler here": ((*PI,), "--on is required: of htcondor, pbs, slurm, this machine has none."),
+    "not this scheduler here": ((*PI, "--on", "slurm"), "--on slurm: sbatch is not on this machine."),
+    "unknown site": ((*PI, "--site", "big"), "--site 'big' is unknown: ", "There are: home."),
+    "wall time": ((*PI, "--on", "slurm", "--walltime", "soon"), "--walltime 'soon' is not a duration"),
+    "warning": ((*PI, "--on", "slurm", "--warning", "2h"), "--warning 2h must be less than --walltime 1:00:00"),
+    "more ranks than cores": ((*PI, "--site", "home", "--ranks-per-node", 9), "are more than the 8 cores of a node"),
+    "more ranks than nodes": (
+        (*PI, "--on", "pbs", "-n", 9, "--nodes", 2, "--ranks-per-node", 4),
+        "--ranks 9 is more than 2 nodes of 4 ranks have room for",
+    ),
+    "a parameter out of range": (("submit", "pi", "--points", 0), "--points 0 must be at least 1"),
+    "an option of runs": ((*PI, "--on", "slurm", "--body", "fortran"), "--body 'fortran' must be one of"),
+    "an option that is not for jobs": ((*PI, "--on", "slurm", "--hosts", "n1"), "No such option '--hosts'"),
+    "no run": (("submit", "empty"), "empty holds no run"),
+    "another run": ((*PI, "--on", "slurm", "--out", "other"), "holds notes.txt and no run"),
+    "no archive": ((*PI, "--on", "slurm", "--pack", "none.tar"), "--pack ", "none.tar does not exist"),
+    "no study": (("submit", "none.toml"), "study none.toml cannot be read"),
+    "a parameter that the program lacks": (("submit", "lacks.toml"), "sede = 1 is not a parameter of pi"),
+    "a point outside the table": (("submit", "sweep.toml", "--points", "1,3"), "the points of sweep.toml are 0-2"),
+    "a job key": (("submit", "job.toml"), "ndoes = 2 is not known here"),
+    "an option of runs for a study": (("submit", "sweep.toml", "--body", "numba"), "--body is an option of runs"),
+    "status of nothing": (("status", "empty"), "empty was not submitted"),
+    "cancel of nothing": (("cancel", "empty"), "empty was not submitted"),
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder to submit from, with a site `home`."""
+    for name in ("empty", "other", "config/anyrank/sites"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    (tmp_path / "config/anyrank/sites/home.toml").write_text('scheduler = "slurm"\ncores_per_node = 8\n')
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    (tmp_path / "lacks.toml").write_text(SWEEP.replace("seed", "sede"))
+    (tmp_path / "job.toml").write_text(SWEEP + "ndoes = 2\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_status_2_and_nothing_is_made(place, case):
+    words, *expected = BAD[case]
+    path = dict(NOWHERE)
+    if case in ("no archive", "another run"):
+        for command in ("sbatch", "squeue", "scancel", "scontrol"):
+            (place / "config" / command).write_text("#!/bin/sh\nexit 1\n")
+            (place / "config" / command).chmod(0o755)
+        path["PATH"] = str(place / "config")
+    before = sorted(place.rglob("*"))
+    done = run_anyrank(*words, cwd=place, env={**path, "XDG_CONFIG_HOME": str(place / "config")})
+    assert done.returncode == 2, done.stderr
+    for text in expected:
+        assert text in done.stderr.replace("\n         ", " ")
+    assert "Traceback" not in done.stderr and sorted(place.rglob("*")) == before
+
+
+def test_submit_under_mpiexec_is_refused_once(tmp_path):
+    done = mpiexec(2, *anyrank_command(*PI, "--on", "slurm"), cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("run it without mpiexec") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_the_script_and_does_nothing(place):
+    done = run_anyrank(*PI, "--on", "slurm", "--nodes", 3, "--out", "run", "--dry-run", cwd=place, env=NOWHERE)
+    assert done.returncode == 0 and "#SBATCH --nodes=3" in done.stdout and not (place / "run").exists()
+    done = run_anyrank("submit", "sweep.toml", "--dry-run", "--points", "0,2", cwd=place, env=NOWHERE)
+    assert "#SBATCH --array=0,2\n" in done.stdout and not (place / "runs").exists()
+
+
+def test_a_task_outside_the_table_ends_with_status_2(place):
+    done = run_anyrank("submit", "sweep.toml", "--dry-run", cwd=place, env=NOWHERE)
+    script = done.stdout.partition("\n")[2]
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_ID": "7", "SLURM_JOB_ID": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2 and "task 7 is outside the table" in ran.stderr
+
+
+class Told(Scheduler):
+    """A scheduler that says what a test tells it to."""
+
+    name = "told"
+    commands = ()
+    files = {}  # noqa: RUF012
+    says: dict[str, Seen] = {}  # noqa: RUF012
+
+    def _submit(self, node, needs):
+        raise NotImplementedError
+
+    def task(self, job, position, point):
+        raise NotImplementedError
+
+    def seen(self, jobs):
+        return {job: self.says[job.id] for job in jobs if job.id in self.says}
+
+    def cancel(self, jobs):
+        raise NotImplementedError
+
+
+ATTEMPT = "1 started 7 n1 2026-11-21T12:00:00Z\n"
+STATES = {
+    "waiting": ("", Seen(WAITING, "PENDING"), "waiting", "PENDING"),
+    "running": (ATTEMPT, Seen(RUNNING, "RUNNING"), "running", "RUNNING"),
+    "never": ("", Seen(NEVER, "DependencyNeverSatisfied"), "never", "DependencyNeverSatisfied"),
+    "stopped": (ATTEMPT + "1 ended 75 step-000000000009.h5\n", None, "stopped", "its last attempt stopped"),
+    "cancelled": (ATTEMPT + "1 ended 75 \n", Seen(ENDED, "CANCELLED"), "stopped", "CANCELLED"),
+    "failed": (ATTEMPT + "1 ended 1 \n", Seen(ENDED, "FAILED"), "failed", "ZeroDivisionError on rank 2, step 5"),
+    "given up": (ATTEMPT + "1 ended 1 \n1 given up\n", None, "failed", "ZeroDivisionError"),
+    "misused": (ATTEMPT + "1 ended 2 \n", None, "failed", "ZeroDivisionError"),
+    "killed": (ATTEMPT, Seen(ENDED, "TIMEOUT"), "killed", "TIMEOUT"),
+    "gone": (ATTEMPT, None, "killed", "its last attempt did not end by itself"),
+    "gone before it began": ("", None, "ended", "its job is gone and never ran"),
+    "requeued": (ATTEMPT + "1 ended 75 \n", Seen(WAITING, "PENDING, BeginTime"), "waiting", "PENDING, BeginTime"),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_how_a_run_stands(tmp_path, monkeypatch, case):
+    attempts, said, state, reason = STATES[case]
+    run = tmp_path / "run"
+    write_ids(run, ["7"])
+    write_submission(run, scheduler="told", members={"run": {"folder": ".", "needs": []}})
+    (run / "run.toml").touch()
+    (run / "job" / "attempts").write_text(attempts)
+    failure = {"event": "failed", "error": "ZeroDivisionError", "ranks": "2", "step": 5}
+    (run / "events.jsonl").write_text(json.dumps({"event": "start"}) + "\n" + json.dumps(failure) + "\n")
+    monkeypatch.setattr(Told, "says", {"7": said} if said else {})
+    [one] = standing(run)
+    assert (one.state, one.jobs, one.attempts) == (state, ("7",), attempts.count("started"))
+    assert one.reason.startswith(reason)
+
+
+def test_what_needs_a_run_that_failed_never_runs_nor_what_needs_that(tmp_path, monkeypatch):
+    needs = {"A": [], "B": ["A"], "C": ["B"], "D": []}
+    write_submission(tmp_path, scheduler="told", members={n: {"folder": n, "needs": m} for n, m in needs.items()})
+    for name in needs:
+        write_ids(tmp_path / name, [name])
+    (tmp_path / "A" / "job" / "attempts").write_text(ATTEMPT + "1 ended 1 \n")
+    monkeypatch.setattr(Told, "says", {"D": Seen(WAITING, "PENDING")})
+    a, b, c, d = standing(tmp_path)
+    assert [one.state for one in (a, b, c, d)] == ["failed", "never", "never", "waiting"]
+    assert b.reason.startswith("needs A, which failed (status 1") and c.reason.startswith("needs B, which never ran")
+    assert [one.name for one in standing(tmp_path / "B")] == ["B"]
+
+
+def test_two_schedulers_of_one_name_are_refused():
+    with pytest.raises(TypeError, match="two schedulers are called told"):
+        type("Other", (Told,), {})
