@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, started
 
+from anyrank.run.stops import scheduler_limit
+
 CRASH = Path(__file__).with_name("crash.py")
 ENDLESS = ("run", CRASH, "--how", "no", "--pause", 0.005, "--steps", 400)
 
@@ -90,6 +92,11 @@ def test_the_wall_time_stops_in_time(tmp_path, ranks):
     assert done.returncode == 75, done.stderr
     assert summary(out)["stopped_by"] == "the wall-time limit" and summary(out)["seconds"] < 1
     assert "anyrank resume" in done.stdout
+
+
+def test_our_job_scripts_tell_when_the_job_ends():
+    assert scheduler_limit({"ANYRANK_JOB_END": "110", "SLURM_JOB_END_TIME": "120"}, 100.5) == 9.5
+    assert scheduler_limit({"ANYRANK_JOB_END": ""}, 100.5) is None
 
 
 def test_the_schedulers_wall_time_counts_too(tmp_path):

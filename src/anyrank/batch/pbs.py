@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, Job, Node, Scheduler, Seen, call, submitted
@@ -47,15 +48,21 @@ class Pbs(Scheduler):
     commands = ("qsub", "qstat", "qdel", "qrls")
     files: ClassVar = {"script.pbs": "pbs.sh.j2"}
 
+    def paths(self, folder: Path, array: bool) -> dict[Path, str]:
+        """A new one for each array: tasks read it when they start, and those of the one before may still wait."""
+        before = len(list(folder.glob("script*.pbs"))) if array else 0
+        return {folder / f"script{before or ''}.pbs": "pbs.sh.j2"}
+
     def _submit(self, node: Node, needs: Sequence[str]) -> str:
         """Held, because a job that has ended cannot be named as one to wait for."""
-        words = ["qsub", "-h"]
+        words, script = ["qsub", "-h"], str(node.context["script"])
         if needs:
             words += ["-W", f"depend=after{node.after}:{':'.join(needs)}"]
-        return submitted([*words, str(node.folder / "script.pbs")], node.context["cwd"]).strip()
+        return submitted([*words, script], node.context["cwd"]).strip()
 
     def _release(self, ids: Sequence[str]) -> None:
-        call(["qrls", *ids])
+        """The first ones last: where one fails at once, those that need it are gone."""
+        call(["qrls", *reversed(ids)])
 
     def task(self, job: str, position: int, point: int) -> str:
         """PBS counts the tasks of an array; one task alone is none."""

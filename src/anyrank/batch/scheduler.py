@@ -35,7 +35,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Node:
-    """A script to submit, for a run, in its folder, after those it needs; `after` says how they must have ended."""
+    """A script to submit, for a run, in its folder, after those it needs; `after` says how they must have ended.
+
+    `needs` are runs: of a chain, the link before.
+    """
 
     name: str
     run: str
@@ -62,6 +65,10 @@ class Scheduler(ABC):
             raise TypeError(f"two schedulers are called {cls.name}")
         cls.known[cls.name] = cls
 
+    def paths(self, folder: Path, array: bool) -> dict[Path, str]:
+        """What is written into a job's folder, and its templates, as `files` tells."""
+        return {folder / name: template for name, template in self.files.items()}
+
     def missing(self) -> str:
         """The first command that this machine lacks, empty where all are there."""
         return next((command for command in self.commands if not shutil.which(command)), "")
@@ -76,9 +83,10 @@ class Scheduler(ABC):
         before it are cancelled.
         """
         ids: dict[str, str] = {}
+        last: dict[str, str] = {}
         try:
             for node in nodes:
-                ids[node.name] = self._submit(node, [ids[name] for name in node.needs if name in ids])
+                ids[node.name] = last[node.run] = self._submit(node, [last[name] for name in node.needs])
         except UsageError:
             if ids:
                 self.cancel([Job(node.folder, ids[node.name]) for node in nodes if node.name in ids])

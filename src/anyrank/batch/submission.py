@@ -171,7 +171,7 @@ class Submission:
             node = Node(member.name, member.name, job_folder(member.folder), self._context(member, needs), needs)
             nodes.append(node)
             for link in range(1, chain):
-                nodes.append(replace(node, name=f"{member.name}#{link}", needs=(nodes[-1].name,), after="any"))
+                nodes.append(replace(node, name=f"{member.name}#{link}", needs=(member.name,), after="any"))
         return nodes
 
     def _context(self, member: Member, needs: Sequence[str], points: Sequence[int] = ()) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Submission:
             "points": list(points),
             "digits": len(member.name),
             "needs": [one.folder for one in self.members if one.name in needs],
-            "script": job_folder(folder) / list(self.scheduler.files)[-1],
+            "script": list(self.scheduler.paths(job_folder(folder), bool(points)))[-1],
             "plain": re.fullmatch(r"[\w./+-]+", str(folder)) is not None,
             "python": sys.executable,
             "program_file": Path(source).name if source.endswith(".py") else "",
@@ -203,9 +203,9 @@ class Submission:
     def _texts(self, nodes: Sequence[Node]) -> dict[Path, str]:
         """The files to write for these nodes, and for all of them where they are several."""
         texts = {
-            node.folder / name: render(template, self.site, node.context)
+            path: render(template, self.site, node.context)
             for node in nodes
-            for name, template in self.scheduler.files.items()
+            for path, template in self.scheduler.paths(node.folder, bool(node.context["points"])).items()
         }
         folder = job_folder(self.folder)
         if len(nodes) > 1:

@@ -25,11 +25,12 @@ def describe(reason: int) -> str:
 def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
     """Seconds left of the batch job this process runs in, as its scheduler says; None where none does.
 
-    Slurm gives the job's end (SLURM_JOB_END_TIME, seconds since 1970); PBS gives its length
-    (PBS_WALLTIME), which is counted from now: the run starts with the job.
+    Our job scripts and Slurm give the job's end (ANYRANK_JOB_END, SLURM_JOB_END_TIME, seconds since 1970), so the time
+    that a thousand ranks take to start counts; Torque gives its length (PBS_WALLTIME), which is counted from now.
     """
-    if environment.get("SLURM_JOB_END_TIME", "").isdigit():
-        return float(environment["SLURM_JOB_END_TIME"]) - now
+    for name in ("ANYRANK_JOB_END", "SLURM_JOB_END_TIME"):
+        if environment.get(name, "").isdigit():
+            return float(environment[name]) - now
     if environment.get("PBS_WALLTIME", "").isdigit():
         return float(environment["PBS_WALLTIME"])
     return None
