@@ -52,9 +52,9 @@ WRONG = {
     ),
     "more ranks than cores": (
         {"nodes": 2, "ranks_per_node": 9},
-        "--ranks-per-node 9 of 1 threads are more than the 8 cores of a node here. Use --nodes 3 --ranks-per-node 8.",
+        "9 ranks per node of 1 threads are more than the 8 cores of a node here. Use --nodes 3 --ranks-per-node 8.",
     ),
-    "more threads than cores": ({"threads": 3, "ranks_per_node": 4}, "--ranks-per-node 4 of 3 threads are more than"),
+    "more threads than cores": ({"threads": 3, "ranks_per_node": 4}, "4 ranks per node of 3 threads are more than"),
     "more GPUs than there are": ({"gpus_per_node": 3}, "--gpus-per-node 3 is more than the 2 of a node here"),
     "a warning that is too early": ({"walltime": "1min", "warning": "60s"}, "--warning 60s must be less than"),
     "two environments": ({"image": "a.sif", "pack": "b.tar"}, "are two environments. Use one of them."),

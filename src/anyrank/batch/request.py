@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from math import ceil
@@ -16,13 +17,15 @@ from anyrank.run.duration import duration
 
 #: Shares of the wall time, and seconds, of which the least is the time between the warning and the end.
 WARNING_SHARE, WARNING_MOST = 0.25, 120
-Memory = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+[KMGT]?)?$")]
+Memory = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+[KMGT])?$")]
+#: Two ways to say one thing: a layer that gives one takes the other of an earlier layer away.
+_EITHER = (("image", "pack"), ("pack", "image"), ("ranks", "ranks_per_node"), ("ranks_per_node", "ranks"))
 
 
 class Request(pydantic.BaseModel):
     """A checked request. Memory is per node; 0 GPUs are none; an empty word is the scheduler's own choice."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     on: Plain = ""
     nodes: pydantic.PositiveInt = 1
@@ -42,6 +45,7 @@ class Request(pydantic.BaseModel):
     max_attempts: pydantic.PositiveInt = 100
     chain: pydantic.PositiveInt = 1
     at_a_time: pydantic.PositiveInt | None = None
+    directives: list[Line] = []
 
     @property
     def size(self) -> int:
@@ -82,12 +86,16 @@ def request(site: Site, *layers: Mapping[str, Any]) -> Request:
     given: dict[str, Any] = {"on": site.scheduler}
     given |= {name: getattr(site, name) for name in ("partition", "account", "image", "pack", "launcher")}
     for layer in layers:
-        given |= {name: value for name, value in layer.items() if value is not None}
+        new = {name: value for name, value in layer.items() if value is not None}
+        for name, other in _EITHER:
+            if new.get(name) and other not in new:
+                given.pop(other, None)
+        given |= new
     given |= {name: str(Path(given[name]).expanduser().absolute()) for name in ("image", "pack") if given.get(name)}
-    if "ranks_per_node" not in given and not given.get("ranks") and site.cores_per_node:
-        given["ranks_per_node"] = max(1, site.cores_per_node // int(given.get("threads", 1)))
     try:
         made = Request(**given)
+        if made.ranks_per_node is None and made.ranks is None and site.cores_per_node:
+            made = made.model_copy(update={"ranks_per_node": max(1, site.cores_per_node // made.threads)})
     except pydantic.ValidationError as refusal:
         raise UsageError(explain(refusal, "submit: ", Request)) from None
     _check(made, site)
@@ -103,7 +111,7 @@ def _check(made: Request, site: Site) -> None:
     cores = site.cores_per_node
     if cores and made.cores > cores:
         raise UsageError(
-            f"--ranks-per-node {made.slots} of {made.threads} threads are more than the {cores} cores of a node here. "
+            f"{made.slots} ranks per node of {made.threads} threads are more than the {cores} cores of a node here. "
             f"Use --nodes {ceil(made.size * made.threads / cores)} --ranks-per-node {max(1, cores // made.threads)}."
         )
     if made.gpus_per_node > (made.gpus_per_node if site.gpus_per_node is None else site.gpus_per_node):
@@ -115,5 +123,9 @@ def _check(made: Request, site: Site) -> None:
         raise UsageError(
             f"--warning {made.warning} must be less than --walltime {made.walltime}. Use less, or leave it out."
         )
+    try:
+        shlex.split(made.launcher)
+    except ValueError as error:
+        raise UsageError(f"--launcher {made.launcher!r} cannot be read: {error}. Write it as for a shell.") from None
     if made.image and made.pack:
         raise UsageError(f"--image {made.image} and --pack {made.pack} are two environments. Use one of them.")

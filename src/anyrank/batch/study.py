@@ -145,13 +145,13 @@ def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
     """The points of a sweep, as they are declared, none twice."""
     table = _table(sweep, home)
     digits = max(4, len(str(len(table) - 1)))
-    members: dict[tuple[Any, ...], Member] = {}
+    members: dict[str, Member] = {}
     for number, point in enumerate(table):
         name = f"{number:0{digits}}"
         with _at(f"point {name} ({', '.join(f'{key} = {value!r}' for key, value in point.items())})"):
             values = {**sweep.parameters, **point}
             member = _member(name, out, home, _Node(program=sweep.program, options=sweep.options, parameters=values))
-            same = members.setdefault(tuple(member.parameters.values()), member)
+            same = members.setdefault(repr(member.parameters), member)
             if same is not member:
                 raise UsageError(f"it is the same as point {same.name}. Leave one out.")
     return tuple(members.values())
@@ -191,8 +191,8 @@ def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
     runs = []
     for name, told in dag.runs.items():
         with _at(f"runs.{name}"):
-            if not re.fullmatch(r"(?!(job|lock)$)[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-                raise UsageError("this cannot be a run's folder. Use letters, digits, - _ . and neither job nor lock.")
+            if not re.fullmatch(r"(?!(job|lock|PARENT|CHILD|ALL_NODES)$)[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+                raise UsageError("this cannot be a run's folder: use letters, digits, - and _, and neither job nor lock.")
             run = _shaped(_Node, told)
             unknown = next((one for one in run.needs if one not in dag.runs), None)
             if unknown is not None:

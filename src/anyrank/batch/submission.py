@@ -190,7 +190,7 @@ class Submission:
             "needs": [one.folder for one in self.members if one.name in needs],
             "script": list(self.scheduler.paths(job_folder(folder), bool(points)))[-1],
             "plain": re.fullmatch(r"[\w./+-]+", str(folder)) is not None,
-            "python": sys.executable,
+            "python": Path(sys.executable),
             "program_file": Path(source).name if source.endswith(".py") else "",
             "launcher": _launcher(asked),
             "options": _words(member.options),

@@ -21,6 +21,6 @@ def duration(text: str, flag: str) -> float:
         seconds = days * 86400 + (first * 3600 + second * 60 + third if whole else first * 60 + second)
     elif plain and (plain[2] or "s") in _UNITS:
         seconds = float(plain[1]) * _UNITS[plain[2] or "s"]
-    if seconds > 0:
+    if 0 < seconds < 1e10:
         return float(seconds)
     raise UsageError(f"{flag} {text!r} is not a duration: write it as 90s, 10min, 2h, 1d or 1:30:00.")
