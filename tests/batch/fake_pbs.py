@@ -1,0 +1,305 @@
+"""A PBS for machines without one: its commands do what OpenPBS's do, as far as job scripts can tell.
+
+After OpenPBS's manual pages and sources (finish_exec and kill_session of pbs_mom; req_register.c, chk_Jrange.c). There
+are no daemons: the state is a file, and whoever changes it starts what can start then. Every job has a process like
+pbs_mom's. The server forgets jobs that have ended, as by default; with a file `history` it does not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getopt
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(os.environ.get("FAKE_PBS", "."))
+HOST = socket.gethostname().partition(".")[0]
+#: Cores; seconds between TERM and KILL; and how late a wall time's end is seen (pbs_mom: up to 10 s and more).
+CPUS, KILL_DELAY, LATE = 8, 10.0, 2.0
+#: What the values of options must be; others are refused, and so are options that are not here.
+RULES = {
+    **{"-h": "", "-A": r"\S+", "-N": r"[A-Za-z]\S{0,235}", "-S": r"/[^\s,@]+", "-j": "oe", "-o": r"[^\s,:]+"},
+    **{"-q": "workq", "-r": "[yn]", "-J": r"\d+-\d+(%\d+)?", "-v": r"\w+=[^\s,]*", "-l walltime": r"\d+:\d\d:\d\d"},
+    "-W": r"depend=after(ok|any|notok):[^\s,]+(,after(ok|any|notok):[^\s,]+)*",
+    "-l select": r"\d+(:(ncpus|mpiprocs|ompthreads|ngpus)=\d+|:mem=\d+[kmgt]?b)*",
+}
+Jobs = dict[str, dict[str, Any]]
+
+
+class RefusalError(Exception):
+    """What a command says on stderr, and its exit status."""
+
+    def __init__(self, text: str, status: int):
+        super().__init__(text)
+        self.status = status
+
+
+def read() -> Jobs:
+    file = FOLDER / "state.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+@contextmanager
+def server() -> Iterator[Jobs]:
+    """All jobs by their ids, to be changed; then what can start is started."""
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        jobs = read()
+        yield jobs
+        schedule(jobs)
+        (FOLDER / "new").write_text(json.dumps(jobs))
+        (FOLDER / "new").replace(FOLDER / "state.json")
+
+
+def schedule(jobs: Jobs) -> None:
+    for name, job in jobs.items():
+        above = jobs.get(job["array"], job)
+        running = [one for one in jobs.values() if one["state"] == "R"]
+        beside = sum(job["array"] is not None and one["array"] == job["array"] for one in running)
+        limit = int(job["given"].get("-J", "").partition("%")[2] or CPUS)
+        fits = sum(chunks(one, "ncpus") for one in running) + chunks(job, "ncpus") <= CPUS and beside < limit
+        if job["state"] == "Q" and "[]" not in name and fits and not above["hold"] and not above["depend"]:
+            above["state"] = "B"
+            job |= {"state": "R", "stime": time.time(), "session": 0, "asked": ""}
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": (FOLDER / "log").open("a")}
+            subprocess.Popen([sys.executable, "-S", __file__, "mom", name], start_new_session=True, **streams)
+
+
+def chunks(job: dict[str, Any], what: str) -> int:
+    """How many of it all chunks have: of ncpus, `select=2:ncpus=4` has 8."""
+    select = job["given"].get("-l select", "1")
+    found = re.search(rf"{what}=(\d+)", select)
+    return int(select.partition(":")[0]) * int(found[1] if found else 1)
+
+
+def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The options of qsub or of a directive, and what else is there."""
+    try:
+        pairs, rest = getopt.getopt(words, "hA:N:S:j:o:q:r:J:v:W:l:")
+    except getopt.GetoptError as error:
+        raise RefusalError(f"qsub: {error}", 2) from None
+    given = {f"-l {value.partition('=')[0]}" if flag == "-l" else flag: value for flag, value in pairs}
+    given = {key: value.partition("=")[2] if key[:2] == "-l" else value for key, value in given.items()}
+    for key, value in given.items():
+        if not re.fullmatch(RULES.get(key, "(?!)"), value):
+            raise RefusalError(f"qsub: illegal {key} value {value!r}", 2)
+    return given, rest
+
+
+def qsub(words: list[str]) -> None:
+    given, [name] = parse(words)
+    if name != "-" and not Path(name).is_file():
+        raise RefusalError("qsub: script file: No such file or directory", 1)
+    text = sys.stdin.read() if name == "-" else Path(name).read_text()
+    for line in text.splitlines():
+        if line.startswith("#PBS "):
+            more, left = parse(shlex.split(line[5:]))
+            if left:
+                raise RefusalError(f"qsub: directive error: {line[5:]}", 2)
+            given = {**more, **given}
+        elif line and not line.startswith("#"):  # directives end with the first line that is no comment
+            break
+    lists = re.findall(r"(after\w+):([^,]+)", given.get("-W", ""))
+    depend = [(kind, need) for kind, needs in lists for need in needs.split(":")]
+    if any(re.search(r"\[\d", need) for _, need in depend):
+        raise RefusalError("qsub: Invalid request", 1)
+    first, last = map(int, re.findall(r"\d+", given.get("-J", "0-0"))[:2])
+    if "-J" in given and first >= last:
+        raise RefusalError("qsub: illegal -J value", 2)
+    env = {f"PBS_O_{name}": os.environ.get(name, "") for name in ("PATH", "HOME", "LOGNAME", "SHELL")}
+    env |= {"PBS_O_WORKDIR": str(Path.cwd()), "PBS_O_HOST": HOST}
+    env |= dict([given["-v"].split("=", 1)] if "-v" in given else [])
+    job = {"state": "Q", "hold": "-h" in given, "depend": depend, "given": given, "array": None, "exit": None}
+    print(enter({**job, "env": env}, text, range(first, last + 1) if "-J" in given else range(0)))
+
+
+def enter(job: dict[str, Any], script: str, tasks: range) -> str:
+    """Put a job into the queue, with its tasks; its id. If it needs one that is not known, it is gone at once."""
+    with server() as jobs:
+        number = len(list(FOLDER.glob("*.SC")))
+        job["script"] = str(FOLDER / f"{number}.SC")
+        Path(job["script"]).write_text(script)
+        Path(job["script"]).chmod(0o700)
+        name = f"{number}{'[]' * bool(tasks)}.srv"
+        jobs[name] = job
+        for task in tasks:
+            own = {"array": name, "depend": [], "env": {**job["env"], "PBS_ARRAY_INDEX": str(task)}}
+            jobs[f"{number}[{task}].srv"] = {**job, **own}
+        for _, need in job["depend"]:
+            if need not in jobs:
+                end(jobs, name, None)
+            elif jobs[need]["state"] == "F":
+                settle(jobs, need)
+    return name
+
+
+def end(jobs: Jobs, name: str, status: int | None) -> None:
+    """A job ends, or is deleted before it has run (None); an array with its last task."""
+    job = jobs.get(name)
+    if job is None or job["state"] in "XF":
+        return
+    job |= {"state": "X" if job["array"] else "F", "exit": status}
+    tasks = [one for one in jobs.values() if job["array"] and one["array"] == job["array"]]
+    if not tasks:
+        settle(jobs, name)
+        for one in [one for one, other in jobs.items() if name in (one, other["array"]) and not remembers()]:
+            del jobs[one]
+    elif all(one["state"] == "X" for one in tasks):
+        end(jobs, job["array"], max(1 if one["exit"] is None else one["exit"] for one in tasks))
+
+
+def settle(jobs: Jobs, name: str) -> None:
+    """Those that waited for a job that has ended need not any longer, or are deleted, with those that need them."""
+    status = jobs[name]["exit"]
+    for other, job in list(jobs.items()):
+        for kind, need in [one for one in job["depend"] if one[1] == name]:
+            if {"afterok": status == 0, "afternotok": bool(status), "afterany": status is not None}[kind]:
+                job["depend"] = [one for one in job["depend"] if one[1] != need]
+            else:
+                end(jobs, other, None)
+
+
+def remembers() -> bool:
+    return (FOLDER / "history").exists()
+
+
+def known(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
+    if name not in jobs:
+        raise RefusalError(f"{command}: Unknown Job Id {name}", 153)
+    return jobs[name]
+
+
+def qstat(words: list[str]) -> None:
+    flags, names = getopt.getopt(words, "xft")
+    flags = {flag for flag, _ in flags}
+    if "-x" in flags and not remembers():
+        raise RefusalError("qstat: PBS is not configured to maintain job history", 1)
+    for name in names:
+        if known(jobs := read(), "qstat", name)["state"] == "F" and "-x" not in flags:
+            raise RefusalError(f"qstat: {name} Job has finished, use -x or -H to obtain historical job information", 35)
+        tasks = [one for one in jobs if "-t" in flags and jobs[one]["array"] == name]
+        for one in (name, *tasks):
+            print(f"Job Id: {one}\n" + "".join(f"    {key} = {value}\n" for key, value in told(jobs[one]).items()))
+
+
+def told(job: dict[str, Any]) -> dict[str, Any]:
+    needs = ",".join(f"{kind}:{need}@srv" for kind, need in job["depend"])
+    holds = "u" * job["hold"] + "s" * bool(needs)
+    found = {"Job_Name": job["given"].get("-N", "STDIN"), "Hold_Types": holds or "n"}
+    found["job_state"] = "H" if job["state"] == "Q" and holds else job["state"]
+    maybe = {"depend": needs or None, "stime": job.get("stime"), "Exit_status": job["exit"]}
+    return found | {key: value for key, value in maybe.items() if value is not None}
+
+
+def qrls(names: list[str]) -> None:
+    with server() as jobs:
+        for name in names:
+            known(jobs, "qrls", name)["hold"] = False
+
+
+def qrerun(names: list[str]) -> None:
+    if "PBS_OPERATOR" not in os.environ:
+        raise RefusalError(f"qrerun: Unauthorized Request  {names[0]}", 159)
+    with server() as jobs:
+        for name in names:
+            known(jobs, "qrerun", name)["asked"] = "qrerun"
+
+
+def qdel(names: list[str]) -> None:
+    for name in names:
+        with server() as jobs:
+            if known(jobs, "qdel", name)["state"] == "F":
+                raise RefusalError(f"qdel: Job has finished {name}", 35)
+            for one in [one for one, job in jobs.items() if name in (one, job["array"])]:
+                if jobs.get(one, {}).get("state") == "R":
+                    jobs[one]["asked"] = "qdel"
+                elif "[]" not in one:
+                    end(jobs, one, None)
+
+
+def qsig(words: list[str]) -> None:
+    [(_, name)], jobs = getopt.getopt(words, "s:")
+    for job in jobs:
+        tell(known(read(), "qsig", job)["session"], getattr(signal, name))
+
+
+def tell(session: int, number: int) -> None:
+    """All processes of the session get a signal, its leader last."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[3] == str(session):
+                found.append(int(stat.parent.name))
+    for pid in sorted(found, key=lambda pid: pid == session):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def mom(names: list[str]) -> None:
+    """Carry a job out: the shell that -S names, or the login shell, gets the path of the script's copy on its stdin."""
+    [name] = names
+    with server() as jobs:
+        job = jobs[name]
+    shell, spool = job["given"].get("-S", "/bin/bash"), FOLDER / f"{name}.OU"
+    with spool.open("w") as out, suppress(BrokenPipeError):
+        streams = {"stdin": subprocess.PIPE, "stdout": out, "stderr": out, "text": True, "umask": 0o077}
+        where = {"cwd": FOLDER / "home", "env": environment(name, job), "start_new_session": True}
+        child = subprocess.Popen([f"-{Path(shell).name}"], executable=shell, **where, **streams)
+        child.stdin.write(f"{job['script']}\n")
+        child.stdin.close()
+    with server() as jobs:
+        jobs[name]["session"] = child.pid
+    asked = watch(name, child, job["given"].get("-l walltime", "1:00:00"))
+    output = job["given"].get("-o", f"STDIN.o{name}").replace("^array_index^", job["env"].get("PBS_ARRAY_INDEX", ""))
+    Path(job["env"]["PBS_O_WORKDIR"], output).write_text(spool.read_text())
+    with server() as jobs:
+        if asked == "qrerun":
+            jobs[name]["state"] = "Q"
+        else:
+            end(jobs, name, child.returncode if child.returncode >= 0 else 256 - child.returncode)
+
+
+def environment(name: str, job: dict[str, Any]) -> dict[str, str]:
+    """Nothing of qsub's; by the tag, tests find whatever the job starts."""
+    nodes = FOLDER / f"{name}.nodes"
+    nodes.write_text(f"{HOST}\n" * chunks(job, "mpiprocs"))
+    cpus = str(chunks(job, "ncpus"))
+    own = {"PBS_ENVIRONMENT": "PBS_BATCH", "PBS_JOBID": name, "PBS_NODEFILE": str(nodes), "PBS_QUEUE": "workq"}
+    own |= {"OMP_NUM_THREADS": cpus, "NCPUS": cpus, "PATH": "/bin:/usr/bin", "SHELL": "/bin/bash", "TMPDIR": "/tmp"}
+    return {**job["env"], **own, "HOME": str(FOLDER / "home"), "ANYRANK_TEST_TAG": os.environ["ANYRANK_TEST_TAG"]}
+
+
+def watch(name: str, child: subprocess.Popen[str], walltime: str) -> str:
+    """Wait for a job's end, and see to it; what was asked of it."""
+    hours, minutes, seconds = map(int, walltime.split(":"))
+    until, killing, asked = time.monotonic() + hours * 3600 + minutes * 60 + seconds + LATE, math.inf, ""
+    while child.poll() is None:
+        now, asked = time.monotonic(), read()[name]["asked"]
+        if killing == math.inf and (asked == "qdel" or now > until):
+            tell(child.pid, signal.SIGTERM)
+            killing = now + KILL_DELAY
+        if asked == "qrerun" or now > killing:
+            tell(child.pid, signal.SIGKILL)
+        time.sleep(0.05)
+    tell(child.pid, signal.SIGKILL)
+    return asked
+
+
+if __name__ == "__main__":
+    try:
+        globals()[sys.argv[1]](sys.argv[2:])
+    except RefusalError as refusal:
+        print(refusal, file=sys.stderr)
+        sys.exit(refusal.status)

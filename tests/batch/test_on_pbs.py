@@ -1,0 +1,265 @@
+"""Runs on a PBS that does what OpenPBS would (fake_pbs.py): all are submitted at once, then tests look at their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batch import fake_pbs
+from batch.cluster import Cluster, digest_of_storm
+from ranks import TAG, completed, started
+from slurm import wait_until
+
+
+class Pbs(Cluster):
+    """Its state is in the folder `pbs`; jobs find its commands by their login shell's PATH."""
+
+    def __init__(self, folder: Path, tag: str):
+        self.state = folder / "pbs"
+        (self.state / "home").mkdir(parents=True)
+        (self.state / "bin").mkdir()
+        for name in ("qsub", "qstat", "qdel", "qrls", "qsig", "qrerun"):
+            command = self.state / "bin" / name
+            environment = f"{TAG}={tag} FAKE_PBS={self.state}"
+            command.write_text(
+                f'#!/bin/sh\nexec env {environment} {sys.executable} -S {fake_pbs.__file__} {name} "$@"\n'
+            )
+            command.chmod(0o755)
+        (self.state / "home" / ".profile").write_text(f"PATH={self.state}/bin:$PATH\n")
+        super().__init__("pbs", folder, {"PATH": f"{self.state}/bin:/usr/bin:/bin"})
+
+    def run(self, *words: Any, status: int = 0) -> str:
+        """What a command of PBS says."""
+        done = completed(*words, env=self.environment, cwd=self.folder)
+        assert done.returncode == status, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
+        return (done.stdout + done.stderr).strip()
+
+    def gone(self, job: str) -> None:
+        """Wait until a job has ended."""
+        wait_until(
+            lambda: job not in self.run("sh", "-c", f"qstat -f {job} 2>&1 | grep 'Job Id:'; true"), 30, lambda: job
+        )
+
+
+@pytest.fixture(scope="module")
+def pbs(tmp_path_factory) -> Iterator[Pbs]:
+    with started("sleep", "infinity") as keeper:  # all jobs carry its tag, and end with it
+        yield Pbs(tmp_path_factory.mktemp("cluster"), keeper.tag)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> str:
+    return digest_of_storm(tmp_path_factory.mktemp("whole") / "run")
+
+
+LIMITED, LONG = ("--walltime", "5s"), ("--walltime", "10min")
+#: Three storms, of which the first is held up.
+QUEUE = """
+program = "{program}:Storm"
+out = "{out}"
+at_a_time = {at_a_time}
+[parameters]
+rows = 12
+columns = 8
+steps = 200
+[grid]
+gate = ["{gate}", "", "none"]
+[options]
+picture = false
+"""
+SWEEP = """
+program = "{program}:Flaky"
+out = "{out}"
+[parameters]
+points = 2e5
+broken = "{gate}"
+[grid]
+seed = [4, 1, 9, 2, 3]
+"""
+DIAMOND = """
+out = "{out}"
+[job]
+walltime = "5s"
+[runs.A]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 1 }}
+[runs.B]
+needs = ["A"]
+program = "{program}:Storm"
+parameters = {{ rows = 12, columns = 8, steps = 200, gate = "{gate}" }}
+options = {{ picture = false }}
+[runs.C]
+needs = ["A"]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = {seed}, broken = "{gate}" }}
+[runs.D]
+needs = ["B", "C"]
+command = ["touch", "{out}/D/made"]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(pbs) -> dict[str, Path]:
+    """All runs, submitted together; those that a gate held up have been stopped once by their wall time."""
+    gates = {name: pbs.gate(name) for name in ("asked", "deleted", "rerun", "stuck", "queue", "limited")}
+    held = {"gate": gates["limited"]}
+    made = {
+        "stuck": pbs.storm("stuck", *LIMITED, "--stuck", gate=gates["stuck"]),
+        "good": pbs.study("good", DIAMOND, seed=2, **held),
+        "bad": pbs.study("bad", DIAMOND, seed=9, **held),
+        "moved": pbs.study("moved", QUEUE, *LIMITED, at_a_time=3, **held),
+        "queue": pbs.study("queue", QUEUE, *LONG, at_a_time=1, gate=gates["queue"]),
+        "walls": pbs.storm("walls", *LIMITED, "-n", 2, **held),
+        "spaces": pbs.storm("a path with 'spaces'", *LIMITED, **held),
+        "chain": pbs.storm("chain", *LIMITED, "--chain", 2, **held),
+        **{name: pbs.storm(name, *LONG, gate=gates[name]) for name in ("asked", "deleted", "rerun")},
+    }
+    pbs.started(made["stuck"])
+    gates["stuck"].unlink()
+    limited = [made[name] for name in ("walls", "spaces", "chain")]
+    limited += [pbs.folder / name for name in ("good/B", "bad/B", "moved/0000")]
+    wait_until(lambda: all(pbs.attempts(run)[:1] == ["75"] for run in limited), 40, lambda: str(limited))
+    gates["limited"].unlink()
+    return made
+
+
+@pytest.mark.parametrize("name", ["walls", "spaces", "chain", "stuck"])
+def test_stopped_by_its_wall_time_it_ends_on_the_digest_of_an_unbroken_run(pbs, runs, whole, name):
+    run = runs[name]
+    assert pbs.finished(run)["digest"] == whole
+    assert pbs.attempts(run)[0] == ("1" if name == "stuck" else "75")
+    [one] = pbs.standing(run).values()
+    assert (one["state"], one["attempts"]) == ("finished", len(pbs.attempts(run)))
+    assert "is finished" in pbs.anyrank("submit", run)
+
+
+def test_asked_by_qsig_it_goes_on_in_a_new_job(pbs, runs, whole):
+    run, job = runs["asked"], pbs.job(runs["asked"])
+    pbs.started(run)
+    pbs.run("qsig", "-s", "SIGUSR1", job)
+    pbs.started(run, 2)
+    assert pbs.attempts(run) == ["75", "…"] and pbs.job(run) != job
+    assert pbs.standing(run)["asked"]["state"] == "running"
+    (pbs.folder / "asked.gate").unlink()
+    assert pbs.finished(run)["digest"] == whole
+
+
+def test_deleted_it_leaves_a_checkpoint_and_no_job_until_it_is_submitted_again(pbs, runs, whole):
+    run, job = runs["deleted"], pbs.job(runs["deleted"])
+    pbs.started(run)
+    assert f"is queued already as job {job}" in pbs.anyrank("submit", run, status=2)
+    assert f"cancelled {job}" in pbs.anyrank("cancel", run)
+    pbs.tried(run, "75")
+    pbs.gone(job)
+    one = pbs.standing(run)["deleted"]
+    assert (one["state"], one["jobs"]) == ("stopped", [job]) and one["reason"].endswith("with a checkpoint")
+    assert "nothing is queued or runs" in pbs.anyrank("cancel", run)
+    (pbs.folder / "deleted.gate").unlink()
+    pbs.submit(run)
+    assert pbs.finished(run)["digest"] == whole and pbs.job(run) != job
+
+
+def test_rerun_by_an_operator_it_goes_on_under_the_same_id(pbs, runs, whole):
+    run, job = runs["rerun"], pbs.job(runs["rerun"])
+    pbs.started(run)
+    pbs.run("env", "PBS_OPERATOR=1", "qrerun", job)
+    pbs.started(run, 2)
+    (pbs.folder / "rerun.gate").unlink()
+    summary = pbs.finished(run)
+    assert summary["digest"] == whole and summary["resumed_from"] > 0 and pbs.job(run) == job
+    pbs.tried(run, "…", "0")
+
+
+def test_a_task_that_its_wall_time_stopped_goes_on_alone(pbs, runs, whole):
+    study = runs["moved"]
+    assert [pbs.finished(study / f"000{point}")["digest"] for point in range(3)] == [whole] * 3
+    assert ["[" in pbs.job(study / f"000{point}") for point in range(3)] == [False, True, True]
+    assert [one["state"] for one in pbs.standing(study).values()] == ["finished"] * 3
+
+
+def test_tasks_that_wait_are_not_changed_by_what_is_submitted_meanwhile(pbs, runs, whole):
+    """The second is deleted and submitted again while the first runs, and the third waits in the same array."""
+    study = runs["queue"]
+    pbs.anyrank("cancel", study / "0001")
+    assert "2 of 3 runs not submitted" in pbs.submit("queue.toml", "--points", 1)
+    assert pbs.finished(study / "0001")["digest"] == whole
+    assert [pbs.attempts(study / name) for name in ("0000", "0002")] == [["…"], []]
+    (pbs.folder / "queue.gate").unlink()
+    assert pbs.finished(study / "0002")["digest"] == whole and "[2]" in pbs.job(study / "0002")
+
+
+def test_of_a_sweep_only_what_failed_is_submitted_again(pbs):
+    gate = pbs.gate("sweep")
+    study = pbs.study("sweep", SWEEP, gate=gate)
+    bad = {"0000": 4, "0002": 9}
+
+    def ended(*names: str) -> dict[str, Any]:
+        for name in names:
+            wait_until(lambda run=study / name: pbs.attempts(run)[-1:] not in ([], ["…"]), 30, lambda: str(study))
+        return pbs.standing(study)
+
+    first = ended(*(f"000{point}" for point in range(5)))
+    assert {name for name, one in first.items() if one["state"] == "failed"} == bad.keys()
+    assert "3 of 5 runs not submitted" in pbs.submit("sweep.toml")
+    second = ended(*bad)
+    array = second["0000"]["jobs"][0].partition("[")[0]
+    for index, (name, seed) in enumerate(bad.items()):
+        assert second[name]["jobs"] == [f"{array}[{index}].srv"] and f"seed {seed} is broken" in second[name]["reason"]
+    assert {name: one for name, one in first.items() if name not in bad} == {
+        name: one for name, one in second.items() if name not in bad
+    }
+    gate.unlink()
+    pbs.submit("sweep.toml", "--points", "1-3")
+    assert "[" not in pbs.job(study / "0002"), "PBS has no arrays of one"
+    assert "4 of 5 runs not submitted" in pbs.submit("sweep.toml")
+    for point in range(5):
+        pbs.finished(study / f"000{point}")
+
+
+def test_what_needs_a_run_waits_for_the_job_in_which_it_goes_on(pbs, runs, whole):
+    good = runs["good"]
+    wait_until(lambda: (good / "D" / "made").exists(), 30, lambda: pbs.anyrank("status", good))
+    wait_until(lambda: pbs.standing(good)["D"]["state"] == "finished", 30, lambda: pbs.anyrank("status", good))
+    assert pbs.attempts(good / "B")[0] == "75" and pbs.finished(good / "B")["digest"] == whole
+    assert (good / "D" / "made").stat().st_mtime > (good / "B" / "summary.json").stat().st_mtime
+
+
+def test_what_needs_a_failed_run_never_runs(pbs, runs):
+    bad = runs["bad"]
+    pbs.finished(bad / "B")
+    ends = pbs.standing(bad)
+    assert [ends[name]["state"] for name in "ABCD"] == ["finished", "finished", "failed", "never"]
+    assert ends["D"]["reason"].startswith("needs C, which failed") and "seed 9 is broken" in ends["D"]["reason"]
+    assert not (bad / "D" / "made").exists() and ends["D"]["attempts"] == 0
+    assert "2 of 4 runs not submitted" in pbs.submit("bad.toml")
+    wait_until(lambda: (bad / "D" / "made").exists(), 30, lambda: pbs.anyrank("status", bad))
+
+
+CHAIN = """
+out = "{out}"
+[runs.A]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 9, broken = "{gate}" }}
+[runs.B]
+needs = ["A"]
+command = ["touch", "{out}/B/made"]
+"""
+
+
+def test_on_a_server_that_keeps_a_history_it_is_the_same(tmp_path):
+    with started("sleep", "infinity") as keeper:
+        pbs = Pbs(tmp_path, keeper.tag)
+        (pbs.state / "history").touch()
+        gate = pbs.gate("chain")
+        study = pbs.study("chain", CHAIN, gate=gate)
+        pbs.tried(study / "A", "1")
+        wait_until(lambda: pbs.standing(study)["B"]["state"] == "never", 20, lambda: pbs.anyrank("status", study))
+        assert "seed 9 is broken" in pbs.standing(study)["B"]["reason"]
+        assert "Exit_status = 1" in pbs.run("qstat", "-x", "-f", pbs.job(study / "A"))
+        gate.unlink()
+        pbs.submit("chain.toml")
+        wait_until(lambda: (study / "B" / "made").exists(), 20, lambda: pbs.anyrank("status", study))
+        assert pbs.standing(study)["A"]["state"] == "finished"
