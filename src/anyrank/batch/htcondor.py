@@ -58,7 +58,9 @@ class HTCondor(Scheduler):
     files: ClassVar = {"script.sh": "htcondor.sh.j2", "script.sub": "htcondor.sub.j2"}
 
     def check(self, context: Mapping[str, Any]) -> None:
-        """A job of HTCondor runs on one machine."""
+        """A job of HTCondor runs on one machine, and there are no partitions."""
+        if context["job"].partition:
+            raise UsageError(f"--partition {context['job'].partition}: HTCondor has none. Leave it out.")
         if context["job"].nodes > 1:
             raise UsageError(
                 f"--nodes {context['job'].nodes}: a job of HTCondor runs on one machine. "
@@ -100,9 +102,20 @@ class HTCondor(Scheduler):
                 return Seen(ENDED if minder.state == ENDED else WAITING, f"in a DAG: {minder.reason}".rstrip(": "))
         return None
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """By condor_rm."""
-        call(["condor_rm", *dict.fromkeys(job.id for job in jobs)])
+    def cancel(self, jobs: Sequence[Job], alone: bool = False) -> None:
+        """By condor_rm; of a DAG's run `alone`, by the number that DAGMan gave it."""
+        ids = [self._own(job) if alone else job.id for job in jobs]
+        call(["condor_rm", *dict.fromkeys(ids)])
+
+    @staticmethod
+    def _own(job: Job) -> str:
+        study = job.folder.parent.parent / job.folder.name
+        if job.id not in _read(study / f"{DAG}.dagman.log"):
+            return job.id
+        own = list(_read(job.folder / LOG))
+        if not own:
+            raise UsageError(f"{job.folder.parent} waits in a DAG: anyrank cancel {study.parent} ends all of it.")
+        return own[-1]
 
 
 def _read(log: Path) -> dict[str, Seen]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from anyrank.errors import UsageError
 from anyrank.run.folder import RunFolder, write_atomically
 from anyrank.run.session import STOPPED
 
-#: In the `job` folder: the ids of the jobs, one to a line; a line for every start and end; what was submitted.
-ID, ATTEMPTS, SUBMISSION = "id", "attempts", "submission.json"
+#: In the `job` folder: the ids of the jobs, one to a line; a line for every start and end; what was submitted; a file
+#: that is there when the run was cancelled.
+ID, ATTEMPTS, SUBMISSION, CANCELLED = "id", "attempts", "submission.json", "cancelled"
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,11 @@ def write_submission(folder: Path, **facts: Any) -> None:
 def submission(folder: Path) -> dict[str, Any]:
     """What was submitted from this folder, a run's or a study's, or with its study; UsageError where nothing was."""
     for place in (folder, folder.parent):
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, LookupError):
             found: dict[str, Any] = json.loads((job_folder(place) / SUBMISSION).read_text())
-            if place == folder or folder.name in found["members"]:
+            if folder.name in found["members"] or place == folder:
                 return found
     raise UsageError(f"{folder} was not submitted. Give the folder of a run or a study that was.")
-
-
-def before(folder: Path) -> dict[str, Any]:
-    """What a run's last submission asked for, empty where there was none."""
-    with suppress(UsageError):
-        found: dict[str, Any] = submission(folder)["requests"][folder.name]
-        return found
-    return {}
 
 
 def members(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
@@ -141,6 +134,8 @@ def _one(name: str, folder: Path, told: Mapping[Job, Seen]) -> Standing:
         state, reason = "finished", ""
     elif now is not None and not (now.state == NEVER and starts):
         state, reason = now.state, now.reason
+    elif (job_folder(folder) / CANCELLED).exists():
+        state, reason = "cancelled", last or "by anyrank cancel"
     elif not starts:
         state, reason = ("ended" if jobs else "new"), last or ("its job is gone and never ran" if jobs else "")
     elif status == STOPPED:
@@ -154,7 +149,7 @@ def _one(name: str, folder: Path, told: Mapping[Job, Seen]) -> Standing:
 
 def _explained(one: Standing, before: Mapping[str, Standing]) -> Standing:
     """Name the runs that keep this one, which has not run, from running for ever."""
-    bad = [name for name in one.needs if before[name].state in ("failed", "killed", "stopped", NEVER)]
+    bad = [name for name in one.needs if before[name].state in ("failed", "killed", "stopped", "cancelled", NEVER)]
     if not bad or one.attempts or one.state in (RUNNING, "finished"):
         return one
     causes = "; ".join(f"{name}, which {_past(before[name])}" for name in bad)
@@ -179,8 +174,3 @@ def _failure(folder: Path) -> str:
         last = json.loads((folder / "events.jsonl").read_text().splitlines()[-1])
         return f"{last['error']} on rank {last['ranks']}, step {last['step']}"
     return ""
-
-
-def as_json(standings: Sequence[Standing]) -> str:
-    """The standings as one JSON array."""
-    return json.dumps([asdict(one) for one in standings], indent=2)

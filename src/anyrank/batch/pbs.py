@@ -70,27 +70,17 @@ class Pbs(Scheduler):
 
     def seen(self, jobs: Sequence[Job]) -> dict[Job, Seen]:
         """From qstat, with the jobs that have ended where the server remembers them."""
-        found: dict[str, Seen] = {}
-        for one in sorted({re.sub(r"\[\d+\]", "[]", job.id) for job in jobs}):
-            found |= parse_qstat(self._qstat(one, "-f", *(["-t"] if "[]" in one else [])))
+        ids = sorted({re.sub(r"\[\d+\]", "[]", job.id) for job in jobs})
+        words = ["-f", *(["-t"] if any("[]" in one for one in ids) else []), *ids]
+        gone = "Unknown Job|has finished"
+        try:
+            found = parse_qstat(call(["qstat", "-x", *words], harmless=gone))
+        except AnyrankError as error:
+            if "history" not in str(error):
+                raise
+            found = parse_qstat(call(["qstat", *words], harmless=gone))
         return {job: found[job.id] for job in jobs if job.id in found}
 
-    @staticmethod
-    def _qstat(job: str, *words: str) -> str:
-        """What qstat says of a job, also of one that has ended if the server keeps a history; nothing if it is gone."""
-        for history in (["-x"], []):
-            try:
-                return call(["qstat", *history, *words, job])
-            except AnyrankError as error:
-                if not re.search("Unknown Job|has finished|history", str(error)):
-                    raise
-        return ""
-
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[Job], alone: bool = False) -> None:
         """By qdel, which leaves a running job ten seconds for its checkpoint."""
-        for job in jobs:
-            try:
-                call(["qdel", job.id])
-            except AnyrankError as error:
-                if not re.search("Unknown Job|has finished", str(error)):
-                    raise
+        call(["qdel", *(job.id for job in jobs)], harmless="Unknown Job|has finished")

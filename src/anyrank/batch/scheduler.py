@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -15,6 +16,8 @@ from anyrank.errors import AnyrankError, UsageError
 
 #: What a job may be doing, in words for every scheduler: `NEVER` waits for one that failed.
 WAITING, RUNNING, ENDED, NEVER = "waiting", "running", "ended", "never"
+#: Seconds that a scheduler's command may take.
+_PATIENCE = 120
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,19 @@ class Scheduler(ABC):
     def submit(self, nodes: Sequence[Node], folder: Path) -> dict[str, str]:
         """Submit scripts that lie in their folders, each after those before it that it needs; their ids by name.
 
-        What is written for all of them lies in `folder`. All or none: where one is refused (UsageError), those
-        before it are cancelled.
+        What is written for all of them lies in `folder`. All or none: where one is refused (UsageError), or
+        the user interrupts, those before it are cancelled.
         """
         ids: dict[str, str] = {}
         last: dict[str, str] = {}
         try:
             for node in nodes:
                 ids[node.name] = last[node.run] = self._submit(node, [last[name] for name in node.needs])
-        except UsageError:
+            self._release(list(ids.values()))
+        except BaseException:
             if ids:
                 self.cancel([Job(node.folder, ids[node.name]) for node in nodes if node.name in ids])
             raise
-        self._release(list(ids.values()))
         return ids
 
     @abstractmethod
@@ -110,8 +113,8 @@ class Scheduler(ABC):
         """What the scheduler says of these jobs; those that it does not know are missing."""
 
     @abstractmethod
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """End these jobs; those that have ended do no harm."""
+    def cancel(self, jobs: Sequence[Job], alone: bool = False) -> None:
+        """End these jobs; those that have ended do no harm. `alone`: they are one run's, of a study or not."""
 
 
 def find(name: str) -> Scheduler:
@@ -132,23 +135,25 @@ def find(name: str) -> Scheduler:
     return Scheduler.known[here[0]]()
 
 
-def call(words: Sequence[str], folder: Path | None = None, text: str | None = None) -> str:
-    """What a scheduler's command prints; AnyrankError with its own words where it fails."""
+def call(words: Sequence[str], folder: Path | None = None, harmless: str = "") -> str:
+    """What a scheduler's command prints; AnyrankError with its own words if it fails, unless they are `harmless`."""
     try:
         done = subprocess.run(
             list(words),
             cwd=folder,
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             env={**os.environ, "LC_ALL": "C"},
+            timeout=_PATIENCE,
             check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise AnyrankError(f"{words[0]} does not answer within {_PATIENCE} s. Try again later.") from None
     except OSError as error:
         raise AnyrankError(f"{words[0]} cannot be run: {error.strerror}.") from None
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
+    said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
+    if done.returncode and not (harmless and re.search(harmless, said)):
         raise AnyrankError(f"{words[0]} failed: {said}")
     return done.stdout
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 import anyrank.jobs
+from anyrank.batch.request import Request
 from anyrank.batch.site import Site, configuration
+from anyrank.batch.study import Member
 from anyrank.errors import UsageError, spans
 
 #: Longest name of a job that every scheduler takes.
@@ -54,6 +57,51 @@ def _quoted(value: Any) -> str:
     return f"$'{codes}'"
 
 
+def context(
+    member: Member, asked: Request, folder: Path, cwd: Path, script: Path, points: Sequence[int], needs: Sequence[Path]
+) -> dict[str, Any]:
+    """What the template of a run, or of an array of runs in `folder`, may use; see jobs/README.md."""
+    source = (member.source or "").partition(":")[0]
+    return {
+        "title": f"{'The runs of ' if points else ''}{job_name(folder.name)}",
+        "job": asked.model_copy(update={"name": asked.name or job_name(folder.name)}),
+        "cwd": cwd,
+        "folder": folder,
+        "points": list(points),
+        "digits": len(member.name),
+        "needs": list(needs),
+        "script": script,
+        "plain": re.fullmatch(r"[\w./+-]+", str(folder)) is not None,
+        "python": Path(sys.executable),
+        "program_file": Path(source).name if source.endswith(".py") else "",
+        "launcher": _launcher(asked),
+        "options": _words(member.options),
+        "command": list(member.command),
+        "chained": asked.chain > 1,
+    }
+
+
 def job_name(text: str) -> str:
     """A name for the scheduler from any text: what it may not hold becomes `_`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", re.sub(r"^[^A-Za-z]+", "", text))[:_LONGEST] or "anyrank"
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Options of a run as words of a command line."""
+    words = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, str(value)]
+    return words
+
+
+def _launcher(asked: Request) -> list[str]:
+    """The words of what starts the ranks, with the numbers that it asks for."""
+    numbers = {"{ranks}": asked.size, "{ranks_per_node}": asked.slots, "{nodes}": asked.nodes}
+    words = shlex.split(asked.launcher)
+    for name, number in numbers.items():
+        words = [word.replace(name, str(number)) for word in words]
+    return words

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, Job, Node, Scheduler, Seen, call, submitted
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import UsageError
 
 _STATES = {
     **dict.fromkeys(("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"), WAITING),
@@ -46,15 +46,10 @@ class Slurm(Scheduler):
         """From squeue, which knows jobs that ended for some minutes."""
         ids = ",".join(sorted({job.id.partition("_")[0] for job in jobs}))
         words = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={ids}"]
-        try:
-            found = parse_squeue(call(words))
-        except AnyrankError as error:
-            if "Invalid job id" not in str(error):
-                raise
-            found = {}
+        found = parse_squeue(call(words, harmless="Invalid job id"))
         return {job: found[job.id] for job in jobs if job.id in found}
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[Job], alone: bool = False) -> None:
         """By scancel."""
         call(["scancel", *(job.id for job in jobs)])
 

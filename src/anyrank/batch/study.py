@@ -192,7 +192,9 @@ def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
     for name, told in dag.runs.items():
         with _at(f"runs.{name}"):
             if not re.fullmatch(r"(?!(job|lock|PARENT|CHILD|ALL_NODES)$)[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-                raise UsageError("this cannot be a run's folder: use letters, digits, - and _, and neither job nor lock.")
+                raise UsageError(
+                    "this cannot be a run's folder: use letters, digits, - and _, and neither job nor lock."
+                )
             run = _shaped(_Node, told)
             unknown = next((one for one in run.needs if one not in dag.runs), None)
             if unknown is not None:

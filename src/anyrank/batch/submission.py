@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +10,10 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from anyrank.batch.job import alive, is_finished, job_folder, seen, submission, write_ids, write_submission
+from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, seen, submission, write_ids, write_submission
 from anyrank.batch.request import Request
-from anyrank.batch.scheduler import Node, Scheduler, Seen, find
-from anyrank.batch.script import job_name, render
+from anyrank.batch.scheduler import Job, Node, Scheduler, Seen, find
+from anyrank.batch.script import context, render
 from anyrank.batch.site import Site
 from anyrank.batch.study import Member
 from anyrank.errors import UsageError
@@ -40,13 +36,28 @@ class Submission:
     requests: Mapping[str, Request]
     site: Site
     cwd: Path
-    command: str
     only: frozenset[str] | None = None
 
     @cached_property
     def scheduler(self) -> Scheduler:
         """Who takes them."""
         return find(next(iter(self.requests.values())).on)
+
+    def check(self) -> None:
+        """Raise UsageError for what does not go together, and where a folder holds anything else; call it first."""
+        first = next(iter(self.requests.values()))
+        if len({asked.on for asked in self.requests.values()}) > 1:
+            raise UsageError(f"the runs of {self.folder} must all be on one scheduler. Use --on.")
+        for flag, given, kind in (("chain", first.chain > 1, "run"), ("at-a-time", first.at_a_time, "sweep")):
+            if given and self.kind != kind:
+                raise UsageError(f"--{flag} is for a {kind} alone. Leave it out.")
+        ours = {"job", "lock", *(member.name for member in self.members)}
+        strange = sorted({path.name for path in self.folder.glob("*")} - ours) if self.kind != "run" else []
+        if strange:
+            raise UsageError(f"{self.folder} holds {strange[0]}, which is none of the study's. Use another `out`.")
+        for member in self.members:
+            if member.source is not None:
+                RunFolder(member.folder).check(load(member.source).name, member.parameters)
 
     def scripts(self) -> dict[str, str]:
         """The texts of all scripts by file name, as they would be submitted."""
@@ -91,37 +102,37 @@ class Submission:
         if self.kind == "run" and unfinished and not todo:
             job = alive(unfinished[0].folder, told)[0]
             raise UsageError(
-                f"{self.folder} is queued already as job {job.id} ({told[job].reason}). "
+                f"{self.folder} is queued already as job {job.id} ({told[job].reason or told[job].state}). "
                 f"Wait for it, or use anyrank cancel {self.folder}."
             )
         live = {member.name for member in unfinished} - {member.name for member in todo}
         for member in todo:
             for need in live.intersection(member.needs):
-                raise UsageError(
-                    f"{member.name} needs {need}, which is queued or runs. Submit {self.folder} when that has ended, "
-                    f"or use anyrank cancel {self.folder / need}."
-                )
+                raise UsageError(f"{member.name} needs {need}, which is queued or runs. Submit it when that has ended.")
         return todo
 
-    def _told(self, folders: Sequence[Path]) -> dict[Any, Seen]:
+    def _told(self, folders: Sequence[Path]) -> dict[Job, Seen]:
         try:
-            before = submission(self.folder)
+            before = submission(self.folder)["scheduler"]
         except UsageError:
             return {}
-        return seen(folders, before["scheduler"])
+        told = seen(folders, before)
+        if before != self.scheduler.name and any(alive(folder, told) for folder in folders):
+            raise UsageError(
+                f"{self.folder} is with {before}. Use --on {before}, or anyrank cancel {self.folder} first."
+            )
+        return told
 
     def _make(self, member: Member) -> None:
-        """Make the run's folder, with its parameters in it, or see that it is this very run's."""
+        """Make the run's folder, with its parameters in it, and take what tells of former jobs away."""
         folder = RunFolder(member.folder)
         if member.source is not None:
-            program = load(member.source)(**member.parameters)
             asked = self.requests[member.name]
             options = replace(Options(**member.options), ranks=asked.size, threads=asked.threads)
-            if not folder.check(program.name, program.parameters):
-                folder.path.mkdir(parents=True, exist_ok=True)
-                folder.create(program.name, member.source, program.parameters, options.kept())
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.create(load(member.source).name, member.source, member.parameters, options.kept())
         job_folder(member.folder).mkdir(parents=True, exist_ok=True)
-        for name in ("attempts", "id"):
+        for name in ("attempts", "id", CANCELLED, "condor.log"):
             (job_folder(member.folder) / name).unlink(missing_ok=True)
 
     def _submit(self, todo: Sequence[Member]) -> dict[str, str]:
@@ -141,64 +152,41 @@ class Submission:
             by_run.setdefault(runs.get(name, name), []).append(job)
         for member in todo:
             write_ids(member.folder, by_run[member.name])
-        self._write_down()
-        return {name: " ".join(jobs) for name, jobs in by_run.items()}
-
-    def _write_down(self) -> None:
-        told = {
-            m.name: {"folder": str(m.folder.relative_to(self.folder)), "needs": list(m.needs)} for m in self.members
-        }
         write_submission(
             self.folder,
             scheduler=self.scheduler.name,
-            kind=self.kind,
-            command=self.command,
             cwd=str(self.cwd),
-            requests={name: json.loads(one.model_dump_json()) for name, one in self.requests.items()},
-            members=told,
+            site=self.site.model_dump(mode="json"),
+            requests={name: one.model_dump(mode="json") for name, one in self.requests.items()},
+            members={m.name: {"folder": relpath(m.folder, self.folder), "needs": list(m.needs)} for m in self.members},
         )
+        return {name: " ".join(jobs) for name, jobs in by_run.items()}
 
     def _nodes(self, todo: Sequence[Member]) -> list[Node]:
         """What is submitted, those first that others need."""
         names = {member.name for member in todo}
         if self.kind == "sweep":
             points = [int(member.name) for member in todo]
-            return [Node("array", "array", job_folder(self.folder), self._context(todo[0], (), points))] if todo else []
+            told = self._context(todo[0], self.folder, points) if todo else {}
+            return [Node("array", "array", job_folder(self.folder), told)] if todo else []
         nodes = []
         for member in todo:
-            chain = self.requests[member.name].chain
             needs = tuple(name for name in member.needs if name in names)
-            node = Node(member.name, member.name, job_folder(member.folder), self._context(member, needs), needs)
+            told = self._context(member, member.folder, (), needs)
+            node = Node(member.name, member.name, job_folder(member.folder), told, needs)
             nodes.append(node)
-            for link in range(1, chain):
+            for link in range(1, self.requests[member.name].chain):
                 nodes.append(replace(node, name=f"{member.name}#{link}", needs=(member.name,), after="any"))
         return nodes
 
-    def _context(self, member: Member, needs: Sequence[str], points: Sequence[int] = ()) -> dict[str, Any]:
-        """What a template may use; see jobs/README.md."""
-        asked = self.requests[member.name]
-        source = (member.source or "").partition(":")[0]
-        name = asked.name or job_name(self.folder.name if points or self.kind == "run" else member.name)
-        folder = self.folder if points else member.folder
-        context = {
-            "title": f"{'The runs of ' if points else ''}{job_name(folder.name)}",
-            "job": asked.model_copy(update={"name": name}),
-            "cwd": self.cwd,
-            "folder": folder,
-            "points": list(points),
-            "digits": len(member.name),
-            "needs": [one.folder for one in self.members if one.name in needs],
-            "script": list(self.scheduler.paths(job_folder(folder), bool(points)))[-1],
-            "plain": re.fullmatch(r"[\w./+-]+", str(folder)) is not None,
-            "python": Path(sys.executable),
-            "program_file": Path(source).name if source.endswith(".py") else "",
-            "launcher": _launcher(asked),
-            "options": _words(member.options),
-            "command": list(member.command),
-            "chained": asked.chain > 1,
-        }
-        self.scheduler.check(context)
-        return context
+    def _context(
+        self, member: Member, folder: Path, points: Sequence[int] = (), needs: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        script = list(self.scheduler.paths(job_folder(folder), bool(points)))[-1]
+        folders = [one.folder for one in self.members if one.name in needs]
+        told = context(member, self.requests[member.name], folder, self.cwd, script, points, folders)
+        self.scheduler.check(told)
+        return told
 
     def _texts(self, nodes: Sequence[Node]) -> dict[Path, str]:
         """The files to write for these nodes, and for all of them where they are several."""
@@ -207,40 +195,13 @@ class Submission:
             for node in nodes
             for path, template in self.scheduler.paths(node.folder, bool(node.context["points"])).items()
         }
-        folder = job_folder(self.folder)
-        if len(nodes) > 1:
-            told = {"nodes": self._joined(nodes, folder)}
+        folder, links = job_folder(self.folder), Counter(node.run for node in nodes)
+        if len(nodes) > 1:  # the links of a chain are retries of its first
+            told = [
+                {"name": n.name, "folder": relpath(n.folder, folder), "needs": n.needs, "retries": links[n.name] - 1}
+                for n in nodes
+                if n.name == n.run
+            ]
             joined = self.scheduler.joined.items()
-            texts |= {folder / name: render(template, self.site, told) for name, template in joined}
+            texts |= {folder / name: render(template, self.site, {"nodes": told}) for name, template in joined}
         return texts
-
-    @staticmethod
-    def _joined(nodes: Sequence[Node], folder: Path) -> list[dict[str, Any]]:
-        """The nodes as what joins them tells of them: the links of a chain are retries of its first."""
-        links = Counter(node.run for node in nodes)
-        return [
-            {"name": n.name, "folder": relpath(n.folder, folder), "needs": n.needs, "retries": links[n.name] - 1}
-            for n in nodes
-            if n.name == n.run
-        ]
-
-
-def _words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a run as words of a command line."""
-    words = []
-    for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, str(value)]
-    return words
-
-
-def _launcher(asked: Request) -> list[str]:
-    """The words of what starts the ranks, with the numbers that it asks for."""
-    numbers = {"{ranks}": asked.size, "{ranks_per_node}": asked.slots, "{nodes}": asked.nodes}
-    words = shlex.split(asked.launcher)
-    for name, number in numbers.items():
-        words = [word.replace(name, str(number)) for word in words]
-    return words

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from anyrank.batch.job import alive, members, seen, submission
+from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, members, seen, submission
 from anyrank.batch.scheduler import find
 
 
@@ -18,9 +18,12 @@ def command(runs: tuple[Path, ...]) -> int:
         scheduler = submission(folder)["scheduler"]
         paths = [path for path, _ in members(folder).values()]
         told = seen(paths, scheduler)
+        for path in paths:
+            if not is_finished(path):
+                (job_folder(path) / CANCELLED).touch()  # a job that is just going on sees it
         jobs = [job for path in paths for job in alive(path, told)]
         if jobs:
-            find(scheduler).cancel(jobs)
+            find(scheduler).cancel(jobs, len(paths) == 1)
         names = " ".join(job.id for job in jobs)
         click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or runs")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,7 +16,7 @@ from anyrank.run.options import CHECKPOINT_IO, OPTION_NAMES, Options
 
 RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--ranks", type=int, help="MPI ranks; more than 1 starts mpiexec.  [default: 1]"),
-    click.option("--threads", type=int, help="Threads of a rank.  [default: 1; no limit for one rank alone]"),
+    click.option("--threads", type=int, help="Threads of a rank.  [default: 1]"),
     click.option("--bind", help="Bind ranks to cores: auto (in batch jobs), core, none.  [default: auto]"),
     click.option("--body", help="Kernel body: auto, reference, numba, cython, cupy, shim.  [default: auto]"),
     click.option("--split", help="auto, rows, columns, bricks, or a grid such as 2x3.  [default: auto]"),
@@ -42,10 +42,12 @@ RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options of every run."""
+def with_run_options(command: Callable[..., Any], without: Collection[str] = ()) -> Callable[..., Any]:
+    """Give a click command the options of every run, but for some."""
     for option in reversed(RUN_OPTIONS):
         command = option(command)
+    found = command.__click_params__  # type: ignore[attr-defined]
+    found[:] = [option for option in found if option.name not in without]
     return command
 
 

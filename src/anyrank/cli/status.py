@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 
 import click
 
-from anyrank.batch.job import as_json, standing
+from anyrank.batch.job import standing
 
 
 @click.command(name="status")
@@ -17,7 +19,7 @@ def command(runs: tuple[Path, ...], json: bool) -> int:
     """Show how the runs in these folders, or of these studies, stand: queued, running, finished, failed and why."""
     found = [one for folder in runs for one in standing(folder.absolute())]
     if json:
-        click.echo(as_json(found))
+        click.echo(dumps([asdict(one) for one in found], indent=2))
         return 0
     width = max(len(one.name) for one in found)
     for one in found:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from anyrank import launcher
-from anyrank.batch.job import before
+from anyrank.batch.job import submission
 from anyrank.batch.request import Request, request
 from anyrank.batch.site import Site, load_site
 from anyrank.batch.study import NOT_IN_JOBS, Member, read_study
 from anyrank.batch.submission import Submission
 from anyrank.cli.execution import default_folder, read_parameters
-from anyrank.cli.run import RUN_OPTIONS, Programs, with_parameter_file
+from anyrank.cli.run import Programs, with_parameter_file, with_run_options
 from anyrank.errors import UsageError
 from anyrank.program import Program
+from anyrank.programs import available
 from anyrank.run.folder import RunFolder
 from anyrank.run.options import OPTION_NAMES, Options
 
@@ -42,20 +43,15 @@ JOB_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--pack", help="An archive made by anyrank pack, which nodes unpack onto their own disks."),
     click.option("--image", help="A container image with anyrank in it (Apptainer)."),
     click.option("--launcher", help="What starts the ranks, such as 'srun --mpi=pmi2'.  [default: anyrank's mpiexec]"),
+    click.option("--directive", "directives", multiple=True, help="A line more for the scheduler: '--qos=long'."),
     click.option("--dry-run", is_flag=True, help="Print the scripts, and do nothing."),
 )
 
 
-def _named(option: Callable[[Any], Any]) -> str:
-    def probe() -> None: ...
-
-    return str(option(probe).__click_params__[0].name)
-
-
 def with_job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a click command the options of jobs and, of those of a run, what a job can take."""
-    fit = [option for option in RUN_OPTIONS if _named(option) not in NOT_IN_JOBS]
-    for option in reversed((*JOB_OPTIONS, *fit)):
+    command = with_run_options(command, NOT_IN_JOBS)
+    for option in reversed(JOB_OPTIONS):
         command = option(command)
     return command
 
@@ -68,7 +64,7 @@ class Submissions(Programs):
         path = Path(cmd_name)
         if path.suffix == ".toml":
             return click.command(cmd_name, help="Submit the study in this file.")(_study(path))
-        if path.is_dir():
+        if path.is_dir() and ((path / "run.toml").exists() or cmd_name not in available()):
             return click.command(cmd_name, help="Submit the run in this folder.")(_again(path))
         return super().get_command(ctx, cmd_name)
 
@@ -82,26 +78,28 @@ class Submissions(Programs):
             asked, options = _split(values)
             ready = program(**read_parameters(parameters, values))
             folder = (Path(out) if out else default_folder(program.name)).absolute()
-            RunFolder(folder).check(program.name, ready.parameters)
             member = Member(folder.name, folder, source, ready.parameters, options, {}, (), ())
-            return _submit("run", folder, [member], load_site(site), {}, asked, dry_run)
+            return _submit("run", folder, [member], load_site(site), [asked], dry_run, Path.cwd())
 
         return submit
 
 
 def _again(folder: Path) -> Callable[..., int]:
-    """Submit the run that is in a folder."""
+    """Submit the run that is in a folder, as it was before but for what is given."""
 
     @with_job_options
     def submit(dry_run: bool, site: str, **values: Any) -> int:
         asked, options = _split(values)
-        description = RunFolder(folder).describe()
-        if description is None:
-            raise UsageError(f"{folder} holds no run (no run.toml). Give the folder of a run, as --out named it.")
-        path = folder.absolute()
-        member = Member(path.name, path, description["source"], description["parameters"], options, {}, (), ())
-        kept = {"threads": description.get("options", {}).get("threads")}
-        return _submit("run", path, [member], load_site(site), {**kept, **before(path)}, asked, dry_run)
+        path, told = folder.absolute(), RunFolder(folder).describe()
+        if told is None:
+            raise UsageError(f"{folder} holds no run (no run.toml). Give a run's folder, or a study's TOML file.")
+        member = Member(path.name, path, told["source"], told["parameters"], options, {}, (), ())
+        cwd, used, before = Path.cwd(), load_site(site), {"threads": told.get("options", {}).get("threads")}
+        with suppress(UsageError):  # where it was not submitted before
+            last = submission(path)
+            cwd, before = Path(last["cwd"]), last["requests"][path.name]
+            used = used if site else Site(**last["site"])
+        return _submit("run", path, [member], used, [before, asked], dry_run, cwd)
 
     return submit
 
@@ -117,45 +115,44 @@ def _study(file: Path) -> Callable[..., int]:
         only = None if points is None else frozenset(member.name for member in study.chosen(points))
         if options:
             raise UsageError(f"--{next(iter(options))} is an option of runs: a study's stand in {file}, in [options].")
-        asked.setdefault("at_a_time", study.at_a_time)
-        chosen = load_site(site or str(study.job.get("site", "")))
-        job = {name: value for name, value in study.job.items() if name != "site"}
-        return _submit(study.kind, study.out, [*study.ordered()], chosen, job, asked, dry_run, only)
+        job = {"at_a_time": study.at_a_time, **study.job}
+        used = load_site(site or str(job.pop("site", "")))
+        return _submit(study.kind, study.out, study.ordered(), used, [job, asked], dry_run, Path.cwd(), only)
 
     return submit
 
 
 def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take what the job asks, and the options of its run, out of all values; what was not given is left out."""
-    asked = {name: values.pop(name) for name in Request.model_fields if name in values}
-    options = {name: values.pop(name) for name in OPTION_NAMES if name in values}
-    given = {name: value for name, value in options.items() if value is not None}
-    Options(**given)
-    return {name: value for name, value in asked.items() if value is not None}, given
+    names: tuple[Collection[str], Collection[str]] = (Request.model_fields, OPTION_NAMES)
+    taken = [{name: values.pop(name) for name in some if name in values} for some in names]
+    asked, options = ({name: value for name, value in one.items() if value not in (None, ())} for one in taken)
+    Options(**options)
+    return asked, options
 
 
 def _submit(
     kind: str,
     folder: Path,
-    members: list[Member],
+    members: Sequence[Member],
     site: Site,
-    job: dict[str, Any],
-    asked: dict[str, Any],
+    layers: Sequence[dict[str, Any]],
     dry_run: bool,
+    cwd: Path,
     only: frozenset[str] | None = None,
 ) -> int:
     if launcher.tasks():
         raise UsageError("submit asks a scheduler, once: run it without mpiexec.")
-    requests = {member.name: request(site, job, member.job, asked) for member in members}
-    command = shlex.join(["anyrank", *click.get_current_context().find_root().obj])
-    submission = Submission(kind, folder, members, requests, site, Path.cwd(), command, only)
+    requests = {member.name: request(site, *layers[:-1], member.job, layers[-1]) for member in members}
+    made = Submission(kind, folder, members, requests, site, cwd, only)
+    made.check()
     if dry_run:
-        for name, text in submission.scripts().items():
+        for name, text in made.scripts().items():
             click.echo(f"# {name}\n{text}")
         return 0
-    ids = submission.submit()
-    for name, job_id in ids.items():
-        click.echo(f"{name}: job {job_id} on {submission.scheduler.name}")
+    ids = made.submit()
+    for name, job in ids.items():
+        click.echo(f"{name}: job {job} on {made.scheduler.name}")
     left = len(members) - len(ids)
     if kind == "run" and left:
         click.echo(f"{folder} is finished: nothing to submit")
