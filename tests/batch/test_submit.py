@@ -10,7 +10,11 @@ import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank
 
 from anyrank.batch.job import standing, write_ids, write_submission
+from anyrank.batch.request import request
 from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, Scheduler, Seen
+from anyrank.batch.site import Site
+from anyrank.programs.pi import Pi
+from anyrank.run.folder import RunFolder
 
 PI = ("submit", "pi", "--points", 1000)
 NOWHERE = {"PATH": "/nonexistent"}
@@ -30,6 +34,17 @@ BAD = {
     ),
     "a parameter out of range": (("submit", "pi", "--points", 0), "--points 0 must be at least 1"),
     "an option of runs": ((*PI, "--on", "slurm", "--body", "fortran"), "--body 'fortran' must be one of"),
+    "a chain in a study": (("submit", "sweep.toml", "--chain", 2), "--chain is for a run alone"),
+    "a sweep's option": ((*PI, "--on", "slurm", "--at-a-time", 2), "--at-a-time is for a sweep alone"),
+    "two schedulers": (("submit", "two.toml"), "must all be on one scheduler"),
+    "a folder that holds more": (
+        ("submit", "strange.toml", "--dry-run"),
+        "holds notes.txt, which is none of the study's",
+    ),
+    "another study's run": (("submit", "edited.toml", "--dry-run"), "holds a run with seed = 1, not 5"),
+    "no shell": ((*PI, "--on", "slurm", "--launcher", "srun 'x"), '--launcher "srun \'x" cannot be read'),
+    "threads of no number": ((*PI, "--site", "home", "--threads", 0), "threads = 0 is wrong"),
+    "no partitions": ((*PI, "--on", "htcondor", "--partition", "a", "--dry-run"), "HTCondor has none"),
     "an option that is not for jobs": ((*PI, "--on", "slurm", "--hosts", "n1"), "No such option '--hosts'"),
     "no run": (("submit", "empty"), "empty holds no run"),
     "another run": ((*PI, "--on", "slurm", "--out", "other"), "holds notes.txt and no run"),
@@ -54,6 +69,13 @@ def place(tmp_path):
     (tmp_path / "sweep.toml").write_text(SWEEP)
     (tmp_path / "lacks.toml").write_text(SWEEP.replace("seed", "sede"))
     (tmp_path / "job.toml").write_text(SWEEP + "ndoes = 2\n")
+    node = '[runs.{0}]\nprogram = "pi"\njob = {{ on = "{1}" }}\n'
+    (tmp_path / "two.toml").write_text(node.format("A", "slurm") + node.format("B", "pbs"))
+    (tmp_path / "strange.toml").write_text('out = "other"\n' + SWEEP)
+    (tmp_path / "edited.toml").write_text('out = "edited"\n' + SWEEP.replace("[1, 2", "[5, 2"))
+    run = RunFolder(tmp_path / "edited" / "0000")
+    run.path.mkdir(parents=True)
+    run.create("pi", "pi", Pi(seed=1).parameters, {})
     return tmp_path
 
 
@@ -116,7 +138,7 @@ class Told(Scheduler):
     def seen(self, jobs):
         return {job: self.says[job.id] for job in jobs if job.id in self.says}
 
-    def cancel(self, jobs):
+    def cancel(self, jobs, alone=False):
         raise NotImplementedError
 
 
@@ -169,3 +191,70 @@ def test_what_needs_a_run_that_failed_never_runs_nor_what_needs_that(tmp_path, m
 def test_two_schedulers_of_one_name_are_refused():
     with pytest.raises(TypeError, match="two schedulers are called told"):
         type("Other", (Told,), {})
+
+
+COMMAND = """#!/bin/sh
+echo "$(basename "$0") $*" >>"$CALLS"
+case "$0" in
+*/sbatch) grep -c ^sbatch "$CALLS"; exit $(($(grep -c ^sbatch "$CALLS") > 3)) ;;
+*/squeue) [ ! -e "$CALLS.queued" ] || sed "s/$/|PENDING|None/" "$CALLS.queued" ;;
+esac
+"""
+
+
+@pytest.fixture
+def slurm_commands(place):
+    """Commands of a Slurm that takes three jobs, and an environment with them; their calls are in the file `calls`."""
+    folder = place / "config" / "bin"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scancel", "scontrol"):
+        (folder / name).write_text(COMMAND)
+        (folder / name).chmod(0o755)
+    calls = place / "config" / "calls"
+    path = f"{folder}:{os.environ['PATH']}"
+    return calls, {"PATH": path, "CALLS": str(calls), "XDG_CONFIG_HOME": str(place / "config")}
+
+
+def test_a_submission_that_breaks_off_leaves_nothing_queued(place, slurm_commands):
+    calls, environment = slurm_commands
+    node = '[runs.{0}]\nprogram = "pi"\nneeds = [{1}]\n'
+    (place / "dag.toml").write_text(
+        '[job]\non = "slurm"\n'
+        + "".join(node.format(name, needs) for name, needs in (("A", ""), ("B", '"A"'), ("C", '"B"'), ("D", '"C"')))
+    )
+    done = run_anyrank("submit", "dag.toml", cwd=place, env=environment)
+    assert done.returncode == 2 and "is not submitted: sbatch failed" in done.stderr
+    assert "scancel 1 2 3" in calls.read_text().splitlines()
+    assert run_anyrank("status", "runs/dag", cwd=place, env=environment).returncode == 2
+
+
+def test_a_run_is_submitted_again_as_it_was_and_cancelling_holds(place, slurm_commands):
+    calls, environment = slurm_commands
+    site = place / "config/anyrank/sites/home.toml"
+    site.write_text('scheduler = "slurm"\nsetup = ["MARK=1"]\n')
+    words = (*PI, "--site", "home", "--nodes", 3, "--directive=--qos=long", "--out", "run")
+    assert run_anyrank(*words, cwd=place, env=environment).returncode == 0
+    (calls.with_name("calls.queued")).write_text("1\n")
+    again = run_anyrank("submit", "run", cwd=place, env=environment)
+    assert again.returncode == 2 and "is queued already as job 1 (PENDING)" in again.stderr
+    assert "cancelled 1" in run_anyrank("cancel", "run", cwd=place, env=environment).stdout
+    (calls.with_name("calls.queued")).unlink()
+    [one] = json.loads(run_anyrank("status", "run", "--json", cwd=place, env=environment).stdout)
+    assert one["state"] == "cancelled"
+    script = (place / "run" / "job" / "script.slurm").read_text()
+    gone = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "SLURM_JOB_ID": "9"}, capture_output=True, text=True
+    )
+    assert gone.returncode == 1 and "anyrank: cancelled" in gone.stderr
+    site.unlink()
+    dry = run_anyrank("submit", place / "run", "--nodes", 2, "--dry-run", cwd="/", env=environment).stdout
+    for line in (f"cd {place} || exit 2", "MARK=1", "#SBATCH --qos=long", "#SBATCH --nodes=2"):
+        assert line in dry.splitlines()
+    assert run_anyrank("submit", "run", cwd=place, env=environment).returncode == 0
+    assert not (place / "run" / "job" / "cancelled").exists()
+
+
+def test_a_layer_takes_back_what_an_earlier_one_said_in_another_way():
+    site = Site(pack="/a.tar")
+    asked = request(site, {"ranks": 2}, {"image": "/b.sif", "ranks_per_node": 4, "nodes": 2})
+    assert (asked.pack, asked.image, asked.size) == ("", "/b.sif", 8)
