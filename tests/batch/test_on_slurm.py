@@ -151,7 +151,7 @@ def test_cancel_leaves_a_checkpoint_and_does_not_requeue(site, jobs):
     site.slurm.wait_for(job, "CANCELLED")
     wait_until(lambda: " ended 75" in (run / "job" / "attempts").read_text(), 20, lambda: site.told(run))
     one = site.standing(run)["cancelled"]
-    assert one["state"] == "stopped" and one["step"] > 0 and one["reason"].startswith("CANCELLED")
+    assert one["state"] == "cancelled" and one["step"] > 0 and one["reason"].startswith("CANCELLED")
     assert "nothing is queued or runs" in site.anyrank("cancel", run)
     jobs["gates"]["cancelled"].unlink()
     site.anyrank("submit", run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +10,7 @@ from typing import Annotated
 import pydantic
 
 from anyrank.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from anyrank.toml import tomllib
 
 #: What may stand in a line that the scheduler reads: nothing that ends the line, or the word.
 Plain = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.:@/+,=%-]*$")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,11 +18,7 @@ from anyrank.batch.site import explain
 from anyrank.errors import UsageError
 from anyrank.programs import load
 from anyrank.run.options import Options
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from anyrank.toml import tomllib
 
 #: Options of a run that mean nothing in a job, or that the job's own request gives.
 NOT_IN_JOBS = ("ranks", "threads", "walltime", "stop_at", "hosts", "chaos", "i_mean_it", "json", "quiet")

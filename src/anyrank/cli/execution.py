@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,11 +17,7 @@ from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.program import Program
 from anyrank.run.options import Options
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from anyrank.toml import tomllib
 
 
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +18,7 @@ import tomli_w
 
 from anyrank.checkpoint.keep import sync_folder
 from anyrank.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from anyrank.toml import tomllib
 
 FORMAT = 1
 #: The environment variable that tells how long to wait for the lock of a run that is just dying, and the seconds else.
