@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, Seen, find
+from anyrank.batch.known import find
+from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, Seen
 from anyrank.errors import UsageError
 from anyrank.run.folder import RunFolder, write_atomically
 from anyrank.run.session import STOPPED

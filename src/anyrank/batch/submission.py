@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, seen, submission, write_ids, write_submission
+from anyrank.batch.known import find
 from anyrank.batch.request import Request
-from anyrank.batch.scheduler import Job, Node, Scheduler, Seen, find
+from anyrank.batch.scheduler import Job, Node, Scheduler, Seen
 from anyrank.batch.script import context, render
 from anyrank.batch.site import Site
 from anyrank.batch.study import Member

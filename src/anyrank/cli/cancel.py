@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, members, seen, submission
-from anyrank.batch.scheduler import find
+from anyrank.batch.known import find
 
 
 @click.command(name="cancel")
