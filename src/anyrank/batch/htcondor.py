@@ -12,6 +12,8 @@ from anyrank.errors import AnyrankError, UsageError
 
 #: The log of a job, in its folder; the DAG, and the log of the job that minds it, in the study's.
 LOG, DAG = "condor.log", "study.dag"
+#: Those that were submitted.
+DAGS = "study[0-9]*.dag"
 
 
 #: The events of a log that say what becomes of a job (HTCondor Manual, "Job Event Log Codes"): submitted, broken
@@ -71,11 +73,14 @@ class HTCondor(Scheduler):
         """One script by condor_submit, several as a DAG, whose id is that of all its runs."""
         if len(nodes) == 1:
             return super().submit(nodes, folder)
-        said = submitted(["condor_submit_dag", "-force", DAG], folder)
+        # A DAG of its own each time, for DAGMan may still be at the one before.
+        name = f"study{len(list(folder.glob(DAGS)))}.dag"
+        (folder / DAG).rename(folder / name)
+        said = submitted(["condor_submit_dag", "-force", name], folder)
         cluster = re.search(r"submitted to cluster (\d+)", said)
         if cluster is None:
             raise AnyrankError(f"condor_submit_dag did not tell the DAG's number: {' '.join(said.split())}")
-        return {node.name: f"{cluster[1]}.0" for node in nodes}
+        return {node.run: f"{cluster[1]}.0" for node in nodes}
 
     def _submit(self, node: Node, needs: Sequence[str]) -> str:
         return submitted(["condor_submit", "-terse", "script.sub"], node.folder).split()[0]
@@ -97,7 +102,7 @@ class HTCondor(Scheduler):
         if array:
             return array.get(job.id)
         for folder in (study, job.folder):
-            minder = _read(folder / f"{DAG}.dagman.log").get(job.id)
+            minder = _minders(folder).get(job.id)
             if minder is not None:
                 return Seen(ENDED if minder.state == ENDED else WAITING, f"in a DAG: {minder.reason}".rstrip(": "))
         return None
@@ -110,12 +115,17 @@ class HTCondor(Scheduler):
     @staticmethod
     def _own(job: Job) -> str:
         study = job.folder.parent.parent / job.folder.name
-        if job.id not in _read(study / f"{DAG}.dagman.log"):
+        if job.id not in _minders(study):
             return job.id
         own = list(_read(job.folder / LOG))
         if not own:
             raise UsageError(f"{job.folder.parent} waits in a DAG: anyrank cancel {study.parent} ends all of it.")
         return own[-1]
+
+
+def _minders(folder: Path) -> dict[str, Seen]:
+    """The jobs that mind the DAGs in a folder."""
+    return {job: seen for log in folder.glob(f"{DAGS}.dagman.log") for job, seen in _read(log).items()}
 
 
 def _read(log: Path) -> dict[str, Seen]:

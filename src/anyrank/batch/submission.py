@@ -13,7 +13,7 @@ from typing import Any
 from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, seen, submission, write_ids, write_submission
 from anyrank.batch.known import find
 from anyrank.batch.request import Request
-from anyrank.batch.scheduler import Job, Node, Scheduler, Seen
+from anyrank.batch.scheduler import WAITING, Job, Node, Scheduler, Seen
 from anyrank.batch.script import context, render
 from anyrank.batch.site import Site
 from anyrank.batch.study import Member
@@ -99,7 +99,12 @@ class Submission:
     def _todo(self) -> list[Member]:
         unfinished = self._unfinished()
         told = self._told([member.folder for member in unfinished])
-        todo = [member for member in unfinished if not alive(member.folder, told)]
+        todo: list[Member] = []
+        for member in unfinished:  # those first that others need
+            jobs = alive(member.folder, told)
+            lost = {one.name for one in todo}.intersection(member.needs)
+            if not jobs or (lost and all(told[job].state == WAITING for job in jobs)):
+                todo.append(member)
         if self.kind == "run" and unfinished and not todo:
             job = alive(unfinished[0].folder, told)[0]
             raise UsageError(
