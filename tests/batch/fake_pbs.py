@@ -181,17 +181,31 @@ def known(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
     return jobs[name]
 
 
+@contextmanager
+def others() -> Iterator[None]:
+    """What cannot be done for one of several jobs is told, and changes the exit status; the others have their turn."""
+    try:
+        yield
+    except RefusalError as refusal:
+        print(refusal, file=sys.stderr)
+        failed.append(refusal.status)
+
+
+failed: list[int] = []
+
+
 def qstat(words: list[str]) -> None:
     flags, names = getopt.getopt(words, "xft")
     flags = {flag for flag, _ in flags}
     if "-x" in flags and not remembers():
         raise RefusalError("qstat: PBS is not configured to maintain job history", 1)
+    jobs = read()
     for name in names:
-        if known(jobs := read(), "qstat", name)["state"] == "F" and "-x" not in flags:
-            raise RefusalError(f"qstat: {name} Job has finished, use -x or -H to obtain historical job information", 35)
-        tasks = [one for one in jobs if "-t" in flags and jobs[one]["array"] == name]
-        for one in (name, *tasks):
-            print(f"Job Id: {one}\n" + "".join(f"    {key} = {value}\n" for key, value in told(jobs[one]).items()))
+        with others():
+            if known(jobs, "qstat", name)["state"] == "F" and "-x" not in flags:
+                raise RefusalError(f"qstat: {name} Job has finished, use -x to obtain historical job information", 35)
+            for one in (name, *(one for one in jobs if "-t" in flags and jobs[one]["array"] == name)):
+                print(f"Job Id: {one}\n" + "".join(f"    {key} = {value}\n" for key, value in told(jobs[one]).items()))
 
 
 def told(job: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +233,7 @@ def qrerun(names: list[str]) -> None:
 
 def qdel(names: list[str]) -> None:
     for name in names:
-        with server() as jobs:
+        with others(), server() as jobs:
             if known(jobs, "qdel", name)["state"] == "F":
                 raise RefusalError(f"qdel: Job has finished {name}", 35)
             for one in [one for one, job in jobs.items() if name in (one, job["array"])]:
@@ -298,8 +312,6 @@ def watch(name: str, child: subprocess.Popen[str], walltime: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with others():
         globals()[sys.argv[1]](sys.argv[2:])
-    except RefusalError as refusal:
-        print(refusal, file=sys.stderr)
-        sys.exit(refusal.status)
+    sys.exit(failed[-1] if failed else 0)

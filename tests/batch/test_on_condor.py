@@ -1,0 +1,171 @@
+"""Runs on an HTCondor that does what a real one would (fake_condor.py): all are submitted at once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from batch import fake_condor
+from batch.cluster import Cluster, digest_of_storm
+from ranks import TAG, completed, started
+from slurm import wait_until
+
+COMMANDS = ("condor_submit", "condor_submit_dag", "condor_rm", "condor_vacate_job")
+
+
+class Condor(Cluster):
+    """Its state is in the folder `condor`."""
+
+    def __init__(self, folder: Path, tag: str):
+        state = folder / "condor"
+        (state / "bin").mkdir(parents=True)
+        for name in COMMANDS:
+            command = state / "bin" / name
+            environment = f"{TAG}={tag} FAKE_CONDOR={state}"
+            command.write_text(
+                f'#!/bin/sh\nexec env {environment} {sys.executable} {fake_condor.__file__} {name} "$@"\n'
+            )
+            command.chmod(0o755)
+        super().__init__("htcondor", folder, {"PATH": f"{state}/bin:/usr/bin:/bin", "HOME": str(folder)})
+
+    def run(self, *words: str) -> str:
+        done = completed(*words, env=self.environment, cwd=self.folder)
+        assert done.returncode == 0, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def running(self, run: Path) -> str:
+        """The job of a run that began last, also where DAGMan submitted it."""
+        begun = re.findall(r"^001 \((\d+)\.(\d+)", (run / "job" / "condor.log").read_text(), re.MULTILINE)
+        return ".".join(str(int(number)) for number in begun[-1])
+
+
+@pytest.fixture(scope="module")
+def condor(tmp_path_factory) -> Iterator[Condor]:
+    with started("sleep", "infinity") as keeper:  # all jobs carry its tag, and end with it
+        yield Condor(tmp_path_factory.mktemp("cluster"), keeper.tag)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> str:
+    return digest_of_storm(tmp_path_factory.mktemp("whole") / "run")
+
+
+LIMITED, LONG = ("--walltime", "8s"), ("--walltime", "10min")
+SWEEP = """
+program = "{program}:Flaky"
+out = "{out}"
+[parameters]
+points = 2e5
+broken = "{gate}"
+[grid]
+seed = [4, 1, 9]
+"""
+DIAMOND = """
+out = "{out}"
+[job]
+walltime = "8s"
+[runs.A]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 1 }}
+[runs.B]
+needs = ["A"]
+program = "{program}:Storm"
+parameters = {{ rows = 12, columns = 8, steps = 200, gate = "{gate}" }}
+options = {{ picture = false }}
+[runs.C]
+needs = ["A"]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = {seed}, broken = "{gate}" }}
+[runs.D]
+needs = ["B", "C"]
+command = ["touch", "{out}/D/made"]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(condor) -> dict[str, Path]:
+    """All runs, submitted together; those that a gate held up have been stopped once by their wall time."""
+    gates = {name: condor.gate(name) for name in ("evicted", "removed", "once", "limited", "sweep", "link")}
+    held = {"gate": gates["limited"]}
+    made = {
+        "good": condor.study("good", DIAMOND, seed=2, **held),
+        "bad": condor.study("bad", DIAMOND, seed=9, **held),
+        "a path with 'spaces'": condor.storm("a path with 'spaces'", *LIMITED, **held),
+        "chain": condor.storm("chain", *LIMITED, "--chain", 5, **held),
+        "link": condor.storm("link", *LONG, "--chain", 2, gate=gates["link"]),
+        "once": condor.storm("once", *LIMITED, "--max-attempts", 1, gate=gates["once"]),
+        "sweep": condor.study("sweep", SWEEP, gate=gates["sweep"]),
+        **{name: condor.storm(name, *LONG, gate=gates[name]) for name in ("evicted", "removed")},
+    }
+    limited = [*(made[name] for name in ("a path with 'spaces'", "chain")), condor.folder / "good/B"]
+    wait_until(lambda: all(condor.attempts(run)[:1] == ["75"] for run in limited), 40, lambda: str(limited))
+    gates["limited"].unlink()
+    return made
+
+
+@pytest.mark.parametrize("name", ["a path with 'spaces'", "chain"])
+def test_stopped_by_its_wall_time_it_starts_again(condor, runs, whole, name):
+    run, job = runs[name], condor.job(runs[name])
+    summary = condor.finished(run)
+    assert summary["digest"] == whole and summary["resumed_from"] > 0 and condor.job(run) == job
+    [one] = condor.standing(run).values()
+    assert (one["state"], one["attempts"], one["jobs"]) == ("finished", len(condor.attempts(run)), [job])
+
+
+@pytest.mark.parametrize("name", ["evicted", "link"])
+def test_evicted_it_leaves_a_checkpoint_and_starts_again(condor, runs, whole, name):
+    run = runs[name]
+    condor.started(run)
+    condor.run("condor_vacate_job", condor.running(run))
+    condor.started(run, 2)
+    assert condor.attempts(run) == ["75", "…"]
+    (condor.folder / f"{name}.gate").unlink()
+    assert condor.finished(run)["digest"] == whole
+
+
+def test_removed_it_leaves_a_checkpoint_and_the_queue(condor, runs):
+    run, job = runs["removed"], condor.job(runs["removed"])
+    condor.started(run)
+    assert f"is queued already as job {job}" in condor.anyrank("submit", run, status=2)
+    assert f"cancelled {job}" in condor.anyrank("cancel", run)
+    condor.tried(run, "75")
+    wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.told(run))
+    assert "nothing is queued or runs" in condor.anyrank("cancel", run)
+
+
+def test_attempts_are_limited(condor, runs):
+    run = runs["once"]
+    condor.tried(run, "75")
+    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.told(run))
+    assert "1 attempts are used up (--max-attempts)" in condor.told(run)
+    assert condor.standing(run)["once"]["reason"] == "Normal termination (return value 1)"
+
+
+def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):
+    study, bad = runs["sweep"], ("0000", "0002")
+    for name, status in (("0000", "1"), ("0001", "0"), ("0002", "1")):
+        condor.tried(study / name, status)
+    (condor.folder / "sweep.gate").unlink()
+    assert "1 of 3 runs not submitted" in condor.submit("sweep.toml")
+    for name in bad:
+        condor.finished(study / name)
+    cluster = condor.job(study / "0000").partition(".")[0]
+    assert [condor.job(study / name) for name in bad] == [f"{cluster}.0", f"{cluster}.1"]
+    assert [one["state"] for one in condor.standing(study).values()] == ["finished"] * 3
+
+
+def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, runs, whole):
+    good, bad = runs["good"], runs["bad"]
+    wait_until(lambda: (good / "D" / "made").exists(), 30, lambda: condor.anyrank("status", good))
+    assert condor.attempts(good / "B")[0] == "75" and condor.finished(good / "B")["digest"] == whole
+    assert (good / "D" / "made").stat().st_mtime > (good / "B" / "summary.json").stat().st_mtime
+    condor.finished(bad / "B")
+    wait_until(lambda: condor.standing(bad)["D"]["state"] == "never", 20, lambda: condor.anyrank("status", bad))
+    ends = condor.standing(bad)
+    assert [ends[name]["state"] for name in "ABCD"] == ["finished", "finished", "failed", "never"]
+    assert ends["D"]["reason"].startswith("needs C, which failed") and "seed 9 is broken" in ends["D"]["reason"]
+    assert "2 of 4 runs not submitted" in condor.submit("bad.toml")
+    wait_until(lambda: (bad / "D" / "made").exists(), 30, lambda: condor.anyrank("status", bad))
