@@ -32,7 +32,7 @@ run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's b
 	@echo "the bits stay the same. Run it again elsewhere: $(BIN)/anyrank run $(STORM)2"
 
 test: $(READY) lint types ## everything that must hold before a change lands
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## style: ruff's rules and format
 	$(BIN)/ruff check

@@ -5,6 +5,13 @@ from pathlib import Path
 
 pytest_plugins = ["rank_launch"]
 
+#: Files that take minutes, most of them in waiting: begun first, they end with the others.
+LONG = ("test_on_slurm.py", "test_on_pbs.py", "test_faults.py", "test_verify.py", "test_on_condor.py")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 def pytest_collect_file(file_path: Path) -> None:
     # Slow to import, so not in ranks that do without it.

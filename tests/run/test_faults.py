@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "faults"
-COUNT = int(os.environ.get("ANYRANK_FAULTS", "40"))
+COUNT = int(os.environ.get("ANYRANK_FAULTS", "24"))
 
 
 def test_random_faults_change_no_bit_and_leave_nothing(monkeypatch):
