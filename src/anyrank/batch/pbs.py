@@ -76,7 +76,7 @@ class Pbs(Scheduler):
         try:
             found = parse_qstat(call(["qstat", "-x", *words], harmless=gone))
         except AnyrankError as error:
-            if "history" not in str(error):
+            if not re.search("history|Unknown option", str(error)):
                 raise
             found = parse_qstat(call(["qstat", *words], harmless=gone))
         return {job: found[job.id] for job in jobs if job.id in found}
