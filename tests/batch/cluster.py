@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from ranks import run_anyrank
+from ranks import TAG, completed, run_anyrank, started
 from slurm import wait_until
 
 GATED = Path(__file__).with_name("gated.py")
@@ -25,25 +29,34 @@ class Cluster:
 
     def __init__(self, on: str, folder: Path, environment: Mapping[str, str]):
         self.on, self.folder, self.environment = on, folder, environment
-        self.gates: list[Path] = []
+        self.keeper: Any = None
 
     def gate(self, name: str) -> Path:
-        """A file that holds runs up until it is removed, at the latest by the end."""
+        """A file that holds runs up until it is removed."""
         path = self.folder / f"{name}.gate"
         path.touch()
-        self.gates.append(path)
         return path
 
-    def open(self) -> None:
-        """Remove what holds runs up."""
-        for gate in self.gates:
-            gate.unlink(missing_ok=True)
+    def open(self, gate: Path, *runs: Path, status: str = "75") -> None:
+        """Remove what holds runs up, when the first attempt of each has ended so; returns at once."""
+
+        def wait() -> None:
+            wait_until(lambda: all(self.attempts(run)[:1] == [status] for run in runs), 90, lambda: f"{runs}")
+            gate.unlink()
+
+        Thread(target=wait, daemon=True).start()
 
     def anyrank(self, *words: Any, status: int = 0) -> str:
         """What `anyrank` prints; it must end with that status."""
         done = run_anyrank(*words, env=self.environment, cwd=self.folder)
         assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stderr if status else done.stdout
+
+    def run(self, *words: Any) -> str:
+        """What a command says; it must end with status 0."""
+        done = completed(*words, env=self.environment, cwd=self.folder)
+        assert done.returncode == 0, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
+        return str(done.stdout).strip()
 
     def submit(self, *words: Any) -> str:
         return self.anyrank("submit", *words, "--on", self.on)
@@ -73,15 +86,16 @@ class Cluster:
     def standing(self, run: Path) -> dict[str, dict[str, Any]]:
         return {one["name"]: one for one in json.loads(self.anyrank("status", run, "--json"))}
 
+    def summary(self, run: Path, timeout: float = 60) -> dict[str, Any]:
+        """The summary of a run, when it is finished."""
+        file = run / "summary.json"
+        wait_until(lambda: file.exists() and '"finished": true' in file.read_text(), timeout, lambda: self.told(run))
+        return json.loads(file.read_text())
+
     def finished(self, run: Path, timeout: float = 60) -> dict[str, Any]:
-        """The summary of a run, when it is finished and its script has seen that."""
-
-        def done() -> bool:
-            file = run / "summary.json"
-            return self.attempts(run)[-1:] == ["0"] and json.loads(file.read_text())["finished"]
-
-        wait_until(done, timeout, lambda: self.told(run))
-        return json.loads((run / "summary.json").read_text())
+        """The same, when its script has seen it, too."""
+        wait_until(lambda: self.attempts(run)[-1:] == ["0"], timeout, lambda: self.told(run))
+        return self.summary(run)
 
     def started(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
         """Wait until an attempt has begun to make steps."""
@@ -100,3 +114,56 @@ class Cluster:
         """What the run's files tell."""
         files = [file for file in (*run.glob("job/*"), *run.glob("events.jsonl")) if file.is_file()]
         return "\n".join(f"--- {file}\n{file.read_text(errors='replace')}" for file in files)
+
+
+class Pbs(Cluster):
+    """What fake_pbs.py makes, its state in the folder `pbs`; jobs find its commands by their login shell's PATH."""
+
+    def __init__(self, folder: Path, tag: str):
+        self.state = folder / "pbs"
+        (self.state / "home").mkdir(parents=True)
+        (self.state / "home" / ".profile").write_text(f"PATH={self.state}/bin:$PATH\n")
+        commands = ("qsub", "qstat", "qdel", "qrls", "qsig", "qrerun")
+        path = _make(self.state, commands, f"{TAG}={tag} FAKE_PBS={self.state} {sys.executable} -S {_fake('pbs')}")
+        super().__init__("pbs", folder, {"PATH": path})
+
+    def gone(self, job: str) -> None:
+        """Wait until a job is not known any more."""
+        wait_until(lambda: f"Unknown Job Id {job}" in self.run("sh", "-c", f"qstat {job} 2>&1; true"), 30, lambda: job)
+
+
+class Condor(Cluster):
+    """What fake_condor.py makes, its state in the folder `condor`."""
+
+    def __init__(self, folder: Path, tag: str):
+        state = folder / "condor"
+        commands = ("condor_submit", "condor_submit_dag", "condor_rm", "condor_vacate_job")
+        path = _make(state, commands, f"{TAG}={tag} FAKE_CONDOR={state} {sys.executable} {_fake('condor')}")
+        super().__init__("htcondor", folder, {"PATH": path, "HOME": str(folder)})
+
+    def running(self, log: Path) -> str:
+        """The job that began last, as a log tells."""
+        begun = re.findall(r"^001 \((\d+)\.(\d+)", log.read_text(), re.MULTILINE)
+        return ".".join(str(int(number)) for number in begun[-1])
+
+
+@contextmanager
+def keeping(kind: type[Pbs] | type[Condor], folder: Path) -> Iterator[Any]:
+    """One of these; all its jobs carry the tag of a process that ends with the block, and so do they."""
+    with started("sleep", "infinity") as keeper:
+        cluster = kind(folder, keeper.tag)
+        cluster.keeper = keeper
+        yield cluster
+
+
+def _fake(name: str) -> Path:
+    return Path(__file__).with_name(f"fake_{name}.py")
+
+
+def _make(state: Path, commands: tuple[str, ...], words: str) -> str:
+    """Commands in a folder, which call these words; a PATH with it."""
+    (state / "bin").mkdir(parents=True)
+    for name in commands:
+        (state / "bin" / name).write_text(f'#!/bin/sh\nexec env {words} {name} "$@"\n')
+        (state / "bin" / name).chmod(0o755)
+    return f"{state}/bin:/usr/bin:/bin"

@@ -276,7 +276,11 @@ def mom(names: list[str]) -> None:
     with server() as jobs:
         jobs[name]["session"] = child.pid
     asked = watch(name, child, job["given"].get("-l walltime", "1:00:00"))
-    output = job["given"].get("-o", f"STDIN.o{name}").replace("^array_index^", job["env"].get("PBS_ARRAY_INDEX", ""))
+    output = (
+        job["given"]
+        .get("-o", f"{job['given'].get('-N', 'STDIN')}.o{name}")
+        .replace("^array_index^", job["env"].get("PBS_ARRAY_INDEX", ""))
+    )
     Path(job["env"]["PBS_O_WORKDIR"], output).write_text(spool.read_text())
     with server() as jobs:
         if asked == "qrerun":
@@ -306,7 +310,7 @@ def watch(name: str, child: subprocess.Popen[str], walltime: str) -> str:
             killing = now + KILL_DELAY
         if asked == "qrerun" or now > killing:
             tell(child.pid, signal.SIGKILL)
-        time.sleep(0.05)
+        time.sleep(0.1)
     tell(child.pid, signal.SIGKILL)
     return asked
 

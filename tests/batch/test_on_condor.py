@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batch import fake_condor
-from batch.cluster import Cluster, digest_of_storm
-from ranks import TAG, completed, started
+from batch.cluster import Condor, digest_of_storm, keeping
 from slurm import wait_until
 
-COMMANDS = ("condor_submit", "condor_submit_dag", "condor_rm", "condor_vacate_job")
-
-
-class Condor(Cluster):
-    """Its state is in the folder `condor`."""
-
-    def __init__(self, folder: Path, tag: str):
-        state = folder / "condor"
-        (state / "bin").mkdir(parents=True)
-        for name in COMMANDS:
-            command = state / "bin" / name
-            environment = f"{TAG}={tag} FAKE_CONDOR={state}"
-            command.write_text(
-                f'#!/bin/sh\nexec env {environment} {sys.executable} {fake_condor.__file__} {name} "$@"\n'
-            )
-            command.chmod(0o755)
-        super().__init__("htcondor", folder, {"PATH": f"{state}/bin:/usr/bin:/bin", "HOME": str(folder)})
-
-    def run(self, *words: str) -> str:
-        done = completed(*words, env=self.environment, cwd=self.folder)
-        assert done.returncode == 0, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def running(self, run: Path) -> str:
-        """The job of a run that began last, also where DAGMan submitted it."""
-        begun = re.findall(r"^001 \((\d+)\.(\d+)", (run / "job" / "condor.log").read_text(), re.MULTILINE)
-        return ".".join(str(int(number)) for number in begun[-1])
+pytest.importorskip("classad2", reason="HTCondor's Python bindings are not installed")
 
 
 @pytest.fixture(scope="module")
 def condor(tmp_path_factory) -> Iterator[Condor]:
-    with started("sleep", "infinity") as keeper:  # all jobs carry its tag, and end with it
-        yield Condor(tmp_path_factory.mktemp("cluster"), keeper.tag)
+    with keeping(Condor, tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +57,7 @@ command = ["touch", "{out}/D/made"]
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(condor) -> dict[str, Path]:
-    """All runs, submitted together; those that a gate held up have been stopped once by their wall time."""
+    """All runs, submitted together; those that the gate `limited` holds up are stopped by their wall time once."""
     gates = {name: condor.gate(name) for name in ("evicted", "removed", "once", "limited", "sweep", "link")}
     held = {"gate": gates["limited"]}
     made = {
@@ -101,25 +71,15 @@ def runs(condor) -> dict[str, Path]:
         **{name: condor.storm(name, *LONG, gate=gates[name]) for name in ("evicted", "removed")},
     }
     limited = [*(made[name] for name in ("a path with 'spaces'", "chain")), condor.folder / "good/B"]
-    wait_until(lambda: all(condor.attempts(run)[:1] == ["75"] for run in limited), 40, lambda: str(limited))
-    gates["limited"].unlink()
+    condor.open(gates["limited"], *limited)
     return made
-
-
-@pytest.mark.parametrize("name", ["a path with 'spaces'", "chain"])
-def test_stopped_by_its_wall_time_it_starts_again(condor, runs, whole, name):
-    run, job = runs[name], condor.job(runs[name])
-    summary = condor.finished(run)
-    assert summary["digest"] == whole and summary["resumed_from"] > 0 and condor.job(run) == job
-    [one] = condor.standing(run).values()
-    assert (one["state"], one["attempts"], one["jobs"]) == ("finished", len(condor.attempts(run)), [job])
 
 
 @pytest.mark.parametrize("name", ["evicted", "link"])
 def test_evicted_it_leaves_a_checkpoint_and_starts_again(condor, runs, whole, name):
     run = runs[name]
     condor.started(run)
-    condor.run("condor_vacate_job", condor.running(run))
+    condor.run("condor_vacate_job", condor.running(run / "job" / "condor.log"))
     condor.started(run, 2)
     assert condor.attempts(run) == ["75", "…"]
     (condor.folder / f"{name}.gate").unlink()
@@ -136,14 +96,6 @@ def test_removed_it_leaves_a_checkpoint_and_the_queue(condor, runs):
     assert "nothing is queued or runs" in condor.anyrank("cancel", run)
 
 
-def test_attempts_are_limited(condor, runs):
-    run = runs["once"]
-    condor.tried(run, "75")
-    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.told(run))
-    assert "1 attempts are used up (--max-attempts)" in condor.told(run)
-    assert condor.standing(run)["once"]["reason"] == "Normal termination (return value 1)"
-
-
 def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):
     study, bad = runs["sweep"], ("0000", "0002")
     for name, status in (("0000", "1"), ("0001", "0"), ("0002", "1")):
@@ -155,6 +107,23 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):
     cluster = condor.job(study / "0000").partition(".")[0]
     assert [condor.job(study / name) for name in bad] == [f"{cluster}.0", f"{cluster}.1"]
     assert [one["state"] for one in condor.standing(study).values()] == ["finished"] * 3
+
+
+def test_attempts_are_limited(condor, runs):
+    run = runs["once"]
+    condor.tried(run, "75")
+    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.told(run))
+    assert "1 attempts are used up (--max-attempts)" in condor.told(run)
+    assert condor.standing(run)["once"]["reason"] == "Normal termination (return value 1)"
+
+
+@pytest.mark.parametrize("name", ["a path with 'spaces'", "chain"])
+def test_stopped_by_its_wall_time_it_starts_again(condor, runs, whole, name):
+    run, job = runs[name], condor.job(runs[name])
+    summary = condor.finished(run)
+    assert summary["digest"] == whole and summary["resumed_from"] > 0 and condor.job(run) == job
+    [one] = condor.standing(run).values()
+    assert (one["state"], one["attempts"], one["jobs"]) == ("finished", len(condor.attempts(run)), [job])
 
 
 def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, runs, whole):

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
-from batch import fake_pbs
-from batch.cluster import Cluster, digest_of_storm
-from ranks import TAG, completed, started
+from batch.cluster import Pbs, digest_of_storm, keeping
 from slurm import wait_until
-
-
-class Pbs(Cluster):
-    """Its state is in the folder `pbs`; jobs find its commands by their login shell's PATH."""
-
-    def __init__(self, folder: Path, tag: str):
-        self.state = folder / "pbs"
-        (self.state / "home").mkdir(parents=True)
-        (self.state / "bin").mkdir()
-        for name in ("qsub", "qstat", "qdel", "qrls", "qsig", "qrerun"):
-            command = self.state / "bin" / name
-            environment = f"{TAG}={tag} FAKE_PBS={self.state}"
-            command.write_text(
-                f'#!/bin/sh\nexec env {environment} {sys.executable} -S {fake_pbs.__file__} {name} "$@"\n'
-            )
-            command.chmod(0o755)
-        (self.state / "home" / ".profile").write_text(f"PATH={self.state}/bin:$PATH\n")
-        super().__init__("pbs", folder, {"PATH": f"{self.state}/bin:/usr/bin:/bin"})
-
-    def run(self, *words: Any, status: int = 0) -> str:
-        """What a command of PBS says."""
-        done = completed(*words, env=self.environment, cwd=self.folder)
-        assert done.returncode == status, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
-        return (done.stdout + done.stderr).strip()
-
-    def gone(self, job: str) -> None:
-        """Wait until a job has ended."""
-        wait_until(
-            lambda: job not in self.run("sh", "-c", f"qstat -f {job} 2>&1 | grep 'Job Id:'; true"), 30, lambda: job
-        )
 
 
 @pytest.fixture(scope="module")
 def pbs(tmp_path_factory) -> Iterator[Pbs]:
-    with started("sleep", "infinity") as keeper:  # all jobs carry its tag, and end with it
-        yield Pbs(tmp_path_factory.mktemp("cluster"), keeper.tag)
+    with keeping(Pbs, tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +70,11 @@ command = ["touch", "{out}/D/made"]
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(pbs) -> dict[str, Path]:
-    """All runs, submitted together; those that a gate held up have been stopped once by their wall time."""
+    """All runs, submitted together; those that the gate `limited` holds up are stopped by their wall time once."""
     gates = {name: pbs.gate(name) for name in ("asked", "deleted", "rerun", "stuck", "queue", "sweep", "limited")}
     held = {"gate": gates["limited"]}
     stuck = pbs.storm("stuck", *LIMITED, "--stuck", gate=gates["stuck"])
-    Thread(target=lambda: (pbs.tried(stuck, "1", "…"), gates["stuck"].unlink()), daemon=True).start()
+    pbs.open(gates["stuck"], stuck, status="1")
     made = {
         "stuck": stuck,
         "good": pbs.study("good", DIAMOND, seed=2, **held),
@@ -123,20 +89,8 @@ def runs(pbs) -> dict[str, Path]:
     }
     limited = [made[name] for name in ("walls", "spaces", "chain")]
     limited += [pbs.folder / name for name in ("good/B", "bad/B", "moved/0000")]
-    wait_until(lambda: all(pbs.attempts(run)[:1] == ["75"] for run in limited), 40, lambda: str(limited))
-    gates["limited"].unlink()
+    pbs.open(gates["limited"], *limited)
     return made
-
-
-@pytest.mark.parametrize("name", ["walls", "spaces", "chain", "stuck"])
-def test_stopped_by_its_wall_time_it_ends_on_the_digest_of_an_unbroken_run(pbs, runs, whole, name):
-    run = runs[name]
-    assert pbs.finished(run)["digest"] == whole
-    assert pbs.attempts(run)[0] == ("1" if name == "stuck" else "75")
-    if name == "walls":
-        [one] = pbs.standing(run).values()
-        assert (one["state"], one["attempts"]) == ("finished", len(pbs.attempts(run)))
-        assert "is finished" in pbs.anyrank("submit", run)
 
 
 def test_asked_by_qsig_it_goes_on_in_a_new_job(pbs, runs, whole):
@@ -176,13 +130,6 @@ def test_rerun_by_an_operator_it_goes_on_under_the_same_id(pbs, runs, whole):
     pbs.tried(run, "…", "0")
 
 
-def test_a_task_that_its_wall_time_stopped_goes_on_alone(pbs, runs, whole):
-    study = runs["moved"]
-    assert [pbs.finished(study / f"000{point}")["digest"] for point in range(3)] == [whole] * 3
-    assert ["[" in pbs.job(study / f"000{point}") for point in range(3)] == [False, True, True]
-    assert [one["state"] for one in pbs.standing(study).values()] == ["finished"] * 3
-
-
 def test_tasks_that_wait_are_not_changed_by_what_is_submitted_meanwhile(pbs, runs, whole):
     """The second is deleted and submitted again while the first runs, and the third waits in the same array."""
     study = runs["queue"]
@@ -220,6 +167,50 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(pbs, runs):
         pbs.finished(study / f"000{point}")
 
 
+CHAIN = """
+out = "{out}"
+[runs.A]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 9, broken = "{gate}" }}
+[runs.B]
+needs = ["A"]
+command = ["touch", "{out}/B/made"]
+"""
+
+
+def test_on_a_server_that_keeps_a_history_it_is_the_same(tmp_path):
+    with keeping(Pbs, tmp_path) as pbs:
+        (pbs.state / "history").touch()
+        gate = pbs.gate("chain")
+        study = pbs.study("chain", CHAIN, gate=gate)
+        pbs.tried(study / "A", "1")
+        wait_until(lambda: pbs.standing(study)["B"]["state"] == "never", 20, lambda: pbs.anyrank("status", study))
+        assert "seed 9 is broken" in pbs.standing(study)["B"]["reason"]
+        assert "Exit_status = 1" in pbs.run("qstat", "-x", "-f", pbs.job(study / "A"))
+        gate.unlink()
+        pbs.submit("chain.toml")
+        wait_until(lambda: (study / "B" / "made").exists(), 20, lambda: pbs.anyrank("status", study))
+        assert pbs.standing(study)["A"]["state"] == "finished"
+
+
+def test_a_task_that_its_wall_time_stopped_goes_on_alone(pbs, runs, whole):
+    study = runs["moved"]
+    assert [pbs.finished(study / f"000{point}")["digest"] for point in range(3)] == [whole] * 3
+    assert ["[" in pbs.job(study / f"000{point}") for point in range(3)] == [False, True, True]
+    assert [one["state"] for one in pbs.standing(study).values()] == ["finished"] * 3
+
+
+@pytest.mark.parametrize("name", ["walls", "spaces", "chain", "stuck"])
+def test_stopped_by_its_wall_time_it_ends_on_the_digest_of_an_unbroken_run(pbs, runs, whole, name):
+    run = runs[name]
+    assert pbs.finished(run)["digest"] == whole
+    assert pbs.attempts(run)[0] == ("1" if name == "stuck" else "75")
+    if name == "walls":
+        [one] = pbs.standing(run).values()
+        assert (one["state"], one["attempts"]) == ("finished", len(pbs.attempts(run)))
+        assert "is finished" in pbs.anyrank("submit", run)
+
+
 def test_what_needs_a_run_waits_for_the_job_in_which_it_goes_on(pbs, runs, whole):
     good = runs["good"]
     wait_until(lambda: (good / "D" / "made").exists(), 30, lambda: pbs.anyrank("status", good))
@@ -237,30 +228,3 @@ def test_what_needs_a_failed_run_never_runs(pbs, runs):
     assert not (bad / "D" / "made").exists() and ends["D"]["attempts"] == 0
     assert "2 of 4 runs not submitted" in pbs.submit("bad.toml")
     wait_until(lambda: (bad / "D" / "made").exists(), 30, lambda: pbs.anyrank("status", bad))
-
-
-CHAIN = """
-out = "{out}"
-[runs.A]
-program = "{program}:Flaky"
-parameters = {{ points = 200000, seed = 9, broken = "{gate}" }}
-[runs.B]
-needs = ["A"]
-command = ["touch", "{out}/B/made"]
-"""
-
-
-def test_on_a_server_that_keeps_a_history_it_is_the_same(tmp_path):
-    with started("sleep", "infinity") as keeper:
-        pbs = Pbs(tmp_path, keeper.tag)
-        (pbs.state / "history").touch()
-        gate = pbs.gate("chain")
-        study = pbs.study("chain", CHAIN, gate=gate)
-        pbs.tried(study / "A", "1")
-        wait_until(lambda: pbs.standing(study)["B"]["state"] == "never", 20, lambda: pbs.anyrank("status", study))
-        assert "seed 9 is broken" in pbs.standing(study)["B"]["reason"]
-        assert "Exit_status = 1" in pbs.run("qstat", "-x", "-f", pbs.job(study / "A"))
-        gate.unlink()
-        pbs.submit("chain.toml")
-        wait_until(lambda: (study / "B" / "made").exists(), 20, lambda: pbs.anyrank("status", study))
-        assert pbs.standing(study)["A"]["state"] == "finished"
