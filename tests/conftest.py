@@ -5,12 +5,12 @@ from pathlib import Path
 
 pytest_plugins = ["rank_launch"]
 
-#: Files that take minutes, most of them in waiting: begun first, they end with the others.
-LONG = ("test_on_slurm.py", "test_on_pbs.py", "test_faults.py", "test_verify.py", "test_on_condor.py")
+#: Files that take minutes, some mostly in waiting: begun first, and not the busy ones of batch together.
+LONG = ("test_on_slurm.py", "test_verify.py", "test_faults.py", "test_on_pbs.py", "test_on_condor.py", "test_pack.py")
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def pytest_collect_file(file_path: Path) -> None:

@@ -86,18 +86,18 @@ class Cluster:
     def standing(self, run: Path) -> dict[str, dict[str, Any]]:
         return {one["name"]: one for one in json.loads(self.anyrank("status", run, "--json"))}
 
-    def summary(self, run: Path, timeout: float = 60) -> dict[str, Any]:
+    def summary(self, run: Path, timeout: float = 120) -> dict[str, Any]:
         """The summary of a run, when it is finished."""
         file = run / "summary.json"
         wait_until(lambda: file.exists() and '"finished": true' in file.read_text(), timeout, lambda: self.told(run))
         return json.loads(file.read_text())
 
-    def finished(self, run: Path, timeout: float = 60) -> dict[str, Any]:
+    def finished(self, run: Path, timeout: float = 120) -> dict[str, Any]:
         """The same, when its script has seen it, too."""
         wait_until(lambda: self.attempts(run)[-1:] == ["0"], timeout, lambda: self.told(run))
         return self.summary(run)
 
-    def started(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
+    def started(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
         """Wait until an attempt has begun to make steps."""
 
         def there() -> bool:
@@ -106,7 +106,7 @@ class Cluster:
 
         wait_until(there, timeout, lambda: self.told(run))
 
-    def tried(self, run: Path, *statuses: str, timeout: float = 60) -> None:
+    def tried(self, run: Path, *statuses: str, timeout: float = 120) -> None:
         """Wait until so many attempts have ended, with these exit statuses."""
         wait_until(lambda: self.attempts(run) == list(statuses), timeout, lambda: f"not {statuses}: {self.told(run)}")
 
