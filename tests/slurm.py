@@ -132,8 +132,12 @@ class Slurm:
         return seen
 
     def hurry(self, job: str, timeout: float = 60) -> None:
-        """Let a job that was requeued start as soon as it is pending: Slurm would have it wait for 120 s."""
+        """Let a job that was requeued start as soon as it is pending: Slurm would have it wait for 120 s.
+
+        Not in the second in which it was requeued: a node takes it for the job that it was told to kill just then.
+        """
         self.wait_for(job, "PENDING", timeout=timeout)
+        time.sleep(1.5)
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
 
     def node(self, name: str, state: str) -> None:

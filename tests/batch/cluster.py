@@ -37,11 +37,11 @@ class Cluster:
         path.touch()
         return path
 
-    def open(self, gate: Path, *runs: Path, status: str = "75") -> None:
-        """Remove what holds runs up, when the first attempt of each has ended so; returns at once."""
+    def open(self, gate: Path, *runs: Path) -> None:
+        """Remove what holds runs up, when the first attempt of each has ended; returns at once."""
 
         def wait() -> None:
-            wait_until(lambda: all(self.attempts(run)[:1] == [status] for run in runs), 90, lambda: f"{runs}")
+            wait_until(lambda: all(self.attempts(run)[:1] not in ([], ["…"]) for run in runs), 120, lambda: f"{runs}")
             gate.unlink()
 
         Thread(target=wait, daemon=True).start()

@@ -27,7 +27,7 @@ from typing import Any
 FOLDER = Path(os.environ.get("FAKE_PBS", "."))
 HOST = socket.gethostname().partition(".")[0]
 #: Cores; seconds between TERM and KILL; and how late a wall time's end is seen (pbs_mom: up to 10 s and more).
-CPUS, KILL_DELAY, LATE = 8, 10.0, 2.0
+CPUS, KILL_DELAY, LATE = 16, 10.0, 2.0
 #: What the values of options must be; others are refused, and so are options that are not here.
 RULES = {
     **{"-h": "", "-A": r"\S+", "-N": r"[A-Za-z]\S{0,235}", "-S": r"/[^\s,@]+", "-j": "oe", "-o": r"[^\s,:]+"},
