@@ -159,11 +159,13 @@ def condor_submit_dag(*words: str) -> None:
 
 
 def dagman(job: str, file: str) -> None:
-    """Run the nodes of a DAG, each after those that it needs, and again as RETRY says."""
+    """Run the nodes of a DAG, each after those that it needs, and again as RETRY says; no two may mind one file."""
     log = Path(f"{file}.dagman.log")
+    Path(f"{file}.lock").touch(exist_ok=False)
     tell(log, job, "000", f"Job submitted from {HOST}")
     tell(log, job, "001", f"Job executing on {HOST}")
     code = max(nodes(job, Path(file)), default=0)
+    Path(f"{file}.lock").unlink()
     if asked(job) == RM:
         tell(log, job, "009", "Job was aborted.\n\tvia condor_rm (by user user)\n")
     else:

@@ -1,8 +1,8 @@
 """A PBS for machines without one: its commands do what OpenPBS's do, as far as job scripts can tell.
 
 After OpenPBS's manual pages and sources (finish_exec and kill_session of pbs_mom; req_register.c, chk_Jrange.c). There
-are no daemons: the state is a file, and whoever changes it starts what can start then. Every job has a process like
-pbs_mom's. The server forgets jobs that have ended, as by default; with a file `history` it does not.
+are no daemons: the state is a file, and whoever changes it starts what can start then, by fake_mom.py. The server
+forgets jobs that have ended, as by default; with a file `history` it does not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import getopt
 import json
-import math
 import os
 import re
 import shlex
@@ -26,8 +25,8 @@ from typing import Any
 
 FOLDER = Path(os.environ.get("FAKE_PBS", "."))
 HOST = socket.gethostname().partition(".")[0]
-#: Cores; seconds between TERM and KILL; and how late a wall time's end is seen (pbs_mom: up to 10 s and more).
-CPUS, KILL_DELAY, LATE = 16, 10.0, 2.0
+#: Cores; and what carries a job out.
+CPUS, MOM = 16, Path(__file__).with_name("fake_mom.py")
 #: What the values of options must be; others are refused, and so are options that are not here.
 RULES = {
     **{"-h": "", "-A": r"\S+", "-N": r"[A-Za-z]\S{0,235}", "-S": r"/[^\s,@]+", "-j": "oe", "-o": r"[^\s,:]+"},
@@ -74,7 +73,7 @@ def schedule(jobs: Jobs) -> None:
             above["state"] = "B"
             job |= {"state": "R", "stime": time.time(), "session": 0, "asked": ""}
             streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": (FOLDER / "log").open("a")}
-            subprocess.Popen([sys.executable, "-S", __file__, "mom", name], start_new_session=True, **streams)
+            subprocess.Popen([sys.executable, "-S", MOM, name], start_new_session=True, **streams)
 
 
 def chunks(job: dict[str, Any], what: str) -> int:
@@ -259,60 +258,6 @@ def tell(session: int, number: int) -> None:
     for pid in sorted(found, key=lambda pid: pid == session):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def mom(names: list[str]) -> None:
-    """Carry a job out: the shell that -S names, or the login shell, gets the path of the script's copy on its stdin."""
-    [name] = names
-    with server() as jobs:
-        job = jobs[name]
-    shell, spool = job["given"].get("-S", "/bin/bash"), FOLDER / f"{name}.OU"
-    with spool.open("w") as out, suppress(BrokenPipeError):
-        streams = {"stdin": subprocess.PIPE, "stdout": out, "stderr": out, "text": True, "umask": 0o077}
-        where = {"cwd": FOLDER / "home", "env": environment(name, job), "start_new_session": True}
-        child = subprocess.Popen([f"-{Path(shell).name}"], executable=shell, **where, **streams)
-        child.stdin.write(f"{job['script']}\n")
-        child.stdin.close()
-    with server() as jobs:
-        jobs[name]["session"] = child.pid
-    asked = watch(name, child, job["given"].get("-l walltime", "1:00:00"))
-    output = (
-        job["given"]
-        .get("-o", f"{job['given'].get('-N', 'STDIN')}.o{name}")
-        .replace("^array_index^", job["env"].get("PBS_ARRAY_INDEX", ""))
-    )
-    Path(job["env"]["PBS_O_WORKDIR"], output).write_text(spool.read_text())
-    with server() as jobs:
-        if asked == "qrerun":
-            jobs[name]["state"] = "Q"
-        else:
-            end(jobs, name, child.returncode if child.returncode >= 0 else 256 - child.returncode)
-
-
-def environment(name: str, job: dict[str, Any]) -> dict[str, str]:
-    """Nothing of qsub's; by the tag, tests find whatever the job starts."""
-    nodes = FOLDER / f"{name}.nodes"
-    nodes.write_text(f"{HOST}\n" * chunks(job, "mpiprocs"))
-    cpus = str(chunks(job, "ncpus"))
-    own = {"PBS_ENVIRONMENT": "PBS_BATCH", "PBS_JOBID": name, "PBS_NODEFILE": str(nodes), "PBS_QUEUE": "workq"}
-    own |= {"OMP_NUM_THREADS": cpus, "NCPUS": cpus, "PATH": "/bin:/usr/bin", "SHELL": "/bin/bash", "TMPDIR": "/tmp"}
-    return {**job["env"], **own, "HOME": str(FOLDER / "home"), "ANYRANK_TEST_TAG": os.environ["ANYRANK_TEST_TAG"]}
-
-
-def watch(name: str, child: subprocess.Popen[str], walltime: str) -> str:
-    """Wait for a job's end, and see to it; what was asked of it."""
-    hours, minutes, seconds = map(int, walltime.split(":"))
-    until, killing, asked = time.monotonic() + hours * 3600 + minutes * 60 + seconds + LATE, math.inf, ""
-    while child.poll() is None:
-        now, asked = time.monotonic(), read()[name]["asked"]
-        if killing == math.inf and (asked == "qdel" or now > until):
-            tell(child.pid, signal.SIGTERM)
-            killing = now + KILL_DELAY
-        if asked == "qrerun" or now > killing:
-            tell(child.pid, signal.SIGKILL)
-        time.sleep(0.1)
-    tell(child.pid, signal.SIGKILL)
-    return asked
 
 
 if __name__ == "__main__":

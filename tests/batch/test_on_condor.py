@@ -53,12 +53,27 @@ parameters = {{ points = 200000, seed = {seed}, broken = "{gate}" }}
 needs = ["B", "C"]
 command = ["touch", "{out}/D/made"]
 """
+#: A run and a command that needs it, and another run, which is held up.
+TWO = """
+out = "{out}"
+[runs.A]
+program = "{program}:Flaky"
+parameters = {{ points = 200000, seed = 9, broken = "{broken}" }}
+[runs.D]
+needs = ["A"]
+command = ["touch", "{out}/D/made"]
+[runs.B]
+program = "{program}:Storm"
+parameters = {{ rows = 12, columns = 8, steps = 200, gate = "{gate}" }}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(condor) -> dict[str, Path]:
     """All runs, submitted together; those that the gate `limited` holds up are stopped by their wall time once."""
-    gates = {name: condor.gate(name) for name in ("evicted", "removed", "once", "limited", "sweep", "link")}
+    gates = {
+        name: condor.gate(name) for name in ("evicted", "removed", "once", "limited", "sweep", "link", "broken", "two")
+    }
     held = {"gate": gates["limited"]}
     made = {
         "good": condor.study("good", DIAMOND, seed=2, **held),
@@ -67,6 +82,7 @@ def runs(condor) -> dict[str, Path]:
         "chain": condor.storm("chain", *LIMITED, "--chain", 5, **held),
         "link": condor.storm("link", *LONG, "--chain", 2, gate=gates["link"]),
         "once": condor.storm("once", *LIMITED, "--max-attempts", 1, gate=gates["once"]),
+        "two": condor.study("two", TWO, broken=gates["broken"], gate=gates["two"]),
         "sweep": condor.study("sweep", SWEEP, gate=gates["sweep"]),
         **{name: condor.storm(name, *LONG, gate=gates[name]) for name in ("evicted", "removed")},
     }
@@ -136,5 +152,15 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, 
     ends = condor.standing(bad)
     assert [ends[name]["state"] for name in "ABCD"] == ["finished", "finished", "failed", "never"]
     assert ends["D"]["reason"].startswith("needs C, which failed") and "seed 9 is broken" in ends["D"]["reason"]
-    assert "2 of 4 runs not submitted" in condor.submit("bad.toml")
-    wait_until(lambda: (bad / "D" / "made").exists(), 30, lambda: condor.anyrank("status", bad))
+
+
+def test_what_failed_is_submitted_again_while_the_rest_of_its_dag_runs(condor, runs):
+    study = runs["two"]
+    condor.tried(study / "A", "1")
+    wait_until(lambda: condor.standing(study)["D"]["state"] == "never", 30, lambda: condor.anyrank("status", study))
+    (condor.folder / "broken.gate").unlink()
+    assert "1 of 3 runs not submitted" in condor.submit("two.toml")
+    wait_until(lambda: (study / "D" / "made").exists(), 30, lambda: condor.anyrank("status", study))
+    assert condor.attempts(study / "B") == ["…"]
+    assert f"cancelled {condor.job(study / 'B')}" in condor.anyrank("cancel", study)
+    condor.tried(study / "B", "75")
