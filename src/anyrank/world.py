@@ -11,6 +11,7 @@ import numpy as np
 
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.observe.timers import Timers
 
 # One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
 # It takes effect only if nobody has initialised MPI before us.
@@ -34,7 +35,7 @@ class World:
     Making a World is collective over `comm` (COMM_WORLD where none is given). Messages on it never meet
     those of other libraries, because the clone has a context of its own. With `check`, collective calls on
     `comm`, and on MPI.COMM_WORLD where that is cloned, are compared between ranks by `recorder`, which is
-    None without.
+    None without. `timers` tell what its ranks' time is spent on.
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
@@ -48,6 +49,7 @@ class World:
             self.comm = self.recorder.comm
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
+        self.timers = Timers()
         self._tags = 0
 
     def __repr__(self) -> str:
@@ -82,7 +84,10 @@ class World:
         if op == "sum" and array.dtype.kind not in "iu":
             raise TypeError(f"allreduce sums integers, not {array.dtype}: a float sum has an order; use exact.sum")
         result = np.empty_like(array, order="C")
+        began = self.timers.start()
         self.comm.Allreduce(np.ascontiguousarray(array), result, _OPERATIONS[op])
+        self.timers.stop("reduce", began)
+        self.timers.count("reductions", "reduced", result.nbytes)
         return result
 
     def total(self, count: int) -> int:

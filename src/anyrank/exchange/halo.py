@@ -54,6 +54,7 @@ class Halo:
             message.send = comm.Send_init([message.outgoing, MPI.BYTE], message.rank, tag)
         self._receives = [message.receive for message in self._messages]
         self._sends = [message.send for message in self._messages]
+        self._bytes = sum(message.outgoing.nbytes for message in self._messages)
         self._recorder = self.layout.world.recorder
         self._words = f"the halo exchange of {', '.join(field.name for field in self.fields)}"
 
@@ -95,17 +96,24 @@ class Halo:
         for field, there, here in self._wraps:
             field.array[there] = field.array[here]
         if self._messages:
+            timers = self.layout.world.timers
+            began = timers.start()
             MPI.Prequest.Startall(self._receives)
             for message in self._messages:
                 message.pack()
             MPI.Prequest.Startall(self._sends)
+            timers.stop("exchange", began)
+            timers.count("messages", "bytes", self._bytes, len(self._messages))
 
     def finish(self) -> None:
         """Wait for the neighbours' edges and put them into the ghosts."""
         if self._messages:
+            timers = self.layout.world.timers
+            began = timers.start()
             MPI.Request.Waitall([*self._receives, *self._sends])
             for message in self._messages:
                 message.unpack()
+            timers.stop("exchange", began)
 
     def regions(self) -> tuple[Region, list[Region]]:
         """The part of the block that no remote ghost touches, and disjoint slabs that cover the rest.

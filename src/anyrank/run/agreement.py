@@ -41,14 +41,16 @@ class Agreement:
         if self._world.size > 1:
             if self._world.recorder is not None:
                 self._world.recorder.ends_step(step)
-            self._request = self._world.comm.Iallreduce(self._mine, self._theirs, op=MPI.MAX)
+            with self._world.timers.during("reduce"):
+                self._request = self._world.comm.Iallreduce(self._mine, self._theirs, op=MPI.MAX)
 
     def collect(self) -> Agreed:
         """What all ranks posted last; nothing at the first step."""
         if self._posted < 0:
             return Agreed(-1, 0, False, False)
         if self._request is not None:
-            self._request.Wait()
+            with self._world.timers.during("reduce"):
+                self._request.Wait()
             self._request = None
         flags = self._theirs if self._world.size > 1 else self._mine
         return Agreed(self._posted, int(flags[0]), bool(flags[1]), bool(flags[2]))

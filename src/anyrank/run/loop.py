@@ -12,6 +12,7 @@ from anyrank.checkpoint import Checkpoints, Saved, young_interval
 from anyrank.errors import CheckpointError
 from anyrank.observe.events import Events
 from anyrank.observe.progress import Progress
+from anyrank.observe.timers import Timers
 from anyrank.program import Program
 from anyrank.run.agreement import Agreed, Agreement
 from anyrank.run.companion import Companion
@@ -80,7 +81,9 @@ class Loop:
         self.saved: Saved | None = None
         self._refusal = ""
         self.blocked = 0.0
-        self.seconds = 0.0
+        #: What the steps took, and the first of them alone, if it was not the only one: timers leave that out.
+        self.seconds, self.warm_up = 0.0, 0.0
+        self.timers = state.world.timers
         self._root = state.world.rank == 0
         self._slowest = 0.0
 
@@ -90,9 +93,11 @@ class Loop:
         Either way the state is then in a checkpoint of its own; raises CheckpointError where it cannot be.
         `seconds` is then what the steps took, `blocked` how long checkpoints held up this process.
         """
-        began = time.monotonic()
+        self._began = time.monotonic()
+        self.timers.clear()
         reason = self._steps()
-        self.seconds = time.monotonic() - began
+        self.state.world.timers = Timers()  # what comes now is no step
+        self.seconds = time.monotonic() - self._began
         self._finish()
         if not self._is_saved():
             self.checkpoints.begin(finished=reason == NONE)
@@ -114,7 +119,7 @@ class Loop:
 
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
-        checkpoints = self.checkpoints
+        checkpoints, timers, first = self.checkpoints, self.timers, self.state.step
         before = time.monotonic()
         done = program.done(state)
         for companion in self.companions:
@@ -125,7 +130,9 @@ class Loop:
                 return STOP_AT
             for companion in self.companions:
                 companion.before(state)
+            began, waited = time.perf_counter(), timers.communicated()
             program.step(state)
+            timers.step(time.perf_counter() - began - (timers.communicated() - waited))
             state.step += 1
             self.watchdog.beat(state.step)
             for companion in self.companions:
@@ -136,7 +143,8 @@ class Loop:
                 return NONE
             if agreed.stop:
                 return agreed.stop
-            self._checkpoint(agreed)
+            with timers.during("checkpoint"):
+                self._checkpoint(agreed)
             now = time.monotonic()
             self._slowest = max(self._slowest, now - before)
             before = now
@@ -146,6 +154,9 @@ class Loop:
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())
             self.progress.update(state.step, now)
+            if state.step == first + 1:  # it compiles kernels and touches memory first
+                self.warm_up = now - self._began
+                timers.clear()
         return NONE
 
     def _checkpoint(self, agreed: Agreed) -> None:

@@ -19,6 +19,7 @@ from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
 from anyrank.observe.progress import Progress, si
+from anyrank.observe.timers import PHASES
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.run.companion import Companion, Digests
@@ -276,10 +277,32 @@ class Session:
             "rate": {"value": (state.step - first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
             "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
             "memory": self._memory(state),
+            "timing": self._timing(loop),
+            "crowded": not self.world.every(not self.crowd),
+            "nodes": self.world.total(int(self.world.node_rank == 0)),
             "resumed_from": restored.step if restored else None,
             "stopped_by": None if reason == NONE else describe(reason),
             "finished": reason == NONE,
             "provenance": provenance(self.world, self.command),
+        }
+
+    def _timing(self, loop: Loop) -> dict[str, Any]:
+        """What the seconds of the steps went to, and the traffic of one, means over the ranks. Collective.
+
+        Without the first step, in which kernels are compiled and memory is new, unless there was no other.
+        """
+        timers, seconds = loop.timers, loop.seconds - loop.warm_up
+        slowest = self.world.allreduce(np.array(timers.computed), "max")
+        mine = [*timers.phases(seconds, slowest).values(), *timers.traffic.values(), timers.noise, seconds]
+        means = np.mean(np.array(self.world.comm.allgather(mine)), axis=0).tolist()
+        counted, phases, traffic = max(1, timers.steps), len(PHASES), len(timers.traffic)
+        return {
+            "steps": timers.steps,
+            "seconds": means[-1],
+            "warm_up": loop.warm_up,
+            "phases": dict(zip(PHASES, means, strict=False)),
+            "traffic": {name: n / counted for name, n in zip(timers.traffic, means[phases:], strict=False)},
+            "noise": means[phases + traffic],
         }
 
     def _memory(self, state: State) -> dict[str, int]:

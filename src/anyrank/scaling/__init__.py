@@ -1,0 +1,1 @@
+"""How a program scales: studies, the laws that describe them, and a model that goes beyond the machine at hand."""

@@ -1,0 +1,68 @@
+"""Timers: phases, windows of steps, and what is idle."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from ranks import run_anyrank
+
+from anyrank.observe.timers import PHASES, WINDOWS, Timers
+
+
+def test_a_phase_within_another_counts_as_the_outer_one():
+    timers = Timers()
+    with timers.during("checkpoint"):
+        began = timers.start()
+        time.sleep(0.002)
+        timers.count("reductions", "reduced", 8)
+        timers.stop("reduce", began)
+    timers.count("messages", "bytes", 100, 2)
+    assert timers.seconds["reduce"] == 0 and timers.seconds["checkpoint"] >= 0.002
+    assert timers.traffic == {"messages": 2, "bytes": 100, "reductions": 0, "reduced": 0}
+
+
+@pytest.mark.parametrize("steps", [1, WINDOWS, WINDOWS + 1, 2 * WINDOWS, 5 * WINDOWS + 3])
+def test_no_computing_is_lost_where_windows_are_joined(steps):
+    timers = Timers()
+    for step in range(steps):
+        timers.step(float(step))
+    assert sum(timers.computed) == sum(range(steps))
+    assert len(timers.computed) <= WINDOWS
+    width = -(-steps // WINDOWS)
+    width = 1 << (width - 1).bit_length()
+    assert timers.computed[0] == sum(range(min(width, steps))), "every window holds as many steps"
+
+
+def test_noise_is_that_of_single_steps_however_wide_the_windows_are():
+    random, timers = np.random.default_rng(1), Timers()
+    for seconds in random.normal(1.0, 0.1, 8 * WINDOWS):
+        timers.step(seconds)
+    assert timers.noise == pytest.approx(0.1, rel=0.1)
+
+
+def test_waiting_for_a_slower_rank_is_idle_and_all_adds_up():
+    timers = Timers()
+    for _ in range(10):
+        timers.step(1.0)
+    timers.seconds |= {"exchange": 6.0, "reduce": 2.0, "checkpoint": 1.0}
+    slowest = np.array(timers.computed) + 0.4
+    phases = timers.phases(20.0, slowest)
+    assert phases == pytest.approx({"compute": 10, "exchange": 3, "reduce": 1, "checkpoint": 1, "idle": 4, "other": 1})
+    assert timers.phases(20.0, slowest + 9)["idle"] == 8, "no more than it waited"
+
+
+def test_a_run_tells_what_its_seconds_went_to(tmp_path):
+    words = ("--rows", 40, "--columns", 40, "--steps", 50, "--no-picture", "--json", "--quiet")
+    done = run_anyrank("run", "weather", *words, "--checkpoint-every", 10, "--out", tmp_path / "run", ranks=2)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    timing = summary["timing"]
+    assert timing["steps"] == 49, "all but the first"
+    assert set(timing["phases"]) == set(PHASES)
+    assert sum(timing["phases"].values()) == pytest.approx(timing["seconds"], rel=0.05)
+    assert all(timing["phases"][name] > 0 for name in ("compute", "exchange", "checkpoint"))
+    # Two ranks are each other's only neighbour; three fields, two edges of 42 values in slots of 16 bytes.
+    assert timing["traffic"] == {"messages": 1, "bytes": 3 * 2 * 42 * 8, "reductions": 0, "reduced": 0}
+    assert timing["seconds"] + timing["warm_up"] == pytest.approx(summary["seconds"], rel=0.05)
+    assert (summary["nodes"], summary["crowded"]) == (1, len(os.sched_getaffinity(0)) < 2)
