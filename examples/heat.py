@@ -14,6 +14,8 @@ HEAT_STEP = Kernel(heat_step)
 class Heat(Program):
     """Heat on a periodic plate, forward Euler (LeVeque 2007, ch. 9)."""
 
+    deep_halos = True  # --halo-steps may be used: only setup and the kernel write T
+
     n: int = param(512, "grid points per side", ge=3)
     nu: float = param(0.1, "κ Δt/Δx², at most 0.25", gt=0, le=0.25)
     steps: int = param(1000, "time steps", ge=0)

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from anyrank.device import Device
 from anyrank.digest import field_digest
+from anyrank.errors import UsageError
 from anyrank.exchange import Halo, Region, gather
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
@@ -22,8 +23,12 @@ OVERLAP_POINTS = 1 << 14
 class Field:
     """A global array split by a Layout, with a halo.
 
-    `array` is this rank's block with its halo, an array of the rank's device; `local` is the block alone, a
-    view. Indexing reads and writes the block: `field[...] = values`. Made by `State.field`.
+    `array` is this rank's block with its halo, an array of the rank's device; `local` is the block alone: both
+    are views. Indexing reads and writes the block: `field[...] = values`. Made by `State.field`.
+
+    `storage` holds the block with a `margin` of ghosts: its halo, or more where halos travel once in several
+    steps. Then the ghosts next to the block are computed here, too, and `valid` layers of them are as their owners
+    have them. While there are any, nobody but kernels may write: copies on other ranks would not know.
     """
 
     def __init__(
@@ -39,21 +44,25 @@ class Field:
         boundary: tuple[str, ...],
         boundary_value: float,
         dims: tuple[str, ...],
+        margin: int | None = None,
     ):
         self.name, self.layout, self.device = name, layout, device
         self.dtype = np.dtype(dtype)
         self.unit, self.description, self.dims = unit, description, dims
         self.halo, self.boundary, self.boundary_value = halo, boundary, boundary_value
-        self.array = self._allocate()
+        self.margin = halo if margin is None else margin
+        self.valid = 0
+        self._block = tuple(slice(0, n) for n in layout.local_shape)
+        self.storage = self._allocate()
         self._spare: Any = None
         self._halos: dict[tuple[str, ...], Halo] = {}
 
     def _allocate(self) -> Any:
-        shape = tuple(n + 2 * self.halo for n in self.layout.local_shape)
+        shape = tuple(n + 2 * self.margin for n in self.layout.local_shape)
         value = self.boundary_value if "fixed" in self.boundary and self.halo else 0
         array = self.device.full(shape, value, self.dtype)
         if value:
-            array[self._interior] = 0
+            array[self._within(self._block)] = 0
         return array
 
     def __repr__(self) -> str:
@@ -74,29 +83,56 @@ class Field:
         """The global indices of the block, one int64 array per axis, shaped to broadcast together."""
         return self.layout.indices
 
+    def _within(self, region: Region, ring: int = 0) -> Region:
+        """A region of the block with a ring of so many cells, as slices of `storage`."""
+        return tuple(slice(self.margin + s.start - ring, self.margin + s.stop + ring) for s in region)
+
+    def _shown(self, ring: int) -> Any:
+        """The block with a ring, as programs see it."""
+        view = self.part(self._block, ring)
+        if self.valid and self.device.on_host:
+            view.flags.writeable = False
+        return view
+
     @property
-    def _interior(self) -> Region:
-        return tuple(slice(self.halo, self.halo + n) for n in self.layout.local_shape)
+    def array(self) -> Any:
+        """This rank's block with its halo: a view."""
+        return self._shown(self.halo)
 
     @property
     def local(self) -> Any:
-        """This rank's block without its halo: a view of `array`."""
-        return self.array[self._interior]
+        """This rank's block without its halo: a view."""
+        return self._shown(0)
 
     def __getitem__(self, key: Any) -> Any:
         return self.local[key]
 
     def __setitem__(self, key: Any, values: Any) -> None:
+        if self.valid:
+            raise UsageError(
+                f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
+                "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
+            )
         self.local[key] = self.device.from_host(values) if isinstance(values, np.ndarray) else values
 
-    def padded(self, region: Region) -> Any:
-        """A region of the block with its ring of halo cells: a view."""
-        return self.array[tuple(slice(s.start, s.stop + 2 * self.halo) for s in region)]
+    def part(self, region: Region, ring: int = 0) -> Any:
+        """A region of the block, or of the ghosts around it, with a ring of so many cells: a view."""
+        return self.storage[self._within(region, ring)]
+
+    def grown(self, depth: int) -> Region:
+        """The block with so many layers of ghosts, but for those outside the domain."""
+        layout, kinds = self.layout, self.boundary
+        return tuple(
+            slice(-depth if kind == "periodic" or g > 0 else 0, n + (depth if kind == "periodic" or g < last else 0))
+            for n, kind, g, last in zip(
+                layout.local_shape, kinds, layout.position, (parts - 1 for parts in layout.grid), strict=True
+            )
+        )
 
     @property
     def nbytes(self) -> int:
         """The bytes of this rank's arrays, the second one included where `advance` has made it."""
-        return int(self.array.nbytes) * (1 if self._spare is None else 2)
+        return int(self.storage.nbytes) * (1 if self._spare is None else 2)
 
     def exchange(self) -> None:
         """Fill the halo with the neighbours' values. Collective."""
@@ -119,11 +155,11 @@ class Field:
         """A region of the block in the array that holds the next values while `advance` computes them: a view."""
         if self._spare is None:
             self._spare = self._allocate()
-        return self._spare[tuple(slice(s.start + self.halo, s.stop + self.halo) for s in region)]
+        return self._spare[self._within(region)]
 
     def swap(self) -> None:
         """Make the next values the current ones."""
-        self.array, self._spare = self._spare, self.array
+        self.storage, self._spare = self._spare, self.storage
 
     def digest(self) -> int:
         """The digest of the whole field, 64 bits, the same on all ranks. Collective."""
@@ -142,25 +178,49 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     `rest` becomes its view of the region, which the kernel may update in place; all else, arrays too, is
     passed whole. The interior is computed while halos travel, its border when they are there.
     Raises ValueError where a Field in `rest` has another layout.
+
+    Where fields have wider margins, ghosts are computed as well, in ever smaller rings about the block, and
+    halos travel when none are left (Ding and He, A ghost cell expansion method for reducing communications
+    in solving PDE problems, SC 2001; Demmel et al., Avoiding communication in sparse matrix computations, IPDPS 2008).
     """
-    for item in rest:
-        if isinstance(item, Field) and item.layout.cuts != fields[0].layout.cuts:
-            raise ValueError(f"advance: {item.name} {item.shape} is split otherwise than {fields[0].name}")
-    halo = fields[0].halo_with(fields)
-    whole = tuple(slice(0, n) for n in fields[0].layout.local_shape)
-    inner, borders = halo.regions()
-    overlap = bool(borders) and np.prod([s.stop - s.start for s in inner]) >= OVERLAP_POINTS
-    halo.start()
-    if overlap:
-        _call(kernel, fields, inner, rest)
-    halo.finish()
-    for region in borders if overlap else [whole]:
+    first, taken = fields[0], [item for item in rest if isinstance(item, Field)]
+    for item in (*fields, *taken):
+        if item.layout.cuts != first.layout.cuts:
+            raise ValueError(f"advance: {item.name} {item.shape} is split otherwise than {first.name}")
+        if item.boundary != first.boundary and first.margin > first.halo:
+            raise UsageError(
+                f"field {item.name}: boundary {item.boundary} must be {first.boundary}, as that of {first.name}, for "
+                "with --halo-steps 2 or more their ghosts go together. Declare it so, or leave --halo-steps out."
+            )
+    halo, depth = None, _depth(fields, taken)
+    if depth < 0:
+        travelling = [*fields, *(item for item in taken if item.margin > item.halo)]
+        halo = first.halo_with(list(dict.fromkeys(travelling)))
+        for field in travelling:
+            field.valid = field.margin
+        depth = _depth(fields, taken)
+    regions = [first.grown(depth)]
+    if halo is not None:
+        inner, borders = halo.regions(regions[0])
+        halo.start()
+        if borders and np.prod([s.stop - s.start for s in inner]) >= OVERLAP_POINTS:
+            _call(kernel, fields, inner, rest)
+            regions = borders
+        halo.finish()
+    for region in regions:
         _call(kernel, fields, region, rest)
     for field in fields:
         field.swap()
+    for field in (*fields, *taken):
+        field.valid = depth
+
+
+def _depth(fields: Sequence[Field], taken: Sequence[Field]) -> int:
+    """How many layers of ghosts the valid ones let us compute; negative where not even the block."""
+    return min([*(field.valid - field.halo for field in fields), *(field.valid for field in taken)])
 
 
 def _call(kernel: Kernel, fields: Sequence[Field], region: Region, rest: Sequence[Any]) -> None:
     new = [field.next(region) for field in fields]
-    current = [field.padded(region) for field in fields]
-    kernel(*new, *current, *(item.local[region] if isinstance(item, Field) else item for item in rest))
+    current = [field.part(region, field.halo) for field in fields]
+    kernel(*new, *current, *(item.part(region) if isinstance(item, Field) else item for item in rest))

@@ -19,9 +19,11 @@ from anyrank.state import State
 RESERVED = frozenset(
     {"ranks", "threads", "bind", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf"}
     | {"stop_at", "hang_timeout", "check", "digests", "max_restarts", "min_ranks", "hosts", "chaos", "i_mean_it"}
+    | {"halo_steps"}
     | {"on", "site", "nodes", "ranks_per_node", "gpus_per_node", "memory", "warning", "partition", "account", "pack"}
     | {"image", "launcher", "max_attempts", "chain", "at_a_time", "dry_run", "directives"}
     | {"walltime", "json", "quiet", "picture", "parameters", "help", "quick", "junit", "timeout", "allow"}
+    | {"repeat", "grow", "predict", "network"}
 )
 
 
@@ -52,6 +54,10 @@ class Program:
     name: ClassVar[str] = ""
     #: The number of steps: a parameter, or a property computed from parameters.
     steps: Any = 1
+    #: Whether --halo-steps may be used: only `setup` and kernels write fields, and kernels write nothing but them.
+    deep_halos: ClassVar[bool] = False
+    #: Parameters that grow together with the ranks in a weak scaling study.
+    grows: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

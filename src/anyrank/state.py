@@ -55,8 +55,9 @@ class State:
     world: World
     members: dict[str, Field | Scalar]
 
-    def __init__(self, world: World, split: str = "auto", seed: int = 0):
+    def __init__(self, world: World, split: str = "auto", seed: int = 0, halo_steps: int = 1):
         self.__dict__.update(world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={})
+        self.__dict__.update(halo_steps=halo_steps)
 
     def field(
         self,
@@ -85,9 +86,10 @@ class State:
             raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
         _check_type(name, np.dtype(dtype))
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
+        layout = self.layout(shape, halo)
         field = Field(
             name,
-            self.layout(shape, halo),
+            layout,
             dtype,
             self.device,
             unit=unit,
@@ -96,6 +98,7 @@ class State:
             boundary=boundary,
             boundary_value=boundary_value,
             dims=names,
+            margin=halo + (self.halo_steps - 1) * max(halo, self._layouts[shape][1]),
         )
         self._declare(name, field)
         return field
@@ -118,11 +121,17 @@ class State:
     def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
         """The Layout that fields of this shape share. The widest halo must be declared first."""
         known: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
+        width = halo * self.halo_steps
         if shape not in known:
-            known[shape] = (Layout.bricks(shape, self.world, self.split, halo), halo)
+            try:
+                known[shape] = (Layout.bricks(shape, self.world, self.split, width), halo)
+            except UsageError as error:
+                if self.halo_steps == 1:
+                    raise
+                raise UsageError(f"--halo-steps {self.halo_steps}: {error} Or use fewer --halo-steps.") from None
         layout, allowed = known[shape]
-        if halo > allowed and any(b - a < halo for cut in layout.cuts for a, b in pairwise(cut)):
-            raise UsageError(f"a halo of {halo} is wider than a rank's part of {shape}: declare that field first.")
+        if halo > allowed and any(b - a < width for cut in layout.cuts for a, b in pairwise(cut)):
+            raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
         return layout
 
     def __getattr__(self, name: str) -> Any:

@@ -128,9 +128,10 @@ def test_gather_samples_the_global_array(world, stride):
 @pytest.mark.ranks(2)
 def test_regions_cover_the_block_once(world):
     for layout in layouts((9, 11), world, 1):
-        halo = Halo([make(layout)], tag=world.tag())
+        field = make(layout)
+        halo = Halo([field], tag=world.tag())
         count = np.zeros(layout.local_shape, int)
-        inner, borders = halo.regions()
+        inner, borders = halo.regions(field.grown(0))
         for region in [inner, *borders]:
             count[region] += 1
         check_collective(world, (count == 1).all())

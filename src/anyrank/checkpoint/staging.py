@@ -109,7 +109,7 @@ class Redistribution:
 
     def __init__(self, field: Field, target: Layout):
         self._comm = field.world.comm
-        halo = field.halo if field.device.on_host else 0
+        halo = field.margin if field.device.on_host else 0
         mine, wanted = _bricks(field.layout), _bricks(target)
         rank, item = field.world.rank, field.dtype.itemsize
         self._send = [_common(mine[rank], other, item, halo) for other in wanted]
@@ -117,7 +117,7 @@ class Redistribution:
 
     def __call__(self, field: Field, block: np.ndarray) -> None:
         """Fill `block`, this rank's part in the target layout. Collective."""
-        source = field.array if field.device.on_host else field.device.to_host(field.local)
+        source = field.storage if field.device.on_host else field.device.to_host(field.local)
         self._comm.Alltoallw(_message(source, self._send), _message(block, self._receive))
 
 

@@ -20,6 +20,7 @@ RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--bind", help="Bind ranks to cores: auto (in batch jobs), core, none.  [default: auto]"),
     click.option("--body", help="Kernel body: auto, reference, numba, cython, cupy, shim.  [default: auto]"),
     click.option("--split", help="auto, rows, columns, bricks, or a grid such as 2x3.  [default: auto]"),
+    click.option("--halo-steps", type=int, help="Exchange wider halos, once in so many steps.  [default: 1]"),
     click.option("--checkpoint-every", help="Steps (200), a time (10min), auto or off.  [default: auto]"),
     click.option("--checkpoint-io", help=f"{', '.join(CHECKPOINT_IO)}.  [default: pwrite]"),
     click.option("--keep", type=int, help="How many checkpoints stay, beside marked ones.  [default: 2]"),

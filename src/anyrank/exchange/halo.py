@@ -20,9 +20,10 @@ class Haloed(Protocol):
     """What an exchange needs of a Field."""
 
     name: str
-    array: Any
+    storage: Any
     layout: Layout
     halo: int
+    margin: int
     dtype: np.dtype[Any]
     boundary: tuple[str, ...]
     device: Device
@@ -42,7 +43,7 @@ class Halo:
         self.layout = fields[0].layout
         if any(field.layout.cuts != self.layout.cuts for field in fields):
             raise ValueError("fields of one exchange must share their layout")
-        if any(field.boundary != fields[0].boundary or field.halo < 1 for field in fields):
+        if any(field.boundary != fields[0].boundary or field.margin < 1 for field in fields):
             raise ValueError("fields of one exchange must share their boundaries and have a halo")
         self.cut_axes = tuple(axis for axis, parts in enumerate(self.layout.grid) if parts > 1)
         self._wraps = self._own_wraps()
@@ -94,7 +95,7 @@ class Halo:
         if self._recorder is not None:
             self._recorder.meet(self._words)
         for field, there, here in self._wraps:
-            field.array[there] = field.array[here]
+            field.storage[there] = field.storage[here]
         if self._messages:
             timers = self.layout.world.timers
             began = timers.start()
@@ -115,19 +116,19 @@ class Halo:
                 message.unpack()
             timers.stop("exchange", began)
 
-    def regions(self) -> tuple[Region, list[Region]]:
-        """The part of the block that no remote ghost touches, and disjoint slabs that cover the rest.
+    def regions(self, whole: Region) -> tuple[Region, list[Region]]:
+        """The part of a region that no remote ghost touches, and disjoint slabs that cover the rest.
 
-        Both as slices of the local block, without halo.
+        All as slices of the local block; the region is the block, or reaches further into the ghosts.
         """
         halo = max(field.halo for field in self.fields)
-        inner = [slice(0, n) for n in self.layout.local_shape]
+        inner = list(whole)
         borders: list[Region] = []
         for axis in self.cut_axes:
             n = self.layout.local_shape[axis]
             low, high = min(halo, n), max(n - halo, min(halo, n))
-            borders.append((*inner[:axis], slice(0, low), *inner[axis + 1 :]))
-            borders.append((*inner[:axis], slice(high, n), *inner[axis + 1 :]))
+            borders.append((*inner[:axis], slice(whole[axis].start, low), *inner[axis + 1 :]))
+            borders.append((*inner[:axis], slice(high, whole[axis].stop), *inner[axis + 1 :]))
             inner[axis] = slice(low, high)
         return tuple(inner), [region for region in borders if all(s.stop > s.start for s in region)]
 
@@ -138,14 +139,14 @@ def _along(axis: int, step: int, ndim: int) -> Direction:
 
 def edge(field: Haloed, travel: Direction, axes: Sequence[int]) -> Region:
     """The cells of a padded block that leave in a direction along some axes; of the others, the full width."""
-    h = field.halo
+    h = field.margin
     sides = {-1: slice(h, 2 * h), 0: slice(h, -h), 1: slice(-2 * h, -h)}
     return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(travel))
 
 
 def ghost(field: Haloed, travel: Direction, axes: Sequence[int]) -> Region:
     """The cells of a padded block into which data that travels in a direction arrives."""
-    h = field.halo
+    h = field.margin
     sides = {-1: slice(-h, None), 0: slice(h, -h), 1: slice(0, h)}
     return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(travel))
 
@@ -169,16 +170,16 @@ class _Message:
     def pack(self) -> None:
         """Copy the edges into the outgoing buffer."""
         for field, region, view in self._out:
-            view[...] = field.device.to_host(field.array[region])
+            view[...] = field.device.to_host(field.storage[region])
 
     def unpack(self) -> None:
         """Copy the incoming buffer into the ghosts."""
         for field, region, view in self._in:
-            field.array[region] = field.device.from_host(view)
+            field.storage[region] = field.device.from_host(view)
 
 
 def _buffer(parts: list[tuple[Haloed, Region]]) -> tuple[np.ndarray, list[tuple[Haloed, Region, np.ndarray]]]:
-    shapes = [tuple(len(range(*s.indices(n))) for s, n in zip(r, f.array.shape, strict=True)) for f, r in parts]
+    shapes = [tuple(len(range(*s.indices(n))) for s, n in zip(r, f.storage.shape, strict=True)) for f, r in parts]
     sizes = [int(np.prod(shape)) * f.dtype.itemsize for (f, _), shape in zip(parts, shapes, strict=True)]
     offsets = np.concatenate([[0], np.cumsum([-(-size // 16) * 16 for size in sizes])]).astype(int)
     memory = np.zeros(int(offsets[-1]), np.uint8)

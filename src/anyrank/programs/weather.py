@@ -38,6 +38,9 @@ class Weather(Program):
         anyrank run weather -n 2 --rows 768 --columns 1024 --steps 24000 --initial shear  30 s
     """
 
+    grows = ("rows",)
+    deep_halos = True
+
     rows: int = param(64, "cells along i", ge=1)
     columns: int = param(64, "cells along j", ge=1)
     steps: int = param(4000, "time steps of 90 s", ge=0)

@@ -13,7 +13,7 @@ from anyrank.run.duration import duration
 
 #: Options that hold at resume unless they are given again.
 KEPT = (
-    *("ranks", "threads", "body", "split", "picture"),
+    *("ranks", "threads", "body", "split", "halo_steps", "picture"),
     *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
 )
 CHECKPOINT_IO = ("pwrite", "mpio", "gather")
@@ -54,6 +54,7 @@ class Options:
     bind: str = "auto"
     body: str = "auto"
     split: str = "auto"
+    halo_steps: int = 1
     checkpoint_every: str = "auto"
     checkpoint_io: str = "pwrite"
     keep: int = 2
@@ -74,6 +75,7 @@ class Options:
 
     def __post_init__(self) -> None:
         at_least = {"ranks": 1, "threads": 1, "keep": 1, "stop_at": 0, "max_restarts": 0, "min_ranks": 1}
+        at_least |= {"halo_steps": 1}
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and value < least:

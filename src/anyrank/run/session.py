@@ -73,6 +73,7 @@ class Session:
         self.companions: list[Companion] = []
         try:
             masks = self.world.node_gather(frozenset(os.sched_getaffinity(0)))
+            self.cores = len(frozenset().union(*masks))
             self.place, self.crowd = together(self.world, lambda: place(self.options, masks, self.world.node_rank))
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.warnings = check_ranks(self.world, self.program, self.source)
@@ -107,10 +108,20 @@ class Session:
             events.close()
 
     def _declare(self) -> State:
-        state = State(self.world, self.options.split, int(self.program.parameters.get("seed", 0)))
+        seed, steps = int(self.program.parameters.get("seed", 0)), self.options.halo_steps
+        state = State(self.world, self.options.split, seed, steps)
+        together(self.world, self._allow_deep_halos)
         together(self.world, lambda: self.program.declare(state))
         check_state(state)
         return state
+
+    def _allow_deep_halos(self) -> None:
+        steps, name = self.options.halo_steps, self.program.name
+        if steps > 1 and self.program.deep_halos is not True:
+            raise UsageError(
+                f"--halo-steps {steps} must be 1 unless the program allows more, and {name} does not. Leave it out, or "
+                "put deep_halos = True into it, if only setup and kernels write fields, and kernels nothing else."
+            )
 
     def _finished_already(self) -> bool:
         """Whether there is nothing to do, and if so says it; else makes and locks the folder."""
@@ -280,6 +291,7 @@ class Session:
             "timing": self._timing(loop),
             "crowded": not self.world.every(not self.crowd),
             "nodes": self.world.total(int(self.world.node_rank == 0)),
+            "cores": self.world.total(self.cores if self.world.node_rank == 0 else 0),
             "resumed_from": restored.step if restored else None,
             "stopped_by": None if reason == NONE else describe(reason),
             "finished": reason == NONE,
