@@ -75,8 +75,9 @@ def context(
         "python": Path(sys.executable),
         "program_file": Path(source).name if source.endswith(".py") else "",
         "launcher": _launcher(asked),
-        "options": _words(member.options),
+        "options": option_words(member.options),
         "command": list(member.command),
+        "launches": member.command[:3] == ("anyrank", "scale", "resume"),
         "chained": asked.chain > 1,
     }
 
@@ -86,7 +87,7 @@ def job_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", re.sub(r"^[^A-Za-z]+", "", text))[:_LONGEST] or "anyrank"
 
 
-def _words(options: Mapping[str, Any]) -> list[str]:
+def option_words(options: Mapping[str, Any]) -> list[str]:
     """Options of a run as words of a command line."""
     words = []
     for name, value in options.items():

@@ -13,7 +13,7 @@ import mpi4py
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
 
-VERBS = ("run", "resume", "verify", "submit", "status", "cancel", "pack", "list", "new", "doctor")
+VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 #: Those that need no other ranks.
 ALONE = ("submit", "status", "cancel", "pack", "list", "new", "doctor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import tempfile
 import time
@@ -116,3 +117,21 @@ def read_parameters(file: str | None, flags: Mapping[str, Any]) -> dict[str, Any
         nested = given.get("parameters")
         given = nested if isinstance(nested, dict) else given
     return {**given, **{name: value for name, value in flags.items() if value is not None}}
+
+
+def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int, ...]:
+    """Numbers of ranks such as `1,2,4`, none twice and none above what is allowed here; else UsageError."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise UsageError(f"{flag} {text!r} must be whole numbers from 1, joined by commas. Use {flag} 1,2,4.")
+    found = tuple(map(int, text.split(",")))
+    twice = next((ranks for ranks in found if found.count(ranks) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{flag} {text} has {twice} twice. Leave one out.")
+    cores = len(os.sched_getaffinity(0))
+    allowed, here = allow or max(4, 2 * cores), f"this machine's {cores} cores allow"
+    if max(found) > allowed:
+        raise UsageError(
+            f"{flag} {text}: {max(found)} are more than the {allowed} that {'--allow names' if allow else here}. "
+            f"Use at most {allowed}, or --allow {max(found)}."
+        )
+    return found

@@ -48,9 +48,9 @@ JOB_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def with_job_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command the options of jobs and, of those of a run, what a job can take."""
-    command = with_run_options(command, NOT_IN_JOBS)
+def with_job_options(command: Callable[..., Any], without: Collection[str] = NOT_IN_JOBS) -> Callable[..., Any]:
+    """Give a click command the options of jobs and, but for some, those of a run."""
+    command = with_run_options(command, without)
     for option in reversed(JOB_OPTIONS):
         command = option(command)
     return command
@@ -79,7 +79,7 @@ class Submissions(Programs):
             ready = program(**read_parameters(parameters, values))
             folder = (Path(out) if out else default_folder(program.name)).absolute()
             member = Member(folder.name, folder, source, ready.parameters, options, {}, (), ())
-            return _submit("run", folder, [member], load_site(site), [asked], dry_run, Path.cwd())
+            return submit_members("run", folder, [member], load_site(site), [asked], dry_run, Path.cwd())
 
         return submit
 
@@ -99,7 +99,7 @@ def _again(folder: Path) -> Callable[..., int]:
             last = submission(path)
             cwd, before = Path(last["cwd"]), last["requests"][path.name]
             used = used if site else Site(**last["site"])
-        return _submit("run", path, [member], used, [before, asked], dry_run, cwd)
+        return submit_members("run", path, [member], used, [before, asked], dry_run, cwd)
 
     return submit
 
@@ -117,7 +117,7 @@ def _study(file: Path) -> Callable[..., int]:
             raise UsageError(f"--{next(iter(options))} is an option of runs: a study's stand in {file}, in [options].")
         job = {"at_a_time": study.at_a_time, **study.job}
         used = load_site(site or str(job.pop("site", "")))
-        return _submit(study.kind, study.out, study.ordered(), used, [job, asked], dry_run, Path.cwd(), only)
+        return submit_members(study.kind, study.out, study.ordered(), used, [job, asked], dry_run, Path.cwd(), only)
 
     return submit
 
@@ -131,7 +131,7 @@ def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return asked, options
 
 
-def _submit(
+def submit_members(
     kind: str,
     folder: Path,
     members: Sequence[Member],
@@ -141,6 +141,7 @@ def _submit(
     cwd: Path,
     only: frozenset[str] | None = None,
 ) -> int:
+    """Submit these runs, or print their scripts; `layers` are requests, a later one's values winning. 0."""
     if launcher.tasks():
         raise UsageError("submit asks a scheduler, once: run it without mpiexec.")
     requests = {member.name: request(site, *layers[:-1], member.job, layers[-1]) for member in members}

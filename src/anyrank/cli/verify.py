@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,7 +12,7 @@ import click
 import tomli_w
 
 from anyrank import launcher
-from anyrank.cli.execution import read_parameters
+from anyrank.cli.execution import rank_list, read_parameters
 from anyrank.cli.run import Programs, with_parameter_file
 from anyrank.errors import UsageError
 from anyrank.layout import SPLITS
@@ -72,23 +70,14 @@ class Verifications(Programs):
 def _plan(allow: int | None, ranks: str, body: str, split: str, quick: bool) -> Plan:
     if launcher.tasks():
         raise UsageError("verify starts ranks itself: run it without mpiexec.")
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", ranks):
-        raise UsageError(f"--ranks {ranks!r} must be whole numbers from 1, joined by commas. Use --ranks 1,2,4.")
+    numbers = rank_list(ranks, allow)
     bodies, splits = (tuple(text.split(",")) if text else () for text in (body, split))
     for name in bodies:
         Options(body=name)
     for name in splits:
         if name not in SPLITS:
             raise UsageError(f"--split {name!r} must be one of {', '.join(SPLITS)}, or several joined by commas.")
-    plan = Plan(tuple(map(int, ranks.split(","))), bodies, splits, quick)
-    cores = len(os.sched_getaffinity(0))
-    allowed, here = allow or max(4, 2 * cores), f"this machine's {cores} cores allow"
-    if plan.most > allowed:
-        raise UsageError(
-            f"--ranks {ranks}: {plan.most} are more than the {allowed} that {'--allow names' if allow else here}. "
-            f"Use at most {allowed}, or --allow {plan.most}."
-        )
-    return plan
+    return Plan(numbers, bodies, splits, quick)
 
 
 def _folder(out: str | None, program: str) -> Path:

@@ -23,6 +23,7 @@ class Pi(Program):
         anyrank run pi -n 2 --points 1e11        about 16 s on 2 cores
     """
 
+    grows = ("points", "batch")
     points: int = param(1_000_000_000, "random points", ge=1, lt=2**63)
     seed: int = param(1, "seed of the random numbers", ge=0, lt=2**64)
     batch: int = param(1 << 28, "points drawn between two chances to stop", ge=1, lt=2**62)

@@ -62,8 +62,8 @@ def _flag_of_hosts(program: str) -> str:
     return "--host" if "Open MPI" in version else "-hosts"
 
 
-def _on(hosts: Slots) -> list[str]:
-    """The start of a command line that starts ranks on these hosts, or where mpiexec sees fit."""
+def starting(hosts: Slots) -> list[str]:
+    """The first words of a command line that starts ranks on these hosts, or where mpiexec sees fit."""
     words = mpiexec()
     if not hosts:
         return words
@@ -91,7 +91,7 @@ def answering(hosts: Slots, patience: float = ANSWERING) -> Slots:
 
     def answers(host: tuple[str, int]) -> bool:
         probe = popen(
-            [*_on([(host[0], 1)]), "-n", "1", "true"], {}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*starting([(host[0], 1)]), "-n", "1", "true"], {}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         with suppress(subprocess.TimeoutExpired):
             return probe.wait(patience) == 0
@@ -137,7 +137,7 @@ class Launch:
     def run(self, ranks: int, command: Sequence[str], hosts: Slots = (), more: Mapping[str, str] | None = None) -> int:
         """Run the command on so many ranks; mpiexec's exit status, negative where a signal ended it."""
         before = self._reported()
-        child = self._child = popen([*_on(hosts), "-n", str(ranks), *command], more or {})
+        child = self._child = popen([*starting(hosts), "-n", str(ranks), *command], more or {})
         if self.asked:
             child.send_signal(self.asked)
         # In a thread, so that a file system that does not answer holds up no signal.

@@ -1,0 +1,169 @@
+"""Scaling studies as users make them: rounds, what is kept, going on, growth, a known fraction, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hosts import missing, started_hosts
+from ranks import run_anyrank
+
+from anyrank.errors import UsageError
+from anyrank.programs import load
+from anyrank.scaling.study import Plan, grown
+
+SERIAL = Path(__file__).with_name("serial.py")
+QUICK = ("--milliseconds", 2, "--steps", 4)
+
+
+def scale(*words, status=0, env=None):
+    done = run_anyrank("scale", *words, env=env)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A study of one round on 1 and 2 ranks."""
+    out = tmp_path_factory.mktemp("study") / "s"
+    scale("strong", SERIAL, *QUICK, "--ranks", "1,2", "--repeat", 1, "--out", out)
+    return out
+
+
+def test_a_study_leaves_samples_tables_and_plots_and_no_states(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        *("study.toml", "samples", "scaling.csv", "scaling.json", "scaling.png", "scaling.svg")
+    }
+    found = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
+    assert [(one["ranks"], one["round"], one["steps"], one["work"]) for one in found] == [(1, 1, 3, 6), (2, 1, 3, 6)]
+    assert found[0]["digest"] == found[1]["digest"]
+    assert found[0]["seconds"] >= 3 * 0.002
+    assert json.loads((folder / "scaling.json").read_text())
+    assert (folder / "scaling.csv").read_text().count("\n") == 3
+
+
+def test_ranks_and_rounds_are_added_to_a_study_and_what_is_there_is_not_measured_again(folder):
+    before = {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
+    words = scale("strong", SERIAL, *QUICK, "--ranks", "1,2", "--repeat", 2, "--out", folder)
+    assert [line.split(":")[1] for line in words.splitlines() if line.startswith("round 2")] == [
+        " 2 rank(s), ",
+        " 1 rank(s), ",
+    ] or (words.index("round 2 of 2: 2 rank(s)") < words.index("round 2 of 2: 1 rank(s)"))
+    assert "round 1" not in words
+    assert before.items() <= {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}.items()
+    assert "round" not in scale("resume", folder)
+    (folder / "scaling.png").unlink()
+    assert "2" in scale("report", folder) and (folder / "scaling.png").exists()
+
+
+def test_too_few_ranks_for_a_fit_are_told(folder):
+    told = scale("report", folder)
+    assert "at least 3" in told and "Amdahl" in told
+    assert not json.loads((folder / "scaling.json").read_text())["analysis"]["fits"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("strong", SERIAL, "--ranks", "1,2,1"), "--ranks 1,2,1 has 1 twice. Leave one out."),
+        (("strong", SERIAL, "--ranks", "0,1"), "--ranks '0,1' must be whole numbers from 1, joined by commas"),
+        (("strong", SERIAL, "--ranks", "1,4097"), "--ranks 1,4097: 4097 are more than the"),
+        (("strong", SERIAL, "--nodes", 3), "--nodes is for jobs. Add --on slurm, pbs or htcondor."),
+        (("strong", SERIAL, "--hosts", "a:1,b:1", "--ranks", "1,3"), "-n 3 is more than the 2 slots of --hosts a:1,b:1"),
+        (("strong", SERIAL, "--predict", "64,x"), "--predict '64,x' must be whole numbers from 1"),
+        (("strong", SERIAL, "--network", "no.json", "--predict", 64), "no.json"),
+        (("strong", SERIAL, "--body", "fast"), "--body 'fast' must be one of"),
+        (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--ranks", "1,3"), "3 are more than the 2 that --allow names"),
+        (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--hosts", "a"), "jobs get theirs from the scheduler"),
+        (("weak", SERIAL, "--grow", "size"), "--grow 'size' is no parameter of serial that can grow with the ranks."),
+        (("weak", SERIAL, "--grow", "fraction"), "2 times --fraction is not 2 times what its work() tells."),
+        (("weak", "weather", "--grow", "initial"), "Use some of: rows, columns, steps."),
+        (("resume", "nowhere"), "holds no scaling study"),
+        (("report", "."), "holds no scaling study"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_input_is_refused_before_any_run(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    told = scale(*words, *(() if words[0] in ("resume", "report") else ("--out", "s")), status=2)
+    assert message in told and told.count("anyrank:") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_of_another_study_or_of_no_study_is_left_alone(folder, tmp_path):
+    words = ("--ranks", "1,2", "--out")
+    there = (folder / "study.toml").read_text()
+    assert "study of another program (serial is not pi)" in scale("strong", "pi", *words, folder, status=2)
+    assert "study of another kind (strong is not weak)" in scale("weak", SERIAL, *QUICK, *words, folder, status=2)
+    assert "study of another parameters" in scale("strong", SERIAL, "--steps", 5, *words, folder, status=2)
+    assert (folder / "study.toml").read_text() == there
+    (tmp_path / "diary.txt").write_text("dear")
+    assert "holds something, and no study" in scale("strong", SERIAL, *words, tmp_path, status=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_a_run_that_fails_ends_the_study_with_its_words_and_the_samples_stay(tmp_path):
+    program = tmp_path / "failing.py"
+    program.write_text(
+        SERIAL.read_text().replace(
+            "        share =", "        if state.world.size > 1:\n            {}['lost']\n        share ="
+        )
+    )
+    out = tmp_path / "s"
+    told = scale("strong", program, *QUICK, "--ranks", "1", "--repeat", 1, "--out", out)
+    told = scale("strong", program, *QUICK, "--ranks", "1,2", "--repeat", 1, "--out", out, status=1)
+    assert "on 2 ranks, the run failed with status 1" in told and "KeyError: 'lost'" in told
+    assert [path.name for path in (out / "samples").iterdir()] == ["p000001-r001.json"]
+
+
+def test_results_that_differ_have_no_speed(tmp_path):
+    words = (*QUICK, "--lie", "--ranks", "1,2", "--repeat", 1)
+    told = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
+    assert "on 2 ranks the digest is" in told and "anyrank verify" in told
+    assert len(list((tmp_path / "s" / "samples").iterdir())) == 1
+
+
+def test_a_run_that_takes_too_long_is_ended(tmp_path):
+    words = ("--milliseconds", 60_000, "--ranks", "1", "--repeat", 1, "--timeout", "3s")
+    told = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
+    assert "not over after 3 s (--timeout)" in told
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "grow", "ranks", "expected"),
+    [
+        ("weather", {"rows": 10, "columns": 7}, ("rows",), 3, {"rows": 30, "columns": 7}),
+        ("weather", {"rows": 10, "columns": 20}, ("rows", "columns"), 4, {"rows": 20, "columns": 40}),
+        ("weather", {"rows": 100, "columns": 100}, ("rows", "columns"), 2, {"rows": 141, "columns": 141}),
+        ("pi", {"points": 1000, "batch": 100}, ("points", "batch"), 5, {"points": 5000, "batch": 500}),
+        ("pi", {"points": 1000}, ("points",), 1, {"points": 1000}),
+        (str(SERIAL), {"milliseconds": 2.5}, ("milliseconds",), 6, {"milliseconds": 15.0}),
+    ],
+)
+def test_work_grows_as_the_ranks_do(source, given, grow, ranks, expected):
+    program = load(source)
+    made = grown(program, program(**given).parameters, grow, ranks)
+    assert {name: made[name] for name in expected} == pytest.approx(expected)
+    assert all(type(made[name]) is type(value) for name, value in expected.items())
+
+
+def test_a_program_may_refuse_to_grow():
+    plan = Plan("weak", "pi", "pi", load("pi")(points=2**62).parameters, {}, ("points",), (1, 4), 1)
+    with pytest.raises(UsageError, match="--points"):
+        plan.made(4)
+
+
+def test_rounds_alternate_in_their_order():
+    plan = Plan("strong", "pi", "pi", {}, {}, (), (4, 1, 2), 2)
+    assert [plan.order(1), plan.order(2)] == [[1, 2, 4], [4, 2, 1]]
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing() or "there can be hosts")
+def test_a_fit_finds_the_serial_fraction_that_a_program_was_made_with(tmp_path):
+    with started_hosts(4, tmp_path) as hosts:
+        where = ",".join(f"{address}:1" for address in hosts.addresses)
+        words = ("--ranks", "1,2,4", "--repeat", 3, "--hosts", where, "--out", tmp_path / "s")
+        told = scale("strong", SERIAL, *words, env=hosts.environment)
+    assert "share cores" not in told
+    fits = {fit["law"]: fit for fit in json.loads((tmp_path / "s" / "scaling.json").read_text())["analysis"]["fits"]}
+    serial = next(iter(fits["Amdahl"]["parameters"].values()))
+    assert min(serial["low"], 0.2) <= 0.25 <= max(serial["high"], 0.3) and 0.2 < serial["value"] < 0.35
