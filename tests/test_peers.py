@@ -1,0 +1,122 @@
+"""benchmarks/peers: the peers whose packages are here give our answers, and the tables say what was measured."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+FOLDER = BENCHMARKS / "peers"
+
+
+@pytest.fixture(autouse=True)
+def _peers(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def compared(out: Path, cores: int, rounds: int, *names: str) -> dict:
+    command = [sys.executable, str(FOLDER / "compare.py"), "--quick", "--rounds", str(rounds), "--cores", str(cores)]
+    done = subprocess.run(
+        [*command, "--out", str(out), "--only", *names], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("peers-*.json")
+    assert path.with_suffix(".md").read_text() in done.stdout
+    return json.loads(path.read_text())
+
+
+def test_peers_on_one_core_give_our_answers(tmp_path):
+    absent = [name for name in ("jax", "dask") if find_spec(name) is None]
+    names = ("pi_numpy", "weather_numpy", "weather_numba", "sum_fsum", "sum_numpy")
+    result = compared(tmp_path, 1, 2, *names, *(f"{'weather' if name == 'jax' else 'pi'}_{name}" for name in absent))
+    rows = {row["peer"]: row for row in result["rows"] if row["job"] != "pi"}
+    assert {name: row["answers"] for name, row in rows.items() if row["job"] == "weather"} == {
+        "NumPy": "same bits",
+        "Numba, a pass per array": "same bits",
+    }
+    assert rows["math.fsum"]["answers"] == "same bits" and rows["np.sum (not exact)"]["agree"]
+    assert len(result["rows"]) == 5 and all(row["agree"] for row in result["rows"])
+    assert all(len(row["ours"]) == len(row["theirs"]) == 2 for row in result["rows"])
+    reasons = [one["reason"] for one in result["skipped"]]
+    assert sorted(reasons) == sorted(f"No module named {name!r}" for name in absent)
+
+
+def test_checkpoints_of_peers_hold_what_ours_holds(tmp_path):
+    result = compared(tmp_path, 2, 1, "checkpoint_gather")
+    assert [(row["measure"], row["answers"]) for row in result["rows"]] == [
+        ("until on the disk", "same bits"),
+        ("steps held up", "same bits"),
+    ]
+    held, durable = result["rows"][1]["ours"], result["rows"][0]["ours"]
+    assert all(0 < a[0] < b[0] for a, b in zip(held, durable, strict=True))
+
+
+def row(**changes: object) -> dict:
+    return {
+        "job": "pi", "size": {"points": 1_000_000}, "cores": 1, "measure": "", "peer": "X", "share": 1.0,
+        "ours": [[0.001, 0.003], [0.001], [0.004]], "theirs": [[0.02], [0.02], [0.06]], "goal": 8.0,
+        "agree": True, "answers": "π within 1 σ", "behind": "it is quick",
+    } | changes  # fmt: skip
+
+
+def test_the_table_gives_ratios_goals_and_reasons():
+    table = import_module("table")
+    rows = [
+        row(),
+        row(goal=20.0),
+        row(share=0.1, peer="Y", goal=1.0),
+        row(agree=False, answers="DIFFER: π is off", goal=1.0, behind=""),
+    ]
+    lines = table.table({"rows": rows, "skipped": [{"peer": "Z", "reason": "No module named 'z'"}]})
+    start, speeds = "| π, 1,000,000 points | 1 |", "50 M points/s | 500 M points/s"
+    assert lines == [
+        *table.HEAD,
+        f"{start} X | {speeds} | 15 (10 to 20) | ≥ 8 | yes | π within 1 σ |",
+        f"{start} X | {speeds} | 15 (10 to 20) | ≥ 20 | NO (1) | π within 1 σ |",
+        f"{start} Y | 5 M points/s | 500 M points/s | 150 (100 to 200) | ahead | yes | π within 1 σ |",
+        f"{start} X | {speeds} | 15 (10 to 20) | ahead | NO | DIFFER: π is off |",
+        "",
+        "(1) it is quick.",
+        "",
+        "Not measured: Z (No module named 'z').",
+    ]
+
+
+def test_the_readme_holds_the_table_of_the_newest_results(tmp_path):
+    table = import_module("table")
+    copy = tmp_path / "README.md"
+    shutil.copy(BENCHMARKS / "README.md", copy)
+    table.write_readme(copy)
+    assert copy.read_text() == (BENCHMARKS / "README.md").read_text(), "compare.py --table writes it"
+
+
+def test_wrong_answers_are_found():
+    tasks, peer = import_module("tasks"), import_module("peer").Peer
+    fair = {"hits": np.array(785_398)}
+    assert tasks.near_pi(peer, {"points": 1_000_000}, fair, fair) == "π within 1 σ"
+    with pytest.raises(tasks.DifferError, match=r"off by 9\.\d standard errors"):
+        tasks.near_pi(peer, {"points": 1_000_000}, fair, {"hits": np.array(781_500)})
+    ours, theirs = {"p": np.array([1.0, 2.0])}, {"p": np.array([1.0, np.nextafter(2.0, 3.0)])}
+    with pytest.raises(tasks.DifferError, match=r"off by 2\.2e-16 of the largest"):
+        tasks.near_ours(peer, {}, ours, theirs)
+    near = type("Near", (peer,), {"tolerance": 1e-15})
+    assert tasks.near_ours(near, {}, ours, theirs) == "off by 2e-16"
+    with pytest.raises(tasks.DifferError, match="off by nan"):
+        tasks.near_ours(near, {}, ours, {"p": np.array([1.0, np.nan])})
+    with pytest.raises(tasks.DifferError, match="not what was asked for"):
+        tasks.near_ours(near, {}, ours, {"u": ours["p"]})
+
+
+def test_a_peer_that_fails_says_why(tmp_path):
+    contestant, peer = import_module("contestant"), import_module("peer").Peer
+    with (
+        contestant.Contestant("pi_nowhere", peer, {"points": 1}, 1, tmp_path) as one,
+        pytest.raises(contestant.Failed, match="No module named 'pi_nowhere'"),
+    ):
+        one.ready()
