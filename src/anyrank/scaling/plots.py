@@ -1,0 +1,173 @@
+"""The figure of a scaling study: speed-up with the laws and predictions, efficiency, and time by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anyrank.scaling.laws import Analysis, Point
+from anyrank.scaling.measured import PHASES, Study
+from anyrank.scaling.report import as_point, crowding, quantity, seen
+
+if TYPE_CHECKING:
+    from anyrank.scaling.model import Prediction
+
+#: Colours that colour-blind readers tell apart, light beside dark (Okabe and Ito 2008), and grey for idleness.
+COLOURS = dict(zip(PHASES, ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#B8B8B8", "#F0E442"), strict=True))
+MEASURED, PREDICTED, GREY = "black", "#009E73", "#8A8A8A"
+#: Colours and lines of the laws, which often lie upon each other.
+LAWS = (("#0072B2", "-"), ("#D55E00", (0, (5, 2))))
+STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "hatch.linewidth": 0.8,
+}
+#: Ticks of an axis, at most.
+_TICKS = 8
+
+
+def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[Prediction] = ()) -> list[Path]:
+    """Draw a study into a PNG and an SVG file beside each other, and return their paths."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    paths = [path_stem.with_name(f"{path_stem.name}.{ending}") for ending in ("png", "svg")]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(13.5, 5.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, middle, right = figure.subplots(1, 3)
+        beyond = sorted((as_point(one, analysis.points[0]) for one in predicted), key=lambda one: one.ranks)
+        _speed(left, study, analysis, beyond, each=False)
+        _speed(middle, study, analysis, beyond, each=True)
+        _phases(right, analysis.points, beyond)
+        figure.suptitle(_title(study), fontsize=11)
+        figure.supxlabel("\n".join([*analysis.missing, analysis.verdict]).strip(), fontsize=7.5, color="#555555")
+        for path in paths:
+            figure.savefig(path, dpi=130)
+    return paths
+
+
+def _title(study: Study) -> str:
+    one = study.at(study.ranks()[0])[0]
+    work, whose = one.work / one.steps, ""
+    if study.kind == "weak":
+        work, whose = work / one.ranks, " and rank"
+    first = f"{study.program}, {study.kind} scaling: {quantity(work)} {study.unit} a step{whose}"
+    machine = study.machine.get("processor", study.machine.get("host", ""))
+    return f"{first}\n{' · '.join(filter(None, (machine, str(study.machine.get('utc', ''))[:10])))}"
+
+
+def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Point], each: bool) -> None:
+    """Speed-ups over ranks, or what is `each` rank's of them, the efficiency."""
+
+    def draw(ranks: Any, speedup: Any, *form: Any, **style: Any) -> None:
+        axes.plot(ranks, np.divide(speedup, ranks if each else 1), *form, **style)
+
+    points = analysis.points
+    ranks = sorted({one.ranks for one in (*points, *predicted)})
+    draw([ranks[0], ranks[-1]], [ranks[0], ranks[-1]], color=GREY, linewidth=0.8, label="ideal")
+    fine, aside = np.geomspace(points[0].ranks, points[-1].ranks, 200), (ranks[-1] / ranks[0]) ** 0.016
+    for fit, (colour, line) in zip(analysis.fits, LAWS, strict=False):
+        values = ", ".join(f"{name} = {one.value:.2g}" for name, one in fit.parameters.items())
+        label = f"{fit.law}, {values}{' (fits best)' if fit.law == analysis.best else ''}"
+        draw(fine, fit.speedup(fine), color=colour, linestyle=line, linewidth=1.1, zorder=3, label=label)
+    for one, other in pairwise(points):
+        crowded = {"linestyle": (0, (4, 3)), "color": GREY}
+        style = crowded if one.crowded or other.crowded else {"color": "#555555"}
+        draw([one.ranks, other.ranks], [one.speedup.value, other.speedup.value], linewidth=0.8, **style)
+    for one in points:
+        dots = np.divide(one.rounds if one is not points[0] else [], one.ranks if each else 1)
+        axes.plot([one.ranks * aside] * len(dots), dots, ".", color=MEASURED, alpha=0.3, mew=0, markersize=5)
+        draw([one.ranks] * len(one.speedup.interval), one.speedup.interval, color=MEASURED, linewidth=1.2, zorder=4)
+        filling = "white" if one.crowded else MEASURED
+        draw(one.ranks, one.speedup.value, "o", color=MEASURED, mfc=filling, markersize=4, zorder=5)
+    told = "measured: median, 95% interval; pale: each round"
+    axes.plot([], "o-", color=MEASURED, markersize=4, linewidth=1, label=told)
+    if any(one.crowded for one in points):
+        axes.plot([], "o--", color=GREY, mec=MEASURED, mfc="white", markersize=4, label=f"hollow: {crowding(study)}")
+    if predicted:
+        _predictions(axes, points, predicted, each)
+    _scales(axes, analysis, ranks, each)
+
+
+def _predictions(axes: Any, points: Sequence[Point], predicted: Sequence[Point], each: bool) -> None:
+    """Predicted speed-ups, joined to the last point whose ranks share no cores, if it lies before them."""
+    before = [one for one in points if not one.crowded and one.ranks < predicted[0].ranks][-1:]
+    drawn = [(one.ranks, one.efficiency if each else one.speedup) for one in (*before, *predicted)]
+    ranks, middle = [count for count, _ in drawn], [one.value for _, one in drawn]
+    low, high = ([end(one.value, *one.interval) for _, one in drawn] for end in (min, max))
+    axes.fill_between(ranks, low, high, color=PREDICTED, alpha=0.18, linewidth=0)
+    style = {"color": PREDICTED, "markersize": 4, "linewidth": 1.6, "markevery": (len(before), 1)}
+    axes.plot(ranks, middle, "D:", label="predicted by the model", **style)
+
+
+def _scales(axes: Any, analysis: Analysis, ranks: Sequence[int], each: bool) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    base = analysis.points[0].ranks
+    what = "Efficiency" if each else "Scaled speed-up" if analysis.kind == "weak" else "Speed-up"
+    axes.set_title(what if base == 1 else f"{what} relative to {base} ranks")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(_ticks(ranks))
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("ranks")
+    axes.grid(visible=True)
+    if each:
+        axes.set_ylim(0, max(1.08, axes.get_ylim()[1]))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        axes.set_yscale("log", base=2)
+        low, high = np.log2(axes.get_ylim())
+        ticks = 2.0 ** np.arange(np.ceil(low), high, max(1, np.ceil((high - low) / _TICKS)))
+        ticks = ticks if high - low > 1.5 else np.arange(1, 5 * 2**high) / 4
+        axes.set_yticks([one for one in ticks if 2**low <= one <= 2**high])
+        axes.yaxis.set_major_formatter("{x:.15g}")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    axes.minorticks_off()
+
+
+def _ticks(ranks: Sequence[int]) -> list[int]:
+    """Numbers of ranks to write at an axis of powers of two: these, if there is room, or else powers of two."""
+    octaves = np.diff(np.log2(ranks))
+    if len(ranks) <= _TICKS and all(octaves >= octaves.sum() / 14):
+        return list(ranks)
+    low, high = np.log2(ranks[0]), np.log2(ranks[-1])
+    return [2 ** int(one) for one in np.arange(np.ceil(low), high + 0.01, np.ceil((high - low + 1) / _TICKS))]
+
+
+def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> None:
+    """Bars of the time by phase; those of ranks that share cores are hatched, predicted ones pale."""
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import PercentFormatter
+
+    bars = [*points, *predicted]
+    for at, one in enumerate(bars):
+        shares = [one.phases[name] for name in PHASES]
+        hatch, alpha = "///" if one.crowded else "", 1.0 if at < len(points) else 0.5
+        style = {"width": 0.8, "edgecolor": "white", "linewidth": 0.4, "hatch": hatch, "alpha": alpha}
+        for share, top, name in zip(shares, np.cumsum(shares), PHASES, strict=True):
+            axes.bar(at, share, bottom=top - share, facecolor=COLOURS[name], **style)
+    axes.set_xticks(range(len(bars)), labels=[str(one.ranks) for one in bars], size=np.clip(64 / len(bars), 5, 9))
+    handles = [Patch(color=COLOURS[name], label=name) for name in seen(bars)]
+    if any(one.crowded for one in bars):
+        handles.append(Patch(facecolor=GREY, edgecolor="white", hatch="///", label="ranks share cores"))
+    if predicted:
+        handles.append(Patch(color=GREY, alpha=0.5, label="pale: predicted"))
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("ranks")
+    axes.set_title("Time of a step by phase")

@@ -1,0 +1,139 @@
+"""What a scaling study says, in words, as a table of its samples, and as JSON from which it can be read back."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyrank.errors import UsageError
+from anyrank.scaling.laws import GUSTAFSON, Analysis, Estimate, Fit, Point
+from anyrank.scaling.measured import PHASES, Sample, Study
+
+if TYPE_CHECKING:
+    from anyrank.scaling.model import Prediction
+
+_ROW = "{:>7}  {:<26}{:<23}{:<12}{:<22}"
+#: Parts of the time, and of the computing speed, that are worth words, and parts that are worth a column.
+_WORDS, _COLUMN = 0.02, 0.001
+#: Parameters of a law that are as good as zero.
+_NONE = 1e-9
+_LOST = {"idle": "idle (imbalance)", "other": "the loop itself", "reduce": "reductions", "checkpoint": "checkpoints"}
+
+
+def table(analysis: Analysis, study: Study, predicted: Sequence[Prediction] = ()) -> str:
+    """What a terminal shows: a row for each number of ranks, where the time went, and the laws."""
+    points, base = analysis.points, analysis.points[0].ranks
+    rows = [(f"{one.ranks}{'*' * one.crowded}", one) for one in points]
+    rows += [(f"{one.ranks}~", as_point(one, points[0])) for one in predicted]
+    names = seen(one for _, one in rows)
+    speedup = "scaled speed-up" if analysis.kind == "weak" else "speed-up"
+    heads = _ROW.format("ranks", "seconds (95%)", speedup, "efficiency", "Karp–Flatt")
+    lines = [heads + "".join(f"{name:>{len(name) + 2}}" for name in names)]
+    for mark, one in rows:
+        serial = _told(one.serial, "{:.3f}") if one.serial else "-"
+        cells = _ROW.format(mark, _told(one.seconds), _told(one.speedup), f"{one.efficiency.value:.1%}", serial)
+        lines.append(cells + "".join(f"{one.phases[name]:>{len(name) + 2}.1%}" for name in names))
+    if base > 1:
+        lines.append(f"Speed-ups are relative to {base} ranks, which count as {base}.")
+    if any(one.crowded for one in points):
+        lines.append(f"* {crowding(study)}: this says nothing of as many cores, and no law is fitted to it.")
+    if predicted:
+        lines.append("~ predicted by the model, from the least to the most that it gives for what was measured.")
+    last = {one.crowded: one for one in points[1:]}
+    lines += [_lost(one, base) for one in last.values()]
+    return "\n".join([*lines, *map(_law, analysis.fits), *analysis.missing, analysis.verdict]).rstrip()
+
+
+def as_point(one: Prediction, base: Point) -> Point:
+    """A prediction as if it had been measured, beside the smallest number of ranks that was."""
+    seconds = Estimate(one.seconds, (one.low, one.high))
+    rate = seconds.through(lambda it: one.work / it)
+    speedup = rate.through(lambda it: base.ranks * it / base.rate.value)
+    efficiency = speedup.through(lambda it: it / one.ranks)
+    phases = {name: it / one.seconds for name, it in one.phases.items()}
+    slowdown = efficiency.through(lambda it: phases["compute"] / base.phases["compute"] / it)
+    return Point(one.ranks, False, seconds, rate, speedup, efficiency, None, phases, slowdown, ())
+
+
+def seen(points: Iterable[Point]) -> list[str]:
+    """The phases that any of the points spent a visible part of its time in."""
+    shares = [one.phases for one in points]
+    return [name for name in PHASES if any(one[name] >= _COLUMN for one in shares)]
+
+
+def _told(one: Estimate, form: str = "{:.4g}") -> str:
+    ends = "–".join(map(form.format, one.interval))
+    return form.format(one.value) + (f" ({ends})" if ends else "")
+
+
+def _lost(point: Point, base: int) -> str:
+    parts = sorted(((share, name) for name, share in point.phases.items() if name != "compute"), reverse=True)
+    words = [f"{share:.0%} {_LOST.get(name, name)}" for share, name in parts if share >= _WORDS]
+    line = f"Time lost at {point.ranks} ranks: {', '.join(words) or 'next to nothing'}"
+    slowdown = point.slowdown.value
+    if slowdown > 1 + _WORDS and min(point.slowdown.interval, default=slowdown) > 1:
+        line += f"; and to compute as much takes a rank {slowdown:.2f} times as long as at {base}"
+    return line + "."
+
+
+def _law(fit: Fit) -> str:
+    told = ", ".join(f"{name} = {_told(one, '{:.3g}')}" for name, one in fit.parameters.items())
+    return f"{fit.law}: {told}; misses the points by {fit.misfit:.1%}; {_limit(fit)}."
+
+
+def _limit(fit: Fit) -> str:
+    """What the law says of more ranks."""
+    first, *more = fit.parameters.values()
+    if fit.law == GUSTAFSON:
+        return f"each further rank adds {1 - first.value:.1%} of one"
+    if more and more[0].value > _NONE:
+        doubt = "" if min(more[0].interval, default=0) > 0 else ", if it has a peak at all"
+        return f"fastest on {max(1.0, ((1 - first.value) / more[0].value) ** 0.5):.0f} ranks{doubt}"
+    return f"at most {1 / first.value:.3g} times as fast as one rank" if first.value > _NONE else "no limit seen"
+
+
+def crowding(study: Study) -> str:
+    """What is to be said of crowded samples, with the number of cores where it is known."""
+    cores = study.machine.get("cores")
+    return f"ranks share cores ({cores} cores)" if cores else "ranks share cores"
+
+
+def quantity(number: float) -> str:
+    """A number with three digits and a prefix: 4.19 M."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {prefix}"
+    return f"{number:.3g}"
+
+
+def write_csv(path: Path, study: Study) -> Path:
+    """Write the raw samples, a row each, phases and traffic with names of their own; return the path."""
+    rows = []
+    for one in study.samples:
+        plain = asdict(one)
+        phases, traffic = plain.pop("phases"), plain.pop("traffic")
+        seconds = {f"{name}_seconds": value for name, value in phases.items()}
+        rows.append({**plain, "rate": one.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def as_json(study: Study, analysis: Analysis, predicted: Sequence[Prediction] = ()) -> dict[str, Any]:
+    """All that was measured, and what was made of it, for `json.dumps`; `study_from_json` reads the study back."""
+    return {"study": asdict(study), "analysis": asdict(analysis), "predicted": [asdict(one) for one in predicted]}
+
+
+def study_from_json(found: Mapping[str, Any]) -> Study:
+    """The study that `as_json` told; UsageError where it is none."""
+    try:
+        told = found["study"]
+        samples = tuple(Sample(**one) for one in told["samples"])
+        return Study(**{**told, "grow": tuple(told["grow"]), "samples": samples})
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"This JSON holds no scaling study ({error}). Give that of anyrank scale.") from None

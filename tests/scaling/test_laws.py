@@ -1,0 +1,184 @@
+"""What is made of samples: ratios within rounds, intervals that cover, and laws that are recovered, or refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anyrank.scaling.laws import AMDAHL, GUSTAFSON, USL, analyse
+
+
+def amdahl(s):
+    return lambda p: 1 / (s + (1 - s) / p)
+
+
+def gustafson(s):
+    return lambda p: s + (1 - s) * p
+
+
+def usl(σ, κ):
+    return lambda p: p / (1 + σ * (p - 1) + κ * p * (p - 1))
+
+
+def parameters(study, law):
+    found = next(fit for fit in analyse(study).fits if fit.law == law)
+    return {name: one.value for name, one in found.parameters.items()}
+
+
+@pytest.mark.parametrize("ranks", [(1, 2, 4, 8, 16), (2, 3, 4, 6, 8)])
+@pytest.mark.parametrize(
+    ("kind", "rate", "law", "known"),
+    [
+        ("strong", amdahl(0.05), AMDAHL, {"s": 0.05}),
+        ("strong", usl(0.05, 0.002), USL, {"σ": 0.05, "κ": 0.002}),
+        ("weak", gustafson(0.1), GUSTAFSON, {"s": 0.1}),
+        ("weak", usl(0.02, 0.001), USL, {"σ": 0.02, "κ": 0.001}),
+    ],
+)
+def test_a_known_law_is_recovered_and_fits_best(invented, kind, rate, law, known, ranks):
+    study = invented(rate, ranks, kind=kind)
+    found = analyse(study)
+    fit = next(one for one in found.fits if one.law == law)
+    assert {name: one.value for name, one in fit.parameters.items()} == pytest.approx(known)
+    assert found.best == law and found.verdict.startswith(f"{law} fits best")
+    assert fit.misfit < 1e-9
+    np.testing.assert_allclose(fit.speedup(ranks), [point.speedup.value for point in found.points])
+    np.testing.assert_allclose(fit.speedup([64]), ranks[0] * rate(64.0) / rate(ranks[0]))
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "kind", "known"),
+    [
+        (amdahl(0.05), 0.05, "strong", (0.05,)),
+        (usl(0.05, 0.003), 0.01, "strong", (0.05, 0.003)),
+        (gustafson(0.1), 0.03, "weak", (0.1,)),
+    ],
+)
+def test_intervals_cover_what_is_known_in_nine_of_ten_studies(invented, rate, noise, kind, known):
+    ranks, covered, narrow = (1, 2, 4, 8, 16), [], []
+    for seed in range(200):
+        found = analyse(invented(rate, ranks, kind=kind, noise=noise, seed=seed))
+        fit = next(one for one in found.fits if len(one.parameters) == len(known))
+        pairs = list(zip(fit.parameters.values(), known, strict=True))
+        pairs += [(point.speedup, rate(point.ranks)) for point in found.points[1:]]
+        covered.append([one.interval[0] - 1e-12 <= value <= one.interval[1] + 1e-12 for one, value in pairs])
+        narrow.append([one.interval[1] - one.interval[0] for one, _ in pairs])
+    assert (np.mean(covered, axis=0) >= 0.9).all(), np.mean(covered, axis=0)
+    # And they are not wide for nothing: of a speed-up, √2 noise 2 t(4)/√5 = 3.5 noise, as a fraction.
+    assert (np.median(narrow, axis=0)[-4:] < 4.5 * noise * np.array([rate(p) for p in ranks[1:]])).all()
+
+
+def test_karp_flatt_by_hand(invented):
+    # 10 s become 3.25 s on 4 ranks: S = 3.0769, e = (0.325 − 0.25)/0.75 = 0.1.
+    study = invented(amdahl(0.1), (1, 4), drift=0)
+    assert [one.seconds.value for one in analyse(study).points] == pytest.approx([10, 3.25])
+    first, last = analyse(study).points
+    assert first.serial is None and last.serial.value == pytest.approx(0.1)
+    assert last.speedup.value == pytest.approx(10 / 3.25) and last.efficiency.value == pytest.approx(10 / 13)
+    assert analyse(invented(amdahl(0.1), (2, 4))).points[1].serial is None
+
+
+def test_karp_flatt_turns_the_interval_of_the_speed_up_round(invented):
+    point = analyse(invented(amdahl(0.1), (1, 4), noise=0.03)).points[1]
+    assert point.serial.interval[0] < point.serial.value < point.serial.interval[1]
+    assert point.serial.interval[0] == pytest.approx((1 / point.speedup.interval[1] - 0.25) / 0.75)
+
+
+def test_drift_between_rounds_cancels_in_ratios_but_not_in_seconds(invented):
+    point = analyse(invented(amdahl(0.1), (1, 4))).points[1]
+    assert point.speedup.interval == pytest.approx((10 / 3.25,) * 2)
+    assert point.seconds.interval[1] > 1.1 * point.seconds.interval[0]
+
+
+def test_a_size_that_was_rounded_when_it_grew_changes_no_speed_up(invented):
+    study = invented(gustafson(0.1), (1, 2, 4), kind="weak")
+    more = [replace(one, work=1.07 * one.work, seconds=1.07 * one.seconds) for one in study.at(4)]
+    other = replace(study, samples=(*study.at(1), *study.at(2), *more))
+    assert analyse(other).points[2].speedup.value == pytest.approx(analyse(study).points[2].speedup.value)
+
+
+def test_slower_computing_is_told_from_time_lost(invented):
+    study = invented(amdahl(0.0), (1, 2))
+    slow = [replace(one, seconds=1.5 * one.seconds, phases={**one.phases, "compute": 1.5 * one.seconds})
+            for one in study.at(2)]  # fmt: skip
+    point = analyse(replace(study, samples=(*study.at(1), *slow))).points[1]
+    assert point.slowdown.value == pytest.approx(1.5) and point.phases["compute"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("repeat", [1, 2, 3, 5, 6, 10])
+def test_the_interval_of_a_median(invented, repeat):
+    point = analyse(invented(amdahl(0.1), (1,), repeat=repeat)).points[0]
+    ordered = np.sort([one.seconds for one in invented(amdahl(0.1), (1,), repeat=repeat).samples])
+    assert point.seconds.value == np.median(ordered)
+    if repeat < 3:
+        assert point.seconds.interval == ()
+    elif repeat < 6:
+        t = {3: 4.302653, 5: 2.776445}[repeat]
+        logs = np.log(ordered)
+        ends = logs.mean() + np.array([-1, 1]) * t * logs.std(ddof=1) / np.sqrt(repeat)
+        assert point.seconds.interval == pytest.approx(np.exp(ends))
+    else:  # the ranks that tables give for 95 %: 1 and 6 of 6, 2 and 9 of 10
+        assert point.seconds.interval == tuple(ordered[[0, -1] if repeat == 6 else [1, -2]])
+
+
+@pytest.mark.parametrize(("ranks", "there"), [((1,), "there is 1"), ((1, 2), "there are 2")])
+def test_too_few_points_are_said_and_nothing_is_fitted(invented, ranks, there):
+    found = analyse(invented(amdahl(0.1), ranks))
+    assert not found.fits and found.best is None
+    assert found.missing == (
+        f"Amdahl's law has 2 unknowns and needs at least 3 rank counts that do not share cores; {there}.",
+        f"Universal Scalability Law has 3 unknowns and needs at least 4 rank counts that do not share cores; {there}.",
+    )
+
+
+def test_three_points_allow_one_law(invented):
+    found = analyse(invented(amdahl(0.1), (1, 2, 4)))
+    assert [fit.law for fit in found.fits] == [AMDAHL] and found.best is None and len(found.missing) == 1
+    assert found.verdict == "Amdahl's law is the only one that these points allow."
+
+
+def test_crowded_samples_enter_no_fit(invented):
+    crowded = analyse(invented(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4))
+    alone = analyse(invented(usl(0.1, 0.1), (1, 2, 3, 4)))
+    wild = invented(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4)
+    wild = replace(wild, samples=tuple(replace(one, seconds=(9.0 if one.crowded else 1) * one.seconds)
+                                       for one in wild.samples))  # fmt: skip
+    assert [point.crowded for point in crowded.points] == [False] * 4 + [True] * 2
+    for other in (alone, analyse(wild)):
+        for fit, same in zip(crowded.fits, other.fits, strict=True):
+            assert fit.speedup([2, 16]) == pytest.approx(same.speedup([2, 16]))
+    few = analyse(invented(amdahl(0.1), (1, 2, 4, 8), cores=2))
+    assert not few.fits and "there are 2." in few.missing[0]
+
+
+def test_laws_that_differ_by_nothing_are_not_told_apart(invented):
+    found = analyse(invented(usl(0.05, 0.002), (1, 2, 4, 8), noise=0.02, seed=2))
+    assert found.best is None and found.verdict.startswith("No telling ") and AMDAHL in found.verdict
+    once = analyse(invented(usl(0.05, 0.002), (1, 2, 4, 8), repeat=1))
+    assert once.best is None and once.verdict == "Too few samples to tell which law fits best."
+    assert [one.aicc for one in once.fits] == [None, None]
+    assert all(one.interval == () for fit in once.fits for one in fit.parameters.values())
+
+
+def test_more_than_linear_speed_up_is_no_negative_fraction(invented):
+    found = analyse(invented(lambda p: p**1.1, (1, 2, 4, 8), noise=0.01))
+    assert found.points[-1].efficiency.value > 1
+    assert found.fits[0].parameters["s"].value == 0 and found.fits[0].parameters["s"].interval == (0, 0)
+    assert all(0 <= one.value <= one.interval[1] for fit in found.fits for one in fit.parameters.values())
+
+
+def test_what_only_slows_down_has_no_law(invented):
+    found = analyse(invented(lambda p: 1 / (p - 1), (2, 3, 5, 9)))
+    assert [fit.law for fit in found.fits] == [AMDAHL]
+    assert found.missing[0].startswith("Universal Scalability Law cannot be fitted")
+
+
+def test_a_study_that_is_not_over_is_analysed_as_far_as_it_goes(invented):
+    study = invented(amdahl(0.05), (1, 2, 4))
+    lacking = replace(study, samples=tuple(one for one in study.samples if one.ranks < 4 or one.round > 3))
+    assert len(analyse(lacking).points[2].rounds) == 2
+    assert parameters(lacking, AMDAHL) == pytest.approx({"s": 0.05})
+    apart = replace(study, samples=tuple(one for one in study.samples if (one.ranks == 4) == (one.round == 5)))
+    assert "there is none" in analyse(apart).missing[0]
+    base = np.median([one.rate for one in apart.at(1)])
+    assert analyse(apart).points[2].speedup.value == pytest.approx(apart.at(4)[0].rate / base)

@@ -1,0 +1,70 @@
+"""The figure of a study says in words what must not be overlooked, and its files are PNG and SVG."""
+
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.image import imread
+
+from anyrank.scaling.laws import AMDAHL, USL, analyse
+from anyrank.scaling.measured import PHASES
+from anyrank.scaling.model import Prediction
+from anyrank.scaling.plots import _ticks, draw
+
+
+def slowing(p):
+    return p / (1 + 0.05 * (p - 1) + 0.01 * p * (p - 1))
+
+
+def drawn(study, folder, predicted=()):
+    """All words of the SVG, and its root; the PNG has been opened."""
+    png, svg = draw(study, analyse(study), folder / "scaling", predicted)
+    assert (png.name, svg.name) == ("scaling.png", "scaling.svg")
+    height, width, _ = imread(png).shape
+    assert width > 2 * height and imread(png)[..., :3].std() > 0.05
+    root = ElementTree.parse(svg).getroot()
+    return [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")], root
+
+
+def test_laws_crowding_and_phases_are_named(invented, tmp_path):
+    words, _ = drawn(invented(slowing, (1, 2, 4, 8, 16), noise=0.01, cores=8), tmp_path)
+    assert "hollow: ranks share cores (8 cores)" in words and "ranks share cores" in words
+    assert any(one.startswith(f"{AMDAHL}, s = ") and "fits best" not in one for one in words)
+    assert any(one.startswith(f"{USL}, σ = ") and one.endswith("(fits best)") for one in words)
+    assert {"Speed-up", "Efficiency", "ideal", "compute", "exchange", "idle", "reduce"} <= set(words)
+    assert "heat, strong scaling: 10 M cell-steps a step" in words
+    assert "A Processor, 4 cores · 2026-11-21" in words
+    assert not any("predicted" in one or "checkpoint" in one for one in words)
+
+
+def test_too_few_points_are_said_and_no_law_is_drawn(invented, tmp_path):
+    words, _ = drawn(invented(slowing, (1, 2), repeat=2), tmp_path)
+    assert "Amdahl's law has 2 unknowns and needs at least 3 rank counts that do not share cores; there are 2." in words
+    assert not any("s = " in one or "σ = " in one for one in words)
+    assert not any("hollow" in one for one in words)
+
+
+def test_predictions_widen_the_axis(invented, tmp_path):
+    phases = dict.fromkeys(PHASES, 0.0) | {"compute": 10.0, "exchange": 10.0}
+    predicted = [Prediction(p, 20.0, 16.0, 25.0, phases, p * 1e9) for p in (131072, 1024)]
+    words, _ = drawn(invented(lambda p: 0.1 + 0.9 * p, (2, 4, 8), kind="weak", noise=0.01), tmp_path, predicted)
+    assert {"predicted by the model", "pale: predicted", "131072", "1024"} <= set(words)
+    assert {"Scaled speed-up relative to 2 ranks", "heat, weak scaling: 10 M cell-steps a step and rank"} <= set(words)
+    assert "65536" in words  # a tick of the speed-up's axis
+
+
+def test_one_point_is_drawn(invented, tmp_path):
+    words, _ = drawn(invented(slowing, (1,), repeat=1), tmp_path)
+    assert any(one.endswith("there is 1.") for one in words)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "ticks"),
+    [
+        ([1, 2, 3, 4, 6, 8], [1, 2, 3, 4, 6, 8]),
+        ([1, 2, 4, 1024, 131072], [1, 8, 64, 512, 4096, 32768]),
+        ([3], [3]),
+        ([12, 16, 20, 24, 28, 32, 36, 40, 44], [16, 32]),
+    ],
+)
+def test_ticks_are_whole_numbers_with_room(ranks, ticks):
+    assert _ticks(ranks) == ticks

@@ -1,0 +1,97 @@
+"""What is said of a study: the table, the laws in words, CSV, and JSON that can be read back."""
+
+import csv
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from anyrank.errors import UsageError
+from anyrank.scaling.laws import analyse
+from anyrank.scaling.measured import PHASES
+from anyrank.scaling.model import Prediction
+from anyrank.scaling.report import as_json, quantity, study_from_json, table, write_csv
+
+
+def slowing(p):
+    return p / (1 + 0.05 * (p - 1) + 0.01 * p * (p - 1))
+
+
+def told(study, predicted=()):
+    return table(analyse(study), study, predicted)
+
+
+def test_the_table_has_what_was_measured_and_marks_what_shared_cores(invented):
+    lines = told(invented(slowing, (1, 2, 4, 8, 16), noise=0.01, cores=8)).splitlines()
+    assert lines[0].split() == [
+        *("ranks", "seconds", "(95%)", "speed-up", "efficiency", "Karp–Flatt", "compute", "exchange", "reduce", "idle")
+    ]
+    assert [line.split()[0] for line in lines[1:6]] == ["1", "2", "4", "8", "16*"]
+    assert lines[1].split()[3:] == ["1", "100.0%", "-", "100.0%", "0.0%", "0.0%", "0.0%"]
+    assert lines[6].startswith("* ranks share cores (8 cores)")
+    assert lines[7] == "Time lost at 8 ranks: 29% exchange, 14% idle (imbalance), 5% reductions."
+    assert lines[8].startswith("Time lost at 16 ranks: 46% exchange")
+
+
+def test_laws_are_told_with_their_uncertainty_and_what_they_limit(invented):
+    words = told(invented(slowing, (1, 2, 4, 8, 16)))
+    assert "Universal Scalability Law: σ = 0.05 (0.05–0.05), κ = 0.01 (0.01–0.01); misses the points by 0.0%" in words
+    assert "; fastest on 10 ranks.\n" in words  # √(0.95/0.01) = 9.7
+    assert words.splitlines()[-1].startswith("Universal Scalability Law fits best")
+    assert "at most 20 times as fast as one rank" in told(invented(lambda p: 1 / (0.05 + 0.95 / p), (1, 2, 4, 8)))
+    assert "no limit seen" in told(invented(lambda p: p, (1, 2, 4)))
+    assert "each further rank adds 90.0% of one" in told(invented(lambda p: 0.1 + 0.9 * p, (1, 2, 4), kind="weak"))
+    assert "if it has a peak at all" in told(invented(lambda p: 1 / (0.05 + 0.95 / p), (1, 2, 4, 8), noise=0.02))
+
+
+def test_slower_computing_and_another_base_are_told(invented):
+    study = invented(lambda p: p, (2, 4))
+    slow = [replace(one, seconds=1.5 * one.seconds, phases={**one.phases, "compute": 1.5 * one.seconds})
+            for one in study.at(4)]  # fmt: skip
+    words = told(replace(study, samples=(*study.at(2), *slow)))
+    assert "next to nothing; and to compute as much takes a rank 1.50 times as long as at 2." in words
+    assert "Speed-ups are relative to 2 ranks, which count as 2." in words
+    assert words.splitlines()[-1].startswith("Universal Scalability Law has 3 unknowns")
+
+
+def test_predictions_are_rows_with_a_mark(invented):
+    study = invented(lambda p: p, (1, 2), kind="weak", drift=0)
+    phases = dict.fromkeys(PHASES, 0.0) | {"compute": 10.0, "exchange": 10.0}
+    row = told(study, [Prediction(64, 20.0, 16.0, 25.0, phases, 64e9)]).splitlines()[3]
+    assert row.split() == ["64~", "20", "(16–25)", "32", "(25.6–40)", "50.0%", "-", "50.0%", "50.0%"]
+
+
+def test_csv_has_a_row_for_each_sample_and_loses_nothing(invented, tmp_path):
+    study = invented(slowing, (1, 2, 4), noise=0.02, cores=2)
+    with write_csv(tmp_path / "scaling.csv", study).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 15
+    for row, one in zip(rows, study.samples, strict=True):
+        plain = {name: value for name, value in asdict(one).items() if name not in ("phases", "traffic")}
+        assert {name: row.pop(name) for name in plain} == {name: str(value) for name, value in plain.items()}
+        assert float(row.pop("rate")) == one.rate
+        assert {name: float(row.pop(f"{name}_seconds")) for name in PHASES} == one.phases
+        assert {name: float(row.pop(f"{name}_per_step")) for name in one.traffic} == one.traffic
+        assert not row
+
+
+def test_json_can_be_read_back(invented):
+    study = invented(slowing, (1, 2, 4, 8), noise=0.02, kind="weak")
+    prediction = Prediction(64, 20.0, 16.0, 25.0, dict.fromkeys(PHASES, 0.0), 64e9)
+    text = json.dumps(as_json(study, analyse(study), [prediction]), allow_nan=False)
+    found = json.loads(text)
+    assert study_from_json(found) == study
+    assert analyse(study_from_json(found)) == analyse(study)
+    assert found["analysis"]["points"][3]["efficiency"]["value"] == analyse(study).points[3].efficiency.value
+    assert found["analysis"]["fits"][1]["parameters"]["κ"]["interval"]
+    assert found["predicted"][0]["ranks"] == 64
+
+
+@pytest.mark.parametrize("wrong", [{}, {"study": {"samples": [{"ranks": 1}]}}, {"study": 7}])
+def test_json_of_something_else_is_refused(wrong):
+    with pytest.raises(UsageError, match=r"holds no scaling study .* Give that of anyrank scale\."):
+        study_from_json(wrong)
+
+
+def test_quantities():
+    assert [quantity(one) for one in (4194304, 12.5, 1e13, 2048)] == ["4.19 M", "12.5", "10 T", "2.05 k"]
