@@ -1,7 +1,8 @@
 """Several hosts on one machine: network namespaces with a host name and an address each, joined by a bridge.
 
-They share the file system, and nothing else: what ranks tell each other crosses a wire that `cut` can cut.
-Needs root, `ip` and `unshare`.
+They share the file system, and nothing else: what ranks tell each other crosses a wire that `cut` can cut. With `Wires`
+a switch in user space joins them (switch.py), whose wires have a delay and a rate; `polite` ranks leave their cores
+while they wait (polite.c), so that many hosts fit on few cores. Needs root, `ip` and `unshare`.
 """
 
 from __future__ import annotations
@@ -14,32 +15,49 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ranks import mpiexec_path
+from switch import TUN, Port, Started, Wires
 
 
 class Hosts:
     """The names, the addresses, and the wires of some hosts."""
 
-    def __init__(self, count: int, folder: Path):
+    def __init__(self, count: int, folder: Path, wires: Wires | None = None, polite: bool = False):
         # Names and addresses of their own, so that two of these do not meet.
         self._key = f"{os.getpid() % 0xFFFF:04x}"
         net = f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
         self.names = [f"ar{self._key}n{i}" for i in range(1, count + 1)]
         self.addresses = [f"{net}.{i}" for i in range(1, count + 1)]
         self.bridge, self.centre = f"ar{self._key}b", f"{net}.254"
-        self._launcher = folder / "launcher"
+        self._launcher, self._polite = folder / "launcher", folder / "polite.so" if polite else None
+        self._wires, self._switch = wires, None
 
     def start(self) -> None:
-        """Make the bridge and the hosts."""
+        """Make the hosts, and what joins them."""
+        for name in self.names:
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        if self._wires is None:
+            self._start_bridge()
+        else:
+            ports = [Port(self.wire(name), name, at) for name, at in zip(self.names, self.addresses, strict=True)]
+            self._switch = Started([*ports, Port(self.bridge, "", self.centre, far=False)])
+            self.set(self._wires)
+        self._write_launcher()
+        if self._polite is not None:
+            source = Path(__file__).with_name("polite.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-O2", source, "-o", self._polite, "-ldl"], check=True)
+
+    def _start_bridge(self) -> None:
         ip("link", "add", self.bridge, "type", "bridge")
         ip("addr", "add", f"{self.centre}/24", "dev", self.bridge)
         ip("link", "set", self.bridge, "up")
         for name, address in zip(self.names, self.addresses, strict=True):
-            ip("netns", "add", name)
             ip("link", "add", self.wire(name), "type", "veth", "peer", "name", "eth0", "netns", name)
             ip("link", "set", self.wire(name), "master", self.bridge, "up")
             ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "lo", "up")
             ip("-n", name, "link", "set", "eth0", "up")
+
+    def _write_launcher(self) -> None:
         # What mpiexec uses for ssh: [OPTIONS] ADDRESS COMMAND. The last number of an address is the host's.
         self._launcher.write_text(
             '#!/bin/sh\nwhile case "$1" in -*) true;; *) false;; esac; do shift; done\n'
@@ -47,6 +65,11 @@ class Hosts:
             'sh -c \'hostname "$0"; exec sh -c "$*"\' "$name" "$@"\n'
         )
         self._launcher.chmod(0o755)
+
+    def set(self, wires: Wires) -> None:
+        """Give the wires another delay or rate."""
+        assert self._switch is not None, "a bridge has none"
+        self._switch.set(wires)
 
     @staticmethod
     def wire(name: str) -> str:
@@ -63,6 +86,8 @@ class Hosts:
 
     def stop(self) -> None:
         """Remove all that `start` made."""
+        if self._switch is not None:
+            self._switch.stop()
         for name in self.names:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)
@@ -75,6 +100,7 @@ class Hosts:
             "ANYRANK_MPIEXEC": f"{mpiexec_path()} {options}",
             "UCX_TLS": "tcp,self",
             "UCX_NET_DEVICES": "eth0",
+            **({"LD_PRELOAD": str(self._polite)} if self._polite is not None else {}),
         }
 
 
@@ -83,8 +109,10 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def missing() -> str:
-    """Why there can be no hosts here, an empty string where there can."""
+def missing(switch: bool = False) -> str:
+    """Why there can be no hosts here, or none with a switch; an empty string where there can."""
+    if switch and not TUN.exists():
+        return f"needs {TUN}"
     if os.getuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
         return "needs root, ip and unshare"
     name = f"ar{os.getpid() % 0xFFFF:04x}probe"
@@ -96,9 +124,9 @@ def missing() -> str:
 
 
 @contextmanager
-def started_hosts(count: int, folder: Path) -> Iterator[Hosts]:
+def started_hosts(count: int, folder: Path, wires: Wires | None = None, polite: bool = False) -> Iterator[Hosts]:
     """Hosts, until the block ends."""
-    hosts = Hosts(count, folder)
+    hosts = Hosts(count, folder, wires, polite)
     try:
         hosts.start()
         yield hosts

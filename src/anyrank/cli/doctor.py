@@ -6,12 +6,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
+from anyrank import launcher
 from anyrank.device import gpu_missing, open_device
-from anyrank.errors import AnyrankError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import FILES, Kernel, installed
 from anyrank.kernels import Declined
 from anyrank.observe.progress import si
@@ -24,8 +27,19 @@ PATIENCE = 0.3
 @click.option("--size", type=click.IntRange(min=16), default=1_000_000, show_default=True, help="Elements per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-kernels", is_flag=True, help="Leave the timing of kernels out.")
-def command(size: int, as_json: bool, no_kernels: bool) -> None:
-    """Show what a run here would use, and time every body of every kernel."""
+@click.option("--network", is_flag=True, help="Measure messages and all-reduces between ranks, and nothing else.")
+@click.option("-n", "--ranks", type=int, help="With --network: between so many ranks.  [default: 2]")
+@click.option("--hosts", default="", help="With --network: where to start the ranks, node1:1,node2:1.")
+@click.option("--out", help="With --network: the file that `anyrank scale --network` takes.")
+def command(
+    size: int, as_json: bool, no_kernels: bool, network: bool, ranks: int | None, hosts: str, out: str | None
+) -> int:
+    """Show what a run here would use, and time every body of every kernel, or the network."""
+    if network:
+        return measure_network(ranks, hosts, Path(out) if out else None, as_json)
+    for flag, value in (("-n", ranks), ("--hosts", hosts), ("--out", out)):
+        if value:
+            raise UsageError(f"{flag} {value} is for --network alone. Add --network, or leave it out.")
     facts = machine()
     timings: list[dict[str, Any]] = []
     if not as_json:
@@ -41,6 +55,41 @@ def command(size: int, as_json: bool, no_kernels: bool) -> None:
             click.echo(f"{row['kernel']:<28} {row['body']:<10} {rate:>14}")
     if as_json:
         click.echo(json.dumps({**facts, "kernels": timings}, indent=2))
+    return 0
+
+
+def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bool) -> int:
+    """Start ranks that measure the network, or be one of them; the exit code. Rank 0 prints, and writes `out`."""
+    count = launcher.tasks() or ranks or 2
+    if count < 2 or ranks not in (None, count):
+        asked = f"-n {count if ranks is None else ranks}"
+        there = f" but the launcher started {launcher.tasks()}" if launcher.tasks() else ""
+        raise UsageError(f"--network {asked}{there}: a network takes at least 2 ranks. Use -n 2 or more.")
+    from anyrank.scaling.network import measure, measured, table
+
+    if not launcher.tasks():
+        return measure(out, count, hosts, *["--json"] * as_json)
+    from anyrank.world import World, check_launch
+
+    world = World()
+    check_launch(world)
+    world.agree(_refusal(out) if world.rank == 0 else None)
+    found = measured(world)
+    if world.rank == 0:
+        click.echo(json.dumps(asdict(found)) if as_json else table(found))
+        if out is not None:
+            found.write(out)
+    return 0
+
+
+def _refusal(out: Path | None) -> UsageError | None:
+    """Why the file cannot be written; None where it can, and where there is none to write."""
+    try:
+        if out is not None:
+            out.open("a").close()
+    except OSError as error:
+        return UsageError(f"--out {out} cannot be written ({error.strerror}). Mend that, or use another --out.")
+    return None
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,298 @@
+"""A model of a program's time on ranks that are not at hand: what a study measured, and a network.
+
+Computing, and all that a rank does by itself, is taken from the study; messages from LogGP (network.py), and whom they
+go to from the Layout that the program would have. docs/scaling-model.md tells what is assumed, and where it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil, sqrt
+from statistics import NormalDist, median
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anyrank.device import Device
+from anyrank.errors import UsageError
+from anyrank.exchange import Halo
+from anyrank.field import OVERLAP_POINTS, Field
+from anyrank.observe.timers import Timers
+from anyrank.program import Program
+from anyrank.programs import load
+from anyrank.scaling.measured import PHASES, Sample, Study
+from anyrank.scaling.network import NETWORK, NODE, Network, rounds
+from anyrank.scaling.study import grown
+from anyrank.state import State
+from anyrank.world import World
+
+#: Bytes of the agreement that every step makes.
+AGREEMENT = 12
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The seconds of as many steps as the study's samples had, by PHASES too, and the work done in them.
+
+    `low` and `high` are the least and the most that any round of the study gives with the network's quartiles.
+    """
+
+    ranks: int
+    seconds: float
+    low: float
+    high: float
+    phases: dict[str, float]
+    work: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A program on so many ranks: a step's `work`, and what its largest block has to do with it.
+
+    `share` is that block's part of the work; `inner` is the part of the block that is computed while halos travel, 0
+    where they are waited for first. `messages` has the rank and the bytes of each that an exchange of all halos sends.
+    """
+
+    ranks: int
+    work: float
+    share: float
+    inner: float
+    rank: int
+    messages: tuple[tuple[int, int], ...]
+
+
+class _Ghost:
+    """A rank of a world that is not there: it notes what would be sent. It is its own communicator."""
+
+    recorder = None
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size, self.comm, self.timers = rank, size, self, Timers()
+        self.sent: list[tuple[int, int]] = []
+
+    def tag(self) -> int:
+        return 0
+
+    def Recv_init(self, buffer: Any, rank: int, tag: int) -> None:  # noqa: N802
+        pass
+
+    def Send_init(self, buffer: Any, rank: int, tag: int) -> None:  # noqa: N802
+        self.sent.append((rank, buffer[0].nbytes))
+
+
+class _Weightless(Device):
+    """Arrays of any shape in the memory of one element."""
+
+    def full(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike) -> Any:
+        return np.lib.stride_tricks.as_strided(np.full(1, value, dtype), shape, (0,) * len(shape))
+
+
+def _fields(program: Program, split: str, world: _Ghost) -> list[Field]:
+    state = State(cast(World, world), split)
+    state.device = _Weightless()
+    program.declare(state)
+    return [*state.fields()]
+
+
+def shape_of(program: Program, split: str, ranks: int) -> Shape:
+    """The shape of a program on so many ranks, split as `--split` says. UsageError where it cannot be split so far."""
+    work, fields = program.work()[0], _fields(program, split, _Ghost(0, ranks))
+    if not fields:
+        return Shape(ranks, work, 1 / ranks, 0.0, 0, ())
+    layout = max(fields, key=lambda field: (field.halo > 0, field.layout.size)).layout
+    widths = [np.diff(cut) for cut in layout.cuts]
+    # Of the largest blocks one in the middle, which has all its neighbours.
+    rank = layout.rank_at([int(large[len(large) // 2]) for large in (np.flatnonzero(w == w.max()) for w in widths)])
+    world = _Ghost(rank, ranks)
+    together: dict[Any, list[Field]] = {}
+    for field in _fields(program, split, world):
+        if field.halo:
+            together.setdefault((field.layout.cuts, field.boundary), []).append(field)
+    inner = 0.0
+    for some in together.values():
+        exchange, width = Halo(some, 0), 2 * max(field.halo for field in some)
+        block = some[0].layout.local_shape
+        points = float(np.prod([n - width * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
+        if exchange.cut_axes and points >= OVERLAP_POINTS and some[0].layout.cuts == layout.cuts:
+            inner = points / float(np.prod(block))
+    return Shape(ranks, work, float(np.prod([w.max() for w in widths])) / layout.size, inner, rank, tuple(world.sent))
+
+
+def slowest(ranks: int) -> float:
+    """The expected largest of so many normal numbers, in standard deviations (Blom 1958); 0 for one."""
+    return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25)) if ranks > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What one round of a study says of a step: seconds, and numbers of things."""
+
+    fixed: float
+    per_work: float
+    crowding: float
+    noise: float
+    other: float
+    checkpoint: float
+    #: Exchanges in a step, and bytes over those of one exchange of all halos; reductions, and bytes of one.
+    exchanges: float
+    bytes: float
+    reductions: float
+    reduced: float
+    #: What is measured beyond the network's part: in each message, in each step's reductions, of idleness by noise.
+    packing: float = 0.0
+    calling: float = 0.0
+    waiting: float = 1.0
+
+    def compute(self, work: float, on_node: int) -> float:
+        return self.fixed + work * (self.per_work + self.crowding * (on_node - 1))
+
+
+class Model:
+    """Predicts the time of a study's program at any number of ranks, `per_node` of them on each node."""
+
+    def __init__(self, study: Study, network: Network, samples: Sequence[Sample], per_node: int | None):
+        self.study, self.network, self._program = study, network, load(study.source)
+        self.per_node = per_node or max(ceil(one.ranks / one.nodes) for one in samples)
+        self.steps = int(median(one.steps for one in samples))
+        self.shape = lru_cache(maxsize=None)(self._shape)
+        complete = replace(study, samples=tuple(samples)).rounds()
+        self._fits = [self._calibrated([*by.values()]) for by in complete or [{one.ranks: one for one in samples}]]
+
+    @classmethod
+    def of(
+        cls, study: Study, network: Network, using: Collection[int] | None = None, per_node: int | None = None
+    ) -> Model:
+        """The model of a study on a network, calibrated with the samples on `using` ranks, or all, that have own cores.
+
+        `per_node` is as many as the study had on a node at most, unless given. UsageError where no sample is left.
+        """
+        kept = [one for one in study.samples if not one.crowded and (using is None or one.ranks in using)]
+        if not kept:
+            raise UsageError(
+                f"the study of {study.program} has no sample whose ranks have cores of their own, which a prediction "
+                "needs. Measure one on fewer ranks."
+            )
+        return cls(study, network, kept, per_node)
+
+    def predict(self, ranks: int) -> Prediction:
+        """The program's time on so many ranks. UsageError where it cannot be split so far, or a link is not known."""
+        shape = self.shape(ranks)
+        found = [self._phases(fit, shape) for fit in self._fits]
+        low, high = ([sum(self._phases(fit, shape, which).values()) for fit in self._fits] for which in (1, 2))
+        phases = {name: self.steps * median(one[name] for one in found) for name in PHASES}
+        total = sum(phases.values())
+        spread = min(total, self.steps * min(low)), max(total, self.steps * max(high))
+        return Prediction(ranks, total, *spread, phases, shape.work * self.steps)
+
+    def _shape(self, ranks: int) -> Shape:
+        study, parameters = self.study, self.study.parameters
+        if study.kind == "weak":
+            parameters = grown(self._program, parameters, study.grow, ranks)
+        return shape_of(self._program(**parameters), study.options.get("split", "auto"), ranks)
+
+    def _link(self, kind: str) -> str:
+        if kind not in self.network.links:
+            raise UsageError(
+                f"the network has no link of the kind {kind!r}, which {self.per_node} rank(s) a node need. Measure one "
+                "(anyrank doctor --network -n 2 --hosts a,b), or write its L, o, g and G into the file."
+            )
+        return kind
+
+    def _phases(self, fit: _Fit, shape: Shape, which: int = 0) -> dict[str, float]:
+        """Seconds of a step by PHASES."""
+        ranks, on_node = shape.ranks, min(shape.ranks, self.per_node)
+        largest = fit.compute(shape.work * shape.share, on_node)
+        compute = fit.compute(shape.work / ranks, on_node)
+        idle = (largest - compute) * (ranks > 1) + fit.waiting * fit.noise * sqrt(compute) * slowest(ranks)
+        inner = shape.inner * largest
+        own, travel = self._exchange(fit, shape, which)
+        exchange = fit.exchanges * max(own, travel - inner) + fit.packing * fit.exchanges * len(shape.messages)
+        reduce = fit.reductions * self._reduction(ranks, fit.reduced, which)[0]
+        whole, one = self._reduction(ranks, AGREEMENT, which)
+        # A round of the agreement goes on in calls of MPI alone: one travels along with each part of the computing.
+        beside = exchange + reduce + idle + sum(min(part, one) for part in (inner, largest - inner))
+        reduce += max(0.0, whole - beside) + fit.calling * (ranks > 1)
+        values = compute, exchange, reduce, fit.checkpoint * shape.work, idle, fit.other
+        return dict(zip(PHASES, values, strict=True))
+
+    def _exchange(self, fit: _Fit, shape: Shape, which: int) -> tuple[float, float]:
+        """Seconds that an exchange takes of a rank's own, and until the last message is there: all start at once."""
+        if not shape.messages or not fit.exchanges:
+            return 0.0, 0.0
+        own, following, alone = 0.0, [], []
+        for rank, size in shape.messages:
+            near = rank // self.per_node == shape.rank // self.per_node
+            link, n = self.network.links[self._link(NODE if near else NETWORK)], size * fit.bytes / fit.exchanges
+            own += 2 * link.o[which]
+            following.append(max(link.o[which], link.g[which]) + n * link.G[which])
+            alone.append(link.seconds(n, which))
+        return own, max(t + sum(following) - f for t, f in zip(alone, following, strict=True))
+
+    def _reduction(self, ranks: int, size: float, which: int) -> tuple[float, float]:
+        """Seconds of an all-reduce, first within nodes and then between them, and of its longest round."""
+        near, nodes = min(ranks, self.per_node), ceil(ranks / self.per_node)
+        counts = {kind: rounds(n) for kind, n in ((NODE, near), (NETWORK, nodes)) if n > 1}
+        times = {kind: self.network.round(self._link(kind), size, which) for kind in counts}
+        return sum(counts[kind] * times[kind] for kind in counts), max(times.values(), default=0.0)
+
+    def _calibrated(self, samples: Sequence[Sample]) -> _Fit:
+        """What these samples say of a step, with what the network does not explain of them."""
+        several = [one for one in samples if one.ranks > 1]
+        a_step = {one.ranks: {name: value / one.steps for name, value in one.phases.items()} for one in samples}
+        shapes = {one.ranks: self.shape(one.ranks) for one in samples}
+
+        def typical(values: Sequence[float], otherwise: float = 0.0) -> float:
+            return median(values) if values else otherwise
+
+        sending = [(one, shapes[one.ranks].messages) for one in several if shapes[one.ranks].messages]
+        reductions = typical([one.traffic["reductions"] for one in several])
+        fit = _Fit(
+            *_computing(samples),
+            noise=typical([one.noise / sqrt(max(a_step[one.ranks]["compute"], 1e-12)) for one in samples]),
+            other=typical([a_step[one.ranks]["other"] for one in samples]),
+            checkpoint=typical([one.phases["checkpoint"] / one.work for one in samples]),
+            exchanges=typical([one.traffic["messages"] / len(sent) for one, sent in sending], 1.0),
+            bytes=typical([one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending], 1.0),
+            reductions=reductions,
+            reduced=typical([one.traffic["reduced"] for one in several]) / max(reductions, 1e-12),
+        )
+        beyond: dict[str, list[float]] = {"exchange": [], "reduce": [], "idle": []}
+        for one in several:
+            shape, told = shapes[one.ranks], a_step[one.ranks]
+            expected, noise = self._phases(replace(fit, waiting=0.0), shape), self._phases(fit, shape)["idle"]
+            messages = fit.exchanges * len(shape.messages)
+            beyond["exchange"] += [(told["exchange"] - expected["exchange"]) / messages] if messages else []
+            beyond["reduce"].append(told["reduce"] - expected["reduce"])
+            unexplained = noise - expected["idle"]
+            beyond["idle"] += [(told["idle"] - expected["idle"]) / unexplained] if unexplained > 0 else []
+        return replace(
+            fit,
+            packing=max(0.0, typical(beyond["exchange"])),
+            calling=max(0.0, typical(beyond["reduce"])),
+            waiting=max(0.0, typical(beyond["idle"], 1.0)),
+        )
+
+
+def _computing(samples: Sequence[Sample]) -> tuple[float, float, float]:
+    """A step's computing: fixed, per unit of a rank's work, and more of that for every other rank of the node.
+
+    By least squares of the relative errors, none negative. Where ranks and work change together (ranks of one node
+    share a problem), contention and a fixed part look the same, and contention is what is taken.
+    """
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
+
+    work = np.array([one.work / one.steps / one.ranks for one in samples])
+    others = np.array([ceil(one.ranks / one.nodes) - 1 for one in samples])
+    seconds = np.maximum([one.phases["compute"] / one.steps for one in samples], 1e-12)
+    columns, taken = {1: work / seconds, 2: work * others / seconds, 0: 1 / seconds}, [1]
+    for k in (2, 0):
+        trial = np.stack([columns[j] / np.abs(columns[j]).max(initial=1e-300) for j in (*taken, k)], axis=1)
+        if np.linalg.matrix_rank(trial, tol=1e-6) > len(taken):
+            taken.append(k)
+    scale = np.array([columns[j].max() for j in taken])
+    found, _ = nnls(np.stack([columns[j] for j in taken], axis=1) / scale, np.ones(len(samples)))
+    result = dict(zip(taken, found / scale, strict=True))
+    return result.get(0, 0.0), result.get(1, 0.0), result.get(2, 0.0)

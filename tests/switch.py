@@ -1,0 +1,163 @@
+"""An Ethernet switch in user space, for networks with a delay and a rate: kernels without netem have no other.
+
+Run as `python switch.py`, it reads JSON from standard input, a line each. The first is a list of ports: each becomes a
+TAP device in a network namespace (none: where the switch is), with an address. Later ones are `Wires`: what frames
+meet from then on. It says `ready` when the ports are up, and ends, its ports with it, when standard input does.
+
+    frame in → waits its turn on the sender's wire (bytes / rate) → `delay` → frame out
+
+The delay is of frames between hosts; a port that is not `far` (that of mpiexec) has none. Needs root and /dev/net/tun.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+TUN = Path("/dev/net/tun")
+_SET_INTERFACE, _TAP, _NO_HEADER = 0x400454CA, 0x0002, 0x1000
+#: Bytes of a frame at most: long ones spare the switch, which takes some 20 µs for each.
+MTU, HEADER = 9000, 14
+_EVERYONE = 0x01
+
+
+@dataclass(frozen=True)
+class Port:
+    """A TAP device `device`, moved into a namespace if that has a name; `far` ones have the wires' delay."""
+
+    device: str
+    namespace: str
+    address: str
+    far: bool = True
+
+
+@dataclass(frozen=True)
+class Wires:
+    """What a frame meets: seconds from port to port, and bytes a second on the way in; 0: as fast as can be."""
+
+    delay: float = 0.0
+    rate: float = 0.0
+
+
+class Switch:
+    """Frames between ports, each after its time."""
+
+    def __init__(self, ports: list[Port]):
+        self.wires = Wires()
+        self._files = {_open(port): port for port in ports}
+        self._where: dict[bytes, int] = {}
+        self._queue: list[tuple[float, int, int, bytes]] = []
+        self._free = dict.fromkeys(self._files, 0.0)
+        self._count = 0
+
+    def serve(self, control: IO[bytes]) -> None:
+        """Pass frames on until the control file ends."""
+        while True:
+            until = self._queue[0][0] - time.monotonic() if self._queue else None
+            ready, _, _ = select.select([*self._files, control], [], [], until and max(until, 0.0))
+            for file in ready:
+                if file is not control:
+                    self._take(file)
+                elif line := control.readline():
+                    self.wires = Wires(**json.loads(line))
+                else:
+                    return
+            self._give()
+
+    def _take(self, source: int) -> None:
+        """Put what has come in on a port into the queue."""
+        with suppress(BlockingIOError):
+            for _ in range(64):  # then the others have a turn
+                frame = os.read(source, MTU + HEADER)
+                now = time.monotonic()
+                self._where[frame[6:12]] = source
+                if self.wires.rate:
+                    now = self._free[source] = max(now, self._free[source]) + len(frame) / self.wires.rate
+                for target in self._targets(frame, source):
+                    far = self._files[source].far and self._files[target].far
+                    self._count += 1  # frames of one time keep their order
+                    heapq.heappush(self._queue, (now + self.wires.delay * far, self._count, target, frame))
+
+    def _targets(self, frame: bytes, source: int) -> list[int]:
+        if not frame[0] & _EVERYONE and frame[:6] in self._where:
+            return [self._where[frame[:6]]]
+        return [file for file in self._files if file != source]
+
+    def _give(self) -> None:
+        """Hand out the frames whose time has come; one that a port has no room for is lost, as on a wire."""
+        while self._queue and self._queue[0][0] <= time.monotonic():
+            _, _, target, frame = heapq.heappop(self._queue)
+            with suppress(OSError):
+                os.write(target, frame)
+
+
+def _open(port: Port) -> int:
+    file = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(file, _SET_INTERFACE, struct.pack("16sH22x", port.device.encode(), _TAP | _NO_HEADER))
+    where: list[str] = []
+    if port.namespace:
+        _ip("link", "set", port.device, "netns", port.namespace, "name", "eth0")
+        where = ["-n", port.namespace]
+    name = "eth0" if port.namespace else port.device
+    _ip(*where, "addr", "add", f"{port.address}/24", "dev", name)
+    _ip(*where, "link", "set", name, "mtu", str(MTU), "up")
+    return file
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+class Started:
+    """A switch that runs beside this process."""
+
+    def __init__(self, ports: list[Port]):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._tell([asdict(port) for port in ports])
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            self.stop()
+            raise RuntimeError("the switch does not start")
+
+    def _tell(self, what: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    def set(self, wires: Wires) -> None:
+        """Let frames meet this from now on."""
+        self._tell(asdict(wires))
+
+    def stop(self) -> None:
+        """End it, and its ports."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+        self._process.wait(10)
+
+
+def main() -> None:
+    """Make the ports of the first line, and serve."""
+    with suppress(PermissionError):  # a frame's time is not to depend on who else computes
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
+    control = open(0, "rb", buffering=0)  # noqa: SIM115  # its lines must not wait in a buffer that select does not see
+    switch = Switch([Port(**port) for port in json.loads(control.readline())])
+    print("ready", flush=True)
+    switch.serve(control)
+
+
+if __name__ == "__main__":
+    main()
