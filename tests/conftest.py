@@ -1,7 +1,12 @@
 """Tests marked `ranks` run under mpiexec: see rank_launch.py, and rank_worker.py for the ranks."""
 
+import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 pytest_plugins = ["rank_launch"]
 
@@ -11,6 +16,30 @@ LONG = ("test_on_slurm.py", "test_verify.py", "test_faults.py", "test_on_pbs.py"
 
 def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """`anyrank ARGUMENTS` in this process: what `run_anyrank` gives, without a start, for what ends before any rank.
+
+    That such an end reaches whoever started anyrank is for other tests, one for each verb.
+    """
+
+    def call(*arguments: Any, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        import mpi4py
+
+        from anyrank.cli import main
+
+        monkeypatch.chdir(cwd)
+        for name, value in (env or {}).items():
+            monkeypatch.setenv(name, value)
+        for setting in ("initialize", "finalize"):  # `main` sets these for a process of its own
+            monkeypatch.setattr(mpi4py.rc, setting, getattr(mpi4py.rc, setting))
+        with pytest.raises(SystemExit) as left:
+            main([*map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, left.value.code, *capsys.readouterr())
+
+    return call
 
 
 def pytest_collect_file(file_path: Path) -> None:

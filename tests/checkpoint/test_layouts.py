@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -23,15 +23,16 @@ SPLITS = ("rows", "columns", "bricks")
 
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_written_on_any_layout_read_on_any_other(world, tmp_path):
-    for written, read in product(SPLITS, SPLITS):
-        folder = tmp_path / f"{written}-{read}"
-        saved = write(folder, declare(world, written), 5)
+    """Each is read by all numbers of ranks, in turn in another split: on 3 and 4 ranks, in all of them."""
+    for first, written in enumerate(SPLITS):
+        saved = write(tmp_path / written, declare(world, written), 5)
         for count in range(1, world.size + 1):
+            read = SPLITS[(first + count + world.size) % len(SPLITS)]
             few = first_ranks(world, count)
             good = True
             if few is not None:
                 state = declare(few, read)
-                restored = checkpoints(folder, state).restore()
+                restored = checkpoints(tmp_path / written, state).restore()
                 good = restored is not None and (restored.step, restored.refused) == (5, [])
                 good = good and holds(state, 5) and state.digests() == saved.digests
                 good = good and state.digest() == saved.digest
@@ -56,11 +57,11 @@ def test_what_few_ranks_wrote_many_read(world, tmp_path):
 def test_the_file_does_not_depend_on_how_ranks_divide_the_writing(world, tmp_path, monkeypatch, short, piece):
     monkeypatch.setattr(staging, "SHORT_RUN", short)
     monkeypatch.setattr(staging, "PIECE", piece)
-    for split in SPLITS:
-        saved = write(tmp_path / split, declare(world, split), 2)
-        with h5py.File(saved.path, "r", locking=False) as file:
-            for name in SHAPES:
-                check_collective(world, np.array_equal(file[f"fields/{name}"][...], whole(name, 2)), name)
+    split = SPLITS[(piece.bit_length() + bool(short) + world.size) % len(SPLITS)]  # all, over the numbers of ranks
+    saved = write(tmp_path, declare(world, split), 2)
+    with h5py.File(saved.path, "r", locking=False) as file:
+        for name in SHAPES:
+            check_collective(world, np.array_equal(file[f"fields/{name}"][...], whole(name, 2)), name)
 
 
 @pytest.mark.ranks(2, 4)
