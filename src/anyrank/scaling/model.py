@@ -294,5 +294,5 @@ def _computing(samples: Sequence[Sample]) -> tuple[float, float, float]:
             taken.append(k)
     scale = np.array([columns[j].max() for j in taken])
     found, _ = nnls(np.stack([columns[j] for j in taken], axis=1) / scale, np.ones(len(samples)))
-    result = dict(zip(taken, found / scale, strict=True))
+    result = dict(zip(taken, (found / scale).tolist(), strict=True))
     return result.get(0, 0.0), result.get(1, 0.0), result.get(2, 0.0)
