@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parent))
 import numpy as np  # noqa: E402
 from measure import machine  # noqa: E402
 
-from contestant import ROOT, Contestant, Failed, cpu_seconds  # noqa: E402
+from contestant import ROOT, Contestant, Failed, Watch  # noqa: E402
 from peer import OURS, Peer, load  # noqa: E402
 from table import README, RESULTS, report, write_readme  # noqa: E402
 from tasks import JOBS, DifferError, Job  # noqa: E402
@@ -90,42 +90,37 @@ class Comparison:
         self.details.update(told["details"])
         return True
 
-    def _rounds(self, ours: Contestant, theirs: Sequence[Contestant]) -> dict[str, list[tuple[list, list]]]:
-        """By peer, and round by round, the runs of ours and of the peer."""
+    def _rounds(self, ours: Contestant, theirs: list[Contestant]) -> dict[str, list[tuple[list, list]]]:
+        """By peer, and round by round, the runs of ours and of the peer; those that fail are taken out of `theirs`."""
         found: dict[str, list[tuple[list, list]]] = {one.name: [] for one in theirs}
-        everyone, busy, waited = [ours, *theirs], {}, {}
+        watch = Watch([ours, *theirs])
         for number in range(self.rounds):
-            for one in theirs:
-                runs = {}
-                for turn in (ours, one) if number % 2 == 0 else (one, ours):
-                    if not self.quick:
-                        _settle(everyone)
-                    began, before = time.perf_counter(), cpu_seconds(everyone)
-                    runs[turn.name] = self._turn(turn)
-                    passed, after = time.perf_counter() - began, cpu_seconds(everyone)
-                    for other in everyone:
-                        if other is not turn:
-                            busy[other.name] = busy.get(other.name, 0.0) + after[other.name] - before[other.name]
-                            waited[other.name] = waited.get(other.name, 0.0) + passed
-                found[one.name].append((runs[ours.name], runs[one.name]))
-        for name, seconds in waited.items():
-            self.idle[name] = max(self.idle.get(name, 0.0), round(busy[name] / seconds, 4))
+            for one in list(theirs):
+                try:
+                    found[one.name].append(self._pair(ours, one, number % 2 == 0, watch))
+                except Failed as why:
+                    if ours.process.poll() is not None:
+                        raise
+                    self.skip(one.kind.name, why)
+                    theirs.remove(one)
+        for name, share in watch.shares().items():
+            self.idle[name] = max(self.idle.get(name, 0.0), share)
         return found
+
+    def _pair(self, ours: Contestant, one: Contestant, ours_first: bool, watch: Watch) -> tuple[list, list]:
+        runs = {}
+        for turn in (ours, one) if ours_first else (one, ours):
+            if not self.quick:
+                watch.settle()
+            with watch.beside(turn):
+                runs[turn.name] = self._turn(turn)
+        return runs[ours.name], runs[one.name]
 
     def _turn(self, one: Contestant) -> list[dict[str, float]]:
         runs = [one.ask("run")]
         while not self.quick and sum(run["seconds"] for run in runs) < TURN:
             runs.append(one.ask("run"))
         return runs
-
-
-def _settle(everyone: Sequence[Contestant]) -> None:
-    """Wait while threads of the last turn still look for work, or compile."""
-    for _ in range(40):
-        before = sum(cpu_seconds(everyone).values())
-        time.sleep(0.05)
-        if sum(cpu_seconds(everyone).values()) - before < 0.01:
-            return
 
 
 def _checked(job: Job, size: dict[str, int], ours: Contestant, theirs: Contestant) -> tuple[bool, str]:
@@ -240,6 +235,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=f"where results are kept  [{RESULTS.relative_to(ROOT)}]")
     parser.add_argument("--table", action="store_true", help="write the README's table from the newest results")
     options = parser.parse_args()
+    unknown = [name for name in options.only if not (HERE / f"{name}.py").exists()]
+    if unknown:
+        parser.error(f"--only {' '.join(unknown)}: there is no such file in {HERE.relative_to(ROOT)}")
     if options.table:
         write_readme()
         return

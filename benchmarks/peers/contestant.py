@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -127,3 +128,35 @@ def cpu_seconds(contestants: Iterable[Contestant]) -> dict[str, float]:
         if ancestor in roots:
             total[roots[ancestor]] += seconds
     return total
+
+
+class Watch:
+    """Which share of a core contestants use while another one is measured."""
+
+    def __init__(self, everyone: Sequence[Contestant]):
+        self.everyone = everyone
+        self._used = {one.name: 0.0 for one in everyone}
+        self._passed = dict(self._used)
+
+    def settle(self) -> None:
+        """Wait while threads of the last turn still look for work, or compile; two seconds at most."""
+        for _ in range(40):
+            before = sum(cpu_seconds(self.everyone).values())
+            time.sleep(0.05)
+            if sum(cpu_seconds(self.everyone).values()) - before < 0.01:
+                return
+
+    @contextmanager
+    def beside(self, turn: Contestant) -> Iterator[None]:
+        """Count what the others use meanwhile."""
+        began, before = time.perf_counter(), cpu_seconds(self.everyone)
+        yield
+        passed, after = time.perf_counter() - began, cpu_seconds(self.everyone)
+        for name in self._used:
+            if name != turn.name:
+                self._used[name] += after[name] - before[name]
+                self._passed[name] += passed
+
+    def shares(self) -> dict[str, float]:
+        """By contestant, of all the time in which others were measured."""
+        return {name: round(used / self._passed[name], 4) for name, used in self._used.items() if self._passed[name]}

