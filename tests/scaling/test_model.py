@@ -58,9 +58,7 @@ def sample(ranks: int, n: int = N, number: int = 1, phases: dict | None = None, 
     traffic = {"messages": float(neighbours), "bytes": float(sent), "reductions": 0.0, "reduced": 0.0}
     others = {"nodes": ranks, "crowded": False, "noise": 0.0, "traffic": traffic, **changes}
     seconds, work = sum(told.values()), float(n * n * STEPS)
-    return Sample(
-        ranks=ranks, round=number, seconds=seconds, steps=STEPS, work=work, phases=told, traffic=traffic, **others
-    )
+    return Sample(ranks=ranks, round=number, seconds=seconds, steps=STEPS, work=work, phases=told, **others)
 
 
 def study(samples, n: int = N, kind: str = "strong") -> Study:
