@@ -16,13 +16,13 @@ def slowing(p):
 
 
 def drawn(study, folder, predicted=()):
-    """All words of the SVG, and its root; the PNG has been opened."""
+    """All words of the SVG, and the styles of its lines; the PNG has been opened."""
     png, svg = draw(study, analyse(study), folder / "scaling", predicted)
     assert (png.name, svg.name) == ("scaling.png", "scaling.svg")
     height, width, _ = imread(png).shape
     assert width > 2 * height and imread(png)[..., :3].std() > 0.05
-    root = ElementTree.parse(svg).getroot()
-    return [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")], root
+    found = list(ElementTree.parse(svg).iter())
+    return [one.text for one in found if one.tag.endswith("}text")], [one.get("style", "") for one in found]
 
 
 def test_laws_crowding_and_phases_are_named(invented, tmp_path):
@@ -34,6 +34,17 @@ def test_laws_crowding_and_phases_are_named(invented, tmp_path):
     assert "heat, strong scaling: 10 M cell-steps a step" in words
     assert "A Processor, 4 cores · 2026-11-21" in words
     assert not any("predicted" in one or "checkpoint" in one for one in words)
+
+
+@pytest.mark.parametrize(("cores", "dashed"), [(16, 0), (2, 3)])
+def test_ranks_that_share_cores_are_joined_by_a_dashed_line_only(invented, tmp_path, cores, dashed):
+    words, styles = drawn(invented(slowing, (1, 2, 4, 8, 16), repeat=1, cores=cores), tmp_path)
+    grey = sum("stroke-dasharray" in one and "stroke: #8a8a8a" in one for one in styles)
+    black = sum("stroke-dasharray" not in one and "stroke: #555555" in one for one in styles)
+    hollow = sum("fill: #ffffff" in one and "stroke: #000000" in one for one in styles)
+    assert (grey, black) == (2 * dashed + bool(dashed), 2 * (4 - dashed))  # two panels, and the legend
+    assert hollow == 2 * dashed + bool(dashed)
+    assert any(one.startswith("hollow: ranks share cores") for one in words) == bool(dashed)
 
 
 def test_too_few_points_are_said_and_no_law_is_drawn(invented, tmp_path):

@@ -139,7 +139,7 @@ def _median(values: np.ndarray) -> Estimate:
     than 95 %, so it is Student's interval of the logarithms: right for log-normal noise, and 93 % or more for five
     values that are uniform, have an exponential tail, or outliers in a tenth of the runs.
     """
-    from scipy.special import bdtr  # type: ignore[import-untyped]
+    from scipy.special import bdtr
 
     if len(values) < 6:
         return _around(float(np.median(values)), np.exp(_student(np.log(values))))
@@ -150,7 +150,7 @@ def _median(values: np.ndarray) -> Estimate:
 
 def _student(values: np.ndarray) -> np.ndarray:
     """Student's 95 % interval of the mean of normal numbers, of three at least; else empty."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     if len(values) < 3:
         return np.empty(0)
@@ -179,7 +179,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
     rounds, each fitted alone and free of bounds, as estimates held at a bound are biased; then they are cut at 0 and 1.
     They cover noise, and drift between rounds, but not that the law is wrong, or drift within every round.
     """
-    from scipy.optimize import nnls  # type: ignore[import-untyped]
+    from scipy.optimize import nnls
 
     names, ranks = PARAMETERS[law], [one.ranks for one in points]
     if len(ranks) < len(names) + 2:

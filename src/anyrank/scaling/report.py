@@ -64,7 +64,8 @@ def seen(points: Iterable[Point]) -> list[str]:
     return [name for name in PHASES if any(one[name] >= _COLUMN for one in shares)]
 
 
-def _told(one: Estimate, form: str = "{:.4g}") -> str:
+def _told(one: Estimate, form: str = "") -> str:
+    form = form or ("{:.4g}" if one.value < 9999.5 else "{:.0f}")
     ends = "–".join(map(form.format, one.interval))
     return form.format(one.value) + (f" ({ends})" if ends else "")
 
