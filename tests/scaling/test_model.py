@@ -7,6 +7,7 @@ hosts whose wires have a delay.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import pairwise
 from math import sqrt
 from pathlib import Path
@@ -22,7 +23,7 @@ from anyrank.programs import load
 from anyrank.programs.weather import Weather
 from anyrank.scaling.measured import PHASES, Sample, Study
 from anyrank.scaling.model import Model, shape_of, slowest
-from anyrank.scaling.network import Link, Network, Spread, measure
+from anyrank.scaling.network import Link, Network, Reduction, Spread, measure
 from anyrank.scaling.study import Plan, StudyFolder, grown
 from anyrank.state import State
 
@@ -122,6 +123,15 @@ def test_a_step_is_no_shorter_than_its_agreement():
     told = Model.of(study([sample(1, 64), sample(2, 64)], 64), network()).predict(64)
     assert told.seconds / STEPS >= 6 * LATENCY, "six rounds among 64 ranks"
     assert told.phases["reduce"] / STEPS == pytest.approx(5 * LATENCY, rel=0.2), "one of them beside the exchange"
+
+
+def test_reductions_of_a_program_take_the_rounds_that_were_measured_and_its_agreement_goes_along():
+    rows = [Reduction("network", 2, size, Spread(t, t, t)) for size, t in ((8, LATENCY), (1024, 2 * LATENCY))]
+    traffic = {"messages": 0.0, "bytes": 0.0, "reductions": 3.0, "reduced": 3072.0}
+    reduce = {1: 0.0, 2: 6 * LATENCY}
+    samples = [sample(p, traffic=traffic, phases={"exchange": 0.0, "reduce": t}) for p, t in reduce.items()]
+    told = Model.of(study(samples), replace(network(), reductions=tuple(rows))).predict(5)
+    assert told.phases["reduce"] == pytest.approx(STEPS * 3 * 3 * 2 * LATENCY) and told.phases["exchange"] == 0
 
 
 def test_a_weak_study_grows_its_program():

@@ -153,7 +153,7 @@ class _Fit:
 class Model:
     """Predicts the time of a study's program at any number of ranks, `per_node` of them on each node."""
 
-    def __init__(self, study: Study, network: Network, samples: Sequence[Sample], per_node: int | None):
+    def __init__(self, study: Study, network: Network, samples: Sequence[Sample], per_node: int | None = None):
         self.study, self.network, self._program = study, network, load(study.source)
         self.per_node = per_node or max(ceil(one.ranks / one.nodes) for one in samples)
         self.steps = int(median(one.steps for one in samples))
@@ -244,8 +244,8 @@ class Model:
         a_step = {one.ranks: {name: value / one.steps for name, value in one.phases.items()} for one in samples}
         shapes = {one.ranks: self.shape(one.ranks) for one in samples}
 
-        def typical(values: Sequence[float], otherwise: float = 0.0) -> float:
-            return median(values) if values else otherwise
+        def typical(values: Sequence[float]) -> float:
+            return median(values) if values else 0.0
 
         sending = [(one, shapes[one.ranks].messages) for one in several if shapes[one.ranks].messages]
         reductions = typical([one.traffic["reductions"] for one in several])
@@ -254,26 +254,22 @@ class Model:
             noise=typical([one.noise / sqrt(max(a_step[one.ranks]["compute"], 1e-12)) for one in samples]),
             other=typical([a_step[one.ranks]["other"] for one in samples]),
             checkpoint=typical([one.phases["checkpoint"] / one.work for one in samples]),
-            exchanges=typical([one.traffic["messages"] / len(sent) for one, sent in sending], 1.0),
-            bytes=typical([one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending], 1.0),
+            # The counts are means over ranks, and a shape is that of one with all its neighbours: the most is right.
+            exchanges=max((one.traffic["messages"] / len(sent) for one, sent in sending), default=1.0),
+            bytes=max((one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending), default=1.0),
             reductions=reductions,
             reduced=typical([one.traffic["reduced"] for one in several]) / max(reductions, 1e-12),
         )
-        beyond: dict[str, list[float]] = {"exchange": [], "reduce": [], "idle": []}
+        exchange, reduce, idle = [], [], [1.0] if not several else []
         for one in several:
             shape, told = shapes[one.ranks], a_step[one.ranks]
             expected, noise = self._phases(replace(fit, waiting=0.0), shape), self._phases(fit, shape)["idle"]
-            messages = fit.exchanges * len(shape.messages)
-            beyond["exchange"] += [(told["exchange"] - expected["exchange"]) / messages] if messages else []
-            beyond["reduce"].append(told["reduce"] - expected["reduce"])
-            unexplained = noise - expected["idle"]
-            beyond["idle"] += [(told["idle"] - expected["idle"]) / unexplained] if unexplained > 0 else []
-        return replace(
-            fit,
-            packing=max(0.0, typical(beyond["exchange"])),
-            calling=max(0.0, typical(beyond["reduce"])),
-            waiting=max(0.0, typical(beyond["idle"], 1.0)),
-        )
+            if shape.messages and fit.exchanges:
+                exchange.append((told["exchange"] - expected["exchange"]) / fit.exchanges / len(shape.messages))
+            reduce.append(told["reduce"] - expected["reduce"])
+            idle.append((told["idle"] - expected["idle"]) / max(noise - expected["idle"], 1e-12))
+        packing, calling, waiting = (max(0.0, typical(some)) for some in (exchange, reduce, idle))
+        return replace(fit, packing=packing, calling=calling, waiting=waiting)
 
 
 def _computing(samples: Sequence[Sample]) -> tuple[float, float, float]:
