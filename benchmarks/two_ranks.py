@@ -27,9 +27,9 @@ from anyrank.world import World
 GIGA = 1e9
 
 
-def stepper(world: World, side: int, steps: int):
+def stepper(world: World, side: int, steps: int, halo_steps: int = 1):
     """A function that advances the weather on a world and gives its cell-steps a second."""
-    program, state = Weather(rows=side, columns=side), State(world)
+    program, state = Weather(rows=side, columns=side), State(world, halo_steps=halo_steps)
     program.declare(state)
     program.setup(state)
 
