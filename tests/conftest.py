@@ -11,7 +11,10 @@ import pytest
 pytest_plugins = ["rank_launch"]
 
 #: Files that take minutes, some mostly in waiting: begun first, and not the busy ones of batch together.
-LONG = ("test_on_slurm.py", "test_verify.py", "test_faults.py", "test_on_pbs.py", "test_on_condor.py", "test_pack.py")
+LONG = (
+    *("test_on_slurm.py", "test_verify.py", "test_weather.py", "test_on_pbs.py", "test_faults.py", "test_stops.py"),
+    *("test_on_condor.py", "test_supervisor.py", "test_watchdog.py", "test_pack.py", "test_packaging.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list) -> None:

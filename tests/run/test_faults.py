@@ -1,20 +1,36 @@
-"""Forty random faults, as benchmarks/faults has a thousand: every run ends on the right digest and leaves nothing."""
+"""Random faults, as benchmarks/faults has a thousand: every run ends on the right digest and leaves nothing.
+
+The first of every kind on each program; with ANYRANK_FAULTS=40, the first 40 of all.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "faults"
-COUNT = int(os.environ.get("ANYRANK_FAULTS", "24"))
+COUNT = int(os.environ.get("ANYRANK_FAULTS", "0"))
+
+
+def chosen(faults: Any) -> list[Any]:
+    """The cases to try."""
+    if COUNT:
+        return [faults.Case(2026, number) for number in range(COUNT)]
+    first: dict[tuple[str, str], Any] = {}
+    for number in range(200):
+        case = faults.Case(2026, number)
+        first.setdefault((case.kind, case.program), case)
+    assert len(first) == len(faults.KINDS) * len(faults.PROGRAMS)
+    return list(first.values())
 
 
 def test_random_faults_change_no_bit_and_leave_nothing(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     faults = importlib.import_module("faults")
-    outcomes = faults.try_all((faults.Case(2026, number) for number in range(COUNT)), jobs=2)
+    outcomes = faults.try_all(chosen(faults), jobs=2)
     print("\n".join(faults.table(outcomes)))
     wrong = [f"{one.case}: {one.wrong}\n" + "\n".join(one.log) for one in outcomes if one.wrong]
     assert not wrong, "\n\n".join(wrong)
-    assert len({(one.case.kind, one.case.program) for one in outcomes}) >= 10, "of every kind, on both programs"
+    assert len({(one.case.kind, one.case.program) for one in outcomes}) >= 10, "full disks need root"
