@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,3 +121,42 @@ def test_a_peer_that_fails_says_why(tmp_path):
         pytest.raises(contestant.Failed, match="No module named 'pi_nowhere'"),
     ):
         one.ready()
+
+
+class Stub:
+    """A contestant that needs no process: it gives its seconds, then fails; all write who had a turn."""
+
+    def __init__(self, name: str, seconds: list[float], turns: list[str]):
+        self.name, self.seconds, self.turns = name, seconds, turns
+        self.kind, self.process = SimpleNamespace(name=name.upper()), SimpleNamespace(pid=-id(self), poll=lambda: None)
+
+    def ask(self, _line: str) -> dict:
+        self.turns.append(self.name)
+        if not self.seconds:
+            raise import_module("contestant").Failed("it fell over")
+        return {"seconds": self.seconds.pop(0)}
+
+
+def test_pairs_alternate_and_a_peer_that_fails_in_a_round_is_left_out(tmp_path):
+    turns: list[str] = []
+    comparison = import_module("compare").Comparison(quick=True, rounds=3, folder=tmp_path)
+    ours, good, bad = Stub("ours", [1.0] * 5, turns), Stub("good", [2.0] * 3, turns), Stub("bad", [3.0], turns)
+    theirs = [good, bad]
+    found = comparison._rounds(ours, theirs)
+    assert turns == ["ours", "good", "ours", "bad", "good", "ours", "bad", "ours", "good"]
+    assert found["good"] == [([{"seconds": 1.0}], [{"seconds": 2.0}])] * 3 and theirs == [good]
+    assert comparison.skipped == [{"peer": "BAD", "reason": "it fell over"}]
+
+
+def test_an_environment_that_cannot_be_made_says_why(tmp_path):
+    script = tmp_path / "make-it"
+    script.write_text("#!/bin/sh\necho no mpicc: apt-get install mpich >&2\nexit 1\n")
+    script.chmod(0o755)
+    with pytest.raises(import_module("contestant").Failed, match="no mpicc: apt-get install mpich"):
+        import_module("compare")._make(str(tmp_path / "nowhere"), str(script), quick=False)
+
+
+def test_only_takes_files_that_there_are():
+    command = [sys.executable, str(FOLDER / "compare.py"), "--quick", "--only", "weather_cobol"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--only weather_cobol: there is no such file" in done.stderr

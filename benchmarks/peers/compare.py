@@ -187,7 +187,7 @@ def found(comparison: Comparison, only: Sequence[str]) -> dict[str, dict[str, ty
 
 def _make(environment: str, script: str, quick: bool) -> None:
     """Make a virtual environment where it is missing; raises Failed with the reason where it cannot be made."""
-    if (ROOT / environment / "bin/python").exists():
+    if (ROOT / environment / "bin/mpiexec").exists():  # what the script makes last
         return
     if quick:
         raise Failed(f"there is no {environment}: {script} makes it")
