@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -181,13 +180,9 @@ def _report(folder: StudyFolder, predict: str | None, network: str | None) -> in
         predicted = _predictions(folder, study, _numbers(predict), network)
     except UsageError as error:  # what was measured is shown all the same
         refusal = error
-    click.echo(table(analysis, study))
-    for one in predicted:
-        shares = ", ".join(f"{value / one.seconds:.0%} {name}" for name, value in one.phases.items())
-        click.echo(f"Predicted on {one.ranks} ranks: {one.seconds:.4g} s ({one.low:.4g}–{one.high:.4g}): {shares}.")
-    told = {**as_json(study, analysis), "predicted": [asdict(one) for one in predicted]}
+    click.echo(table(analysis, study, predicted))
     write_csv(folder.path / "scaling.csv", study)
-    write_atomically(folder.path / "scaling.json", json.dumps(told, indent=2) + "\n")
+    write_atomically(folder.path / "scaling.json", json.dumps(as_json(study, analysis, predicted), indent=2) + "\n")
     for path in draw(study, analysis, folder.path / "scaling", predicted):
         click.echo(f"see {path}")
     if refusal is not None:

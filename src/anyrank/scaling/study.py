@@ -25,7 +25,7 @@ from anyrank.toml import tomllib
 
 KINDS = ("strong", "weak")
 #: What of a run's provenance tells the machine.
-MACHINE = ("host", "processor", "mpi", "anyrank", "commit")
+MACHINE = ("host", "processor", "mpi", "anyrank", "commit", "utc")
 #: Lines of a failed run's words that are shown.
 SHOWN = 12
 STOPPED = 75
@@ -79,7 +79,7 @@ def grown(program: type[Program], parameters: Mapping[str, Any], grow: Sequence[
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if work(middle) < goal else (low, middle)
-    return at(high)
+    return at(min(high, low, key=lambda factor: abs(work(factor) - goal)))
 
 
 class StudyFolder:
