@@ -39,8 +39,8 @@ ASLEEP = HERE / "asleep.py"
 RANKS, FITTED = (1, 2, 3, 4, 5, 6), (1, 2, 3)
 #: Source and parameters of each program, and what it does in a step.
 PROGRAMS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "heat": (str(BENCHMARKS.parent / "examples/heat.py"), {"n": 192}, "halos, then 37 000 points"),
-    "weather": ("weather", {"rows": 192, "columns": 192}, "halos of 3 fields while 37 000 points are computed"),
+    "heat": (str(BENCHMARKS.parent / "examples/heat.py"), {"n": 192}, "halos of one field, 37 000 points"),
+    "weather": ("weather", {"rows": 192, "columns": 192}, "halos of three fields, 37 000 points"),
     "halos": (f"{ASLEEP}:Halos", {"row": 1e-4}, "sleep 1 ms + 12 ms / ranks, then halos"),
     "sums": (f"{ASLEEP}:Sums", {"row": 1e-4}, "sleep 1 ms + 12 ms / ranks, then an exact sum"),
 }

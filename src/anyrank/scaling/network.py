@@ -25,7 +25,7 @@ from anyrank.world import World, mpi_versions
 #: Bytes of messages, and of what is reduced; G is that of messages at least LONG.
 SIZES, REDUCED, LONG = (8, 256, 2048, 8192, 32768, 131072, 524288, 4194304), (8, 64, 1024), 131072
 #: Seconds and repeats that one thing may take; small messages and all-reduces in a row; pairs for a kind of link.
-PATIENCE, LEAST, MOST, ROW, FEW, PAIRS = 0.15, 9, 200, 16, 4, 3
+PATIENCE, LEAST, MOST, ROW, FEW, PAIRS = 0.15, 5, 200, 16, 4, 3
 #: A link of two ranks of one node, and one of ranks on two.
 NODE, NETWORK = "node", "network"
 
