@@ -128,7 +128,7 @@ class Slurm:
             seen.update(self.job(job))
             return seen.get("JobState") in states
 
-        wait_until(there, timeout, lambda: f"job {job} is not {states} but {seen}\n{self.log()}")
+        wait_until(there, timeout, lambda: f"job {job} is not {states} but {seen}\n{self.log()}", 0.3)
         return seen
 
     def hurry(self, job: str, timeout: float = 60) -> None:
@@ -157,12 +157,15 @@ class Slurm:
         wait_until(lambda: not users_of(self.folder), 10, lambda: f"still there: {users_of(self.folder)}")
 
 
-def wait_until(holds: Callable[[], bool], timeout: float, otherwise: Callable[[], str]) -> None:
-    """Return when it holds; fail with the words of `otherwise` when it does not in so many seconds."""
+def wait_until(holds: Callable[[], bool], timeout: float, otherwise: Callable[[], str], pause: float = 0.05) -> None:
+    """Return when it holds; fail with the words of `otherwise` when it does not in so many seconds.
+
+    `pause` is how long it is not asked again: a second where asking starts anyrank, which keeps a core busy.
+    """
     give_up = time.monotonic() + timeout
     while not holds():
         assert time.monotonic() < give_up, otherwise()
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def users_of(folder: Path) -> list[int]:

@@ -129,7 +129,8 @@ class Pbs(Cluster):
 
     def gone(self, job: str) -> None:
         """Wait until a job is not known any more."""
-        wait_until(lambda: f"Unknown Job Id {job}" in self.run("sh", "-c", f"qstat {job} 2>&1; true"), 30, lambda: job)
+        asked = ("sh", "-c", f"qstat {job} 2>&1; true")
+        wait_until(lambda: f"Unknown Job Id {job}" in self.run(*asked), 30, lambda: job, 0.3)
 
 
 class Condor(Cluster):

@@ -108,7 +108,7 @@ def test_removed_it_leaves_a_checkpoint_and_the_queue(condor, runs):
     assert f"is queued already as job {job}" in condor.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in condor.anyrank("cancel", run)
     condor.tried(run, "75")
-    wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.told(run))
+    wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.told(run), 1)
     assert "nothing is queued or runs" in condor.anyrank("cancel", run)
 
 
@@ -128,7 +128,7 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):
 def test_attempts_are_limited(condor, runs):
     run = runs["once"]
     condor.tried(run, "75")
-    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.told(run))
+    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.told(run), 1)
     assert "1 attempts are used up (--max-attempts)" in condor.told(run)
     assert condor.standing(run)["once"]["reason"] == "Normal termination (return value 1)"
 
@@ -148,7 +148,7 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, 
     assert condor.attempts(good / "B")[0] == "75" and condor.finished(good / "B")["digest"] == whole
     assert (good / "D" / "made").stat().st_mtime > (good / "B" / "summary.json").stat().st_mtime
     condor.finished(bad / "B")
-    wait_until(lambda: condor.standing(bad)["D"]["state"] == "never", 20, lambda: condor.anyrank("status", bad))
+    wait_until(lambda: condor.standing(bad)["D"]["state"] == "never", 20, lambda: condor.anyrank("status", bad), 1)
     ends = condor.standing(bad)
     assert [ends[name]["state"] for name in "ABCD"] == ["finished", "finished", "failed", "never"]
     assert ends["D"]["reason"].startswith("needs C, which failed") and "seed 9 is broken" in ends["D"]["reason"]
@@ -157,7 +157,7 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, 
 def test_what_failed_is_submitted_again_while_the_rest_of_its_dag_runs(condor, runs):
     study = runs["two"]
     condor.tried(study / "A", "1")
-    wait_until(lambda: condor.standing(study)["D"]["state"] == "never", 30, lambda: condor.anyrank("status", study))
+    wait_until(lambda: condor.standing(study)["D"]["state"] == "never", 30, lambda: condor.anyrank("status", study), 1)
     (condor.folder / "broken.gate").unlink()
     assert "1 of 3 runs not submitted" in condor.submit("two.toml")
     wait_until(lambda: (study / "D" / "made").exists(), 30, lambda: condor.anyrank("status", study))

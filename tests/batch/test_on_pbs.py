@@ -184,7 +184,7 @@ def test_on_a_server_that_keeps_a_history_it_is_the_same(tmp_path):
         gate = pbs.gate("chain")
         study = pbs.study("chain", CHAIN, gate=gate)
         pbs.tried(study / "A", "1")
-        wait_until(lambda: pbs.standing(study)["B"]["state"] == "never", 20, lambda: pbs.anyrank("status", study))
+        wait_until(lambda: pbs.standing(study)["B"]["state"] == "never", 20, lambda: pbs.anyrank("status", study), 1)
         assert "seed 9 is broken" in pbs.standing(study)["B"]["reason"]
         assert "Exit_status = 1" in pbs.run("qstat", "-x", "-f", pbs.job(study / "A"))
         gate.unlink()
@@ -215,7 +215,7 @@ def test_stopped_by_its_wall_time_it_ends_on_the_digest_of_an_unbroken_run(pbs, 
 def test_what_needs_a_run_waits_for_the_job_in_which_it_goes_on(pbs, runs, whole):
     good = runs["good"]
     wait_until(lambda: (good / "D" / "made").exists(), 30, lambda: pbs.anyrank("status", good))
-    wait_until(lambda: pbs.standing(good)["D"]["state"] == "finished", 30, lambda: pbs.anyrank("status", good))
+    wait_until(lambda: pbs.standing(good)["D"]["state"] == "finished", 30, lambda: pbs.anyrank("status", good), 1)
     assert pbs.attempts(good / "B")[0] == "75" and pbs.finished(good / "B")["digest"] == whole
     assert (good / "D" / "made").stat().st_mtime > (good / "B" / "summary.json").stat().st_mtime
 

@@ -41,10 +41,10 @@ class Site:
     def submit(self, *words: Any) -> str:
         return self.anyrank("submit", *words, "--on", "slurm")
 
-    def storm(self, out: Any, *words: Any, gate: Path | None = None, nodes: int = 1) -> Path:
-        """Submit a storm on so many nodes, of 2 ranks each; its folder."""
+    def storm(self, out: Any, *words: Any, gate: Path | None = None, nodes: int = 1, ranks: int = 2) -> Path:
+        """Submit a storm on so many nodes, of so many ranks each; its folder."""
         held = ("--gate", gate) if gate else ()
-        where = ("--nodes", nodes, "--ranks-per-node", 2)
+        where = ("--nodes", nodes, "--ranks-per-node", ranks)
         self.submit(f"{GATED}:Storm", *STORM, *held, *where, *words, "--out", out)
         return self.folder / out
 
@@ -117,11 +117,11 @@ def jobs(site) -> dict[str, Any]:
     gates = {name: site.gate(f"{name}.gate") for name in ("walls", "stuck", "cancelled", "limited")}
     runs: dict[str, Any] = {
         "walls": site.storm("walls", "--walltime", "1min", "--warning", "58s", gate=gates["walls"], nodes=2),
-        "stuck": site.storm("stuck", "--walltime", "1min", "--warning", "50s", "--stuck", gate=gates["stuck"]),
+        "stuck": site.storm("stuck", "--walltime", "1min", "--warning", "50s", "--stuck", gate=gates["stuck"], ranks=1),
         "cancelled": site.storm("cancelled", "--walltime", "10min", gate=gates["cancelled"]),
-        "limited": site.storm("limited", "--max-attempts", 1, gate=gates["limited"]),
-        "srun": site.storm("srun", "--launcher", "srun --mpi=pmi2 -n {ranks}", nodes=2),
-        "chain": site.storm("chain", "--chain", 2),
+        "limited": site.storm("limited", "--max-attempts", 1, gate=gates["limited"], ranks=1),
+        "srun": site.storm("srun", "--launcher", "srun --mpi=pmi2 -n {ranks}", nodes=2, ranks=1),
+        "chain": site.storm("chain", "--chain", 2, ranks=1),
         "nasty": site.storm(NASTY),
     }
     return {**runs, "gates": gates}
@@ -193,7 +193,9 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(site):
     folder = site.folder / "sweep"
 
     def standings(*states: str) -> dict[str, dict[str, Any]]:
-        wait_until(lambda: {one["state"] for one in site.standing(folder).values()} <= set(states), 90, site.slurm.log)
+        wait_until(
+            lambda: {one["state"] for one in site.standing(folder).values()} <= set(states), 90, site.slurm.log, 1
+        )
         return site.standing(folder)
 
     first = standings("finished", "failed")
@@ -241,12 +243,12 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(site):
         (site.folder / f"{out}.toml").write_text(DIAMOND.format(out=out, program=GATED, seed=seed, broken=broken))
         site.anyrank("submit", f"{out}.toml")
     good, bad = site.folder / "good", site.folder / "bad"
-    wait_until(lambda: site.standing(good)["D"]["state"] == "finished", 60, lambda: site.anyrank("status", good))
+    wait_until(lambda: site.standing(good)["D"]["state"] == "finished", 60, lambda: site.anyrank("status", good), 1)
     times = {name: span(good / name) for name in "ABC"}
     assert times["A"][1] < min(times["B"][0], times["C"][0])
     assert (good / "D" / "made").stat().st_mtime > max(times["B"][1], times["C"][1])
-    wait_until(lambda: site.standing(bad)["D"]["state"] == "never", 60, lambda: site.anyrank("status", bad))
-    wait_until(lambda: site.standing(bad)["C"]["state"] == "finished", 60, lambda: site.anyrank("status", bad))
+    wait_until(lambda: site.standing(bad)["D"]["state"] == "never", 60, lambda: site.anyrank("status", bad), 1)
+    wait_until(lambda: site.standing(bad)["C"]["state"] == "finished", 60, lambda: site.anyrank("status", bad), 1)
     ends = site.standing(bad)
     assert {name: one["state"] for name, one in ends.items()} == {
         "A": "finished",
@@ -259,7 +261,7 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(site):
     assert not (bad / "D" / "made").exists() and ends["D"]["attempts"] == 0
     broken.unlink()
     assert "2 of 4 runs not submitted" in site.anyrank("submit", "bad.toml")
-    wait_until(lambda: site.standing(bad)["D"]["state"] == "finished", 60, lambda: site.anyrank("status", bad))
+    wait_until(lambda: site.standing(bad)["D"]["state"] == "finished", 60, lambda: site.anyrank("status", bad), 1)
     assert (bad / "D" / "made").exists() and site.standing(bad)["C"]["attempts"] == 1
 
 
@@ -272,7 +274,7 @@ def span(run: Path) -> tuple[float, float]:
 
 def test_a_run_that_cannot_checkpoint_in_time_is_requeued_all_the_same(site, jobs):
     job = site.job(jobs["stuck"])
-    wait_until(lambda: site.slurm.job(job)["Restarts"] != "0", 90, lambda: site.told(jobs["stuck"]))
+    wait_until(lambda: site.slurm.job(job)["Restarts"] != "0", 90, lambda: site.told(jobs["stuck"]), 0.3)
     assert " ended " not in (jobs["stuck"] / "job" / "attempts").read_text()
     site.anyrank("cancel", jobs["stuck"])
 
@@ -303,7 +305,7 @@ def test_ranks_may_be_started_by_srun(site, jobs, whole):
 
 def test_a_run_goes_on_without_a_node_that_went_down(site, whole):
     gate = site.gate("lost.gate")
-    run = site.storm("lost", gate=gate, nodes=2)
+    run = site.storm("lost", gate=gate, nodes=2, ranks=1)
     job = site.job(run)
     site.started(run)
     nodes = site.slurm.job(job)["NodeList"]
