@@ -1,5 +1,6 @@
 """Tests marked `ranks` run under mpiexec: see rank_launch.py, and rank_worker.py for the ranks."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -9,6 +10,10 @@ from typing import Any
 import pytest
 
 pytest_plugins = ["rank_launch"]
+
+# MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes.
+os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
+os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT"] = "300"
 
 #: Files that take minutes, some mostly in waiting: begun first, and not the busy ones of batch together.
 LONG = (

@@ -27,8 +27,6 @@ OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
-#: MPICH's ranks wait in a loop; tests run on fewer cores than ranks, so they sleep for some µs where nothing has come.
-MPICH = {"MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "300"}
 
 
 def check_collective(world: Any, condition: Any, message: str = "") -> None:
@@ -128,7 +126,7 @@ def started(
         stderr=stderr,
         text=True,
         cwd=cwd,
-        env={**os.environ, **OPEN_MPI, **MPICH, **(env or {}), TAG: f"{os.environ.get(TAG, '')} {tag}"},
+        env={**os.environ, **OPEN_MPI, **(env or {}), TAG: f"{os.environ.get(TAG, '')} {tag}"},
         start_new_session=True,
     )
     process.tag = tag  # type: ignore[attr-defined]
