@@ -48,9 +48,10 @@ def test_waiting_for_a_slower_rank_is_idle_and_all_adds_up():
         timers.step(1.0)
     timers.seconds |= {"exchange": 6.0, "reduce": 2.0, "checkpoint": 1.0}
     slowest = np.array(timers.computed) + 0.4
-    phases = timers.phases(20.0, slowest)
+    phases = timers.phases(20.0, slowest, 20.0)
     assert phases == pytest.approx({"compute": 10, "exchange": 3, "reduce": 1, "checkpoint": 1, "idle": 4, "other": 1})
-    assert timers.phases(20.0, slowest + 9)["idle"] == 8, "no more than it waited"
+    assert timers.phases(20.0, slowest + 9, 20.0)["idle"] == 8, "no more than it waited"
+    assert timers.phases(20.0, slowest, 22.0) == pytest.approx({**phases, "idle": 6}), "it ended before the slowest"
 
 
 def test_a_run_tells_what_its_seconds_went_to(tmp_path):
@@ -66,3 +67,17 @@ def test_a_run_tells_what_its_seconds_went_to(tmp_path):
     assert timing["traffic"] == {"messages": 1, "bytes": 3 * 2 * 42 * 8, "reductions": 0, "reduced": 0}
     assert timing["seconds"] + timing["warm_up"] == pytest.approx(summary["seconds"], rel=0.05)
     assert (summary["nodes"], summary["crowded"]) == (1, len(os.sched_getaffinity(0)) < 2)
+
+
+def test_what_another_rank_does_longer_in_the_first_step_is_left_out(tmp_path):
+    (tmp_path / "late.py").write_text(
+        "import time\nfrom anyrank import Program\n\n\nclass Late(Program):\n    steps = 4\n\n"
+        "    def declare(self, state):\n        state.scalar('sum', 0)\n\n"
+        "    def step(self, state):\n        if not state.world.rank:\n"
+        "            time.sleep(0.02 if state.step else 0.5)\n        state.sum += 1\n"
+    )
+    done = run_anyrank("run", tmp_path / "late.py", "--quiet", "--json", "--out", tmp_path / "run", ranks=2)
+    timing = json.loads(done.stdout.splitlines()[-1])["timing"]
+    assert 0.06 <= timing["seconds"] < 0.4 * timing["warm_up"], "of the slowest rank, from the second step on"
+    assert sum(timing["phases"].values()) == pytest.approx(timing["seconds"], rel=0.05)
+    assert 0 < timing["phases"]["idle"] <= timing["phases"]["compute"] * 1.2, "one rank waits while the other works"

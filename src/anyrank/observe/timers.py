@@ -76,10 +76,11 @@ class Timers:
         whole = np.array(self.computed[: self.steps // self._width])
         return float(np.std(whole) / np.sqrt(self._width)) if whole.size > 1 else 0.0
 
-    def phases(self, total: float, slowest: np.ndarray) -> dict[str, float]:
-        """`total` seconds by phase, where the slowest rank computed `slowest` in each window.
+    def phases(self, total: float, slowest: np.ndarray, longest: float) -> dict[str, float]:
+        """The `longest` seconds of any rank by phase, where this one took `total`.
 
-        A rank that computed less had to wait for that one in its exchanges and reductions: so much of them is idle.
+        `slowest` is what the slowest rank computed in each window. A rank that computed less had to wait for that one
+        in its exchanges and reductions: so much of them is idle, and so is the time after its own end.
         """
         computed, waited = float(sum(self.computed)), self.communicated()
         idle = min(waited, float(np.sum(slowest - self.computed)))
@@ -87,4 +88,5 @@ class Timers:
         found = {"compute": computed, "idle": idle, "checkpoint": self.seconds["checkpoint"]}
         found |= {name: left * self.seconds[name] for name in ("exchange", "reduce")}
         found["other"] = max(0.0, total - sum(found.values()))
+        found["idle"] += longest - total
         return {name: found[name] for name in PHASES}

@@ -299,22 +299,23 @@ class Session:
         }
 
     def _timing(self, loop: Loop) -> dict[str, Any]:
-        """What the seconds of the steps went to, and the traffic of one, means over the ranks. Collective.
+        """What the seconds of the slowest rank's steps went to, and the traffic of one: means over ranks. Collective.
 
         Without the first step, in which kernels are compiled and memory is new, unless there was no other.
         """
         timers, seconds = loop.timers, loop.seconds - loop.warm_up
-        slowest = self.world.allreduce(np.array(timers.computed), "max")
-        mine = [*timers.phases(seconds, slowest).values(), *timers.traffic.values(), timers.noise, seconds]
+        *slowest, longest = self.world.allreduce(np.array([*timers.computed, seconds]), "max")
+        phases = timers.phases(seconds, np.array(slowest), longest)
+        mine = [*phases.values(), *timers.traffic.values(), timers.noise]
         means = np.mean(np.array(self.world.comm.allgather(mine)), axis=0).tolist()
-        counted, phases, traffic = max(1, timers.steps), len(PHASES), len(timers.traffic)
+        counted, traffic = max(1, timers.steps), means[len(PHASES) :]
         return {
             "steps": timers.steps,
-            "seconds": means[-1],
+            "seconds": float(longest),
             "warm_up": loop.warm_up,
             "phases": dict(zip(PHASES, means, strict=False)),
-            "traffic": {name: n / counted for name, n in zip(timers.traffic, means[phases:], strict=False)},
-            "noise": means[phases + traffic],
+            "traffic": {name: n / counted for name, n in zip(timers.traffic, traffic, strict=False)},
+            "noise": means[-1],
         }
 
     def _memory(self, state: State) -> dict[str, int]:
