@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
 
 from anyrank import launcher
+from anyrank.batch.job import is_finished
 from anyrank.batch.request import Request, request
 from anyrank.batch.site import load_site
 from anyrank.batch.study import NOT_IN_JOBS, Member
 from anyrank.cli.execution import default_folder, rank_list, read_parameters
 from anyrank.cli.run import Programs, with_parameter_file
 from anyrank.cli.submit import submit_members, with_job_options
-from anyrank.errors import UsageError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
 from anyrank.run.duration import duration
 from anyrank.run.folder import write_atomically
@@ -71,19 +74,23 @@ class Studies(Programs):
             in_jobs = dry_run or "on" in job
             ranks = _ranks(told["ranks"], told["allow"], hosts, job, site, in_jobs)
             ready = program(**read_parameters(parameters, values))
-            grow = _growing(program, told["grow"]) if self.kind == "weak" else ()
-            plan = Plan(self.kind, source, program.name, ready.parameters, options, grow, ranks, told["repeat"])
+            grow = _growing(ready, told["grow"]) if self.kind == "weak" else ()
+            plan = Plan(self.kind, source, program.name, ready.parameters, options, grow, ranks, told["repeat"], hosts)
             for number in ranks:
                 plan.made(number)
             _ = duration(told["timeout"], "--timeout"), _numbers(told["predict"]), _network(told["network"])
+            _alone()
             folder = StudyFolder((Path(out) if out else default_folder(f"{self.kind}-{program.name}")).absolute())
             if in_jobs:
                 return _submit(folder, plan, job, site, dry_run, told)
             folder.create(plan)
-            status = _measure(folder, range(1, plan.repeat + 1), told["timeout"], hosts)
-            if told["predict"] and not told["network"]:
-                status = status or _measure_network(folder, hosts)
-            return status or _report(folder, told["predict"], told["network"])
+            with _going_on(folder):
+                status = folder.measure(
+                    plan, range(1, plan.repeat + 1), duration(told["timeout"], "--timeout"), hosts, click.echo
+                )
+                if told["predict"] and not told["network"]:
+                    status = status or _measure_network(folder, hosts)
+                return status or _report(folder, told["predict"], told["network"])
 
         options = [
             with_parameter_file,
@@ -108,16 +115,19 @@ def _ranks(text: str, allow: int | None, hosts: str, job: dict[str, Any], site: 
         raise UsageError(f"--hosts {hosts}: jobs get theirs from the scheduler. Leave it out.")
     if not in_jobs and set(job) - {"threads"}:
         raise UsageError(f"{flag_of(min(set(job) - {'threads'}))} is for jobs. Add --on slurm, pbs or htcondor.")
-    allow = request(load_site(site), job).size if in_jobs else sys.maxsize if hosts else allow
-    ranks = rank_list(text, allow)
+    ranks = rank_list(text, sys.maxsize if in_jobs or hosts else allow)
+    if in_jobs and max(ranks) > (room := request(load_site(site), job).size):
+        raise UsageError(
+            f"--ranks {text}: {max(ranks)} are more than the {room} of a job. Ask for more --nodes or --ranks-per-node."
+        )
     slots(hosts, max(ranks))
     return ranks
 
 
-def _growing(program: type[Program], given: str | None) -> tuple[str, ...]:
+def _growing(program: Program, given: str | None) -> tuple[str, ...]:
     """The parameters that grow: as given, or as the program says; UsageError for what cannot."""
     names = tuple(name.strip("-").replace("-", "_") for name in given.split(",")) if given else program.grows
-    numbers = [n for n, info in program.declared().items() if type(info.default) in (int, float) and n != "seed"]
+    numbers = [name for name, value in program.parameters.items() if type(value) in (int, float) and name != "seed"]
     wrong = next((name for name in names if name not in numbers), None)
     if wrong is not None or not names:
         what = f"{wrong!r} is no parameter of {program.name} that can" if wrong else "must say what is to"
@@ -136,10 +146,21 @@ def _network(file: str | None) -> Any:
     return Network.read(Path(file)) if file else None
 
 
-def _measure(folder: StudyFolder, rounds: Sequence[int], timeout: str, hosts: str) -> int:
+def _alone() -> None:
     if launcher.tasks():
         raise UsageError("scale starts ranks itself: run it without mpiexec.")
-    return folder.measure(folder.plan(), rounds, duration(timeout, "--timeout"), hosts, click.echo)
+
+
+@contextmanager
+def _going_on(folder: StudyFolder) -> Iterator[None]:
+    """Turn what ends a study halfway, a full disk or Ctrl-C, into words that tell how it goes on."""
+    then = f"What was measured is kept; go on with anyrank scale resume {quote(str(folder.path))}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise AnyrankError(f"interrupted. {then}") from None
+    except OSError as error:
+        raise AnyrankError(f"{error.filename or folder.path}: {error.strerror}. Mend that. {then}") from None
 
 
 def _submit(folder: StudyFolder, plan: Plan, asked: dict[str, Any], site: str, dry_run: bool, told: Any) -> int:
@@ -148,6 +169,8 @@ def _submit(folder: StudyFolder, plan: Plan, asked: dict[str, Any], site: str, d
     network = ["--with-network"] if told["predict"] and not told["network"] else []
     command = ("anyrank", "scale", "resume", str(folder.path), *words["timeout"], *network)
     members: list[Member] = []
+    if not dry_run:
+        plan = folder.create(plan)
     for number in range(1, plan.repeat + 1):
         needs = tuple(member.name for member in members[-1:])
         name = f"round-{number:03}"
@@ -156,8 +179,10 @@ def _submit(folder: StudyFolder, plan: Plan, asked: dict[str, Any], site: str, d
     last = ("anyrank", "scale", "report", str(folder.path), *words.get("predict", ()), *words.get("network", ()))
     alone = {"nodes": 1, "ranks": 1}
     members.append(Member("report", folder.path / "jobs/report", None, {}, {}, alone, (members[-1].name,), last))
-    if not dry_run:
-        folder.create(plan)
+    lacking = [number for number in range(1, plan.repeat + 1) if folder.missing(plan, number)]
+    for member in [*(members[number - 1] for number in lacking), *members[-1:] * bool(lacking)]:
+        if not dry_run and is_finished(member.folder):  # of fewer ranks or rounds than now
+            (member.folder / "job/attempts").unlink()
     return submit_members("dag", folder.path / "jobs", members, load_site(site), [asked, {}], dry_run, Path.cwd())
 
 
@@ -218,10 +243,17 @@ for _kind, _text in zip(KINDS, ("One problem on more ranks.", "Work that grows w
 @with_timeout
 def resume(folder: Path, number: int | None, hosts: str, with_network: bool, timeout: str) -> int:
     """Measure what the study in FOLDER still lacks, and report it."""
+    _alone()
     study = StudyFolder(folder.absolute())
-    rounds = range(1, study.plan().repeat + 1) if number is None else [number]
-    status = _measure(study, rounds, timeout, hosts) or (_measure_network(study, hosts) if with_network else 0)
-    return status if status or number else _report(study, None, None)
+    plan = study.plan()
+    rounds = range(1, plan.repeat + 1) if number is None else [number]
+    hosts = hosts or plan.hosts
+    if number is None and not hosts and (study.path / "jobs").exists() and any(study.missing(plan, n) for n in rounds):
+        raise UsageError(f"{folder} is measured in jobs. Give its command again, with --on; or --hosts to go on there.")
+    with _going_on(study):
+        status = study.measure(plan, rounds, duration(timeout, "--timeout"), hosts, click.echo)
+        status = status or (_measure_network(study, hosts) if with_network else 0)
+        return status if status or number else _report(study, None, None)
 
 
 @command.command()
@@ -230,4 +262,6 @@ def resume(folder: Path, number: int | None, hosts: str, with_network: bool, tim
 @WITH_PREDICTION[1]
 def report(folder: Path, predict: str | None, network: str | None) -> int:
     """Report the study in FOLDER once more, perhaps with predictions."""
-    return _report(StudyFolder(folder.absolute()), predict, network)
+    study = StudyFolder(folder.absolute())
+    with _going_on(study):
+        return _report(study, predict, network)

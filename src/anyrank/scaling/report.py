@@ -1,16 +1,15 @@
-"""What a scaling study says, in words, as a table of its samples, and as JSON from which it can be read back."""
+"""What a scaling study says: in words, as a table of its samples, and as JSON."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyrank.errors import UsageError
 from anyrank.scaling.laws import GUSTAFSON, Analysis, Estimate, Fit, Point
-from anyrank.scaling.measured import PHASES, Sample, Study
+from anyrank.scaling.measured import PHASES, Study
 
 if TYPE_CHECKING:
     from anyrank.scaling.model import Prediction
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 _ROW = "{:>7}  {:<26}{:<23}{:<12}{:<22}"
 #: Parts of the time, and of the computing speed, that are worth words, and parts that are worth a column.
 _WORDS, _COLUMN = 0.02, 0.001
+#: Seconds of steps below which a run says little.
+_SHORT = 0.1
 #: Parameters of a law that are as good as zero.
 _NONE = 1e-9
 _LOST = {"idle": "idle (imbalance)", "other": "the loop itself", "reduce": "reductions", "checkpoint": "checkpoints"}
@@ -44,6 +45,8 @@ def table(analysis: Analysis, study: Study, predicted: Sequence[Prediction] = ()
         lines.append("~ predicted by the model, from the least to the most that it gives for what was measured.")
     last = {one.crowded: one for one in points[1:]}
     lines += [_lost(one, base) for one in last.values()]
+    if min(one.seconds.value for one in points) < _SHORT:
+        lines.append(f"Runs of less than {_SHORT} s say little: choose parameters that make more or larger steps.")
     return "\n".join([*lines, *map(_law, analysis.fits), *analysis.missing, analysis.verdict]).rstrip()
 
 
@@ -126,15 +129,5 @@ def write_csv(path: Path, study: Study) -> Path:
 
 
 def as_json(study: Study, analysis: Analysis, predicted: Sequence[Prediction] = ()) -> dict[str, Any]:
-    """All that was measured, and what was made of it, for `json.dumps`; `study_from_json` reads the study back."""
+    """All that was measured, and what was made of it, for `json.dumps`."""
     return {"study": asdict(study), "analysis": asdict(analysis), "predicted": [asdict(one) for one in predicted]}
-
-
-def study_from_json(found: Mapping[str, Any]) -> Study:
-    """The study that `as_json` told; UsageError where it is none."""
-    try:
-        told = found["study"]
-        samples = tuple(Sample(**one) for one in told["samples"])
-        return Study(**{**told, "grow": tuple(told["grow"]), "samples": samples})
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"This JSON holds no scaling study ({error}). Give that of anyrank scale.") from None

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,15 @@ MACHINE = ("host", "processor", "mpi", "anyrank", "commit", "utc")
 #: Lines of a failed run's words that are shown.
 SHOWN = 12
 STOPPED = 75
+_TOO_FEW = "{}: of {} step(s) nothing can be measured, for the first only warms up. Choose parameters for 2 or more."
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study measures: a program with its parameters at one rank, on each of `ranks`, `repeat` times."""
+    """What a study measures: a program with its parameters at one rank, on each of `ranks`, `repeat` times.
+
+    `hosts` is where its ranks were last asked to start, if they are not to start here or in jobs.
+    """
 
     kind: str
     source: str
@@ -43,11 +48,22 @@ class Plan:
     grow: tuple[str, ...]
     ranks: tuple[int, ...]
     repeat: int
+    hosts: str = ""
 
     def made(self, ranks: int) -> Program:
-        """The program as it is measured on so many ranks; UsageError where it cannot grow so far."""
+        """The program as it is measured on so many ranks; UsageError where it cannot grow so far, or is too short."""
         cls = load(self.source)
-        return cls(**(grown(cls, self.parameters, self.grow, ranks) if self.kind == "weak" else self.parameters))
+        made = cls(**(grown(cls, self.parameters, self.grow, ranks) if self.kind == "weak" else self.parameters))
+        if cls.done is Program.done and made.steps < 2:
+            raise UsageError(_TOO_FEW.format(self.program, made.steps))
+        if not made.work()[0] > 0:
+            raise UsageError(f"{self.program}: its work() tells {made.work()[0]!r} of a step. It must be more than 0.")
+        return made
+
+    def facts(self) -> dict[str, Any]:
+        """What must be the same in all of a study, by name or flag."""
+        words = {"program": self.program, "kind": self.kind, "source": self.source, "--grow": ",".join(self.grow)}
+        return words | {flag_of(name): value for name, value in {**self.parameters, **self.options}.items()}
 
     def order(self, number: int) -> list[int]:
         """The numbers of ranks in a round: upwards in one, downwards in the next, so that drift favours none."""
@@ -67,7 +83,10 @@ def grown(program: type[Program], parameters: Mapping[str, Any], grow: Sequence[
         return {**parameters, **{name: round(value) if whole[name] else value for name, value in larger.items()}}
 
     def work(factor: float) -> float:
-        made = program(**at(factor))
+        try:
+            made = program(**at(factor))
+        except UsageError:
+            return inf
         return float(made.work()[0] * made.steps)
 
     low, high, goal = 1.0, float(ranks), ranks * work(1.0)
@@ -79,6 +98,7 @@ def grown(program: type[Program], parameters: Mapping[str, Any], grow: Sequence[
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if work(middle) < goal else (low, middle)
+    program(**at(high))
     return at(min(high, low, key=lambda factor: abs(work(factor) - goal)))
 
 
@@ -97,25 +117,30 @@ class StudyFolder:
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UsageError(f"{self.path} holds no scaling study ({error}). Give the folder of one.") from None
 
-    def create(self, plan: Plan) -> None:
-        """Make the folder, or add ranks and rounds to its study; UsageError where it holds anything else."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            self._check(plan, self.plan() if self.description.exists() else None)
+    def create(self, plan: Plan) -> Plan:
+        """Make the folder, or add ranks and rounds to its study; the plan of all. UsageError where it holds another."""
         try:
+            if self.description.exists():
+                plan = self._joined(plan)
+            elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise UsageError(f"--out {self.path} holds something, and no study. Use another --out.")
             self.samples.mkdir(parents=True, exist_ok=True)
             write_atomically(self.description, tomli_w.dumps(asdict(plan)))
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written ({error.strerror}). Use another --out.") from None
+        return plan
 
-    def _check(self, plan: Plan, there: Plan | None) -> None:
-        if there is None:
-            raise UsageError(f"--out {self.path} holds something, and no study. Use another --out.")
-        for name in ("program", "kind", "source", "parameters", "options", "grow"):
-            old, new = getattr(there, name), getattr(plan, name)
+    def _joined(self, plan: Plan) -> Plan:
+        there = self.plan()
+        was, asked = there.facts(), plan.facts()
+        for name in (*asked, *was):
+            old, new = was.get(name), asked.get(name)
             if old != new:
                 raise UsageError(
                     f"--out {self.path} holds a study of another {name} ({old} is not {new}). Use another --out."
                 )
+        ranks = tuple(sorted({*there.ranks, *plan.ranks}))
+        return replace(plan, ranks=ranks, repeat=max(there.repeat, plan.repeat))
 
     def _sample(self, ranks: int, number: int) -> Path:
         return self.samples / f"p{ranks:06}-r{number:03}.json"
@@ -140,31 +165,53 @@ class StudyFolder:
         """Make the runs of these rounds that are missing; 0, or 75 where a run was stopped.
 
         A short run on all ranks comes first, and does not count. Raises AnyrankError where a run fails, or its digest
-        is not that of the others.
+        is not that of the others, and UsageError where another process measures.
         """
         if not any(self.missing(plan, number) for number in rounds):
             return 0
-        runner = _Runner(plan, self.path / "runs", timeout, hosts)
+        runs = RunFolder(self.path / "runs")
+        runs.lock()
+        try:
+            status = self._measure(plan, rounds, _Runner(plan, runs.path, timeout, hosts), say)
+        finally:
+            runs.unlock()
+        if status == 0:
+            shutil.rmtree(runs.path, ignore_errors=True)
+        return status
+
+    def _measure(self, plan: Plan, rounds: Sequence[int], runner: _Runner, say: Callable[[str], None]) -> int:
         runner.run(max(plan.ranks), "warm-up", stop_at=2)
         for number in rounds:
-            for ranks in self.missing(plan, number):
+            missing = self.missing(plan, number)
+            if missing and any(self.samples.glob(f"p*-r{number:03}.json")):
+                say(f"round {number} goes on: what has changed since its first runs is in its ratios")
+            for ranks in missing:
                 summary = runner.run(ranks, f"p{ranks:06}-r{number:03}")
                 if summary is None:
                     say(f"stopped before its end: go on with anyrank scale resume {self.path}")
                     return STOPPED
                 sample = self._keep(plan, ranks, number, summary)
                 say(f"round {number} of {plan.repeat}: {ranks} rank(s), {sample.seconds:.3f} s")
-        shutil.rmtree(runner.folder, ignore_errors=True)
         return 0
 
     def _keep(self, plan: Plan, ranks: int, number: int, summary: Mapping[str, Any]) -> Sample:
         timing, program = summary["timing"], plan.made(ranks)
-        for path in self.samples.glob("p*-r*.json" if plan.kind == "strong" else f"p{ranks:06}-r*.json"):
-            other = json.loads(path.read_text())["digest"]
-            if other != summary["digest"]:
+        facts = {name: value for name, value in summary["provenance"].items() if name in MACHINE}
+        if not timing["warm_up"]:
+            raise AnyrankError(_TOO_FEW.format(plan.program, timing["steps"]))
+        for path in self.samples.glob("p*-r*.json"):
+            other = json.loads(path.read_text())
+            there, here = _model(other["machine"]), _model(facts)
+            if other["round"] == number and there != here:
                 raise AnyrankError(
-                    f"{plan.program}: on {ranks} ranks the digest is {summary['digest']}, and {other} in {path.name}: "
-                    f"these results differ, so their times mean nothing. Find out why: anyrank verify {plan.source}"
+                    f"round {number} was begun on {there}, and this is {here}: their times cannot be compared. "
+                    f"Go on where it was begun, or use another --out."
+                )
+            if other["digest"] != summary["digest"] and (plan.kind == "strong" or other["ranks"] == ranks):
+                raise AnyrankError(
+                    f"{plan.program}: on {ranks} ranks the digest is {summary['digest']}, and {other['digest']} in "
+                    f"{path.name}: these results differ, so their times mean nothing. Find out why: anyrank verify "
+                    f"{plan.source}"
                 )
         sample = Sample(
             ranks=ranks,
@@ -178,10 +225,14 @@ class StudyFolder:
             traffic=timing["traffic"],
             noise=timing["noise"],
         )
-        facts = {name: value for name, value in summary["provenance"].items() if name in MACHINE}
         told = {**asdict(sample), "digest": summary["digest"], "machine": {**facts, "cores": summary["cores"]}}
         write_atomically(self._sample(ranks, number), json.dumps(told, indent=2) + "\n")
         return sample
+
+
+def _model(machine: Mapping[str, Any]) -> str:
+    """What kind of processor it is, without how much of it a process had."""
+    return str(machine.get("processor")).rpartition(", ")[0]
 
 
 @dataclass
@@ -195,7 +246,6 @@ class _Runner:
         """The summary of one run on so many ranks, None where it was stopped; AnyrankError where it fails."""
         out = RunFolder(self.folder / name)
         shutil.rmtree(out.path, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
         parameters, words = self.folder / f"{name}.toml", self.folder / f"{name}.txt"
         parameters.write_text(tomli_w.dumps(self.plan.made(ranks).parameters))
         options = {"checkpoint_every": "off", **self.plan.options, "ranks": ranks, "picture": False, "quiet": True}
