@@ -26,9 +26,22 @@ def test_rounds_measure_where_their_job_is_and_the_report_comes_last(tmp_path, o
     scripts = [text for text in done.stdout.split("# " + str(tmp_path)) if "anyrank scale" in text]
     assert len(scripts) == 3
     for number, text in enumerate(scripts[:2], 1):
-        assert f"anyrank scale resume {tmp_path}/s --timeout 1h --with-network --round {number}" in text and starting in text
+        assert (
+            f"anyrank scale resume {tmp_path}/s --timeout 1h --with-network --round {number}" in text
+            and starting in text
+        )
     assert f"anyrank scale report {tmp_path}/s --predict 64" in scripts[2] and starting not in scripts[2]
     assert not (tmp_path / "s").exists()
+
+
+def test_a_sites_launcher_does_not_start_what_starts_ranks_itself(tmp_path):
+    site = tmp_path / "config/anyrank/sites/home.toml"
+    site.parent.mkdir(parents=True)
+    site.write_text('scheduler = "slurm"\nlauncher = "srun --mpi=pmi2"\n')
+    words = ("--repeat", 1, "--nodes", 2, "--site", "home", "--on", "slurm", "--dry-run", "--out", tmp_path / "s")
+    done = run_anyrank("scale", *WORDS, *words, env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("export SLURM_WHOLE=1") == 1 and "pmi2" not in done.stdout
 
 
 def test_a_study_on_three_nodes(slurm, tmp_path):

@@ -131,6 +131,13 @@ def test_too_few_points_are_said_and_nothing_is_fitted(invented, ranks, there):
     )
 
 
+def test_ranks_that_are_nearly_the_same_tell_of_no_law(invented):
+    """Noise would be taken for a fraction that is surely none: their speed-ups hardly differ by anything else."""
+    found = analyse(invented(lambda p: 1 / (0.01 + 0.99 / p), (1000, 1001, 1002, 1003), noise=0.02))
+    assert not found.fits
+    assert "at least twice another; these are 1000 to 1003." in found.missing[0]
+
+
 def test_three_points_allow_one_law(invented):
     found = analyse(invented(amdahl(0.1), (1, 2, 4)))
     assert [fit.law for fit in found.fits] == [AMDAHL] and found.best is None and len(found.missing) == 1

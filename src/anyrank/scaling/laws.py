@@ -187,6 +187,8 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
         return (
             f"{law} has {len(names) + 1} unknowns and {needs}; there {'is' if len(ranks) == 1 else 'are'} {len(ranks)}."
         )
+    if ranks[-1] < 2 * ranks[0]:
+        return f"{law} needs rank counts of which one is at least twice another; these are {ranks[0]} to {ranks[-1]}."
     columns, rates = _columns(law, ranks), _rounds(study, ranks, lambda one: one.rate)
     if not len(rates):
         return f"{law} needs a round that measured every rank count that does not share cores; there is none."

@@ -141,8 +141,8 @@ def _scales(axes: Any, analysis: Analysis, ranks: Sequence[int], each: bool) -> 
 
 def _ticks(ranks: Sequence[int]) -> list[int]:
     """Numbers of ranks to write at an axis of powers of two: these, if there is room, or else powers of two."""
-    octaves = np.diff(np.log2(ranks))
-    if len(ranks) <= _TICKS and all(octaves >= octaves.sum() / 14):
+    octaves, room = np.diff(np.log2(ranks)), max(1 / 14, 0.02 * len(str(ranks[-1])))
+    if len(ranks) <= _TICKS and all(octaves >= octaves.sum() * room):
         return list(ranks)
     low, high = np.log2(ranks[0]), np.log2(ranks[-1])
     return [2 ** int(one) for one in np.arange(np.ceil(low), high + 0.01, np.ceil((high - low + 1) / _TICKS))]
@@ -160,7 +160,8 @@ def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> N
         style = {"width": 0.8, "edgecolor": "white", "linewidth": 0.4, "hatch": hatch, "alpha": alpha}
         for share, top, name in zip(shares, np.cumsum(shares), PHASES, strict=True):
             axes.bar(at, share, bottom=top - share, facecolor=COLOURS[name], **style)
-    axes.set_xticks(range(len(bars)), labels=[str(one.ranks) for one in bars], size=np.clip(64 / len(bars), 5, 9))
+    labelled = range(0, len(bars), 1 + len(bars) // 24)
+    axes.set_xticks(labelled, labels=[str(bars[at].ranks) for at in labelled], size=np.clip(64 / len(labelled), 5, 9))
     handles = [Patch(color=COLOURS[name], label=name) for name in seen(bars)]
     if any(one.crowded for one in bars):
         handles.append(Patch(facecolor=GREY, edgecolor="white", hatch="///", label="ranks share cores"))
