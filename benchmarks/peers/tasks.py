@@ -21,7 +21,7 @@ Answer = dict[str, np.ndarray]
 DX = DY = 100_000.0
 DT, ALPHA = 90.0, 0.001
 #: Why π is not further ahead of NumPy, and of what runs NumPy.
-LIMIT = "ours makes 96 % of what the vector units can for Philox4x32-10: see `kernels/quarter_circle/cpu_lanes.h`"
+LIMIT = "ours makes 89 % of what the vector units can for Philox4x32-10: see `results/tuning-2026-11-21.md`"
 
 
 class DifferError(Exception):
