@@ -21,10 +21,11 @@ class Agreed:
 
 
 class Agreement:
-    """One non-blocking all-reduce (maximum) of a few flags, completed a step later: no rank ever waits.
+    """One non-blocking all-reduce (maximum) of a few flags, completed a step later.
 
-    `post` and `collect` are collective and alternate. The reduction travels while the next step computes,
-    so agreement costs its posting and no synchronisation.
+    `post` and `collect` are collective and alternate. The reduction travels while the next step computes, as far as
+    MPI gets on with it, which it does in its own calls alone: so a step on p ranks that makes few of these lasts no
+    less than ⌈log₂ p⌉ messages one after the other.
     """
 
     def __init__(self, world: World):
