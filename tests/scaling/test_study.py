@@ -14,6 +14,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, param
 from anyrank.programs import load
 from anyrank.run.folder import RunFolder
+from anyrank.scaling import study as study_module
 from anyrank.scaling.study import Plan, StudyFolder, grown
 
 SERIAL = Path(__file__).with_name("serial.py")
@@ -219,6 +220,14 @@ def test_samples_that_cannot_be_compared_are_not_kept(tmp_path):
     with pytest.raises(AnyrankError, match="nothing can be measured"):
         folder._keep(plan(), 4, 1, a_summary(warm_up=0.0))
     assert len(list(folder.samples.iterdir())) == 2
+
+
+def test_a_launcher_that_says_all_is_well_of_a_run_that_is_not_finished_is_not_believed(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "status_within", lambda *_, **streams: streams["stdout"].write(b"killed") * 0)
+    folder = StudyFolder(tmp_path / "s")
+    folder.create(plan())
+    with pytest.raises(AnyrankError, match=r"on 2 ranks, the run failed with status 0; .*\nkilled"):
+        folder.measure(plan(), [1], 1.0, "", print)
 
 
 def scale_here(*words):

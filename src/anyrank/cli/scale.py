@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -40,15 +40,6 @@ WITH_PREDICTION = (
     click.option("--predict", help="Predict the time on so many ranks, too: 1024,16384."),
     click.option("--network", help="What anyrank doctor --network --out has written.  [default: measured here]"),
 )
-
-
-def _with(options: Sequence[Any], command: Any, without: Collection[str]) -> Any:
-    """Give a command options, in place of those named `without`."""
-    found = command.__click_params__
-    found[:] = [option for option in found if option.name not in without]
-    for option in options:
-        command = option(command)
-    return command
 
 
 _JOB = tuple(name for name in Request.model_fields if name not in NOT_IN_THEIR_JOBS)
@@ -105,7 +96,11 @@ class Studies(Programs):
         if self.kind == "weak":
             told = ", ".join(program.grows) or "required"
             options.append(click.option("--grow", help=f"Parameters that grow with the ranks.  [default: {told}]"))
-        made: Callable[..., int] = _with(options[::-1], with_job_options(scale, NOT_IN_STUDIES), NOT_IN_THEIR_JOBS)
+        made = with_job_options(scale, NOT_IN_STUDIES)
+        found = made.__click_params__  # type: ignore[attr-defined]
+        found[:] = [option for option in found if option.name not in NOT_IN_THEIR_JOBS]
+        for option in reversed(options):
+            made = option(made)
         return made
 
 

@@ -86,18 +86,24 @@ def popen(command: Sequence[str], more: Mapping[str, str], **streams: Any) -> su
     )
 
 
+def status_within(seconds: float, command: Sequence[str], more: Mapping[str, str], **streams: Any) -> int | None:
+    """The status with which a command ends; None where it was not over after so long, and was killed with its ranks."""
+    process = popen(command, more, **streams)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        _kill(process)
+        process.wait()
+
+
 def answering(hosts: Slots, patience: float = ANSWERING) -> Slots:
     """The hosts on which mpiexec can start a process, in the way in which ranks start; a few are asked at once."""
 
     def answers(host: tuple[str, int]) -> bool:
-        probe = popen(
-            [*starting([(host[0], 1)]), "-n", "1", "true"], {}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        with suppress(subprocess.TimeoutExpired):
-            return probe.wait(patience) == 0
-        _kill(probe)
-        probe.wait()
-        return False
+        command = [*starting([(host[0], 1)]), "-n", "1", "true"]
+        return status_within(patience, command, {}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [host for host, there in zip(hosts, pool.map(answers, hosts), strict=True) if there]

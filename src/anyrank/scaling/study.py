@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,7 +18,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
 from anyrank.programs import load
 from anyrank.run.folder import RunFolder, write_atomically
-from anyrank.run.launch import popen, starting
+from anyrank.run.launch import starting, status_within
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
 from anyrank.toml import tomllib
@@ -195,7 +194,7 @@ class StudyFolder:
         return 0
 
     def _keep(self, plan: Plan, ranks: int, number: int, summary: Mapping[str, Any]) -> Sample:
-        timing, program = summary["timing"], plan.made(ranks)
+        timing = summary["timing"]
         facts = {name: value for name, value in summary["provenance"].items() if name in MACHINE}
         if not timing["warm_up"]:
             raise AnyrankError(_TOO_FEW.format(plan.program, timing["steps"]))
@@ -216,14 +215,9 @@ class StudyFolder:
         sample = Sample(
             ranks=ranks,
             round=number,
-            seconds=timing["seconds"],
-            steps=timing["steps"],
-            work=program.work()[0] * timing["steps"],
-            nodes=summary["nodes"],
-            crowded=summary["crowded"],
-            phases=timing["phases"],
-            traffic=timing["traffic"],
-            noise=timing["noise"],
+            work=plan.made(ranks).work()[0] * timing["steps"],
+            **{name: summary[name] for name in ("nodes", "crowded")},
+            **{name: timing[name] for name in ("seconds", "steps", "phases", "traffic", "noise")},
         )
         told = {**asdict(sample), "digest": summary["digest"], "machine": {**facts, "cores": summary["cores"]}}
         write_atomically(self._sample(ranks, number), json.dumps(told, indent=2) + "\n")
@@ -253,17 +247,13 @@ class _Runner:
         launcher = [*starting(slots(self.hosts, ranks)), "-n", str(ranks)] if ranks > 1 or self.hosts else []
         command = [*launcher, sys.executable, "-m", "anyrank", "run", self.plan.source, "--parameters", str(parameters)]
         with words.open("wb") as file:
-            process = popen([*command, "--out", str(out.path), *option_words(options)], {}, stdout=file, stderr=file)
-        try:
-            status = process.wait(self.timeout)
-        except subprocess.TimeoutExpired:
-            raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).") from None
-        finally:
-            process.kill()  # mpiexec takes its ranks along
-            process.wait()
-        if status not in (0, STOPPED):
+            command += ["--out", str(out.path), *option_words(options)]
+            status = status_within(self.timeout, command, {}, stdout=file, stderr=file)
+        if status is None:
+            raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).")
+        summary = out.finished()
+        if status != STOPPED and (status or summary is None):  # mpiexec says 0 of ranks that it killed itself
             last = "\n".join(words.read_text(errors="replace").splitlines()[-SHOWN:])
             raise AnyrankError(f"on {ranks} ranks, the run failed with status {status}; all is in {words}:\n{last}")
-        summary = out.finished()
         shutil.rmtree(out.path)  # its state may be large
         return summary

@@ -15,7 +15,7 @@ from typing import Any
 
 from anyrank.checkpoint.keep import path_of
 from anyrank.run.folder import RunFolder
-from anyrank.run.launch import mpiexec, popen
+from anyrank.run.launch import mpiexec, status_within
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.
@@ -95,14 +95,9 @@ class Runner:
         more += [] if changed == "timing" else ["--check"]  # which has ranks wait for each other
         with errors.open("ab") as file:
             command = [*launcher, sys.executable, "-m", "anyrank.verify.rank", *words, *COMMON, *more]
-            process = popen(command, environment(changed), stdout=subprocess.DEVNULL, stderr=file)
-        try:
-            return process.wait(self.timeout)
-        except subprocess.TimeoutExpired:
-            return f"killed, because it was not over after {self.timeout:g} s (--timeout)"
-        finally:
-            process.kill()  # mpiexec takes its ranks along
-            process.wait()
+            streams = {"stdout": subprocess.DEVNULL, "stderr": file}
+            status = status_within(self.timeout, command, environment(changed), **streams)
+        return f"killed, because it was not over after {self.timeout:g} s (--timeout)" if status is None else status
 
 
 def _judge(outcome: Outcome) -> None:
