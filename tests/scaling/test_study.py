@@ -121,6 +121,11 @@ def test_a_run_that_fails_ends_the_study_with_its_words_and_the_samples_stay(tmp
     assert [path.name for path in (out / "samples").iterdir()] == ["p000001-r001.json"]
 
 
+def test_what_a_run_refuses_is_bad_use_of_the_study(tmp_path):
+    told = scale("strong", SERIAL, *QUICK, "--halo-steps", 2, "--ranks", 1, "--out", tmp_path / "s", status=2)
+    assert "--halo-steps 2 must be 1 unless the program allows more, and serial does not" in told
+
+
 def test_results_that_differ_have_no_speed(tmp_path):
     words = (*QUICK, "--lie", "--ranks", "1,2", "--repeat", 1)
     told = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
@@ -195,7 +200,9 @@ def test_no_work_has_no_speed(monkeypatch):
 
 def test_a_study_that_goes_on_forgets_neither_ranks_nor_rounds_nor_hosts(tmp_path):
     folder = StudyFolder(tmp_path / "s")
-    folder.create(plan((1, 4), 3, "a:4"))
+    folder.create(plan((3,), 7, steps=5))
+    folder.create(plan((1, 4), 3, "a:4"))  # the one before has no sample yet
+    folder._keep(plan(), 1, 1, a_summary())
     assert folder.create(plan((2, 4), 2, "b:4")) == folder.plan() == plan((1, 2, 4), 3, "b:4")
 
 

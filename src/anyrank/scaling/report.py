@@ -14,7 +14,7 @@ from anyrank.scaling.measured import PHASES, Study
 if TYPE_CHECKING:
     from anyrank.scaling.model import Prediction
 
-_ROW = "{:>7}  {:<26}{:<23}{:<12}{:<22}"
+_ROW = "{:>7}  {:<26} {:<22} {:<11} {:<21} "
 #: Parts of the time, and of the computing speed, that are worth words, and parts that are worth a column.
 _WORDS, _COLUMN = 0.02, 0.001
 #: Seconds of steps below which a run says little.

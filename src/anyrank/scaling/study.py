@@ -117,10 +117,14 @@ class StudyFolder:
             raise UsageError(f"{self.path} holds no scaling study ({error}). Give the folder of one.") from None
 
     def create(self, plan: Plan) -> Plan:
-        """Make the folder, or add ranks and rounds to its study; the plan of all. UsageError where it holds another."""
+        """Make the folder, or add ranks and rounds to its study; the plan of all. UsageError where it holds another.
+
+        A study that has no sample yet, and no jobs, gives way.
+        """
         try:
             if self.description.exists():
-                plan = self._joined(plan)
+                begun = any(self.samples.glob("p*")) or (self.path / "jobs").exists()
+                plan = self._joined(plan) if begun else plan
             elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise UsageError(f"--out {self.path} holds something, and no study. Use another --out.")
             self.samples.mkdir(parents=True, exist_ok=True)
@@ -254,6 +258,7 @@ class _Runner:
         summary = out.finished()
         if status != STOPPED and (status or summary is None):  # mpiexec says 0 of ranks that it killed itself
             last = "\n".join(words.read_text(errors="replace").splitlines()[-SHOWN:])
-            raise AnyrankError(f"on {ranks} ranks, the run failed with status {status}; all is in {words}:\n{last}")
+            kind = UsageError if status == UsageError.status else AnyrankError
+            raise kind(f"on {ranks} ranks, the run failed with status {status}; all is in {words}:\n{last}")
         shutil.rmtree(out.path)  # its state may be large
         return summary
