@@ -131,7 +131,7 @@ def _warnings(ranks: Sequence[Rank]) -> list[str]:
 def _declared(member: Field | Scalar) -> str:
     if isinstance(member, Scalar):
         return f"scalar {member.dtype} {member.unit}".rstrip()
-    edges = f"halo {member.halo} of {member.margin} {'/'.join(member.boundary)} {member.boundary_value!r}"
+    edges = f"halo {member.halo} {'/'.join(member.boundary)} {member.boundary_value!r}"
     split = "x".join(map(str, member.layout.grid))
     axes = ", ".join(member.dims)
     return f"field {member.dtype} {member.shape} ({axes}) {edges} split {split} {member.unit}".rstrip()
