@@ -12,7 +12,10 @@ class Mpio(Peer):
     cores = (2,)
     ranks = True
     environment = (".venv-mpio", ".ci/mpio")
-    behind = "both write the same bytes to one disk, whose moods decide; ours digests them, too, and has a new name when it is whole"
+    behind = (
+        "both write the same bytes to one disk, whose moods decide; ours digests them, too, "
+        "and has a new name when it is whole"
+    )
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)
