@@ -60,7 +60,7 @@ class Field:
     def _allocate(self) -> Any:
         shape = tuple(n + 2 * self.margin for n in self.layout.local_shape)
         value = self.boundary_value if "fixed" in self.boundary and self.halo else 0
-        array = self.device.full(shape, value, self.dtype)
+        array = self.device.rows(shape, value, self.dtype, self.margin)
         if value:
             array[self._within(self._block)] = 0
         return array

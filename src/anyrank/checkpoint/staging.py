@@ -110,32 +110,47 @@ class Redistribution:
     def __init__(self, field: Field, target: Layout):
         self._comm = field.world.comm
         halo = field.margin if field.device.on_host else 0
+        width = self._source(field).strides[-2] // field.dtype.itemsize if len(field.shape) > 1 else 0
         mine, wanted = _bricks(field.layout), _bricks(target)
         rank, item = field.world.rank, field.dtype.itemsize
-        self._send = [_common(mine[rank], other, item, halo) for other in wanted]
+        self._send = [_common(mine[rank], other, item, halo, width) for other in wanted]
         self._receive = [_common(wanted[rank], other, item, 0) for other in mine]
 
     def __call__(self, field: Field, block: np.ndarray) -> None:
         """Fill `block`, this rank's part in the target layout. Collective."""
-        source = field.storage if field.device.on_host else field.device.to_host(field.local)
-        self._comm.Alltoallw(_message(source, self._send), _message(block, self._receive))
+        self._comm.Alltoallw(_message(self._source(field), self._send), _message(block, self._receive))
+
+    @staticmethod
+    def _source(field: Field) -> np.ndarray:
+        return np.asarray(field.storage if field.device.on_host else field.device.to_host(field.local))
 
 
 def _message(array: np.ndarray, kinds: list[MPI.Datatype | None]) -> list[object]:
     counts = [int(kind is not None) for kind in kinds]
-    return [array, (counts, [0] * len(kinds)), [kind or MPI.BYTE for kind in kinds]]
+    # The types know the strides; rows of an array need not lie one after the other.
+    return [
+        MPI.buffer.fromaddress(array.ctypes.data, array.nbytes),
+        (counts, [0] * len(kinds)),
+        [kind or MPI.BYTE for kind in kinds],
+    ]
 
 
 def _bricks(layout: Layout) -> list[tuple[slice, ...]]:
     return [brick for _, brick in layout.bricks_of_all()]
 
 
-def _common(own: tuple[slice, ...], other: tuple[slice, ...], item: int, halo: int) -> MPI.Datatype | None:
-    """What two bricks share, as a part of the array that holds the first one with its halo."""
+def _common(
+    own: tuple[slice, ...], other: tuple[slice, ...], item: int, halo: int, width: int = 0
+) -> MPI.Datatype | None:
+    """What two bricks share, as a part of the array that holds the first one with its halo.
+
+    `width` elements lie between the beginnings of its rows; 0 where that is the length of a row.
+    """
     low = [max(a.start, b.start) for a, b in zip(own, other, strict=True)]
     sizes = [min(a.stop, b.stop) - first for a, b, first in zip(own, other, low, strict=True)]
     if min(sizes) <= 0:
         return None
     whole = [part.stop - part.start + 2 * halo for part in own]
+    whole[-1] = width or whole[-1]
     starts = [first - part.start + halo for first, part in zip(low, own, strict=True)]
     return _ELEMENTS[item].Create_subarray(whole, sizes, starts).Commit()

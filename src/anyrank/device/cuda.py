@@ -61,6 +61,10 @@ class CudaDevice(Device):
         """See `Device`."""
         return self._cupy.full(shape, value, dtype)
 
+    def address(self, array: Any) -> int:
+        """See `Device`."""
+        return int(array.data.ptr)
+
     def to_host(self, array: Any) -> np.ndarray:
         """See `Device`."""
         return np.asarray(self._cupy.asnumpy(array))

@@ -86,7 +86,7 @@ class _Ghost:
 class _Weightless(Device):
     """Arrays of any shape in the memory of one element."""
 
-    def full(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike) -> Any:
+    def rows(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike, first: int) -> Any:
         return np.lib.stride_tricks.as_strided(np.full(1, value, dtype), shape, (0,) * len(shape))
 
 
