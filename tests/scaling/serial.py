@@ -14,12 +14,16 @@ class Serial(Program):
     steps: int = param(8, "steps", ge=0)
     lie: bool = param(False, "give another digest on each number of ranks")
 
+    late = 0.0
+
     def declare(self, state: State) -> None:
         state.scalar("sum", 0)
 
     def step(self, state: State) -> None:
-        share = self.fraction + (1 - self.fraction) / state.world.size
-        time.sleep(self.milliseconds * share / 1000)
+        share = (self.fraction + (1 - self.fraction) / state.world.size) * self.milliseconds / 1000
+        began = time.perf_counter()
+        time.sleep(max(0.0, share - self.late))
+        self.late += time.perf_counter() - began - share  # a sleeper wakes up late: the next sleep is shorter
         state.sum += state.world.total(1) if self.lie else 1
 
     def work(self) -> tuple[float, str]:
