@@ -17,6 +17,7 @@ from anyrank.batch.request import Request
 from anyrank.batch.site import Site, configuration
 from anyrank.batch.study import Member
 from anyrank.errors import UsageError, spans
+from anyrank.run.options import option_words
 
 #: Longest name of a job that every scheduler takes.
 _LONGEST = 15
@@ -85,18 +86,6 @@ def context(
 def job_name(text: str) -> str:
     """A name for the scheduler from any text: what it may not hold becomes `_`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", re.sub(r"^[^A-Za-z]+", "", text))[:_LONGEST] or "anyrank"
-
-
-def option_words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a run as words of a command line."""
-    words = []
-    for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, str(value)]
-    return words
 
 
 def _launcher(asked: Request) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -123,3 +124,15 @@ def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Options of a run as words of a command line."""
+    words = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, str(value)]
+    return words

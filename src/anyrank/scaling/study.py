@@ -13,12 +13,12 @@ from typing import Any
 
 import tomli_w
 
-from anyrank.batch.script import option_words
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
 from anyrank.programs import load
 from anyrank.run.folder import RunFolder, write_atomically
 from anyrank.run.launch import starting, status_within
+from anyrank.run.options import option_words
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
 from anyrank.toml import tomllib
