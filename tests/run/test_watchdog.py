@@ -19,7 +19,7 @@ from anyrank.run.watchdog import STEP_FILE, Watchdog, hosts, make_step_file, pos
 
 HANGING, CRASH = Path(__file__).with_name("hanging.py"), Path(__file__).with_name("crash.py")
 LINES = {
-    "loop": "loop: while True:",
+    "loop": "loop: ",  # either of its two lines
     "kernel": "kernel: deque(repeat(0), maxlen=0)",
     "receive": "receive: state.world.comm.recv(",
 }
