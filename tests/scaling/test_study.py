@@ -42,6 +42,7 @@ def test_a_study_leaves_samples_tables_and_plots_and_no_states(folder):
     found = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
     assert [(one["ranks"], one["round"], one["steps"], one["work"]) for one in found] == [(1, 1, 3, 6), (2, 1, 3, 6)]
     assert found[0]["digest"] == found[1]["digest"]
+    assert found[0]["phases"]["checkpoint"] == 0, "there was none, which a prediction multiplies"
     assert found[0]["seconds"] >= 3 * 0.002
     assert json.loads((folder / "scaling.json").read_text())
     assert (folder / "scaling.csv").read_text().count("\n") == 3

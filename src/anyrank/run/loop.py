@@ -143,8 +143,7 @@ class Loop:
                 return NONE
             if agreed.stop:
                 return agreed.stop
-            with timers.during("checkpoint"):
-                self._checkpoint(agreed)
+            self._checkpoint(agreed)
             now = time.monotonic()
             self._slowest = max(self._slowest, now - before)
             before = now
@@ -163,13 +162,16 @@ class Loop:
     def _checkpoint(self, agreed: Agreed) -> None:
         checkpoints = self.checkpoints
         if checkpoints.pending and not agreed.working:
-            self._note(checkpoints.proceed())
+            with self.timers.during("checkpoint"):
+                self._note(checkpoints.proceed())
         steps = self.clock.interval.steps
-        if steps and self.state.step % steps == 0:
-            self._finish()
-        elif not agreed.due or checkpoints.pending:
+        here = bool(steps and self.state.step % steps == 0)
+        if not here and (checkpoints.pending or not agreed.due):
             return
-        checkpoints.begin()
+        with self.timers.during("checkpoint"):
+            if here:
+                self._finish()
+            checkpoints.begin()
         self.clock.last = time.monotonic()
 
     def _note(self, saved: Saved | None) -> None:
