@@ -13,8 +13,8 @@ class Mpio(Peer):
     ranks = True
     environment = (".venv-mpio", ".ci/mpio")
     behind = (
-        "both write the same bytes to one disk, whose moods decide; ours digests them, too, "
-        "and has a new name when it is whole"
+        "not explained: both write as many bytes to one disk, whose speed changes from minute to minute; "
+        "ours digests them, too"
     )
 
     def __init__(self, size, cores, comm, folder):

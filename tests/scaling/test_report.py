@@ -48,9 +48,17 @@ def test_slower_computing_and_another_base_are_told(invented):
     slow = [replace(one, seconds=1.5 * one.seconds, phases={**one.phases, "compute": 1.5 * one.seconds})
             for one in study.at(4)]  # fmt: skip
     words = told(replace(study, samples=(*study.at(2), *slow)))
-    assert "next to nothing; and to compute as much takes a rank 1.50 times as long as at 2." in words
+    assert "next to nothing; and to compute as much takes a rank 1.50 (1.50–1.50) times as long as at 2." in words
     assert "Speed-ups are relative to 2 ranks, which count as 2." in words
     assert words.splitlines()[-1].startswith("Universal Scalability Law has 3 unknowns")
+
+
+def test_slower_computing_is_told_however_the_rounds_differ(invented):
+    study, factors = invented(lambda p: p, (1, 2), drift=0), (0.9, 0.95, 1.9, 2.0, 2.1)
+    slow = [replace(one, seconds=factor * one.seconds, phases={**one.phases, "compute": factor * one.seconds})
+            for one, factor in zip(study.at(2), factors, strict=True)]  # fmt: skip
+    words = told(replace(study, samples=(*study.at(1), *slow)))
+    assert "to compute as much takes a rank 1.90 (0.87–2.49) times as long as at 1." in words
 
 
 def test_predictions_are_rows_with_a_mark(invented):

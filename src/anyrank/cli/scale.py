@@ -99,6 +99,9 @@ class Studies(Programs):
         made = with_job_options(scale, NOT_IN_STUDIES)
         found = made.__click_params__  # type: ignore[attr-defined]
         found[:] = [option for option in found if option.name not in NOT_IN_THEIR_JOBS]
+        next(
+            option for option in found if option.name == "on"
+        ).help = "Measure in jobs: slurm, pbs, htcondor.  [default: here]"
         for option in reversed(options):
             made = option(made)
         return made

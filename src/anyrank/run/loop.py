@@ -154,7 +154,7 @@ class Loop:
             agreement.post(state.step, stop, due, checkpoints.working())
             self.progress.update(state.step, now)
             if state.step == first + 1:  # it compiles kernels and touches memory first
-                state.world.comm.Barrier()  # or else its end on other ranks is waited for in the second step
+                state.world.barrier()  # or else its end on other ranks is waited for in the second step
                 self.warm_up = time.monotonic() - self._began
                 timers.clear()
         return NONE

@@ -77,9 +77,8 @@ def _lost(point: Point, base: int) -> str:
     parts = sorted(((share, name) for name, share in point.phases.items() if name != "compute"), reverse=True)
     words = [f"{share:.0%} {_LOST.get(name, name)}" for share, name in parts if share >= _WORDS]
     line = f"Time lost at {point.ranks} ranks: {', '.join(words) or 'next to nothing'}"
-    slowdown = point.slowdown.value
-    if slowdown > 1 + _WORDS and min(point.slowdown.interval, default=slowdown) > 1:
-        line += f"; and to compute as much takes a rank {slowdown:.2f} times as long as at {base}"
+    if point.slowdown.value > 1 + _WORDS:
+        line += f"; and to compute as much takes a rank {_told(point.slowdown, '{:.2f}')} times as long as at {base}"
     return line + "."
 
 

@@ -19,6 +19,7 @@ from anyrank.programs import load
 from anyrank.run.folder import RunFolder, write_atomically
 from anyrank.run.launch import starting, status_within
 from anyrank.run.options import option_words
+from anyrank.run.session import STOPPED
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
 from anyrank.toml import tomllib
@@ -28,7 +29,6 @@ KINDS = ("strong", "weak")
 MACHINE = ("host", "processor", "mpi", "anyrank", "commit", "utc")
 #: Lines of a failed run's words that are shown.
 SHOWN = 12
-STOPPED = 75
 _TOO_FEW = "{}: of {} step(s) nothing can be measured, for the first only warms up. Choose parameters for 2 or more."
 
 
