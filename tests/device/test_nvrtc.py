@@ -12,6 +12,7 @@ import pytest
 from anyrank import kernels
 from anyrank.device.cuda import OPTIONS
 from anyrank.device.signature import signatures
+from anyrank.device.source import flattened
 
 SOURCES = sorted(path for root in kernels.__path__ for path in Path(root).glob("*/gpu.cu"))
 #: A100, H100 and H200, B200.
@@ -52,7 +53,7 @@ def usage(log: str) -> dict[str, dict[str, int]]:
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
 def test_a_kernel_compiles_without_spills(source: Path, card: str) -> None:
-    log, _ = compile_for(card, source, source.read_text())
+    log, _ = compile_for(card, source, flattened(source))
     used = usage(log)
     print(used)  # `pytest -rP` shows it
     assert set(used) == set(signatures(source)), "these functions cannot be launched, or were not compiled"
@@ -61,9 +62,9 @@ def test_a_kernel_compiles_without_spills(source: Path, card: str) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
 def test_a_kernel_has_no_fused_arithmetic_that_it_does_not_write(source: Path) -> None:
-    _, ptx = compile_for("sm_90", source, source.read_text())
+    _, ptx = compile_for("sm_90", source, flattened(source))
     fused = re.findall(r"^\s*(?:fma|mad)\.(?:rn|rz|rm|rp)[.\w]*", ptx, re.MULTILINE)
-    if not re.search(r"\bfmaf?\(|__fma", source.read_text()):
+    if not re.search(r"\bfmaf?\(|__fma", flattened(source)):
         assert fused == []
 
 

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from anyrank.device import Device, Module, gpu_missing
 from anyrank.device.signature import find, signatures
+from anyrank.device.source import flattened
 from anyrank.errors import UsageError
 
 #: No contraction into fused multiply-add, no flushing of subnormals, exact division and square root.
@@ -25,7 +26,7 @@ class CudaModule:
         self._cupy = cupy
         self._source = source
         self._functions = signatures(source)
-        self._module = cupy.RawModule(code=source.read_text(), options=OPTIONS, backend="nvrtc")
+        self._module = cupy.RawModule(code=flattened(source), options=OPTIONS, backend="nvrtc")
 
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         """See `Module`."""

@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike
 
 from anyrank.device import Device, Module
 from anyrank.device.signature import Signature, find, signatures
+from anyrank.device.source import flattened
 from anyrank.errors import UsageError
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
@@ -109,7 +110,7 @@ def _compiler() -> list[str]:
 
 def _translation(source: Path, functions: dict[str, Signature]) -> str:
     """The CUDA C between the header and, for each function, one that launches it on the CPU."""
-    text = source.read_text()
+    text = flattened(source)
     barriers = "true" if "__syncthreads" in text else "false"
     launchers = [_launcher(signature, barriers) for signature in functions.values()]
     return f'#include "{HEADER.name}"\n#line 1 "{source}"\n{text}\n' + "".join(launchers)
