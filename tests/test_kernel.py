@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anyrank.device import gpu_missing, open_device
+from anyrank.device import open_device
+from anyrank.device.find import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES, FILES, Kernel, installed
 from anyrank.kernels import Declined
@@ -72,7 +73,7 @@ def test_what_cannot_be_is_refused():
 
 @pytest.mark.skipif(not gpu_missing(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_with_what_was_found():
-    with pytest.raises(UsageError, match=r"--body cupy: there is no NVIDIA driver\. Use --body auto"):
+    with pytest.raises(UsageError, match=r"--body cupy: there is no NVIDIA driver \(.*\)\. Use --body auto"):
         BODIES.prefer("cupy")
 
 
@@ -85,16 +86,6 @@ def test_every_installed_kernel_has_a_reference_that_runs_its_example():
         for name in FILES:
             if name in ("reference", "numba", "cython"):
                 assert callable(kernel.load(name, open_device(name))), (kernel.name, name)
-
-
-def test_a_compile_failure_is_no_end_unless_the_body_was_asked_for(monkeypatch):
-    device = open_device("reference")
-    monkeypatch.setattr(device, "name", "broken", raising=False)
-    with pytest.raises(Declined, match=r"gpu\.cu cannot be compiled here"):
-        Kernel("philox", "words").load("cupy", device)
-    monkeypatch.setattr(BODIES, "wanted", "cupy")
-    with pytest.raises(UsageError, match="cannot run on the host"):
-        Kernel("philox", "words").load("cupy", device)
 
 
 def test_kernels_run_where_the_arrays_are():

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from anyrank.device import Device, gpu_missing, open_device
+import numpy as np
+
+from anyrank.device import Device, open_device
+from anyrank.device.find import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernels import Declined
 
 #: Every body and the file of a kernel's folder that holds it.
 FILES = {"reference": "reference", "numba": "cpu_numba", "cython": "cpu_cython", "cupy": "gpu", "shim": "gpu"}
-#: What `auto` tries, fastest first; compiled ahead comes before compiled at start-up.
-AUTO = ("cupy", "cython", "numba", "reference")
+#: What is tried on the host, fastest first; compiled ahead comes before compiled at start-up.
+CPU = ("cython", "numba", "reference")
 
 
 @dataclass(frozen=True)
@@ -29,30 +32,73 @@ class Body:
 
 
 class Bodies:
-    """Which body every kernel of this process uses: set once by the run, `auto` until then."""
+    """Which bodies the kernels of this process use, and its device: set once by the run, `auto` until then."""
 
     def __init__(self) -> None:
-        self.prefer("auto")
-
-    def prefer(self, wanted: str, node_rank: int = 0) -> None:
-        """Use `wanted` (a name of FILES, or `auto`) from now on; UsageError where it cannot be used."""
-        if wanted not in (*FILES, "auto"):
-            raise UsageError(f"--body {wanted!r} is not a body: it must be one of auto, {', '.join(FILES)}.")
-        self.wanted = wanted
-        if wanted == "auto":
-            self.no_gpu = gpu_missing()
-            self.order: tuple[str, ...] = AUTO[1:] if self.no_gpu else AUTO
-        else:
-            self.no_gpu = "not asked for"
-            self.order = (wanted, *(name for name in AUTO[1:] if name != wanted))
-        self.device: Device = open_device(self.order[0], node_rank)
+        #: Counts the calls of `prefer`: a kernel that chose before the last one chooses again.
+        self.round = 0
+        self._wanted = "auto"
         #: The body of every kernel that has been called, by the kernel's name, for logs and summaries.
         self.chosen: dict[str, Body] = {}
-        #: Counts the calls of `prefer`: a kernel that chose before the last one chooses again.
-        self.round = getattr(self, "round", 0) + 1
+
+    def prefer(self, wanted: str, node_rank: int = 0) -> None:
+        """Use `wanted` from now on: a name of FILES, or `auto`, or several, of which the ranks of a node take turns.
+
+        UsageError where it cannot be used.
+        """
+        turns = wanted.split(",")
+        check_bodies(turns)
+        mine = turns[node_rank % len(turns)]
+        self._wanted, self.no_gpu = mine, "not asked for"
+        self.__dict__["device"] = self._open(mine, node_rank)
+        self.chosen = {}
+        self.round += 1
+
+    @cached_property
+    def device(self) -> Device:
+        """The device of this process."""
+        return self._open(self._wanted, 0)
+
+    def _open(self, wanted: str, node_rank: int) -> Device:
+        if wanted != "auto":
+            return open_device(wanted, node_rank)
+        self.no_gpu = gpu_missing()
+        if not self.no_gpu:
+            try:
+                return open_device("cupy", node_rank)
+            except UsageError as refusal:
+                self.no_gpu = str(refusal)
+        return Device()
+
+    def order(self, host: bool) -> tuple[str, ...]:
+        """The bodies to try for a kernel, best first; `host` says that its arrays are on the host."""
+        gpu = self._wanted if self._wanted != "auto" else "cupy"
+        if not self.device.on_host and not host:
+            return gpu, "reference"
+        if self._wanted in CPU:
+            return self._wanted, *(name for name in CPU if name != self._wanted)
+        return CPU
+
+    def reason(self, name: str) -> str:
+        """Why a body was taken that was the first to be tried."""
+        return "as asked" if self._wanted == name else "the fastest here"
+
+    def on_host(self, arguments: Sequence[Any]) -> bool:
+        """Whether a call with these arguments must run on the host, because NumPy's arrays are all it has."""
+        owns = self.device.owns
+        if self.device.on_host or not any(isinstance(a, np.ndarray) for a in arguments):
+            return False
+        return not any(owns(a) for a in arguments)
 
 
 BODIES = Bodies()
+
+
+def check_bodies(wanted: Sequence[str]) -> None:
+    """Raise UsageError where one of the names is no body."""
+    for name in wanted:
+        if name not in (*FILES, "auto"):
+            raise UsageError(f"--body {name!r} is not a body: it must be one of auto, {', '.join(FILES)}.")
 
 
 class Kernel:
@@ -73,35 +119,35 @@ class Kernel:
             self.folder, self.operation = source, operation or source
             self.name = source if operation in (None, source) else f"{source}.{operation}"
             self._functions = {}
-        self._body: Body | None = None
+        self._bodies: dict[bool, Body] = {}
         self._round = 0
         unknown = set(bodies) - set(FILES)
         if unknown:
             raise TypeError(f"kernel {self.name}: {sorted(unknown)} are not bodies; they are {list(FILES)}")
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the chosen body."""
-        return self.body().function(*arguments)
+        """Call the chosen body: on a GPU where arrays are there, or none are anywhere."""
+        return self.body(BODIES.on_host(arguments)).function(*arguments)
 
-    def body(self) -> Body:
-        """The body that this process uses, chosen at the first call."""
-        if self._body is None or self._round != BODIES.round:
-            self._body, self._round = self._choose(), BODIES.round
-            BODIES.chosen[self.name] = self._body
-        return self._body
+    def body(self, host: bool = False) -> Body:
+        """The body that this process uses, chosen at the first call; `host`: for arrays that are not on its GPU."""
+        if self._round != BODIES.round:
+            self._bodies, self._round = {}, BODIES.round
+        if host not in self._bodies:
+            self._bodies[host] = body = self._choose(host)
+            if not host or self.name not in BODIES.chosen:
+                BODIES.chosen[self.name] = body
+        return self._bodies[host]
 
-    def _choose(self) -> Body:
+    def _choose(self, host: bool) -> Body:
         refusals: list[str] = []
-        # A user's functions get arrays of the device: there plain array code works, compiled CPU code does not.
-        here = BODIES.device.on_host or self.folder
-        for name in BODIES.order if here else (BODIES.order[0], "reference"):
+        for name in BODIES.order(host):
             try:
                 function = self.load(name, BODIES.device)
             except Declined as refusal:
                 refusals.append(f"{name}: {refusal}")
                 continue
-            reason = "; ".join(refusals) or ("as asked" if BODIES.wanted == name else "the fastest here")
-            return Body(name, function, reason)
+            return Body(name, function, "; ".join(refusals) or BODIES.reason(name))
         raise UsageError(f"kernel {self.name} has no body that works here: {'; '.join(refusals)}")
 
     def load(self, name: str, device: Device) -> Callable[..., Any]:
@@ -131,12 +177,7 @@ _LOADED: dict[tuple[str, Path], Any] = {}
 def _loaded(device: Device, source: Path) -> Any:
     key = (device.name, source)
     if key not in _LOADED:
-        try:
-            _LOADED[key] = device.load(source)
-        except Exception as error:
-            if BODIES.wanted != "auto":
-                raise
-            raise Declined(f"{source.name} cannot be compiled here ({error})") from error
+        _LOADED[key] = device.load(source)
     return _LOADED[key]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anyrank import kernels
-from anyrank.device.cuda import OPTIONS
+from anyrank.device.gpu import OPTIONS
 from anyrank.device.signature import signatures
 from anyrank.device.source import flattened
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from ranks import anyrank_command, completed, mpiexec
 
-from anyrank.device import cuda
 from anyrank.run.placement import VARIABLES, choose, plan_threads, shares
 
 SHOWING = Path(__file__).with_name("showing.py")
@@ -108,16 +105,6 @@ def test_ranks_are_bound_where_no_other_job_can_have_their_cores(bind, masks, on
         assert sum(map(len, mine)) == len(HALF) and frozenset().union(*mine) == HALF
     else:
         assert mine == masks
-
-
-@pytest.mark.parametrize(("devices", "node_rank", "index"), [(4, 0, 0), (4, 3, 3), (4, 6, 2), (1, 3, 0)])
-def test_ranks_of_a_node_take_the_gpus_that_they_see_in_turn(monkeypatch, devices, node_rank, index):
-    used = []
-    runtime = SimpleNamespace(getDeviceCount=lambda: devices)
-    device = lambda number: SimpleNamespace(use=lambda: used.append(number))  # noqa: E731
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=device)))
-    monkeypatch.setattr(cuda, "gpu_missing", lambda: "")
-    assert cuda.CudaDevice(node_rank).name == f"cuda:{index}" and used == [index]
 
 
 def command(folder: Path, *options) -> list[str]:

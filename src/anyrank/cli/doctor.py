@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from anyrank import launcher
-from anyrank.device import gpu_missing, open_device
+from anyrank.device import open_device
+from anyrank.device.find import gpu_missing
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import FILES, Kernel, installed
 from anyrank.kernels import Declined
@@ -128,11 +129,13 @@ def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
     """The best rate of a body over a few calls, and its unit; Declined where it cannot be used."""
     import importlib
 
-    example = importlib.import_module(f"anyrank.kernels.{kernel.folder}").example
+    package = importlib.import_module(f"anyrank.kernels.{kernel.folder}")
     device = open_device(body)
     function = kernel.load(body, device)
-    arguments, amount, unit = example(kernel.operation, size)
-    arguments = [device.from_host(a) if hasattr(a, "dtype") and a.ndim else a for a in arguments]
+    arguments, amount, unit = package.example(kernel.operation, size)
+    stay = [arguments[place] for place in getattr(package, "ON_HOST", ())]
+    moved = [hasattr(a, "dtype") and a.ndim and not any(a is b for b in stay) for a in arguments]
+    arguments = [device.from_host(a) if goes else a for a, goes in zip(arguments, moved, strict=True)]
     function(*arguments)
     best, until = float("inf"), time.perf_counter() + PATIENCE
     while time.perf_counter() < until:

@@ -18,7 +18,7 @@ RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--ranks", type=int, help="MPI ranks; more than 1 starts mpiexec.  [default: 1]"),
     click.option("--threads", type=int, help="Threads of a rank.  [default: 1]"),
     click.option("--bind", help="Bind ranks to cores: auto (in batch jobs), core, none.  [default: auto]"),
-    click.option("--body", help="Kernel body: auto, reference, numba, cython, cupy, shim.  [default: auto]"),
+    click.option("--body", help=f"Kernel body: auto, {', '.join(FILES)}; a,b: by turns on a node.  [default: auto]"),
     click.option("--split", help="auto, rows, columns, bricks, or a grid such as 2x3.  [default: auto]"),
     click.option("--halo-steps", type=int, help="Exchange wider halos, once in so many steps.  [default: 1]"),
     click.option("--checkpoint-every", help="Steps (200), a time (10min), auto or off.  [default: auto]"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +10,8 @@ from numpy.typing import DTypeLike
 
 from anyrank.errors import UsageError
 
+#: Bodies whose arrays are a device's.
+GPU_BODIES = ("cupy", "shim")
 #: Bytes of a cache line; GPUs fetch as many, too, or twice as many.
 LINE = 64
 
@@ -37,6 +38,12 @@ class Device:
 
     name = "host"
     on_host = True
+    #: The device's other names that were tried before and failed, with the reason.
+    refused: tuple[str, ...] = ()
+
+    def owns(self, array: Any) -> bool:
+        """Whether it is an array of this device and none of the host."""
+        return False
 
     def full(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike) -> Any:
         """A new array of the device filled with `value`."""
@@ -76,37 +83,10 @@ class Device:
 
 
 def open_device(body: str, node_rank: int = 0) -> Device:
-    """The device that the body asks for: `cupy` a GPU of this node, in turn by `node_rank`; `shim` the
-    CPU, running CUDA C; any other body the host. Raises UsageError where there is none."""
-    if body == "cupy":
-        from anyrank.device.cuda import CudaDevice
+    """The device that the body asks for: `cupy` a GPU of this node, in turn by `node_rank`; `shim` the same of
+    GPUs that are not there; any other body the host. Raises UsageError where there is none."""
+    if body not in GPU_BODIES:
+        return Device()
+    from anyrank.device.find import open_gpu
 
-        return CudaDevice(node_rank)
-    if body == "shim":
-        from anyrank.device.shim import ShimDevice
-
-        return ShimDevice()
-    return Device()
-
-
-def gpu_missing() -> str:
-    """Why no GPU can be used here, or an empty string when one can."""
-    if not _has_driver():  # asked first, because importing CuPy takes a good part of a second
-        return "there is no NVIDIA driver"
-    try:
-        import cupy
-    except ImportError as error:
-        return f"CuPy cannot be imported ({error})"
-    if not cupy.is_available():
-        return "CuPy finds no usable GPU (no device, or no driver)"
-    return ""
-
-
-def _has_driver() -> bool:
-    if any(Path(sign).exists() for sign in ("/dev/nvidiactl", "/proc/driver/nvidia/version")):
-        return True
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+    return open_gpu(body, node_rank)

@@ -13,16 +13,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from anyrank.device import Device, Module
-from anyrank.device.signature import Signature, find, signatures
-from anyrank.device.source import flattened
+from anyrank.device.signature import Signature, signatures_in
 from anyrank.errors import UsageError
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
@@ -35,37 +33,24 @@ MOST_ALONG = (1024, 1024, 64)
 _ONE_AT_A_TIME = Lock()  # threadIdx and its like are global variables
 
 
-class ShimModule:
-    """One `gpu.cu`, compiled by the C++ compiler."""
+def launch(
+    library: ctypes.CDLL, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]
+) -> Callable[[], None]:
+    """What runs `function` on arrays of NumPy and NumPy scalars; ValueError for a grid or block that no GPU takes."""
+    blocks, threads = _three(function, grid), _three(function, block)
+    fits = all(1 <= n <= most for n, most in zip(blocks + threads, MOST_BLOCKS + MOST_ALONG, strict=True))
+    if not fits or math.prod(threads) > MOST_THREADS:
+        raise ValueError(f"{function}: no GPU takes a grid of {grid} blocks of {block} threads")
+    # Each argument is passed as the address of its value, which an array of no dimensions holds.
+    values = [np.array(a.ctypes.data, np.uintp) if isinstance(a, np.ndarray) else np.array(a) for a in arguments]
+    addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+    extents = (ctypes.c_uint * 3)(*blocks), (ctypes.c_uint * 3)(*threads)
 
-    def __init__(self, source: Path):
-        self._source = source
-        self._functions = signatures(source)
-        self._library = ctypes.CDLL(str(compiled(source, self._functions)))
-
-    def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        """See `Module`. Raises ValueError for a grid or block that no GPU takes."""
-        find(self._functions, function, self._source).check(arguments)
-        blocks, threads = _three(function, grid), _three(function, block)
-        fits = all(1 <= n <= most for n, most in zip(blocks + threads, MOST_BLOCKS + MOST_ALONG, strict=True))
-        if not fits or math.prod(threads) > MOST_THREADS:
-            raise ValueError(f"{function}: no GPU takes a grid of {grid} blocks of {block} threads")
-        # Each argument is passed as the address of its value, which an array of no dimensions holds.
-        values = [
-            np.array(argument.ctypes.data, np.uintp) if isinstance(argument, np.ndarray) else np.array(argument)
-            for argument in arguments
-        ]
-        addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+    def run(_kept: Any = (arguments, values)) -> None:  # memory that is used lives until then
         with _ONE_AT_A_TIME:
-            self._library[f"launch_{function}"]((ctypes.c_uint * 3)(*blocks), (ctypes.c_uint * 3)(*threads), addresses)
+            library[f"launch_{function}"](*extents, addresses)
 
-    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """See `Module`."""
-        return np.zeros(shape, dtype)
-
-    def to_host(self, array: np.ndarray) -> np.ndarray:
-        """See `Module`."""
-        return array
+    return run
 
 
 def _three(function: str, extents: tuple[int, ...]) -> tuple[int, ...]:
@@ -74,24 +59,17 @@ def _three(function: str, extents: tuple[int, ...]) -> tuple[int, ...]:
     return (*map(int, extents), 1, 1)[:3]
 
 
-class ShimDevice(Device):
-    """The host, with kernels in CUDA C."""
+def compiled(code: str) -> Path:
+    """The shared library made of CUDA C: from the cache, or compiled now and put there.
 
-    name = "shim"
-
-    def load(self, source: Path) -> Module:
-        """See `Device`. Raises UsageError where there is no C++ compiler, or it refuses the source."""
-        return ShimModule(source)
-
-
-def compiled(source: Path, functions: dict[str, Signature]) -> Path:
-    """The shared library made of a CUDA C source: from the cache, or compiled now and put there."""
+    Raises UsageError where there is no C++ compiler, or it refuses the code.
+    """
     compiler = _compiler()
-    code = _translation(source, functions)
-    identity = "\0".join([*compiler, *FLAGS, HEADER.read_text(), code])
-    library = _cache() / f"{source.parent.name}-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
+    text = _translation(code)
+    identity = "\0".join([*compiler, *FLAGS, HEADER.read_text(), text])
+    library = _cache() / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
     if not library.exists():
-        _compile(source, code, compiler, library)
+        _compile(text, compiler, library)
     return library
 
 
@@ -108,12 +86,11 @@ def _compiler() -> list[str]:
     )
 
 
-def _translation(source: Path, functions: dict[str, Signature]) -> str:
+def _translation(code: str) -> str:
     """The CUDA C between the header and, for each function, one that launches it on the CPU."""
-    text = flattened(source)
-    barriers = "true" if "__syncthreads" in text else "false"
-    launchers = [_launcher(signature, barriers) for signature in functions.values()]
-    return f'#include "{HEADER.name}"\n#line 1 "{source}"\n{text}\n' + "".join(launchers)
+    barriers = "true" if "__syncthreads" in code else "false"
+    launchers = [_launcher(signature, barriers) for signature in signatures_in(code, "CUDA C").values()]
+    return f'#include "{HEADER.name}"\n{code}\n' + "".join(launchers)
 
 
 def _launcher(signature: Signature, barriers: str) -> str:
@@ -139,12 +116,12 @@ def _cache() -> Path:
     return folder
 
 
-def _compile(source: Path, code: str, compiler: list[str], library: Path) -> None:
+def _compile(code: str, compiler: list[str], library: Path) -> None:
     """Compile beside the library's place and rename: ranks that compile at once all end with a whole one."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder, library.name)
         command = [*compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(made), "-"]
         result = subprocess.run(command, input=code, capture_output=True, text=True)
         if result.returncode:
-            raise UsageError(f"{source} does not compile with {compiler[0]}:\n{result.stderr[-2000:]}")
+            raise UsageError(f"CUDA C does not compile with {compiler[0]}:\n{result.stderr[-2000:]}")
         made.replace(library)

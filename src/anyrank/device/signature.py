@@ -97,14 +97,19 @@ def _describe(argument: Any) -> str:
 
 def signatures(source: Path) -> dict[str, Signature]:
     """The launchable functions of a CUDA C source, by name; raises UsageError for a type that none may have."""
+    return signatures_in(source.read_text(), str(source))
+
+
+def signatures_in(code: str, source: str) -> dict[str, Signature]:
+    """The same of a text; `source` names it."""
     found = {}
-    for name, parameters in _FUNCTION.findall(_COMMENT.sub(" ", source.read_text())):
+    for name, parameters in _FUNCTION.findall(_COMMENT.sub(" ", code)):
         words = [text.strip() for text in parameters.split(",") if text.strip()]
         found[name] = Signature(name, tuple(_parameter(source, name, text) for text in words))
     return found
 
 
-def _parameter(source: Path, function: str, text: str) -> Parameter:
+def _parameter(source: str, function: str, text: str) -> Parameter:
     match = _PARAMETER.fullmatch(" ".join(text.split()))
     words = match["type"].split() if match else []
     c = " ".join(word for word in words if word != "const")

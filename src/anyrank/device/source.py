@@ -15,14 +15,13 @@ def flattened(source: Path, taken: set[Path] | None = None) -> str:
     Names are relative to the file that has them. Raises OSError where there is no such file.
     """
     taken = {source.resolve()} if taken is None else taken
-    text = source.read_text()
+    text = f'#line 1 "{source}"\n{source.read_text()}'
 
     def content(match: re.Match[str]) -> str:
         path = (source.parent / match[1]).resolve()
         if path in taken:
             return ""
         taken.add(path)
-        after = text.count("\n", 0, match.end()) + 2
-        return f'#line 1 "{path}"\n{flattened(path, taken)}\n#line {after} "{source}"'
+        return f'{flattened(path, taken)}\n#line {text.count(chr(10), 0, match.end()) + 1} "{source}"'
 
     return _INCLUDE.sub(content, text)

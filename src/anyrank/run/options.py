@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from anyrank.errors import UsageError
-from anyrank.kernel import FILES
+from anyrank.kernel import check_bodies
 from anyrank.layout import SPLITS
 from anyrank.run.duration import duration
 
@@ -83,7 +83,7 @@ class Options:
                 flag = "-n" if name == "ranks" else "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} {value} must be at least {least}. Use {flag} {least} or more.")
         _one_of("--bind", self.bind, BIND)
-        _one_of("--body", self.body, ("auto", *FILES))
+        check_bodies(self.body.split(","))
         _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
         if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
             raise UsageError(f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3.")

@@ -1,0 +1,98 @@
+"""A GPU through CuPy, or through what stands for it where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anyrank.device import Device, Module
+from anyrank.device.signature import find, signatures
+from anyrank.device.source import flattened
+
+#: No contraction into fused multiply-add, no flushing of subnormals, exact division and square root.
+OPTIONS = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17")
+
+
+class GpuModule:
+    """One `gpu.cu` compiled for the card in use. `cupy` is CuPy or anyrank.device.fake."""
+
+    def __init__(self, cupy: Any, source: Path):
+        self._cupy = cupy
+        self._source = source
+        self._functions = signatures(source)
+        self._module = cupy.RawModule(code=flattened(source), options=OPTIONS, backend="nvrtc")
+
+    def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        """See `Module`."""
+        find(self._functions, function, self._source).check(arguments)
+        self._module.get_function(function)(grid, block, arguments)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
+        """See `Module`."""
+        return self._cupy.zeros(shape, dtype)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """See `Module`."""
+        return np.asarray(self._cupy.asnumpy(array))
+
+
+class Gpu(Device):
+    """One GPU of this node, and the stream in which its kernels run: the current one of the thread that made it.
+
+    Launches return at once. What moves beside the computing has streams of its own (`stream`), and memory of the
+    host that the GPU reaches (`pinned`); events order them.
+    """
+
+    on_host = False
+
+    def __init__(self, cupy: Any, name: str, index: int):
+        self.cupy, self.name, self.index = cupy, f"{name}:{index}", index
+        cupy.cuda.Device(index).use()
+        self.compute = self.stream()
+        self.compute.use()
+
+    def stream(self) -> Any:
+        """A new stream, a CuPy Stream: what is launched in it waits for no other."""
+        return self.cupy.cuda.Stream(non_blocking=True)
+
+    def enter(self) -> None:
+        """Make this device that of the calling thread, which is not the one that opened it."""
+        self.cupy.cuda.Device(self.index).use()
+
+    def pinned(self, size: int) -> np.ndarray:
+        """Bytes on the host that copies beside the computing may use: uint8, all zero."""
+        memory = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+        memory[...] = 0
+        return memory
+
+    def free_memory(self) -> tuple[int, int]:
+        """Bytes of the card that are free, and all."""
+        free, total = self.cupy.cuda.Device(self.index).mem_info
+        return int(free), int(total)
+
+    def owns(self, array: Any) -> bool:
+        """See `Device`."""
+        return isinstance(array, self.cupy.ndarray)
+
+    def full(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike) -> Any:
+        """See `Device`."""
+        return self.cupy.full(shape, value, dtype)
+
+    def address(self, array: Any) -> int:
+        """See `Device`."""
+        return int(array.data.ptr)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """See `Device`."""
+        return np.asarray(self.cupy.asnumpy(array))
+
+    def from_host(self, array: np.ndarray) -> Any:
+        """See `Device`."""
+        return self.cupy.asarray(array)
+
+    def load(self, source: Path) -> Module:
+        """See `Device`."""
+        return GpuModule(self.cupy, source)
