@@ -61,7 +61,7 @@ def test_a_kernel_chooses_again_when_another_body_is_preferred():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(UsageError, match="'fortran' is not a body"):
+    with pytest.raises(UsageError, match="--body 'fortran' must be one of auto"):
         BODIES.prefer("fortran")
     with pytest.raises(TypeError, match=r"\['fortran'\] are not bodies"):
         Kernel(multiplied(1), fortran=multiplied(1))

@@ -98,7 +98,7 @@ def check_bodies(wanted: Sequence[str]) -> None:
     """Raise UsageError where one of the names is no body."""
     for name in wanted:
         if name not in (*FILES, "auto"):
-            raise UsageError(f"--body {name!r} is not a body: it must be one of auto, {', '.join(FILES)}.")
+            raise UsageError(f"--body {name!r} must be one of auto, {', '.join(FILES)}.")
 
 
 class Kernel:

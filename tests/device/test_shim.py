@@ -251,7 +251,8 @@ def test_a_gpu_is_launched_on_with_the_same_checks(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.skipif("no NVIDIA driver" not in gpu_missing(), reason="this machine has an NVIDIA driver")
 def test_where_no_driver_is_cupy_is_not_even_imported() -> None:
-    program = "import sys; from anyrank.kernel import BODIES as b; print(b.device.name, b.no_gpu); sys.exit('cupy' in sys.modules)"
+    program = "import sys; from anyrank.kernel import BODIES as b; print(b.device.name, b.no_gpu)"
+    program += "; sys.exit('cupy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("host there is no NVIDIA driver")

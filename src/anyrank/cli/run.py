@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import click
 
 from anyrank.cli.execution import carry_out, read_parameters
+from anyrank.kernel import FILES
 from anyrank.program import Program, choices, flag_of
 from anyrank.programs import available, load
 from anyrank.run.options import CHECKPOINT_IO, OPTION_NAMES, Options
