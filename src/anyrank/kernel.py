@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.device import Device, open_device
+from anyrank.device import GPU_BODIES, Device, open_device
 from anyrank.device.find import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernels import Declined
@@ -153,6 +153,8 @@ class Kernel:
     def load(self, name: str, device: Device) -> Callable[..., Any]:
         """The function of the body `name`; raises Declined with the reason where it cannot be used."""
         if not self.folder:
+            if name in GPU_BODIES and name not in self._functions and not device.on_host:
+                name = "reference"  # plain code over arrays works on those of a GPU, too
             if name not in self._functions:
                 raise Declined("the program gives no such body")
             return self._functions[name]

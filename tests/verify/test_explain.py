@@ -176,7 +176,7 @@ def test_the_matrix():
     assert {case.ranks for case in cases if not case.stops} == {(1,), (2,), (3,), (4,)}
     assert {case.changed for case in cases} == {"", "again", "timing", *PERTURBATIONS}
     assert {case.split for case in cases if case.ranks == (4,)} == {"auto", "rows", "columns", "bricks"}
-    assert {case.body for case in cases} == {"auto", "reference", "numba", "cython", "cupy", "shim"}
+    assert {case.body for case in cases} == {"auto", "reference", "numba", "cython", "cupy", "shim", "shim,auto"}
     assert {(case.ranks, case.stops) for case in cases if case.stops} == {
         ((2, 2), (4,)),
         ((1, 4, 2), (3, 6)),

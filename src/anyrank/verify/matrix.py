@@ -52,7 +52,7 @@ class Plan:
                 yield Case((self._odd,), split="columns")
 
     def _bodies(self) -> Iterator[Case]:
-        bodies = self.bodies or (() if self.quick else ("numba", "cython", "cupy", "shim"))
+        bodies = self.bodies or (() if self.quick else ("numba", "cython", "cupy", "shim", "shim,auto"))
         yield from (Case((self._few,), body=body) for body in bodies)
 
     def _restarts(self, steps: int) -> Iterator[Case]:

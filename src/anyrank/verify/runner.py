@@ -106,7 +106,9 @@ def _judge(outcome: Outcome) -> None:
     outcome.trace = {line["step"]: line["digests"] for line in lines}
     outcome.result = _json(outcome.run.result)
     asked, bodies = outcome.case.body, outcome.summary["bodies"]
-    if asked not in ("auto", "reference") and not any(asked in bodies[name] for name in bodies if _theirs(name)):
+    theirs = [bodies[name] for name in bodies if _theirs(name)]
+    wanted = set(asked.split(",")) - {"auto", "reference"}
+    if wanted and not any(all(body in had for body in wanted) for had in theirs):
         outcome.verdict, outcome.message = IMPOSSIBLE, "no kernel of the program has this body"
 
 
