@@ -77,6 +77,12 @@ class Device:
         """The values as an array of the device; no copy on the host."""
         return array
 
+    def pace(self) -> None:
+        """A step has been launched: wait until no more than a few are to be done."""
+
+    def synchronize(self) -> None:
+        """Wait until all that was launched is done."""
+
     def load(self, source: Path) -> Module:
         """The CUDA C of `source`, compiled for this device."""
         raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from anyrank.device.source import flattened
 
 #: No contraction into fused multiply-add, no flushing of subnormals, exact division and square root.
 OPTIONS = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17")
+
+#: Steps that may be launched and not done.
+AHEAD = 4
 
 
 class GpuModule:
@@ -53,6 +57,7 @@ class Gpu(Device):
         cupy.cuda.Device(index).use()
         self.compute = self.stream()
         self.compute.use()
+        self._paces: deque[Any] = deque()
 
     def stream(self) -> Any:
         """A new stream, a CuPy Stream: what is launched in it waits for no other."""
@@ -92,6 +97,16 @@ class Gpu(Device):
     def from_host(self, array: np.ndarray) -> Any:
         """See `Device`."""
         return self.cupy.asarray(array)
+
+    def pace(self) -> None:
+        """See `Device`. Stops and checkpoints need a host that is not seconds ahead of what is done."""
+        self._paces.append(self.compute.record())
+        if len(self._paces) > AHEAD:
+            self._paces.popleft().synchronize()
+
+    def synchronize(self) -> None:
+        """See `Device`."""
+        self.compute.synchronize()
 
     def load(self, source: Path) -> Module:
         """See `Device`."""

@@ -96,6 +96,7 @@ class Loop:
         self._began = time.monotonic()
         self.timers.clear()
         reason = self._steps()
+        self.state.device.synchronize()
         self.state.world.timers = Timers()  # what comes now is no step
         self.seconds = time.monotonic() - self._began
         self._finish()
@@ -132,6 +133,7 @@ class Loop:
                 companion.before(state)
             began, waited = time.perf_counter(), timers.communicated()
             program.step(state)
+            state.device.pace()
             timers.step(time.perf_counter() - began - (timers.communicated() - waited))
             state.step += 1
             self.watchdog.beat(state.step)
@@ -154,6 +156,7 @@ class Loop:
             agreement.post(state.step, stop, due, checkpoints.working())
             self.progress.update(state.step, now)
             if state.step == first + 1:  # it compiles kernels and touches memory first
+                state.device.synchronize()
                 state.world.barrier()  # or else its end on other ranks is waited for in the second step
                 self.warm_up = time.monotonic() - self._began
                 timers.clear()
