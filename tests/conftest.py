@@ -26,6 +26,14 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not os.environ.get("ANYRANK_TEST_GPU"):
+        from anyrank.device.find import gpu_missing
+
+        if missing := gpu_missing():
+            pytest.skip(missing)
+
+
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """`anyrank ARGUMENTS` in this process: what `run_anyrank` gives, without a start, for what ends before any rank.

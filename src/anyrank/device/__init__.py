@@ -38,6 +38,8 @@ class Device:
 
     name = "host"
     on_host = True
+    #: How many steps may have been launched and not be done.
+    ahead = 0
     #: The device's other names that were tried before and failed, with the reason.
     refused: tuple[str, ...] = ()
 

@@ -16,9 +16,6 @@ from anyrank.device.source import flattened
 #: No contraction into fused multiply-add, no flushing of subnormals, exact division and square root.
 OPTIONS = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17")
 
-#: Steps that may be launched and not done.
-AHEAD = 4
-
 
 class GpuModule:
     """One `gpu.cu` compiled for the card in use. `cupy` is CuPy or anyrank.device.fake."""
@@ -51,6 +48,7 @@ class Gpu(Device):
     """
 
     on_host = False
+    ahead = 4
 
     def __init__(self, cupy: Any, name: str, index: int):
         self.cupy, self.name, self.index = cupy, f"{name}:{index}", index
@@ -101,7 +99,7 @@ class Gpu(Device):
     def pace(self) -> None:
         """See `Device`. Stops and checkpoints need a host that is not seconds ahead of what is done."""
         self._paces.append(self.compute.record())
-        if len(self._paces) > AHEAD:
+        if len(self._paces) > self.ahead:
             self._paces.popleft().synchronize()
 
     def synchronize(self) -> None:

@@ -149,8 +149,9 @@ class Loop:
             now = time.monotonic()
             self._slowest = max(self._slowest, now - before)
             before = now
-            # Until the stop: this step and one more, a checkpoint under way, and the last, which nothing hides.
-            needed = 2 * self._slowest + (1 + checkpoints.pending) * self.clock.durable
+            # Until the stop: this step and one more, those that a GPU has yet to do, a checkpoint under way, and the
+            # last, which nothing hides.
+            needed = (2 + state.device.ahead) * self._slowest + (1 + checkpoints.pending) * self.clock.durable
             stop = self.stops.asked(now, needed)
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())

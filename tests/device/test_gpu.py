@@ -1,0 +1,83 @@
+"""A GPU gives the CPU's bits: a real one in `make gpu-test`, and the fake one in every run of the tests."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from ranks import run_anyrank
+
+from anyrank.device import open_device
+from anyrank.kernel import installed
+
+GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+KERNELS = list(installed())
+
+
+def on_device(device, argument, stays):
+    """The argument there; arrays of two axes with other elements between their rows, as fields have them."""
+    if stays or not isinstance(argument, np.ndarray):
+        return argument
+    if argument.ndim != 2 or argument.flags.c_contiguous:
+        return device.from_host(np.ascontiguousarray(argument))
+    rows, columns = argument.shape
+    inside = device.full((rows, columns + 5), 7, argument.dtype)[:, 2 : 2 + columns]
+    inside[...] = device.from_host(np.ascontiguousarray(argument))
+    return inside
+
+
+@GPU
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_a_kernel_gives_the_reference_s_bits(kernel, body):
+    device, package = open_device(body), importlib.import_module(f"anyrank.kernels.{kernel.folder}")
+    run, reference = kernel.load(body, device), kernel.load("reference", open_device("reference"))
+    for size in (1, 77, 3001, 1_000_003 if body == "cupy" else 20_000):
+        theirs, _, _ = package.example(kernel.operation, size)
+        stay = [place % len(theirs) for place in getattr(package, "ON_HOST", ())]
+        mine = [on_device(device, argument, place in stay) for place, argument in enumerate(theirs)]
+        assert run(*mine) == reference(*theirs)
+        for place, (ours, expected) in enumerate(zip(mine, theirs, strict=True)):
+            if isinstance(expected, np.ndarray):
+                found = ours if place in stay else device.to_host(ours)
+                assert np.ascontiguousarray(found).tobytes() == expected.tobytes(), (size, place)
+
+
+def summary(*words, ranks=None, code=0):
+    done = run_anyrank(*words, "--json", "--quiet", ranks=ranks, timeout=240)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def weather(side, steps, *more):
+    return ("run", "weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", *more)
+
+
+@GPU
+def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path, body):
+    side, steps = (4096, 30) if body == "cupy" else (40, 30)
+    expected = summary(*weather(side, steps, "--body", "cython", "--out", tmp_path / "cpu"), ranks=2)
+    out = tmp_path / "mixed"
+    summary(*weather(side, steps, "--body", body, "--stop-at", 10, "--out", out), ranks=2, code=75)
+    summary("resume", out, "--body", "cython", "--stop-at", 20, ranks=3, code=75)
+    last = summary("resume", out, "--body", body, ranks=1)
+    assert last["bodies"]["shallow_water"] == body and last["finished"]
+    assert last["digests"] == expected["digests"]
+
+
+@GPU
+def test_pi_counts_the_same_hits(tmp_path, body):
+    points = 10**10 if body == "cupy" else 10**5
+    words = ("run", "pi", "--points", points, "--batch", points // 3)
+    on_cpu = summary(*words, "--body", "cython", "--out", tmp_path / "cpu", ranks=2)
+    on_gpu = summary(*words, "--body", body, "--out", tmp_path / "gpu", ranks=2)
+    assert on_gpu["digest"] == on_cpu["digest"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ncars_bits_on_a_gpu_that_ranks_share(tmp_path, ranks):
+    found = summary(*weather(64, 4000, "--body", "cupy", "--out", tmp_path / "run"), ranks=ranks)
+    expected = summary(*weather(64, 4000, "--body", "cython", "--out", tmp_path / "cpu"))
+    assert found["digests"] == expected["digests"]  # test_weather.py holds these against NCAR's
