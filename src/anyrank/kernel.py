@@ -85,10 +85,10 @@ class Bodies:
 
     def on_host(self, arguments: Sequence[Any]) -> bool:
         """Whether a call with these arguments must run on the host, because NumPy's arrays are all it has."""
-        owns = self.device.owns
-        if self.device.on_host or not any(isinstance(a, np.ndarray) for a in arguments):
+        device = self.device
+        if device.on_host or not any(isinstance(a, np.ndarray) for a in arguments):
             return False
-        return not any(owns(a) for a in arguments)
+        return not any(device.owns(a) for a in arguments)
 
 
 BODIES = Bodies()

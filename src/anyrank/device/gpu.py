@@ -67,7 +67,7 @@ class Gpu(Device):
 
     def pinned(self, size: int) -> np.ndarray:
         """Bytes on the host that copies beside the computing may use: uint8, all zero."""
-        memory = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+        memory = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(max(1, size)), np.uint8, size)
         memory[...] = 0
         return memory
 
