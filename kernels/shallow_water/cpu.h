@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "formulas.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

@@ -37,13 +37,12 @@ INLINE void OF(write)(double *new_level, double *old_level, V next, V now, V old
         STREAM_OUT(new_level, next);
     else
         STORE(new_level, next);
-    STORE(old_level, mode == FIRST ? now : now + alpha * (next - 2. * now + old));
+    STORE(old_level, mode == FIRST ? now : FILTERED(next, now, old));
     __builtin_prefetch(old_level + AHEAD, 1);
 }
 
 /* Columns j, j + LANES, ... for as long as a whole vector ends before `end`; the column reached.
- * cu and z are of row i + 1, cv and h of row i, where row i is at p0 and row i + 1 at p1; `up_` is the
- * row before, `_w` one column to the west, `_e` to the east. `mode` is a constant where this is inlined. */
+ * Names as in formulas.h. `mode` is a constant where this is inlined. */
 INLINE ptrdiff_t OF(lanes)(const Step *s, Row *r, ptrdiff_t j, ptrdiff_t end, const Mode mode)
 {
     const double t8 = s->t8, tx = s->tx, ty = s->ty, fsdx = s->fsdx, fsdy = s->fsdy, alpha = s->alpha;
@@ -57,10 +56,7 @@ INLINE ptrdiff_t OF(lanes)(const Step *s, Row *r, ptrdiff_t j, ptrdiff_t end, co
         const V u0 = LOAD(a.u0 + j), u1 = LOAD(a.u1 + j), u1_e = LOAD(a.u1 + j + 1);
         const V v0 = LOAD(a.v0 + j), v0_e = LOAD(a.v0 + j + 1), v1_e = LOAD(a.v1 + j + 1);
         const V up_cu = LOAD(a.cu + j), up_cv = LOAD(a.cv + j), up_z = LOAD(a.z + j), up_h = LOAD(a.h + j);
-        const V cu = .5 * (p1 + p0) * u1;
-        const V cv = .5 * (p0_e + p0) * v0_e;
-        const V z = (fsdx * (v1_e - v0_e) - fsdy * (u1_e - u1)) / (p0 + p1 + p1_e + p0_e);
-        const V h = p0 + .25 * (u1 * u1 + u0 * u0 + v0_e * v0_e + v0 * v0);
+        DECLARE_FLUXES(V);
         __builtin_prefetch(a.p1 + j + AHEAD);
         __builtin_prefetch(a.u1 + j + AHEAD);
         __builtin_prefetch(a.v1 + j + AHEAD);
@@ -70,9 +66,7 @@ INLINE ptrdiff_t OF(lanes)(const Step *s, Row *r, ptrdiff_t j, ptrdiff_t end, co
             const V up_cu_w = SHIFT(w_up_cu, up_cu), up_cv_w = SHIFT(w_up_cv, up_cv), up_z_w = SHIFT(w_up_z, up_z);
             const V p = LOAD(a.old_level[0] + j - 1), u = LOAD(a.old_level[1] + j - 1);
             const V v = LOAD(a.old_level[2] + j - 1);
-            const V next_u = u + t8 * (up_z + up_z_w) * (cv + up_cv + up_cv_w + cv_w) - tx * (h - up_h);
-            const V next_v = v - t8 * (z_w + up_z_w) * (cu + up_cu + up_cu_w + cu_w) - ty * (h - h_w);
-            const V next_p = p - tx * (cu - up_cu) - ty * (cv - cv_w);
+            DECLARE_NEXT(V);
             OF(write)(a.new_level[0] + j - 1, a.old_level[0] + j - 1, next_p, p0, p, alpha, mode);
             OF(write)(a.new_level[1] + j - 1, a.old_level[1] + j - 1, next_u, u0, u, alpha, mode);
             OF(write)(a.new_level[2] + j - 1, a.old_level[2] + j - 1, next_v, v0, v, alpha, mode);

@@ -1,19 +1,25 @@
-"""The shallow-water step on a GPU: one thread a cell."""
+"""The shallow-water step on a GPU: a block of threads marches down each part of a strip of columns."""
 
 from typing import Any
 
 import numpy as np
 
-_COLUMNS, _ROWS = 64, 4  # of a block of threads: neighbours along a row read neighbouring numbers
-_MOST_BLOCKS = 65535
+#: Threads of a block, one a column: the last is WIDTH in gpu.cu, the others are for the thin borders of a block.
+_WIDTHS = (32, 64, 128, 256)
+#: Rows that a block marches down: few enough to have this many blocks, many enough that the two rows of the
+#: halo, which it reads too, weigh little; and a grid has so many blocks along its second axis.
+_BLOCKS, _DEPTHS, _MOST_BLOCKS = 2048, (8, 64), 65535
 
 
 def shallow_water(gpu: Any, *arguments: Any) -> None:
     """See the package."""
     arrays, (tdt, alpha, dx, dy, first) = arguments[:9], arguments[9:]
     rows, columns = arrays[0].shape
-    grid = (-(-columns // _COLUMNS), min(-(-rows // _ROWS), _MOST_BLOCKS))
-    steps = (np.int64(array.strides[0] // array.dtype.itemsize) for array in arrays)
-    numbers = (np.float64(tdt), np.float64(alpha), np.float64(dx), np.float64(dy), np.int32(bool(first)))
-    shape = (np.int64(rows), np.int64(columns))
-    gpu.launch("shallow_water", grid, (_COLUMNS, _ROWS), (*arrays, *steps, *shape, *numbers))
+    width = next((width for width in _WIDTHS if width >= columns), _WIDTHS[-1])
+    strips = -(-columns // width)
+    depth = max(min(max(rows * strips // _BLOCKS, _DEPTHS[0]), _DEPTHS[1]), -(-rows // _MOST_BLOCKS))
+    steps = (np.int64(array.strides[0] // array.itemsize) for array in arrays)
+    shape = (np.int64(rows), np.int64(columns), np.int64(depth))
+    numbers = (np.float64(x) for x in (tdt / 8.0, tdt / dx, tdt / dy, 4.0 / dx, 4.0 / dy, alpha))
+    grid = (strips, -(-rows // depth))
+    gpu.launch("shallow_water", grid, (width,), (*arrays, *steps, *shape, *numbers, np.int32(bool(first))))
