@@ -17,12 +17,12 @@ DIRECTIVES = {"language_level": "3", "boundscheck": False, "wraparound": False, 
 
 
 def compiled(name: str, source: Path) -> Extension:
-    """The extension of one .pyx and the headers beside it."""
+    """The extension of one .pyx and the headers beside it and around."""
     return Extension(
         name,
         [source.as_posix()],
         include_dirs=[source.parent.as_posix()],
-        depends=[header.as_posix() for header in sorted(source.parent.glob("*.h"))],
+        depends=[header.as_posix() for header in sorted(source.parent.parent.rglob("*.h"))],
         extra_compile_args=FLAGS,
         libraries=["rt"],  # for the watchdog's timer; a part of libc since glibc 2.34
         optional=True,

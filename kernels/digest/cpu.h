@@ -2,15 +2,9 @@
 
 #include <stdint.h>
 
-/* One clone per level of the architecture, chosen when the library is loaded: v4 multiplies 64-bit integers
-   in vectors, v3 puts such a product together from three of 32 bits. */
-#if defined(CLONES)
-#elif defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
+#include "../clones.h"
 
+/* v4 multiplies 64-bit integers in vectors, v3 puts such a product together from three of 32 bits. */
 CLONES static uint64_t digest_row(const uint64_t *bits, uint64_t first, int64_t columns) {
     const uint64_t golden = UINT64_C(0x9e3779b97f4a7c15);
     uint64_t sum = 0, key = (first + 1) * golden;

@@ -11,20 +11,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../clones.h"
+
 enum { LIMBS = 136, ORIGIN = 2176, PLUS = LIMBS, MINUS, NANS, LANES = 64, BLOCK = 1024, SETTLE = 1 << 28 };
 enum { LOWEST = -800, HIGHEST = 1000, SPECIAL = 0x7ff };
 
 #define SIGN ((uint64_t)1 << 63)
 #define IMPLICIT ((uint64_t)1 << 52)
 #define WORD INT64_C(0xffffffff)
-
-/* One clone of a function per level of the architecture, chosen when the library is loaded. */
-#if defined(CLONES)
-#elif defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
 
 /* low[e] and high[e] sum the low words and the high parts of the mantissas of exponent e, once they are in
    use; `terms` counts what has been added since carries were settled; `top` is the guess for the next block. */

@@ -1,44 +1,7 @@
 /* Points in the quarter circle, with AVX-512, AVX2, SSE2 or plain C: see __init__.py. */
 #include <stdint.h>
 
-#define M0 0xD2511F53u
-#define M1 0xCD9E8D57u
-#define UNROLL _Pragma("GCC unroll 16")
-
-/* What is the same for all blocks whose indices have one high word: words 1 and 3 of the counter, the key
-   of every round, and what the first rounds make of them. */
-struct run {
-    uint32_t word1, word3, key0[10], key1[10];
-    uint32_t word2, next2, next3; /* shared parts of word 2 after one and two rounds and of word 3 after two */
-};
-
-static struct run run_of(uint64_t seed, uint32_t stream, uint64_t index)
-{
-    struct run run = {.word1 = (uint32_t)(index >> 32), .word3 = stream};
-    for (uint32_t round = 0; round < 10; round++) {
-        run.key0[round] = (uint32_t)seed + round * 0x9E3779B9u;
-        run.key1[round] = (uint32_t)(seed >> 32) + round * 0xBB67AE85u;
-    }
-    uint64_t shared = (uint64_t)M0 * (run.word1 ^ run.key0[0]);
-    run.word2 = stream ^ run.key1[0];
-    run.next2 = (uint32_t)(shared >> 32) ^ run.key1[1];
-    run.next3 = (uint32_t)shared ^ run.key1[2];
-    return run;
-}
-
-/* Whether point 0 (bit 0) and point 1 (bit 1) of a block are hits. */
-static int block_hits(const struct run *run, uint32_t low)
-{
-    uint32_t c0 = low, c1 = run->word1, c2 = 0, c3 = run->word3;
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)M0 * c0, p1 = (uint64_t)M1 * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ run->key0[round], c1 = (uint32_t)p1;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ run->key1[round], c3 = (uint32_t)p0;
-    }
-    uint64_t x = c0 >> 1, y = c1 >> 1, u = c2 >> 1, v = c3 >> 1;
-    int even = (x * x + y * y) >> 62 == 0, odd = (u * u + v * v) >> 62 == 0;
-    return even | odd << 1;
-}
+#include "run.h"
 
 enum { bundle_plain = 1 };
 

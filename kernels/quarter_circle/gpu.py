@@ -1,21 +1,27 @@
-"""Points in the quarter circle for the GPU."""
+"""Points in the quarter circle for the GPU: a launch for blocks whose indices have one high word, one for an odd end."""
 
 from typing import Any
 
 import numpy as np
 
 THREADS = 256
-MOST_BLOCKS = 4096  # enough to fill any card; each thread then takes many points
+MOST_BLOCKS = 8192  # of threads: eight times what a card runs at once, so that few wait for the last
+GROUPS = 4  # as in gpu.cu
 
 
 def quarter_circle(gpu: Any, seed: int, stream: int, first: int, count: int) -> int:
     """The number of hits among the points first … first + count − 1."""
-    hits = gpu.zeros(1, np.uint64)
-    grid = min(-(-(count + 1) // (2 * THREADS)), MOST_BLOCKS)
-    gpu.launch(
-        "quarter_circle",
-        (grid,),
-        (THREADS,),
-        (np.uint64(seed), np.uint32(stream), np.uint64(first), np.uint64(first + count), hits),
-    )
+    hits, key = gpu.zeros(1, np.uint64), (np.uint64(seed), np.uint32(stream))
+    end = first + count
+    index, last = first >> 1, (end + 1) >> 1
+    while index < last:
+        blocks = min(last - index, (1 << 32) - index % (1 << 32))
+        grid = max(1, min(blocks // (GROUPS * THREADS), MOST_BLOCKS))
+        bundles, rest = divmod(blocks, GROUPS * THREADS * grid)
+        arguments = (*key, np.uint64(index), np.uint32(bundles), np.uint32(rest), hits)
+        gpu.launch("quarter_circle", (grid,), (THREADS,), arguments)
+        index += blocks
+    for point, k in enumerate((first, end)):
+        if k & 1:  # it shares its block with a point of the range
+            gpu.launch("without", (1,), (1,), (*key, np.uint64(k >> 1), np.uint32(point), hits))
     return int(gpu.to_host(hits)[0])

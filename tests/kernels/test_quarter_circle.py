@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anyrank.device import open_device
 from anyrank.kernel import Kernel
 from anyrank.kernels.philox.reference import words
-from anyrank.kernels.quarter_circle import cpu_cython, example
+from anyrank.kernels.quarter_circle import cpu_cython, example, gpu
 
 SEED, STREAM = 0xFEDCBA9876543210, 3
 END = 2**63
@@ -58,6 +58,12 @@ def test_hits_are_those_of_the_points_one_by_one(quarter_circle, first, count):
 def test_every_body_counts_the_same_over_many_points(quarter_circle, first):
     count = 500_001  # more than the reference takes at a time, and than the GPU has threads for in one block
     assert quarter_circle(SEED, STREAM, first, count) == body("reference")(SEED, STREAM, first, count)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 200_000), (2**33 - 60_001, 99_999), (END - 50_000, 50_000)])
+def test_the_gpu_s_threads_take_many_points_and_what_is_left(monkeypatch, first, count):
+    monkeypatch.setattr(gpu, "MOST_BLOCKS", 3)
+    assert body("shim")(SEED, STREAM, first, count) == body("reference")(SEED, STREAM, first, count)
 
 
 @pytest.mark.parametrize("instructions", cpu_cython.INSTRUCTIONS)

@@ -1,0 +1,40 @@
+/* What CPU and GPU share: C and CUDA C. */
+#define WORD unsigned int
+#include "../philox/rounds.h"
+
+/* What is the same for all blocks whose indices have one high word: words 1 and 3 of the counter, the key
+   of every round, and what the first rounds make of them. */
+struct run {
+    WORD word1, word3, key0[10], key1[10];
+    WORD word2, next2, next3; /* shared parts of word 2 after one and two rounds and of word 3 after two */
+};
+
+INLINE struct run run_of(unsigned long long seed, WORD stream, unsigned long long index)
+{
+    struct run run;
+    run.word1 = (WORD)(index >> 32), run.word3 = stream;
+    UNROLL for (int round = 0; round < 10; round++) {
+        run.key0[round] = (WORD)seed + (WORD)round * 0x9E3779B9u;
+        run.key1[round] = (WORD)(seed >> 32) + (WORD)round * 0xBB67AE85u;
+    }
+    const unsigned long long shared = (unsigned long long)M0 * (run.word1 ^ run.key0[0]);
+    run.word2 = stream ^ run.key1[0];
+    run.next2 = (WORD)(shared >> 32) ^ run.key1[1];
+    run.next3 = (WORD)shared ^ run.key1[2];
+    return run;
+}
+
+/* 1 where a point misses: the top bit of x² + y². */
+INLINE WORD miss(WORD x_word, WORD y_word)
+{
+    const unsigned long long x = x_word >> 1, y = y_word >> 1;
+    return (WORD)((x * x + y * y) >> 62);
+}
+
+/* Whether point 0 (bit 0) and point 1 (bit 1) of a block are hits. */
+INLINE int block_hits(const struct run *run, WORD low)
+{
+    struct block c = {low, run->word1, 0, run->word3};
+    UNROLL for (int round = 0; round < 10; round++) philox_round(&c, run->key0[round], run->key1[round]);
+    return (int)((miss(c.c0, c.c1) | miss(c.c2, c.c3) << 1) ^ 3);
+}
