@@ -144,6 +144,47 @@ def test_barriers_and_shared_memory(tmp_path: Path) -> None:
     assert np.array_equal(place, np.tile(100 * y + x, (4, 1)))
 
 
+RACES = """
+extern "C" __global__ void shift(const double* a, double* b) {
+    __shared__ double tile[64];
+    tile[threadIdx.x] = a[threadIdx.x];
+    __syncthreads();
+    b[threadIdx.x] = tile[threadIdx.x ? threadIdx.x - 1 : 0];
+}
+
+extern "C" __global__ void shift_at_once(const double* a, double* b) {
+    __shared__ double tile[64];
+    tile[threadIdx.x] = a[threadIdx.x];
+    b[threadIdx.x] = tile[threadIdx.x ? threadIdx.x - 1 : 0];
+}
+
+extern "C" __global__ void what_is_left(double* b) {
+    __shared__ double kept;
+    b[blockIdx.x] = kept;
+    kept = 1.;
+}
+"""
+
+
+def test_a_missing_barrier_shows_in_one_of_two_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, a = load(tmp_path, RACES), np.random.default_rng(3).normal(size=64)
+    expected = a[[0, *range(63)]]
+    right = {}
+    for order in ("", "reverse"):
+        monkeypatch.setenv("ANYRANK_SHIM_ORDER", order)
+        for function in ("shift", "shift_at_once"):
+            b = np.zeros(64)
+            module.launch(function, (1,), (64,), (a, b))
+            right[function, order] = np.array_equal(b, expected)
+    assert [name for name, is_right in right.items() if not is_right] == [("shift_at_once", "reverse")]
+
+
+def test_shared_memory_holds_no_number_when_a_block_begins(tmp_path: Path) -> None:
+    b = np.zeros(3)
+    load(tmp_path, RACES).launch("what_is_left", (3,), (1,), (b,))
+    assert np.isnan(b).all()
+
+
 GOOD = (np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3), np.int32(3))
 FROZEN = np.zeros(3)
 FROZEN.flags.writeable = False

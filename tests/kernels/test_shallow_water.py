@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from anyrank.device import open_device
+from anyrank.device.source import flattened
 from anyrank.kernel import Kernel
-from anyrank.kernels.shallow_water import example
+from anyrank.kernels.shallow_water import example, gpu
 from anyrank.kernels.shallow_water.reference import shallow_water as reference
 
 Step = Callable[..., None]
@@ -146,6 +148,27 @@ def test_regions_of_a_block_give_the_whole(body: Step, size: tuple[int, int], fi
         ring = (slice(rows.start, rows.stop + 2), slice(columns.start, columns.stop + 2))
         stepped(body, [a[ring] if 3 <= k < 6 else a[rows, columns] for k, a in enumerate(arrays)], first)
     assert_same(arrays, expected)
+
+
+@pytest.mark.parametrize("missing", [None, 1, 2])
+def test_the_cuda_body_needs_its_barriers_and_no_order_of_threads(
+    missing: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier = "__syncthreads();"
+    parts = flattened(Path(str(gpu.__file__)).with_name("gpu.cu")).split(barrier)
+    assert len(parts) == 3
+    if missing:
+        parts[missing - 1 : missing + 1] = ["".join(parts[missing - 1 : missing + 1])]
+    source = tmp_path / "gpu.cu"
+    source.write_text(barrier.join(parts))
+    size = (20, 300)
+    expected = stepped(reference, block(*size), False)
+    same = []
+    for order in ("", "reverse"):
+        monkeypatch.setenv("ANYRANK_SHIM_ORDER", order)
+        arrays = stepped(partial(gpu.shallow_water, open_device("shim").load(source)), block(*size), False)
+        same.append(all(np.array_equal(bits(a), bits(b)) for a, b in zip(arrays, expected, strict=True)))
+    assert all(same) == (missing is None)
 
 
 def test_writes_nothing_outside_its_region(body: Step) -> None:

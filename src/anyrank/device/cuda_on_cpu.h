@@ -1,14 +1,16 @@
 // CUDA C on the CPU: compiled in front of a gpu.cu, it makes its kernels plain C++ functions, and
 // cuda_on_cpu::launch runs their threads one after another. Where a kernel has barriers each thread of
 // a block is a fibre, which a barrier leaves for the next one. Nothing runs at the same time, so that
-// atomic operations are plain ones.
+// atomic operations are plain ones. What a missing barrier lets happen on a GPU shows in one of two
+// orders: threads go from the first to the last, or the other way with ANYRANK_SHIM_ORDER=reverse.
 #pragma once
+#undef _FORTIFY_SOURCE  // its longjmp refuses to go to another stack
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
+#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <vector>
 
 struct dim3 {
     unsigned x, y, z;
@@ -21,7 +23,8 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __device__
 #define __host__
 #define __constant__
-#define __shared__ static
+// All of it lies in one place, which holds NaN when a block begins. Functions that have some are static.
+#define __shared__ static __attribute__((section("cuda_shared")))
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
@@ -108,45 +111,61 @@ T atomicCAS(T* place, typename cuda_on_cpu_same<T>::type expected, typename cuda
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
+// From where to where the linker has put what is __shared__; null where nothing is.
+extern "C" __attribute__((weak, visibility("hidden"))) char __start_cuda_shared[], __stop_cuda_shared[];
+
 namespace cuda_on_cpu {
 
-constexpr size_t STACK = 64 * 1024;
+constexpr size_t STACK = 64 * 1024, MOST_THREADS = 1024;
+// One thread of the block at hand, and of all blocks after it: it is started once, as that is slow.
 struct Fibre {
-    ucontext_t context;
+    jmp_buf at;
+    char* stack;
+    dim3 index;
     bool done;
 };
-inline ucontext_t scheduler;
+inline Fibre fibres[MOST_THREADS];
 inline Fibre* running = nullptr;
+inline jmp_buf scheduler;
 inline void (*call)(const void*) = nullptr;
 inline const void* kernel = nullptr;
 
-inline void thread_main() {
-    call(kernel);
-    running->done = true;  // returning goes on at uc_link, in the scheduler
+// Back to the scheduler, until it goes on with this fibre.
+inline void leave() {
+    if (!_setjmp(running->at)) _longjmp(scheduler, 1);
 }
 
-inline void place_thread(size_t i) {
-    threadIdx = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
+inline void thread_main() {
+    for (;;) {
+        call(kernel);
+        running->done = true;
+        leave();
+    }
+}
+
+// Run a fibre to its next barrier or its end.
+inline void enter(Fibre& fibre) {
+    running = &fibre;
+    threadIdx = fibre.index;
+    if (_setjmp(scheduler)) return;
+    if (fibre.stack) _longjmp(fibre.at, 1);
+    ucontext_t start;
+    getcontext(&start);
+    start.uc_stack.ss_sp = fibre.stack = new char[STACK];
+    start.uc_stack.ss_size = STACK;
+    makecontext(&start, thread_main, 0);
+    setcontext(&start);
 }
 
 // Run the block's fibres in turn, each to its next barrier or its end, until all have ended.
-inline void run_fibres(std::vector<Fibre>& fibres, char* stacks) {
-    for (size_t i = 0; i < fibres.size(); ++i) {
-        Fibre& fibre = fibres[i];
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = stacks + i * STACK;
-        fibre.context.uc_stack.ss_size = STACK;
-        fibre.context.uc_link = &scheduler;
-        fibre.done = false;
-        makecontext(&fibre.context, thread_main, 0);
-    }
-    for (size_t left = fibres.size(); left > 0;) {
-        for (size_t i = 0; i < fibres.size(); ++i) {
-            if (fibres[i].done) continue;
-            place_thread(i);
-            running = &fibres[i];
-            swapcontext(&scheduler, &running->context);
-            left -= running->done;
+inline void run_fibres(size_t threads, bool reverse) {
+    for (size_t i = 0; i < threads; ++i) fibres[i].done = false;
+    for (size_t left = threads; left > 0;) {
+        for (size_t i = 0; i < threads; ++i) {
+            Fibre& fibre = fibres[reverse ? threads - 1 - i : i];
+            if (fibre.done) continue;
+            enter(fibre);
+            left -= fibre.done;
         }
     }
 }
@@ -156,19 +175,22 @@ void launch(const unsigned* grid, const unsigned* block, const Kernel& body) {
     gridDim = dim3(grid[0], grid[1], grid[2]);
     blockDim = dim3(block[0], block[1], block[2]);
     const size_t threads = (size_t)block[0] * block[1] * block[2];
-    std::vector<Fibre> fibres(BARRIERS ? threads : 0);
-    std::unique_ptr<char[]> stacks(BARRIERS ? new char[threads * STACK] : nullptr);
+    for (size_t i = 0; i < threads; ++i)
+        fibres[i].index = dim3(i % block[0], i / block[0] % block[1], i / block[0] / block[1]);
+    const char* order = getenv("ANYRANK_SHIM_ORDER");
+    const bool reverse = order && !strcmp(order, "reverse");
     kernel = &body;
     call = [](const void* self) { (*static_cast<const Kernel*>(self))(); };
     for (blockIdx.z = 0; blockIdx.z < grid[2]; ++blockIdx.z)
         for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
             for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x) {
+                if (__start_cuda_shared) memset(__start_cuda_shared, 0xff, __stop_cuda_shared - __start_cuda_shared);
                 if (BARRIERS) {
-                    run_fibres(fibres, stacks.get());
+                    run_fibres(threads, reverse);
                     continue;
                 }
                 for (size_t i = 0; i < threads; ++i) {
-                    place_thread(i);
+                    threadIdx = fibres[reverse ? threads - 1 - i : i].index;
                     body();
                 }
             }
@@ -176,6 +198,4 @@ void launch(const unsigned* grid, const unsigned* block, const Kernel& body) {
 
 }  // namespace cuda_on_cpu
 
-inline void __syncthreads() {
-    swapcontext(&cuda_on_cpu::running->context, &cuda_on_cpu::scheduler);
-}
+inline void __syncthreads() { cuda_on_cpu::leave(); }
