@@ -2,73 +2,40 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
 
 import pytest
+from nvrtc import CARDS, INSTALLED, SOURCES, Usage, compile_for, fused, inexact, usage
 
-from anyrank import kernels
-from anyrank.device.gpu import OPTIONS
 from anyrank.device.signature import signatures
 from anyrank.device.source import flattened
 
-SOURCES = sorted(path for root in kernels.__path__ for path in Path(root).glob("*/gpu.cu"))
-#: A100, H100 and H200, B200.
-CARDS = ("sm_80", "sm_90", "sm_100")
-
-INSTALLED = all(importlib.util.find_spec(name) for name in ("cupy", "nvidia"))
 pytestmark = pytest.mark.skipif(
     not INSTALLED and "CI" not in os.environ, reason="needs CuPy and NVRTC: pip install -e .[gpu]"
 )
 
 
-def compile_for(card: str, source: Path, code: str, *options: str) -> tuple[str, str]:
-    """What the assembler says of each function, and the PTX."""
-    from cupy_backends.cuda.libs import nvrtc
-
-    program = nvrtc.createProgram(code, source.name, [], [])
-    try:
-        nvrtc.compileProgram(program, [*OPTIONS, f"--gpu-architecture={card}", "--ptxas-options=-v", *options])
-        return nvrtc.getProgramLog(program), nvrtc.getPTX(program).decode(errors="replace")
-    except nvrtc.NVRTCError:
-        pytest.fail(f"{source} does not compile for {card}:\n{nvrtc.getProgramLog(program)}")
-    finally:
-        nvrtc.destroyProgram(program)
-
-
-def usage(log: str) -> dict[str, dict[str, int]]:
-    """Registers and spilled bytes of each function."""
-    found = {}
-    for name, text in re.findall(r"Compiling entry function '(\w+)'(.*?)Used", log + "Used", re.DOTALL):
-        after = log[log.index(f"'{name}'") :]
-        registers = re.search(r"Used (\d+) registers", after)
-        spills = re.findall(r"(\d+) bytes spill", text)
-        assert registers and len(spills) >= 2, log
-        found[name] = {"registers": int(registers[1]), "spilled": sum(map(int, spills))}
-    return found
+def test_all_sources_are_found() -> None:
+    names = {f"{path.parent.name}/{path.name}" for path in SOURCES}
+    assert names >= {"shallow_water/gpu.cu", "quarter_circle/gpu.cu", "philox/gpu.cu"}
+    assert len(names) == len(SOURCES)
 
 
 @pytest.mark.parametrize("card", CARDS)
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-def test_a_kernel_compiles_without_spills(source: Path, card: str) -> None:
-    log, _ = compile_for(card, source, flattened(source))
-    used = usage(log)
-    print(used)  # `pytest -rP` shows it
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_kernel_compiles_without_spills_and_in_exact_arithmetic(source: Path, card: str) -> None:
+    code = flattened(source)
+    log, ptx = compile_for(card, str(source), code)
+    used = usage(log, ptx)
     assert set(used) == set(signatures(source)), "these functions cannot be launched, or were not compiled"
-    assert not {name: amounts for name, amounts in used.items() if amounts["spilled"]}
+    assert not {name: amounts for name, amounts in used.items() if amounts.spilled}
+    assert inexact(ptx) == []
+    assert re.search(r"\bfmaf?\(|__fma", code) or fused(ptx) == [], "fused arithmetic that the kernel does not write"
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parent.name)
-def test_a_kernel_has_no_fused_arithmetic_that_it_does_not_write(source: Path) -> None:
-    _, ptx = compile_for("sm_90", source, flattened(source))
-    fused = re.findall(r"^\s*(?:fma|mad)\.(?:rn|rz|rm|rp)[.\w]*", ptx, re.MULTILINE)
-    if not re.search(r"\bfmaf?\(|__fma", flattened(source)):
-        assert fused == []
-
-
-def test_a_spill_and_a_fused_operation_would_be_seen(tmp_path: Path) -> None:
+def test_a_spill_and_a_fused_operation_would_be_seen() -> None:
     """The checks above can fail: this kernel spills and, with the default options, fuses."""
     code = """extern "C" __global__ void greedy(const double* a, double* b, int n) {
         double kept[40];
@@ -81,8 +48,39 @@ def test_a_spill_and_a_fused_operation_would_be_seen(tmp_path: Path) -> None:
         #pragma unroll
         for (int j = 0; j < 40; ++j) b[j] = kept[j];
     }"""
-    log, ptx = compile_for("sm_90", tmp_path / "greedy.cu", code, "--maxrregcount=24")
-    assert usage(log)["greedy"]["spilled"] > 0
-    assert "fma.rn" not in ptx
-    _, ptx = compile_for("sm_90", tmp_path / "greedy.cu", code, "--fmad=true")
-    assert "fma.rn" in ptx
+    log, ptx = compile_for("sm_90", "greedy.cu", code, "--maxrregcount=24")
+    assert usage(log, ptx)["greedy"].spilled > 0
+    assert fused(ptx) == []
+    _, ptx = compile_for("sm_90", "greedy.cu", code, "--fmad=true")
+    assert "fma.rn.f64" in fused(ptx)
+
+
+@pytest.mark.parametrize(
+    ("expression", "options", "seen"),
+    [
+        ("a[0] / 3.f", ["--prec-div=false"], "div.full.f32"),
+        ("sqrtf(a[0])", ["--prec-sqrt=false"], "sqrt.approx.f32"),
+        ("a[0] + 1.f", ["--ftz=true"], "add.rn.ftz.f32"),
+        ("__sinf(a[0])", [], "sin.approx.f32"),
+        ("(float)pow((double)a[0], 1.7)", [], "__internal_accurate_pow"),
+    ],
+)
+def test_inexact_arithmetic_would_be_seen(expression: str, options: list[str], seen: str) -> None:
+    code = f'extern "C" __global__ void inexact(float* a) {{ a[threadIdx.x] = {expression}; }}'
+    _, ptx = compile_for("sm_90", "inexact.cu", code, *options)
+    assert seen in inexact(ptx)
+
+
+@pytest.mark.parametrize(
+    ("used", "card", "threads"),
+    [
+        (Usage(64, 0, 0, 256), "sm_90", 1024),
+        (Usage(65, 0, 0, 256), "sm_90", 768),
+        (Usage(32, 0, 0, 64), "sm_80", 2048),
+        (Usage(16, 0, 0, 32), "sm_80", 1024),
+        (Usage(64, 43248, 0, 256), "sm_80", 768),
+        (Usage(128, 0, 0, 96), "sm_100", 480),
+    ],
+)
+def test_resident_threads_follow_from_registers_and_shared_memory(used: Usage, card: str, threads: int) -> None:
+    assert used.resident(card) == threads
