@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anyrank.device import fake
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
+from anyrank.kernels.philox import gpu as kernel_on_gpu
 from anyrank.kernels.philox import reference
 from anyrank.random import CHUNK, Philox, quantile
 
@@ -77,14 +79,76 @@ def test_integers_follow_lemire_s_method_through_all_its_attempts(low, high, mos
 
 @pytest.mark.parametrize("body", ["reference", "numba", "cython", "shim"])
 def test_every_body_gives_the_same_numbers(body, draw):
-    index = np.arange(2**32 - 500, 2**32 + 500)
+    index = np.arange(2**32 - N // 2, 2**32 + N // 2)
     expected = draw(Philox(9, 1), index, 6)
     try:
         BODIES.prefer(body)
-        values = draw(Philox(9, 1), index, 6)
+        device = BODIES.device
+        values = draw(Philox(9, 1), device.from_host(index), 6)
+        assert device.owns(values) is (body == "shim")
+        assert device.to_host(values).tobytes() == expected.tobytes()
     finally:
         BODIES.prefer("auto")
-    assert values.tobytes() == expected.tobytes()
+
+
+# On a GPU
+
+
+@pytest.fixture
+def gpu():
+    BODIES.prefer("shim")
+    yield BODIES.device
+    BODIES.prefer("auto")
+
+
+def test_numbers_of_indices_of_the_host_are_the_host_s(gpu, draw):
+    values = draw(Philox(9, 1), [3, 2**40], 6)
+    assert type(values) is np.ndarray
+    assert values.tobytes() == gpu.to_host(draw(Philox(9, 1), gpu.from_host(np.array([3, 2**40])), 6)).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
+def test_indices_on_a_gpu_have_any_shape(gpu, draw, dtype):
+    index = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+    there = gpu.from_host(index)
+    for part in (np.s_[...], np.s_[:, ::2, 1:], np.s_[:, :, 2], np.s_[1, 2, ::-3], np.s_[:0], np.s_[1, 1, 1]):
+        values, expected = gpu.to_host(draw(Philox(5), there[part], 1)), draw(Philox(5), index[part], 1)
+        assert (values.shape, values.dtype) == (expected.shape, expected.dtype)
+        assert values.tobytes() == expected.tobytes()
+
+
+def test_nothing_leaves_the_gpu_but_the_least_index_of_a_signed_type(gpu, draw):
+    unsigned, signed = gpu.from_host(np.arange(999, dtype=np.uint64)), gpu.from_host(np.arange(999))
+    draw(Philox(5), unsigned, 0)
+    before = fake.crossed["out"]
+    draw(Philox(5), unsigned, 1)
+    assert fake.crossed["out"] == before
+    draw(Philox(5), signed, 1)
+    assert fake.crossed["out"] == before + 8
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-5, 5), (-1, 2**63), (-(2**63), 2**63), (7, 2**63), (2**63 - 3, 2**63)]
+)
+def test_integers_of_any_span_are_the_same_on_a_gpu(gpu, low, high):
+    index = np.arange(10_000, dtype=np.uint64) << np.uint64(40)
+    values = gpu.to_host(Philox(11, 4).integers(gpu.from_host(index), low, high, 3))
+    assert np.array_equal(values, Philox(11, 4).integers(index, low, high, 3))
+
+
+def test_normal_numbers_are_the_same_where_each_thread_makes_many(gpu, monkeypatch):
+    monkeypatch.setattr(kernel_on_gpu, "ENOUGH", 100)
+    for n in (99, 1000, 3333, 100_000):
+        index = np.arange(n, dtype=np.uint64)
+        values = gpu.to_host(Philox(2**63, 4).normal(gpu.from_host(index)))
+        assert values.tobytes() == Philox(2**63, 4).normal(index).tobytes()
+
+
+def test_indices_on_a_gpu_are_checked(gpu):
+    with pytest.raises(UsageError, match=r"Philox: index -4 is out of range"):
+        Philox(1).normal(gpu.from_host(np.array([3, -4])))
+    with pytest.raises(UsageError, match=r"Philox: indices of type float32 are not whole numbers"):
+        Philox(1).words(gpu.from_host(np.zeros(3, np.float32)))
 
 
 # Whose they are

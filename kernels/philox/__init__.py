@@ -10,6 +10,8 @@ The stream's low 24 bits are the user's stream and its high 8 bits the number of
 that are drawn again where the first were rejected. So a word is a function of seed, stream, step and index
 alone, and this keying never changes: stored results depend on it.
 
+The body for GPUs has more operations, so that numbers made of words need no memory but their own: see gpu.py.
+
 Source: J. Salmon, M. Moraes, R. Dror and D. Shaw, Parallel random numbers: as easy as 1, 2, 3, SC'11.
 """
 

@@ -1,4 +1,4 @@
-"""Points in the quarter circle for the GPU: a launch for blocks whose indices have one high word, one for an odd end."""
+"""Points in the quarter circle for the GPU: a launch for blocks that share a high word, and one for an odd end."""
 
 from typing import Any
 

@@ -239,3 +239,6 @@ _EXP = _table(_ONE // math.factorial(k) for k in range(11)).T
 _SIN = _table((-1) ** k * _ONE // math.factorial(2 * k + 1) for k in range(7)).T
 _COS = _table((-1) ** k * _ONE // math.factorial(2 * k) for k in range(7)).T
 _ARTANH = _table(_ONE // (2 * k + 1) for k in range(7)).T
+
+#: What `log` takes, for its like in CUDA C: the series' coefficients, log 2, and the logarithms, as Doubles.
+LOG_TABLE = np.concatenate([_ARTANH, [_LN2], _LOGS.T]).ravel()

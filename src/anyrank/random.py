@@ -1,23 +1,34 @@
 """Random numbers that belong to global indices: functions of seed, stream, index and step, and of nothing else.
 
 Which rank draws a number, in what order and in how many pieces makes no difference, and nothing has to be
-kept in a checkpoint but the seed. The bits are those of the kernel `philox`, the same with every body.
+kept in a checkpoint but the seed. The bits are those of the kernel `philox`, the same with every body, and the
+same on a GPU, where one kernel makes them of indices that are there.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from anyrank.elementary import log
+from anyrank.elementary import LOG_TABLE, log
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES, Kernel
 
-WORDS = Kernel("philox", "words")
+#: Each method's numbers: their type, and for how many of them an index stands.
+RESULTS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
+    "words": (np.uint32, (4,)),
+    "uniform": (np.float64, ()),
+    "pair": (np.float64, (2,)),
+    "normal": (np.float64, ()),
+    "integers": (np.int64, ()),
+}
+#: What makes them on a GPU; the host makes all of words.
+KERNELS = {method: Kernel("philox", method) for method in RESULTS}
 
 #: Indices at a time: they and what is made of them stay in a core's cache.
 CHUNK = 1 << 14
@@ -61,9 +72,11 @@ class Philox:
     """Random numbers of one seed and stream (Philox4x32-10: Salmon and others, SC'11).
 
     Every method takes global indices, integers of any shape, and gives one number for each, in an array
-    of that shape. A number is a function of seed, stream, index, step and the method's other arguments.
-    Within one method, numbers of different streams, indices or steps are independent; different methods
-    make theirs of the same random words, so quantities that must be independent take streams of their own.
+    of that shape. Indices that are an array of the GPU in use give one there: nothing crosses to the host but,
+    for a signed type, the least index, which is checked. A number is a function of seed, stream, index, step and
+    the method's other arguments. Within one method, numbers of different streams, indices or steps are
+    independent; different methods make theirs of the same random words, so quantities that must be independent
+    take streams of their own.
 
     `seed` is in [0, 2^64), `stream` in [0, 2^24), indices in [0, 2^64) and `step` in [0, 2^32). Anything
     else raises UsageError. No method is collective.
@@ -75,7 +88,7 @@ class Philox:
 
     def words(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
         """Four random words for each index: uint32, with one more axis, of 4, at the end."""
-        return self._each(indices, step, np.uint32, (4,), self._words)
+        return self._each("words", indices, step, self._words)
 
     def uniform(self, indices: ArrayLike, step: int = 0, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """Numbers spread evenly over [low, high): float64.
@@ -83,21 +96,30 @@ class Philox:
         They are low + (high − low)·u, rounded, with u a multiple of 2^−53 in [0, 1) made of words 0 and 1.
         """
         _check_interval(low, high)
-        return self._each(indices, step, np.float64, (), lambda *at: low + (high - low) * _unit(self._pairs(*at)[:, 0]))
+        width = high - low
+
+        def made(index: np.ndarray, step: int) -> np.ndarray:
+            return low + width * _unit(self._pairs(index, step)[:, 0])
+
+        return self._each("uniform", indices, step, made, lambda: (low, width))
 
     def pair(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
         """Two independent numbers in [0, 1) for each index: float64, with one more axis, of 2, at the end.
 
         The first is what `uniform` gives; the second is made of words 2 and 3.
         """
-        return self._each(indices, step, np.float64, (2,), lambda *at: _unit(self._pairs(*at)))
+        return self._each("pair", indices, step, lambda *at: _unit(self._pairs(*at)))
 
     def normal(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
         """Standard normal numbers: float64, none beyond ±8.3. Times σ plus μ for others.
 
         They are the quantiles at u + 2^−54, u being what `uniform` gives.
         """
-        return self._each(indices, step, np.float64, (), lambda *at: quantile(self._pairs(*at)[:, 0] >> np.uint64(11)))
+
+        def made(index: np.ndarray, step: int) -> np.ndarray:
+            return quantile(self._pairs(index, step)[:, 0] >> np.uint64(11))
+
+        return self._each("normal", indices, step, made, lambda: (_quantile_table(BODIES.device),))
 
     def integers(self, indices: ArrayLike, low: int, high: int, step: int = 0) -> np.ndarray:
         """Whole numbers in [low, high), each as likely as any other: int64; −2^63 ≤ low < high ≤ 2^63.
@@ -107,35 +129,41 @@ class Philox:
         """
         low = _whole("low", low, -(1 << 63), 1 << 63, "Numbers are int64.")
         high = _whole("high", high, low + 1, (1 << 63) + 1, "It is the first number not to be drawn.")
-        shift = np.uint64(low % (1 << 64))
-        return self._each(
-            indices, step, np.int64, (), lambda *at: (self._below(high - low, *at) + shift).view(np.int64)
-        )
+
+        def made(index: np.ndarray, step: int) -> np.ndarray:
+            numbers: np.ndarray = self._below(high - low, index, step) + np.uint64(low % (1 << 64))
+            return numbers.view(np.int64)
+
+        return self._each("integers", indices, step, made, lambda: (low, high - low))
 
     def _each(
         self,
+        method: str,
         indices: ArrayLike,
         step: int,
-        dtype: DTypeLike,
-        shape: tuple[int, ...],
         values: Callable[[np.ndarray, int], np.ndarray],
+        others: Callable[[], tuple[Any, ...]] = tuple,
     ) -> np.ndarray:
-        """An array with `values(some indices, step)` of `shape` for each index, worked out in chunks."""
+        """The method's numbers for each index: by its kernel where the indices are a GPU's, with the arguments
+        `others`, and else by `values(some indices, step)`, in chunks."""
         step = _whole("step", step, 0, 1 << 32, "Go on in another stream.")
-        index = _checked(indices)
-        flat = index.reshape(-1)
-        result = np.empty((flat.size, *shape), dtype)
-        for first in range(0, flat.size, CHUNK):
+        device: Any = BODIES.device
+        here = device.owns(indices)
+        index = _checked(indices if here else np.asarray(indices))
+        flat, (dtype, shape) = index.reshape(-1), RESULTS[method]
+        result: np.ndarray = (device.cupy if here else np).empty((flat.size, *shape), dtype)
+        if here:
+            flat = flat.view(np.uint64) if flat.itemsize == 8 and flat.flags.c_contiguous else flat.astype(np.uint64)
+            KERNELS[method](self.seed, self.stream, step, flat, *others(), result)
+        for first in range(0, 0 if here else flat.size, CHUNK):
             part = flat[first : first + CHUNK].astype(np.uint64)
             result[first : first + CHUNK] = values(part, step)
-        return result.reshape(index.shape + shape)
+        return result.reshape((*index.shape, *shape))
 
     def _words(self, index: np.ndarray, step: int, attempt: int = 0) -> np.ndarray:
-        device = BODIES.device
-        words = device.full((index.size, 4), 0, np.uint32)
-        WORDS(self.seed, self.stream | attempt << STREAM_BITS, step, device.from_host(index), words)
-        host: np.ndarray = device.to_host(words)
-        return host
+        words = np.empty((index.size, 4), np.uint32)
+        KERNELS["words"](self.seed, self.stream | attempt << STREAM_BITS, step, index, words)
+        return words
 
     def _pairs(self, index: np.ndarray, step: int, attempt: int = 0) -> np.ndarray:
         """Words 0 and 1, and 2 and 3, as two uint64, the first word the lower half."""
@@ -200,6 +228,14 @@ def _ratio(coefficients: tuple[tuple[float, float], ...], r: np.ndarray) -> np.n
     return upper / lower
 
 
+@lru_cache(maxsize=1)
+def _quantile_table(device: Any) -> Any:
+    """The `constants` of the kernel's quantile.h as an array of a GPU."""
+    table = device.from_host(np.concatenate([np.ravel([_CENTRE, _TAIL, _FAR_TAIL]), LOG_TABLE]))
+    device.cupy.cuda.get_current_stream().synchronize()  # it is there, whichever stream will read it
+    return table
+
+
 def _whole(name: str, value: Any, low: int, high: int, fix: str) -> int:
     try:
         number = operator.index(value)
@@ -218,15 +254,12 @@ def _check_interval(low: float, high: float) -> None:
         )
 
 
-def _checked(indices: ArrayLike) -> np.ndarray:
-    index = np.asarray(indices)
+def _checked(index: Any) -> Any:
     if not np.issubdtype(index.dtype, np.integer):
         raise UsageError(
             f"Philox: indices of type {index.dtype} are not whole numbers: they are global indices. "
             "Give an array of integers, such as np.arange(n)."
         )
-    if index.size and index.min() < 0:
-        raise UsageError(
-            f"Philox: index {index.min()} is out of range: it must be in [0, {1 << 64}). Number things from 0."
-        )
+    if index.size and index.dtype.kind == "i" and (least := int(index.min())) < 0:
+        raise UsageError(f"Philox: index {least} is out of range: it must be in [0, {1 << 64}). Number things from 0.")
     return index

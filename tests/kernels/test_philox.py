@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from anyrank.device import open_device
 from anyrank.kernel import Kernel
+from anyrank.kernels import philox
 from anyrank.kernels.philox import example
+from anyrank.random import _quantile_table, quantile
 
 KNOWN = Path(__file__).parents[1] / "answers" / "random123" / "philox4x32-10.txt"
 ROWS = [
@@ -55,3 +58,20 @@ def test_indices_may_be_read_only_and_every_part_of_the_key_counts(words):
         words(*key, index, out)
         seen |= {tuple(row) for row in out.tolist()}
     assert len(seen) == 12
+
+
+def test_the_gpu_s_quantiles_are_the_host_s_to_the_end_of_the_tails(tmp_path):
+    """Indices that lead there cannot be found: the function is called by itself."""
+    source, gpu = tmp_path / "gpu.cu", open_device("shim")
+    source.write_text(f"""#include "{Path(philox.__file__).with_name("quantile.h")}"
+        extern "C" __global__ void quantiles(const double* table, double* q) {{
+            q[threadIdx.x] = tail_quantile(*reinterpret_cast<const constants*>(table), q[threadIdx.x]);
+        }}""")
+    edges = [0, 1, 2, *(int(2**53 * p) for p in (math.exp(-25), 0.0749999))]  # exp(−25): where the far tail begins
+    k = np.array([*edges, *(2.0 ** np.random.default_rng(1).uniform(0, 49, 500))], np.uint64)
+    k = np.concatenate([k, k + np.uint64(1), np.uint64(2**53 - 1) - k])[:1024]
+    q = (2 * k.astype(np.int64) + 1 - 2**53) * 2.0**-54
+    there, module = gpu.from_host(q), gpu.load(source)
+    for part in (there[:512], there[512:]):
+        module.launch("quantiles", (1,), (part.size,), (_quantile_table(gpu), part))
+    assert gpu.to_host(there).tobytes() == quantile(k).tobytes()
