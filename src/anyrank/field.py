@@ -16,7 +16,8 @@ from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.world import World
 
-#: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster.
+#: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster. On a GPU
+#: it always does, for a call returns at once, and the edges cross to the host meanwhile.
 OVERLAP_POINTS = 1 << 14
 
 
@@ -88,7 +89,7 @@ class Field:
         return tuple(slice(self.margin + s.start - ring, self.margin + s.stop + ring) for s in region)
 
     def _shown(self, ring: int) -> Any:
-        """The block with a ring, as programs see it."""
+        """The block with a ring, as programs see it; views of a GPU's arrays cannot be made read-only."""
         view = self.part(self._block, ring)
         if self.valid and self.device.on_host:
             view.flags.writeable = False
@@ -105,7 +106,7 @@ class Field:
         return self._shown(0)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.local[key]
+        return self.local[self._index(key)]
 
     def __setitem__(self, key: Any, values: Any) -> None:
         if self.valid:
@@ -113,7 +114,14 @@ class Field:
                 f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
                 "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
             )
-        self.local[key] = self.device.from_host(values) if isinstance(values, np.ndarray) else values
+        self.local[self._index(key)] = self._there(values)
+
+    def _there(self, values: Any) -> Any:
+        """What is an array, on the device."""
+        return self.device.from_host(np.asarray(values)) if isinstance(values, np.ndarray | list | tuple) else values
+
+    def _index(self, key: Any) -> Any:
+        return tuple(map(self._there, key)) if isinstance(key, tuple) else self._there(key)
 
     def part(self, region: Region, ring: int = 0) -> Any:
         """A region of the block, or of the ghosts around it, with a ring of so many cells: a view."""
@@ -167,7 +175,7 @@ class Field:
 
     def gather(self, stride: int = 1) -> np.ndarray | None:
         """Every `stride`-th element along every axis as one array on rank 0, None elsewhere. Collective."""
-        return gather(self.layout, self.device.to_host(self.local), stride)
+        return gather(self.layout, self.local, stride, self.device.to_host)
 
 
 def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
@@ -203,7 +211,7 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     if halo is not None:
         inner, borders = halo.regions(regions[0])
         halo.start()
-        if borders and np.prod([s.stop - s.start for s in inner]) >= OVERLAP_POINTS:
+        if borders and np.prod([s.stop - s.start for s in inner]) >= (OVERLAP_POINTS if first.device.on_host else 1):
             _call(kernel, fields, inner, rest)
             regions = borders
         halo.finish()

@@ -35,7 +35,8 @@ class World:
     Making a World is collective over `comm` (COMM_WORLD where none is given). Messages on it never meet
     those of other libraries, because the clone has a context of its own. With `check`, collective calls on
     `comm`, and on MPI.COMM_WORLD where that is cloned, are compared between ranks by `recorder`, which is
-    None without. `timers` tell what its ranks' time is spent on.
+    None without. `timers` tell what its ranks' time is spent on, `transfer` how halos of GPUs travel: `staged`
+    through pinned memory of the host, or `direct`, by an MPI that was seen to take a GPU's memory.
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
@@ -50,6 +51,7 @@ class World:
         self.rank: int = self.comm.rank
         self.size: int = self.comm.size
         self.timers = Timers()
+        self.transfer = "staged"
         self._tags = 0
 
     def __repr__(self) -> str:

@@ -4,48 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from halos import ghost_values, layouts, make
 from ranks import check_collective
 
 from anyrank import field as field_module
-from anyrank.device import Device
 from anyrank.exchange import Halo, gather
-from anyrank.field import Field, advance
+from anyrank.field import advance
 from anyrank.kernel import Kernel
-from anyrank.layout import Layout, even_cuts, grids
-
-
-def make(layout, halo=1, boundary="periodic", dtype=np.float64, name="T", value=-5.0):
-    return Field(
-        name, layout, dtype, Device(), unit="", description="", halo=halo, dims=(),
-        boundary=(boundary,) * layout.ndim if isinstance(boundary, str) else boundary, boundary_value=value,
-    )  # fmt: skip
-
-
-def odd_cuts(n, parts, least):
-    """Uneven borders: the first part as small as may be, the others share the rest."""
-    rest = even_cuts(n - least, parts - 1) if parts > 1 else (n - least,)
-    return (0, *(least + cut for cut in rest)) if parts > 1 else (0, n)
-
-
-def layouts(shape, world, halo):
-    for grid in grids(world.size, len(shape)):
-        if all(n // p >= halo for n, p in zip(shape, grid, strict=True)):
-            yield Layout(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
-            yield Layout(shape, world, [odd_cuts(n, p, halo) for n, p in zip(shape, grid, strict=True)])
-
-
-def ghost_values(field, whole):
-    """What the padded block must hold: the global array, wrapped or beyond a fixed border."""
-    index = np.ix_(
-        *(np.arange(a - field.halo, b + field.halo) for a, b in zip(field.layout.start, field.layout.stop, strict=True))
-    )
-    outside = np.zeros(field.array.shape, bool)
-    wrapped = []
-    for axis, (i, n) in enumerate(zip(index, field.shape, strict=True)):
-        if field.boundary[axis] == "fixed":
-            outside |= (i < 0) | (i >= n)
-        wrapped.append(i % n)
-    return np.where(outside, field.boundary_value, whole[tuple(wrapped)])
+from anyrank.layout import Layout
 
 
 @pytest.mark.ranks(1, 2, 3, 4)

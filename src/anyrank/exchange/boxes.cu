@@ -1,0 +1,33 @@
+// Copies boxes of elements between memory of any strides, all in one launch: the halo exchange's packing.
+//
+// A box is a row of `boxes`: where it begins in the source and in the target, the bytes of an element, the number of
+// elements, and for each axis its length and its steps in bytes in the source and in the target.
+// Blocks along x are boxes, blocks along y share the elements of one.
+
+template <class T>
+static __device__ __forceinline__ void copy(unsigned long long from, unsigned long long to, int words = 1) {
+    for (int word = 0; word < words; ++word) ((T*)to)[word] = ((const T*)from)[word];
+}
+
+extern "C" __global__ void copy_boxes(const unsigned long long* boxes, int axes) {
+    const unsigned long long* box = boxes + (unsigned long long)blockIdx.x * (4 + 3 * axes);
+    const unsigned long long* last = box + 4 + 3 * (axes - 1);
+    unsigned long long step = (unsigned long long)gridDim.y * blockDim.x;
+    for (unsigned long long i = (unsigned long long)blockIdx.y * blockDim.x + threadIdx.x; i < box[3]; i += step) {
+        unsigned long long from = box[0], to = box[1], rest = i;
+        const unsigned long long* axis = last;
+        for (int left = axes; left > 0; --left, axis -= 3) {
+            unsigned long long k = rest % axis[0];
+            rest /= axis[0];
+            from += k * axis[1];
+            to += k * axis[2];
+        }
+        switch (box[2]) {
+            case 1: copy<unsigned char>(from, to); break;
+            case 2: copy<unsigned short>(from, to); break;
+            case 4: copy<unsigned int>(from, to); break;
+            case 8: copy<unsigned long long>(from, to); break;
+            default: copy<unsigned long long>(from, to, 2);
+        }
+    }
+}

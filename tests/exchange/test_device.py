@@ -1,0 +1,206 @@
+"""Halos of GPUs: what they hold, what crosses, and that each wait is needed. The GPU is one that is not there."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import numpy as np
+import pytest
+from halos import ghost_values, layouts, make
+from mpi4py import MPI
+from ranks import check_collective
+
+from anyrank.device import fake
+from anyrank.exchange import Halo, buffers
+from anyrank.field import advance
+from anyrank.kernel import BODIES, Kernel
+from anyrank.state import State
+from anyrank.world import World
+
+ORDERS = ("late", "random:1", "random:2", "random:3")
+SHAPE, STEPS = (13, 14), 4
+
+
+@pytest.fixture
+def body():
+    """`prefer` for the time of a test."""
+    yield BODIES.prefer
+    BODIES.prefer("auto")
+
+
+@pytest.fixture
+def order(monkeypatch):
+    def choose(name):
+        monkeypatch.setattr(fake, "_ORDER", name)
+        monkeypatch.setattr(fake, "_DICE", random.Random(name))
+
+    return choose
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_ghosts_hold_their_owners_values_in_any_type(world, body, order):
+    """Fields of all sizes of elements go together; both arrays of a field, as `advance` swaps them."""
+    body("shim", world.rank)
+    kinds, wrong = (np.uint8, np.int16, np.float32, np.float64, np.complex128), []
+    for shape, halo in (((17,), 1), ((9, 11), 2), ((8, 9, 10), 1)):
+        whole = np.random.default_rng(5).integers(0, 256, shape)
+        mixed = tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape)))
+        for number, layout in enumerate(layouts(shape, world, halo)):
+            order(ORDERS[number % len(ORDERS)])
+            world.transfer = ("staged", "direct")[number // 2 % 2]
+            boundary = ("periodic", "fixed", mixed)[number % 3]
+            fields = [make(layout, halo, boundary, kind, kind.__name__, 7, BODIES.device) for kind in kinds]
+            exchange = Halo(fields, world.tag())
+            for turn in range(3):
+                for field in fields:
+                    field.next(tuple(slice(0, n) for n in layout.local_shape))
+                    field.swap()
+                    field[...] = whole[layout.slices] // (turn + 1)
+                exchange.start()
+                exchange.finish()
+                for field in fields:
+                    expected = ghost_values(field, whole // (turn + 1)).astype(field.dtype)
+                    if not np.array_equal(BODIES.device.to_host(field.array), expected):
+                        wrong.append((layout.cuts, field.name, boundary, turn))
+    check_collective(world, not wrong, str(wrong))
+
+
+def mix(new, old, weight):
+    """A stencil that sees its corners, over a weight that it changes; nothing in it makes anybody wait."""
+    m, n = new.shape
+    new[...] = weight
+    for a, b in np.ndindex(3, 3):
+        new *= 0.5 + 0.1 * a - 0.07 * b
+        new += old[a : a + m, b : b + n]
+    new *= 0.25
+    weight *= 0.5
+    weight += new
+
+
+MIX = Kernel(mix)
+
+
+def computed(world, split="auto", halo_steps=1, boundary="periodic", last=nullcontext):
+    """A state, and its fields' blocks on the host after some steps, the last of them within a context."""
+    state = State(world, split, halo_steps=halo_steps)
+    state.field("T", SHAPE, halo=1, boundary=boundary, boundary_value=3.0)
+    state.field("weight", SHAPE, boundary=boundary)
+    for field in state.fields():
+        field[...] = np.random.default_rng(7).normal(size=SHAPE)[field.layout.slices]
+    for _ in range(2):  # both of a field's arrays are current for once
+        advance([state.T], MIX, state.weight)
+    state.device.synchronize()
+    with last():
+        for _ in range(STEPS - 2):
+            advance([state.T], MIX, state.weight)
+        return state, [state.device.to_host(field.local) for field in state.fields()]
+
+
+@contextmanager
+def without(monkeypatch, patch):
+    with monkeypatch.context() as context:
+        context.setattr(*patch)
+        yield
+
+
+def right(world, expected, *case):
+    state, found = computed(world, *case)
+    mine = [whole[state.T.layout.slices] for whole in expected]
+    return world.every(all(map(np.array_equal, found, mine)))
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_bits_are_the_cpus_in_any_order_and_every_wait_is_needed(world, body, order, monkeypatch):
+    boundaries, wrong = ("periodic", ("fixed", "periodic")), []
+    expected = {kind: computed(World(MPI.COMM_SELF), boundary=kind)[1] for kind in boundaries}
+    cases = [
+        (split, halo_steps, kind)
+        for split, halo_steps in (("rows", 1), ("columns", 2), ("bricks", 1), ("bricks", 3))
+        for kind in boundaries
+    ]
+    for names in ("shim", "shim,reference"):
+        body(names, world.rank)
+        for number, case in enumerate(cases):
+            order(ORDERS[number % len(ORDERS)])
+            world.transfer = ("staged", "direct")[number // 2 % 2]
+            if not right(world, expected[case[-1]], *case):
+                wrong.append((names, case))
+    check_collective(world, not wrong, str(wrong))
+    if world.size == 1:
+        return
+
+    body("shim", world.rank)
+    order("late")
+    wait, compute = fake.Stream.wait_event, BODIES.device.compute
+    skipped = {
+        "copies wait for packing": (
+            fake.Stream, "wait_event", lambda stream, event: stream is compute and wait(stream, event)
+        ),
+        "the computing waits for ghosts": (
+            fake.Stream, "wait_event", lambda stream, event: stream is compute or wait(stream, event)
+        ),
+        "the host waits for what it sends": (fake.Event, "synchronize", lambda event: None),
+    }  # fmt: skip
+    for name, patch in skipped.items():
+        for transfer in ("staged", "direct") if name != "copies wait for packing" else ("staged",):
+            world.transfer = transfer
+            if right(world, expected["periodic"], "rows", 1, "periodic", partial(without, monkeypatch, patch)):
+                wrong.append((name, transfer))
+            fake.Device().synchronize()
+    check_collective(world, not wrong, f"nobody sees that these waits are gone: {wrong}")
+
+
+@pytest.mark.ranks(2, 4)
+def test_only_halos_cross_in_steps(world, body):
+    body("shim", world.rank)
+    for transfer in ("staged", "direct"):
+        world.transfer = transfer
+        state, _ = computed(world, "bricks")
+        before = fake.crossed.copy()
+        for _ in range(3):
+            advance([state.T], MIX, state.weight)
+        rows, columns = state.T.layout.local_shape
+        # Two ranks have cut rows alone, which go with their ghosts; parts begin on multiples of 16 bytes.
+        edges = {2: 2 * [columns + 2], 4: [*2 * [columns], *2 * [rows], *4 * [1]]}[world.size]
+        halo = 3 * sum(-(-8 * n // 16) * 16 for n in edges) if transfer == "staged" else 0
+        found = fake.crossed - before
+        check_collective(world, (found["out"], found["in"]) == (halo, halo), f"{transfer}: {found}, not {halo}")
+
+
+@pytest.mark.ranks(2)
+def test_fields_take_and_give_arrays_of_the_host(world, body):
+    body("shim", world.rank)
+    whole = np.arange(182.0).reshape(SHAPE)
+    state = State(world, "rows")
+    field = state.field("T", SHAPE, halo=1)
+    mine = whole[field.layout.slices].copy()
+    field[...] = whole[field.layout.slices]
+    field[0], mine[0] = 5, 5
+    field[1, [1, 3]], mine[1, [1, 3]] = (7.0, 8.0), (7.0, 8.0)
+    field[mine > 150], mine[mine > 150] = np.float64(-1), -1
+    check_collective(world, np.array_equal(BODIES.device.to_host(field[...]), mine))
+    check_collective(world, np.array_equal(BODIES.device.to_host(field[2:, np.array([0, 2])]), mine[2:, [0, 2]]))
+    before = fake.crossed["out"]
+    gathered = field.gather(4)
+    expected = np.concatenate(world.comm.allgather(mine))[::4, ::4]
+    check_collective(world, gathered is None if world.rank else np.array_equal(gathered, expected))
+    check_collective(
+        world, fake.crossed["out"] - before == 8 * 4 * (2 - 0 * world.rank), str(fake.crossed["out"] - before)
+    )
+    check_collective(world, field.nbytes == field.storage.nbytes >= 8 * (len(mine) + 2) * 16)
+
+
+def test_packing_reaches_any_number_of_axes_and_elements(body, monkeypatch):
+    """More elements than threads in a launch, and axes enough for any field."""
+    body("shim")
+    monkeypatch.setattr(buffers, "SHARED", 2)
+    world = World(MPI.COMM_SELF)
+    whole = np.random.default_rng(1).normal(size=(6, 5, 4, 3, 40))
+    layout = next(layouts(whole.shape, world, 1))
+    field = make(layout, device=BODIES.device)
+    field[...] = whole
+    field.exchange()
+    assert np.array_equal(BODIES.device.to_host(field.array), np.pad(whole, 1, mode="wrap"))
+    world.close()
