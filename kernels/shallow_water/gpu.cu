@@ -5,7 +5,7 @@
 // enough: none is written over before the barrier after its last use. Each flux is computed once. Loads are issued a
 // row ahead, so that 1024 threads a multiprocessor have 24 to 48 KB on their way; bandwidth times delay is about 15 KB
 // on an H200. Pointers move by rows and are the same in all threads of a block, which keeps them in uniform
-// registers and the threads within 64. A row takes about 285 instructions a thread, 71 of them FP64: 0.4 of what a
+// registers and the threads within 64. A row takes about 290 instructions a thread, 71 of them FP64: 0.4 of what a
 // multiprocessor issues while memory brings the row. Tiles in two axes need two barriers and compute four edges
 // twice; strips repeat one row in `depth` and one column in 256.
 #include "formulas.h"
