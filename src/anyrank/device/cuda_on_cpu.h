@@ -116,8 +116,7 @@ extern "C" __attribute__((weak, visibility("hidden"))) char __start_cuda_shared[
 
 namespace cuda_on_cpu {
 
-// A little more than a power of two, so that the stacks' ends lie in different sets of the caches.
-constexpr size_t STACK = 64 * 1024 + 960, MOST_THREADS = 1024;
+constexpr size_t STACK = 64 * 1024, MOST_THREADS = 1024;
 // One thread of the block at hand, and of all blocks after it: it is started once, as that is slow.
 struct Fibre {
     jmp_buf at;
