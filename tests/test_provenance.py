@@ -5,9 +5,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,6 +14,7 @@ from ranks import run_anyrank
 
 import anyrank
 import anyrank.kernels
+from anyrank.device import open_device
 from anyrank.kernel import BODIES
 from anyrank.provenance import (
     anyrank_hash,
@@ -166,16 +165,14 @@ def test_the_hash_is_of_what_runs_wherever_it_lies(tmp_path, monkeypatch):
 
 def test_a_gpu_is_told_where_one_is_used(monkeypatch):
     assert "cupy" not in here(), "it is installed, but this process computes on the host"
-    card = SimpleNamespace(id=1, pci_bus_id="0000:17:00.0")
-    runtime = SimpleNamespace(
-        getDeviceProperties=lambda number: {"name": b"NVIDIA H200" if number == 1 else b"another"},
-        runtimeGetVersion=lambda: 13000,
-        driverGetVersion=lambda: 13010,
-    )
-    cuda = SimpleNamespace(Device=lambda: card, runtime=runtime)
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, __version__="14.2.0"))
-    monkeypatch.setattr(BODIES, "device", SimpleNamespace(name="cuda:1"))
-    told = {"gpu": "NVIDIA H200 0000:17:00.0", "cupy": "14.2.0", "cuda": "13000, driver 13010"}
+    monkeypatch.setenv("ANYRANK_SHIM", "gpus=2 memory=64e9")
+    monkeypatch.setattr(BODIES, "device", open_device("shim", 1))
+    told = {
+        "gpu": "a GPU that is not there 0000:01:00.0",
+        "gpu_memory": "64.0 GB",
+        "cupy": "fake",
+        "cuda": "13000, driver 13000",
+    }
     assert told.items() <= here().items()
 
 

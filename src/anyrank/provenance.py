@@ -21,6 +21,8 @@ import numpy as np
 
 import anyrank
 import anyrank.kernels
+from anyrank.device.find import card
+from anyrank.device.gpu import Gpu
 from anyrank.kernel import BODIES
 from anyrank.world import World, mpi_versions
 
@@ -79,7 +81,7 @@ def here() -> dict[str, Any]:
     """What tells of this process, as text; `environment` is a dict of the variables that matter.
 
     `commit` is the git commit checked out around the working directory, `anyrank_commit` that around
-    anyrank's source; each is missing where there is none. `gpu`, `cupy` and `cuda` are there where this
+    anyrank's source; each is missing where there is none. `gpu`, `gpu_memory`, `cupy` and `cuda` are there where this
     process computes on a GPU.
     """
     commits = {"commit": commit(Path.cwd()), "anyrank_commit": commit(Path(__file__))}
@@ -162,14 +164,16 @@ def file_hash(path: Path) -> str:
 
 
 def _gpu() -> dict[str, str]:
-    if not BODIES.device.name.startswith("cuda"):
+    gpu = BODIES.device
+    if not isinstance(gpu, Gpu):
         return {}
-    import cupy
-
-    device, runtime = cupy.cuda.Device(), cupy.cuda.runtime
-    name = runtime.getDeviceProperties(device.id)["name"].decode()
-    versions = f"{runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}"
-    return {"gpu": f"{name} {device.pci_bus_id}", "cupy": cupy.__version__, "cuda": versions}
+    runtime = gpu.cupy.cuda.runtime
+    return {
+        "gpu": card(gpu),
+        "gpu_memory": f"{gpu.free_memory()[1] / 1e9:.1f} GB",
+        "cupy": gpu.cupy.__version__,
+        "cuda": f"{runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
+    }
 
 
 def _processor() -> str:

@@ -12,6 +12,7 @@ from ranks import anyrank_command, check_collective, mpiexec, run_anyrank
 
 from anyrank import launcher
 from anyrank.errors import UsageError
+from anyrank.kernel import BODIES
 from anyrank.programs.pi import Pi
 from anyrank.provenance import provenance, remember
 from anyrank.run import startup
@@ -130,19 +131,21 @@ def test_settings_and_clocks_are_warned_of(world, monkeypatch):
 
 
 @pytest.mark.ranks(3)
-def test_gpus_that_are_shared_or_missing_are_warned_of(world, monkeypatch):
+def test_gpus_that_are_refused_or_missing_are_warned_of(world, monkeypatch):
     card = "NVIDIA H200 0000:17:00.0"
     let_the_last_rank(world, monkeypatch, gpu=(card, None), host=("n1", "n1"), cupy=("14.2.0", None))
+    if world.rank == 1:
+        monkeypatch.setattr(BODIES.device, "refused", ("GPU 1 is lost",))
     expected = [
         "cupy: 14.2.0 on ranks 0-1, missing on rank 2",
-        f"GPUs that ranks share: {card} of n1 on ranks 0-1",
+        "another GPU was taken: GPU 1 is lost of n1 on rank 1",
         "GPU: one on ranks 0-1, none on rank 2",
     ]
     found = warnings_of(world)
     check_collective(world, found == expected, str(found))
     monkeypatch.undo()
-    let_the_last_rank(world, monkeypatch, gpu=(f"{card} {world.rank}", card), host=("n1", "n2"))
-    check_collective(world, warnings_of(world) == [], "each has its own")
+    let_the_last_rank(world, monkeypatch, gpu=(card, card), host=("n1", "n2"))
+    check_collective(world, warnings_of(world) == [], "sharing is not wrong")
 
 
 def test_many_values_are_not_all_listed():

@@ -14,6 +14,8 @@ import numpy as np
 
 from anyrank.checkpoint import keep
 from anyrank.checkpoint.format import Header, Identity, Member, read_header
+from anyrank.checkpoint.staging import pieces
+from anyrank.device.find import is_device_error
 from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
@@ -103,13 +105,17 @@ def _attempt(world: World, call: Callable[[], T]) -> tuple[T | None, CheckpointE
     try:
         return call(), None
     except (OSError, KeyError, ValueError, RuntimeError) as error:
+        if is_device_error(error):
+            raise  # the file is not to blame
         return None, CheckpointError(f"rank {world.rank} cannot read it: {error}")
 
 
 def _read_block(file: Any, field: Field) -> None:
-    """Read this rank's brick: one more copy of it, and no more, is in memory meanwhile."""
-    if 0 not in field.layout.local_shape:
-        field[...] = file[f"fields/{field.name}"][field.layout.slices]
+    """Read this rank's brick, piece by piece: no more of it is in memory a second time."""
+    dataset, (along, *others) = file[f"fields/{field.name}"], field.layout.slices
+    for rows in pieces(field.local):
+        part = slice(along.start + rows.start, min(along.start + rows.stop, along.stop)), *others
+        field[rows] = dataset[part]
 
 
 def _compare(name: str, found: int, member: Member) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from anyrank import digest
+from anyrank.checkpoint.crossing import Crossing
 from anyrank.checkpoint.linux import start_writing
+from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
 
@@ -20,45 +25,90 @@ from anyrank.layout import Layout, even_cuts
 SHORT_RUN = 1 << 16
 #: What is digested and written at once, in bytes.
 PIECE = 1 << 24
+#: The part of a card, one in so many, that a checkpoint's copy leaves free for what the run has yet to allocate.
+LEFT = 16
 #: What MPI moves, by bytes: it only copies.
 _ELEMENTS = {1: MPI.BYTE, 2: MPI.INT16_T, 4: MPI.INT32_T, 8: MPI.INT64_T, 16: MPI.C_DOUBLE_COMPLEX}
 
 
 class Staging:
-    """This rank's part of a Field for the file: its own brick, or rows where its brick's runs are short."""
+    """This rank's part of a Field for the file: its own brick, or rows where its brick's runs are short.
 
-    def __init__(self, field: Field):
+    The copy of a GPU's values stays on the card, if that has the memory, and leaves it while steps go on. Else, and
+    where bricks become rows, which MPI does on the host, the values go to the host before steps go on.
+    """
+
+    def __init__(self, field: Field, crossing: Crossing | None = None):
         self.layout = writing_layout(field.layout, field.dtype.itemsize)
-        self.block = np.empty(self.layout.local_shape, field.dtype)
         self._exchange = None if self.layout is field.layout else Redistribution(field, self.layout)
+        block = _on_card(field, crossing.gpu) if crossing is not None and self._exchange is None else None
+        self._crossing = crossing if block is not None else None
+        self.block = np.empty(self.layout.local_shape, field.dtype) if block is None else block
 
     def take(self, field: Field) -> None:
-        """Copy the Field's present values. Collective."""
+        """Copy the Field's present values. Collective.
+
+        On the card the copy is launched, in the stream of the kernels: after those that made the values, before any
+        that will change them.
+        """
         if self._exchange is not None:
             self._exchange(field, self.block)
+        elif self._crossing is not None:
+            self.block[...] = field.local
+            self._taken = self._crossing.gpu.compute.record()
         else:
-            self.block[...] = field.device.to_host(field.local)
+            fetch(field, self.block)
 
     def write(self, descriptor: int, offset: int) -> int:
         """Write the values into the file where the Field begins at `offset`; this rank's part of the digest.
 
-        Raises OSError. Not collective.
+        Values of a card are digested there, so that what is damaged on the way is found when it is read. Raises
+        OSError. Not collective.
         """
-        total, shape = 0, self.layout.shape
+        total, shape, start = 0, self.layout.shape, self.layout.start
         row = self.block.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        for part, start in self._slabs():
-            total += digest.local_digest(part, shape, start)
+        parts = [self.block[rows] for rows in pieces(self.block)]
+        if self._crossing is not None:
+            self._crossing.enter(self._taken)
+            total = digest.local_digest(self.block, shape, start)
+        for part in parts if self._crossing is None else self._crossing.bring(parts):
+            if self._crossing is None:
+                total += digest.local_digest(part, shape, start)
             for at, data in runs(part, shape, start):
                 write_all(descriptor, data, offset + at)
             start_writing(descriptor, offset + start[0] * row, len(part) * row)
+            start = (start[0] + len(part), *start[1:])
         return total % 2**64
 
-    def _slabs(self) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
-        """The block cut along its first axis into pieces of about PIECE bytes, each with its global start."""
-        first, *others = self.layout.start
-        rows = max(1, PIECE * len(self.block) // max(1, self.block.nbytes))
-        for row in range(0, len(self.block), rows):
-            yield self.block[row : row + rows], (first + row, *others)
+
+def _on_card(field: Field, gpu: Gpu) -> Any:
+    """Memory of the card for a copy of the Field's block, or None where that leaves too little for the run."""
+    needed = field.local.nbytes
+    gpu.cupy.get_default_memory_pool().free_all_blocks()  # what is kept for later is free, too
+    free, total = gpu.free_memory()
+    block = None
+    if needed + total // LEFT <= free:
+        with suppress(MemoryError):  # another rank that shares the card may have been faster
+            block = gpu.full(field.layout.local_shape, 0, field.dtype)
+    logging.getLogger(f"anyrank.rank{field.world.rank}").info(
+        "checkpoints: the copy of %s takes %d bytes, and %s has %d free of %d: it is made %s",
+        *(field.name, needed, gpu.name, free, total),
+        "on the host while steps wait" if block is None else "there, and leaves it beside the steps",
+    )
+    return block
+
+
+def pieces(block: Any) -> list[slice]:
+    """The rows of a block in pieces of about PIECE bytes; none where it is empty."""
+    rows = max(1, PIECE * len(block) // max(1, block.nbytes))
+    return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]
+
+
+def fetch(field: Field, block: np.ndarray) -> np.ndarray:
+    """The block, filled with the Field's present values: a card has no memory to spare but for a piece of them."""
+    for rows in pieces(block):
+        block[rows] = field.device.to_host(field.local[rows])
+    return block
 
 
 def writing_layout(layout: Layout, itemsize: int) -> Layout:
@@ -109,8 +159,9 @@ class Redistribution:
 
     def __init__(self, field: Field, target: Layout):
         self._comm = field.world.comm
-        halo = field.margin if field.device.on_host else 0
-        width = self._source(field).strides[-2] // field.dtype.itemsize if len(field.shape) > 1 else 0
+        here = field.device.on_host
+        halo = field.margin if here else 0
+        width = field.storage.strides[-2] // field.dtype.itemsize if here and len(field.shape) > 1 else 0
         mine, wanted = _bricks(field.layout), _bricks(target)
         rank, item = field.world.rank, field.dtype.itemsize
         self._send = [_common(mine[rank], other, item, halo, width) for other in wanted]
@@ -118,11 +169,14 @@ class Redistribution:
 
     def __call__(self, field: Field, block: np.ndarray) -> None:
         """Fill `block`, this rank's part in the target layout. Collective."""
-        self._comm.Alltoallw(_message(self._source(field), self._send), _message(block, self._receive))
+        source = self._source(field)  # a message knows its address alone
+        self._comm.Alltoallw(_message(source, self._send), _message(block, self._receive))
 
     @staticmethod
     def _source(field: Field) -> np.ndarray:
-        return np.asarray(field.storage if field.device.on_host else field.device.to_host(field.local))
+        if field.device.on_host:
+            return np.asarray(field.storage)
+        return fetch(field, np.empty(field.layout.local_shape, field.dtype))
 
 
 def _message(array: np.ndarray, kinds: list[MPI.Datatype | None]) -> list[object]:

@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 
 from anyrank import digest
+from anyrank.checkpoint.crossing import Crossing
 from anyrank.checkpoint.keep import sync_file
 from anyrank.checkpoint.seal import Extent
-from anyrank.checkpoint.staging import Staging
+from anyrank.checkpoint.staging import Staging, fetch
+from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError
 from anyrank.field import Field
 from anyrank.state import State
@@ -53,13 +55,14 @@ class Pwrite(Way):
     def __init__(self, state: State):
         super().__init__(state)
         self._staged: dict[str, Staging] = {}
+        self._crossing = Crossing(state.device) if isinstance(state.device, Gpu) else None
 
     def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
         """See `Way`."""
         self._path, self._extents = path, extents
         for field in self.state.fields():
             if field.name not in self._staged:
-                self._staged[field.name] = Staging(field)
+                self._staged[field.name] = Staging(field, self._crossing)
             self._staged[field.name].take(field)
 
     def write(self) -> Digests:
@@ -99,7 +102,7 @@ class _Blocking(Way):
         raise NotImplementedError
 
     def _block(self, field: Field) -> np.ndarray:
-        block = np.ascontiguousarray(field.device.to_host(field.local))
+        block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
         self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
         return block
 

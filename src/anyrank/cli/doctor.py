@@ -14,7 +14,7 @@ import click
 
 from anyrank import launcher
 from anyrank.device import open_device
-from anyrank.device.find import gpu_missing
+from anyrank.device.find import gpu_missing, gpus_here
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import FILES, Kernel, installed
 from anyrank.kernels import Declined
@@ -103,13 +103,7 @@ def machine() -> dict[str, Any]:
     except AnyrankError as error:
         launcher = str(error)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "mpiexec": launcher,
-        "memory": f"{memory:.1f} GiB",
-        "gpu": gpu_missing() or "usable",
-        **here(),
-        **clocks(),
-    }
+    return {"mpiexec": launcher, "memory": f"{memory:.1f} GiB", **here(), "gpu": gpus_here(), **clocks()}
 
 
 def time_bodies(size: int) -> Iterator[dict[str, Any]]:
@@ -137,9 +131,11 @@ def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
     moved = [hasattr(a, "dtype") and a.ndim and not any(a is b for b in stay) for a in arguments]
     arguments = [device.from_host(a) if goes else a for a, goes in zip(arguments, moved, strict=True)]
     function(*arguments)
+    device.synchronize()
     best, until = float("inf"), time.perf_counter() + PATIENCE
     while time.perf_counter() < until:
         before = time.perf_counter()
         function(*arguments)
+        device.synchronize()
         best = min(best, time.perf_counter() - before)
     return amount / best, unit

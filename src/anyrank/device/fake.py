@@ -5,7 +5,8 @@ arrays are not NumPy's and do not become such by themselves. What is launched wa
 may be: when the host waits for it, or what the host waits for has to come after it. So a result that nobody waited
 for is not there yet, and what two streams do in an order that no event sets is done in the wrong one.
 
-ANYRANK_SHIM describes the machine, for tests: `gpus=2 memory=1e9 lost=1 driver=12020 order=random:7`.
+ANYRANK_SHIM describes the machine, for tests: `gpus=2 memory=1e9 lost=1 driver=12020 order=random:7`. With
+`fails=N grave=FILE` the device that has launched N kernels is lost, in later processes too, for FILE names it: one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,13 +40,35 @@ _STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
 _VIEWS = (type(None), slice, int, type(Ellipsis))
 
 
+_LAUNCHES = count(1)
+
+
 class CUDARuntimeError(RuntimeError):
     """What a device says that cannot be used."""
+
+
+class OutOfMemoryError(MemoryError):
+    """What a device says that is full."""
 
 
 def _machine(name: str, default: str) -> str:
     described = dict(word.partition("=")[::2] for word in os.environ.get("ANYRANK_SHIM", "").split())
     return described.get(name, default)
+
+
+def _check(device: int) -> None:
+    """Raise CUDARuntimeError where the device is lost."""
+    grave = Path(_machine("grave", os.devnull))
+    if device == int(_machine("lost", "-1")) or str(device) == grave.read_text():
+        raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+
+
+def _count_launch(device: int) -> None:
+    grave = Path(_machine("grave", os.devnull))
+    if next(_LAUNCHES) > float(_machine("fails", "inf")) and not grave.read_text():
+        grave.write_text(str(device))
+        raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
+    _check(device)
 
 
 class Event:
@@ -70,7 +94,7 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
         self.length = self.done_to = 0
-        self.number = next(_NUMBERS)
+        self.number, self.device = next(_NUMBERS), Device().id
         self._waiting: dict[int, Callable[[], Any]] = {}
         self._before: list[Stream] = []
         _STREAMS.add(self)
@@ -106,7 +130,9 @@ class Stream:
         self.run(self.length)
 
     def use(self) -> Stream:
-        """Be this thread's stream."""
+        """Be this thread's stream; CUDARuntimeError where it is another device's than the thread's."""
+        if self is not Stream.null and self.device != Device().id:
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
         _HERE.stream = self
         return self
 
@@ -118,7 +144,6 @@ class Stream:
         self._before.pop().use()
 
 
-Stream.null = Stream()
 _ORDER = _machine("order", "late")
 _DICE = random.Random(_ORDER)
 
@@ -249,10 +274,9 @@ def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any])
 def _counted(memory: np.ndarray) -> np.ndarray:
     """New memory of the device in use; CUDARuntimeError where there is not so much."""
     device = Device().id
-    if device == int(_machine("lost", "-1")):
-        raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+    _check(device)
     if in_use[device] + memory.nbytes > float(_machine("memory", "inf")):
-        raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+        raise OutOfMemoryError(f"Out of memory allocating {memory.nbytes} bytes")
     in_use[device] += memory.nbytes
     weakref.finalize(memory, in_use.subtract, {device: memory.nbytes})
     return memory
@@ -305,6 +329,7 @@ class RawModule:
             memory = tuple(a._memory if isinstance(a, ndarray) else a for a in arguments)
             work = launch(self._library, name, grid, block, memory)
             stream = get_current_stream()
+            _count_launch(stream.device)
             stream.add(work)
             if any(isinstance(a, np.ndarray) for a in arguments):
                 stream.synchronize()
@@ -317,7 +342,7 @@ class Device:
 
     def __init__(self, index: int | None = None):
         self.id: int = getattr(_HERE, "device", 0) if index is None else index
-        self.pci_bus_id = f"0000:{self.id:02x}:00.0"
+        self.pci_bus_id = f"0000:{self.id:02X}:00.0"
 
     def use(self) -> Device:
         """Be this thread's device."""
@@ -336,6 +361,7 @@ class Device:
             stream.synchronize()
 
 
+Stream.null = Stream()
 _PINNED: dict[int, int] = {}
 
 
@@ -355,7 +381,7 @@ def alloc_pinned_memory(size: int) -> Any:
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     getDeviceCount=lambda: int(_machine("gpus", "1")),
-    getDeviceProperties=lambda index: {"name": b"a GPU that is not there"},
+    getDeviceProperties=lambda index: {"name": b"a GPU that is not there", "uuid": bytes([index])},
     driverGetVersion=lambda: int(_machine("driver", "13000")),
     runtimeGetVersion=lambda: 13000,
 )
@@ -367,6 +393,11 @@ cuda = SimpleNamespace(
     get_current_stream=get_current_stream,
     alloc_pinned_memory=alloc_pinned_memory,
 )
+
+
+def get_default_memory_pool() -> Any:
+    """What is in use: nothing is kept for later."""
+    return SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: in_use[Device().id])
 
 
 def is_available() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def open_gpu(body: str, node_rank: int) -> Gpu:
         try:
             gpu = Gpu(cupy, "cuda" if body == "cupy" else body, index)
             _try(gpu)
-        except (RuntimeError, OSError) as error:  # CuPy's errors are RuntimeErrors
+            card(gpu)
+        except (RuntimeError, MemoryError, OSError) as error:  # CuPy's errors are these
             failed.append(f"GPU {index} cannot be used ({str(error).splitlines()[0]})")
             continue
         gpu.refused = tuple(failed)
@@ -48,6 +50,36 @@ def _try(gpu: Gpu) -> None:
     gpu.cupy.RawModule(code=_TRIAL, options=OPTIONS, backend="nvrtc").get_function("trial")((1,), (64,), (found,))
     if not np.array_equal(gpu.to_host(found), np.arange(1, 3 * 64, 3)):
         raise RuntimeError("it computes nonsense")
+
+
+@cache
+def card(gpu: Gpu) -> str:
+    """The GPU's model and PCI address, which are known even when it has failed since."""
+    return _card(gpu.cupy, gpu.index)
+
+
+def _card(cupy: Any, index: int) -> str:
+    name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
+    return f"{name} {cupy.cuda.Device(index).pci_bus_id}"
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Whether a GPU says so: of CuPy's own errors, without importing it."""
+    return type(error).__name__ in ("CUDARuntimeError", "CUDADriverError", "OutOfMemoryError")
+
+
+def gpus_here() -> str:
+    """The GPUs that CuPy finds, with their memory, and the driver, as text; or why none can be used."""
+    if missing := gpu_missing():
+        return missing
+    cupy, found = importlib.import_module("cupy"), []
+    for index in range(cupy.cuda.runtime.getDeviceCount()):
+        try:
+            free, total = cupy.cuda.Device(index).mem_info
+            found.append(f"{_card(cupy, index)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+        except RuntimeError as error:
+            found.append(f"GPU {index} cannot be used ({str(error).splitlines()[0]})")
+    return f"{'; '.join(found)}; driver for CUDA up to {_version(cupy.cuda.runtime.driverGetVersion())}"
 
 
 def gpu_missing() -> str:

@@ -10,12 +10,27 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from anyrank.device.find import card, is_device_error
+from anyrank.device.gpu import Gpu
 from anyrank.errors import AnyrankError, spans
+from anyrank.kernel import BODIES
 from anyrank.world import World
 
 #: Seconds that the first failing rank waits for others that fail alike, before it reports and aborts.
 GRACE = 0.4
 Note = Callable[[str, str], None]
+
+
+def of_the_gpu(world: World, error: BaseException, out: Path) -> AnyrankError | None:
+    """What a rank tells whose GPU raised the error: its place, and how to go on; None where the error is no GPU's."""
+    gpu = BODIES.device
+    if not is_device_error(error) or not isinstance(gpu, Gpu):
+        return None
+    what = str(error).splitlines()[0]
+    if isinstance(error, MemoryError):
+        what += "; others may use the card. Use more GPUs or fewer cells, or --body cython"
+    where = f"rank {world.rank} on {os.uname().nodename}: {gpu.name} ({card(gpu)})"
+    return AnyrankError(f"{where} failed: {what}. Go on from the last checkpoint with: anyrank resume {out}")
 
 
 def report_and_abort(world: World, error: BaseException, folder: Path, note: Note = lambda ranks, line: None) -> None:

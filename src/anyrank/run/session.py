@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Restored
+from anyrank.device.weightless import Weightless
 from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
@@ -23,11 +24,13 @@ from anyrank.observe.timers import PHASES
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.run.companion import Companion, Digests
+from anyrank.run.failure import of_the_gpu
 from anyrank.run.folder import RunFolder
 from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
+from anyrank.run.memory import shortage
 from anyrank.run.options import Options
 from anyrank.run.placement import place
-from anyrank.run.startup import check_ranks, check_state
+from anyrank.run.startup import check_ranks, check_state, device_of
 from anyrank.run.stops import NONE, Stops, describe
 from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
@@ -76,6 +79,7 @@ class Session:
             self.cores = len(frozenset().union(*masks))
             self.place, self.crowd = together(self.world, lambda: place(self.options, masks, self.world.node_rank))
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
+            self.device = device_of(self.world)
             self.warnings = check_ranks(self.world, self.program, self.source)
             state = self._state = self._declare()
             if self._finished_already():
@@ -87,8 +91,10 @@ class Session:
             finally:
                 self.stops.close()
                 self.folder.unlock()
-        except BaseException:
+        except BaseException as error:
             self._log_calls()
+            if told := of_the_gpu(self.world, error, self.folder.path):
+                raise told from error
             raise
         finally:
             for companion in self.companions:
@@ -109,8 +115,13 @@ class Session:
 
     def _declare(self) -> State:
         seed, steps = int(self.program.parameters.get("seed", 0)), self.options.halo_steps
-        state = State(self.world, self.options.split, seed, steps)
         together(self.world, self._allow_deep_halos)
+        if not self.world.every(BODIES.device.on_host):  # what a card cannot hold is told before it is asked to
+            trial = State(self.world, self.options.split, seed, steps)
+            trial.device = Weightless()
+            together(self.world, lambda: self.program.declare(trial))
+            self.world.agree(shortage(trial, self.program.name))
+        state = State(self.world, self.options.split, seed, steps)
         together(self.world, lambda: self.program.declare(state))
         check_state(state)
         return state
@@ -214,10 +225,10 @@ class Session:
         self.log.info("start: %s", json.dumps(facts))
         for warning in self.warnings:
             self.log.warning("%s", warning)
-        self.log.info("rank %d of %d: %s, device %s", self.world.rank, self.world.size, self.place, BODIES.device.name)
+        self.log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, self.place, self.device)
         if self.crowd:
             self.log.warning("%s", self.crowd)
-        self.events.say("start", ranks=self.world.size, command=facts["command"])
+        self.events.say("start", ranks=self.world.size, command=facts["command"], warnings=self.warnings)
 
     def _checkpoints(self, state: State) -> Checkpoints:
         return Checkpoints(
@@ -319,13 +330,15 @@ class Session:
         }
 
     def _memory(self, state: State) -> dict[str, int]:
-        """Bytes of the largest rank: its arrays, a checkpoint's staging copy, and the process's peak. Collective."""
-        fields = list(state.fields())
+        """Bytes of the largest rank: its arrays, a checkpoint's staging copy, the process's peak, and all that it
+        takes of a GPU. Collective."""
+        fields, device = list(state.fields()), state.device
         staging = sum(field.local.nbytes for field in fields)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        mine = np.array([sum(field.nbytes for field in fields), staging, peak], np.int64)
+        card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
+        mine = np.array([sum(field.nbytes for field in fields), staging, peak, card], np.int64)
         largest = self.world.allreduce(mine, "max")
-        return dict(zip(("arrays", "staging", "peak"), largest.tolist(), strict=True))
+        return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 
     def _picture(self, state: State) -> Path | None:
         """The program's picture; a run is not lost because it could not be drawn."""

@@ -9,14 +9,17 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anyrank import launcher
+from anyrank.device.find import card
+from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError, spans
+from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
 from anyrank.state import Field, Scalar, State
@@ -49,6 +52,8 @@ class Rank:
     clock: int
     #: How many tasks its launcher counts, where MPI counts otherwise.
     launched: int
+    #: The GPUs of its node that it tried and could not use.
+    refused: str = ""
 
 
 def check_ranks(world: World, program: Program, source: str) -> list[str]:
@@ -60,10 +65,11 @@ def check_ranks(world: World, program: Program, source: str) -> list[str]:
     file = Path(inspect.getfile(type(program))) if source.partition(":")[0].endswith(".py") else None
     hosts = world.gather(os.uname().nodename)
     known = remember(world, hosts=_ranges(hosts or []), program_hash=file_hash(file) if file else "")
+    refused = BODIES.device.refused
     if world.size == 1:
-        return []
+        return [*refused]
     world.barrier()
-    mine = _facts(program, known, time.time_ns(), world.size)
+    mine = replace(_facts(program, known, time.time_ns(), world.size), refused="; ".join(refused))
     values = _fingerprint(mine.must, mine.should), mine.clock, int(bool(mine.gpu or mine.launched))
     (least, most), (early, late), (_, look) = _extremes(world, *values)
     if least == most and late - early < SKEW * 1e9 and not look:
@@ -72,6 +78,16 @@ def check_ranks(world: World, program: Program, source: str) -> list[str]:
     what = "the ranks differ in what the result depends on"
     _refuse(world, what, _errors(ranks), "Start all ranks with the same parameters, files and versions.")
     return world.bcast(_warnings(ranks))
+
+
+def device_of(world: World) -> str:
+    """What this rank computes on: its GPU, and who shares it, or why it has none. Collective."""
+    gpu = BODIES.device
+    known = card(gpu) if isinstance(gpu, Gpu) else ""
+    sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
+    if not known:
+        return f"device host (a GPU: {BODIES.no_gpu})"
+    return f"device {BODIES.device.name} ({known})" + (f", which ranks {spans(sharing)} share" if sharing else "")
 
 
 def check_state(state: State) -> None:
@@ -119,11 +135,10 @@ def _warnings(ranks: Sequence[Rank]) -> list[str]:
     offsets = [(rank.clock - ranks[0].clock) / 1e9 for rank in ranks]
     if ranks and max(offsets) - min(offsets) > SKEW:
         found.append(_line("clock", _ranges([f"{offset:+.0f} s" for offset in offsets])))
-    cards = _ranges([rank.gpu and f"{rank.gpu} of {rank.host}" for rank in ranks])
-    shared = {card: where for card, where in cards.items() if not where.isdigit()}
-    if shared:
-        found.append(_line("GPUs that ranks share", shared))
-    if cards:
+    refused = _ranges([rank.refused and f"{rank.refused} of {rank.host}" for rank in ranks])
+    if refused:
+        found.append(_line("another GPU was taken", refused))
+    if any(rank.gpu for rank in ranks):
         found += _differences([{"GPU": "one" if rank.gpu else "none"} for rank in ranks])
     return found
 

@@ -14,9 +14,8 @@ from statistics import NormalDist, median
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from anyrank.device import Device
+from anyrank.device.weightless import Weightless
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo
 from anyrank.field import OVERLAP_POINTS, Field
@@ -83,16 +82,9 @@ class _Ghost:
         self.sent.append((rank, buffer[0].nbytes))
 
 
-class _Weightless(Device):
-    """Arrays of any shape in the memory of one element."""
-
-    def rows(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike, first: int) -> Any:
-        return np.lib.stride_tricks.as_strided(np.full(1, value, dtype), shape, (0,) * len(shape))
-
-
 def _fields(program: Program, split: str, world: _Ghost) -> list[Field]:
     state = State(cast(World, world), split)
-    state.device = _Weightless()
+    state.device = Weightless()
     program.declare(state)
     return [*state.fields()]
 

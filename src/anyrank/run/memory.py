@@ -1,0 +1,41 @@
+"""Whether what a program declares fits the cards that its ranks take."""
+
+from __future__ import annotations
+
+import os
+
+from anyrank.device.find import card
+from anyrank.device.gpu import Gpu
+from anyrank.errors import UsageError, spans
+from anyrank.kernel import BODIES
+from anyrank.state import State
+
+
+def shortage(state: State, program: str) -> UsageError | None:
+    """What to tell where this rank's GPU has not the bytes for the fields of all ranks that share it. Collective.
+
+    `state` is declared, of arrays without weight. Fields with a halo count twice, because `advance` makes their next
+    values beside the present ones.
+    """
+    gpu = BODIES.device if isinstance(BODIES.device, Gpu) else None
+    mine = sum(field.nbytes * (2 if field.halo else 1) for field in state.fields())
+    free, total = gpu.free_memory() if gpu else (0, 0)
+    known = _identity(gpu) if gpu else None
+    found = state.world.node_gather((known, state.world.rank, mine, free))
+    ranks, needs, frees = zip(*(rest for other, *rest in found if other == known), strict=True)
+    if gpu is None or sum(needs) <= min(frees):
+        return None
+    return UsageError(
+        f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)} need {_bytes(sum(needs))} on {gpu.name} "
+        f"({card(gpu)}) of {os.uname().nodename}, which has {_bytes(min(frees))} free of {_bytes(total)}. "
+        "Use more GPUs or fewer cells, or the host's memory, with --body cython."
+    )
+
+
+def _identity(gpu: Gpu) -> str:
+    """What ranks of a node have in common that share a GPU, or a part of one, whatever number each has for it."""
+    return str(gpu.cupy.cuda.runtime.getDeviceProperties(gpu.index).get("uuid", card(gpu)))
+
+
+def _bytes(number: int) -> str:
+    return f"{number} bytes ({number / 1e9:.3g} GB)"

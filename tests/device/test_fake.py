@@ -1,0 +1,126 @@
+"""The fake GPU's own rules: it must fail where a GPU would, or a test on it shows nothing."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from anyrank.device import fake, open_device
+
+SCALE = """extern "C" __global__ void twice(double* a) { a[threadIdx.x] *= 2; }"""
+
+
+@pytest.fixture
+def gpu():
+    return open_device("shim")
+
+
+def test_its_arrays_and_numpy_s_do_not_mix(gpu):
+    mine, theirs = gpu.full((4,), 2.0, float), np.ones(4)
+    with pytest.raises(TypeError, match=r"device\.to_host"):
+        np.asarray(mine)
+    for mixed in (lambda: mine + theirs, lambda: np.add(theirs, mine), lambda: mine.__setitem__(..., theirs)):
+        with pytest.raises(TypeError, match="do not mix"):
+            mixed()
+    np.add(mine, mine, out=mine)
+    assert gpu.to_host(np.sqrt(mine[1:]) * 3).tolist() == [6.0] * 3
+    assert gpu.owns(mine) and not gpu.owns(theirs)
+    with pytest.raises(AttributeError, match="have no tolist"):
+        mine.tolist()
+
+
+def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
+    monkeypatch.setattr(fake, "_ORDER", "late")
+    mine = gpu.full((8,), 5.0, float)
+    gpu.compute.synchronize()
+    mine[...] = 6.0
+    gpu.cupy.RawModule(code=SCALE).get_function("twice")((1,), (8,), (mine,))
+    values, beside = gpu.pinned(64).view(float), gpu.stream()
+    with beside:
+        mine.get(out=values, blocking=False)
+        there = beside.record()
+    assert values[0] == 0, "the copy has not run"
+    there.synchronize()
+    assert values[0] == 5, "and no event set it after the computing"
+    with beside:
+        beside.wait_event(gpu.compute.record())
+        mine.get(out=values, blocking=False)
+    beside.synchronize()
+    assert values[0] == 12 and fake.get_current_stream() is gpu.compute
+
+
+def test_a_random_order_differs_from_run_to_run_of_it(gpu, monkeypatch):
+    monkeypatch.setattr(fake, "_ORDER", "random:1")
+    mine, values = gpu.full((1,), 0, int), gpu.pinned(8).view(int)
+    seen = set()
+    for number in range(1, 41):
+        mine[...] = number
+        with gpu.stream():
+            mine.get(out=values, blocking=False)
+        seen.add(number - int(values[0]))
+    assert {0, 1} < seen, "sometimes the copy is in time, sometimes late"
+
+
+def test_copies_beside_the_computing_need_pinned_memory(gpu):
+    mine = gpu.full((4,), 1.0, float)
+    with pytest.raises(ValueError, match="pinned"):
+        mine.get(out=np.zeros(4), blocking=False)
+    with pytest.raises(ValueError, match="pinned"):
+        mine.set(np.zeros(4), stream=gpu.stream())
+    mine.set(gpu.pinned(40)[8:].view(float), stream=gpu.compute)
+    assert not gpu.to_host(mine).any()
+
+
+def test_memory_is_counted_and_given_back(monkeypatch):
+    monkeypatch.setenv("ANYRANK_SHIM", "gpus=2 memory=1e6")
+    gpu = open_device("shim", 1)
+    before, _ = gpu.free_memory()
+    mine = gpu.full((1000,), 1.0, float)
+    rows = mine[10:20]
+    crossed = fake.crossed["out"]
+    assert gpu.free_memory() == (before - 8000, 10**6)
+    assert gpu.to_host(rows).tolist() == [1.0] * 10 and fake.crossed["out"] == crossed + 80
+    with pytest.raises(fake.OutOfMemoryError):
+        gpu.full((125_000,), 0.0, float)
+    del mine
+    gc.collect()
+    assert gpu.free_memory() == (before - 8000, 10**6), "a view keeps it"
+    del rows
+    gc.collect()
+    assert gpu.free_memory() == (before, 10**6)
+
+
+def test_a_thread_works_on_the_first_device_until_it_enters_another(monkeypatch):
+    monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
+    gpu, found = open_device("shim", 1), []
+
+    def work():
+        with pytest.raises(fake.CUDARuntimeError, match="resource handle"):
+            gpu.compute.use()
+        gpu.enter()
+        gpu.compute.use()
+        found.append(gpu.to_host(gpu.full((2,), 3, int)).tolist())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [[3, 3]]
+
+
+def test_a_device_that_fails_is_lost_from_then_on(monkeypatch, tmp_path):
+    grave = tmp_path / "grave"
+    grave.touch()
+    monkeypatch.setattr(fake, "_LAUNCHES", iter(range(1, 100)))
+    monkeypatch.setenv("ANYRANK_SHIM", f"gpus=2 fails=3 grave={grave}")
+    gpu = open_device("shim")  # launches once
+    mine, twice = gpu.full((8,), 1.0, float), gpu.cupy.RawModule(code=SCALE).get_function("twice")
+    for _ in range(2):
+        twice((1,), (8,), (mine,))
+    with pytest.raises(fake.CUDARuntimeError, match="ECC"):
+        twice((1,), (8,), (mine,))
+    with pytest.raises(fake.CUDARuntimeError, match="Unavailable"):
+        gpu.full((1,), 0, int)
+    assert open_device("shim").name == "shim:1"
