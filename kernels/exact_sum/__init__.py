@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 
 OPERATIONS = ("accumulate", "accumulate_products")
+#: `limbs` is NumPy's array wherever the numbers are.
+ON_HOST = (-1,)
 
 LIMBS = 136
 ORIGIN = 2176

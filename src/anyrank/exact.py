@@ -5,7 +5,8 @@ Terms go into a fixed-point number wide enough for every double and every produc
 ranks and with any split: it is the exact result, rounded once, to nearest, ties to even, and ±∞ where it
 is too large. A sum equals `math.fsum`, but where that raises OverflowError for what overflows on the way.
 
-Everywhere here `x` is a NumPy array of any shape, or a Field, of which every rank adds what it owns.
+Everywhere here `x` is an array of any shape, of NumPy or of this process's GPU, or a Field, of which every rank
+adds what it owns. Elements stay where they are: limbs alone come from a GPU, and the extreme of a rank.
 Elements are bool, integers or real numbers of up to 8 bytes. A Field's functions are collective over its
 world; an array's are collective over `world`, and local where it is None. NaN, or +∞ with −∞, gives NaN.
 A sum that is zero is +0.0, whatever the signs of its terms. Other elements raise TypeError.
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from anyrank.digest import blocks
+from anyrank.digest import blocks, merged
 from anyrank.errors import AnyrankError
-from anyrank.kernel import Kernel
+from anyrank.kernel import BODIES, Kernel
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Accumulator:
     def add(self, x: Numbers | float) -> None:
         """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
         array = _local(x)
-        for _, block in blocks(_flat(array), array.dtype == np.float64):
+        joined, _ = merged(array.shape, array.strides)
+        for _, block in blocks(array.reshape(joined), array.dtype == np.float64):
             for part in _doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -63,8 +65,10 @@ class Accumulator:
         a, b = _local(x), _local(y)
         if a.shape != b.shape:
             raise ValueError(f"a sum of products takes arrays of one shape, not {a.shape} and {b.shape}")
-        if a.flags.c_contiguous and b.flags.c_contiguous:
-            a, b = _flat(a), _flat(b)
+        if BODIES.device.owns(a) != BODIES.device.owns(b):
+            a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
+        joined, _ = merged(a.shape, a.strides, b.strides)
+        a, b = a.reshape(joined), b.reshape(joined)
         whole = a.dtype == b.dtype == np.float64 and _row_contiguous(a) and _row_contiguous(b)
         for (_, left), (_, right) in zip(blocks(a, whole), blocks(b, whole), strict=True):
             for p in _doubles(left):
@@ -163,9 +167,9 @@ def _summed(x: Numbers, world: World | None) -> Accumulator:
     return total.allreduce(_world(x, world))
 
 
-def _local(x: Any) -> np.ndarray:
-    """This process's elements, on the host."""
-    array = x.device.to_host(x.local) if hasattr(x, "local") else np.asarray(x)
+def _local(x: Any) -> Any:
+    """This process's elements, where they are."""
+    array = x.local if hasattr(x, "local") else x if BODIES.device.owns(x) else np.asarray(x)
     if array.dtype.kind not in "biuf" or array.itemsize > 8:
         raise TypeError(f"exact arithmetic takes bool, integers and real numbers of 64 bits, not {array.dtype}")
     return array
@@ -176,18 +180,14 @@ def _world(x: Any, world: World | None) -> World | None:
 
 
 def _integral(x: Any) -> bool:
-    return (x if hasattr(x, "local") else np.asarray(x)).dtype.kind in "biu"
+    return (x if hasattr(x, "dtype") else np.asarray(x)).dtype.kind in "biu"
 
 
-def _flat(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1) if array.flags.c_contiguous else array
+def _row_contiguous(array: Any) -> bool:
+    return not array.ndim or bool(array.shape[-1] == 1 or array.strides[-1] == array.itemsize)
 
 
-def _row_contiguous(array: np.ndarray) -> bool:
-    return array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == array.itemsize
-
-
-def _doubles(x: np.ndarray) -> Iterator[np.ndarray]:
+def _doubles(x: Any) -> Iterator[Any]:
     """One or two arrays of float64 whose sum is `x`, exactly."""
     if x.dtype.kind in "iu" and x.itemsize == 8:
         yield (x >> 32).astype(np.float64) * 2.0**32
@@ -222,7 +222,7 @@ def _extreme(x: Any, world: World | None, largest: bool) -> float:
     return _decoded(int(found[1]), array.dtype, largest)
 
 
-def _local_extreme(array: np.ndarray, largest: bool) -> float:
+def _local_extreme(array: Any, largest: bool) -> float:
     value = (array.max() if largest else array.min()).item()
     if value == 0 and array.dtype.kind == "f":
         negative = np.signbit(array)  # if 0 is the largest, +0 is, unless all zeros and all else are negative

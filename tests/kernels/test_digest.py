@@ -15,7 +15,7 @@ WORD = (1 << 64) - 1
 WORDS = st.integers(0, WORD)
 
 
-@pytest.fixture(params=["reference", "numba", "cython"])
+@pytest.fixture(params=["reference", "numba", "cython", "shim"])
 def digest(request):
     return Kernel("digest").load(request.param, open_device(request.param))
 
@@ -76,3 +76,12 @@ def test_rows_may_be_reversed_repeated_or_have_odd_strides(digest):
     odd[...] = bits
     for view in (bits[::-1], np.broadcast_to(bits[0], (4, 9)), odd, bits[:, 3:4], bits[::2]):
         assert digest(view, 5, 100) == digest(view.copy(), 5, 100)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, None])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
+def test_a_gpu_takes_words_of_any_width_on_any_blocks(dtype, blocks):
+    wide = np.random.default_rng(3).integers(0, np.iinfo(dtype).max, (40, 333), dtype, endpoint=True)
+    run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
+    for words in (wide[:, 7:], wide[:, :1], wide[:, 9:12], wide[3:4], wide[:0], wide[::-3, 1:-1]):
+        assert run(words, 77, 1000, blocks=blocks) == reference(words.astype(np.uint64), 77, 1000)

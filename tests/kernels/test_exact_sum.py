@@ -19,7 +19,7 @@ from anyrank.device import open_device
 from anyrank.kernel import Kernel
 from anyrank.kernels.exact_sum import LIMBS, ORIGIN, SLOTS, example
 
-BODIES = ("reference", "numba", "cython")
+BODIES = ("reference", "numba", "cython", "shim")
 COMPILED = ("numba", "cython")
 FLOATS = st.one_of(
     st.floats(),
@@ -206,6 +206,35 @@ def test_more_products_than_an_unsettled_limb_can_hold(compiled):
     many = np.broadcast_to(np.full(columns, FULLEST), (rows, columns))
     expected = limbs_of(many.size * fixed(Fraction(FULLEST) ** 2))
     np.testing.assert_array_equal(summed_products(compiled, many, many), expected)
+
+
+def on_blocks(blocks, *arrays):
+    limbs = np.zeros(SLOTS, np.int64)
+    load("shim", "accumulate" if len(arrays) == 1 else "accumulate_products")(*arrays, limbs, blocks=blocks)
+    return limbs
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5, None])
+def test_blocks_of_threads_do_not_change_the_limbs(blocks):
+    """All kinds one after the other, so that threads raise and lower their guesses; rows end anywhere in a batch."""
+    random = np.random.default_rng(4)
+    wide = np.concatenate([family(random, 3000) for family in FAMILIES.values()]).reshape(300, -1)
+    for x in (wide[:, 5:-4], wide[:, :1], wide[:, ::2].copy(), wide[0], wide[::-1, 3:40]):
+        np.testing.assert_array_equal(on_blocks(blocks, x), summed("reference", x))
+        y = x[::-1].copy()
+        np.testing.assert_array_equal(on_blocks(blocks, x, y), summed_products("reference", x, y))
+
+
+@pytest.mark.parametrize("x", [16 - 2.0**-49, -16 + 2.0**-49, 8 + 2.0**-38 - 2.0**-49])
+def test_folds_are_emptied_before_a_sum_leaves_its_binade(x):
+    """Threads guess 16 from eight ones; each number then adds as much as can be to the first fold, or the second."""
+    numbers = np.append(np.ones(256 * 8), np.full(256 * 2600, x))
+    np.testing.assert_array_equal(on_blocks(1, numbers), limbs_of(fixed(1) * 2048 + fixed(x) * 256 * 2600))
+    factor = np.append(np.ones(256 * 4), np.full(256 * 1300, 1 - 2.0**-53))
+    few = numbers[256 * 4 :][: factor.size]
+    expected = fixed(1) * 1024 + fixed(Fraction(x) * Fraction(1 - 2.0**-53)) * 256 * 1300
+    few[: 256 * 4], few[256 * 4 :] = 1, x
+    np.testing.assert_array_equal(on_blocks(1, few, factor), limbs_of(expected))
 
 
 #: What a block adds to a word at most, if it counts as many terms as it has and is settled when there are enough.

@@ -1,0 +1,166 @@
+// Exact sums: see __init__.py. Every thread folds its numbers as cpu.h does: it adds them to constants so large that
+// what the sums keep is a multiple of a known unit and what they lose is exact and goes to the next fold. Four folds
+// reach 168 bits below the largest number; what is left then, and numbers that no fold takes, go in one by one.
+//
+// A block keeps two sums of magnitudes, of the positive terms and of the negative ones, in words of 32 bits, and
+// whoever makes a word overflow carries for it: they are whole at any time, and wide enough for 2^127 terms. At its
+// end a block adds their difference to the limbs, less than 2^32 to each, so that 2^31 blocks may do so.
+
+#include "../rows.h"
+
+enum { LIMBS = 136, ORIGIN = 2176, SPECIALS = 2 * LIMBS, SLOTS = LIMBS + 3, SPECIAL = 0x7ff, BATCH = 8 };
+// Sums start at 1.5·2^(top + ROOM) and stay in their binade while there are no more than 2^(ROOM - 1) numbers below
+// 2^top, also where each is rounded up to that. FOLDS share the bits of a number, STEP at a time.
+enum { FOLDS = 4, ROOM = 11, STEP = 53 - ROOM, LOWEST = -800, HIGHEST = 1000 };
+// The guess of top leaves so many bits above the numbers seen; it is lowered when it is so many too high.
+enum { ABOVE = 3, TOO_HIGH = 64 };
+
+__shared__ unsigned int sums[SPECIALS + 3];  // |positive terms|, |negative ones|, and how many are +∞, −∞ and NaN
+
+__device__ inline u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
+__device__ inline int exponent_of(u64 bits) { return (int)(bits >> 52) & SPECIAL; }
+__device__ inline int scale_of(u64 bits) { return exponent_of(bits) + !exponent_of(bits); }
+__device__ inline u64 mantissa_of(u64 bits) { return (bits & ((1ull << 52) - 1)) | (u64)(exponent_of(bits) != 0) << 52; }
+// The upper half of |x|, which orders as |x| does: 2^e has (e + 1023)·2^20.
+__device__ inline int magnitude(double x) { return (int)(bits_of(x) >> 32) & 0x7fffffff; }
+__device__ constexpr int power(int exponent) { return (exponent + 1023) * (1 << 20); }
+
+// Adds ±m·2^(position - ORIGIN).
+__device__ inline void add_integer(u64 m, int position, bool negative) {
+    unsigned int* word = sums + (negative ? LIMBS : 0) + (position >> 5);
+    u64 low = m << (position & 31), high = m >> 1 >> (63 - (position & 31));
+    while (low | high) {
+        const unsigned int part = (unsigned int)low, before = atomicAdd(word++, part);
+        low = (low >> 32 | high << 32) + (before + part < part);
+        high = 0;
+    }
+}
+
+__device__ inline void add_number(double x) {
+    const u64 bits = bits_of(x);
+    if (exponent_of(bits) == SPECIAL)
+        atomicAdd(sums + SPECIALS + (x != x ? 2 : x < 0), 1u);
+    else
+        add_integer(mantissa_of(bits), scale_of(bits) + 1101, bits >> 63);
+}
+
+__device__ inline void add_product(double x, double y) {
+    const u64 a = bits_of(x), b = bits_of(y);
+    if (exponent_of(a) == SPECIAL || exponent_of(b) == SPECIAL) {
+        add_number(x * y);
+        return;
+    }
+    const u64 m = mantissa_of(a), n = mantissa_of(b);
+    const int position = scale_of(a) + scale_of(b) + 26;
+    add_integer(m * n, position, (a ^ b) >> 63);
+    add_integer(__umul64hi(m, n), position + 64, (a ^ b) >> 63);
+}
+
+// One thread's folds of numbers below 2^top, where limit = power(top).
+struct Folds {
+    double sum[FOLDS];
+    int limit, batches;
+
+    __device__ double constant(int fold) const {
+        return __longlong_as_double((long long)(limit + (ROOM - fold * STEP) * (1 << 20) + (1 << 19)) << 32);
+    }
+
+    __device__ void begin(int largest) {
+        limit = power(min(max((largest >> 20) - 1022 + ABOVE, (int)LOWEST), (int)HIGHEST));
+        batches = (1 << (ROOM - 1)) / BATCH;
+        for (int f = 0; f < FOLDS; ++f) sum[f] = constant(f);
+    }
+
+    // Since a constant and its sum have one exponent, the integer that was summed is the difference of their bits.
+    __device__ void empty() {
+        for (int f = 0; f < FOLDS; ++f) {
+            const long long found = (long long)(bits_of(sum[f]) - bits_of(constant(f)));
+            const int position = (limit >> 20) - 1023 + ROOM - 52 - f * STEP + ORIGIN;
+            add_integer((u64)(found < 0 ? -found : found), position, found < 0);
+        }
+    }
+
+    template <int FIRST> __device__ double fold(double x) {
+        for (int f = FIRST; f < FOLDS; ++f) {
+            const double before = sum[f];
+            sum[f] = before + x;
+            x -= sum[f] - before;
+        }
+        return x;
+    }
+
+    // Adds a batch, whose last ERRORS numbers are below 2^-53 of another one.
+    template <int ERRORS> __device__ void add(double (&x)[BATCH]) {
+        int largest = 0;
+        u64 left = 0;
+        for (int j = 0; j < BATCH - ERRORS; ++j) largest = max(largest, magnitude(x[j]));
+        if (largest >= limit || !batches) {
+            empty();
+            begin(largest);
+        }
+        --batches;
+        if (largest < limit)
+            for (int j = 0; j < BATCH; ++j) x[j] = j < BATCH - ERRORS ? fold<0>(x[j]) : fold<1>(x[j]);
+        for (int j = 0; j < BATCH; ++j) left |= bits_of(x[j]);
+        if (left << 1) {
+            for (int j = 0; j < BATCH; ++j) add_number(x[j]);
+            if (limit - largest > TOO_HIGH << 20) batches = 0;
+        }
+    }
+};
+
+__device__ inline void clear() {
+    for (int k = threadIdx.x; k < SPECIALS + 3; k += blockDim.x) sums[k] = 0;
+    __syncthreads();
+}
+
+__device__ inline void hand_over(u64* limbs) {
+    __syncthreads();
+    for (int k = threadIdx.x; k < SLOTS; k += blockDim.x) {
+        const u64 mine = k < LIMBS ? (u64)sums[k] - sums[LIMBS + k] : sums[LIMBS + k];
+        if (mine) atomicAdd(limbs + k, mine);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) accumulate(
+    const double* x, long long pitch, unsigned int columns, unsigned long long numbers, unsigned long long* limbs)
+{
+    Walk<1> walk(columns, numbers, {{(u64)pitch, 1}});
+    Folds folds;
+    clear();
+    for (folds.begin(0); walk.left > 0; walk.left -= BATCH) {
+        double batch[BATCH];
+        for (int j = 0; j < BATCH; ++j, walk.go_on()) batch[j] = j < walk.left ? x[(long long)walk.place[0]] : 0;
+        folds.add<0>(batch);
+    }
+    folds.empty();
+    hand_over(limbs);
+}
+
+// Of p + e = x·y both are folded, unless p is too large or too small for e to be exact: then the mantissas are multiplied.
+extern "C" __global__ void __launch_bounds__(256, 4) accumulate_products(
+    const double* x, const double* y, long long x_pitch, long long y_pitch, unsigned int columns,
+    unsigned long long numbers, unsigned long long* limbs)
+{
+    const int half = BATCH / 2;
+    Walk<2> walk(columns, numbers, {{(u64)x_pitch, 1}, {(u64)y_pitch, 1}});
+    Folds folds;
+    clear();
+    for (folds.begin(0); walk.left > 0; walk.left -= half) {
+        double batch[BATCH];
+        for (int j = 0; j < half; ++j, walk.go_on()) {
+            batch[j] = j < walk.left ? x[(long long)walk.place[0]] : 0;
+            batch[half + j] = j < walk.left ? y[(long long)walk.place[1]] : 0;
+        }
+        for (int j = 0; j < half; ++j) {
+            const double a = batch[j], b = batch[half + j], p = a * b;
+            const bool unfit = magnitude(p) >= power(HIGHEST) || (magnitude(p) < power(-900) && a != 0 && b != 0);
+            if (unfit) add_product(a, b);
+            batch[j] = unfit ? 0 : p;
+            batch[half + j] = unfit ? 0 : fma(a, b, -p);
+        }
+        folds.add<half>(batch);
+    }
+    folds.empty();
+    hand_over(limbs);
+}
