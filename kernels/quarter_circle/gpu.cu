@@ -1,9 +1,9 @@
 // Points in the quarter circle: see __init__.py. Every thread takes blocks of the range in turn, GROUPS side by side.
 //
 // A block of two points takes 21 products of 32 by 32 bits to 64, 25 operations of logic and shifts, and 3 sums. Hopper
-// makes 64 plain products a clock and multiprocessor; those of 64 bits, at half that rate as on Ada, bound an H200
-// (132 multiprocessors, 1.98 GHz) to 132 · 1.98e9 · 32 / 21 · 2 = 796e9 points a second. The other 28, at 64 a clock,
-// fit beside them.
+// makes 64 plain products a clock and multiprocessor. If those to 64 bits take two turns, as is reported of Ada, they
+// bound an H200 (132 multiprocessors, 1.98 GHz) to 132 · 1.98e9 · 32 / 21 · 2 = 796e9 points a second; the other 28,
+// 64 a clock, fit beside them.
 #include "run.h"
 
 enum { GROUPS = 4 };
