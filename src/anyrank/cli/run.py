@@ -13,7 +13,7 @@ from anyrank.cli.execution import carry_out, read_parameters
 from anyrank.kernel import FILES
 from anyrank.program import Program, choices, flag_of
 from anyrank.programs import available, load
-from anyrank.run.options import CHECKPOINT_IO, OPTION_NAMES, Options
+from anyrank.run.options import CHECKPOINT_IO, OPTION_NAMES, TRANSFERS, Options
 
 RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--ranks", type=int, help="MPI ranks; more than 1 starts mpiexec.  [default: 1]"),
@@ -22,6 +22,7 @@ RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--body", help=f"Kernel body: auto, {', '.join(FILES)}; a,b: by turns on a node.  [default: auto]"),
     click.option("--split", help="auto, rows, columns, bricks, or a grid such as 2x3.  [default: auto]"),
     click.option("--halo-steps", type=int, help="Exchange wider halos, once in so many steps.  [default: 1]"),
+    click.option("--transfer", help=f"Halos of GPUs: {', '.join(TRANSFERS)} (pinned memory).  [default: auto]"),
     click.option("--checkpoint-every", help="Steps (200), a time (10min), auto or off.  [default: auto]"),
     click.option("--checkpoint-io", help=f"{', '.join(CHECKPOINT_IO)}.  [default: pwrite]"),
     click.option("--keep", type=int, help="How many checkpoints stay, beside marked ones.  [default: 2]"),

@@ -14,11 +14,12 @@ from anyrank.run.duration import duration
 
 #: Options that hold at resume unless they are given again.
 KEPT = (
-    *("ranks", "threads", "body", "split", "halo_steps", "picture"),
+    *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture"),
     *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
 )
 CHECKPOINT_IO = ("pwrite", "mpio", "gather")
 BIND = ("auto", "core", "none")
+TRANSFERS = ("auto", "direct", "staged")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Options:
     body: str = "auto"
     split: str = "auto"
     halo_steps: int = 1
+    transfer: str = "auto"
     checkpoint_every: str = "auto"
     checkpoint_io: str = "pwrite"
     keep: int = 2
@@ -84,6 +86,7 @@ class Options:
                 raise UsageError(f"{flag} {value} must be at least {least}. Use {flag} {least} or more.")
         _one_of("--bind", self.bind, BIND)
         check_bodies(self.body.split(","))
+        _one_of("--transfer", self.transfer, TRANSFERS)
         _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
         if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
             raise UsageError(f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3.")

@@ -81,6 +81,7 @@ class Session:
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.device = device_of(self.world)
             self.warnings = check_ranks(self.world, self.program, self.source)
+            self.transfer = self._choose_transfer()
             state = self._state = self._declare()
             if self._finished_already():
                 return FINISHED
@@ -99,6 +100,16 @@ class Session:
         finally:
             for companion in self.companions:
                 companion.close()
+
+    def _choose_transfer(self) -> str:
+        """Choose how halos of GPUs travel, and return why so; empty where there is none. Collective."""
+        if self.world.every(BODIES.device.on_host):
+            self.world.transfer = "host"
+            return ""
+        from anyrank.exchange.aware import choose  # of no use without a GPU
+
+        self.world.transfer, why = choose(self.world, BODIES.device, self.options.transfer)
+        return why
 
     def _log_calls(self) -> None:
         """With --check, put the last calls of this rank into its log."""
@@ -226,6 +237,9 @@ class Session:
         for warning in self.warnings:
             self.log.warning("%s", warning)
         self.log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, self.place, self.device)
+        if self.transfer:
+            self.log.info("halos of GPUs travel %s: %s", self.world.transfer, self.transfer)
+            self.events.say("transfer", way=self.world.transfer, why=self.transfer)
         if self.crowd:
             self.log.warning("%s", self.crowd)
         self.events.say("start", ranks=self.world.size, command=facts["command"], warnings=self.warnings)
@@ -292,6 +306,7 @@ class Session:
             "parameters": self.program.parameters,
             "ranks": self.world.size,
             "bodies": self._bodies(),
+            "transfer": self.world.transfer,
             "steps": state.step,
             "digest": f"{saved.digest:016x}",
             "digests": {name: f"{value:016x}" for name, value in saved.digests.items()},

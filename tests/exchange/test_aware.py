@@ -1,0 +1,147 @@
+"""Whether MPI is given a GPU's memory: what it says, what a process of its own says, and what messages bring."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from ranks import check_collective, run_anyrank
+
+from anyrank.errors import UsageError
+from anyrank.exchange import aware
+from anyrank.kernel import BODIES
+from anyrank.run.options import Options
+
+DIES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+HANGS = "import subprocess, time; subprocess.Popen(['sleep', '100']); time.sleep(100)"
+FAILS = "print('no such memory'); raise SystemExit(3)"
+
+
+@pytest.fixture
+def gpu():
+    """The fake GPU, for the time of a test."""
+    BODIES.prefer("shim")
+    yield BODIES.device
+    BODIES.prefer("auto")
+
+
+class Comm:
+    """A communicator whose messages an MPI spoils that does not know of GPUs."""
+
+    def __init__(self, comm, what):
+        self._comm, self._what, self._first = comm, what, {}
+
+    def __getattr__(self, name):
+        return getattr(self._comm, name)
+
+    def Isend(self, message, *ends):  # noqa: N802
+        memory = message[0]
+        if self._what == "lost":
+            return MPI.REQUEST_NULL
+        first = self._first.setdefault(memory.nbytes, np.array(memory))
+        return self._comm.Isend([first if memory.nbytes > 1000 else memory, MPI.BYTE], *ends)
+
+
+def test_a_process_of_its_own_tells_how_it_ends(gpu, monkeypatch):
+    monkeypatch.setenv("PMI_RANK", "1")  # it must not wait for ranks that are not its own
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_FD", "99")
+    assert aware.attempt(gpu) == ""
+    ends = {DIES: "was killed by SIGSEGV", FAILS: "ended with status 3: no such memory", HANGS: "hung for 0.5 s"}
+    for code, end in ends.items():
+        monkeypatch.setattr(aware, "LIMIT", 0.5 if code == HANGS else 60.0)
+        monkeypatch.setattr(aware, "command", lambda device, code=code: [sys.executable, "-c", code])
+        assert aware.attempt(gpu) == f"a process that tried it {end}"
+
+
+def test_no_launcher_counts_such_a_process():
+    kept = {"PATH": "/bin", "UCX_TLS": "all", "MPIR_CVAR_ENABLE_GPU": "1", "OMPI_MCA_pml": "ucx", "CUDA_HOME": "/cuda"}
+    gone = {"PMI_RANK": "0", "PMIX_RANK": "0", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI_LOCALRANKID": "0"}
+    assert aware.alone(kept | gone) == kept
+
+
+def test_a_process_tells_of_wrong_bytes(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(aware, "SIZES", (8,))
+    assert aware.main("shim", "0") == 0
+    counts = iter(range(9))
+    monkeypatch.setattr(aware, "_values", lambda nbytes, rank, turn: np.full(nbytes, next(counts), np.uint8))
+    assert aware.main("shim", "0") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "messages of 8 bytes from a GPU's memory bring wrong bytes"
+
+
+@pytest.mark.ranks(1, 3)
+@pytest.mark.parametrize("bodies", ["shim", "reference,shim"])
+def test_it_is_staged_unless_all_that_is_tried_works(world, bodies, monkeypatch):
+    """The processes of their own are short here. Ranks without a GPU take part, too."""
+    gpus = {(1, "shim"): "rank 0", (3, "shim"): "ranks 0-2", (3, "reference,shim"): "rank 1"}.get((world.size, bodies))
+    if gpus is None:  # one rank that has none
+        return
+    first, codes, claims, comm = f"(rank {0 if bodies == 'shim' else 1})", [DIES], aware.claim, world.comm
+    monkeypatch.setattr(aware, "command", lambda device: [sys.executable, "-c", codes[-1]])
+    BODIES.prefer(bodies, world.rank)
+    try:
+        device = BODIES.device
+
+        def chosen(wanted="auto"):
+            return aware.choose(world, device, wanted)
+
+        way, why = chosen()
+        check_collective(
+            world, way == "staged" and why.endswith(f"does not say that it takes a GPU's memory ({gpus})"), why
+        )
+        check_collective(world, chosen("staged") == ("staged", "as asked"))
+
+        monkeypatch.setattr(aware, "claim", lambda comm: "")
+        told = f"a process that tried it was killed by SIGSEGV {first}"
+        check_collective(world, chosen() == ("staged", told))
+        with pytest.raises(
+            UsageError, match=rf"--transfer direct: {re.escape(told)}. Use --transfer staged, or an MPI"
+        ):
+            chosen("direct")
+        codes.append("")
+        check_collective(world, chosen() == ("direct", "messages from the memory of GPUs were tried"))
+        monkeypatch.setattr(aware, "claim", claims)
+        check_collective(world, chosen("direct")[0] == "direct", "no claim is asked for")
+
+        for what, told in (("old", "4194304 bytes .* wrong or old bytes"), ("lost", "256 bytes .* do not arrive")):
+            monkeypatch.setattr(world, "comm", Comm(comm, what))
+            monkeypatch.setattr(aware, "LIMIT", 0.3 if what == "lost" else 60.0)
+            with pytest.raises(UsageError, match=rf"--transfer direct: messages of {told} .*Use --transfer staged"):
+                chosen("direct")
+        monkeypatch.setattr(world, "comm", comm)
+    finally:
+        BODIES.prefer("auto")
+
+
+def test_an_unknown_transfer_is_refused():
+    with pytest.raises(UsageError, match=r"--transfer 'fast' must be one of auto, direct, staged"):
+        Options(transfer="fast")
+
+
+def test_runs_tell_how_halos_travel(tmp_path):
+    """The same bits each way; without a GPU nothing of it is even imported."""
+    words = ("run", "weather", "--rows", 20, "--columns", 22, "--steps", 6, "--no-picture", "--quiet", "--json")
+    ways = {
+        "host": ("--body", "cython", "--transfer", "direct"),
+        "direct": ("--body", "shim,cython", "--transfer", "direct"),
+        "staged": ("--body", "shim"),
+    }
+    digests = set()
+    for way, more in ways.items():
+        ranks = 2 if way == "direct" else None
+        done = run_anyrank(*words, "--out", tmp_path / way, *more, ranks=ranks, env={"PYTHONPROFILEIMPORTTIME": "1"})
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert summary["transfer"] == way
+        assert ("anyrank.exchange.aware" in done.stderr) == (way != "host")
+        digests.add(summary["digest"])
+    assert len(digests) == 1
+    events = [json.loads(line) for line in (tmp_path / "staged" / "events.jsonl").read_text().splitlines()]
+    (told,) = [event for event in events if event["event"] == "transfer"]
+    assert told["way"] == "staged" and "does not say that it takes a GPU's memory (rank 0)" in told["why"]
+    assert f"halos of GPUs travel staged: {told['why']}" in (tmp_path / "staged" / "log" / "rank-0000.log").read_text()
+    assert 'transfer = "direct"' in (tmp_path / "direct" / "run.toml").read_text()
