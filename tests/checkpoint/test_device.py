@@ -86,6 +86,8 @@ def test_the_file_is_the_cpu_s_byte_for_byte(world, tmp_path, monkeypatch, machi
         other = declare(world, "bricks")
         restored = checkpoints(tmp_path / "cpu", other).restore()
         check_collective(world, not restored.refused and holds(other, 5), "what a CPU wrote, on a GPU")
+    gathered = write(tmp_path / "gather", declare(world, split), 5, io="gather")
+    check_collective(world, gathered.digests == digests and same(gathered.path, 5))
     BODIES.prefer("reference")
     state = declare(world)
     restored = checkpoints(tmp_path / "late", state).restore()
@@ -115,6 +117,15 @@ def test_the_writing_thread_works_on_the_rank_s_own_gpu(tmp_path, monkeypatch, m
     state = declare(World())
     monkeypatch.setattr(Gpu, "enter", lambda self: None)
     assert "invalid resource handle" in written_while_steps_go_on(tmp_path, state, monkeypatch, 2).error
+
+
+def test_a_gpu_that_fails_while_a_checkpoint_is_read_is_not_the_file_s_fault(tmp_path, monkeypatch, machine):
+    machine()
+    state = declare(World())
+    write(tmp_path, state, 1)
+    monkeypatch.setenv("ANYRANK_SHIM", "lost=0")
+    with pytest.raises(fake.CUDARuntimeError, match="Unavailable"):
+        checkpoints(tmp_path, state).restore()
 
 
 def test_a_writing_that_failed_leaves_nothing_to_the_next(tmp_path, monkeypatch, machine):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from click.testing import CliRunner
 from ranks import run_anyrank
 
-from anyrank.cli.doctor import command
+from anyrank.cli.doctor import command, time_body
+from anyrank.device import fake, find
+from anyrank.kernel import Kernel
 from anyrank.provenance import here, versions
 
 ENVIRONMENT = {
@@ -37,3 +40,13 @@ def test_the_json_is_the_same():
     assert here().keys() <= facts.keys() and versions().items() <= facts.items()
     assert facts["environment"]["UCX_TLS"] == "tcp,self" and "SLURM_JWT" not in facts["environment"]
     assert facts["kernels"] == [] and facts["mpiexec"] and facts["memory"] and facts["gpu"]
+
+
+def test_gpus_are_shown_with_their_memory_and_driver_and_bodies_with_their_rate(monkeypatch):
+    monkeypatch.setattr(find, "_has_driver", lambda: True)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    done = CliRunner().invoke(command, ["--no-kernels", "--json"], env={"ANYRANK_SHIM": "gpus=2 memory=8e9"})
+    shown = json.loads(done.stdout)["gpu"].split("; ")
+    assert shown[0].startswith("a GPU that is not there 0000:00:00.0, ") and " of 8.0 GB free" in shown[0]
+    assert shown[1].startswith("a GPU that is not there 0000:01:00.0, ") and shown[2] == "driver for CUDA up to 13.0"
+    assert time_body(Kernel("digest"), "cupy", 100)[0] > 0

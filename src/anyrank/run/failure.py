@@ -23,8 +23,7 @@ Note = Callable[[str, str], None]
 
 def of_the_gpu(world: World, error: BaseException, out: Path) -> AnyrankError | None:
     """What a rank tells whose GPU raised the error: its place, and how to go on; None where the error is no GPU's."""
-    gpu = BODIES.device
-    if not is_device_error(error) or not isinstance(gpu, Gpu):
+    if not is_device_error(error) or not isinstance(gpu := BODIES.device, Gpu):
         return None
     what = str(error).splitlines()[0]
     if isinstance(error, MemoryError):

@@ -86,7 +86,7 @@ def device_of(world: World) -> str:
     known = card(gpu) if isinstance(gpu, Gpu) else ""
     sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
     if not known:
-        return f"device host (a GPU: {BODIES.no_gpu})"
+        return f"device host (no GPU: {BODIES.no_gpu})"
     return f"device {BODIES.device.name} ({known})" + (f", which ranks {spans(sharing)} share" if sharing else "")
 
 
