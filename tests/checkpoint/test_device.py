@@ -14,6 +14,7 @@ from checkpoint.samples import SHAPES, checkpoints, declare, fill, whole, write
 from ranks import check_collective
 
 from anyrank.checkpoint import staging
+from anyrank.checkpoint.crossing import Crossing
 from anyrank.device import fake
 from anyrank.device.gpu import Gpu
 from anyrank.errors import CheckpointError
@@ -59,15 +60,21 @@ def holds(state, step: int) -> bool:
 
 
 def written_while_steps_go_on(folder, state, monkeypatch, *steps: int):
-    """Checkpoints of the steps; during each, the state is another. What came of the last."""
-    writer, real = checkpoints(folder, state), os.pwrite
+    """Checkpoints of the steps; during each, the state is another, on the GPU too if the step's number is odd.
+
+    What came of the last.
+    """
+    writer, write, enter = checkpoints(folder, state), os.pwrite, Crossing.enter
     with monkeypatch.context() as patch:
         for step in steps:
             gate = threading.Event()
-            patch.setattr(os, "pwrite", lambda *arguments, gate=gate: (gate.wait(60), real(*arguments))[1])
+            patch.setattr(os, "pwrite", lambda *arguments, gate=gate: (gate.wait(60), write(*arguments))[1])
+            patch.setattr(Crossing, "enter", lambda *arguments, gate=gate: (gate.wait(60), enter(*arguments))[1])
             fill(state, step)
             writer.begin()
             moved_on(state, step + 100)
+            if step % 2:
+                state.device.synchronize()
             gate.set()
             saved = writer.finish()
     return saved
