@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ from anyrank.kernel import BODIES, Kernel
 from anyrank.state import State
 from anyrank.world import World
 
+#: A real GPU in `make gpu-test`, and always the fake one, to which alone any MPI may be given the memory.
+GPU = pytest.mark.parametrize("name", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+WAYS = {"shim": ("staged", "direct"), "cupy": ("staged",)}
 ORDERS = ("late", "random:1", "random:2", "random:3")
 SHAPE, STEPS = (13, 14), 4
 
@@ -39,17 +44,18 @@ def order(monkeypatch):
     return choose
 
 
+@GPU
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_ghosts_hold_their_owners_values_in_any_type(world, body, order):
+def test_ghosts_hold_their_owners_values_in_any_type(world, name, body, order):
     """Fields of all sizes of elements go together; both arrays of a field, as `advance` swaps them."""
-    body("shim", world.rank)
+    body(name, world.rank)
     kinds, wrong = (np.uint8, np.int16, np.float32, np.float64, np.complex128), []
     for shape, halo in (((17,), 1), ((9, 11), 2), ((8, 9, 10), 1)):
         whole = np.random.default_rng(5).integers(0, 256, shape)
         mixed = tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape)))
-        for number, layout in enumerate(layouts(shape, world, halo)):
-            order(ORDERS[number % len(ORDERS)])
-            world.transfer = ("staged", "direct")[number // 2 % 2]
+        for number, (layout, transfer) in enumerate(product(layouts(shape, world, halo), WAYS[name])):
+            order(ORDERS[number // 2 % len(ORDERS)])
+            world.transfer = transfer
             boundary = ("periodic", "fixed", mixed)[number % 3]
             fields = [make(layout, halo, boundary, kind, kind.__name__, 7, BODIES.device) for kind in kinds]
             exchange = Halo(fields, world.tag())
@@ -99,9 +105,10 @@ def computed(world, split="auto", halo_steps=1, boundary="periodic", last=nullco
 
 
 @contextmanager
-def without(monkeypatch, patch):
+def without(monkeypatch, patches):
     with monkeypatch.context() as context:
-        context.setattr(*patch)
+        for patch in patches:
+            context.setattr(*patch)
         yield
 
 
@@ -111,44 +118,45 @@ def right(world, expected, *case):
     return world.every(all(map(np.array_equal, found, mine)))
 
 
+@GPU
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_bits_are_the_cpus_in_any_order_and_every_wait_is_needed(world, body, order, monkeypatch):
+def test_bits_are_the_cpus_in_any_order(world, name, body, order):
     boundaries, wrong = ("periodic", ("fixed", "periodic")), []
     expected = {kind: computed(World(MPI.COMM_SELF), boundary=kind)[1] for kind in boundaries}
-    cases = [
-        (split, halo_steps, kind)
-        for split, halo_steps in (("rows", 1), ("columns", 2), ("bricks", 1), ("bricks", 3))
-        for kind in boundaries
-    ]
-    for names in ("shim", "shim,reference"):
-        body(names, world.rank)
-        for number, case in enumerate(cases):
+    splits = (("rows", 1), ("columns", 2), ("bricks", 1), ("bricks", 3))
+    for bodies in (name, f"{name},reference"):
+        body(bodies, world.rank)
+        for number, ((split, halo_steps), kind) in enumerate(product(splits, boundaries)):
             order(ORDERS[number % len(ORDERS)])
-            world.transfer = ("staged", "direct")[number // 2 % 2]
-            if not right(world, expected[case[-1]], *case):
-                wrong.append((names, case))
+            world.transfer = WAYS[name][number // 4 % len(WAYS[name])]
+            if not right(world, expected[kind], split, halo_steps, kind):
+                wrong.append((bodies, split, halo_steps, kind))
     check_collective(world, not wrong, str(wrong))
-    if world.size == 1:
-        return
 
+
+@pytest.mark.ranks(2, 4)
+def test_every_wait_is_needed(world, body, order, monkeypatch):
+    """All that `DeviceBuffers` lists: without any one of them the bits are others."""
+    expected = computed(World(MPI.COMM_SELF))[1]
     body("shim", world.rank)
     order("late")
-    wait, compute = fake.Stream.wait_event, BODIES.device.compute
-    skipped = {
-        "copies wait for packing": (
-            fake.Stream, "wait_event", lambda stream, event: stream is compute and wait(stream, event)
+    wait, compute, wrong = fake.Stream.wait_event, BODIES.device.compute, []
+    waits = {
+        ("copies wait for packing", "staged"): (
+            (fake.Stream, "wait_event", lambda stream, event: stream is compute and wait(stream, event)),
         ),
-        "the computing waits for ghosts": (
-            fake.Stream, "wait_event", lambda stream, event: stream is compute or wait(stream, event)
+        ("the computing waits for ghosts", "staged", "direct"): (
+            (fake.Stream, "wait_event", lambda stream, event: stream is compute or wait(stream, event)),
         ),
-        "the host waits for what it sends": (fake.Event, "synchronize", lambda event: None),
-    }  # fmt: skip
-    for name, patch in skipped.items():
-        for transfer in ("staged", "direct") if name != "copies wait for packing" else ("staged",):
-            world.transfer = transfer
-            if right(world, expected["periodic"], "rows", 1, "periodic", partial(without, monkeypatch, patch)):
-                wrong.append((name, transfer))
+        ("the host waits for what it sends", "staged", "direct"): ((fake.Event, "synchronize", lambda event: None),),
+        ("none", "staged", "direct"): (),
+    }
+    for (name, *ways), patches in waits.items():
+        for world.transfer in ways:
+            same = right(world, expected, "rows", 1, "periodic", partial(without, monkeypatch, patches))
             fake.Device().synchronize()
+            if same == bool(patches):
+                wrong.append((name, world.transfer))
     check_collective(world, not wrong, f"nobody sees that these waits are gone: {wrong}")
 
 
@@ -203,4 +211,17 @@ def test_packing_reaches_any_number_of_axes_and_elements(body, monkeypatch):
     field[...] = whole
     field.exchange()
     assert np.array_equal(BODIES.device.to_host(field.array), np.pad(whole, 1, mode="wrap"))
+    world.close()
+
+
+def test_what_is_launched_is_done_before_its_memory_goes(body):
+    body("shim")
+    world = World(MPI.COMM_SELF)
+    field = make(next(layouts((9, 11), world, 1)), device=BODIES.device)
+    field.exchange()
+    stream = BODIES.device.compute
+    assert stream.done_to < stream.length
+    del field
+    gc.collect()
+    assert stream.done_to == stream.length
     world.close()

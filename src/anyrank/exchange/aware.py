@@ -116,26 +116,29 @@ def attempt(device: Device) -> str:
 def ring(world: World, device: Device) -> str:
     """What is wrong with messages from each rank to the next, from the memory where it computes; empty where nothing.
 
-    Each is sent twice from the same memory, with other values. Collective.
+    Made as those of halos are: by requests that last, twice from the same memory, with other values. Collective.
     """
-    before, after, tag = (world.rank - 1) % world.size, (world.rank + 1) % world.size, world.tag()
-    wrong = ""
+    before, after, tag, wrong = (world.rank - 1) % world.size, (world.rank + 1) % world.size, world.tag(), ""
     for nbytes in SIZES:
+        what = f"messages of {nbytes} bytes from a GPU's memory"
         out, into = (device.full((nbytes,), 0, np.uint8) for _ in range(2))
         there, here = (MPI.buffer.fromaddress(device.address(memory), nbytes) for memory in (out, into))
+        requests: list[Any] = []
         for turn in range(2):
             out[...] = device.from_host(_values(nbytes, world.rank, turn))
             device.synchronize()
-            requests = [
-                world.comm.Irecv([here, MPI.BYTE], before, tag),
-                world.comm.Isend([there, MPI.BYTE], after, tag),
-            ]
+            if not requests:
+                requests.append(world.comm.Recv_init([here, MPI.BYTE], before, tag))
+                requests.append(world.comm.Send_init([there, MPI.BYTE], after, tag))
+            MPI.Prequest.Startall(requests)
             deadline = time.monotonic() + LIMIT
             while not MPI.Request.Testall(requests):
                 if time.monotonic() > deadline:
-                    return f"messages of {nbytes} bytes from a GPU's memory do not arrive"
+                    return f"{what} do not arrive"
             if not np.array_equal(device.to_host(into), _values(nbytes, before, turn)):
-                wrong = wrong or f"messages of {nbytes} bytes from a GPU's memory bring wrong {'or old ' * turn}bytes"
+                wrong = wrong or f"{what} bring {'old' if turn else 'wrong'} bytes"
+        for request in requests:
+            request.Free()
     return wrong
 
 
