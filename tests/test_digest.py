@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import check_collective
 
+from anyrank.device import fake
 from anyrank.digest import combine, hexadecimal, local_digest
 from anyrank.kernel import BODIES
 from anyrank.state import State
@@ -112,6 +113,19 @@ def test_more_than_is_converted_at_a_time():
     assert whole_digest(array.reshape(-1)) == expected and whole_digest(array.reshape(1000, 300)) == expected
 
 
+@pytest.mark.parametrize("body", ["auto", "shim"])
+def test_rows_wider_than_a_kernel_takes_are_cut(monkeypatch, body):
+    wide = numbers((3, 40))
+    for array in (wide[:, 2:-1], wide.reshape(-1)):
+        expected = whole_digest(array)
+        monkeypatch.setattr("anyrank.digest._WIDEST", 7)
+        BODIES.prefer(body)
+        there = BODIES.device.from_host(wide.copy())
+        assert whole_digest(there[:, 2:-1] if array.ndim == 2 else there.reshape(-1)) == expected
+        BODIES.prefer("auto")
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize("bad", [np.zeros(2, np.longdouble), np.array(["a"]), np.zeros(2, "M8[s]"), np.zeros(2, "V4")])
 def test_other_elements_are_refused(bad):
     with pytest.raises(TypeError, match="not"):
@@ -132,11 +146,30 @@ def test_hexadecimal_has_sixteen_digits():
     assert [hexadecimal(0), hexadecimal(2**64 - 1)] == ["0" * 16, "f" * 16]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gpu_gives_the_same_without_a_word_that_leaves_it(dtype):
+    BODIES.prefer("shim")
+    try:
+        whole = numbers((9, 30, 50), dtype)
+        there, start = BODIES.device.from_host(whole), (2, 3, 5)
+        for part in (np.s_[:], np.s_[1:, :-1, 1:], np.s_[:, :, ::2], np.s_[::-1, 3:, 8], np.s_[0, 1], np.s_[:, :0]):
+            x, crossed = whole[part], fake.crossed.copy()
+            shape = [2 * n + 9 for n in x.shape]
+            assert local_digest(there[part], shape, start[: x.ndim]) == local_digest(x, shape, start[: x.ndim])
+            assert fake.crossed["in"] == crossed["in"] and fake.crossed["out"] - crossed["out"] <= 8 * 9
+            assert local_digest(there[part], x.shape, (0,) * x.ndim) == whole_digest(x)
+        crossed = fake.crossed["out"]
+        assert whole_digest(there) == whole_digest(whole) and fake.crossed["out"] - crossed == 8
+    finally:
+        BODIES.prefer("auto")
+
+
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
-    for split in ("rows", "columns", "auto"):
+    for split, body in (("rows", "auto"), ("columns", "auto"), ("auto", "auto"), ("auto", "shim")):
+        BODIES.prefer(body)
         state = State(world, split)
-        for dtype in ("f8", "f4", "i8", "?"):
+        for dtype in ("f8", "f4", "i8", "?", "c16"):
             field = state.field(f"x_{np.dtype(dtype).name}", (9, 11), dtype, halo=1)
             whole = numbers(field.shape, dtype)
             field.array[...] = 1
@@ -145,3 +178,4 @@ def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
         volume = state.field("volume", (8, 5, 7), halo=1)
         volume[...] = numbers(volume.shape)[volume.layout.slices]
         check_collective(world, volume.digest() == whole_digest(numbers(volume.shape)), f"{split}, three axes")
+    BODIES.prefer("auto")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ranks import check_collective
 
 from anyrank import exact
+from anyrank.device import fake
 from anyrank.errors import AnyrankError
 from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
@@ -201,6 +202,63 @@ def test_any_layout_in_memory(body, view, dtype):
     assert exact.dot(x, x) == exact.dot(x.ravel(), x.copy().ravel())
 
 
+@pytest.fixture
+def gpu():
+    """The fake one, as this process's device."""
+    BODIES.prefer("shim")
+    yield BODIES.device
+    BODIES.prefer("auto")
+
+
+FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
+
+
+@pytest.mark.parametrize("view", [v for name, v in VIEWS.items() if name not in ("transposed", "repeated", "empty")])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint64, np.int32, np.bool_])
+def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
+    numbers = np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e4
+    whole = numbers.astype(dtype) if dtype != np.uint64 else numbers.astype(np.int64).view(dtype)
+    x, there = view(whole), view(gpu.from_host(whole))
+    expected = [function(x) for function in FUNCTIONS] + [exact.dot(x, x), exact.dot(x, x.astype(float))]
+    half = there.astype(np.float64)
+    before = dict(fake.crossed)
+    found = [function(there) for function in FUNCTIONS] + [exact.dot(there, there), exact.dot(there, half)]
+    assert all(map(same, found, expected))
+    assert fake.crossed["in"] == before["in"]
+    # The limbs of at most seven planes for five sums, more where integers are the sum of two numbers; and extremes.
+    parts = 14 if np.dtype(dtype).kind in "iu" and x.itemsize == 8 else 5
+    assert fake.crossed["out"] - before["out"] <= 7 * parts * 8 * (Accumulator.SIZE - 1) + 4 * 8
+
+
+def test_rows_and_axes_that_continue_each_other_are_one_launch_on_a_gpu(gpu):
+    there = gpu.full((6, 50, 70), 1.5, np.float64)
+    for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1]):
+        before = fake.crossed["out"]
+        assert exact.sum(x) == 1.5 * x.size
+        assert fake.crossed["out"] - before == 8 * (Accumulator.SIZE - 1)
+
+
+def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):
+    x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
+    before = dict(fake.crossed)
+    assert exact.sum(x) == math.fsum(x.ravel().tolist())
+    assert fake.crossed == before
+    assert exact.dot(gpu.from_host(x), y) == exact.dot(x, gpu.from_host(y)) == exact.dot(x, y)
+
+
+@pytest.mark.parametrize("function", [exact.min, exact.max])
+def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
+    for values in ([0.0, -0.0], [-0.0, -1.0], [0.0, 1.0], [math.nan, 1.0], [-math.inf, math.inf]):
+        for x in (np.array(values), np.array(values[::-1], np.float32)):
+            assert same(function(gpu.from_host(x)), function(x))
+    nothing = gpu.full((0, 3), 1, float)
+    assert exact.sum(nothing) == exact.norm(nothing) == 0.0
+    with pytest.raises(AnyrankError, match="at least one"):
+        function(nothing)
+    with pytest.raises(TypeError, match="not complex128"):
+        function(gpu.full((3,), 1, complex))
+
+
 def test_products_need_one_shape():
     with pytest.raises(ValueError, match="shape"):
         exact.dot(np.zeros(3), np.zeros(4))
@@ -282,17 +340,23 @@ def test_limbs_do_not_depend_on_the_ranks(world):
 
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_fields_are_summed_without_their_halo(world):
-    state = State(world)
-    field = state.field("T", (13, 17), halo=2)
     whole = data(13 * 17).reshape(13, 17)
-    field.array[...] = math.nan
-    field[...] = whole[field.layout.slices]
-    for function in (exact.sum, exact.mean, exact.norm, exact.min, exact.max):
-        check_collective(world, function(field) == function(whole), function.__name__)
-    check_collective(world, exact.dot(field, field) == exact.dot(whole, whole))
-    hits = state.field("hits", (5, 7), np.int64)
-    hits[...] = 3
-    check_collective(world, exact.sum(hits) == 105 and type(exact.sum(hits)) is int)
+    expected = [function(whole) for function in FUNCTIONS]
+    for body in ("auto", "shim"):
+        BODIES.prefer(body)
+        state = State(world)
+        field = state.field("T", (13, 17), halo=2)
+        field.array[...] = math.nan
+        field[...] = whole[field.layout.slices]
+        check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
+        check_collective(world, exact.dot(field, field) == exact.dot(whole, whole), body)
+        hits = state.field("hits", (5, 7), np.int64)
+        hits[...] = 3
+        check_collective(world, exact.sum(hits) == 105 and type(exact.sum(hits)) is int, body)
+        short = state.field("short", (2,))
+        short[...] = -2.5
+        check_collective(world, exact.sum(short) == -5 and exact.max(short) == -2.5, f"{body}, ranks without rows")
+    BODIES.prefer("auto")
 
 
 @pytest.mark.ranks(2, 4)

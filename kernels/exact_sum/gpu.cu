@@ -2,20 +2,21 @@
 // what the sums keep is a multiple of a known unit and what they lose is exact and goes to the next fold. Four folds
 // reach 168 bits below the largest number; what is left then, and numbers that no fold takes, go in one by one.
 //
-// A block keeps two sums of magnitudes, of the positive terms and of the negative ones, in words of 32 bits, and
-// whoever makes a word overflow carries for it: they are whole at any time, and wide enough for 2^127 terms. At its
-// end a block adds their difference to the limbs, less than 2^32 to each, so that 2^31 blocks may do so.
+// A block keeps sums of magnitudes, of the positive terms and of the negative ones, in words of 32 bits, and whoever
+// makes a word overflow carries for it: they are whole at any time, and wide enough for 2^127 terms. There are COPIES
+// of them, in different banks of shared memory, since neighbours mostly add to the same words. At its end a block
+// adds their differences to the limbs, less than COPIES·2^32 to each, so that 2^28 blocks may do so.
 
 #include "../rows.h"
 
-enum { LIMBS = 136, ORIGIN = 2176, SPECIALS = 2 * LIMBS, SLOTS = LIMBS + 3, SPECIAL = 0x7ff, BATCH = 8 };
+enum { LIMBS = 136, SLOTS = LIMBS + 3, ORIGIN = 2176, SPECIAL = 0x7ff, BATCH = 8, COPIES = 8, WORDS = LIMBS + SLOTS };
 // Sums start at 1.5·2^(top + ROOM) and stay in their binade while there are no more than 2^(ROOM - 1) numbers below
 // 2^top, also where each is rounded up to that. FOLDS share the bits of a number, STEP at a time.
 enum { FOLDS = 4, ROOM = 11, STEP = 53 - ROOM, LOWEST = -800, HIGHEST = 1000 };
 // The guess of top leaves so many bits above the numbers seen; it is lowered when it is so many too high.
 enum { ABOVE = 3, TOO_HIGH = 64 };
 
-__shared__ unsigned int sums[SPECIALS + 3];  // |positive terms|, |negative ones|, and how many are +∞, −∞ and NaN
+__shared__ unsigned int sums[COPIES][WORDS];  // |positive terms|, |negative ones|, and how many are +∞, −∞ and NaN
 
 __device__ inline u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
 __device__ inline int exponent_of(u64 bits) { return (int)(bits >> 52) & SPECIAL; }
@@ -27,7 +28,7 @@ __device__ constexpr int power(int exponent) { return (exponent + 1023) * (1 << 
 
 // Adds ±m·2^(position - ORIGIN).
 __device__ inline void add_integer(u64 m, int position, bool negative) {
-    unsigned int* word = sums + (negative ? LIMBS : 0) + (position >> 5);
+    unsigned int* word = sums[threadIdx.x % COPIES] + (negative ? LIMBS : 0) + (position >> 5);
     u64 low = m << (position & 31), high = m >> 1 >> (63 - (position & 31));
     while (low | high) {
         const unsigned int part = (unsigned int)low, before = atomicAdd(word++, part);
@@ -39,7 +40,7 @@ __device__ inline void add_integer(u64 m, int position, bool negative) {
 __device__ inline void add_number(double x) {
     const u64 bits = bits_of(x);
     if (exponent_of(bits) == SPECIAL)
-        atomicAdd(sums + SPECIALS + (x != x ? 2 : x < 0), 1u);
+        atomicAdd(sums[threadIdx.x % COPIES] + 2 * LIMBS + (x != x ? 2 : x < 0), 1u);
     else
         add_integer(mantissa_of(bits), scale_of(bits) + 1101, bits >> 63);
 }
@@ -110,15 +111,16 @@ struct Folds {
 };
 
 __device__ inline void clear() {
-    for (int k = threadIdx.x; k < SPECIALS + 3; k += blockDim.x) sums[k] = 0;
+    for (int k = threadIdx.x; k < COPIES * WORDS; k += blockDim.x) sums[k / WORDS][k % WORDS] = 0;
     __syncthreads();
 }
 
 __device__ inline void hand_over(u64* limbs) {
     __syncthreads();
     for (int k = threadIdx.x; k < SLOTS; k += blockDim.x) {
-        const u64 mine = k < LIMBS ? (u64)sums[k] - sums[LIMBS + k] : sums[LIMBS + k];
-        if (mine) atomicAdd(limbs + k, mine);
+        u64 found = 0;
+        for (int c = 0; c < COPIES; ++c) found += (k < LIMBS ? (u64)sums[c][k] : 0) - sums[c][LIMBS + k];
+        if (found) atomicAdd(limbs + k, k < LIMBS ? found : -found);
     }
 }
 
