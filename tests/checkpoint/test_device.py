@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -159,6 +160,7 @@ def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeyp
     caplog.set_level(logging.INFO, "anyrank.rank0")
     gpu = machine("memory=1e5")
     state = declare(World())
+    gc.collect()
     others = gpu.full((gpu.free_memory()[0] - spare,), 1, np.uint8)
     assert written_while_steps_go_on(tmp_path, state, monkeypatch, 1).error == ""
     copies = sum(field.local.nbytes for field in state.fields()) if spare > 6_000 else 0

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from anyrank.device import fake, open_device
+from anyrank.device import fake, machine, open_device
 
 SCALE = """extern "C" __global__ void twice(double* a) { a[threadIdx.x] *= 2; }"""
 
@@ -77,6 +77,7 @@ def test_copies_beside_the_computing_need_pinned_memory(gpu):
 def test_memory_is_counted_and_given_back(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2 memory=1e6")
     gpu = open_device("shim", 1)
+    gc.collect()
     before, _ = gpu.free_memory()
     mine = gpu.full((1000,), 1.0, float)
     rows = mine[10:20]
@@ -113,7 +114,7 @@ def test_a_thread_works_on_the_first_device_until_it_enters_another(monkeypatch)
 def test_a_device_that_fails_is_lost_from_then_on(monkeypatch, tmp_path):
     grave = tmp_path / "grave"
     grave.touch()
-    monkeypatch.setattr(fake, "_LAUNCHES", iter(range(1, 100)))
+    monkeypatch.setattr(machine, "_LAUNCHES", iter(range(1, 100)))
     monkeypatch.setenv("ANYRANK_SHIM", f"gpus=2 fails=3 grave={grave}")
     gpu = open_device("shim")  # launches once
     mine, twice = gpu.full((8,), 1.0, float), gpu.cupy.RawModule(code=SCALE).get_function("twice")

@@ -6,20 +6,18 @@ may be: when the host waits for it, or what the host waits for has to come after
 for is not there yet, and what two streams do in an order that no event sets is done in the wrong one.
 
 ANYRANK_SHIM describes the machine, for tests: `gpus=2 memory=1e9 lost=1 driver=12020 order=random:7`. With
-`fails=N grave=FILE` the device that has launched N kernels is lost, in later processes too, for FILE names it: one.
+`fails=N grave=FILE` a device is lost after N launches, in later processes too, for FILE then names it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import random
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +25,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
+from anyrank.device.machine import CUDARuntimeError, OutOfMemoryError, check, described
 from anyrank.device.shim import compiled, launch
 
 __version__ = "fake"
@@ -38,37 +37,6 @@ _HERE = threading.local()
 _NUMBERS = count()
 _STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
 _VIEWS = (type(None), slice, int, type(Ellipsis))
-
-
-_LAUNCHES = count(1)
-
-
-class CUDARuntimeError(RuntimeError):
-    """What a device says that cannot be used."""
-
-
-class OutOfMemoryError(MemoryError):
-    """What a device says that is full."""
-
-
-def _machine(name: str, default: str) -> str:
-    described = dict(word.partition("=")[::2] for word in os.environ.get("ANYRANK_SHIM", "").split())
-    return described.get(name, default)
-
-
-def _check(device: int) -> None:
-    """Raise CUDARuntimeError where the device is lost."""
-    grave = Path(_machine("grave", os.devnull))
-    if device == int(_machine("lost", "-1")) or str(device) == grave.read_text():
-        raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
-
-
-def _count_launch(device: int) -> None:
-    grave = Path(_machine("grave", os.devnull))
-    if next(_LAUNCHES) > float(_machine("fails", "inf")) and not grave.read_text():
-        grave.write_text(str(device))
-        raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
-    _check(device)
 
 
 class Event:
@@ -144,7 +112,7 @@ class Stream:
         self._before.pop().use()
 
 
-_ORDER = _machine("order", "late")
+_ORDER = described("order", "late")
 _DICE = random.Random(_ORDER)
 
 
@@ -274,8 +242,8 @@ def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any])
 def _counted(memory: np.ndarray) -> np.ndarray:
     """New memory of the device in use; CUDARuntimeError where there is not so much."""
     device = Device().id
-    _check(device)
-    if in_use[device] + memory.nbytes > float(_machine("memory", "inf")):
+    check(device)
+    if in_use[device] + memory.nbytes > float(described("memory", "inf")):
         raise OutOfMemoryError(f"Out of memory allocating {memory.nbytes} bytes")
     in_use[device] += memory.nbytes
     weakref.finalize(memory, in_use.subtract, {device: memory.nbytes})
@@ -329,7 +297,7 @@ class RawModule:
             memory = tuple(a._memory if isinstance(a, ndarray) else a for a in arguments)
             work = launch(self._library, name, grid, block, memory)
             stream = get_current_stream()
-            _count_launch(stream.device)
+            check(stream.device, launching=True)
             stream.add(work)
             if any(isinstance(a, np.ndarray) for a in arguments):
                 stream.synchronize()
@@ -352,7 +320,7 @@ class Device:
     @property
     def mem_info(self) -> tuple[int, int]:
         """Bytes that are free, and all."""
-        total = int(float(_machine("memory", str(1 << 40))))
+        total = int(float(described("memory", str(1 << 40))))
         return total - in_use[self.id], total
 
     def synchronize(self) -> None:
@@ -380,9 +348,9 @@ def alloc_pinned_memory(size: int) -> Any:
 
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
-    getDeviceCount=lambda: int(_machine("gpus", "1")),
+    getDeviceCount=lambda: int(described("gpus", "1")),
     getDeviceProperties=lambda index: {"name": b"a GPU that is not there", "uuid": bytes([index])},
-    driverGetVersion=lambda: int(_machine("driver", "13000")),
+    driverGetVersion=lambda: int(described("driver", "13000")),
     runtimeGetVersion=lambda: 13000,
 )
 cuda = SimpleNamespace(

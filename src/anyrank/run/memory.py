@@ -1,8 +1,11 @@
-"""Whether what a program declares fits the cards that its ranks take."""
+"""Memory: whether what a program declares fits the cards that its ranks take, and what it took in the end."""
 
 from __future__ import annotations
 
 import os
+import resource
+
+import numpy as np
 
 from anyrank.device.find import card
 from anyrank.device.gpu import Gpu
@@ -30,6 +33,18 @@ def shortage(state: State, program: str) -> UsageError | None:
         f"({card(gpu)}) of {os.uname().nodename}, which has {_bytes(min(frees))} free of {_bytes(total)}. "
         "Use more GPUs or fewer cells, or the host's memory, with --body cython."
     )
+
+
+def taken(state: State) -> dict[str, int]:
+    """Bytes of the largest rank: its arrays, a checkpoint's staging copy, the process's peak on the host, and all that
+    it holds of a GPU. Collective."""
+    fields, device = list(state.fields()), state.device
+    staging = sum(field.local.nbytes for field in fields)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
+    mine = np.array([sum(field.nbytes for field in fields), staging, peak, card], np.int64)
+    largest = state.world.allreduce(mine, "max")
+    return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 
 
 def _identity(gpu: Gpu) -> str:

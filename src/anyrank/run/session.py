@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,7 +26,7 @@ from anyrank.run.companion import Companion, Digests
 from anyrank.run.failure import of_the_gpu
 from anyrank.run.folder import RunFolder
 from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
-from anyrank.run.memory import shortage
+from anyrank.run.memory import shortage, taken
 from anyrank.run.options import Options
 from anyrank.run.placement import place
 from anyrank.run.startup import check_ranks, check_state, device_of
@@ -313,7 +312,7 @@ class Session:
             "seconds": round(loop.seconds, 6),
             "rate": {"value": (state.step - first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
             "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
-            "memory": self._memory(state),
+            "memory": taken(state),
             "timing": self._timing(loop),
             "crowded": not self.world.every(not self.crowd),
             "nodes": self.world.total(int(self.world.node_rank == 0)),
@@ -343,17 +342,6 @@ class Session:
             "traffic": {name: n / counted for name, n in zip(timers.traffic, traffic, strict=False)},
             "noise": means[-1],
         }
-
-    def _memory(self, state: State) -> dict[str, int]:
-        """Bytes of the largest rank: its arrays, a checkpoint's staging copy, the process's peak, and all that it
-        takes of a GPU. Collective."""
-        fields, device = list(state.fields()), state.device
-        staging = sum(field.local.nbytes for field in fields)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
-        mine = np.array([sum(field.nbytes for field in fields), staging, peak, card], np.int64)
-        largest = self.world.allreduce(mine, "max")
-        return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 
     def _picture(self, state: State) -> Path | None:
         """The program's picture; a run is not lost because it could not be drawn."""
