@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +45,28 @@ class Comm:
         self._kept.append(np.array(message[0]))  # as they are at the first turn
         old = self._kept[-1].nbytes > 1000
         return self._comm.Send_init([self._kept[-1], MPI.BYTE] if old else message, to, tag)
+
+
+def cray(kind, supported):
+    supported._obj.value = int(kind == 0)
+
+
+@pytest.mark.parametrize(
+    ("library", "kinds", "claims"),
+    [
+        ({}, None, False),
+        ({}, "mpi,system", False),
+        ({}, "mpi,system,cuda:device", True),
+        ({"MPIX_Query_cuda_support": lambda: 0}, None, False),
+        ({"MPIX_Query_cuda_support": lambda: 1}, None, True),
+        ({"MPIX_Query_cuda_support": lambda: 0, "MPIX_GPU_query_support": cray}, None, True),
+    ],
+)
+def test_mpi_says_in_several_ways_that_it_takes_such_memory(library, kinds, claims, monkeypatch):
+    monkeypatch.setattr(aware.ctypes, "CDLL", lambda path: SimpleNamespace(**library))
+    info = SimpleNamespace(Get=lambda name: kinds, Free=lambda: None)
+    told = aware.claim(SimpleNamespace(Get_info=lambda: info))
+    assert (told == "") == claims and (claims or told.endswith("does not say that it takes a GPU's memory"))
 
 
 def test_a_process_of_its_own_tells_how_it_ends(gpu, monkeypatch):
