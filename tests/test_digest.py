@@ -174,7 +174,9 @@ def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
             whole = numbers(field.shape, dtype)
             field.array[...] = 1
             field[...] = whole[field.layout.slices]
+            crossed = fake.crossed["out"]
             check_collective(world, field.digest() == whole_digest(whole), f"{split} {dtype}")
+            check_collective(world, fake.crossed["out"] - crossed <= 8, f"{split} {dtype}, one word leaves a GPU")
         volume = state.field("volume", (8, 5, 7), halo=1)
         volume[...] = numbers(volume.shape)[volume.layout.slices]
         check_collective(world, volume.digest() == whole_digest(numbers(volume.shape)), f"{split}, three axes")

@@ -350,6 +350,9 @@ def test_fields_are_summed_without_their_halo(world):
         field[...] = whole[field.layout.slices]
         check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
         check_collective(world, exact.dot(field, field) == exact.dot(whole, whole), body)
+        crossed = fake.crossed["out"]
+        exact.max(field)
+        check_collective(world, fake.crossed["out"] - crossed <= 16, f"{body}, the extreme alone leaves a GPU")
         hits = state.field("hits", (5, 7), np.int64)
         hits[...] = 3
         check_collective(world, exact.sum(hits) == 105 and type(exact.sum(hits)) is int, body)
