@@ -1,6 +1,6 @@
 // Exact sums: see __init__.py. Every thread folds its numbers as cpu.h does: it adds them to constants so large that
 // what the sums keep is a multiple of a known unit and what they lose is exact and goes to the next fold. Four folds
-// reach 168 bits below the largest number; what is left then, and numbers that no fold takes, go in one by one.
+// reach 160 bits below the largest number; what is left then, and numbers that no fold takes, go in one by one.
 //
 // A block keeps sums of magnitudes, of the positive terms and of the negative ones, in words of 32 bits, and whoever
 // makes a word overflow carries for it: they are whole at any time, and wide enough for 2^127 terms. There are COPIES
