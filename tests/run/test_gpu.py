@@ -61,7 +61,7 @@ def test_what_ranks_need_of_one_card_is_added_up_and_nothing_refused_that_fits(w
                 assert f"on shim:0 (a GPU that is not there 0000:00:00.0) of {os.uname().nodename}, which" in str(told)
                 assert f"has {free} bytes ({free / 1e9:.3g} GB) free of {free} bytes" in str(told)
     check_collective(
-        world, device_of(world).endswith((", which ranks 2 share", ")", ", which ranks 0 share")[world.rank])
+        world, device_of(world).endswith((", shared with rank(s) 2", ")", ", shared with rank(s) 0")[world.rank])
     )
     bodies.prefer("reference")
     assert shortage(declared(world, 1), "plate") is None and device_of(world) == "device host (no GPU: not asked for)"

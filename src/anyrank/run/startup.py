@@ -87,7 +87,7 @@ def device_of(world: World) -> str:
     sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
     if not known:
         return f"device host (no GPU: {BODIES.no_gpu})"
-    return f"device {BODIES.device.name} ({known})" + (f", which ranks {spans(sharing)} share" if sharing else "")
+    return f"device {BODIES.device.name} ({known})" + (f", shared with rank(s) {spans(sharing)}" if sharing else "")
 
 
 def check_state(state: State) -> None:
