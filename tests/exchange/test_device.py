@@ -15,7 +15,7 @@ from mpi4py import MPI
 from ranks import check_collective
 
 from anyrank.device import fake
-from anyrank.exchange import Halo, buffers
+from anyrank.exchange import Halo, packing
 from anyrank.field import advance
 from anyrank.kernel import BODIES, Kernel
 from anyrank.state import State
@@ -203,7 +203,7 @@ def test_fields_take_and_give_arrays_of_the_host(world, body):
 def test_packing_reaches_any_number_of_axes_and_elements(body, monkeypatch):
     """More elements than threads in a launch, and axes enough for any field."""
     body("shim")
-    monkeypatch.setattr(buffers, "SHARED", 2)
+    monkeypatch.setattr(packing, "SHARED", 2)
     world = World(MPI.COMM_SELF)
     whole = np.random.default_rng(1).normal(size=(6, 5, 4, 3, 40))
     layout = next(layouts(whole.shape, world, 1))

@@ -1,7 +1,7 @@
 """Data that moves between ranks: one file per pattern."""
 
-from anyrank.exchange.buffers import Region
 from anyrank.exchange.gather import gather
 from anyrank.exchange.halo import Halo
+from anyrank.exchange.packing import Region
 
 __all__ = ["Halo", "Region", "gather"]

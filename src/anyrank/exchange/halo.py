@@ -7,7 +7,7 @@ from itertools import product
 
 from mpi4py import MPI
 
-from anyrank.exchange.buffers import Haloed, Parts, Region, Wrap, open_buffers
+from anyrank.exchange.packing import Haloed, Parts, Region, Wrap, open_buffers
 
 Direction = tuple[int, ...]
 
