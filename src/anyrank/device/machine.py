@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -25,9 +26,10 @@ def described(name: str, default: str) -> str:
 def check(device: int, launching: bool = False) -> None:
     """Raise CUDARuntimeError where the device is lost, or is with this launch."""
     grave = Path(described("grave", ""))
+    if launching and next(_LAUNCHES) > float(described("fails", "inf")):
+        with suppress(FileExistsError), grave.open("x") as file:  # of ranks that come to it at once, one
+            file.write(str(device))
+            raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
     buried = grave.read_text() if grave.is_file() else ""
-    if launching and next(_LAUNCHES) > float(described("fails", "inf")) and not buried:
-        grave.write_text(str(device))
-        raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
     if str(device) in (described("lost", ""), buried):
         raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
