@@ -7,6 +7,7 @@ A folder `NAME/` holds
     names of its functions, and `example(operation, size)`, which returns `(arguments, amount, unit)`
     for a problem of about `size` elements: the tests call every body with these arguments and compare
     every array and the returned value bit for bit; `anyrank doctor` times them (`amount` of `unit` per call).
+    `ON_HOST` has the places of arguments that are NumPy arrays with every body, if there are such.
 `reference.py`
     The body in plain NumPy. It is the definition: every other body gives its bits.
 `cpu_numba.py`, `cpu_cython.pyx`

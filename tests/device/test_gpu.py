@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from ranks import run_anyrank
+from ranks import completed, run_anyrank
 
 from anyrank.device import open_device
 from anyrank.kernel import installed
 
+BENCH = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench.py"
 GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 KERNELS = list(installed())
 
@@ -73,6 +76,13 @@ def test_pi_counts_the_same_hits(tmp_path, body):
     on_cpu = summary(*words, "--body", "cython", "--out", tmp_path / "cpu", ranks=2)
     on_gpu = summary(*words, "--body", body, "--out", tmp_path / "gpu", ranks=2)
     assert on_gpu["digest"] == on_cpu["digest"]
+
+
+def test_what_measures_a_gpu_works():
+    done = completed(sys.executable, BENCH, "--body", "shim", "--quick")
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 13 and not any("nan" in row for row in rows)
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 """Data that moves between ranks: one file per pattern."""
 
+import anyrank.world  # noqa: F401  (sets how MPI is started; modules here import MPI)
 from anyrank.exchange.gather import gather
 from anyrank.exchange.halo import Halo
 from anyrank.exchange.packing import Region
