@@ -64,7 +64,6 @@ class Stream:
         self.length = self.done_to = 0
         self.number, self.device = next(_NUMBERS), Device().id
         self._waiting: dict[int, Callable[[], Any]] = {}
-        self._before: list[Stream] = []
         _STREAMS.add(self)
 
     def add(self, work: Callable[[], Any]) -> None:
@@ -101,15 +100,17 @@ class Stream:
         """Be this thread's stream; CUDARuntimeError where it is another device's than the thread's."""
         if self is not Stream.null and self.device != Device().id:
             raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
-        _HERE.stream = self
+        _HERE.__dict__.setdefault("streams", {})[Device().id] = self
         return self
 
     def __enter__(self) -> Stream:
-        self._before.append(get_current_stream())
-        return self.use()
+        self.use()
+        _entered().append(self)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._before.pop().use()
+        _entered().pop()
+        _entered()[-1].use()  # what another `use` said is forgotten
 
 
 _ORDER = described("order", "late")
@@ -123,9 +124,15 @@ def _shuffle() -> None:
             stream.run(_DICE.randint(stream.done_to, stream.length))
 
 
+def _entered() -> list[Stream]:
+    """The streams that this thread is in, the innermost last."""
+    streams: list[Stream] = _HERE.__dict__.setdefault("entered", {}).setdefault(Device().id, [Stream.null])
+    return streams
+
+
 def get_current_stream() -> Stream:
-    """This thread's stream."""
-    stream: Stream = getattr(_HERE, "stream", Stream.null)
+    """This thread's stream, on its device."""
+    stream: Stream = _HERE.__dict__.setdefault("streams", {}).setdefault(Device().id, Stream.null)
     return stream
 
 

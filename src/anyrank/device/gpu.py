@@ -54,7 +54,8 @@ class Gpu(Device):
         self.cupy, self.name, self.index = cupy, f"{name}:{index}", index
         cupy.cuda.Device(index).use()
         self.compute = self.stream()
-        self.compute.use()
+        # For good, and not by `use`: after a `with` of another stream CuPy has forgotten `use` (its issue 8377).
+        self.compute.__enter__()
         self._paces: deque[Any] = deque()
 
     def stream(self) -> Any:
