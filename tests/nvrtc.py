@@ -16,6 +16,8 @@ SOURCES = sorted({path.resolve() for root in _ROOTS for path in Path(root).rglob
 #: A100, H100 and H200, B200: bytes of shared memory a multiprocessor has, beside 65536 registers and 64 warps.
 CARDS = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10}
 INSTALLED = all(importlib.util.find_spec(name) for name in ("cupy", "nvidia"))
+#: What CuPy adds to the options of every module, and nobody can take away: no float32 may matter in a kernel of ours.
+ADDED = ("-ftz=true", "--device-as-default-execution-space")
 
 _CALL = re.compile(r"\bcall(?:\.uni)?\s+(?:\([^)]*\)\s*,\s*)?([\w$]+)")
 _FUSED = re.compile(r"^\s*(?:@!?%p\d+\s+)?((?:fma|mad)\.(?:rn|rz|rm|rp)[.\w]*)", re.MULTILINE)
@@ -45,7 +47,7 @@ def compile_for(card: str, name: str, code: str, *options: str) -> tuple[str, st
 
     program = nvrtc.createProgram(code, name, [], [])
     try:
-        nvrtc.compileProgram(program, [*OPTIONS, f"--gpu-architecture={card}", "--ptxas-options=-v", *options])
+        nvrtc.compileProgram(program, [*OPTIONS, *ADDED, f"--gpu-architecture={card}", "--ptxas-options=-v", *options])
         return nvrtc.getProgramLog(program), nvrtc.getPTX(program).decode(errors="replace")
     except nvrtc.NVRTCError as error:
         raise ValueError(f"{name} does not compile for {card}:\n{nvrtc.getProgramLog(program)}") from error

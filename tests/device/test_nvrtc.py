@@ -58,10 +58,10 @@ def test_a_spill_and_a_fused_operation_would_be_seen() -> None:
 @pytest.mark.parametrize(
     ("expression", "options", "seen"),
     [
-        ("a[0] / 3.f", ["--prec-div=false"], "div.full.f32"),
-        ("sqrtf(a[0])", ["--prec-sqrt=false"], "sqrt.approx.f32"),
-        ("a[0] + 1.f", ["--ftz=true"], "add.rn.ftz.f32"),
-        ("__sinf(a[0])", [], "sin.approx.f32"),
+        ("a[0] / 3.f", ["--prec-div=false"], "div.full.ftz.f32"),
+        ("sqrtf(a[0])", ["--prec-sqrt=false"], "sqrt.approx.ftz.f32"),
+        ("a[0] + 1.f", [], "add.rn.ftz.f32"),
+        ("__sinf(a[0])", [], "sin.approx.ftz.f32"),
         ("(float)pow((double)a[0], 1.7)", [], "__internal_accurate_pow"),
     ],
 )
