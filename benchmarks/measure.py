@@ -21,11 +21,14 @@ Row = tuple[str, str, str, str, bool]
 
 
 def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
-    """The summary of one run of anyrank, its folder removed."""
+    """The summary of one run of anyrank, the folder of the one before removed; RuntimeError with what it said where it
+    fails."""
     out = folder / "run"
     shutil.rmtree(out, ignore_errors=True)
     words = [sys.executable, "-m", "anyrank", "run", *map(str, arguments), "-n", str(ranks)]
-    done = subprocess.run([*words, "--out", str(out), "--json", "--quiet"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*words, "--out", str(out), "--json", "--quiet"], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words[2:])} left with {done.returncode}: {done.stderr[-1500:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
