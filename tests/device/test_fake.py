@@ -30,6 +30,17 @@ def test_its_arrays_and_numpy_s_do_not_mix(gpu):
     assert gpu.owns(mine) and not gpu.owns(theirs)
     with pytest.raises(AttributeError, match="have no tolist"):
         mine.tolist()
+    with pytest.raises(ValueError, match="a list is no array"):
+        mine[...] = [1.0, 2.0, 3.0, 4.0]
+
+
+def test_other_views_of_an_array_are_of_its_memory(gpu):
+    mine = gpu.from_host(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    assert mine.flags.f_contiguous and not mine.flags.c_contiguous and not hasattr(mine.flags, "writeable")
+    mine.T[0] = 7.0
+    mine.reshape(3, 2)[...] = 8.0  # a copy, as in NumPy
+    assert gpu.to_host(mine).tolist() == [[7.0, 1.0, 2.0], [7.0, 4.0, 5.0]]
+    assert [gpu.to_host(part).tolist() for part in np.divmod(mine[0], 2.0)] == [[3.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
 
 
 def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
@@ -50,6 +61,10 @@ def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
         mine.get(out=values, blocking=False)
     beside.synchronize()
     assert values[0] == 12 and fake.get_current_stream() is gpu.compute
+    beside.use()
+    with gpu.stream():
+        pass
+    assert fake.get_current_stream() is gpu.compute, "what is entered comes back, and not what is used"
 
 
 def test_a_random_order_differs_from_run_to_run_of_it(gpu, monkeypatch):
@@ -70,6 +85,11 @@ def test_copies_beside_the_computing_need_pinned_memory(gpu):
         mine.get(out=np.zeros(4), blocking=False)
     with pytest.raises(ValueError, match="pinned"):
         mine.set(np.zeros(4), stream=gpu.stream())
+    pinned = gpu.pinned(64)
+    for host, part in ((pinned[:32], mine), (pinned.view(float)[::2], mine), (pinned[:16].view(float), mine[::2])):
+        for crossing in (lambda: part.set(host), lambda: part.get(out=host, blocking=False)):  # noqa: B023
+            with pytest.raises(ValueError, match=r"copied to or from|without gaps"):
+                crossing()
     mine.set(gpu.pinned(40)[8:].view(float), stream=gpu.compute)
     assert not gpu.to_host(mine).any()
 

@@ -43,8 +43,20 @@ def test_a_gpu_that_computes_nonsense_is_passed_over(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("error", "words"), [(Exception("nvrtc: error\nmore"), "nvrtc: error"), (OSError(), "OSError")]
+)
+def test_whatever_a_gpu_says_in_its_trial_it_is_passed_over(monkeypatch, error, words):
+    """CuPy's CompileException, for one, of a card that its compiler does not know, is a plain Exception."""
+    real = find._try
+    monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
+    monkeypatch.setattr(find, "_try", lambda gpu: real(gpu) if gpu.index else (_ for _ in ()).throw(error))
+    assert open_device("shim").refused == (f"GPU 0 cannot be used ({words})",)
+
+
+@pytest.mark.parametrize(
     ("machine", "words"),
     [
+        ("driver=0", "--body shim: there is an NVIDIA driver, but CuPy cannot load it (libcuda.so.1). Install"),
         ("gpus=0", "--body shim: there is an NVIDIA driver, but it shows no GPU (CUDA_VISIBLE_DEVICES, or"),
         ("driver=12020", "too old: it runs CUDA up to 12.2, and CuPy fake is made for 13.0. Update the driver, or"),
         ("lost=0", "--body shim: 1 GPU(s) found: GPU 0 cannot be used (cudaErrorDevicesUnavailable: CUDA-capable"),

@@ -25,7 +25,15 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
-from anyrank.device.machine import CUDARuntimeError, OutOfMemoryError, check, described
+from anyrank.device.machine import (
+    CUDARuntimeError,
+    OutOfMemoryError,
+    alloc_pinned_memory,
+    check,
+    described,
+    is_pinned,
+    runtime,
+)
 from anyrank.device.shim import compiled, launch
 
 __version__ = "fake"
@@ -37,6 +45,10 @@ _HERE = threading.local()
 _NUMBERS = count()
 _STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
 _VIEWS = (type(None), slice, int, type(Ellipsis))
+#: What arrays have: facts, other views of their memory (a copy where there can be none), and new arrays.
+_FACTS = ("dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides")
+_OTHERS = ("T", "real", "imag", "reshape", "ravel", "transpose", "squeeze", "swapaxes")
+_MAKERS = ("copy", "astype", "min", "max", "any", "all", "sum", "mean", "prod", "clip", "round", "argmin", "argmax")
 
 
 class Event:
@@ -145,11 +157,25 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
         self._memory = memory
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides", "flags"):
+        if name in _FACTS:
             return getattr(self._memory, name)
-        if name in ("copy", "astype", "min", "max", "any", "all", "sum", "fill", "ravel", "transpose"):
+        if name in _OTHERS and not callable(getattr(self._memory, name)):
+            return ndarray(getattr(self._memory, name))
+        if name in _OTHERS:
+            return lambda *args, **named: self._other(getattr(self._memory, name), args, named)
+        if name in _MAKERS:
             return lambda *args, **named: _now(getattr(self._memory, name), args, named)
         raise AttributeError(f"the fake GPU's arrays have no {name}")
+
+    def _other(self, call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> ndarray:
+        changed = call(*args, **named)
+        return ndarray(changed) if np.may_share_memory(changed, self._memory) else _now(call, args, named)
+
+    @property
+    def flags(self) -> Any:
+        """How the array lies in memory."""
+        flags = self._memory.flags
+        return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous, owndata=flags.owndata)
 
     @property
     def data(self) -> Any:
@@ -160,16 +186,15 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
         """The same memory as another type."""
         return ndarray(self._memory.view(dtype))
 
-    def reshape(self, *shape: Any) -> ndarray:
-        """The same memory in another shape; a copy where that needs one."""
-        changed = self._memory.reshape(*shape)
-        return ndarray(changed) if np.may_share_memory(changed, self._memory) else _now(self._memory.reshape, shape, {})
+    def fill(self, value: Any) -> None:
+        """Hold `value` everywhere."""
+        self[...] = value
 
     def get(self, stream: Stream | None = None, out: np.ndarray | None = None, blocking: bool = True) -> np.ndarray:
         """The values on the host, in `out`; they are there when the stream has come to it."""
         result = np.empty(self.shape, self.dtype) if out is None else out
-        if not blocking and not _is_pinned(result):
-            raise ValueError("a copy beside the computing needs pinned memory")
+        if out is not None:
+            self._check(out, not blocking)
         stream = stream or get_current_stream()
         crossed["out"] += self.nbytes
         stream.add(lambda: np.copyto(result, self._memory))
@@ -179,11 +204,19 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
 
     def set(self, values: np.ndarray, stream: Stream | None = None) -> None:
         """Take the values of the host; with a stream they must stay until it has come to it."""
-        if stream is not None and not _is_pinned(values):
-            raise ValueError("a copy beside the computing needs pinned memory")
+        self._check(values, stream is not None)
         crossed["in"] += self.nbytes
         kept = values if stream is not None else values.copy()
         (stream or get_current_stream()).add(lambda: np.copyto(self._memory, kept))
+
+    def _check(self, host: np.ndarray, beside: bool) -> None:
+        """Raise ValueError unless bytes can be copied as they lie, and be so beside the computing."""
+        if (host.dtype, host.shape) != (self.dtype, self.shape):
+            raise ValueError(f"{host.dtype} {host.shape} is copied to or from {self.dtype} {self.shape}")
+        if not (host.flags.c_contiguous and self.flags.c_contiguous):
+            raise ValueError("a copy without a pause needs arrays without gaps")
+        if beside and not is_pinned(host):
+            raise ValueError("a copy beside the computing needs pinned memory")
 
     def item(self) -> Any:
         """The one value."""
@@ -208,6 +241,8 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
         return _now(self._memory.__getitem__, (key,), {})  # type: ignore[no-any-return]
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            raise ValueError("a list is no array of the GPU: use device.from_host(array)")
         _soon(self._memory.__setitem__, (key, value), {})
 
     def __array__(self, *_: Any, **__: Any) -> Any:
@@ -242,7 +277,12 @@ def _soon(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
 def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """What makes a new array is done at once, after what was launched before."""
     get_current_stream().synchronize()
-    made = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
+    return _there(call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()}))
+
+
+def _there(made: Any) -> Any:
+    if isinstance(made, (tuple, list)):
+        return type(made)(map(_there, made))
     return ndarray(_counted(np.asarray(made))) if isinstance(made, (np.ndarray, np.generic)) else made
 
 
@@ -257,10 +297,10 @@ def _counted(memory: np.ndarray) -> np.ndarray:
     return memory
 
 
-def empty(shape: Any, dtype: DTypeLike = float) -> ndarray:
+def empty(shape: Any, dtype: DTypeLike = float, order: Any = "C") -> ndarray:
     """A new array that holds nonsense."""
-    memory = np.empty(shape, dtype)
-    memory.reshape(-1).view(np.uint8).fill(0xA5)
+    memory = np.empty(shape, dtype, order)
+    memory.ravel("K").view(np.uint8).fill(0xA5)
     return ndarray(_counted(memory))
 
 
@@ -280,9 +320,10 @@ def asarray(values: Any) -> ndarray:
     """The values as an array of the device."""
     if isinstance(values, ndarray):
         return values
-    host = np.asarray(values)
-    array = empty(host.shape, host.dtype)
-    array.set(host)
+    host = np.array(values, order="A")  # CuPy keeps Fortran's order, too
+    array = empty(host.shape, host.dtype, "C" if host.flags.c_contiguous else "F")
+    crossed["in"] += host.nbytes
+    get_current_stream().add(lambda: np.copyto(array._memory, host))
     return array
 
 
@@ -337,29 +378,6 @@ class Device:
 
 
 Stream.null = Stream()
-_PINNED: dict[int, int] = {}
-
-
-def _is_pinned(array: np.ndarray) -> bool:
-    at = array.ctypes.data
-    return any(begin <= at and at + array.nbytes <= begin + size for begin, size in list(_PINNED.items()))
-
-
-def alloc_pinned_memory(size: int) -> Any:
-    """Memory of the host that copies beside the computing may use."""
-    memory = np.zeros(max(1, size), np.uint8)
-    _PINNED[memory.ctypes.data] = memory.nbytes
-    weakref.finalize(memory, _PINNED.pop, memory.ctypes.data)
-    return memory
-
-
-runtime = SimpleNamespace(
-    CUDARuntimeError=CUDARuntimeError,
-    getDeviceCount=lambda: int(described("gpus", "1")),
-    getDeviceProperties=lambda index: {"name": b"a GPU that is not there", "uuid": bytes([index])},
-    driverGetVersion=lambda: int(described("driver", "13000")),
-    runtimeGetVersion=lambda: 13000,
-)
 cuda = SimpleNamespace(
     Stream=Stream,
     Event=Event,
@@ -373,8 +391,3 @@ cuda = SimpleNamespace(
 def get_default_memory_pool() -> Any:
     """What is in use: nothing is kept for later."""
     return SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: in_use[Device().id])
-
-
-def is_available() -> bool:
-    """Whether there is a device."""
-    return bool(runtime.getDeviceCount())

@@ -34,13 +34,15 @@ def open_gpu(body: str, node_rank: int) -> Gpu:
             gpu = Gpu(cupy, "cuda" if body == "cupy" else body, index)
             _try(gpu)
             card(gpu)
-        except (RuntimeError, MemoryError, OSError) as error:  # CuPy's errors are these
-            failed.append(f"GPU {index} cannot be used ({str(error).splitlines()[0]})")
+        except UsageError:  # there is no compiler for the fake one
+            raise
+        except Exception as error:  # CuPy has many, and of them those of its compiler share no base with others
+            failed.append(_unusable(index, error))
             continue
         gpu.refused = tuple(failed)
         return gpu
     raise UsageError(
-        f"--body {body}: {count} GPU(s) found: {'; '.join(failed) or 'none'}. Look at them with nvidia-smi, or "
+        f"--body {body}: {count} GPU(s) found: {'; '.join(failed)}. Look at them with nvidia-smi, or "
         "use --body auto, which runs on the CPU without."
     )
 
@@ -63,6 +65,15 @@ def _card(cupy: Any, index: int) -> str:
     return f"{name} {cupy.cuda.Device(index).pci_bus_id}"
 
 
+def _unusable(index: int, error: BaseException) -> str:
+    return f"GPU {index} cannot be used ({first_line(error)})"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def is_device_error(error: BaseException) -> bool:
     """Whether a GPU says so: of CuPy's own errors, without importing it."""
     return type(error).__name__ in ("CUDARuntimeError", "CUDADriverError", "OutOfMemoryError")
@@ -78,7 +89,7 @@ def gpus_here() -> str:
             free, total = cupy.cuda.Device(index).mem_info
             found.append(f"{_card(cupy, index)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
         except RuntimeError as error:
-            found.append(f"GPU {index} cannot be used ({str(error).splitlines()[0]})")
+            found.append(_unusable(index, error))
     return f"{'; '.join(found)}; driver for CUDA up to {_version(cupy.cuda.runtime.driverGetVersion())}"
 
 
@@ -89,7 +100,8 @@ def gpu_missing() -> str:
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        return f"there is an NVIDIA driver, but CuPy cannot be imported ({error})"
+        plain = first_line(error.__cause__ or error)  # CuPy puts a page of advice around it
+        return f"there is an NVIDIA driver, but CuPy cannot be imported ({plain})"
     return _refusal(cupy)
 
 
@@ -97,13 +109,18 @@ def _refusal(cupy: Any) -> str:
     """What is wrong with the driver, or that it shows no device; an empty string where nothing is."""
     runtime = cupy.cuda.runtime
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if not driver:
+        return "there is an NVIDIA driver, but CuPy cannot load it (libcuda.so.1). Install the driver's libraries"
     if driver // 1000 < needed // 1000:
         return (
             f"the NVIDIA driver is too old: it runs CUDA up to {_version(driver)}, and CuPy {cupy.__version__} is made "
             f"for {_version(needed)}. Update the driver, or install the CuPy for CUDA {driver // 1000}.x"
         )
-    if not cupy.is_available():
-        return "there is an NVIDIA driver, but it shows no GPU (CUDA_VISIBLE_DEVICES, or the job's request?)"
+    try:
+        runtime.getDeviceCount()
+    except RuntimeError as error:
+        why = f"CUDA_VISIBLE_DEVICES, or the job's request? {first_line(error)}"
+        return f"there is an NVIDIA driver, but it shows no GPU ({why})"
     return ""
 
 

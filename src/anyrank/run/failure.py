@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from anyrank.device.find import card, is_device_error
+from anyrank.device.find import card, first_line, is_device_error
 from anyrank.device.gpu import Gpu
 from anyrank.errors import AnyrankError, spans
 from anyrank.kernel import BODIES
@@ -21,15 +21,17 @@ GRACE = 0.4
 Note = Callable[[str, str], None]
 
 
-def of_the_gpu(world: World, error: BaseException, out: Path) -> AnyrankError | None:
-    """What a rank tells whose GPU raised the error: its place, and how to go on; None where the error is no GPU's."""
+def of_the_gpu(world: World, error: BaseException, out: Path | None) -> AnyrankError | None:
+    """What a rank tells whose GPU raised the error: its place, and how to go on if there is a run folder `out`; None
+    where the error is no GPU's."""
     if not is_device_error(error) or not isinstance(gpu := BODIES.device, Gpu):
         return None
-    what = str(error).splitlines()[0]
+    what = first_line(error)
     if isinstance(error, MemoryError):
         what += "; others may use the card. Use more GPUs or fewer cells, or --body cython"
     where = f"rank {world.rank} on {os.uname().nodename}: {gpu.name} ({card(gpu)})"
-    return AnyrankError(f"{where} failed: {what}. Go on from the last checkpoint with: anyrank resume {out}")
+    then = f". Go on from the last checkpoint with: anyrank resume {out}" if out else ""
+    return AnyrankError(f"{where} failed: {what}{then}")
 
 
 def report_and_abort(world: World, error: BaseException, folder: Path, note: Note = lambda ranks, line: None) -> None:

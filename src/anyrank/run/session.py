@@ -93,7 +93,7 @@ class Session:
                 self.folder.unlock()
         except BaseException as error:
             self._log_calls()
-            if told := of_the_gpu(self.world, error, self.folder.path):
+            if told := of_the_gpu(self.world, error, self.folder.path if self.begun else None):
                 raise told from error
             raise
         finally:
