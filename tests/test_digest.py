@@ -146,9 +146,10 @@ def test_hexadecimal_has_sixteen_digits():
     assert [hexadecimal(0), hexadecimal(2**64 - 1)] == ["0" * 16, "f" * 16]
 
 
+@pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_gpu_gives_the_same_without_a_word_that_leaves_it(dtype):
-    BODIES.prefer("shim")
+def test_a_gpu_gives_the_same_without_a_word_that_leaves_it(dtype, body):
+    BODIES.prefer(body)
     try:
         whole = numbers((9, 30, 50), dtype)
         there, start = BODIES.device.from_host(whole), (2, 3, 5)
@@ -159,7 +160,7 @@ def test_a_gpu_gives_the_same_without_a_word_that_leaves_it(dtype):
             assert fake.crossed["in"] == crossed["in"] and fake.crossed["out"] - crossed["out"] <= 8 * 9
             assert local_digest(there[part], x.shape, (0,) * x.ndim) == whole_digest(x)
         crossed = fake.crossed["out"]
-        assert whole_digest(there) == whole_digest(whole) and fake.crossed["out"] - crossed == 8
+        assert whole_digest(there) == whole_digest(whole) and fake.crossed["out"] - crossed <= 8
     finally:
         BODIES.prefer("auto")
 

@@ -202,10 +202,10 @@ def test_any_layout_in_memory(body, view, dtype):
     assert exact.dot(x, x) == exact.dot(x.ravel(), x.copy().ravel())
 
 
-@pytest.fixture
-def gpu():
-    """The fake one, as this process's device."""
-    BODIES.prefer("shim")
+@pytest.fixture(params=["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+def gpu(request):
+    """A GPU as this process's device."""
+    BODIES.prefer(request.param)
     yield BODIES.device
     BODIES.prefer("auto")
 
@@ -230,6 +230,7 @@ def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
     assert fake.crossed["out"] - before["out"] <= 7 * parts * 8 * (Accumulator.SIZE - 1) + 4 * 8
 
 
+@pytest.mark.parametrize("gpu", ["shim"], indirect=True)
 def test_rows_and_axes_that_continue_each_other_are_one_launch_on_a_gpu(gpu):
     there = gpu.full((6, 50, 70), 1.5, np.float64)
     for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1]):

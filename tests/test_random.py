@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrank.device import fake
+from anyrank.device import GPU_BODIES, fake
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
 from anyrank.kernels.philox import gpu as kernel_on_gpu
@@ -77,7 +77,7 @@ def test_integers_follow_lemire_s_method_through_all_its_attempts(low, high, mos
     assert max(candidates for _, candidates in expected) >= most  # rejection takes place where it should
 
 
-@pytest.mark.parametrize("body", ["reference", "numba", "cython", "shim"])
+@pytest.mark.parametrize("body", ["reference", "numba", "cython", "shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 def test_every_body_gives_the_same_numbers(body, draw):
     index = np.arange(2**32 - N // 2, 2**32 + N // 2)
     expected = draw(Philox(9, 1), index, 6)
@@ -85,7 +85,7 @@ def test_every_body_gives_the_same_numbers(body, draw):
         BODIES.prefer(body)
         device = BODIES.device
         values = draw(Philox(9, 1), device.from_host(index), 6)
-        assert device.owns(values) is (body == "shim")
+        assert device.owns(values) is (body in GPU_BODIES)
         assert device.to_host(values).tobytes() == expected.tobytes()
     finally:
         BODIES.prefer("auto")
@@ -94,9 +94,9 @@ def test_every_body_gives_the_same_numbers(body, draw):
 # On a GPU
 
 
-@pytest.fixture
-def gpu():
-    BODIES.prefer("shim")
+@pytest.fixture(params=["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+def gpu(request):
+    BODIES.prefer(request.param)
     yield BODIES.device
     BODIES.prefer("auto")
 
@@ -117,6 +117,7 @@ def test_indices_on_a_gpu_have_any_shape(gpu, draw, dtype):
         assert values.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("gpu", ["shim"], indirect=True)
 def test_nothing_leaves_the_gpu_but_the_least_index_of_a_signed_type(gpu, draw):
     unsigned, signed = gpu.from_host(np.arange(999, dtype=np.uint64)), gpu.from_host(np.arange(999))
     draw(Philox(5), unsigned, 0)

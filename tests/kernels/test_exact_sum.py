@@ -208,21 +208,22 @@ def test_more_products_than_an_unsettled_limb_can_hold(compiled):
     np.testing.assert_array_equal(summed_products(compiled, many, many), expected)
 
 
-def on_blocks(blocks, *arrays):
-    limbs = np.zeros(SLOTS, np.int64)
-    load("shim", "accumulate" if len(arrays) == 1 else "accumulate_products")(*arrays, limbs, blocks=blocks)
+def on_blocks(blocks, *arrays, body="shim"):
+    limbs, there = np.zeros(SLOTS, np.int64), map(open_device(body).from_host, arrays) if body == "cupy" else arrays
+    load(body, "accumulate" if len(arrays) == 1 else "accumulate_products")(*there, limbs, blocks=blocks)
     return limbs
 
 
+@pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("blocks", [1, 2, 5, None])
-def test_blocks_of_threads_do_not_change_the_limbs(blocks):
+def test_blocks_of_threads_do_not_change_the_limbs(blocks, body):
     """All kinds one after the other, so that threads raise and lower their guesses; rows end anywhere in a batch."""
     random = np.random.default_rng(4)
     wide = np.concatenate([family(random, 3000) for family in FAMILIES.values()]).reshape(300, -1)
     for x in (wide[:, 5:-4], wide[:, :1], wide[:, ::2].copy(), wide[0], wide[::-1, 3:40]):
-        np.testing.assert_array_equal(on_blocks(blocks, x), summed("reference", x))
+        np.testing.assert_array_equal(on_blocks(blocks, x, body=body), summed("reference", x))
         y = x[::-1].copy()
-        np.testing.assert_array_equal(on_blocks(blocks, x, y), summed_products("reference", x, y))
+        np.testing.assert_array_equal(on_blocks(blocks, x, y, body=body), summed_products("reference", x, y))
 
 
 @pytest.mark.parametrize("x", [16 - 2.0**-49, -16 + 2.0**-49, 8 + 2.0**-38 - 2.0**-49])

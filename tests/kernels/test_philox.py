@@ -60,9 +60,10 @@ def test_indices_may_be_read_only_and_every_part_of_the_key_counts(words):
     assert len(seen) == 12
 
 
-def test_the_gpu_s_quantiles_are_the_host_s_to_the_end_of_the_tails(tmp_path):
+@pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+def test_the_gpu_s_quantiles_are_the_host_s_to_the_end_of_the_tails(tmp_path, body):
     """Indices that lead there cannot be found: the function is called by itself."""
-    source, gpu = tmp_path / "gpu.cu", open_device("shim")
+    source, gpu = tmp_path / "gpu.cu", open_device(body)
     source.write_text(f"""#include "{Path(philox.__file__).with_name("quantile.h")}"
         extern "C" __global__ void quantiles(const double* table, double* q) {{
             q[threadIdx.x] = tail_quantile(*reinterpret_cast<const constants*>(table), q[threadIdx.x]);
