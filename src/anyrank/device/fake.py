@@ -105,7 +105,8 @@ class Stream:
         self.add(lambda: stream.run(place))
 
     def synchronize(self) -> None:
-        """Do everything."""
+        """Do everything; CUDARuntimeError of a device that is lost."""
+        check(self.device)
         self.run(self.length)
 
     def use(self) -> Stream:

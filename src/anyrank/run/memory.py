@@ -49,7 +49,8 @@ def taken(state: State) -> dict[str, int]:
 
 def _identity(gpu: Gpu) -> str:
     """What ranks of a node have in common that share a GPU, or a part of one, whatever number each has for it."""
-    return str(gpu.cupy.cuda.runtime.getDeviceProperties(gpu.index).get("uuid", card(gpu)))
+    # CuPy's bytes of the UUID may end too early, at a zero; parts of one card differ in nothing else.
+    return f"{gpu.cupy.cuda.runtime.getDeviceProperties(gpu.index).get('uuid')} {card(gpu)}"
 
 
 def _bytes(number: int) -> str:
