@@ -16,65 +16,40 @@ struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-using uint3 = dim3;
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 #define __global__
 #define __device__
-#define __host__
 #define __constant__
 // All of it lies in one place, which holds NaN when a block begins. Functions that have some are static.
 #define __shared__ static __attribute__((section("cuda_shared")))
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
 using llong = long long;
 using ullong = unsigned long long;
 
-// Written roundings: each is one operation, never part of a fused one.
-inline double __dadd_rn(double a, double b) { return a + b; }
-inline double __dsub_rn(double a, double b) { return a - b; }
-inline double __dmul_rn(double a, double b) { return a * b; }
-inline double __ddiv_rn(double a, double b) { return a / b; }
-inline double __dsqrt_rn(double a) { return sqrt(a); }
+// What kernels use of CUDA's functions; the next one that they need has its line here.
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __fsqrt_rn(float a) { return sqrtf(a); }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-
-template <class To, class From>
-To cuda_on_cpu_bits(From value) {
-    static_assert(sizeof(To) == sizeof(From), "the same bits have the same size");
-    To result;
-    std::memcpy(&result, &value, sizeof result);
-    return result;
+inline llong __double_as_longlong(double a) {
+    llong bits;
+    std::memcpy(&bits, &a, sizeof bits);
+    return bits;
 }
-inline llong __double_as_longlong(double a) { return cuda_on_cpu_bits<llong>(a); }
-inline double __longlong_as_double(llong a) { return cuda_on_cpu_bits<double>(a); }
-inline int __float_as_int(float a) { return cuda_on_cpu_bits<int>(a); }
-inline unsigned __float_as_uint(float a) { return cuda_on_cpu_bits<unsigned>(a); }
-inline float __int_as_float(int a) { return cuda_on_cpu_bits<float>(a); }
-inline float __uint_as_float(unsigned a) { return cuda_on_cpu_bits<float>(a); }
-inline float __uint2float_rn(unsigned a) { return (float)a; }
-inline double __uint2double_rn(unsigned a) { return (double)a; }
+inline double __longlong_as_double(llong bits) {
+    double a;
+    std::memcpy(&a, &bits, sizeof a);
+    return a;
+}
 inline double __ll2double_rn(llong a) { return (double)a; }
 inline double __ull2double_rn(ullong a) { return (double)a; }
-inline int __double2int_rn(double a) { return (int)rint(a); }
-inline llong __double2ll_rn(double a) { return llrint(a); }
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((ullong)a * b) >> 32); }
 inline ullong __umul64hi(ullong a, ullong b) { return (ullong)(((unsigned __int128)a * b) >> 64); }
-inline llong __mul64hi(llong a, llong b) { return (llong)(((__int128)a * b) >> 64); }
 inline int __popc(unsigned a) { return __builtin_popcount(a); }
 inline int __popcll(ullong a) { return __builtin_popcountll(a); }
-inline int __clz(int a) { return a ? __builtin_clz((unsigned)a) : 32; }
 inline int __clzll(llong a) { return a ? __builtin_clzll((ullong)a) : 64; }
 inline int __ffs(int a) { return __builtin_ffs(a); }
-inline int __ffsll(llong a) { return __builtin_ffsll(a); }
 
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }
@@ -82,7 +57,6 @@ inline double min(double a, double b) { return fmin(a, b); }
 inline double max(double a, double b) { return fmax(a, b); }
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
-template <class T> T __ldg(const T* place) { return *place; }
 
 template <class T>
 struct cuda_on_cpu_same {
@@ -95,21 +69,7 @@ struct cuda_on_cpu_same {
         return old;                                                         \
     }
 CUDA_ON_CPU_ATOMIC(atomicAdd, old + value)
-CUDA_ON_CPU_ATOMIC(atomicSub, old - value)
-CUDA_ON_CPU_ATOMIC(atomicMin, value < old ? value : old)
 CUDA_ON_CPU_ATOMIC(atomicMax, old < value ? value : old)
-CUDA_ON_CPU_ATOMIC(atomicAnd, old & value)
-CUDA_ON_CPU_ATOMIC(atomicOr, old | value)
-CUDA_ON_CPU_ATOMIC(atomicXor, old ^ value)
-CUDA_ON_CPU_ATOMIC(atomicExch, value)
-template <class T>
-T atomicCAS(T* place, typename cuda_on_cpu_same<T>::type expected, typename cuda_on_cpu_same<T>::type value) {
-    T old = *place;
-    if (old == expected) *place = value;
-    return old;
-}
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 // From where to where the linker has put what is __shared__; null where nothing is.
 extern "C" __attribute__((weak, visibility("hidden"))) char __start_cuda_shared[], __stop_cuda_shared[];
