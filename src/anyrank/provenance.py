@@ -21,7 +21,6 @@ import numpy as np
 
 import anyrank
 import anyrank.kernels
-from anyrank.device.find import card
 from anyrank.device.gpu import Gpu
 from anyrank.kernel import BODIES
 from anyrank.world import World, mpi_versions
@@ -169,7 +168,7 @@ def _gpu() -> dict[str, str]:
         return {}
     runtime = gpu.cupy.cuda.runtime
     return {
-        "gpu": card(gpu),
+        "gpu": gpu.card,
         "gpu_memory": f"{gpu.free_memory()[1] / 1e9:.1f} GB",
         "cupy": gpu.cupy.__version__,
         "cuda": f"{runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",

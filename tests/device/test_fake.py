@@ -67,6 +67,15 @@ def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
     assert fake.get_current_stream() is gpu.compute, "what is entered comes back, and not what is used"
 
 
+def test_the_host_is_a_few_steps_ahead_and_no_more(gpu, monkeypatch):
+    monkeypatch.setattr(fake, "_ORDER", "late")
+    mine, begun = gpu.full((1,), 0, int), gpu.compute.length
+    for _ in range(10):
+        mine += 1
+        gpu.pace()
+    assert gpu.compute.done_to - begun == 10 - gpu.ahead
+
+
 def test_a_random_order_differs_from_run_to_run_of_it(gpu, monkeypatch):
     monkeypatch.setattr(fake, "_ORDER", "random:1")
     mine, values = gpu.full((1,), 0, int), gpu.pinned(8).view(int)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from anyrank.device import fake, find, open_device
-from anyrank.device.find import card, gpu_missing, gpus_here, is_device_error
+from anyrank.device.find import gpu_missing, gpus_here, is_device_error
 from anyrank.errors import UsageError
 from anyrank.kernel import Bodies
 
@@ -22,7 +22,7 @@ def test_ranks_of_a_node_take_its_gpus_in_turn(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
     gpus = [open_device("shim", node_rank) for node_rank in range(5)]
     assert [gpu.name for gpu in gpus] == ["shim:0", "shim:1", "shim:0", "shim:1", "shim:0"]
-    assert card(gpus[3]) == "a GPU that is not there 0000:01:00.0" and not gpus[3].refused
+    assert gpus[3].card == "a GPU that is not there 0000:01:00.0" and not gpus[3].refused
 
 
 def test_a_gpu_that_does_not_work_is_passed_over(monkeypatch):

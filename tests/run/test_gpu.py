@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from ranks import anyrank_command, check_collective, mpiexec, run_anyrank
 
-from anyrank.device import fake
-from anyrank.device.weightless import Weightless
+from anyrank.device import Weightless, fake
 from anyrank.kernel import BODIES
 from anyrank.programs.weather import Weather
 from anyrank.run.failure import of_the_gpu

@@ -37,6 +37,8 @@ class Device:
     """The host: arrays are NumPy's. Other devices override what differs."""
 
     name = "host"
+    #: A GPU's model and PCI address.
+    card = ""
     on_host = True
     #: How many steps may have been launched and not be done.
     ahead = 0
@@ -88,6 +90,14 @@ class Device:
     def load(self, source: Path) -> Module:
         """The CUDA C of `source`, compiled for this device."""
         raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")
+
+
+class Weightless(Device):
+    """Arrays of any shape in the memory of one element: what a program declares, before any of it is there."""
+
+    def rows(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike, first: int) -> Any:
+        """See `Device`."""
+        return np.lib.stride_tricks.as_strided(np.full(1, value, dtype), shape, (0,) * len(shape))
 
 
 def open_device(body: str, node_rank: int = 0) -> Device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,16 @@ def open_gpu(body: str, node_rank: int) -> Gpu:
 
     Nothing is believed: the device must allocate, compile, run and copy. UsageError where none does.
     """
-    if body == "cupy" and (missing := gpu_missing()):
-        raise UsageError(f"--body cupy: {missing}. Use --body auto, or run where a GPU is.")
-    cupy = importlib.import_module("cupy" if body == "cupy" else "anyrank.device.fake")
-    if refusal := _refusal(cupy):
-        raise UsageError(f"--body {body}: {refusal}")
+    name = "cupy" if body == "cupy" else "anyrank.device.fake"
+    if refusal := gpu_missing() if body == "cupy" else _refusal(importlib.import_module(name)):
+        raise UsageError(f"--body {body}: {refusal}. Use --body auto, or run where a GPU is.")
+    cupy = importlib.import_module(name)
     count, failed = cupy.cuda.runtime.getDeviceCount(), []
     for index in ((node_rank + k) % count for k in range(count)):
         try:
             gpu = Gpu(cupy, "cuda" if body == "cupy" else body, index)
             _try(gpu)
-            card(gpu)
+            gpu.card = _card(cupy, index)  # it is known even when the GPU has failed since
         except UsageError:  # there is no compiler for the fake one
             raise
         except Exception as error:  # CuPy has many, and of them those of its compiler share no base with others
@@ -52,12 +50,6 @@ def _try(gpu: Gpu) -> None:
     gpu.cupy.RawModule(code=_TRIAL, options=OPTIONS, backend="nvrtc").get_function("trial")((1,), (64,), (found,))
     if not np.array_equal(gpu.to_host(found), np.arange(1, 3 * 64, 3)):
         raise RuntimeError("it computes nonsense")
-
-
-@cache
-def card(gpu: Gpu) -> str:
-    """The GPU's model and PCI address, which are known even when it has failed since."""
-    return _card(gpu.cupy, gpu.index)
 
 
 def _card(cupy: Any, index: int) -> str:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from anyrank.device.find import card, first_line, is_device_error
+from anyrank.device.find import first_line, is_device_error
 from anyrank.device.gpu import Gpu
 from anyrank.errors import AnyrankError, spans
 from anyrank.kernel import BODIES
@@ -29,7 +29,7 @@ def of_the_gpu(world: World, error: BaseException, out: Path | None) -> AnyrankE
     what = first_line(error)
     if isinstance(error, MemoryError):
         what += "; others may use the card. Use more GPUs or fewer cells, or --body cython"
-    where = f"rank {world.rank} on {os.uname().nodename}: {gpu.name} ({card(gpu)})"
+    where = f"rank {world.rank} on {os.uname().nodename}: {gpu.name} ({gpu.card})"
     then = f". Go on from the last checkpoint with: anyrank resume {out}" if out else ""
     return AnyrankError(f"{where} failed: {what}{then}")
 

@@ -7,7 +7,6 @@ import resource
 
 import numpy as np
 
-from anyrank.device.find import card
 from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
@@ -30,7 +29,7 @@ def shortage(state: State, program: str) -> UsageError | None:
         return None
     return UsageError(
         f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)} need {_bytes(sum(needs))} on {gpu.name} "
-        f"({card(gpu)}) of {os.uname().nodename}, which has {_bytes(min(frees))} free of {_bytes(total)}. "
+        f"({gpu.card}) of {os.uname().nodename}, which has {_bytes(min(frees))} free of {_bytes(total)}. "
         "Use more GPUs or fewer cells, or the host's memory, with --body cython."
     )
 
@@ -50,7 +49,7 @@ def taken(state: State) -> dict[str, int]:
 def _identity(gpu: Gpu) -> str:
     """What ranks of a node have in common that share a GPU, or a part of one, whatever number each has for it."""
     # CuPy's bytes of the UUID may end too early, at a zero; parts of one card differ in nothing else.
-    return f"{gpu.cupy.cuda.runtime.getDeviceProperties(gpu.index).get('uuid')} {card(gpu)}"
+    return f"{gpu.cupy.cuda.runtime.getDeviceProperties(gpu.index).get('uuid')} {gpu.card}"
 
 
 def _bytes(number: int) -> str:

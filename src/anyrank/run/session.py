@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Restored
-from anyrank.device.weightless import Weightless
+from anyrank.device import Weightless
 from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from anyrank import launcher
-from anyrank.device.find import card
-from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
@@ -82,8 +80,7 @@ def check_ranks(world: World, program: Program, source: str) -> list[str]:
 
 def device_of(world: World) -> str:
     """What this rank computes on: its GPU, and who shares it, or why it has none. Collective."""
-    gpu = BODIES.device
-    known = card(gpu) if isinstance(gpu, Gpu) else ""
+    known = BODIES.device.card
     sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
     if not known:
         return f"device host (no GPU: {BODIES.no_gpu})"

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from anyrank.device.weightless import Weightless
+from anyrank.device import Weightless
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo
 from anyrank.field import OVERLAP_POINTS, Field
