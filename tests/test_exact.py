@@ -260,6 +260,22 @@ def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
         function(gpu.full((3,), 1, complex))
 
 
+def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu, monkeypatch):
+    def as_cupy_does(call, arguments, named, now=fake._now):
+        x = getattr(call, "__self__", None)
+        if isinstance(x, np.ndarray) and x.dtype == np.float32:
+            call = getattr(np.where(np.abs(x) < 2.0**-126, np.copysign(np.float32(0), x), x), call.__name__)
+        return now(call, arguments, named)
+
+    monkeypatch.setattr(fake, "_now", as_cupy_does)
+    small = np.array([1e-40, 3e-45, 2e-40, 1e-39], np.float32)
+    for x in (small, -small, small * [[1], [-1]], [0.0, -1e-45], [-0.0, 1e-45], [1.0, -1e-40], [math.inf, 1e-40]):
+        x = np.array(x, np.float32)
+        there = gpu.from_host(x)
+        assert all(same(function(there), function(x)) for function in FUNCTIONS)
+        assert exact.dot(there, there) == exact.dot(x, x)
+
+
 def test_products_need_one_shape():
     with pytest.raises(ValueError, match="shape"):
         exact.dot(np.zeros(3), np.zeros(4))

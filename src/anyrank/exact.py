@@ -14,6 +14,7 @@ A sum that is zero is +0.0, whatever the signs of its terms. Other elements rais
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,8 +55,7 @@ class Accumulator:
     def add(self, x: Numbers | float) -> None:
         """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
         array = _local(x)
-        joined, _ = merged(array.shape, array.strides)
-        for _, block in blocks(array.reshape(joined), array.dtype == np.float64):
+        for block in _blocks(array):
             for part in _doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -187,12 +187,31 @@ def _row_contiguous(array: Any) -> bool:
     return not array.ndim or bool(array.shape[-1] == 1 or array.strides[-1] == array.itemsize)
 
 
+def _blocks(array: Any) -> Iterator[Any]:
+    """The elements in blocks as kernels take them."""
+    joined, _ = merged(array.shape, array.strides)
+    return (block for _, block in blocks(array.reshape(joined), array.dtype == np.float64))
+
+
 def _doubles(x: Any) -> Iterator[Any]:
     """One or two arrays of float64 whose sum is `x`, exactly."""
     if x.dtype.kind in "iu" and x.itemsize == 8:
         yield (x >> 32).astype(np.float64) * 2.0**32
         x = x & 0xFFFFFFFF
-    yield x.astype(np.float64, copy=False)
+    yield _widened(x) if _flushed(x) else x.astype(np.float64, copy=False)
+
+
+def _flushed(x: Any) -> bool:
+    """Whether it is float32 of a GPU: CuPy compiles its own code, and ours, so that subnormals count as zeros there."""
+    return x.dtype == np.float32 and not isinstance(x, np.ndarray)
+
+
+def _widened(x: Any) -> Any:
+    """float32 as float64, subnormals by their bits."""
+    bits = x.view(np.uint32)
+    size = (bits & 0x7FFFFF).astype(np.float64) * 2.0**-149
+    subnormal = np.where(bits > 0x7FFFFFFF, -size, size)
+    return np.where((bits & 0x7F800000) != 0, x.astype(np.float64), subnormal)
 
 
 def _quotient(numerator: int, denominator: int) -> float:
@@ -224,6 +243,9 @@ def _extreme(x: Any, world: World | None, largest: bool) -> float:
 
 def _local_extreme(array: Any, largest: bool) -> float:
     value = (array.max() if largest else array.min()).item()
+    if _flushed(array) and abs(value) < 2.0**-126:
+        found = (_local_extreme(_widened(block), largest) for block in _blocks(array))
+        return builtins.max(found, key=lambda one: _code(one, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         negative = np.signbit(array)  # if 0 is the largest, +0 is, unless all zeros and all else are negative
         return -0.0 if (negative.all() if largest else negative.any()) else 0.0
