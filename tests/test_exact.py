@@ -231,12 +231,16 @@ def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
 
 
 @pytest.mark.parametrize("gpu", ["shim"], indirect=True)
-def test_rows_and_axes_that_continue_each_other_are_one_launch_on_a_gpu(gpu):
+def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
     there = gpu.full((6, 50, 70), 1.5, np.float64)
-    for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1]):
+    for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1], there[1:, 1:-1, 1:-1]):
         before = fake.crossed["out"]
-        assert exact.sum(x) == 1.5 * x.size
-        assert fake.crossed["out"] - before == 8 * (Accumulator.SIZE - 1)
+        assert exact.sum(x) == 1.5 * x.size and exact.dot(x, x) == 2.25 * x.size
+        assert fake.crossed["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
+    monkeypatch.setattr(exact, "_COPIED", 2 * 48 * 68)
+    before = fake.crossed["out"]
+    assert exact.sum(x) == 1.5 * x.size
+    assert fake.crossed["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time
 
 
 def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -36,6 +36,8 @@ _accumulate = Kernel("exact_sum", "accumulate")
 _accumulate_products = Kernel("exact_sum", "accumulate_products")
 _COUNT = SLOTS
 _HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
+#: Elements of a GPU copied at a time, where they lie in more than two axes.
+_COPIED = 1 << 24
 
 
 class Accumulator:
@@ -55,7 +57,7 @@ class Accumulator:
     def add(self, x: Numbers | float) -> None:
         """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
         array = _local(x)
-        for block in _blocks(array):
+        for block in _blocks(array, array.dtype == np.float64, array.strides):
             for part in _doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -67,10 +69,8 @@ class Accumulator:
             raise ValueError(f"a sum of products takes arrays of one shape, not {a.shape} and {b.shape}")
         if BODIES.device.owns(a) != BODIES.device.owns(b):
             a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
-        joined, _ = merged(a.shape, a.strides, b.strides)
-        a, b = a.reshape(joined), b.reshape(joined)
         whole = a.dtype == b.dtype == np.float64 and _row_contiguous(a) and _row_contiguous(b)
-        for (_, left), (_, right) in zip(blocks(a, whole), blocks(b, whole), strict=True):
+        for left, right in zip(*(_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
             for p in _doubles(left):
                 for q in _doubles(right):
                     _accumulate_products(p, q, self.limbs)
@@ -187,10 +187,17 @@ def _row_contiguous(array: Any) -> bool:
     return not array.ndim or bool(array.shape[-1] == 1 or array.strides[-1] == array.itemsize)
 
 
-def _blocks(array: Any) -> Iterator[Any]:
-    """The elements in blocks as kernels take them."""
-    joined, _ = merged(array.shape, array.strides)
-    return (block for _, block in blocks(array.reshape(joined), array.dtype == np.float64))
+def _blocks(array: Any, whole: bool, *walks: Sequence[int]) -> Iterator[Any]:
+    """The elements as kernels take them, cut alike for equal walks: see `merged` and `blocks`.
+
+    Where a GPU's lie in more than two axes many planes are copied at a time, for the host waits for each block.
+    """
+    array = array.reshape(merged(array.shape, *walks)[0])
+    parts: Iterable[Any] = (array,)
+    if array.ndim > 2 and array.size and not isinstance(array, np.ndarray):
+        planes = builtins.max(1, _COPIED * len(array) // array.size)
+        parts = (array[first : first + planes].copy().reshape(-1) for first in range(0, len(array), planes))
+    return (block for part in parts for _, block in blocks(part, whole))
 
 
 def _doubles(x: Any) -> Iterator[Any]:
@@ -244,7 +251,7 @@ def _extreme(x: Any, world: World | None, largest: bool) -> float:
 def _local_extreme(array: Any, largest: bool) -> float:
     value = (array.max() if largest else array.min()).item()
     if _flushed(array) and abs(value) < 2.0**-126:
-        found = (_local_extreme(_widened(block), largest) for block in _blocks(array))
+        found = (_local_extreme(_widened(block), largest) for block in _blocks(array, False, array.strides))
         return builtins.max(found, key=lambda one: _code(one, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         negative = np.signbit(array)  # if 0 is the largest, +0 is, unless all zeros and all else are negative
