@@ -25,7 +25,10 @@ def test_its_arrays_and_numpy_s_do_not_mix(gpu):
     for mixed in (lambda: mine + theirs, lambda: np.add(theirs, mine), lambda: mine.__setitem__(..., theirs)):
         with pytest.raises(TypeError, match="do not mix"):
             mixed()
+    mine.fill(1.0)
+    assert gpu.to_host(np.where(mine > 0.5, mine, 0.0)).sum() == 4 * int(mine[0]) == 4 * float(mine[1])
     np.add(mine, mine, out=mine)
+    mine *= 2.0
     assert gpu.to_host(np.sqrt(mine[1:]) * 3).tolist() == [6.0] * 3
     assert gpu.owns(mine) and not gpu.owns(theirs)
     with pytest.raises(AttributeError, match="have no tolist"):
