@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.device import GPU_BODIES, Device, open_device
+from anyrank.device import GPU_BODIES, Device, Module, open_device
 from anyrank.device.find import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernels import Declined
@@ -165,7 +165,7 @@ class Kernel:
             raise Declined(f"cannot be imported ({error})") from error
         function: Callable[..., Any] = getattr(module, self.operation, None) or _no_operation(self.operation)
         if FILES[name] == "gpu":
-            return partial(function, _loaded(device, Path(str(module.__file__)).with_name("gpu.cu")))
+            return partial(function, loaded(device, Path(str(module.__file__)).with_name("gpu.cu")))
         return function
 
 
@@ -173,10 +173,11 @@ def _no_operation(operation: str) -> Any:
     raise Declined(f"has no operation {operation}")
 
 
-_LOADED: dict[tuple[str, Path], Any] = {}
+_LOADED: dict[tuple[str, Path], Module] = {}
 
 
-def _loaded(device: Device, source: Path) -> Any:
+def loaded(device: Device, source: Path) -> Module:
+    """The CUDA C of a file, compiled for a device when it is first asked for."""
     key = (device.name, source)
     if key not in _LOADED:
         _LOADED[key] = device.load(source)

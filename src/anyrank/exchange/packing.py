@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from mpi4py import MPI
 
-from anyrank.device import Device, Module
+from anyrank.device import Device
+from anyrank.kernel import loaded
 from anyrank.layout import Layout
 
 Region = tuple[slice, ...]
@@ -138,7 +138,7 @@ class DeviceBuffers:
     def __init__(self, fields: Sequence[Haloed], wraps: Sequence[Wrap], leaving: Parts, arriving: Parts):
         self._fields, self._wraps, self._leaving, self._arriving = fields, wraps, leaving, arriving
         device: Any = fields[0].device
-        self._device, self._module = device, _module(device)
+        self._device, self._module = device, loaded(device, Path(__file__).with_name("boxes.cu"))
         self._direct = fields[0].layout.world.transfer == "direct"
         self._out, self._in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (leaving, arriving))
         self.outgoing, self.incoming = (self._for_mpi(memory) for memory in (self._out, self._in))
@@ -209,11 +209,6 @@ class DeviceBuffers:
 def _row(source: Box, target: Box) -> list[int]:
     axes = zip(source.shape, source.strides, target.strides, strict=True)
     return [source.address, target.address, source.itemsize, prod(source.shape), *(n for axis in axes for n in axis)]
-
-
-@cache
-def _module(device: Device) -> Module:
-    return device.load(Path(__file__).with_name("boxes.cu"))
 
 
 def open_buffers(
