@@ -47,7 +47,6 @@ def check_ncar(folder: Path) -> None:
         (2, "rows", "reference"),
         (2, "bricks", "shim"),
         (3, "columns", "numba"),
-        (4, "bricks", "cython"),
         (7, "rows", "cython"),
     ],
 )
