@@ -79,7 +79,7 @@ def claim(comm: MPI.Comm) -> str:
     info = comm.Get_info()
     kinds = info.Get("mpi_memory_alloc_kinds") or ""
     info.Free()
-    name = MPI.Get_library_version().split("\n")[0].strip("\0").strip()
+    name = " ".join(MPI.Get_library_version().split("\n")[0].strip("\0").split())
     return "" if supported.value or "cuda" in kinds else f"{name} does not say that it takes a GPU's memory"
 
 
