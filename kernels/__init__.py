@@ -18,6 +18,9 @@ A folder `NAME/` holds
     `gpu`, with `gpu.launch(function, grid, block, arguments)`, where arguments are arrays of the
     device or NumPy scalars of exactly the type that the CUDA function declares.
 
+What several kernels share lies beside the folders: `rows.h` and `rows.py`, walks over strided rows on a GPU, and
+`clones.h`, a function per level of the processor.
+
 Arithmetic on floating-point numbers has one written order, no contraction into fused multiply-add
 and no reassociation, in every body. A body that cannot do its work raises `Declined` with the reason
 when it is imported; the runtime then takes another.

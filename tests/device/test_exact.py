@@ -1,0 +1,102 @@
+"""Exact arithmetic of what is on a GPU: the same numbers, and the elements stay there."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from anyrank import exact
+from anyrank.device import fake
+from anyrank.errors import AnyrankError
+from anyrank.exact import Accumulator
+from anyrank.kernel import BODIES
+
+FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
+VIEWS = {
+    "reversed": lambda x: x[::-1, :, ::-1],
+    "strided": lambda x: x[:, 1::2, ::3],
+    "inside": lambda x: x[1:-1, 2:-2, 1:-1],
+    "a column": lambda x: x[:, :, 3],
+}
+
+
+def told(values):
+    """What tells −0 from 0, an int from a float, and NaN from none."""
+    return [repr(value) for value in values]
+
+
+@pytest.fixture(params=["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+def gpu(request):
+    """A GPU as this process's device."""
+    BODIES.prefer(request.param)
+    yield BODIES.device
+    BODIES.prefer("auto")
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint64, np.int32, np.bool_])
+def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
+    numbers = np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e4
+    whole = numbers.astype(dtype) if dtype != np.uint64 else numbers.astype(np.int64).view(dtype)
+    x, there = view(whole), view(gpu.from_host(whole))
+    expected = [function(x) for function in FUNCTIONS] + [exact.dot(x, x), exact.dot(x, x.astype(float))]
+    half = there.astype(np.float64)
+    before = dict(fake.crossed)
+    found = [function(there) for function in FUNCTIONS] + [exact.dot(there, there), exact.dot(there, half)]
+    assert told(found) == told(expected)
+    assert fake.crossed["in"] == before["in"]
+    # The limbs of at most seven planes for five sums, more where integers are the sum of two numbers; and extremes.
+    parts = 14 if np.dtype(dtype).kind in "iu" and x.itemsize == 8 else 5
+    assert fake.crossed["out"] - before["out"] <= 7 * parts * 8 * (Accumulator.SIZE - 1) + 4 * 8
+
+
+@pytest.mark.parametrize("gpu", ["shim"], indirect=True)
+def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
+    there = gpu.full((6, 50, 70), 1.5, np.float64)
+    for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1], there[1:, 1:-1, 1:-1]):
+        before = fake.crossed["out"]
+        assert exact.sum(x) == 1.5 * x.size and exact.dot(x, x) == 2.25 * x.size
+        assert fake.crossed["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
+    monkeypatch.setattr(exact, "_COPIED", 2 * 48 * 68)
+    before = fake.crossed["out"]
+    assert exact.sum(x) == 1.5 * x.size
+    assert fake.crossed["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time
+
+
+def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):
+    x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
+    before = dict(fake.crossed)
+    assert exact.sum(x) == math.fsum(x.ravel().tolist())
+    assert fake.crossed == before
+    assert exact.dot(gpu.from_host(x), y) == exact.dot(x, gpu.from_host(y)) == exact.dot(x, y)
+
+
+@pytest.mark.parametrize("function", [exact.min, exact.max])
+def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
+    for values in ([0.0, -0.0], [-0.0, -1.0], [0.0, 1.0], [math.nan, 1.0], [-math.inf, math.inf]):
+        for x in (np.array(values), np.array(values[::-1], np.float32)):
+            assert repr(function(gpu.from_host(x))) == repr(function(x))
+    nothing = gpu.full((0, 3), 1, float)
+    assert exact.sum(nothing) == exact.norm(nothing) == 0.0
+    with pytest.raises(AnyrankError, match="at least one"):
+        function(nothing)
+    with pytest.raises(TypeError, match="not complex128"):
+        function(gpu.full((3,), 1, complex))
+
+
+def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu, monkeypatch):
+    def as_cupy_does(call, arguments, named, now=fake._now):
+        x = getattr(call, "__self__", None)
+        if isinstance(x, np.ndarray) and x.dtype == np.float32:
+            call = getattr(np.where(np.abs(x) < 2.0**-126, np.copysign(np.float32(0), x), x), call.__name__)
+        return now(call, arguments, named)
+
+    monkeypatch.setattr(fake, "_now", as_cupy_does)
+    small = np.array([1e-40, 3e-45, 2e-40, 1e-39], np.float32)
+    for x in (small, -small, small * [[1], [-1]], [0.0, -1e-45], [-0.0, 1e-45], [1.0, -1e-40], [math.inf, 1e-40]):
+        x = np.array(x, np.float32)
+        there = gpu.from_host(x)
+        assert told(function(there) for function in FUNCTIONS) == told(function(x) for function in FUNCTIONS)
+        assert exact.dot(there, there) == exact.dot(x, x)
