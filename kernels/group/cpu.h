@@ -90,11 +90,10 @@ INLINE Term term_of_double(double x, int origin, int square) {
     uint64_t bits = bits_of(x);
     int exponent = (int)(bits >> 52) & SPECIAL, place = exponent + !exponent - 1075;
     int64_t sign = (int64_t)bits >> 63, m = (int64_t)((bits & (IMPLICIT - 1)) | (uint64_t)(exponent != 0) << 52);
-    int move = (square ? 2 * place : place) - origin, most = square ? 127 : 63;
-    int right = move >= 0 ? 0 : -move < most ? -move : most;
-    unsigned left = move >= 0 ? move : 0;
-    if (square) return (Term){(u128)m * m >> right, 0, left};
-    m = ((m >> right) ^ sign) - sign;
+    int move = (square ? 2 * place : place) - origin, down = move >> 31;
+    unsigned left = move & ~down, right = -(move & down);
+    if (square) return (Term){(u128)m * m >> (right & 127), 0, left};
+    m = ((m >> (right & 63)) ^ sign) - sign;
     return (Term){(u128)(__int128)m, (uint64_t)(m >> 63), left};
 }
 
@@ -105,6 +104,12 @@ INLINE Term term_of_signed(int64_t x, int square) {
 
 INLINE Term term_of_unsigned(uint64_t x, int square) { return (Term){square ? (u128)x * x : x, 0, 0}; }
 
+INLINE uint64_t add_word(uint64_t *word, uint64_t more, uint64_t carry) {
+    u128 sum = (u128)*word + more + carry;
+    *word = (uint64_t)sum;
+    return (uint64_t)(sum >> 64);
+}
+
 /* Adds a term to a number of W words; what it would change beyond them is its sign alone. */
 INLINE void add_term(uint64_t *limb, int words, Term term) {
     if (words == 2) {
@@ -113,26 +118,15 @@ INLINE void add_term(uint64_t *limb, int words, Term term) {
         limb[1] = (uint64_t)(sum >> 64);
         return;
     }
-    unsigned word = term.left >> 6, bit = term.left & 63;
-    u128 high = ((u128)term.sign << 64 | (uint64_t)(term.low >> 64)) << bit;
-    uint64_t parts[3] = {(uint64_t)(term.low << bit), (uint64_t)((term.low << bit) >> 64), (uint64_t)(high >> 64)};
-    u128 sum = 0;
-    if (word + 3 > (unsigned)words) {
-        for (unsigned k = word; k < (unsigned)words; k++) {
-            sum = (sum >> 64) + limb[k] + parts[k - word];
-            limb[k] = (uint64_t)sum;
-        }
-        return;
-    }
+    int word = term.left >> 6, bit = term.left & 63;
+    u128 low = term.low << bit, high = ((u128)term.sign << 64 | (uint64_t)(term.low >> 64)) << bit;
+    uint64_t carry = 0;
     limb += word;
-    for (int k = 0; k < 3; k++) {
-        sum = (sum >> 64) + limb[k] + parts[k];
-        limb[k] = (uint64_t)sum;
-    }
-    for (int k = 3; k < words - (int)word && (uint64_t)(sum >> 64) != (term.sign & 1); k++) {
-        sum = (sum >> 64) + limb[k] + term.sign;
-        limb[k] = (uint64_t)sum;
-    }
+    words -= word;
+    if (words > 0) carry = __builtin_add_overflow(limb[0], (uint64_t)low, &limb[0]);
+    if (words > 1) carry = add_word(&limb[1], (uint64_t)(low >> 64), carry);
+    if (words > 2) carry = add_word(&limb[2], (uint64_t)(high >> 64), carry);
+    for (int k = 3; k < words && carry != (term.sign & 1); k++) carry = add_word(&limb[k], term.sign, carry);
 }
 
 typedef struct {
@@ -182,11 +176,8 @@ static void merge_rows(int64_t *limbs, const uint32_t *gids, const int64_t *othe
     for (int64_t i = 0; i < n; i++, other += words) {
         ask(limbs, gids, i, n, words * 8);
         uint64_t *limb = (uint64_t *)limbs + gids[i] * (uint64_t)words;
-        u128 sum = 0;
-        for (int k = 0; k < words; k++) {
-            sum = (sum >> 64) + limb[k] + (uint64_t)other[k];
-            limb[k] = (uint64_t)sum;
-        }
+        uint64_t carry = 0;
+        for (int k = 0; k < words; k++) carry = add_word(limb + k, (uint64_t)other[k], carry);
     }
 }
 
