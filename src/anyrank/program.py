@@ -19,7 +19,7 @@ from anyrank.state import State
 RESERVED = frozenset(
     {"ranks", "threads", "bind", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf"}
     | {"stop_at", "hang_timeout", "check", "digests", "max_restarts", "min_ranks", "hosts", "chaos", "i_mean_it"}
-    | {"halo_steps"}
+    | {"halo_steps", "memory_limit"}
     | {"on", "site", "nodes", "ranks_per_node", "gpus_per_node", "memory", "warning", "partition", "account", "pack"}
     | {"image", "launcher", "max_attempts", "chain", "at_a_time", "dry_run", "directives"}
     | {"walltime", "json", "quiet", "picture", "parameters", "help", "quick", "junit", "timeout", "allow"}

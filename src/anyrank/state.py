@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from anyrank import memory
 from anyrank.digest import combine as combine_digests
 from anyrank.digest import local_digest
 from anyrank.errors import AnyrankError, UsageError
@@ -53,11 +55,22 @@ class State:
 
     step: int
     world: World
+    #: The run folder, where a program may leave files; None where there is no run.
+    folder: Path | None
     members: dict[str, Field | Scalar]
 
-    def __init__(self, world: World, split: str = "auto", seed: int = 0, halo_steps: int = 1):
+    def __init__(
+        self,
+        world: World,
+        split: str = "auto",
+        seed: int = 0,
+        halo_steps: int = 1,
+        *,
+        folder: Path | None = None,
+        memory_limit: int | None = None,
+    ):
         self.__dict__.update(world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={})
-        self.__dict__.update(halo_steps=halo_steps)
+        self.__dict__.update(halo_steps=halo_steps, folder=folder, memory_limit=memory_limit)
 
     def field(
         self,
@@ -150,6 +163,11 @@ class State:
             self.__dict__[name] = value
         else:
             raise AttributeError(f"the state has no member {name!r}: declare it, or it is lost at resume")
+
+    def budget(self) -> int:
+        """Bytes of memory that this rank may still take for data: what --memory-limit leaves, or three quarters of
+        its share of what its node has. The first use is collective. Raises UsageError where that is next to nothing."""
+        return memory.budget(self.memory_limit, self.world.node_size)
 
     def random(self, stream: int = 0) -> Philox:
         """Random numbers of the run's seed; every use with a purpose of its own takes its own stream."""

@@ -32,6 +32,7 @@ RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--hang-timeout", help="Without a step for so long, show all stacks and end; 0: never.  [default: 30min]"
     ),
+    click.option("--memory-limit", help="What each rank may take of memory, where programs can spill: 2GB."),
     click.option("--check", is_flag=True, default=None, help="Check that all ranks make the same collective calls."),
     click.option("--digests", is_flag=True, default=None, help="Write the digests of every step to digests.jsonl."),
     click.option("--max-restarts", type=int, help="Restart a run that died so many times.  [default: 0]"),

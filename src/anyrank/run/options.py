@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import pydantic
+
 from anyrank.errors import UsageError
 from anyrank.kernel import check_bodies
 from anyrank.layout import SPLITS
@@ -16,6 +18,7 @@ from anyrank.run.duration import duration
 KEPT = (
     *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture"),
     *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
+    "memory_limit",
 )
 CHECKPOINT_IO = ("pwrite", "mpio", "gather")
 BIND = ("auto", "core", "none")
@@ -65,6 +68,7 @@ class Options:
     walltime: str = ""
     stop_at: int | None = None
     hang_timeout: str = "30min"
+    memory_limit: str = ""
     check: bool = False
     digests: bool = False
     max_restarts: int = 0
@@ -90,7 +94,7 @@ class Options:
         _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
         if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
             raise UsageError(f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3.")
-        _ = self.interval, self.mtbf_seconds, self.walltime_seconds, self.hang_seconds
+        _ = self.interval, self.mtbf_seconds, self.walltime_seconds, self.hang_seconds, self.memory_bytes
         if self.chaos:
             from anyrank.run.chaos import parse  # it takes h5py along, which nobody else needs yet
 
@@ -116,9 +120,21 @@ class Options:
         """Seconds without a step after which the run counts as hung; 0 where nobody watches."""
         return 0.0 if self.hang_timeout in ("0", "off") else duration(self.hang_timeout, "--hang-timeout")
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """What a rank's process may take of memory in all, in bytes; None without a limit."""
+        if not self.memory_limit:
+            return None
+        try:
+            return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(self.memory_limit))
+        except pydantic.ValidationError:
+            raise UsageError(
+                f"--memory-limit {self.memory_limit!r} is not a size: write it as 512MB, 2GiB or bytes."
+            ) from None
+
     def kept(self) -> dict[str, Any]:
         """What the run folder remembers: all but what belongs to one invocation, and what nobody has asked for."""
-        return {k: v for k, v in asdict(self).items() if k in KEPT and v is not None}
+        return {k: v for k, v in asdict(self).items() if k in KEPT and v not in (None, "")}
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:

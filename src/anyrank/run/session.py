@@ -127,14 +127,18 @@ class Session:
         seed, steps = int(self.program.parameters.get("seed", 0)), self.options.halo_steps
         together(self.world, self._allow_deep_halos)
         if not self.world.every(BODIES.device.on_host):  # what a card cannot hold is told before it is asked to
-            trial = State(self.world, self.options.split, seed, steps)
+            trial = self._state_of(seed, steps)
             trial.device = Weightless()
             together(self.world, lambda: self.program.declare(trial))
             self.world.agree(shortage(trial, self.program.name))
-        state = State(self.world, self.options.split, seed, steps)
+        state = self._state_of(seed, steps)
         together(self.world, lambda: self.program.declare(state))
         check_state(state)
         return state
+
+    def _state_of(self, seed: int, steps: int) -> State:
+        limit = self.options.memory_bytes
+        return State(self.world, self.options.split, seed, steps, folder=self.folder.path, memory_limit=limit)
 
     def _allow_deep_halos(self) -> None:
         steps, name = self.options.halo_steps, self.program.name

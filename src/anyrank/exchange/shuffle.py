@@ -1,0 +1,69 @@
+"""Shuffle: rows to the ranks that own them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from anyrank.world import World
+
+if TYPE_CHECKING:
+    from anyrank.keyed.rows import Text
+
+#: The largest message, in bytes: counts and sizes of more than 31 bits are not for every MPI.
+MESSAGE = 1 << 28
+#: All shuffles use the tag that `World.tag` never gives: each is over before the next begins, on every rank.
+_TAG = 0
+
+
+class Shuffle:
+    """Rows to the ranks that own them, any number to each: an all-to-all. Making one is collective.
+
+    `counts[r]` of this rank's rows go to rank r; `received[r]` come from rank r. Called with a column whose rows lie
+    by their destination, it returns the rows that this rank receives, by their source. Both are int64 arrays.
+    """
+
+    def __init__(self, world: World, counts: Sequence[int] | np.ndarray):
+        self.world = world
+        self.counts = np.ascontiguousarray(counts, np.int64)
+        self.received = np.empty_like(self.counts)
+        began = world.timers.start()
+        world.comm.Alltoall(self.counts, self.received)
+        world.timers.stop("exchange", began)
+
+    def __call__(self, column: np.ndarray) -> np.ndarray:
+        """The rows received of a column of any fixed dtype, and any shape beyond the first axis. Collective."""
+        result = np.empty((int(self.received.sum()), *column.shape[1:]), column.dtype)
+        sent, got = self._parts(np.ascontiguousarray(column), self.counts), self._parts(result, self.received)
+        world = self.world
+        began = world.timers.start()
+        requests = []
+        for distance in range(1, world.size):
+            to, source = (world.rank + distance) % world.size, (world.rank - distance) % world.size
+            requests += [world.comm.Irecv(part, source, _TAG) for part in _messages(got[source])]
+            requests += [world.comm.Isend(part, to, _TAG) for part in _messages(sent[to])]
+        got[world.rank][:] = sent[world.rank]
+        MPI.Request.Waitall(requests)
+        world.timers.stop("exchange", began)
+        world.timers.count("messages", "bytes", column.nbytes - sent[world.rank].nbytes, world.size - 1)
+        return result
+
+    def text(self, column: Text) -> Text:
+        """The rows received of a column of Text. Collective."""
+        sizes = self(column.sizes)
+        ends = np.cumsum(self.counts)
+        each = np.diff(column.offsets[ends], prepend=column.offsets[0])
+        return type(column).sized(Shuffle(self.world, each)(column.data), sizes)
+
+    @staticmethod
+    def _parts(array: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+        """The bytes of the rows of each rank: views."""
+        ends = np.cumsum(counts) * (array.nbytes // max(1, len(array)))
+        return np.split(array.reshape(-1).view(np.uint8), ends[:-1])
+
+
+def _messages(part: np.ndarray) -> Iterator[np.ndarray]:
+    return (part[first : first + MESSAGE] for first in range(0, len(part), MESSAGE))

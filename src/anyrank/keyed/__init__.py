@@ -1,0 +1,1 @@
+"""Keyed data: rows that are read, combined by key, sorted and written by all ranks together."""
