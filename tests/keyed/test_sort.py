@@ -39,7 +39,7 @@ KEYS = {
     "float64": lambda rng, n: floats(rng, n, np.float64),
     "float32": lambda rng, n: floats(rng, n, np.float32),
     "S5": lambda rng, n: rng.integers(0, 3, (n, 5), np.uint8).view("S5").ravel(),
-    "S13": lambda rng, n: rng.integers(0, 3, (n, 13), np.uint8).view("S13").ravel(),
+    "S9": lambda rng, n: rng.integers(0, 3, (n, 9), np.uint8).view("S9").ravel(),
 }
 
 
@@ -73,10 +73,19 @@ def block(world, size):
     return slice(cuts[world.rank], cuts[world.rank + 1])
 
 
-@pytest.mark.ranks(1, 2, 3, 4, 7)
+@pytest.mark.ranks(7)
 @pytest.mark.parametrize("size", [0, 1, SIZE])
+def test_many_ranks_may_have_few_rows(world, size):
+    check_order(world, "float64", size)
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("name", KEYS)
-def test_rows_are_in_one_stable_order(world, name, size):
+def test_rows_are_in_one_stable_order(world, name):
+    check_order(world, name, SIZE)
+
+
+def check_order(world, name, size):
     keys, columns = table(name, size)
     columns["text"] = Text.of(b"%d" % row for row in range(size))
     part, order = mine(world, size), order_of(keys)[block(world, size)]
@@ -94,10 +103,10 @@ def test_rows_are_in_one_stable_order(world, name, size):
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-@pytest.mark.parametrize("name", ["int64", "float32", "S13"])
+@pytest.mark.parametrize("name", ["float32", "S9"])
 @pytest.mark.parametrize("budget", [1 << 30, 12_000])
 def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
-    monkeypatch.setattr("anyrank.keyed.sort._LEAST", 50)
+    monkeypatch.setattr("anyrank.keyed.sort._LEAST", 200)
     keys, columns = table(name, SIZE)
     del columns["pair"]  # rows on disk are of one axis
     order, part = order_of(keys), mine(world, SIZE)
@@ -109,7 +118,7 @@ def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, 
         sorter.finish()
         spilled = world.total(sum(not isinstance(run, Held) for run in sorter.runs))
         check_collective(world, spilled > 1 if budget < 1 << 20 else spilled == 0, f"{spilled} runs on disk")
-        for first, last in ((0, 1), (1, SIZE // 2), (SIZE // 2, SIZE)):
+        for first, last in ((0, 1), (1, SIZE)):
             for start, block_keys, others in sorter.blocks(first, last):
                 rows = order[start : start + len(block_keys)]
                 check_collective(world, block_keys.tobytes() == keys[rows].tobytes(), f"keys {first}")

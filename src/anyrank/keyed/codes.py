@@ -32,7 +32,8 @@ def encode(keys: NDArray[Any]) -> NDArray[Any]:
         codes -= lowest
         return codes
     if keys.dtype.kind == "S" and keys.itemsize <= 8:
-        return keys.astype("S8").view(">u8").astype(np.uint64)
+        digits: NDArray[Any] = keys.astype("S8").view(">u8").astype(np.uint64)
+        return digits
     return keys
 
 
