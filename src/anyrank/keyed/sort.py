@@ -102,7 +102,7 @@ class Sorter:
         elif self._pieces:
             self.runs.append(_sorted(self._pieces))
 
-    def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any], Columns]]:
+    def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any], dict[str, NDArray[Any]]]]:
         """The rows `first` to `last` of the global order, by and by, as much as memory bears at a time. Collective.
 
         Yields the global number of this rank's first row, its keys, and its columns. At least one piece was added on
@@ -115,8 +115,8 @@ class Sorter:
         for begin in range(first, last, most):
             size = min(most, last - begin)
             positions = [begin + place for place in even_cuts(size, self.world.size)]
-            columns = _delivered(self.world, self.runs, positions)
-            yield positions[self.world.rank], decode(np.asarray(columns.pop(KEY)), self._key), columns
+            columns = {n: np.asarray(c) for n, c in _delivered(self.world, self.runs, positions).items()}
+            yield positions[self.world.rank], decode(columns.pop(KEY), self._key), columns
 
     def close(self) -> None:
         """Give the disk's space back."""
