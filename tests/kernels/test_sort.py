@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -79,7 +81,7 @@ def test_segments_are_merged_in_their_order(call, name, dtype):
             cuts = np.linspace(0, 1, 23) if cuts is None else cuts
             borders = [int(cut * size) for cut in cuts]
             keys = spread(name, size, dtype)
-            for a, b in zip(borders, borders[1:], strict=False):
+            for a, b in pairwise(borders):
                 keys[a:b].sort()
             part, out = keys[borders[0] : borders[-1]], np.empty(borders[-1] - borders[0], dtype)
             before = keys.copy()

@@ -29,8 +29,8 @@ def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[
     """For each of this rank's runs, where to cut it: int64 of (runs, positions). Collective.
 
     Of the keys of all ranks and runs in ascending order, equal ones by rank, then by run, then by place, exactly
-    `positions[j]` lie before cut j. The positions are the same on all ranks, from 0 to the number of keys, in any order; the
-    runs are of one dtype, and there is at least one on every rank, which may be empty.
+    `positions[j]` lie before cut j. The positions are the same on all ranks, from 0 to the number of keys, in any
+    order; the runs are of one dtype, and there is at least one on every rank, which may be empty.
 
     The key at each position is found by bisection between the least and the greatest, in as many rounds as these
     differ in bits: Solomonik and Kalé, Highly Scalable Parallel Sorting, IPDPS 2010.
@@ -38,7 +38,7 @@ def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[
     code = _Code(runs[0].dtype)
     sizes = np.array([len(run) for run in runs], np.int64)
     ends = [code.number(run[place]) for run in runs if len(run) for place in (0, -1)]
-    known = world.comm.allgather((int(sizes.sum()), ends and min(ends), ends and max(ends)))
+    known = world.comm.allgather((int(sizes.sum()), min(ends, default=0), max(ends, default=0)))
     total = sum(size for size, _, _ in known)
     least = min((low for size, low, _ in known if size), default=0)
     most = max((high for size, _, high in known if size), default=0)
@@ -66,7 +66,8 @@ def _shares(
     if world.rank == 0:
         before[:] = 0  # MPI leaves it undefined there
     left = wanted - world.allreduce(mine[0]) - before
-    return np.clip(left - (np.cumsum(equal, 0) - equal), 0, equal)
+    shares: NDArray[np.int64] = np.clip(left - (np.cumsum(equal, 0) - equal), 0, equal)
+    return shares
 
 
 def _places(runs: Sequence[Run], keys: Any, side: str) -> NDArray[np.int64]:

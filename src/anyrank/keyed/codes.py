@@ -26,13 +26,14 @@ def encode(keys: NDArray[Any]) -> NDArray[Any]:
     keys = np.ascontiguousarray(keys, keys.dtype.newbyteorder("="))
     if keys.dtype.kind == "f":
         bits, top, lowest = _float(keys.dtype)
-        codes = (keys.view(f"i{keys.itemsize}") >> (bits - 1)).view(f"u{keys.itemsize}")
+        codes: NDArray[Any] = (keys.view(f"i{keys.itemsize}") >> (bits - 1)).view(f"u{keys.itemsize}")
         codes |= top
         codes ^= keys.view(codes.dtype)
         codes -= lowest
         return codes
     if keys.dtype.kind == "S" and keys.itemsize <= 8:
-        return keys.astype("S8").view(">u8").astype(np.uint64)
+        digits: NDArray[Any] = keys.astype("S8").view(">u8").astype(np.uint64)
+        return digits
     return keys
 
 
@@ -40,13 +41,14 @@ def decode(codes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The keys of codes, bit for bit, in the machine's order of bytes."""
     if dtype.kind == "f":
         bits, top, lowest = _float(dtype)
-        keys = codes + lowest
+        keys: NDArray[Any] = codes + lowest
         mask = ~(keys.view(f"i{keys.itemsize}") >> (bits - 1)).view(keys.dtype)
         mask |= top
         keys ^= mask
         return keys.view(dtype.newbyteorder("="))
     if dtype.kind == "S" and dtype.itemsize <= 8:
-        return codes.astype(">u8").view("S8").astype(dtype)
+        text: NDArray[Any] = codes.astype(">u8").view("S8").astype(dtype)
+        return text
     return codes
 
 

@@ -1,0 +1,212 @@
+"""Rows in files of arrays: `.npy`, of one axis, and HDF5, as datasets of one length in one group.
+
+Ranks read rows by their numbers, and write them at their places in a file that one rank lays out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from anyrank.checkpoint.linux import reserve
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.codes import TAKEN, sortable
+
+Arrays = dict[str, NDArray[Any]]
+#: The name of what a .npy file holds.
+ARRAY = "array"
+_HDF5 = (".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file: their number, the dtype of each column, and the key among the columns.
+
+    A .npy file has one column; if that is of records, `key` is one of their fields. `group` is HDF5's.
+    """
+
+    path: Path
+    rows: int
+    types: dict[str, np.dtype[Any]]
+    key: str
+    group: str = ""
+
+    @property
+    def row(self) -> int:
+        """The bytes of a row."""
+        return sum(dtype.itemsize for dtype in self.types.values())
+
+    @property
+    def key_type(self) -> np.dtype[Any]:
+        """The dtype of the keys."""
+        return self.types[self.key] if self.group else _key_type(self.types[ARRAY], self.key)
+
+    @property
+    def fingerprint(self) -> int:
+        """64 bits, signed, of the file's name without its folder, what it holds, and the key."""
+        kinds = {name: dtype.descr for name, dtype in self.types.items()}
+        facts = repr((self.path.name, self.rows, kinds, self.key, self.group))
+        return int.from_bytes(blake2b(facts.encode(), digest_size=8).digest(), "little", signed=True)
+
+    def read(self, first: int, last: int) -> tuple[NDArray[Any], Arrays]:
+        """The keys of some rows, and their other columns; records are whole among these. Not collective.
+
+        Raises AnyrankError where the file cannot be read, or is shorter than it was.
+        """
+        try:
+            columns = self._read_hdf5(first, last) if self.group else {ARRAY: self._read_npy(first, last)}
+        except OSError as error:
+            raise AnyrankError(f"--input {self.path} cannot be read any more on this rank ({error}).") from None
+        if any(len(column) != last - first for column in columns.values()):
+            raise AnyrankError(f"--input {self.path} became shorter while it was read: it had {self.rows} rows.")
+        if not self.group and self.key:
+            return np.ascontiguousarray(columns[ARRAY][self.key]), columns
+        return columns.pop(self.key or ARRAY), columns
+
+    def _read_npy(self, first: int, last: int) -> NDArray[Any]:
+        dtype = self.types[ARRAY]
+        place = self._begin + first * dtype.itemsize
+        return np.fromfile(self.path, dtype, last - first, offset=place)
+
+    @cached_property
+    def _begin(self) -> int:
+        return _extents(self.path)[ARRAY]
+
+    def _read_hdf5(self, first: int, last: int) -> Arrays:
+        with h5py.File(self.path, "r", locking=False) as file:
+            return {name: file[self.group][name][first:last] for name in self.types}
+
+    def columns(self, keys: NDArray[Any], others: Mapping[str, NDArray[Any]]) -> Arrays:
+        """What `read` returned, as columns of a file."""
+        if not self.group:
+            return {ARRAY: others.get(ARRAY, keys)}
+        return {name: keys if name == self.key else others[name] for name in self.types}
+
+    def lay_out(self, path: Path) -> None:
+        """Make a file of the same kind, with so many rows whose values are not there yet. Raises OSError."""
+        types = {name: dtype if dtype.names else dtype.newbyteorder("=") for name, dtype in self.types.items()}
+        if self.group:
+            with h5py.File(path, "w", locking=False) as file:
+                group = file.require_group(self.group)
+                for name, dtype in types.items():
+                    _lay_out(group, name, self.rows, dtype)
+        else:
+            with path.open("wb") as plain:
+                header = {"descr": np.lib.format.dtype_to_descr(types[ARRAY]), "fortran_order": False}
+                np.lib.format.write_array_header_2_0(plain, {**header, "shape": (self.rows,)})
+                plain.truncate(plain.tell() + self.rows * self.row)
+        with path.open("r+b") as plain:
+            reserve(plain.fileno(), path.stat().st_size)
+
+    def extents(self, path: Path) -> dict[str, int]:
+        """Where the values of each column begin in a file that `lay_out` made. Raises OSError."""
+        return _extents(path, self.group, tuple(self.types))
+
+
+def _lay_out(group: Any, name: str, rows: int, dtype: np.dtype[Any]) -> None:
+    """Contiguous, allocated at once and never filled, so that the values have an offset to be written to."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple((rows,))
+    h5py.h5d.create(group.id, name.encode(), kind, space, plan)
+
+
+def _extents(path: Path, group: str = "", names: tuple[str, ...] = ()) -> dict[str, int]:
+    if group:
+        with h5py.File(path, "r", locking=False) as file:
+            return {name: int(file[group][name].id.get_offset() or 0) for name in names}
+    return {ARRAY: np.load(path, mmap_mode="r", allow_pickle=False).offset}
+
+
+def write(descriptor: int, column: NDArray[Any], place: int) -> None:
+    """Write the elements of a column at a place of a file. Raises OSError."""
+    rest = memoryview(np.ascontiguousarray(column).view(np.uint8))  # type: ignore[arg-type]
+    while rest:
+        count = os.pwrite(descriptor, rest, place)
+        rest, place = rest[count:], place + count
+
+
+def find(name: str, key: str) -> Table:
+    """The table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for that column alone.
+
+    `--key` names the key among the fields or datasets. Not collective. Raises UsageError where there is none such.
+    """
+    path, inner = Path(name), ""
+    for suffix in _HDF5:
+        file, colon, rest = name.rpartition(f"{suffix}:")
+        if colon:
+            path, inner = Path(file + suffix), rest
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"--input {path} cannot be read ({error.strerror}). Name a .npy or .h5 file.") from None
+    if path.suffix != ".npy" and path.suffix not in _HDF5:
+        raise UsageError(f"--input {path} must end in .npy, .h5 or .hdf5. Save it as one of these.")
+    try:
+        table = _find_npy(path, key) if path.suffix == ".npy" else _find_hdf5(path, inner, key)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--input {path} is not what its name says ({error}). Name another file.") from None
+    if not sortable(table.key_type):
+        raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {TAKEN}.")
+    return table
+
+
+def _find_npy(path: Path, key: str) -> Table:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    _check(path, ARRAY, array)
+    fields = array.dtype.names or ()
+    if key not in (fields or ("",)):
+        fix = f"--key {' or '.join(fields)}" if fields else "no --key: it has no fields"
+        raise UsageError(f"--input {path} has no field {key!r} to sort by. Use {fix}.")
+    return Table(path, len(array), {ARRAY: array.dtype}, key)
+
+
+def _key_type(dtype: np.dtype[Any], key: str) -> np.dtype[Any]:
+    return dtype[key] if key else dtype
+
+
+def _find_hdf5(path: Path, inner: str, key: str) -> Table:
+    with h5py.File(path, "r", locking=False) as file:
+        inner = inner or "/"
+        if inner not in file:
+            raise UsageError(f"--input {path} has no {inner}. It has {', '.join(file) or 'nothing'}.")
+        found = file[inner]
+        alone = isinstance(found, h5py.Dataset)
+        group = found.parent if alone else found
+        key = found.name.rpartition("/")[2] if alone and not key else key
+        columns = {name: item for name, item in group.items() if isinstance(item, h5py.Dataset)}
+        if not key and len(columns) == 1:
+            key = next(iter(columns))
+        if key not in columns:
+            raise UsageError(
+                f"--input {path}: {group.name} has no dataset {key!r} to sort by. "
+                f"Use --key with one of {', '.join(columns) or 'none: it has no datasets'}."
+            )
+        if alone:
+            columns = {key: columns[key]}
+        for name, column in columns.items():
+            _check(path, f"{group.name.rstrip('/')}/{name}", column)
+            if len(column) != len(columns[key]):
+                raise UsageError(
+                    f"--input {path}: {name} has {len(column)} rows, and the key {key} {len(columns[key])}: all must "
+                    f"have one length. Move it to another group, or sort {path}:{group.name.rstrip('/')}/{key} alone."
+                )
+        return Table(path, len(columns[key]), {n: c.dtype for n, c in columns.items()}, key, group.name)
+
+
+def _check(path: Path, name: str, array: Any) -> None:
+    if array.ndim != 1:
+        raise UsageError(f"--input {path}: {name} has {array.ndim} axes, and rows have one. Reshape it.")
+    if array.dtype.hasobject:
+        raise UsageError(f"--input {path}: {name} holds objects or text of any length. Use numbers or fixed bytes.")

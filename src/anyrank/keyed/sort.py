@@ -1,0 +1,185 @@
+"""Sorting rows of all ranks by key into one global order: in memory, or through runs on local disks.
+
+Every rank sorts its own rows, exact splitters tell where each rank's even block begins in all sorted runs, the rows
+travel there, and are merged. The order is stable: rows of equal keys stay in their global order, which is that of the
+ranks, and on a rank that of its rows. So the result does not depend on the number of ranks.
+
+Keys are of one axis, of int32, int64, uint32, uint64, float32, float64 (−0 before 0, all NaNs last) or fixed bytes.
+Source: R. Helman, D. Bader and J. JáJá, A randomized parallel sorting algorithm with an experimental study, J. Par.
+Distr. Comp. 52 (1998); exact splitters as in anyrank.exchange.splitters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyrank.errors import UsageError
+from anyrank.exchange.shuffle import Shuffle
+from anyrank.exchange.splitters import cut
+from anyrank.kernel import Kernel
+from anyrank.keyed.codes import TAKEN, decode, encode, sortable
+from anyrank.keyed.rows import Column, Columns, Text, concat
+from anyrank.keyed.spill import KEY, Held, Scratch, Spilled
+from anyrank.layout import even_cuts
+from anyrank.world import World
+
+SORT, ARGSORT = Kernel("sort", "sort"), Kernel("sort", "argsort")
+MERGE, MERGE_ORDER = Kernel("sort", "merge"), Kernel("sort", "merge_order")
+#: Bytes that a row takes while its order is found, beside its columns: the order, and what argsort works with.
+_ORDERING = 40
+#: Rows that a rank takes at a time at least, however little memory it has.
+_LEAST = 1024
+
+
+def sort(
+    world: World, keys: NDArray[Any], columns: Mapping[str, Column] | None = None, *, overwrite: bool = False
+) -> tuple[NDArray[Any], Columns]:
+    """The keys, and columns of as many rows, of all ranks in one order: this rank's even block of it. Collective.
+
+    The rows of a global table are those of rank 0, then those of rank 1, and so on; block r of `even_cuts` of its
+    sorted rows comes to rank r. `columns` are arrays of any fixed dtype, or Text. The keys that come in may be
+    sorted where they lie where `overwrite`: that spares memory. Raises UsageError for keys of another type.
+    """
+    if not sortable(keys.dtype) or keys.ndim != 1:
+        raise UsageError(f"keys of {keys.dtype} and {keys.ndim} axes cannot be sorted: use one axis of {TAKEN}.")
+    codes = encode(keys)
+    positions = even_cuts(world.total(len(codes)), world.size)
+    if columns or codes.dtype.kind == "S":
+        run = _sorted([{KEY: codes, **(columns or {})}])
+        result = _delivered(world, [run], positions)
+    else:
+        codes = codes.copy() if np.shares_memory(codes, keys) and not overwrite else codes
+        room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
+        SORT(codes, room)
+        result = _delivered(world, [Held({KEY: codes})], positions, room)
+    return decode(np.asarray(result.pop(KEY)), keys.dtype), result
+
+
+class Sorter:
+    """Sorts rows that may be more than memory holds. Making one is collective.
+
+    Rows are added in the order of the input, on each rank its own part of it; then `blocks` gives the sorted rows.
+    What does not fit into `budget` bytes (the least of all ranks counts) goes as sorted runs to a file in `folder`,
+    which is gone when the Sorter is closed or its process ends.
+    """
+
+    def __init__(self, world: World, budget: int, folder: Path):
+        self.world, self.scratch = world, Scratch(folder)
+        self.budget = int(world.allreduce(np.array([budget], np.int64), "min")[0])
+        self.runs: list[Held | Spilled] = []
+        self._pieces: list[Columns] = []
+
+    def rows(self, row: int) -> int:
+        """How many rows of so many bytes should at most be added at once."""
+        return max(_LEAST, self.budget // (8 * (row + _ORDERING)))
+
+    def add(self, keys: NDArray[Any], columns: Mapping[str, NDArray[Any]]) -> None:
+        """Add rows after those that were added before; their arrays now belong to the Sorter. Not collective.
+
+        Columns are of one axis. Raises AnyrankError where the disk is full.
+        """
+        piece: Columns = {KEY: encode(keys), **columns}
+        sizes = [sum(column.nbytes for column in each.values()) for each in [*self._pieces, piece]]
+        rows = sum(len(each[KEY]) for each in self._pieces) + len(keys)
+        if self._pieces and 2 * sum(sizes) + _ORDERING * rows > self.budget:
+            self._spill()
+        self._pieces.append(piece)
+        self._types = {name: np.asarray(column).dtype for name, column in piece.items()}
+        self._key = keys.dtype
+
+    def _spill(self) -> None:
+        self.runs.append(self.scratch.spill(_sorted(self._pieces)))
+
+    def finish(self) -> None:
+        """Sort what was added last; then comes `blocks`. Not collective. Raises AnyrankError where the disk is full."""
+        if self.runs and self._pieces:
+            self._spill()
+        elif self._pieces:
+            self.runs.append(_sorted(self._pieces))
+
+    def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any], dict[str, NDArray[Any]]]]:
+        """The rows `first` to `last` of the global order, by and by, as much as memory bears at a time. Collective.
+
+        Yields the global number of this rank's first row, its keys, and its columns. At least one piece was added on
+        every rank, which may be empty.
+        """
+        row = sum(dtype.itemsize for dtype in self._types.values())
+        free = self.budget - sum(run.nbytes for run in self.runs)
+        mine = max(_LEAST, free // (4 * row + _ORDERING))
+        most = self.world.size * int(self.world.allreduce(np.array([mine], np.int64), "min")[0])
+        for begin in range(first, last, most):
+            size = min(most, last - begin)
+            positions = [begin + place for place in even_cuts(size, self.world.size)]
+            columns = {n: np.asarray(c) for n, c in _delivered(self.world, self.runs, positions).items()}
+            yield positions[self.world.rank], decode(columns.pop(KEY), self._key), columns
+
+    def close(self) -> None:
+        """Give the disk's space back."""
+        self.scratch.close()
+        self.runs = []
+
+
+def _sorted(pieces: list[Columns]) -> Held:
+    """The rows of all pieces as one sorted run; the pieces are emptied as it grows."""
+    names = list(pieces[0])
+    keys = _joined(pieces, KEY)
+    if len(names) == 1 and keys.dtype.kind != "S":
+        SORT(keys)
+        order = None
+    else:
+        order = ARGSORT(keys)
+        keys = keys[order]
+    columns = {KEY: keys, **{name: _joined(pieces, name)[order] for name in names if name != KEY}}
+    pieces.clear()
+    return Held(columns)
+
+
+def _joined(pieces: Sequence[Columns], name: str) -> Any:
+    return concat([piece.pop(name) for piece in pieces])
+
+
+def _delivered(
+    world: World, runs: Sequence[Held | Spilled], positions: Sequence[int], room: NDArray[Any] | None = None
+) -> Columns:
+    """The rows between two positions of the global order, this rank's and the next one's. Collective.
+
+    `room` is an array that may take what is received of the keys; then the run's own keys are no longer needed, and
+    the result may lie there.
+    """
+    cuts = cut(world, [run.keys for run in runs], positions)
+    if world.size == len(runs) == 1:
+        return {name: runs[0].read(name, cuts[0, 0], cuts[0, 1]) for name in _names(runs)}
+    counts = np.diff(cuts)
+    shuffle, borders = Shuffle(world, counts.sum(0)), _borders(world, counts)
+
+    def received(name: str, into: NDArray[Any] | None = None) -> Any:
+        if len(runs) == 1:
+            column = runs[0].read(name, cuts[0, 0], cuts[0, -1])
+        else:
+            spans = ((run, cuts[r, to], cuts[r, to + 1]) for to in range(world.size) for r, run in enumerate(runs))
+            column = concat([run.read(name, a, b) for run, a, b in spans])
+        return shuffle.text(column) if isinstance(column, Text) else shuffle(column, into)
+
+    keys = received(KEY, room)
+    if len(_names(runs)) == 1 and keys.dtype.kind != "S":
+        enough = room is not None and len(runs[0].keys) >= len(keys)
+        out = np.asarray(runs[0].read(KEY, 0, len(keys))) if enough else np.empty_like(keys)
+        MERGE(keys, borders, out)
+        return {KEY: out}
+    order = MERGE_ORDER(keys, borders)
+    return {KEY: keys[order], **{name: received(name)[order] for name in _names(runs) if name != KEY}}
+
+
+def _borders(world: World, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the segments begin and end that come from every rank's runs; `counts` is (runs, ranks)."""
+    lengths = Shuffle(world, np.full(world.size, len(counts)))(counts.T.reshape(-1))
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _names(runs: Sequence[Held | Spilled]) -> list[str]:
+    return list(runs[0].columns)

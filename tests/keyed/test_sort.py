@@ -1,0 +1,178 @@
+"""Sorting over ranks: one stable order, exact blocks, whatever the keys, the ranks and the memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ranks import check_collective
+
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.codes import decode, encode
+from anyrank.keyed.rows import Text
+from anyrank.keyed.sort import Sorter, sort
+from anyrank.keyed.spill import SAMPLE, Held, Scratch
+from anyrank.layout import even_cuts
+
+SIZE = 2000
+
+
+def floats(rng, n, dtype):
+    """Numbers with zeros of both signs, infinities, and NaNs of several bits."""
+    keys = rng.standard_normal(n).astype(dtype).round(1)
+    bits = keys.view(f"u{keys.itemsize}")
+    bits[::7] |= np.array(np.nan, dtype).view(bits.dtype)
+    keys[::11] = rng.choice(np.array([0.0, -0.0, np.inf, -np.inf], dtype), len(keys[::11]))
+    bits[::5] ^= bits[::5] << bits.dtype.type(8 * bits.itemsize - 1)
+    return keys
+
+
+KEYS = {
+    "int64": lambda rng, n: rng.integers(-(1 << 63), (1 << 63) - 1, n),
+    "int32": lambda rng, n: rng.integers(-9, 9, n).astype(np.int32),
+    "uint64": lambda rng, n: rng.integers(0, 1 << 64, n, np.uint64),
+    "uint32": lambda rng, n: np.full(n, 5, np.uint32),
+    "float64": lambda rng, n: floats(rng, n, np.float64),
+    "float32": lambda rng, n: floats(rng, n, np.float32),
+    "S5": lambda rng, n: rng.integers(0, 3, (n, 5), np.uint8).view("S5").ravel(),
+    "S9": lambda rng, n: rng.integers(0, 3, (n, 9), np.uint8).view("S9").ravel(),
+}
+
+
+def order_of(keys):
+    """NumPy's stable order, with −0 before 0; NaNs are equal to it but not to us: by their bits."""
+    if keys.dtype.kind != "f":
+        return np.argsort(keys, kind="stable")
+    bits = keys.view(f"i{keys.itemsize}")
+    nan, negative = np.isnan(keys), np.signbit(keys)
+    magnitude = bits & np.iinfo(bits.dtype).max
+    third = np.where(nan & negative, -magnitude, magnitude)
+    return np.lexsort([third, np.where(nan, negative, ~negative), np.where(nan, 0, keys), nan])
+
+
+def table(name, size):
+    rng = np.random.default_rng(size)
+    keys = KEYS[name](rng, size)
+    rows = np.arange(size)
+    return keys, {"row": rows, "pair": np.stack([rows, -rows], 1), "record": rows.astype([("a", "u1"), ("b", "<f4")])}
+
+
+def mine(world, size):
+    """Uneven parts of the input; some are empty."""
+    cuts = [0, *(size * (rank + 1) ** 2 // world.size**2 // (1 + rank % 2) for rank in range(world.size - 1)), size]
+    cuts = np.maximum.accumulate(cuts)
+    return slice(cuts[world.rank], cuts[world.rank + 1])
+
+
+def block(world, size):
+    cuts = even_cuts(size, world.size)
+    return slice(cuts[world.rank], cuts[world.rank + 1])
+
+
+@pytest.mark.ranks(7)
+@pytest.mark.parametrize("size", [0, 1, SIZE])
+def test_many_ranks_may_have_few_rows(world, size):
+    check_order(world, "float64", size)
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+@pytest.mark.parametrize("name", KEYS)
+def test_rows_are_in_one_stable_order(world, name):
+    check_order(world, name, SIZE)
+
+
+def check_order(world, name, size):
+    keys, columns = table(name, size)
+    columns["text"] = Text.of(b"%d" % row for row in range(size))
+    part, order = mine(world, size), order_of(keys)[block(world, size)]
+    expected = keys[order].tobytes()
+    for overwrite in (False, True):
+        given = keys[part].copy()
+        alone, nothing = sort(world, given, overwrite=overwrite)
+        check_collective(world, alone.tobytes() == expected and not nothing, f"{name} alone")
+        check_collective(world, overwrite or given.tobytes() == keys[part].tobytes(), "the keys that came in")
+    found, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
+    check_collective(world, found.tobytes() == expected and found.dtype == keys.dtype, name)
+    check_collective(world, with_them.pop("text").tolist() == columns["text"][order].tolist(), "text")
+    for column, rows in with_them.items():
+        check_collective(world, np.array_equal(rows, columns[column][order]), column)
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+@pytest.mark.parametrize("name", ["float32", "S9"])
+@pytest.mark.parametrize("budget", [1 << 30, 12_000])
+def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
+    monkeypatch.setattr("anyrank.keyed.sort._LEAST", 200)
+    keys, columns = table(name, SIZE)
+    del columns["pair"]  # rows on disk are of one axis
+    order, part = order_of(keys), mine(world, SIZE)
+    for payload in ({}, columns):
+        sorter, found = Sorter(world, budget, tmp_path), []
+        for begin in range(part.start, max(part.stop, part.start + 1), 100):
+            rows = slice(begin, min(begin + 100, part.stop))
+            sorter.add(keys[rows].copy(), {name: column[rows] for name, column in payload.items()})
+        sorter.finish()
+        spilled = world.total(sum(not isinstance(run, Held) for run in sorter.runs))
+        check_collective(world, spilled > 1 if budget < 1 << 20 else spilled == 0, f"{spilled} runs on disk")
+        for first, last in ((0, 1), (1, SIZE)):
+            for start, block_keys, others in sorter.blocks(first, last):
+                rows = order[start : start + len(block_keys)]
+                check_collective(world, block_keys.tobytes() == keys[rows].tobytes(), f"keys {first}")
+                for other, column in others.items():
+                    check_collective(world, np.array_equal(column, columns[other][rows]), other)
+                found += [*range(start, start + len(rows))]
+        check_collective(world, world.total(len(found)) == SIZE == len({*chain(*world.comm.allgather(found))}), "rows")
+        sorter.close()
+        check_collective(world, list(tmp_path.iterdir()) == [], "nothing is left")
+
+
+def test_codes_are_one_to_one_and_keep_every_bit():
+    for bits, kind in ((np.arange(0, 1 << 32, 65_521, np.uint64).astype(np.uint32), np.float32),):
+        codes = encode(bits.view(kind))
+        assert len(np.unique(codes)) == len(bits)
+        np.testing.assert_array_equal(decode(codes, np.dtype(kind)).view(np.uint32), bits)
+    nan = np.array([0x7FF8000000000000, 0xFFF0000000000001, 0xFFFFFFFFFFFFFFFF, 0x7FF0000000000001], np.uint64)
+    numbers = np.array([-np.inf, -1.0, -5e-324, -0.0, 0.0, 5e-324, 1.0, np.inf])
+    codes = encode(np.concatenate([numbers, nan.view(float)]))
+    assert codes[0] == 0 and (np.diff(codes[:8].astype(object)) > 0).all() and codes[8:].min() > codes[7]
+    swapped = numbers.astype(">f8")
+    np.testing.assert_array_equal(encode(swapped), codes[:8])
+
+
+@pytest.mark.ranks(1, 2)
+def test_keys_of_other_types_are_refused(world):
+    for keys in (np.zeros(3, bool), np.zeros(3, "f2"), np.zeros(3, "U4"), np.zeros((2, 2)), np.array([None])):
+        with pytest.raises(UsageError, match="cannot be sorted: use one axis of int32"):
+            sort(world, keys)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, after):
+    write, calls = os.pwrite, []
+
+    def full(*arguments):
+        calls.append(1)
+        if len(calls) > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    scratch = Scratch(tmp_path)
+    with pytest.raises(AnyrankError, match=rf"--scratch {tmp_path} cannot take 8000 bytes more.*No space left"):
+        scratch.spill(Held({"": np.arange(500), "other": np.arange(500)}))
+    assert list(tmp_path.iterdir()) == [] and scratch._file is None
+
+
+def test_places_in_a_run_on_disk_are_those_in_memory():
+    keys = np.sort(np.random.default_rng(1).integers(0, 900, 3 * SAMPLE + 5))
+    scratch = Scratch(Path("/tmp"))
+    run = scratch.spill(Held({"": keys}))
+    wanted = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
+    for side in ("left", "right"):
+        assert run.keys.searchsorted(wanted, side) == keys.searchsorted(wanted, side).tolist()
+    assert (run.keys[0], run.keys[-1], len(run.keys)) == (keys[0], keys[-1], len(keys))
+    scratch.close()
