@@ -165,7 +165,8 @@ class Kernel:
             raise Declined(f"cannot be imported ({error})") from error
         function: Callable[..., Any] = getattr(module, self.operation, None) or _no_operation(self.operation)
         if FILES[name] == "gpu":
-            return partial(function, loaded(device, Path(str(module.__file__)).with_name("gpu.cu")))
+            source = Path(str(module.__file__)).with_name("gpu.cu")
+            return partial(function, loaded(device, source) if source.exists() else device)
         return function
 
 

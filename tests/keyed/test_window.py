@@ -12,7 +12,7 @@ from ranks import check_collective
 
 from anyrank.kernel import Kernel
 from anyrank.kernels.group import EMPTY, MOST
-from anyrank.keyed.window import Window, joint_span, widened
+from anyrank.keyed.window import Window, joint_span, span_of, widened
 
 SPANS = st.tuples(st.integers(-1074, 1023), st.integers(0, 300)).map(lambda s: (s[0], min(s[0] + s[1], 1023)))
 
@@ -61,7 +61,7 @@ def test_nothing_yet_becomes_zeros():
 def test_a_span_is_that_of_all_ranks(world):
     x = np.ldexp(1.0 + np.arange(40) % 3, np.arange(40) - 20)
     expected = Kernel("group", "span")(x)
-    check_collective(world, joint_span(x[world.rank :: world.size].copy(), world) == expected)
-    check_collective(world, joint_span(np.empty(0), world) == EMPTY)
-    check_collective(world, joint_span(np.empty(0), world, (-3, 5)) == (-3, 5))
-    check_collective(world, joint_span(np.arange(3), world, (-3, 5)) == (-3, 63))
+    check_collective(world, joint_span(span_of(x[world.rank :: world.size].copy()), world) == expected)
+    check_collective(world, joint_span(span_of(np.empty(0)), world) == EMPTY)
+    check_collective(world, joint_span((-world.rank, 5), world) == (1 - world.size, 5))
+    check_collective(world, span_of(np.arange(3)) == (0, 63))

@@ -19,7 +19,7 @@ from anyrank.checkpoint.seal import Extent, check_seal
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.provenance import anyrank_version
-from anyrank.state import Scalar, State
+from anyrank.state import Scalar, State, Stored
 
 FORMAT = "anyrank checkpoint"
 VERSION = 1
@@ -95,7 +95,7 @@ def check_dims(state: State) -> None:
 
 
 def lay_out(
-    path: Path, state: State, identity: Identity, finished: bool, provenance: Mapping[str, Any]
+    path: Path, stored: Stored, step: int, identity: Identity, finished: bool, provenance: Mapping[str, Any]
 ) -> dict[str, Extent]:
     """Make the file with everything but the Fields' values and the digests; raises OSError.
 
@@ -111,22 +111,31 @@ def lay_out(
         file.attrs["program"] = identity.program
         file.attrs["parameters"] = json.dumps(identity.parameters)
         file.attrs["seed"] = identity.seed
-        file.attrs["step"] = state.step
+        file.attrs["step"] = step
         file.attrs["finished"] = finished
         made = {name: json.dumps(fact) if isinstance(fact, dict) else fact for name, fact in provenance.items()}
         file.create_group("provenance").attrs.update(made)
-        scalars = file.create_group("scalars")
-        for scalar in state.scalars():
-            scalars.create_dataset(scalar.name, data=np.array(scalar.value, scalar.dtype))
-            _describe(scalars[scalar.name], scalar)
-        fields = file.create_group("fields")
-        extents = {field.name: _lay_out_field(file, fields, field) for field in state.fields()}
+        for group in ("scalars", "fields", "tables"):
+            file.create_group(group)
+        extents = {}
+        for name, member in stored.items():
+            if isinstance(member, Field):
+                extents[name] = _lay_out_field(file, member)
+            else:
+                file[place(name, member)] = np.array(member.value, member.dtype)
+                _describe(file[place(name, member)], member)
     with path.open("r+b") as plain:
         reserve(plain.fileno(), path.stat().st_size + _ROOM)
     return extents
 
 
-def _lay_out_field(file: h5py.File, group: h5py.Group, field: Field) -> Extent:
+def place(name: str, member: Field | Scalar) -> str:
+    """Where in the file a member is."""
+    group = "scalars" if isinstance(member, Scalar) else "tables" if "/" in name else "fields"
+    return f"{group}/{name}"
+
+
+def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     """Contiguous, allocated at once and never filled, so that the values have an offset to be written to."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_layout(h5py.h5d.CONTIGUOUS)
@@ -134,14 +143,17 @@ def _lay_out_field(file: h5py.File, group: h5py.Group, field: Field) -> Extent:
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     kind = h5py.h5t.py_create(field.dtype, logical=True)
     space = h5py.h5s.create_simple(field.shape)
-    dataset = h5py.Dataset(h5py.h5d.create(group.id, field.name.encode(), kind, space, plan))
+    *groups, name = place(field.name, field).split("/")
+    group = file.require_group("/".join(groups))
+    dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))
     for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
         if name not in file:  # nothing is ever written to it, so it takes no space
             file.create_dataset(name, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
         dataset.dims[axis].attach_scale(file[name])
     _describe(dataset, field)
-    dataset.attrs["ranks"] = field.layout.grid
-    return dataset.id.get_offset(), dataset.id.get_storage_size()
+    if len(groups) == 1:
+        dataset.attrs["ranks"] = field.layout.grid
+    return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
 
 
 def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:
@@ -151,17 +163,13 @@ def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:
         dataset.attrs["long_name"] = member.description
 
 
-def complete(path: Path, digests: Mapping[str, str], whole: str) -> None:
+def complete(path: Path, stored: Stored, digests: Mapping[str, str], whole: str) -> None:
     """Store the digests, which are known when all values are written; raises OSError. Not collective."""
     with h5py.File(path, "r+", locking=False) as file:
         for name, digest in digests.items():
-            file[_place(file, name)].attrs["digest"] = digest
+            file[place(name, stored[name])].attrs["digest"] = digest
         file.attrs["digest"] = whole
         file.attrs["complete"] = True
-
-
-def _place(file: h5py.File, name: str) -> str:
-    return f"fields/{name}" if name in file["fields"] else f"scalars/{name}"
 
 
 def read_header(path: Path) -> Header:
@@ -192,6 +200,8 @@ def _header(path: Path, file: h5py.File) -> Header:
         for group in ("fields", "scalars")
         for name, dataset in file[group].items()
     }
+    for table, columns in file.get("tables", {}).items():
+        members |= {f"{table}/{name}": _member(dataset, with_value=False) for name, dataset in columns.items()}
     made = {name: fact for name, fact in file["provenance"].attrs.items() if isinstance(fact, str)}
     return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, members, made)
 

@@ -34,9 +34,11 @@ class Shuffle:
         world.comm.Alltoall(self.counts, self.received)
         world.timers.stop("exchange", began)
 
-    def __call__(self, column: np.ndarray) -> np.ndarray:
-        """The rows received of a column of any fixed dtype, and any shape beyond the first axis. Collective."""
-        result = np.empty((int(self.received.sum()), *column.shape[1:]), column.dtype)
+    def __call__(self, column: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The rows received of a column of any fixed dtype, and any shape beyond the first axis: in the first rows of
+        `out`, where it is given. Collective."""
+        rows = int(self.received.sum())
+        result = np.empty((rows, *column.shape[1:]), column.dtype) if out is None else out[:rows]
         sent, got = self._parts(np.ascontiguousarray(column), self.counts), self._parts(result, self.received)
         world = self.world
         began = world.timers.start()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from anyrank.kernel import Kernel
-from anyrank.kernels.group import EMPTY
 from anyrank.world import World
 
 _SPAN = Kernel("group", "span")
@@ -44,14 +43,17 @@ class Window:
         return self.least <= self.greatest
 
 
-def joint_span(x: np.ndarray, world: World, before: tuple[int, int] = EMPTY) -> tuple[int, int]:
-    """The least and greatest exponents of the numbers (float64 or integers) of all ranks, and of those `before`.
+def span_of(x: np.ndarray) -> tuple[int, int]:
+    """The least and the greatest exponent of numbers, float64 or integers, as a Window takes them. Not collective."""
+    if x.dtype.kind != "f":
+        return INTEGERS
+    least, greatest = _SPAN(x)
+    return int(least), int(greatest)
 
-    Collective.
-    """
-    least, greatest = _SPAN(x) if x.dtype.kind == "f" else INTEGERS
-    found = np.array([min(least, before[0]), -max(greatest, before[1])], np.int64)
-    low, high = world.allreduce(found, "min").tolist()
+
+def joint_span(span: tuple[int, int], world: World) -> tuple[int, int]:
+    """The span of what all ranks' spans are of. Collective."""
+    low, high = world.allreduce(np.array([span[0], -span[1]], np.int64), "min").tolist()
     return low, -high
 
 

@@ -1,0 +1,380 @@
+/* The table of keys, and the words of a text: see __init__.py. */
+#include <stdint.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#define MULTIPLIER_0 0x9E3779B97F4A7C15u
+#define MULTIPLIER_1 0xD6E8FEB86659FD93u
+#define MULTIPLIER_2 0xA0761D6478BD642Fu
+#define BYTES 0x0101010101010101u
+
+enum { INLINE = 16, SLOT = 4, BATCH = 64 };
+enum { ENTRIES, POOLED, SPREAD, SEEN, STATE };
+
+struct table {
+    uint64_t *slots;
+    uint8_t *pool;
+    int64_t *state, rows, room;
+    int64_t limit;  /* entries at most: beyond, the caller makes a larger table */
+    int shift;
+};
+
+/* A key: its bytes, which are nobody else's before `end`; `fold` makes its capital letters small. */
+struct key {
+    uint64_t w0, w1, hash;
+    const uint8_t *at, *end;
+    int64_t size;
+    int fold;
+};
+
+/* A table's capacity is the largest power of two in its rows: the others are behind the last place. */
+static inline void open_table(struct table *t, uint64_t *slots, int64_t rows, uint8_t *pool, int64_t room,
+                              int64_t *state)
+{
+    int bits = 63 - __builtin_clzll((uint64_t)rows);
+    *t = (struct table){slots, pool, state, rows, room, ((int64_t)1 << bits) / 4 * 3, 64 - bits};
+}
+
+static inline uint64_t load(const uint8_t *at)
+{
+    uint64_t word;
+    memcpy(&word, at, 8);
+    return word;
+}
+
+/* The first `size` bytes of a word, 0 … 8 and beyond. */
+static inline uint64_t first(uint64_t word, int64_t size)
+{
+    return size >= 8 ? word : size <= 0 ? 0 : word & (~(uint64_t)0 >> (64 - 8 * size));
+}
+
+/* ASCII's capital letters made small, in eight bytes at once. */
+static inline uint64_t folded(uint64_t word)
+{
+    uint64_t seven = word & 0x7F * BYTES;
+    uint64_t from_a = seven + (0x80 - 'A') * BYTES, beyond_z = seven + (0x80 - 'Z' - 1) * BYTES;
+    return word | ((from_a ^ beyond_z) & ~word & 0x80 * BYTES) >> 2;
+}
+
+static inline uint64_t mixed(uint64_t a, uint64_t b)
+{
+    unsigned __int128 product = (unsigned __int128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t absorbed(uint64_t hash, uint64_t w0, uint64_t w1)
+{
+    return mixed(w0 ^ MULTIPLIER_0 ^ hash, w1 ^ MULTIPLIER_1);
+}
+
+static inline uint64_t finished(uint64_t hash)
+{
+    return mixed(hash ^ MULTIPLIER_2, MULTIPLIER_0);
+}
+
+/* The 16 bytes from place `done` of a key as two words, with zeros after its last one. */
+static inline void two(const struct key *key, int64_t done, uint64_t *w0, uint64_t *w1)
+{
+    const uint8_t *at = key->at + done;
+    int64_t left = key->size - done;
+    uint8_t copy[INLINE] = {0};
+    if (left < INLINE && at + INLINE > key->end) {
+        memcpy(copy, at, left);
+        at = copy;
+    }
+    *w0 = first(load(at), left), *w1 = first(load(at + 8), left - 8);
+    if (key->fold) *w0 = folded(*w0), *w1 = folded(*w1);
+}
+
+static int beyond_ascii_long(const struct key *key)
+{
+    for (int64_t i = 0; i < key->size; i++)
+        if (key->at[i] & 0x80) return 1;
+    return 0;
+}
+
+static void make_long(struct key *key, int fold)
+{
+    key->fold = fold && !beyond_ascii_long(key);
+    key->hash = (uint64_t)key->size;
+    for (int64_t done = 0; done < key->size; done += INLINE) {
+        uint64_t w0, w1;
+        two(key, done, &w0, &w1);
+        key->hash = absorbed(key->hash, w0, w1);
+    }
+    key->hash = finished(key->hash);
+}
+
+/* A key of `size` bytes; with `fold`, and if all of them are ASCII, its capital letters are made small. */
+static inline void make_key(struct key *key, const uint8_t *at, int64_t size, const uint8_t *end, int fold)
+{
+    key->at = at, key->end = end, key->size = size, key->fold = 0;
+    if (size > INLINE) {
+        make_long(key, fold);
+        return;
+    }
+    two(key, 0, &key->w0, &key->w1);
+    if (fold && !((key->w0 | key->w1) & 0x80 * BYTES)) {
+        key->fold = 1;
+        key->w0 = folded(key->w0), key->w1 = folded(key->w1);
+    }
+    key->hash = finished(absorbed((uint64_t)size, key->w0, key->w1));
+}
+
+static inline uint64_t slot_size(const uint64_t *slot) { return slot[2] >> 32; }
+
+static uint64_t slot_hash(const uint64_t *slot)
+{
+    if (slot_size(slot) > INLINE) return slot[0];
+    return finished(absorbed(slot_size(slot), slot[0], slot[1]));
+}
+
+static inline uint64_t *place_of(const struct table *t, uint64_t hash)
+{
+    return t->slots + SLOT * ((hash * (uint64_t)t->state[SPREAD]) >> t->shift);
+}
+
+static int same_long(const struct table *t, const uint64_t *slot, const struct key *key)
+{
+    struct key there = {.at = t->pool + slot[1], .end = t->pool + t->room, .size = key->size};
+    for (int64_t done = 0; done < key->size; done += INLINE) {
+        uint64_t w0, w1, v0, v1;
+        two(key, done, &w0, &w1);
+        two(&there, done, &v0, &v1);
+        if (w0 != v0 || w1 != v1) return 0;
+    }
+    return 1;
+}
+
+static int keep(struct table *t, uint64_t *slot, const struct key *key)
+{
+    if (t->state[ENTRIES] >= t->limit) return 0;
+    slot[0] = key->w0, slot[1] = key->w1;
+    if (key->size > INLINE) {
+        uint8_t *to = t->pool + t->state[POOLED];
+        if (t->state[POOLED] + key->size > t->room) return 0;
+        memcpy(to, key->at, key->size);
+        for (int64_t i = 0; key->fold && i < key->size; i++)
+            if (to[i] >= 'A' && to[i] <= 'Z') to[i] |= 0x20;
+        slot[0] = key->hash, slot[1] = (uint64_t)t->state[POOLED];
+        t->state[POOLED] += key->size;
+    }
+    slot[2] = (uint64_t)key->size << 32 | (uint64_t)++t->state[ENTRIES];
+    slot[3] = 0;
+    return 1;
+}
+
+/* The slot of a key, which is put there if it was not; NULL where the table has no room for it. */
+static inline uint64_t *slot_of(struct table *t, const struct key *key)
+{
+    uint64_t *end = t->slots + SLOT * t->rows;
+    for (uint64_t *slot = place_of(t, key->hash); slot < end; slot += SLOT) {
+        if (!slot[2]) return keep(t, slot, key) ? slot : NULL;
+        if (slot_size(slot) != (uint64_t)key->size) continue;
+        if (key->size > INLINE ? slot[0] == key->hash && same_long(t, slot, key)
+                               : slot[0] == key->w0 && slot[1] == key->w1)
+            return slot;
+    }
+    return NULL;
+}
+
+/* Add `weights` to the keys from row `from` on, and tell their numbers; the row where the table had no room, or n. */
+static int64_t add_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t from,
+                        int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
+{
+    struct key batch[BATCH];
+    for (int64_t row = from; row < n;) {
+        int m = (int)(n - row < BATCH ? n - row : BATCH);
+        for (int i = 0; i < m; i++) {
+            int64_t begin = offsets ? offsets[row + i] : (row + i) * size;
+            make_key(&batch[i], data + begin, offsets ? offsets[row + i + 1] - begin : size, end, 0);
+            __builtin_prefetch(place_of(t, batch[i].hash), 1);
+        }
+        for (int i = 0; i < m; i++, row++) {
+            uint64_t *slot = slot_of(t, &batch[i]);
+            if (!slot) return row;
+            slot[3] += weights ? (uint64_t)weights[row] : 1;
+            if (gids) gids[row] = (uint32_t)slot[2] - 1;
+        }
+    }
+    return n;
+}
+
+static int64_t rehash_slots(const uint64_t *old, int64_t rows, struct table *t)
+{
+    uint64_t *end = t->slots + SLOT * t->rows;
+    for (const uint64_t *from = old; from < old + SLOT * rows; from += SLOT) {
+        if (!from[2]) continue;
+        uint64_t *slot = place_of(t, slot_hash(from));
+        while (slot < end && slot[2]) slot += SLOT;
+        if (slot == end) return 0;
+        memcpy(slot, from, 8 * SLOT);
+    }
+    return 1;
+}
+
+/* Whether the key of one slot comes before another's of the same hash. */
+static int before(const struct table *t, const uint64_t *a, const uint64_t *b)
+{
+    uint64_t n = slot_size(a), m = slot_size(b);
+    const uint8_t *x = n > INLINE ? t->pool + a[1] : (const uint8_t *)a;
+    const uint8_t *y = m > INLINE ? t->pool + b[1] : (const uint8_t *)b;
+    int order = memcmp(x, y, n < m ? n : m);
+    return order ? order < 0 : n < m;
+}
+
+/* The entries by their place in the table, which is nearly the order of their hashes: insertion makes it that. */
+static void list_entries(const struct table *t, uint64_t *hashes, int64_t *places)
+{
+    uint64_t spread = (uint64_t)t->state[SPREAD];
+    int64_t n = 0;
+    for (int64_t row = 0; row < t->rows; row++) {
+        const uint64_t *slot = t->slots + SLOT * row;
+        if (!slot[2]) continue;
+        uint64_t hash = slot_hash(slot), along = hash * spread;
+        int64_t i = n++;
+        for (; i > 0; i--) {
+            uint64_t other = hashes[i - 1] * spread;
+            if (other < along || (other == along && hashes[i - 1] < hash)) break;
+            if (hashes[i - 1] == hash && !before(t, slot, t->slots + SLOT * places[i - 1])) break;
+            hashes[i] = hashes[i - 1], places[i] = places[i - 1];
+        }
+        hashes[i] = hash, places[i] = row;
+    }
+}
+
+/* White space, and characters of words, of 64 bytes as bits. */
+struct classes { uint64_t white, word, high; };
+
+static inline int ascii_word(unsigned c)
+{
+    return (c | 0x20) - 'a' < 26u || c - '0' < 10u || c == '_';
+}
+
+static inline int ascii_white(unsigned c) { return c == ' ' || c - 9 < 5u || c - 0x1C < 4u; }
+
+#if defined(__SSE2__)
+static inline __m128i within(__m128i c, int low, int width)
+{
+    __m128i x = _mm_sub_epi8(c, _mm_set1_epi8((char)low));
+    return _mm_cmpeq_epi8(x, _mm_min_epu8(x, _mm_set1_epi8((char)(width - 1))));
+}
+#endif
+
+static inline struct classes classify(const uint8_t *at, int words)
+{
+    struct classes found = {0, 0, 0};
+#if defined(__SSE2__)
+    for (int k = 0; k < 64; k += 16) {
+        __m128i c = _mm_loadu_si128((const __m128i *)(at + k)), hit;
+        if (words)
+            hit = _mm_or_si128(_mm_or_si128(within(_mm_or_si128(c, _mm_set1_epi8(0x20)), 'a', 26), within(c, '0', 10)),
+                               _mm_cmpeq_epi8(c, _mm_set1_epi8('_')));
+        else
+            hit = _mm_or_si128(_mm_or_si128(within(c, 9, 5), within(c, 0x1C, 4)), _mm_cmpeq_epi8(c, _mm_set1_epi8(' ')));
+        *(words ? &found.word : &found.white) |= (uint64_t)(uint16_t)_mm_movemask_epi8(hit) << k;
+        found.high |= (uint64_t)(uint16_t)_mm_movemask_epi8(c) << k;
+    }
+#else
+    for (int k = 0; k < 64; k++) {
+        if (words ? ascii_word(at[k]) : ascii_white(at[k])) *(words ? &found.word : &found.white) |= (uint64_t)1 << k;
+        found.high |= (uint64_t)(at[k] >> 7) << k;
+    }
+#endif
+    return found;
+}
+
+/* The length of the well-formed UTF-8 sequence at `at` within `left` bytes and its code point; 0 where there is none. */
+static inline int decode(const uint8_t *at, int64_t left, uint32_t *point)
+{
+    uint32_t c = at[0];
+    int size = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if (!size || size > left) return 0;
+    *point = size == 1 ? c : c & (0x7Fu >> size);
+    for (int i = 1; i < size; i++) {
+        if ((at[i] & 0xC0) != 0x80) return 0;
+        *point = *point << 6 | (at[i] & 0x3F);
+    }
+    if (size == 3 && (*point < 0x800 || (*point >= 0xD800 && *point < 0xE000))) return 0;
+    if (size == 4 && (*point < 0x10000 || *point > 0x10FFFF)) return 0;
+    return size;
+}
+
+/* The bits of characters beyond ASCII that are in the set, of those that begin in 64 bytes. */
+static unsigned __int128 beyond_ascii(const uint8_t *at, int64_t left, uint64_t high, const uint8_t *set)
+{
+    unsigned __int128 found = 0;
+    while (high) {
+        int i = __builtin_ctzll(high);
+        uint32_t point;
+        int size = decode(at + i, left - i, &point);
+        if (size && (set[point >> 3] >> (point & 7) & 1)) found |= (((unsigned __int128)1 << size) - 1) << i;
+        int over = i + (size ? size : 1);
+        high = over > 63 ? 0 : high & (~(uint64_t)0 << over);
+    }
+    return found;
+}
+
+/* Count the keys of a batch; how many could be: a table may have no room. What cannot be folded goes to `others`. */
+static int count_batch(struct key *batch, int n, int fold, struct table *t, struct table *others)
+{
+    for (int i = 0; i < n; i++) {
+        struct table *in = fold && !batch[i].fold ? others : t;
+        uint64_t *slot = slot_of(in, &batch[i]);
+        if (!slot) return i;
+        slot[3]++;
+        in->state[SEEN]++;
+    }
+    return n;
+}
+
+/* Count the words of text[start:stop], after which 64 bytes can be read; where the counting ended, which is `stop` unless a table has no room. */
+static int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int words, int fold, const uint8_t *set,
+                           struct table *t, struct table *others)
+{
+    struct key batch[BATCH];
+    const uint8_t *end = text + stop + 64;
+    int n = 0, open = 0, done;
+    int64_t begin = 0;
+    unsigned __int128 carried = 0;
+    for (int64_t at = start; at < stop; at += 64) {
+        struct classes c = classify(text + at, words);
+        int64_t left = stop - at;
+        uint64_t valid = left < 64 ? ~(~(uint64_t)0 << left) : ~(uint64_t)0;
+        if (c.high & valid) carried |= beyond_ascii(text + at, left, c.high & valid & ~(uint64_t)carried, set);
+        uint64_t in = (words ? c.word | (uint64_t)carried : ~(c.white | (uint64_t)carried)) & valid;
+        carried >>= 64;
+        uint64_t turns = in ^ (in << 1 | (uint64_t)open);
+        while (turns) {
+            int i = __builtin_ctzll(turns);
+            turns &= turns - 1;
+            open = !open;
+            if (open) {
+                begin = at + i;
+                continue;
+            }
+            make_key(&batch[n], text + begin, at + i - begin, end, fold);
+            __builtin_prefetch(place_of(t, batch[n++].hash), 1);
+            if (n == BATCH) {
+                if ((done = count_batch(batch, n, fold, t, others)) < n) return batch[done].at - text;
+                n = 0;
+            }
+        }
+    }
+    if (open) make_key(&batch[n++], text + begin, stop - begin, end, fold);
+    if ((done = count_batch(batch, n, fold, t, others)) < n) return batch[done].at - text;
+    return stop;
+}
+
+/* The bytes of the keys at these places, one after the other. */
+static void copy_keys(const struct table *t, const int64_t *places, int64_t n, uint8_t *data)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const uint64_t *slot = t->slots + SLOT * places[i];
+        uint64_t size = slot_size(slot);
+        memcpy(data, size > INLINE ? t->pool + slot[1] : (const uint8_t *)slot, size);
+        data += size;
+    }
+}

@@ -1,0 +1,83 @@
+"""Keys for the CPU, compiled ahead of time: the work is in cpu.h."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "cpu.h" nogil:
+    cdef struct table:
+        pass
+    void open_table(table *t, uint64_t *slots, int64_t rows, uint8_t *pool, int64_t room, int64_t *state)
+    int64_t add_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t start,
+                     int64_t n, const int64_t *weights, uint32_t *gids, table *t)
+    int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int words, int fold, const uint8_t *points,
+                        table *t, table *others)
+    int64_t rehash_slots(const uint64_t *old, int64_t rows, table *t)
+    void list_entries(const table *t, uint64_t *hashes, int64_t *places)
+    void copy_keys(const table *t, const int64_t *places, int64_t n, uint8_t *data)
+
+
+cdef table _open(uint64_t[:, ::1] slots, uint8_t[::1] pool, int64_t[::1] state):
+    cdef table t
+    if slots.shape[0] < 2 or slots.shape[1] != 4 or state.shape[0] < 4:
+        raise ValueError(f"a table of {slots.shape[0]} x {slots.shape[1]} slots")
+    open_table(&t, &slots[0, 0], slots.shape[0], &pool[0] if pool.shape[0] else NULL, pool.shape[0], &state[0])
+    return t
+
+
+def add(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, const int64_t[::1] weights,
+        uint32_t[::1] gids, slots, pool, state, int64_t start):
+    """Add to the weight of each key."""
+    cdef table t = _open(slots, pool, state)
+    cdef int64_t n = offsets.shape[0] - 1 if offsets is not None else data.shape[0] // size
+    if n <= start:
+        return n
+    cdef uint8_t nothing = 0
+    cdef const uint8_t *first = &data[0] if data.shape[0] else &nothing
+    cdef const int64_t *at = &offsets[0] if offsets is not None else NULL
+    cdef const int64_t *weight = &weights[0] if weights is not None else NULL
+    cdef uint32_t *number = &gids[0] if gids is not None else NULL
+    cdef int64_t done
+    with nogil:
+        done = add_keys(first, first + data.shape[0], at, size, start, n, weight, number, &t)
+    return done
+
+
+def words(const uint8_t[::1] text, int64_t start, int64_t stop, int rule, bint fold, const uint8_t[::1] points,
+          counted, others):
+    """Count the words of text[start:stop]."""
+    cdef table t = _open(counted[0], counted[1], counted[2]), u = _open(others[0], others[1], others[2])
+    if start >= stop:
+        return stop
+    if start < 0 or stop + 64 > text.shape[0] or points.shape[0] < 1 << 18:
+        raise ValueError(f"text[{start}:{stop}] of {text.shape[0]} bytes needs 64 bytes after it")
+    cdef int64_t done
+    with nogil:
+        done = count_words(&text[0], start, stop, rule, fold, &points[0], &t, &u)
+    return done
+
+
+def rehash(const uint64_t[:, ::1] old, slots, pool, state):
+    """Put the entries of old slots into larger ones."""
+    cdef table t = _open(slots, pool, state)
+    cdef int64_t done
+    with nogil:
+        done = rehash_slots(&old[0, 0], old.shape[0], &t)
+    return bool(done)
+
+
+def entries(slots, pool, state, uint64_t[::1] hashes, int64_t[::1] places):
+    """The hashes of all keys, and the rows of their slots, in order."""
+    cdef table t = _open(slots, pool, state)
+    if hashes.shape[0] < state[0] or places.shape[0] < state[0]:
+        raise ValueError(f"{hashes.shape[0]} places for {state[0]} entries")
+    if state[0]:
+        with nogil:
+            list_entries(&t, &hashes[0], &places[0])
+
+
+def keys(slots, pool, state, const int64_t[::1] places, uint8_t[::1] data):
+    """The bytes of the keys in these slots."""
+    cdef table t = _open(slots, pool, state)
+    if places.shape[0] and data.shape[0]:
+        with nogil:
+            copy_keys(&t, &places[0], places.shape[0], &data[0])

@@ -1,0 +1,153 @@
+"""Keys in plain Python: the definition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from anyrank.kernels.keys import ENTRIES, INLINE, M0, M1, M2, POOLED, SEEN, SPREAD, WHITE
+
+_MASK = (1 << 64) - 1
+Table = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _mixed(a: int, b: int) -> int:
+    product = a * b
+    return (product ^ product >> 64) & _MASK
+
+
+def _blocks(key: bytes) -> Iterator[tuple[int, int]]:
+    for at in range(0, max(len(key), 1), INLINE):
+        block = key[at : at + INLINE].ljust(INLINE, b"\0")
+        yield int.from_bytes(block[:8], "little"), int.from_bytes(block[8:], "little")
+
+
+def hash_of(key: bytes) -> int:
+    """The hash of a key."""
+    found = len(key)
+    for w0, w1 in _blocks(key):
+        found = _mixed(w0 ^ M0 ^ found, w1 ^ M1)
+    return _mixed(found ^ M2, M0)
+
+
+def _key(slot: Any, pool: np.ndarray) -> bytes:
+    size = int(slot[2]) >> 32
+    data = slot[:2].tobytes() if size <= INLINE else pool[int(slot[1]) :].tobytes()
+    return data[:size]
+
+
+def _first(slots: np.ndarray, state: np.ndarray, found: int) -> int:
+    bits = len(slots).bit_length() - 1
+    return (found * int(state[SPREAD]) & _MASK) >> (64 - bits)
+
+
+def _slot(key: bytes, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> Any:
+    """The slot of a key, None where there is no room for it."""
+    found = hash_of(key)
+    for row in range(_first(slots, state, found), len(slots)):
+        slot = slots[row]
+        if not slot[2]:
+            return _keep(key, found, slot, slots, pool, state)
+        if int(slot[2]) >> 32 == len(key) and _key(slot, pool) == key:
+            return slot
+    return None
+
+
+def _keep(key: bytes, found: int, slot: Any, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> Any:
+    limit = (1 << len(slots).bit_length() - 1) // 4 * 3
+    at = int(state[POOLED])
+    if state[ENTRIES] >= limit or (len(key) > INLINE and at + len(key) > len(pool)):
+        return None
+    if len(key) > INLINE:
+        pool[at : at + len(key)] = np.frombuffer(key, np.uint8)
+        state[POOLED] += len(key)
+        slot[:2] = found, at
+    else:
+        slot[:2] = next(_blocks(key))
+    state[ENTRIES] += 1
+    slot[2:] = len(key) << 32 | int(state[ENTRIES]), 0
+    return slot
+
+
+def add(
+    data: np.ndarray,
+    offsets: np.ndarray | None,
+    size: int,
+    weights: np.ndarray | None,
+    gids: np.ndarray | None,
+    slots: np.ndarray,
+    pool: np.ndarray,
+    state: np.ndarray,
+    start: int,
+) -> int:
+    """Add to the weight of each key."""
+    text = data.tobytes()
+    borders = offsets.tolist() if offsets is not None else range(0, len(text) + 1, size)
+    for row in range(start, len(borders) - 1):
+        slot = _slot(text[borders[row] : borders[row + 1]], slots, pool, state)
+        if slot is None:
+            return row
+        slot[3] += np.uint64(1 if weights is None else int(weights[row]) & _MASK)
+        if gids is not None:
+            gids[row] = (int(slot[2]) & 0xFFFFFFFF) - 1
+    return len(borders) - 1
+
+
+_ASCII = {WHITE: " \t\n\v\f\r\x1c\x1d\x1e\x1f", 1: "_0-9A-Za-z"}
+
+
+def _of_words(rule: int, points: np.ndarray) -> re.Pattern[str]:
+    """Words in text whose broken bytes are escaped to code points that are in no set."""
+    beyond = np.flatnonzero(np.unpackbits(points, bitorder="little"))
+    listed = "".join(re.escape(chr(point)) for point in beyond if point > 0x7F)
+    return re.compile(f"[{'^' if rule == WHITE else ''}{_ASCII[rule]}{listed}]+")
+
+
+def words(
+    text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, table: Table, others: Table
+) -> int:
+    """Count the words of text[start:stop]."""
+    whole = text[start:stop].tobytes().decode(errors="surrogateescape")
+    at, before = start, 0
+    for match in _of_words(rule, points).finditer(whole):
+        at += len(whole[before : match.start()].encode(errors="surrogateescape"))
+        before = match.start()
+        key = match[0].encode(errors="surrogateescape")
+        foldable = fold and key.isascii()
+        chosen = others if fold and not foldable else table
+        slot = _slot(key.lower() if foldable else key, *chosen)
+        if slot is None:
+            return at
+        slot[3] += np.uint64(1)
+        chosen[2][SEEN] += 1
+    return stop
+
+
+def rehash(old: np.ndarray, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> bool:
+    """Put the entries of old slots into larger ones."""
+    for slot in old[old[:, 2] != 0]:
+        row = _first(slots, state, hash_of(_key(slot, pool)))
+        while row < len(slots) and slots[row, 2]:
+            row += 1
+        if row == len(slots):
+            return False
+        slots[row] = slot
+    return True
+
+
+def entries(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, hashes: np.ndarray, places: np.ndarray) -> None:
+    """The hashes of all keys, and the rows of their slots, in order."""
+    found = [(_key(slots[row], pool), row) for row in np.flatnonzero(slots[:, 2]).tolist()]
+    listed = [(hash_of(key), key, row) for key, row in found]
+    listed.sort(key=lambda one: (one[0] * int(state[SPREAD]) & _MASK, *one))
+    n = len(listed)
+    hashes[:n], places[:n] = [one[0] for one in listed], [one[2] for one in listed]
+
+
+def keys(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, places: np.ndarray, data: np.ndarray) -> None:
+    """The bytes of the keys in these slots."""
+    joined = b"".join(_key(slots[row], pool) for row in places.tolist())
+    data[: len(joined)] = np.frombuffer(joined, np.uint8)

@@ -1,0 +1,177 @@
+"""Sorting for the CPU, compiled ahead of time: the work is in cpu.h."""
+
+from itertools import zip_longest
+
+import numpy as np
+
+from anyrank.kernels.sort import reference, segments_of
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+
+cdef extern from "cpu.h" nogil:
+    void use_rows(int wanted)
+    void sort_i32(int32_t *a, int32_t *b, int64_t n, int stay)
+    void sort_u32(uint32_t *a, uint32_t *b, int64_t n, int stay)
+    void sort_i64(int64_t *a, int64_t *b, int64_t n, int stay)
+    void sort_u64(uint64_t *a, uint64_t *b, int64_t n, int stay)
+    void merge_i32(const int32_t *a, int64_t m, const int32_t *b, int64_t n, int32_t *out)
+    void merge_u32(const uint32_t *a, int64_t m, const uint32_t *b, int64_t n, uint32_t *out)
+    void merge_i64(const int64_t *a, int64_t m, const int64_t *b, int64_t n, int64_t *out)
+    void merge_u64(const uint64_t *a, int64_t m, const uint64_t *b, int64_t n, uint64_t *out)
+    void merge_order_i32(const int32_t *a, int64_t m, const int32_t *b, int64_t n, int64_t *order)
+    void merge_order_u32(const uint32_t *a, int64_t m, const uint32_t *b, int64_t n, int64_t *order)
+    void merge_order_i64(const int64_t *a, int64_t m, const int64_t *b, int64_t n, int64_t *order)
+    void merge_order_u64(const uint64_t *a, int64_t m, const uint64_t *b, int64_t n, int64_t *order)
+    void ranks_i32(const int32_t *keys, int64_t n, uint64_t *ranks)
+    void ranks_u32(const uint32_t *keys, int64_t n, uint64_t *ranks)
+    void ranks_i64(const int64_t *keys, int64_t n, uint64_t *ranks)
+    void ranks_u64(const uint64_t *keys, int64_t n, uint64_t *ranks)
+    void order_ranks(const uint64_t *ranks, int64_t *order, int64_t n, uint64_t *packed, uint64_t *scratch)
+
+
+ctypedef fused Key:
+    int32_t
+    uint32_t
+    int64_t
+    uint64_t
+
+#: Sorting anew is faster than merging so many segments by twos.
+MOST_SEGMENTS = 8
+
+use_rows(True)
+
+
+def choose(rows):
+    """Whether AVX-512, where there is, sorts short buckets: it does unless told otherwise, in tests."""
+    use_rows(rows)
+
+
+def sort(keys, scratch=None):
+    """Sort in place; `scratch`, of the same kind, may hold anything and does so afterwards."""
+    if keys.size > 1:
+        _sort(keys, np.empty_like(keys) if scratch is None else scratch)
+
+
+def _sort(Key[::1] keys, Key[::1] scratch):
+    if scratch.shape[0] < keys.shape[0]:
+        raise ValueError(f"scratch for {scratch.shape[0]} keys, not {keys.shape[0]}")
+    with nogil:
+        if Key is int32_t:
+            sort_i32(&keys[0], &scratch[0], keys.shape[0], 1)
+        elif Key is uint32_t:
+            sort_u32(&keys[0], &scratch[0], keys.shape[0], 1)
+        elif Key is int64_t:
+            sort_i64(&keys[0], &scratch[0], keys.shape[0], 1)
+        else:
+            sort_u64(&keys[0], &scratch[0], keys.shape[0], 1)
+
+
+def argsort(keys):
+    """The stable order of keys, int64."""
+    order = np.arange(keys.size)
+    if keys.size < 2:
+        return order
+    for ranks in reversed(_words(keys)) if keys.dtype.kind == "S" else [_ranks(keys)]:
+        _order(ranks, order, np.empty(keys.size, np.uint64), np.empty(keys.size, np.uint64))
+    return order
+
+
+def _words(keys):
+    """The bytes of keys, eight at a time, as numbers in the same order."""
+    width = -(-keys.itemsize // 8)
+    padded = np.ascontiguousarray(keys).astype(f"S{8 * width}", copy=False)
+    words = padded.view(">u8").reshape(keys.size, width)
+    return [words[:, word].astype(np.uint64) for word in range(width)]
+
+
+def _ranks(keys):
+    ranks = np.empty(keys.size, np.uint64)
+    _fill_ranks(keys, ranks)
+    return ranks
+
+
+def _fill_ranks(const Key[::1] keys, uint64_t[::1] ranks):
+    with nogil:
+        if Key is int32_t:
+            ranks_i32(&keys[0], keys.shape[0], &ranks[0])
+        elif Key is uint32_t:
+            ranks_u32(&keys[0], keys.shape[0], &ranks[0])
+        elif Key is int64_t:
+            ranks_i64(&keys[0], keys.shape[0], &ranks[0])
+        else:
+            ranks_u64(&keys[0], keys.shape[0], &ranks[0])
+
+
+def _order(const uint64_t[::1] ranks, int64_t[::1] order, uint64_t[::1] packed, uint64_t[::1] scratch):
+    with nogil:
+        order_ranks(&ranks[0], &order[0], ranks.shape[0], &packed[0], &scratch[0])
+
+
+def merge(keys, borders, out):
+    """Write the keys of all segments into `out`, in order."""
+    segments = segments_of(keys, borders, out)
+    if len(segments) > MOST_SEGMENTS:
+        start = int(borders[0])
+        out[...] = keys[start : start + out.size]
+        sort(out)
+    elif segments:
+        _merge_levels(segments, out)
+
+
+def _merge_levels(segments, out):
+    """Merge by twos until all is one; what lies between is in one more array, and in `out` in turn."""
+    levels = max((len(segments) - 1).bit_length(), 1)
+    between = np.empty_like(out) if levels > 1 else None
+    for level in range(levels, 0, -1):
+        target, start, merged = out if level % 2 else between, 0, []
+        for first, second in zip_longest(segments[::2], segments[1::2], fillvalue=out[:0]):
+            stop = start + first.size + second.size
+            merged.append(target[start:stop])
+            if start < stop:
+                _merge(first, second, merged[len(merged) - 1])
+            start = stop
+        segments = merged
+
+
+def _merge(const Key[:] a, const Key[:] b, Key[:] out):
+    with nogil:
+        if Key is int32_t:
+            merge_i32(&a[0], a.shape[0], &b[0], b.shape[0], &out[0])
+        elif Key is uint32_t:
+            merge_u32(&a[0], a.shape[0], &b[0], b.shape[0], &out[0])
+        elif Key is int64_t:
+            merge_i64(&a[0], a.shape[0], &b[0], b.shape[0], &out[0])
+        else:
+            merge_u64(&a[0], a.shape[0], &b[0], b.shape[0], &out[0])
+
+
+def merge_order(keys, borders):
+    """The stable order of the segments' keys, int64."""
+    segments = segments_of(keys, borders)
+    if not segments:
+        return np.empty(0, np.int64)
+    start = int(borders[0])
+    part = keys[start : start + sum(segment.size for segment in segments)]
+    if keys.dtype.kind == "S":
+        order = reference.argsort(part)  # timsort finds the segments
+    elif len(segments) != 2 or not part.size:
+        order = argsort(part)
+    else:
+        order = np.empty(part.size, np.int64)
+        _merge_order(part, segments[0].size, order)
+    return np.add(order, start, out=order)
+
+
+def _merge_order(const Key[::1] keys, int64_t border, int64_t[::1] order):
+    cdef const Key *second = &keys[0] + border
+    cdef int64_t rest = keys.shape[0] - border
+    with nogil:
+        if Key is int32_t:
+            merge_order_i32(&keys[0], border, second, rest, &order[0])
+        elif Key is uint32_t:
+            merge_order_u32(&keys[0], border, second, rest, &order[0])
+        elif Key is int64_t:
+            merge_order_i64(&keys[0], border, second, rest, &order[0])
+        else:
+            merge_order_u64(&keys[0], border, second, rest, &order[0])

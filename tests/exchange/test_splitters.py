@@ -1,0 +1,47 @@
+"""Splitters cut exactly, whatever the keys: their order is that of one stable sort of all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ranks import check_collective
+
+from anyrank.exchange.splitters import cut
+
+EXTREMES = np.array([-(1 << 63), -1, 0, 1, (1 << 63) - 1])
+KEYS = {
+    "random": lambda rng, n: rng.integers(-(1 << 63), (1 << 63) - 1, n),
+    "unsigned": lambda rng, n: rng.integers(0, (1 << 64) - 1, n, np.uint64, endpoint=True),
+    "narrow": lambda rng, n: rng.integers(-3, 4, n).astype(np.int32),
+    "equal": lambda rng, n: np.full(n, 7, np.uint32),
+    "extremes": lambda rng, n: rng.choice(EXTREMES, n),
+    "bytes": lambda rng, n: rng.integers(0, 3, (n, 11), np.uint8).view("S11").ravel(),
+}
+
+
+@pytest.mark.ranks(1, 2, 3, 4, 7)
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_so_many_lie_before_each_cut_as_were_asked_for(world, name, size):
+    make = KEYS[name]
+    all_runs = [
+        [np.sort(make(np.random.default_rng([rank, run]), (size * (rank + 2 * run)) % 173)) for run in range(1 + rank % 3)]
+        for rank in range(world.size)
+    ]
+    runs = all_runs[world.rank]
+    flat = [run for each in all_runs for run in each]
+    total = sum(map(len, flat))
+    positions = [0, total, total // 2, total // 3, total, min(1, total), max(total - 1, 0)]
+    order = np.argsort(np.concatenate(flat), kind="stable")
+    owner = np.repeat(np.arange(len(flat)), [len(run) for run in flat])[order]
+    mine = sum(len(each) for each in all_runs[: world.rank])
+    expected = [[np.count_nonzero(owner[:t] == mine + run) for t in positions] for run in range(len(runs))]
+    found = cut(world, runs, positions)
+    check_collective(world, found.tolist() == expected and found.dtype == np.int64, f"{found.tolist()} {expected}")
+
+
+@pytest.mark.ranks(2, 3)
+def test_ranks_without_a_key_and_no_position_at_all(world):
+    keys = np.arange(10 if world.rank == 1 else 0)
+    check_collective(world, cut(world, [keys], [3])[0, 0] == (3 if world.rank == 1 else 0))
+    check_collective(world, cut(world, [keys], []).shape == (1, 0))
