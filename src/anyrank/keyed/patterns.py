@@ -49,18 +49,22 @@ class Patterns:
         self.ahead = 4
         self.behind = 4 + max(sum(max(map(len, codes[c])) for c in pattern) for pattern in letters)
         self.counts = np.zeros(len(letters), np.int64)
-        self.lines = self.broken = 0
         self._state = np.zeros(len(letters) + 1, np.int64)
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again: nothing is counted."""
+        self.counts[:] = self.lines = self.broken = 0
         self._next: tuple[Path, int] | None = None
 
-    def read(self, block: Block, size: int) -> None:
-        """Count what is in a block of a file of so many bytes. It begins a line, or follows the block before it."""
+    def read(self, block: Block) -> None:
+        """Count what is in a block. It begins a line, or follows the block before it."""
         text, start, stop = block.buffer, block.start, block.stop
         if self._next != (block.path, block.offset):
             self._state[:] = 0
         self._next = block.path, block.offset + stop - start
         self.lines += COUNT(text, start, stop, *self._automaton, self._state, self.counts)
-        self.lines += int(self._next[1] == size and text[stop - 1] != ord("\n"))  # the last line may have no end
+        self.lines += int(self._next[1] == block.size and text[stop - 1] != ord("\n"))  # the last line may have no end
         self.broken += BROKEN(text, start, stop)
 
 
