@@ -74,7 +74,7 @@ def rows_of(files, chunk):
     """What this rank reads of all chunks: a list for each label."""
     found = {label: [] for label in files.wanted}
     for step in range(files.chunks(chunk)):
-        for batch in files.read(step, chunk):
+        for batch in files.read(*files.part(step, chunk)):
             for label, values in batch.items():
                 found[label] += plain(values)
     return found

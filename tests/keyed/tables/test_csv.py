@@ -47,8 +47,10 @@ def test_quotes_crlf_blank_lines_nulls_and_a_last_line_without_an_end(table):
 def test_types_are_those_of_the_first_rows_or_told(table):
     files, _ = table("i,f,b,d,e,u\n1,2.5,true,2024-01-01,,18446744073709551615\n", *"ifbdeu")
     assert [*files.kinds.values()] == ["int64", "float64", "bool", "text", "text", "float64"]
-    files, found = table("i,u\n007,18446744073709551615\n", *"iu", types={"i": "text", "u": "uint64", "no": "text"})
+    files, found = table("i,u\n007,18446744073709551615\n", *"iu", types={"i": "text", "u": "uint64"})
     assert found == {"i": ["007"], "u": [2**64 - 1]}
+    with pytest.raises(UsageError, match="--types no: no CSV file has this column"):
+        table("i\n1\n", "i", types={"no": "text"})
     files, found = table("i\tj\n1\t2\n", *"ij", suffix="tsv")
     assert found == {"i": [1], "j": [2]}
 

@@ -50,6 +50,7 @@ def test_every_row_of_every_kind_of_file_is_read_once(world, tmp_path):
             "items": "int64",
         }
         files.block = 2000
+        assert [files.nullable(label) for label in files.wanted] == [suffix == "csv"] * 5
         for chunk in (files.size, 7001):
             mine = rows_of(files, chunk)
             parts = world.comm.allgather(list(zip(*mine.values(), strict=True)))
@@ -142,6 +143,7 @@ def test_nulls_and_every_type_of_arrow(alone, tmp_path):
     ]
     files = TableFiles(str(tmp_path / "all.parquet"), wanted, alone)
     found = rows_of(files, files.size)
+    assert all(map(files.nullable, files.wanted))
     assert [row[1] for row in found.values()] == [None] * len(found)
     first = {label: row[0] for label, row in found.items()}
     assert first["f4"] == np.float32(0.1) and first["day"] == 19782 and first["when"] == 1000

@@ -43,15 +43,19 @@ class TableFiles(TextFiles):
         self.bad = Bad(on_bad == "skip")
         #: The kinds of all columns of each file, in their order, and of those that are read.
         self.schemas: list[dict[str, str]]
-        self.schemas, self.columns = on_root(world, lambda: self._look(wanted, types or {}))
+        self.schemas, self.columns, self._nullable = on_root(world, lambda: self._look(wanted, types or {}))
         self.kinds = {label: one.kind(self.columns[one.column]) for label, one in self.wanted.items()}
 
-    def read(self, step: int, chunk: int) -> Iterator[dict[str, Values]]:
-        """This rank's share of a chunk by label, some rows at a time. Not collective.
+    def nullable(self, label: str) -> bool:
+        """Whether this may be null in some row."""
+        return self.wanted[label].column in self._nullable
 
+    def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
+        """The rows of the bytes from `begin` to `end` of all files together, by label, some at a time. Not collective.
+
+        Ranges that touch, however cut, share no row and lose none; `part` and `rounds` give such.
         Raises UsageError where a row is bad, AnyrankError where a file cannot be read.
         """
-        begin, end = self.part(step, chunk)
         for index, path in enumerate(self.paths):
             first = self._ends[index] - self.sizes[index]
             if max(begin, first) < min(end, self._ends[index]):
@@ -63,25 +67,32 @@ class TableFiles(TextFiles):
                 except (OSError, ValueError) as error:  # Arrow's errors are among these
                     raise AnyrankError(f"{path} cannot be read: {error}") from None
 
-    def _look(self, wanted: Sequence[Wanted], types: Mapping[str, str]) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """The schemas of all files, and the kinds that the wanted columns have in all of them."""
-        schemas = []
+    def _look(
+        self, wanted: Sequence[Wanted], types: Mapping[str, str]
+    ) -> tuple[list[dict[str, str]], dict[str, str], set[str]]:
+        """The schemas of all files, the kinds that the wanted columns have in all of them, and which may be null."""
+        schemas: list[dict[str, str]] = []
+        nullable: set[str] = set()
+        known: set[str] = set()
         for path in self.paths:
             try:
-                schemas.append({**source_of(path).kinds(path)})
+                source = source_of(path)
+                schemas.append({**source.kinds(path)})
+                nullable |= source.nullable(path)
             except (OSError, ValueError) as error:
                 raise UsageError(f"{path} cannot be read as a table: {error}") from None
-            if path.suffix.lower() in csv.Csv.suffixes:
-                schemas[-1] |= {name: kind for name, kind in types.items() if name in schemas[-1]}
+            if source is csv.Csv:
+                told = {name: kind for name, kind in types.items() if name in schemas[-1]}
+                schemas[-1] |= told
+                known |= told.keys()
+        if unknown := types.keys() - known:
+            raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Leave it out, or mend its name.")
         columns = {one.column: self._kind(one.column, schemas) for one in wanted}
         numbers = {one.column for one in wanted if one.number}
-        columns = {
-            name: ("float64" if name in numbers else "text") if kind == "null" else kind
-            for name, kind in columns.items()
-        }
+        columns |= {n: "float64" if n in numbers else "text" for n, kind in columns.items() if kind == "null"}
         for one in wanted:
             _check(one, columns[one.column])
-        return schemas, columns
+        return schemas, columns, nullable
 
     def _kind(self, column: str, schemas: list[dict[str, str]]) -> str:
         """The kind of a column in all files."""
@@ -94,9 +105,7 @@ class TableFiles(TextFiles):
             found = schema[column]
             if "null" in (kind, found) or kind == found:
                 kind, where = (found, path) if kind == "null" else (kind, where)
-            elif {kind, found} == {"int64", "float64"} and all(
-                p.suffix.lower() in csv.Csv.suffixes for p in (path, where)
-            ):
+            elif {kind, found} == {"int64", "float64"} and {source_of(path), source_of(where)} == {csv.Csv}:
                 kind = "float64"
             else:
                 raise UsageError(

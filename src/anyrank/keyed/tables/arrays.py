@@ -62,6 +62,11 @@ class Npy(Source):
         return {name: str(field) if field.shape else kind_of(field) for name, field in fields.items()}
 
     @staticmethod
+    def nullable(path: Path) -> set[str]:
+        """Those of times, which may be NaT."""
+        return {name for name, kind in Npy.kinds(path).items() if kind in ("timestamp", "date")}
+
+    @staticmethod
     def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
         """Some rows at a time, of a new map each: else what was read counts as memory of the process."""
         for first, last in piece.rows(len(np.load(piece.path, mmap_mode="r"))):

@@ -41,6 +41,12 @@ class Csv(Source):
         return {name: kind if kind in (*NUMBERS, "null") else "text" for name, kind in kinds.items()}
 
     @staticmethod
+    def nullable(path: Path) -> set[str]:
+        """All columns."""
+        with path.open("rb") as file:
+            return {*_header(path, file.readline())}
+
+    @staticmethod
     def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
         """The lines of a piece, a block at a time."""
         first = sum(piece.files.sizes[: piece.index])

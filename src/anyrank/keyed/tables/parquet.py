@@ -20,6 +20,18 @@ class Parquet(Source):
         return {field.name: kind_of(field.type) for field in arrow("parquet").read_schema(path)}
 
     @staticmethod
+    def nullable(path: Path) -> set[str]:
+        """Those of which the file does not tell that they have no null."""
+        found = set()
+        metadata = arrow("parquet").read_metadata(path)
+        for group in (metadata.row_group(k) for k in range(metadata.num_row_groups)):
+            for column in (group.column(k) for k in range(group.num_columns)):
+                known = column.is_stats_set and column.statistics.has_null_count
+                if not known or column.statistics.null_count:
+                    found.add(column.path_in_schema)
+        return found
+
+    @staticmethod
     def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
         """Rows of one row group at a time."""
         with arrow("parquet").ParquetFile(piece.path) as file:

@@ -95,6 +95,11 @@ class Source:
         raise NotImplementedError
 
     @staticmethod
+    def nullable(path: Path) -> set[str]:
+        """The columns of a file that may be null in some row."""
+        return set()
+
+    @staticmethod
     def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
         """The rows of a piece, some at a time, with the wanted columns in the wanted kinds."""
         raise NotImplementedError
