@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anyrank.errors import UsageError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.field import Field
 from anyrank.keyed.combine import Combine, combine_called
@@ -58,7 +58,13 @@ class Table:
         """Remove all rows of this rank."""
         self._map = KeyMap(self.world.size)
         self._combined = {name: value.new() for name, value in self.values.items()}
-        self._settled: Columns | None = None
+        self._touch(home=True)
+
+    def _touch(self, home: bool = False) -> None:
+        """Rows have changed; `home`: they are their owners'."""
+        self._home, self._sorted_columns = home, None
+
+    _sorted_columns: Columns | None
 
     def __repr__(self) -> str:
         return f"Table({self.name}, keys={[*self.keys]}, values={[*self.values]}, local={len(self)})"
@@ -84,11 +90,16 @@ class Table:
         parts = {name: {"": x} for name, x in values.items()}
         self._merge(coded, count, parts, first=True)
 
+    @property
+    def words_seen(self) -> int:
+        """How many words `add_words` has counted here since the rows last moved."""
+        return self._map.words_seen
+
     def add_words(
         self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, others: KeyMap
     ) -> None:
         """Add the words of a text as rows; see `KeyMap.words`. Not collective."""
-        self._settled = None
+        self._touch()
         self._map.words(text, start, stop, rule, fold, points, others)
 
     def _merge(
@@ -97,7 +108,7 @@ class Table:
         """Combine rows: values as they were read (`first`), or as they were combined elsewhere."""
         if not len(coded):
             return
-        self._settled = None
+        self._touch()
         gids = np.empty(len(coded) if self.values else 0, np.uint32)
         weights = None if count is None else np.ascontiguousarray(count, np.int64)
         self._map.add(coded, weights, gids if self.values else None)
@@ -149,13 +160,30 @@ class Table:
 
     def settle(self) -> None:
         """Bring every key to the rank that owns its hash, and combine what comes together. Collective."""
-        if self.world.every(self._settled is not None):
+        if self.world.every(self._home):
             return
         for value in self._combined.values():
             value.agree(self.world)
         if self.world.size > 1:
             self._exchange()
-        self._settled = self._sorted()
+        self._home = True
+
+    def keep_within(self, budget: int) -> None:
+        """Settle where a rank holds much of its budget of memory, in bytes. Collective.
+
+        A rank may hold a quarter of it: a table that grows takes three times as much, and a checkpoint takes a copy.
+        Raises AnyrankError on all ranks where the settled table is larger.
+        """
+        if self.world.every(self.nbytes <= budget // 4):
+            return
+        self.settle()
+        error = None
+        if self.nbytes > budget // 4:
+            error = AnyrankError(
+                f"table {self.name}: {len(self)} keys take {self.nbytes} bytes on a rank, more than a quarter of the "
+                f"{budget} that it may use for data. Use more ranks, or a larger --memory-limit."
+            )
+        self.world.agree(error)
 
     def _exchange(self) -> None:
         old, combined = self._map, self._combined
@@ -204,8 +232,9 @@ class Table:
     def columns(self) -> Columns:
         """This rank's rows of the settled table: keys, `count` and what was combined. Collective."""
         self.settle()
-        assert self._settled is not None, "settled just now"
-        return self._settled
+        if self._sorted_columns is None:
+            self._sorted_columns = self._sorted()
+        return self._sorted_columns
 
     @property
     def rows(self) -> int:

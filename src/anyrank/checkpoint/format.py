@@ -6,7 +6,7 @@ docs/checkpoint-format.md describes the file for readers elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,16 +136,8 @@ def place(name: str, member: Field | Scalar) -> str:
 
 
 def _lay_out_field(file: h5py.File, field: Field) -> Extent:
-    """Contiguous, allocated at once and never filled, so that the values have an offset to be written to."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    kind = h5py.h5t.py_create(field.dtype, logical=True)
-    space = h5py.h5s.create_simple(field.shape)
     *groups, name = place(field.name, field).split("/")
-    group = file.require_group("/".join(groups))
-    dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))
+    dataset = contiguous(file.require_group("/".join(groups)), name, field.shape, field.dtype)
     for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
         if name not in file:  # nothing is ever written to it, so it takes no space
             file.create_dataset(name, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
@@ -154,6 +146,17 @@ def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     if len(groups) == 1:
         dataset.attrs["ranks"] = field.layout.grid
     return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
+
+
+def contiguous(group: h5py.Group, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """A dataset allocated at once and never filled, so that its values have an offset to be written to."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)  # the same data make the same file
+    kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple(tuple(shape))
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))
 
 
 def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,12 @@ class TextFiles:
         first = step * chunk
         cuts = even_cuts(min(chunk, self.size - first), self.world.size)
         return first + cuts[self.world.rank], first + cuts[self.world.rank + 1]
+
+    def rounds(self, begin: int, end: int, most: int) -> list[tuple[int, int]]:
+        """A range in even parts of at most about so many bytes, as many parts on every rank. Collective."""
+        count = -(-(end - begin) // max(1, most))
+        cuts = even_cuts(end - begin, max(1, int(self.world.allreduce(np.array([count]), "max")[0])))
+        return [(begin + low, begin + high) for low, high in pairwise(cuts)]
 
     def blocks(
         self, begin: int, end: int, cut: bytes = SPACE, *, whole: bool = True, behind: int = 0, ahead: int = 0
