@@ -27,7 +27,7 @@ block, of zeros.
 `words(text, start, stop, rule, fold, points, table, others)`
     Count the words of text[start:stop]; 64 bytes must follow it. By rule WHITE they are what white space separates,
     ASCII's as Python's `str.split` has it, and the characters of `points`; by rule WORDS they are runs of ASCII's
-    letters and digits, `_`, and the characters of `points`: bits by code point (uint8 [0x110000 / 8], the lowest first).
+    letters and digits, `_`, and the characters of `points`: a bit each (uint8 [0x110000 / 8], the lowest first).
     With `fold` words of ASCII have their capitals made small, and all others are counted in the table `others`; a table
     is (slots, pool, state). Returns where the counting ended: at the begin of the word for which there was no room.
 `rehash(old, slots, pool, state)`

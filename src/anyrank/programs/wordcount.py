@@ -35,24 +35,23 @@ class WordCount(Program):
     fold: bool = param(False, "fold the case of words")
     chunk: int = param(1 << 30, "bytes of text between two chances to stop", ge=1)
     top: int = param(10, "words that the result shows, the most frequent ones", ge=0)
-    text: TextFiles
-
-    @property
-    def steps(self) -> int:
-        """One per chunk."""
-        return self.text.chunks(self.chunk) if hasattr(self, "text") else 1
 
     def declare(self, state: State) -> None:
         """The table of words, and how many words and bytes that are no UTF-8 there were."""
         self.text = TextFiles(self.files, state.world)
+        self.steps = self.text.chunks(self.chunk)
         state.table("words", {"word": "text"}, description="words and how often they came")
         state.scalar("total", 0, description="words counted so far")
         state.scalar("broken", 0, description="sequences of bytes that are no UTF-8")
         state.scalar("input", self.text.fingerprint, description="hash of the files' names and sizes")
 
+    def done(self, state: State) -> bool:
+        """Whether all chunks are counted. Raises UsageError where the files are not what they were."""
+        self.text.check(state.input)
+        return bool(state.step >= self.steps)
+
     def step(self, state: State) -> None:
         """Count this rank's part of the chunk, some bytes at a time where there is little memory."""
-        self.text.check(state.input)
         begin, end = self.text.part(state.step, self.chunk)
         budget, words, found = state.budget(), Words(state.words, self.rule, self.fold), np.zeros(2, np.int64)
         for low, high in self.text.rounds(begin, end, budget // SHARE):
@@ -79,5 +78,5 @@ class WordCount(Program):
         }
 
     def work(self) -> tuple[float, str]:
-        """A chunk of bytes; the last one may be shorter."""
-        return (self.text.size / max(1, self.steps), "bytes") if hasattr(self, "text") else (1.0, "chunks")
+        """A chunk; on average, as the last one may be shorter, once the files are known."""
+        return self.text.size / max(1, self.steps) if hasattr(self, "text") else float(self.chunk), "bytes"
