@@ -78,7 +78,9 @@ class Table:
         """The bytes that this rank holds."""
         return self._map.nbytes + sum(value.nbytes for value in self._combined.values())
 
-    def add(self, *keys: Column, count: np.ndarray | None = None, **values: np.ndarray) -> None:
+    def add(
+        self, *keys: Column | Sequence[Any], count: np.ndarray | None = None, **values: np.ndarray | Sequence[Any]
+    ) -> None:
         """Add rows: a column for each key, how many rows each stands for (1 unless told), and the values.
 
         Not collective. Masked values take no part. Raises TypeError where columns are missing or their lengths differ.
@@ -87,7 +89,7 @@ class Table:
         if len(keys) != len(self.keys) or values.keys() != self.values.keys() or len(lengths) != 1:
             raise TypeError(f"table {self.name} takes keys {[*self.keys]}, values {[*self.values]}, of one length")
         coded = self.encode(keys)
-        parts = {name: {"": x} for name, x in values.items()}
+        parts = {name: {"": np.ma.asanyarray(x)} for name, x in values.items()}
         self._merge(coded, count, parts, first=True)
 
     @property
@@ -121,7 +123,7 @@ class Table:
             else:
                 combined.add(gids, x)
 
-    def encode(self, keys: Sequence[Column]) -> Text | np.ndarray:
+    def encode(self, keys: Sequence[Column | Sequence[Any]]) -> Text | np.ndarray:
         """Keys as bytes: a Text where one of them is text, else the rows of a uint8 matrix. Not collective."""
         columns = [self._as_key(kind, column) for kind, column in zip(self.keys.values(), keys, strict=True)]
         if len(columns) == 1:
@@ -133,7 +135,7 @@ class Table:
         head = np.concatenate(fixed, axis=1) if fixed else np.empty((len(columns[0]), 0), np.uint8)
         return _joined(head, texts) if texts else head
 
-    def _as_key(self, kind: np.dtype[Any] | None, column: Column) -> Column:
+    def _as_key(self, kind: np.dtype[Any] | None, column: Column | Sequence[Any]) -> Column:
         if kind is None:
             return column if isinstance(column, Text) else Text.of(column)
         array = np.ascontiguousarray(column, kind)

@@ -41,6 +41,10 @@ class Block:
     offset: int
     size: int
 
+    def __bytes__(self) -> bytes:
+        """The bytes, as a copy."""
+        return self.buffer[self.start : self.stop].tobytes()
+
 
 class TextFiles:
     """The bytes of files, one file after the other: at each place the same for all ranks. Collective to make.
