@@ -79,7 +79,7 @@ class Sort(Program):
                 UsageError(f"--input {self.input} is not what the run began with. Bring it back, or use another --out.")
             )
         if self._sorter is None:
-            budget = _together(state.world, state.budget)
+            budget = _together(state.world, state.budget) * 3 // 4  # the rest is for code and messages yet to come
             self._sorter = Sorter(state.world, budget, Path(self.scratch or state.folder or "."))
         try:
             self._advance(state, self._sorter)
