@@ -78,7 +78,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_was_found():
 
 
 #: Kernels whose work is in C alone.
-WITHOUT_NUMBA = ("sort",)
+WITHOUT_NUMBA = ("group", "keys", "patterns", "sort")
 
 
 def test_every_installed_kernel_has_a_reference_that_runs_its_example():

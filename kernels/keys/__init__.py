@@ -21,15 +21,15 @@ where mix is the exclusive or of the halves of a 128-bit product (after W. Yi, w
 block, of zeros.
 
 `add(data, offsets, size, weights, gids, slots, pool, state, start)`
-    Add to the weight of each key, from row `start` on. Key i is data[offsets[i]:offsets[i + 1]], or the i-th `size` bytes
-    where `offsets` is None; its weight `weights[i]`, or 1 where that is None. `gids[i]` (uint32), if not None, becomes its
-    number. Returns the row at which the table had no room, and the number of rows where it had.
+    Add to the weight of each key, from row `start` on. Key i is data[offsets[i]:offsets[i + 1]], or the i-th `size`
+    bytes where `offsets` is None; its weight `weights[i]`, or 1 where that is None. `gids[i]` (uint32), if not None,
+    becomes its number. Returns the row at which the table had no room, and the number of rows where it had.
 `words(text, start, stop, rule, fold, points, table, others)`
     Count the words of text[start:stop]; 64 bytes must follow it. By rule WHITE they are what white space separates,
-    ASCII's as Python's `str.split` has it, and the characters of `points`; by rule WORDS they are runs of ASCII's letters
-    and digits, `_`, and the characters of `points`: bits by code point (uint8 [2^21 / 8], the lowest first). With `fold`
-    words of ASCII have their capitals made small, and all others are counted in the table `others`; a table is
-    (slots, pool, state). Returns where the counting ended: at the begin of the word for which a table had no room.
+    ASCII's as Python's `str.split` has it, and the characters of `points`; by rule WORDS they are runs of ASCII's
+    letters and digits, `_`, and the characters of `points`: a bit each (uint8 [0x110000 / 8], the lowest first).
+    With `fold` words of ASCII have their capitals made small, and all others are counted in the table `others`; a table
+    is (slots, pool, state). Returns where the counting ended: at the begin of the word for which there was no room.
 `rehash(old, slots, pool, state)`
     Put the entries of `old` slots into `slots`, which are larger and empty; False where that did not do.
 `entries(slots, pool, state, hashes, places)`
@@ -67,7 +67,7 @@ def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
     rows, pool = 2 * size + 64, len(data)
     if operation == "words":
         buffer = np.frombuffer(text + bytes(64), np.uint8)
-        points = np.zeros(1 << 18, np.uint8)
+        points = np.zeros(0x110000 // 8, np.uint8)
         return (buffer, 0, len(text), WHITE, True, points, empty(rows, pool), empty(64)), len(text), "bytes"
     table = empty(rows, pool)
     if operation == "add":

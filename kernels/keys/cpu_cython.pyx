@@ -48,7 +48,7 @@ def words(const uint8_t[::1] text, int64_t start, int64_t stop, int rule, bint f
     cdef table t = _open(counted[0], counted[1], counted[2]), u = _open(others[0], others[1], others[2])
     if start >= stop:
         return stop
-    if start < 0 or stop + 64 > text.shape[0] or points.shape[0] < 1 << 18:
+    if start < 0 or stop + 64 > text.shape[0] or points.shape[0] < 0x110000 // 8:
         raise ValueError(f"text[{start}:{stop}] of {text.shape[0]} bytes needs 64 bytes after it")
     cdef int64_t done
     with nogil:

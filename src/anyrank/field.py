@@ -46,6 +46,7 @@ class Field:
         boundary_value: float,
         dims: tuple[str, ...],
         margin: int | None = None,
+        storage: Any = None,
     ):
         self.name, self.layout, self.device = name, layout, device
         self.dtype = np.dtype(dtype)
@@ -54,9 +55,16 @@ class Field:
         self.margin = halo if margin is None else margin
         self.valid = 0
         self._block = tuple(slice(0, n) for n in layout.local_shape)
-        self.storage = self._allocate()
+        self.storage = self._allocate() if storage is None else storage
         self._spare: Any = None
         self._halos: dict[tuple[str, ...], Halo] = {}
+
+    @classmethod
+    def holding(cls, name: str, layout: Layout, array: np.ndarray, dims: tuple[str, ...], description: str) -> Field:
+        """A Field without a halo whose block is this array of the host, for instance a column of a Table."""
+        facts: dict[str, Any] = {"halo": 0, "boundary": ("fixed",) * array.ndim, "boundary_value": 0.0, "unit": ""}
+        block = np.ascontiguousarray(array)
+        return cls(name, layout, array.dtype, Device(), dims=dims, description=description, storage=block, **facts)
 
     def _allocate(self) -> Any:
         shape = tuple(n + 2 * self.margin for n in self.layout.local_shape)

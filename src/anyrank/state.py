@@ -1,4 +1,4 @@
-"""State: the Fields and Scalars that a Program declares, exactly what a checkpoint holds."""
+"""State: the Fields, Tables and Scalars that a Program declares, exactly what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,9 +19,10 @@ from anyrank.field import Field, advance
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
 from anyrank.random import Philox
+from anyrank.table import Table
 from anyrank.world import World
 
-__all__ = ["Field", "Scalar", "State", "advance", "check_scalars", "combine"]
+__all__ = ["Field", "Scalar", "State", "Stored", "Table", "advance", "check_scalars", "combine"]
 
 
 @dataclass
@@ -46,10 +47,14 @@ class Scalar:
         return local_digest(np.array([self.value], self.dtype), (1,), (0,))
 
 
-class State:
-    """What a Program declares: Fields and Scalars by name, and the number of the step they belong to.
+#: What a checkpoint holds, by name: the columns of a Table as Fields called TABLE/COLUMN.
+Stored: TypeAlias = Mapping[str, Field | Scalar]
 
-    Members are attributes: `state.T` is a Field, `state.hits` the value of a Scalar, `state.hits += 1`
+
+class State:
+    """What a Program declares: Fields, Tables and Scalars by name, and the number of the step they belong to.
+
+    Members are attributes: `state.T` is a Field or a Table, `state.hits` the value of a Scalar, `state.hits += 1`
     its assignment. Declaring is collective, and all ranks declare the same in the same order.
     """
 
@@ -57,7 +62,7 @@ class State:
     world: World
     #: The run folder, where a program may leave files; None where there is no run.
     folder: Path | None
-    members: dict[str, Field | Scalar]
+    members: dict[str, Field | Scalar | Table]
 
     def __init__(
         self,
@@ -124,7 +129,24 @@ class State:
         self._declare(name, scalar)
         return scalar
 
-    def _declare(self, name: str, member: Field | Scalar) -> None:
+    def table(
+        self,
+        name: str,
+        keys: Mapping[str, DTypeLike],
+        values: Mapping[str, tuple[DTypeLike, str]] | None = None,
+        *,
+        description: str = "",
+    ) -> Table:
+        """Declare a Table without rows: `keys` by name, `text` or a dtype, and how `values` are combined.
+
+        A value is a dtype, int64, uint64 or float64, and `sum` (of whole numbers), `min`, `max`, or `exact` and
+        `squares`, whose sums of any numbers are exact. Raises UsageError where a column cannot be.
+        """
+        table = Table(name, self.world, keys, values or {}, description=description)
+        self._declare(name, table)
+        return table
+
+    def _declare(self, name: str, member: Field | Scalar | Table) -> None:
         if not name.isidentifier() or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
             raise UsageError(f"{name!r} cannot name a member of the state: use an identifier that State does not use.")
         if name in self.members:
@@ -158,7 +180,8 @@ class State:
         if isinstance(member, Scalar):
             member.assign(value)
         elif member is not None:
-            raise AttributeError(f"{name} is a Field: write its values with state.{name}[...] = …")
+            kind, way = ("Table", ".add(…)") if isinstance(member, Table) else ("Field", "[...] = …")
+            raise AttributeError(f"{name} is a {kind}: write its values with state.{name}{way}")
         elif name in self.__dict__:
             self.__dict__[name] = value
         else:
@@ -181,14 +204,30 @@ class State:
         """The Scalars in the order of their declaration."""
         return (member for member in self.members.values() if isinstance(member, Scalar))
 
+    def tables(self) -> Iterator[Table]:
+        """The Tables in the order of their declaration."""
+        return (member for member in self.members.values() if isinstance(member, Table))
+
+    def stored(self) -> Stored:
+        """What a checkpoint of the present values holds, by name. Collective."""
+        found: dict[str, Field | Scalar] = {}
+        for name, member in self.members.items():
+            found |= {f.name: f for f in member.fields()} if isinstance(member, Table) else {name: member}
+        return found
+
     def digests(self) -> dict[str, int]:
-        """The digest of every member. Collective; raises AnyrankError where a Scalar differs between ranks."""
+        """The digest of every member, and of a Table's every column. Collective.
+
+        Raises AnyrankError where a Scalar differs between ranks.
+        """
         check_scalars(self)
-        return {name: member.digest() for name, member in self.members.items()}
+        return {name: member.digest() for name, member in self.stored().items()}
 
     def digest(self) -> int:
         """One digest for the whole state. Collective."""
-        return combine(self, self.digests())
+        stored = self.stored()
+        check_scalars(self)
+        return combine(stored, {name: member.digest() for name, member in stored.items()})
 
 
 def _check_type(name: str, dtype: np.dtype[Any]) -> None:
@@ -198,12 +237,12 @@ def _check_type(name: str, dtype: np.dtype[Any]) -> None:
         )
 
 
-def combine(state: State, digests: Mapping[str, int]) -> int:
-    """One digest for the whole state from those of its members."""
+def combine(stored: Stored, digests: Mapping[str, int]) -> int:
+    """One digest for the whole state from those of what is stored of it."""
     return combine_digests(
         {
             name: (member.dtype.str, member.shape if isinstance(member, Field) else (), digests[name])
-            for name, member in state.members.items()
+            for name, member in stored.items()
         }
     )
 

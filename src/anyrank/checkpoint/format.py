@@ -6,7 +6,7 @@ docs/checkpoint-format.md describes the file for readers elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from anyrank.checkpoint.seal import Extent, check_seal
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.provenance import anyrank_version
-from anyrank.state import Scalar, State
+from anyrank.state import Scalar, State, Stored
 
 FORMAT = "anyrank checkpoint"
 VERSION = 1
@@ -95,7 +95,7 @@ def check_dims(state: State) -> None:
 
 
 def lay_out(
-    path: Path, state: State, identity: Identity, finished: bool, provenance: Mapping[str, Any]
+    path: Path, stored: Stored, step: int, identity: Identity, finished: bool, provenance: Mapping[str, Any]
 ) -> dict[str, Extent]:
     """Make the file with everything but the Fields' values and the digests; raises OSError.
 
@@ -111,37 +111,52 @@ def lay_out(
         file.attrs["program"] = identity.program
         file.attrs["parameters"] = json.dumps(identity.parameters)
         file.attrs["seed"] = identity.seed
-        file.attrs["step"] = state.step
+        file.attrs["step"] = step
         file.attrs["finished"] = finished
         made = {name: json.dumps(fact) if isinstance(fact, dict) else fact for name, fact in provenance.items()}
         file.create_group("provenance").attrs.update(made)
-        scalars = file.create_group("scalars")
-        for scalar in state.scalars():
-            scalars.create_dataset(scalar.name, data=np.array(scalar.value, scalar.dtype))
-            _describe(scalars[scalar.name], scalar)
-        fields = file.create_group("fields")
-        extents = {field.name: _lay_out_field(file, fields, field) for field in state.fields()}
+        for group in ("scalars", "fields", "tables"):
+            file.create_group(group)
+        extents = {}
+        for name, member in stored.items():
+            if isinstance(member, Field):
+                extents[name] = _lay_out_field(file, member)
+            else:
+                file[place(name, member)] = np.array(member.value, member.dtype)
+                _describe(file[place(name, member)], member)
     with path.open("r+b") as plain:
         reserve(plain.fileno(), path.stat().st_size + _ROOM)
     return extents
 
 
-def _lay_out_field(file: h5py.File, group: h5py.Group, field: Field) -> Extent:
-    """Contiguous, allocated at once and never filled, so that the values have an offset to be written to."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    kind = h5py.h5t.py_create(field.dtype, logical=True)
-    space = h5py.h5s.create_simple(field.shape)
-    dataset = h5py.Dataset(h5py.h5d.create(group.id, field.name.encode(), kind, space, plan))
+def place(name: str, member: Field | Scalar) -> str:
+    """Where in the file a member is."""
+    group = "scalars" if isinstance(member, Scalar) else "tables" if "/" in name else "fields"
+    return f"{group}/{name}"
+
+
+def _lay_out_field(file: h5py.File, field: Field) -> Extent:
+    *groups, name = place(field.name, field).split("/")
+    dataset = contiguous(file.require_group("/".join(groups)), name, field.shape, field.dtype)
     for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
         if name not in file:  # nothing is ever written to it, so it takes no space
             file.create_dataset(name, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
         dataset.dims[axis].attach_scale(file[name])
     _describe(dataset, field)
-    dataset.attrs["ranks"] = field.layout.grid
-    return dataset.id.get_offset(), dataset.id.get_storage_size()
+    if len(groups) == 1:
+        dataset.attrs["ranks"] = field.layout.grid
+    return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
+
+
+def contiguous(group: h5py.Group, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """A dataset allocated at once and never filled, so that its values have an offset to be written to."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)  # the same data make the same file
+    kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple(tuple(shape))
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))
 
 
 def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:
@@ -151,17 +166,13 @@ def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:
         dataset.attrs["long_name"] = member.description
 
 
-def complete(path: Path, digests: Mapping[str, str], whole: str) -> None:
+def complete(path: Path, stored: Stored, digests: Mapping[str, str], whole: str) -> None:
     """Store the digests, which are known when all values are written; raises OSError. Not collective."""
     with h5py.File(path, "r+", locking=False) as file:
         for name, digest in digests.items():
-            file[_place(file, name)].attrs["digest"] = digest
+            file[place(name, stored[name])].attrs["digest"] = digest
         file.attrs["digest"] = whole
         file.attrs["complete"] = True
-
-
-def _place(file: h5py.File, name: str) -> str:
-    return f"fields/{name}" if name in file["fields"] else f"scalars/{name}"
 
 
 def read_header(path: Path) -> Header:
@@ -192,6 +203,8 @@ def _header(path: Path, file: h5py.File) -> Header:
         for group in ("fields", "scalars")
         for name, dataset in file[group].items()
     }
+    for table, columns in file.get("tables", {}).items():
+        members |= {f"{table}/{name}": _member(dataset, with_value=False) for name, dataset in columns.items()}
     made = {name: fact for name, fact in file["provenance"].attrs.items() if isinstance(fact, str)}
     return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, members, made)
 

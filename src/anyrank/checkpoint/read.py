@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +16,12 @@ from anyrank.checkpoint import keep
 from anyrank.checkpoint.format import Header, Identity, Member, read_header
 from anyrank.checkpoint.staging import pieces
 from anyrank.device.find import is_device_error
-from anyrank.digest import hexadecimal, local_digest
+from anyrank.digest import field_digest, hexadecimal, local_digest
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
+from anyrank.layout import Layout, even_cuts
 from anyrank.provenance import changes
-from anyrank.state import Scalar, State
+from anyrank.state import Scalar, State, Table
 from anyrank.world import World
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ def _take(path: Path, state: State, identity: Identity) -> Header:
     header = on_root(state.world, partial(read_header, path))
     check_identity(path, header.identity, identity)
     _check_members(path, header.members, state)
-    _read_fields(path, header, state)
+    _read_values(path, header, state)
     for scalar in state.scalars():
         member = header.members[scalar.name]
         value = np.array([member.value], scalar.dtype)
@@ -90,7 +91,7 @@ def _take(path: Path, state: State, identity: Identity) -> Header:
     return header
 
 
-def _read_fields(path: Path, header: Header, state: State) -> None:
+def _read_values(path: Path, header: Header, state: State) -> None:
     world = state.world
     with ExitStack() as stack:
         file, error = _attempt(world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
@@ -99,6 +100,32 @@ def _read_fields(path: Path, header: Header, state: State) -> None:
             _, error = _attempt(world, partial(_read_block, file, field))
             world.agree(error)
             _compare(field.name, field.digest(), header.members[field.name])
+        for table in state.tables():
+            names = [name for name in header.members if name.startswith(f"{table.name}/")]
+            columns: dict[str, np.ndarray] = {}
+            for name in sorted(names, reverse=True):  # the sizes of text before its bytes
+                columns[name.partition("/")[2]] = _read_column(file, name, header.members[name], table, columns)
+            table.load(columns)
+
+
+def _read_column(file: Any, name: str, member: Member, table: Table, before: Mapping[str, np.ndarray]) -> np.ndarray:
+    """This rank's part of a column, whose digest holds. Collective."""
+    world, column = table.world, name.partition("/")[2]
+    layout = _column_layout(member.shape, column, table, before)
+    part, error = _attempt(world, lambda: file[f"tables/{name}"][layout.slices])
+    world.agree(error)
+    array = np.empty(0) if part is None else part  # it is there, for all agree
+    _compare(name, field_digest(Field.holding(name, layout, array, (), "")), member)
+    return np.concatenate(world.comm.allgather(array)) if column in table.facts else array
+
+
+def _column_layout(shape: tuple[int, ...], column: str, table: Table, before: Mapping[str, np.ndarray]) -> Layout:
+    """Rows in even blocks, and the bytes of text as its rows. Collective."""
+    sizes = before.get(f"{column}_size")
+    if sizes is not None and table.keys.get(column, table) is None:
+        cuts = np.cumsum([0, *table.world.comm.allgather(int(sizes.sum()))]).tolist()
+        return Layout(shape, table.world, [cuts])
+    return Layout(shape, table.world, [even_cuts(shape[0], table.world.size), *((0, n) for n in shape[1:])])
 
 
 def _attempt(world: World, call: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
@@ -149,8 +176,9 @@ def _flag(name: str, values: dict[str, Any]) -> str:
 
 def _check_members(path: Path, found: dict[str, Member], state: State) -> None:
     """Raise UsageError where the program declares another state than the file holds."""
-    wanted = {name: _declared(member) for name, member in state.members.items()}
-    there = {name: f"{m.dtype} {m.shape}" for name, m in found.items()}
+    wanted = {name: _declared(member) for name, member in state.members.items() if not isinstance(member, Table)}
+    wanted |= {f"{table.name}/{name}": kind for table in state.tables() for name, kind in table.stored_kinds().items()}
+    there = {name: m.dtype if "/" in name else f"{m.dtype} {m.shape}" for name, m in found.items()}
     for name in sorted(wanted.keys() | there.keys()):
         if wanted.get(name) != there.get(name):
             raise UsageError(

@@ -39,9 +39,11 @@ class Staging:
     """
 
     def __init__(self, field: Field, crossing: Crossing | None = None):
+        self.source = field.layout
         self.layout = writing_layout(field.layout, field.dtype.itemsize)
         self._exchange = None if self.layout is field.layout else Redistribution(field, self.layout)
-        block = _on_card(field, crossing.gpu) if crossing is not None and self._exchange is None else None
+        there = crossing if self._exchange is None and not field.device.on_host else None
+        block = _on_card(field, there.gpu) if there is not None else None
         self._crossing = crossing if block is not None else None
         self.block = np.empty(self.layout.local_shape, field.dtype) if block is None else block
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from anyrank import digest
 from anyrank.checkpoint.crossing import Crossing
+from anyrank.checkpoint.format import place
 from anyrank.checkpoint.keep import sync_file
 from anyrank.checkpoint.seal import Extent
 from anyrank.checkpoint.staging import Staging, fetch
@@ -38,7 +39,7 @@ class Way:
         if self.fault is not None:
             raise self.fault
 
-    def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
+    def take(self, path: Path, extents: Mapping[str, Extent], fields: Sequence[Field]) -> None:
         """What has to be done while the state stands still. Collective; raises nothing on one rank alone."""
         raise NotImplementedError
 
@@ -57,13 +58,16 @@ class Pwrite(Way):
         self._staged: dict[str, Staging] = {}
         self._crossing = Crossing(state.device) if isinstance(state.device, Gpu) else None
 
-    def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
+    def take(self, path: Path, extents: Mapping[str, Extent], fields: Sequence[Field]) -> None:
         """See `Way`."""
         self._path, self._extents = path, extents
-        for field in self.state.fields():
-            if field.name not in self._staged:
-                self._staged[field.name] = Staging(field, self._crossing)
-            self._staged[field.name].take(field)
+        before, self._staged = self._staged, {}
+        for field in fields:
+            staged = before.pop(field.name, None)
+            if staged is None or staged.source is not field.layout:  # a Table has another layout every time
+                staged = Staging(field, self._crossing)
+            staged.take(field)
+            self._staged[field.name] = staged
 
     def write(self) -> Digests:
         """See `Way`."""
@@ -80,9 +84,9 @@ class Pwrite(Way):
 class _Blocking(Way):
     """A way that writes while the state stands still; of an error it tells later, as the others do."""
 
-    def take(self, path: Path, extents: Mapping[str, Extent]) -> None:
+    def take(self, path: Path, extents: Mapping[str, Extent], fields: Sequence[Field]) -> None:
         """See `Way`."""
-        self._path = path
+        self._path, self._fields = path, fields
         self._digests: Digests = {}
         self._error: Exception | None = None
         try:
@@ -123,8 +127,8 @@ class Mpio(_Blocking):
     def _write_all(self, path: Path) -> None:
         comm = self.state.world.comm
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
-            for field in self.state.fields():
-                _write_together(file[f"fields/{field.name}"], field, self._block(field))
+            for field in self._fields:
+                _write_together(file[place(field.name, field)], field, self._block(field))
 
 
 def _write_together(dataset: Any, field: Field, block: np.ndarray) -> None:
@@ -154,8 +158,8 @@ class Gather(_Blocking):
         try:
             if self.state.world.rank == 0:
                 with h5py.File(path, "r+", locking=False) as file:
-                    for name, brick, part in parts:
-                        file[f"fields/{name}"][brick] = part
+                    for where, brick, part in parts:
+                        file[where][brick] = part
         finally:
             for _ in parts:  # the others' parts must be received, whatever happened here
                 pass
@@ -163,7 +167,7 @@ class Gather(_Blocking):
     def _parts(self) -> Iterator[tuple[str, tuple[slice, ...], np.ndarray]]:
         """On rank 0 every rank's parts of every Field; elsewhere this rank's parts go to rank 0."""
         comm, rank = self.state.world.comm, self.state.world.rank
-        for field in self.state.fields():
+        for field in self._fields:
             block = self._block(field)
             if rank and block.size:
                 comm.Send(_bytes(block), 0, self._tag)
@@ -172,7 +176,7 @@ class Gather(_Blocking):
                 if owner and part.size:
                     comm.Recv(_bytes(part), owner, self._tag)
                 if part.size:
-                    yield field.name, brick, part
+                    yield place(field.name, field), brick, part
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from anyrank.checkpoint.ways import Digests, Way
 from anyrank.digest import hexadecimal
 from anyrank.errors import AnyrankError
 from anyrank.provenance import provenance
-from anyrank.state import State, check_scalars, combine
+from anyrank.state import Field, State, check_scalars, combine
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,26 @@ class Writing:
         finished: bool = False,
     ):
         self._began = self._ended = perf_counter()
-        self._world, self._state, self._path, self._rotate = state.world, state, path, rotate
+        self._world, self._path, self._rotate = state.world, path, rotate
         self._step, self._error, self._bytes, self._sealing = state.step, "", 0, False
         self._waited = self._busy = 0.0
         self._background: Background[Any] | None = None
         self._temporary = keep.temporary_of(path.parent, state.step)
         check_scalars(state)
+        self._stored = state.stored()
         self._digests = {scalar.name: scalar.digest() for scalar in state.scalars()}
 
         def laid_out() -> tuple[Path, dict[str, Extent]]:
             keep.make_folder(path.parent)
             made = provenance(state.world, command)
-            return self._temporary, lay_out(self._temporary, state, identity, finished, made)
+            return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, made)
 
         try:
             self._temporary, self._extents = on_root(state.world, laid_out)
         except AnyrankError as error:
             self._error = _plainly(path, error)
         else:
-            way.take(self._temporary, self._extents)
+            way.take(self._temporary, self._extents, [m for m in self._stored.values() if isinstance(m, Field)])
             self._background = Background(way.write)
         self._blocked = perf_counter() - self._began
 
@@ -119,15 +120,15 @@ class Writing:
         parts = np.array([mine[name] for name in names], np.uint64)
         totals = self._world.allreduce(parts).tolist()
         known = {**self._digests, **dict(zip(names, totals, strict=True))}
-        self._digests = {name: known[name] for name in self._state.members}
-        self._digest = combine(self._state, self._digests)
+        self._digests = {name: known[name] for name in self._stored}
+        self._digest = combine(self._stored, self._digests)
         self._background = Background(self._seal) if self._world.rank == 0 else None
         self._sealing = True
         return False
 
     def _seal(self) -> int:
         texts = {name: hexadecimal(value) for name, value in self._digests.items()}
-        complete(self._temporary, texts, hexadecimal(self._digest))
+        complete(self._temporary, self._stored, texts, hexadecimal(self._digest))
         seal(self._temporary, list(self._extents.values()))
         size = self._temporary.stat().st_size
         keep.publish(self._temporary, self._path)

@@ -1,1 +1,54 @@
-"""Keyed data: rows that are read, combined by key, sorted and written by all ranks together."""
+"""Keyed data: rows that are read, combined by key, sorted and written by all ranks together.
+
+What a program needs is here; docs/keyed.md tells how it goes together.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anyrank.keyed.order import head, ordered
+    from anyrank.keyed.patterns import Patterns
+    from anyrank.keyed.rows import Text
+    from anyrank.keyed.sort import Sorter, sort
+    from anyrank.keyed.tables import TableFiles
+    from anyrank.keyed.text import TextFiles
+    from anyrank.keyed.words import Words
+    from anyrank.keyed.write import write_csv, write_hdf5
+
+_HOMES = {
+    "Patterns": "patterns",
+    "Sorter": "sort",
+    "TableFiles": "tables",
+    "Text": "rows",
+    "TextFiles": "text",
+    "Words": "words",
+    "head": "order",
+    "ordered": "order",
+    "sort": "sort",
+    "write_csv": "write",
+    "write_hdf5": "write",
+}
+
+__all__ = [
+    "Patterns",
+    "Sorter",
+    "TableFiles",
+    "Text",
+    "TextFiles",
+    "Words",
+    "head",
+    "ordered",
+    "sort",
+    "write_csv",
+    "write_hdf5",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when used: some of these need what the others make.
+    if name in _HOMES:
+        return getattr(import_module(f"anyrank.keyed.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'anyrank.keyed' has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISREG
@@ -34,11 +34,21 @@ def find(names: str | Sequence[str]) -> dict[Path, int]:
     return found
 
 
-def fingerprint(files: Mapping[Path, int]) -> int:
-    """64 bits, signed, of the files' names without their folders, and their sizes."""
-    facts = repr([(path.name, size) for path, size in files.items()])
-    digest = blake2b(facts.encode(errors="surrogateescape"), digest_size=8).digest()
+def fingerprint(facts: Iterable[object]) -> int:
+    """64 bits, signed, of facts that `repr` tells in full: text, numbers and tuples of them."""
+    digest = blake2b(repr([*facts]).encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def check_unchanged(what: str, now: int, then: int) -> None:
+    """Raise UsageError, on all ranks, where the fingerprint of a run's input is not what it was."""
+    if now != then:
+        error = UsageError(
+            f"the {what} are not those that the run began with: a run keeps its input. Bring them back, or use "
+            "another --out for a run of its own."
+        )
+        error.collective = True
+        raise error
 
 
 def _expand(name: str) -> list[Path]:

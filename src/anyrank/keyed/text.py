@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from anyrank.checkpoint.read import on_root
-from anyrank.errors import AnyrankError, UsageError
-from anyrank.keyed.files import find, fingerprint
+from anyrank.errors import AnyrankError
+from anyrank.keyed.files import check_unchanged, find, fingerprint
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -31,7 +31,7 @@ class Block:
     """Some bytes of a file, `buffer[start:stop]`; they are there until the next block is asked for.
 
     `buffer` is uint8. Around them lie bytes of the context that was asked for, and beyond these 64 zeros on
-    either side. `offset` is the place of the first byte in the file.
+    either side. `offset` is the place of the first byte in the file, and `size` the file's size.
     """
 
     buffer: np.ndarray
@@ -39,6 +39,11 @@ class Block:
     stop: int
     path: Path
     offset: int
+    size: int
+
+    def __bytes__(self) -> bytes:
+        """The bytes, as a copy."""
+        return self.buffer[self.start : self.stop].tobytes()
 
 
 class TextFiles:
@@ -50,7 +55,7 @@ class TextFiles:
     Raises UsageError on all ranks where a name has no file or a file cannot be read.
 
     `paths` and `sizes` (in bytes) are those of the files, `size` is the sum of the sizes, and `fingerprint`, an
-    int64 of names and sizes, tells other input.
+    int64 of names (without folders) and sizes, tells other files.
     """
 
     #: About how many bytes are read at a time: few enough to stay in the cache.
@@ -62,19 +67,13 @@ class TextFiles:
         self.paths, self.sizes = [*files], [*files.values()]
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]
-        self.fingerprint = fingerprint(files)
+        self.fingerprint = fingerprint((path.name, size) for path, size in files.items())
         # The last run of bytes that was seen to hold no end of a word or line: the file, cut, first and last place.
         self._unbroken = Path(), b"", 0, 0
 
-    def check(self, fingerprint: int) -> None:
-        """Raise UsageError, on all ranks, where this is the fingerprint of other input than the files now are."""
-        if fingerprint != self.fingerprint:
-            error = UsageError(
-                f"the files are not those that the run began with: now they are {len(self.paths)} of {self.size} "
-                "bytes in all. Bring back their names and sizes, or use another --out for a run of its own."
-            )
-            error.collective = True
-            raise error
+    def check(self, known: int) -> None:
+        """Raise UsageError, on all ranks, where this is not the files' fingerprint: they are others than they were."""
+        check_unchanged("files", self.fingerprint, known)
 
     def chunks(self, chunk: int) -> int:
         """The number of chunks of so many bytes; 0 where all files are empty."""
@@ -85,6 +84,12 @@ class TextFiles:
         first = step * chunk
         cuts = even_cuts(min(chunk, self.size - first), self.world.size)
         return first + cuts[self.world.rank], first + cuts[self.world.rank + 1]
+
+    def rounds(self, begin: int, end: int, most: int) -> list[tuple[int, int]]:
+        """A range in even parts of at most about so many bytes, as many parts on every rank. Collective."""
+        count = -(-(end - begin) // max(1, most))
+        cuts = even_cuts(end - begin, max(1, int(self.world.allreduce(np.array([count]), "max")[0])))
+        return [(begin + low, begin + high) for low, high in pairwise(cuts)]
 
     def blocks(
         self, begin: int, end: int, cut: bytes = SPACE, *, whole: bool = True, behind: int = 0, ahead: int = 0
@@ -103,21 +108,21 @@ class TextFiles:
             if end <= max(begin, first):
                 return
             if size:
-                with _opened(self.paths[index]) as file:
-                    low = self._moved(file, max(begin - first, 0), size, cut)
-                    high = self._moved(file, min(end - first, size), size, cut)
+                with _opened(self.paths[index], size) as file:
+                    low = self._moved(file, max(begin - first, 0), cut)
+                    high = self._moved(file, min(end - first, size), cut)
                     yield from _Reader(file, low, high, cut if whole else b"", behind, ahead).blocks(self.block)
 
-    def _moved(self, file: _File, place: int, size: int, cut: bytes) -> int:
+    def _moved(self, file: _File, place: int, cut: bytes) -> int:
         """The first place from this one on where the file may be cut."""
         path, known, low, high = self._unbroken
         if (path, known) == (file.path, cut) and low <= place <= high:
             return high
-        if place in (0, size):
+        if place in (0, file.size):
             return place
         found, at = -1, place - 1
-        while found < 0 and at < size:
-            data = bytearray(min(_LOOK, size - at))
+        while found < 0 and at < file.size:
+            data = bytearray(min(_LOOK, file.size - at))
             file.read(memoryview(data), at)
             found = min((i for byte in cut if (i := data.find(byte)) >= 0), default=-1)
             at += len(data) if found < 0 else found + 1
@@ -126,10 +131,10 @@ class TextFiles:
 
 
 class _File:
-    """An open file."""
+    """An open file, of the size that it had."""
 
-    def __init__(self, path: Path, number: int):
-        self.path, self._number = path, number
+    def __init__(self, path: Path, size: int, number: int):
+        self.path, self.size, self._number = path, size, number
 
     def read(self, into: memoryview, place: int) -> None:
         """Fill `into` with the bytes from this place on; AnyrankError where there are not so many."""
@@ -144,13 +149,13 @@ class _File:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_File]:
+def _opened(path: Path, size: int) -> Iterator[_File]:
     try:
         number = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise _unreadable(path, error) from None
     try:
-        yield _File(path, number)
+        yield _File(path, size, number)
     finally:
         os.close(number)
 
@@ -179,7 +184,8 @@ class _Reader:
                 wanted *= 2
                 continue
             start, length = self.front, stop - offset
-            yield Block(np.frombuffer(self.bytes, np.uint8), start, start + length, self.file.path, offset)
+            buffer = np.frombuffer(self.bytes, np.uint8)
+            yield Block(buffer, start, start + length, self.file.path, offset, self.file.size)
             self._shift(length, self.held - stop)
             offset, wanted = stop, size
 

@@ -152,7 +152,7 @@ class RunFolder:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file by a temporary one that is complete and on disk: readers see the old or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -38,10 +38,11 @@ def taken(state: State) -> dict[str, int]:
     """Bytes of the largest rank: its arrays, a checkpoint's staging copy, the process's peak on the host, and all that
     it holds of a GPU. Collective."""
     fields, device = list(state.fields()), state.device
-    staging = sum(field.local.nbytes for field in fields)
+    tables = sum(table.nbytes for table in state.tables())
+    staging = sum(field.local.nbytes for field in fields) + tables
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
-    mine = np.array([sum(field.nbytes for field in fields), staging, peak, card], np.int64)
+    mine = np.array([sum(field.nbytes for field in fields) + tables, staging, peak, card], np.int64)
     largest = state.world.allreduce(mine, "max")
     return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 

@@ -20,7 +20,7 @@ from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
-from anyrank.state import Field, Scalar, State
+from anyrank.state import Field, Scalar, State, Table
 from anyrank.world import World
 
 #: The bits may depend on these, but not on the last part of their versions.
@@ -140,7 +140,9 @@ def _warnings(ranks: Sequence[Rank]) -> list[str]:
     return found
 
 
-def _declared(member: Field | Scalar) -> str:
+def _declared(member: Field | Scalar | Table) -> str:
+    if isinstance(member, Table):
+        return f"table {member}"
     if isinstance(member, Scalar):
         return f"scalar {member.dtype} {member.unit}".rstrip()
     edges = f"halo {member.halo} {'/'.join(member.boundary)} {member.boundary_value!r}"

@@ -1,0 +1,344 @@
+/* Gathering by group: see __init__.py. Groups come in no order and their arrays may be far larger than the caches, so
+   that what a row will change is asked for some rows ahead. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../clones.h"
+
+typedef unsigned __int128 u128;
+
+enum { AHEAD = 32, PLUS = 1, MINUS = 2, NANS = 4, SPECIAL = 0x7ff, MOST = 68, ROOM = 2 * MOST + 8 };
+enum { DOUBLE, SIGNED, UNSIGNED };
+
+#define SIGN ((uint64_t)1 << 63)
+#define IMPLICIT ((uint64_t)1 << 52)
+#define INFINITE ((uint64_t)SPECIAL << 52)
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE uint64_t bits_of(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+INLINE double double_of(uint64_t bits) {
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Whether a gid is beyond the groups. */
+CLONES static int beyond(const uint32_t *gids, int64_t n, uint64_t groups) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) largest = gids[i] > largest ? gids[i] : largest;
+    return n && largest >= groups;
+}
+
+INLINE void ask(const void *gathered, const uint32_t *gids, int64_t i, int64_t n, int64_t size) {
+    if (i + AHEAD < n) __builtin_prefetch((const char *)gathered + gids[i + AHEAD] * size, 1);
+}
+
+static void add_rows(int64_t *sums, const uint32_t *gids, const int64_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        ask(sums, gids, i, n, sizeof *sums);
+        sums[gids[i]] = (int64_t)((uint64_t)sums[gids[i]] + (x ? (uint64_t)x[i] : 1));
+    }
+}
+
+/* Doubles as integers in their order, −0 below +0. A NaN is the lowest, whatever is sought. */
+INLINE int64_t code_of(double x, int largest) {
+    int64_t bits = (int64_t)bits_of(x), code = bits ^ (int64_t)((uint64_t)(bits >> 63) >> 1);
+    return x != x ? INT64_MIN : largest ? ~code : code;
+}
+
+static void extreme_doubles(double *values, const uint32_t *gids, const double *x, int64_t n, int largest) {
+    for (int64_t i = 0; i < n; i++) {
+        ask(values, gids, i, n, sizeof *values);
+        double *value = values + gids[i];
+        if (code_of(x[i], largest) <= code_of(*value, largest)) *value = x[i] == x[i] ? x[i] : NAN;
+    }
+}
+
+#define EXTREME(NAME, TYPE)                                                                              \
+    static void NAME(TYPE *values, const uint32_t *gids, const TYPE *x, int64_t n, int largest) {       \
+        for (int64_t i = 0; i < n; i++) {                                                                \
+            ask(values, gids, i, n, sizeof *values);                                                     \
+            TYPE *value = values + gids[i];                                                              \
+            if (largest ? x[i] > *value : x[i] < *value) *value = x[i];                                  \
+        }                                                                                                \
+    }
+EXTREME(extreme_signed, int64_t)
+EXTREME(extreme_unsigned, uint64_t)
+
+static void extreme_rows(void *values, const uint32_t *gids, const void *x, int64_t n, int kind, int largest) {
+    if (kind == DOUBLE) extreme_doubles(values, gids, x, n, largest);
+    if (kind == SIGNED) extreme_signed(values, gids, x, n, largest);
+    if (kind == UNSIGNED) extreme_unsigned(values, gids, x, n, largest);
+}
+
+/* A term in units: `low`, and above it words of `sign`, moved to the left. */
+typedef struct {
+    u128 low;
+    uint64_t sign;
+    unsigned left;
+} Term;
+
+/* What lies below the unit are zeros, so that moving to the right loses nothing. A zero may have any exponent. */
+INLINE Term term_of_double(double x, int origin, int square) {
+    uint64_t bits = bits_of(x);
+    int exponent = (int)(bits >> 52) & SPECIAL, place = exponent + !exponent - 1075;
+    int64_t sign = (int64_t)bits >> 63, m = (int64_t)((bits & (IMPLICIT - 1)) | (uint64_t)(exponent != 0) << 52);
+    int move = (square ? 2 * place : place) - origin, down = move >> 31;
+    unsigned left = move & ~down, right = -(move & down);
+    if (square) return (Term){(u128)m * m >> (right & 127), 0, left};
+    m = ((m >> (right & 63)) ^ sign) - sign;
+    return (Term){(u128)(__int128)m, (uint64_t)(m >> 63), left};
+}
+
+INLINE Term term_of_signed(int64_t x, int square) {
+    if (square) return (Term){(u128)((__int128)x * x), 0, 0};
+    return (Term){(u128)(__int128)x, (uint64_t)(x >> 63), 0};
+}
+
+INLINE Term term_of_unsigned(uint64_t x, int square) { return (Term){square ? (u128)x * x : x, 0, 0}; }
+
+INLINE uint64_t add_word(uint64_t *word, uint64_t more, uint64_t carry) {
+    u128 sum = (u128)*word + more + carry;
+    *word = (uint64_t)sum;
+    return (uint64_t)(sum >> 64);
+}
+
+/* Adds a term to a number of W words; what it would change beyond them is its sign alone. */
+INLINE void add_term(uint64_t *limb, int words, Term term) {
+    if (words == 2) {
+        u128 sum = ((u128)limb[1] << 64 | limb[0]) + (term.low << (term.left & 127));
+        limb[0] = (uint64_t)sum;
+        limb[1] = (uint64_t)(sum >> 64);
+        return;
+    }
+    int word = term.left >> 6, bit = term.left & 63;
+    u128 low = term.low << bit, high = ((u128)term.sign << 64 | (uint64_t)(term.low >> 64)) << bit;
+    uint64_t carry = 0;
+    limb += word;
+    words -= word;
+    if (words > 0) carry = __builtin_add_overflow(limb[0], (uint64_t)low, &limb[0]);
+    if (words > 1) carry = add_word(&limb[1], (uint64_t)(low >> 64), carry);
+    if (words > 2) carry = add_word(&limb[2], (uint64_t)(high >> 64), carry);
+    for (int k = 3; k < words && carry != (term.sign & 1); k++) carry = add_word(&limb[k], term.sign, carry);
+}
+
+typedef struct {
+    int64_t *limbs;
+    uint8_t *specials;
+    const uint32_t *gids;
+    const void *x;
+    int64_t n;
+    int words, kind, origin, square;
+} Gather;
+
+INLINE void gather(const Gather *g, int words, int kind, int square) {
+    uint64_t *limbs = (uint64_t *)g->limbs;
+    const uint32_t *gids = g->gids;
+    const int origin = g->origin;
+    for (int64_t i = 0; i < g->n; i++) {
+        ask(limbs, gids, i, g->n, words * 8);
+        uint64_t *limb = limbs + gids[i] * (uint64_t)words;
+        if (kind == DOUBLE) {
+            double x = ((const double *)g->x)[i];
+            if (__builtin_expect((bits_of(x) & INFINITE) == INFINITE, 0))
+                g->specials[gids[i]] |= x != x ? NANS : x > 0 ? PLUS : MINUS;
+            else
+                add_term(limb, words, term_of_double(x, origin, square));
+        } else if (kind == SIGNED)
+            add_term(limb, words, term_of_signed(((const int64_t *)g->x)[i], square));
+        else
+            add_term(limb, words, term_of_unsigned(((const uint64_t *)g->x)[i], square));
+    }
+}
+
+/* A loop for two words, and one for any number, of each kind of number. */
+CLONES static void gather_rows(const Gather *g) {
+    if (g->words == 2) {
+        if (g->kind == DOUBLE && !g->square) gather(g, 2, DOUBLE, 0);
+        if (g->kind == DOUBLE && g->square) gather(g, 2, DOUBLE, 1);
+        if (g->kind == SIGNED) g->square ? gather(g, 2, SIGNED, 1) : gather(g, 2, SIGNED, 0);
+        if (g->kind == UNSIGNED) g->square ? gather(g, 2, UNSIGNED, 1) : gather(g, 2, UNSIGNED, 0);
+    } else {
+        if (g->kind == DOUBLE) g->square ? gather(g, g->words, DOUBLE, 1) : gather(g, g->words, DOUBLE, 0);
+        if (g->kind == SIGNED) g->square ? gather(g, g->words, SIGNED, 1) : gather(g, g->words, SIGNED, 0);
+        if (g->kind == UNSIGNED) g->square ? gather(g, g->words, UNSIGNED, 1) : gather(g, g->words, UNSIGNED, 0);
+    }
+}
+
+static void merge_rows(int64_t *limbs, const uint32_t *gids, const int64_t *other, int64_t n, int words) {
+    for (int64_t i = 0; i < n; i++, other += words) {
+        ask(limbs, gids, i, n, words * 8);
+        uint64_t *limb = (uint64_t *)limbs + gids[i] * (uint64_t)words;
+        uint64_t carry = 0;
+        for (int k = 0; k < words; k++) carry = add_word(limb + k, (uint64_t)other[k], carry);
+    }
+}
+
+/* Less than any power of two: the least bit of a number is the number without the same without it. */
+CLONES static void span_of_bits(const double *x, int64_t n, uint64_t *lowest, uint64_t *highest) {
+    uint64_t low = INFINITE, high = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t bits = bits_of(x[i]) & ~SIGN, rest = bits & (IMPLICIT - 1) ? bits & (bits - 1) : 0;
+        uint64_t unit = bits_of(double_of(bits) - double_of(rest));
+        int counts = bits != 0 && bits < INFINITE;
+        unit = counts ? unit : INFINITE;
+        bits = counts ? bits : 0;
+        low = unit < low ? unit : low;
+        high = bits > high ? bits : high;
+    }
+    *lowest = low;
+    *highest = high;
+}
+
+/* floor(log2) of a positive double by its bits; 1024 for infinity, −1075 for zero. */
+static int exponent_of(uint64_t bits) {
+    int exponent = (int)(bits >> 52);
+    return exponent ? exponent - 1023 : bits ? -1011 - __builtin_clzll(bits) : -1075;
+}
+
+/* Whole numbers that are not negative, of `size` words, lowest first. */
+typedef struct {
+    uint64_t word[ROOM];
+    int size;
+} Whole;
+
+static void trim(Whole *a) {
+    while (a->size && !a->word[a->size - 1]) a->size--;
+}
+
+/* a = |limbs| · 2^(64 · below); returns whether the limbs are negative. */
+static int magnitude_of(const int64_t *limbs, int words, int below, Whole *a) {
+    uint64_t negative = limbs[words - 1] < 0, carry = negative;
+    memset(a->word, 0, below * sizeof *a->word);
+    for (int k = 0; k < words; k++) {
+        u128 sum = (u128)((uint64_t)limbs[k] ^ -negative) + carry;
+        a->word[below + k] = (uint64_t)sum;
+        carry = (uint64_t)(sum >> 64);
+    }
+    a->size = below + words;
+    trim(a);
+    return (int)negative;
+}
+
+/* a = a / divisor without the remainder; returns whether there is one. */
+static int divide(Whole *a, uint64_t divisor) {
+    uint64_t rest = 0;
+    if (divisor == 1) return 0;
+    for (int k = a->size; k--;) {
+        u128 part = (u128)rest << 64 | a->word[k];
+        if (!rest) {
+            a->word[k] = (uint64_t)part / divisor;
+            rest = (uint64_t)part % divisor;
+        } else {
+            a->word[k] = (uint64_t)(part / divisor);
+            rest = (uint64_t)(part - (u128)a->word[k] * divisor);
+        }
+    }
+    trim(a);
+    return rest != 0;
+}
+
+/* The 64 bits of a from bit `place` on, which may be negative; bits beyond are zero. */
+static uint64_t bits_at(const Whole *a, int64_t place) {
+    int64_t word = place >> 6;
+    int bit = place & 63;
+    uint64_t low = word >= 0 && word < a->size ? a->word[word] : 0;
+    uint64_t high = word >= -1 && word + 1 < a->size ? a->word[word + 1] : 0;
+    return bit ? low >> bit | high << (64 - bit) : low;
+}
+
+static int any_below(const Whole *a, int64_t place) {
+    for (int64_t k = 0; k < a->size && 64 * k < place; k++)
+        if (place >= 64 * k + 64 ? a->word[k] : a->word[k] << (64 * k + 64 - place)) return 1;
+    return 0;
+}
+
+/* a · 2^exponent, to nearest, ties to even; `more` says that a little is to be added to a, which then has 64 bits. */
+static double rounded(const Whole *a, int exponent, int more, int negative) {
+    if (!a->size) return negative ? -0.0 : 0.0;
+    int64_t top = 64 * (int64_t)a->size - 1 - __builtin_clzll(a->word[a->size - 1]);
+    int64_t place = top - 52 > -1074 - exponent ? top - 52 : -1074 - exponent;
+    uint64_t m = place <= top ? bits_at(a, place) & ((IMPLICIT << 1) - 1) : 0;
+    int half = bits_at(a, place - 1) & 1;
+    m += half && (m & 1 || more || any_below(a, place - 1));
+    double x = ldexp((double)m, (int)(place + exponent));
+    return negative ? -x : x;
+}
+
+static void quotients(const int64_t *limbs, const int64_t *counts, int origin, const uint8_t *specials, int64_t groups,
+                      int words, double *found) {
+    Whole a;
+    for (int64_t i = 0; i < groups; i++, limbs += words) {
+        int special = specials[i];
+        if (!counts[i] || special) {
+            found[i] = !counts[i] || (special != PLUS && special != MINUS) ? NAN : special == PLUS ? INFINITY : -INFINITY;
+            continue;
+        }
+        /* Two words below: 64 bits are left of one over 2^63. */
+        int below = counts[i] == 1 ? 0 : 2, negative = magnitude_of(limbs, words, below, &a);
+        if (!a.size) {
+            found[i] = 0;
+            continue;
+        }
+        int more = divide(&a, counts[i]);
+        found[i] = rounded(&a, origin - 64 * below, more, negative);
+    }
+}
+
+/* a = a · factor. */
+static void multiply(Whole *a, uint64_t factor) {
+    uint64_t carry = 0;
+    for (int k = 0; k < a->size; k++) {
+        u128 product = (u128)a->word[k] * factor + carry;
+        a->word[k] = (uint64_t)product;
+        carry = (uint64_t)(product >> 64);
+    }
+    a->word[a->size] = carry;
+    a->size += carry != 0;
+}
+
+/* a = a − b² · 2^(64 · below), which is not negative. */
+static void subtract_square(Whole *a, const Whole *b, int below) {
+    for (int i = 0; i < b->size; i++) {
+        u128 product = 0;
+        uint64_t borrow = 0;
+        for (int k = 0; i + k + below < a->size; k++) {
+            product = (product >> 64) + (k < b->size ? (u128)b->word[i] * b->word[k] : 0);
+            u128 difference = (u128)a->word[i + k + below] - (uint64_t)product - borrow;
+            a->word[i + k + below] = (uint64_t)difference;
+            borrow = (uint64_t)(difference >> 64) & 1;
+            if (k >= b->size && !(product >> 64) && !borrow) break;
+        }
+    }
+    trim(a);
+}
+
+/* (n Σx² − (Σx)²) / n / (n − ddof): the whole part of a quotient's whole part is that of both divisions at once. */
+static void variances(const int64_t *limbs, int words, const int64_t *squares, int square_words, const int64_t *counts,
+                      int origin, const uint8_t *specials, int64_t ddof, int64_t groups, double *found) {
+    Whole a, b;
+    for (int64_t i = 0; i < groups; i++, limbs += words, squares += square_words) {
+        if (specials[i] || counts[i] <= ddof) {
+            found[i] = NAN;
+            continue;
+        }
+        magnitude_of(limbs, words, 0, &b);
+        magnitude_of(squares, square_words, 3, &a);
+        multiply(&a, counts[i]);
+        subtract_square(&a, &b, 3);
+        if (!a.size) {
+            found[i] = 0;
+            continue;
+        }
+        int more = divide(&a, counts[i]);
+        more |= divide(&a, counts[i] - ddof);
+        found[i] = rounded(&a, 2 * origin - 192, more, 0);
+    }
+}

@@ -1,0 +1,190 @@
+/* Patterns in text, and text that is no UTF-8: see __init__.py. */
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
+#include "../clones.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { OUT = INT32_MIN, LANES = 64, NEAR = 3, VECTOR = 32, TRIES = 1024, WORTH = 8 };
+
+/* What counting needs: see __init__.py. `end` has the ends of the last occurrences, from the text's begin. */
+typedef struct {
+    const uint8_t *text, *classes;
+    const uint32_t *table;
+    const int32_t *owner, *link, *length;
+    const uint8_t *letters, *near;
+    int64_t *end, *counts;
+    int shift; /* the table has 2^shift columns */
+} Search;
+
+static inline int is_tail(uint8_t byte) { return (byte & 0xc0) == 0x80; }
+
+/* The bytes of the character that begins here; of what is none, minus those that belong together. */
+static inline int sequence(const uint8_t *p) {
+    uint8_t lead = p[0], low = 0x80, high = 0xbf;
+    if (lead < 0x80) return 1;
+    if (lead < 0xc2 || lead > 0xf4) return -1;
+    int size = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+    if (p[1] < low || p[1] > high) return -1;
+    for (int k = 2; k < size; k++)
+        if (!is_tail(p[k])) return -k;
+    return size;
+}
+
+static int is_letter(const uint8_t *letters, const uint8_t *p, int size) {
+    if (sequence(p) != size) return 0;
+    uint32_t character = size == 1 ? p[0] : p[0] & (0x7f >> size);
+    for (int k = 1; k < size; k++) character = character << 6 | (p[k] & 0x3f);
+    return letters[character >> 3] >> (character & 7) & 1;
+}
+
+/* Whether a letter touches the bytes from `begin` to `end`. */
+static int is_inside(const uint8_t *letters, const uint8_t *begin, const uint8_t *end) {
+    for (int size = 1; size <= 4; size++)
+        if (is_letter(letters, begin - size, size) || is_letter(letters, end, size)) return 1;
+    return 0;
+}
+
+/* Where an occurrence begins: so many bytes, or characters, before its end. */
+static inline int64_t begin_of(const uint8_t *text, int64_t end, int32_t length) {
+    if (length >= 0) return end - length;
+    for (; length < 0; length++)
+        do end--;
+        while (is_tail(text[end]));
+    return end;
+}
+
+/* Counts the patterns that end in this state. */
+static void found(const Search *s, int64_t state, int64_t end) {
+    for (; state; state = s->link[state]) {
+        int32_t pattern = s->owner[state];
+        if (pattern < 0) continue;
+        int64_t begin = begin_of(s->text, end, s->length[pattern]);
+        if (begin < s->end[pattern]) continue;
+        if (s->letters && is_inside(s->letters, s->text + begin, s->text + end)) continue;
+        s->counts[pattern]++;
+        s->end[pattern] = end;
+    }
+}
+
+/* A window of VECTOR bytes, and the places in it where an occurrence may begin, a bit each. */
+typedef struct {
+    int64_t begin;
+    uint32_t places;
+} Window;
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define AVX2 __attribute__((target("avx2")))
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
+#define TABLE(k) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(near + 16 * (k))))
+AVX2 static inline __m256i fitting(const uint8_t *near, __m256i bytes) {
+    const __m256i nibble = _mm256_set1_epi8(15), high = _mm256_srli_epi16(bytes, 4);
+    return _mm256_and_si256(_mm256_shuffle_epi8(TABLE(0), _mm256_and_si256(bytes, nibble)),
+                            _mm256_shuffle_epi8(TABLE(1), _mm256_and_si256(high, nibble)));
+}
+AVX2 static inline uint32_t places_of(const uint8_t *near, const uint8_t *p) {
+    __m256i all = _mm256_and_si256(fitting(near, LOAD(p)), fitting(near + 32, LOAD(p + 1)));
+    all = _mm256_and_si256(all, fitting(near + 64, LOAD(p + 2)));
+    return ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(all, _mm256_setzero_si256()));
+}
+/* The next place from `i` on where an occurrence may begin; where no whole window is left, what is left. */
+AVX2 static inline int64_t next_place(const Search *s, Window *window, int64_t i, int64_t stop) {
+    if (i < window->begin + VECTOR) {
+        uint32_t places = window->places & ~(uint32_t)0 << (i - window->begin);
+        if (places) return window->begin + __builtin_ctz(places);
+        i = window->begin + VECTOR;
+    }
+    for (; i + VECTOR + NEAR - 1 <= stop; i += VECTOR) {
+        uint32_t places = places_of(s->near, s->text + i);
+        if (!places) continue;
+        *window = (Window){i, places};
+        return i + __builtin_ctz(places);
+    }
+    return i;
+}
+static int has_vectors(void) { return __builtin_cpu_supports("avx2"); }
+#else
+#define AVX2
+static int64_t next_place(const Search *s, Window *window, int64_t i, int64_t stop) { return i; }
+static int has_vectors(void) { return 0; }
+#endif
+
+/* Counts from `i` to `stop`; the automaton goes from this state to the returned one, both times the columns. In the
+   root it skips to the next place that matters, until that proves to be too near too often. */
+INLINE uint32_t count_from(const Search *s, uint32_t state, int64_t i, int64_t stop, int skips) {
+    Window window = {i - VECTOR, 0};
+    int64_t first = i, tries = 0;
+    while (i < stop) {
+        if (skips && !state) {
+            i = next_place(s, &window, i, stop);
+            if (++tries >= TRIES && tries * WORTH > i - first) skips = 0;
+        }
+        do {
+            state = s->table[state + s->classes[s->text[i++]]];
+            if (state & OUT) {
+                state &= ~(uint32_t)OUT;
+                found(s, state >> s->shift, i);
+            }
+        } while (i < stop && (state || !skips));
+    }
+    return state;
+}
+
+AVX2 static uint32_t count_with_vectors(const Search *s, uint32_t state, int64_t i, int64_t stop) {
+    return count_from(s, state, i, stop, 1);
+}
+
+static uint32_t count_patterns(const Search *s, uint32_t state, int64_t i, int64_t stop) {
+    return has_vectors() ? count_with_vectors(s, state, i, stop) : count_from(s, state, i, stop, 0);
+}
+
+CLONES static int64_t count_line_ends(const uint8_t *text, int64_t n) {
+    int64_t ends = 0, i = 0;
+    while (n - i >= LANES) {
+        uint8_t lane[LANES] = {0};
+        for (int times = 0; times < 255 && n - i >= LANES; times++, i += LANES)
+            for (int l = 0; l < LANES; l++) lane[l] += text[i + l] == '\n';
+        for (int l = 0; l < LANES; l++) ends += lane[l];
+    }
+    for (; i < n; i++) ends += text[i] == '\n';
+    return ends;
+}
+
+/* The number of bytes from the text's begin that are ASCII for certain. */
+CLONES static int64_t count_ascii(const uint8_t *text, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        uint8_t any = 0;
+        for (int l = 0; l < LANES; l++) any |= text[i + l];
+        if (any & 0x80) break;
+    }
+    return i;
+}
+
+static int64_t count_broken(const uint8_t *text, int64_t start, int64_t stop) {
+    int64_t broken = 0, i = start;
+    for (int back = 1; back <= 3; back++) { /* what began before the block was counted there */
+        int size = sequence(text + start - back);
+        if (size < 0) size = -size;
+        if (!is_tail(text[start - back]) && size > back) i = start - back + size;
+    }
+    while (i < stop) {
+        i += count_ascii(text + i, stop - i);
+        for (int64_t end = i + LANES; i < stop && i < end;) {
+            int size = sequence(text + i);
+            broken += size < 0;
+            i += size < 0 ? -size : size;
+        }
+    }
+    return broken;
+}

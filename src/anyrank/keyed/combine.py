@@ -1,0 +1,207 @@
+"""What the rows of one key are combined into, by the key's number: sums, extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from anyrank.errors import UsageError
+from anyrank.kernel import Kernel
+from anyrank.kernels.group import EMPTY
+from anyrank.keyed.window import Window, joint_span, span_of, widened
+from anyrank.world import World
+
+Parts = dict[str, np.ndarray]
+
+
+class Combine:
+    """One value of each key, combined from its rows in any order. Subclasses are chosen by their `name`.
+
+    The values lie in `arrays`, by the ending of their name in a checkpoint, one element or row a key.
+    """
+
+    name: ClassVar[str] = ""
+    known: ClassVar[dict[str, type[Combine]]] = {}
+    arrays: Parts
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.name:
+            Combine.known[cls.name] = cls
+
+    def __init__(self, dtype: np.dtype[Any]):
+        self.dtype = dtype
+        self.arrays = {"": np.empty(0, dtype)}
+
+    def new(self) -> Combine:
+        """One of the same kind and with the same facts, without values."""
+        return type(self)(self.dtype)
+
+    @property
+    def facts(self) -> np.ndarray:
+        """What `take` takes for known: int64; empty where there is nothing of the kind."""
+        return np.empty(0, np.int64)
+
+    @facts.setter
+    def facts(self, values: np.ndarray) -> None:
+        """Begin with these facts, before any value."""
+
+    def agree(self, world: World) -> None:
+        """Have the same facts on all ranks, so that `absorb` takes what others gave. Collective."""
+
+    @property
+    def neutral(self) -> Any:
+        """What a key has before its first row."""
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def make_room(self, keys: int) -> None:
+        """Have room for so many keys."""
+        for ending, array in self.arrays.items():
+            if len(array) < keys:
+                larger = np.empty((max(keys, 2 * len(array)), *array.shape[1:]), array.dtype)
+                larger[: len(array)] = array
+                larger[len(array) :] = self.neutral if not ending else 0
+                self.arrays[ending] = larger
+
+    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
+        """Combine the values x of rows whose keys have these numbers."""
+        raise NotImplementedError
+
+    def take(self, gids: np.ndarray) -> Parts:
+        """The values of the keys of these numbers, as `absorb` takes them."""
+        return {ending: array[gids] for ending, array in self.arrays.items()}
+
+    def absorb(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+        """Combine values that have been combined elsewhere."""
+        self.add(gids, parts[""])
+
+
+_add, _least, _greatest, _merge = (Kernel("group", name) for name in ("add", "least", "greatest", "merge"))
+
+
+class Sum(Combine):
+    """Sums of whole numbers, int64, modulo 2⁶⁴."""
+
+    name = "sum"
+
+    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
+        """See `Combine`."""
+        _add(self.arrays[""], gids, np.ascontiguousarray(x, np.int64))
+
+
+class Least(Combine):
+    """The smallest value: NaN where there is one, and −0 is below +0."""
+
+    name = "min"
+
+    @property
+    def neutral(self) -> Any:
+        """See `Combine`."""
+        return np.inf if self.dtype.kind == "f" else np.iinfo(self.dtype).max
+
+    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
+        """See `Combine`."""
+        _least(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
+
+
+class Greatest(Combine):
+    """The largest value: NaN where there is one, and +0 is above −0."""
+
+    name = "max"
+
+    @property
+    def neutral(self) -> Any:
+        """See `Combine`."""
+        return -np.inf if self.dtype.kind == "f" else np.iinfo(self.dtype).min
+
+    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
+        """See `Combine`."""
+        _greatest(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
+
+
+class Exact(Combine):
+    """Sums without an order and without rounding: limbs in a window as wide as the numbers so far ask for.
+
+    `window` is that of this rank's numbers; when all ranks have agreed, that of all numbers.
+    """
+
+    name = "exact"
+    power = 1
+    gather: ClassVar[Kernel] = Kernel("group", "limbs")
+
+    def __init__(self, dtype: np.dtype[Any]):
+        super().__init__(dtype)
+        self._span, self._rows, self._agreed = EMPTY, 0, 0
+        self.arrays = {"": np.empty((0, self.window.words), np.int64), "_special": np.empty(0, np.uint8)}
+
+    @property
+    def window(self) -> Window:
+        """The window of the numbers so far."""
+        return Window(self._span[0], self._span[1], self._rows, self.power)
+
+    @property
+    def facts(self) -> np.ndarray:
+        """See `Combine`: the span of all numbers, and how many there are."""
+        return np.array([*self._span, self._rows], np.int64)
+
+    @facts.setter
+    def facts(self, values: np.ndarray) -> None:
+        least, greatest, rows = values.tolist()
+        self._agreed = rows
+        self._widen((least, greatest), rows)
+
+    def new(self) -> Exact:
+        """See `Combine`."""
+        made = type(self)(self.dtype)
+        made.facts = self.facts
+        return made
+
+    def _widen(self, span: tuple[int, int], rows: int) -> None:
+        before = self.window
+        self._span, self._rows = span, rows
+        if (before.origin, before.words) != (self.window.origin, self.window.words):
+            self.arrays[""] = widened(self.arrays[""], before, self.window)
+
+    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
+        """See `Combine`."""
+        x = np.ascontiguousarray(x, self.dtype)
+        least, greatest = span_of(x)
+        self._widen((min(least, self._span[0]), max(greatest, self._span[1])), self._rows + len(x))
+        self.gather(self.arrays[""], self.arrays["_special"], gids, x, self.window.origin)
+
+    def absorb(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+        """See `Combine`."""
+        _merge(self.arrays[""], gids, parts[""])
+        np.bitwise_or.at(self.arrays["_special"], gids, parts["_special"])
+
+    def agree(self, world: World) -> None:
+        """See `Combine`."""
+        rows = self._agreed + world.total(self._rows - self._agreed)
+        self._widen(joint_span(self._span, world), rows)
+        self._agreed = rows
+
+
+class Squares(Exact):
+    """Sums of squares, as Exact."""
+
+    name = "squares"
+    power = 2
+    gather = Kernel("group", "squares")
+
+
+def combine_called(name: str, dtype: np.dtype[Any]) -> Combine:
+    """The way to combine of that name; raises UsageError where there is none, or not for this dtype."""
+    if name not in Combine.known:
+        raise UsageError(f"values cannot be combined by {name!r}: it must be one of {', '.join(Combine.known)}.")
+    if dtype not in (np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)):
+        raise UsageError(f"values of {dtype} cannot be combined: they must be int64, uint64 or float64.")
+    if name == "sum" and dtype.kind == "f":
+        raise UsageError("a sum of float64 depends on the order of its terms: combine by 'exact', which does not.")
+    return Combine.known[name](dtype)

@@ -1,0 +1,74 @@
+"""Windows: which bits exact sums by group need, for the limbs of `anyrank.kernels.group`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anyrank.kernel import Kernel
+from anyrank.world import World
+
+_SPAN = Kernel("group", "span")
+#: What integers of 64 bits span, signed or not.
+INTEGERS = (0, 63)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The bits that hold the sum of `rows` numbers, or of their squares with a `power` of 2, without rounding.
+
+    Every finite number is a multiple of 2^least and below 2^(greatest + 1) in magnitude. Limbs have `words` words
+    in units of 2^`origin`. All ranks must use one Window: take its spans and rows from all data, by `joint_span`.
+    """
+
+    least: int
+    greatest: int
+    rows: int
+    power: int = 1
+
+    @property
+    def origin(self) -> int:
+        """The exponent of the unit."""
+        return self.power * self.least if self._any else 0
+
+    @property
+    def words(self) -> int:
+        """The words of 64 bits, one of them for the sign: at least 2."""
+        bits = self.power * (self.greatest - self.least + 1) if self._any else 0
+        return max(2, -(-(bits + self.rows.bit_length() + 1) // 64))
+
+    @property
+    def _any(self) -> bool:
+        return self.least <= self.greatest
+
+
+def span_of(x: np.ndarray) -> tuple[int, int]:
+    """The least and the greatest exponent of numbers, float64 or integers, as a Window takes them. Not collective."""
+    if x.dtype.kind != "f":
+        return INTEGERS
+    least, greatest = _SPAN(x)
+    return int(least), int(greatest)
+
+
+def joint_span(span: tuple[int, int], world: World) -> tuple[int, int]:
+    """The span of what all ranks' spans are of. Collective."""
+    low, high = world.allreduce(np.array([span[0], -span[1]], np.int64), "min").tolist()
+    return low, -high
+
+
+def widened(limbs: np.ndarray, old: Window, new: Window) -> np.ndarray:
+    """The same sums, int64 [groups, new.words], in a window that spans the old one. Not collective."""
+    if old == new:
+        return limbs
+    wide = np.zeros((len(limbs), new.words), np.uint64)
+    if not old._any:
+        return wide.view(np.int64)
+    words, bits = divmod(old.origin - new.origin, 64)
+    sign = (limbs[:, -1] >> 63).view(np.uint64)
+    below = np.zeros_like(sign)
+    for k in range(new.words - words):
+        word = limbs[:, k].view(np.uint64) if k < limbs.shape[1] else sign
+        wide[:, words + k] = word << np.uint64(bits) | (below >> np.uint64(64 - bits) if bits else 0)
+        below = word
+    return wide.view(np.int64)

@@ -1,0 +1,146 @@
+"""Writing columns: one file, in the order of the ranks, whose bytes do not depend on them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+
+from anyrank.checkpoint.format import contiguous
+from anyrank.checkpoint.keep import publish
+from anyrank.checkpoint.read import on_root
+from anyrank.checkpoint.staging import write_all
+from anyrank.errors import AnyrankError
+from anyrank.keyed.rows import Column, Text, count
+from anyrank.world import World
+
+#: Rows that become text at a time.
+_ROWS = 1 << 16
+#: Text is padded to its longest element in HDF5 up to so many bytes.
+PADDED = 256
+
+Piece = tuple[int, memoryview]
+T = TypeVar("T")
+
+
+def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
+    """Write the rows of all ranks, those of rank 0 first, as CSV with a line of names; RFC 4180, UTF-8. Collective.
+
+    Numbers are written so that they are read back with every bit, masked ones as nothing, bytes that are no UTF-8 as
+    escapes. Raises AnyrankError on all ranks where it cannot be written; then nothing has changed.
+    """
+    parts = [*_lines(columns)] if world.rank else [_lines_of([columns]), *_lines(columns)]
+    sizes = world.comm.allgather(sum(map(len, parts)))
+    at = sum(sizes[: world.rank])
+
+    def pieces() -> Iterator[Piece]:
+        place = at
+        for part in parts:
+            yield place, memoryview(part)
+            place += len(part)
+
+    return _written(world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
+
+
+def _lines(columns: Mapping[str, Column]) -> Iterator[bytes]:
+    for first in range(0, count(columns), _ROWS):
+        rows = slice(first, first + _ROWS)
+        yield _lines_of(zip(*(_cells(column[rows]) for column in columns.values()), strict=True))
+
+
+def _lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cells(column: Column) -> list[Any]:
+    """The elements as the csv module writes them: floats by their shortest digits, None as nothing."""
+    if isinstance(column, Text):
+        return column.strings()
+    if column.dtype.kind == "S":
+        return [value.decode(errors="backslashreplace") for value in column.tolist()]
+    return [str(value) for value in column] if column.dtype.kind == "M" else column.tolist()
+
+
+def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attributes: Any) -> Path:
+    """Write the rows of all ranks, those of rank 0 first, as HDF5: a dataset for each column. Collective.
+
+    Text is of a fixed length, padded with zeros, where no element has more than PADDED bytes; else the bytes of all,
+    and their sizes beside them as NAME_size. Masked numbers are NaN. Raises AnyrankError as `write_csv` does.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for name, column in columns.items():
+        arrays |= _array(world, name, column)
+    counts = {name: world.comm.allgather(len(array)) for name, array in arrays.items()}
+
+    def lay_out(temporary: Path) -> dict[str, int]:
+        with h5py.File(temporary, "w", locking=False) as file:
+            file.attrs.update(attributes)
+            made = {
+                name: contiguous(file, name, (sum(counts[name]), *array.shape[1:]), _kind(array.dtype))
+                for name, array in arrays.items()
+            }
+            return {name: dataset.id.get_offset() or 0 for name, dataset in made.items()}
+
+    def pieces(offsets: dict[str, int]) -> Iterator[Piece]:
+        for name, array in arrays.items():
+            row = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            yield offsets[name] + sum(counts[name][: world.rank]) * row, data
+
+    return _written(world, path, lay_out, pieces)
+
+
+def _kind(dtype: np.dtype[Any]) -> Any:
+    return h5py.string_dtype("utf-8", dtype.itemsize) if dtype.kind == "S" else dtype
+
+
+def _array(world: World, name: str, column: Column) -> dict[str, np.ndarray]:
+    if isinstance(column, np.ma.MaskedArray):
+        return {name: np.ma.filled(column.astype(np.float64), np.nan)}
+    if not isinstance(column, Text):
+        return {name: column.astype(np.int64) if column.dtype.kind == "M" else column}
+    longest = int(world.allreduce(np.array([column.sizes.max(initial=1)]), "max")[0])
+    if longest > PADDED:
+        return {name: column.data, f"{name}_size": column.sizes}
+    rows = np.zeros((len(column), longest), np.uint8)
+    rows[np.arange(longest) < column.sizes[:, None]] = column.data
+    return {name: rows.view(f"S{longest}").reshape(-1)}
+
+
+def _written(world: World, path: Path, lay_out: Callable[[Path], T], pieces: Callable[[T], Iterator[Piece]]) -> Path:
+    """The file, laid out by rank 0 and filled by all, under a temporary name until it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")  # a run folder has one run, and one that died is written over
+    try:
+        laid_out = on_root(world, lambda: lay_out(temporary))
+        try:
+            _fill(temporary, pieces(laid_out))
+        except OSError as error:
+            world.agree(error)
+        else:
+            world.agree(None)
+        on_root(world, lambda: publish(temporary, path))
+    except AnyrankError as refusal:
+        if world.rank == 0:
+            temporary.unlink(missing_ok=True)
+        refused = AnyrankError(f"{path} was not written: {refusal}")
+        refused.collective = True
+        raise refused from None
+    return path
+
+
+def _fill(temporary: Path, pieces: Iterator[Piece]) -> None:
+    descriptor = os.open(temporary, os.O_WRONLY)
+    try:
+        for at, data in pieces:
+            write_all(descriptor, data, at)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,121 @@
+"""Patterns in text: every body counts as plain search does, in blocks or at once, and knows what is no UTF-8."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyrank.device import open_device
+from anyrank.kernel import Kernel
+from anyrank.kernels.patterns import OPERATIONS, example
+from anyrank.keyed.patterns import Patterns
+
+MARGIN = 64
+BODIES = ["reference", "cython"]
+
+
+def body(operation, name):
+    return Kernel("patterns", operation).load(name, open_device(name))
+
+
+def padded(text):
+    return np.frombuffer(bytes(MARGIN) + text + bytes(MARGIN), np.uint8)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("size", [0, 1, 100, 20_000])
+def test_every_body_gives_the_bits_of_the_reference(operation, size):
+    found = []
+    for name in BODIES:
+        arguments, amount, unit = example(operation, size)
+        found.append((body(operation, name)(*arguments), *map(np.array, arguments)))
+        assert (amount, unit) == (size, "bytes")
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def replaced(data):
+    """How many U+FFFD stand for what is broken: those of the decoded text that were not there before."""
+    return data.decode(errors="replace").count("\ufffd") - data.decode(errors="ignore").count("\ufffd")
+
+
+def searched(text, pattern):
+    return text.count(pattern)  # bytes.count: no overlaps, from left to right
+
+
+def run(name, patterns, text, cuts):
+    """The state at the end, the counts and the lines, from blocks that end at the cuts."""
+    automaton, counts = patterns._automaton, np.zeros(len(patterns.counts), np.int64)
+    state, lines, places = np.zeros(len(counts) + 1, np.int64), 0, [0, *sorted(cuts), len(text)]
+    for a, b in pairwise(places):
+        lines += body("count", name)(padded(text), MARGIN + a, MARGIN + b, *automaton, state, counts)
+    return state.tolist(), counts.tolist(), lines
+
+
+ALPHABET = st.sampled_from("aab\n É_é")
+PATTERNS = st.lists(st.text(st.sampled_from("aab _É"), min_size=1, max_size=5), min_size=1, max_size=12, unique=True)
+TEXTS = st.one_of(st.text(ALPHABET, max_size=200).map(str.encode), st.binary(max_size=100))
+
+
+@given(PATTERNS, TEXTS, st.lists(st.floats(0, 1), max_size=4))
+def test_substrings_are_those_of_plain_search_however_the_text_is_cut(names, text, cuts):
+    cuts = [int(cut * len(text)) for cut in cuts]
+    patterns = Patterns(names)
+    expected = [searched(text, name.encode()) for name in names], text.count(b"\n")
+    found = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
+    assert [one[1:] for one in found] == [expected] * 4
+    assert found[0] == found[2] and found[1] == found[3]
+
+
+def matched(name, text, words):
+    """By Python's expressions, for which marks are no letters, and ſ, K and ı other ones."""
+    around = (r"(?<!\w)", r"(?!\w)") if words else ("", "")
+    return re.findall(re.escape(name).join(around), text, re.IGNORECASE)
+
+
+@given(PATTERNS, TEXTS, st.lists(st.floats(0, 1), max_size=4), st.booleans())
+def test_every_body_finds_the_same_words_and_cases(names, text, cuts, words):
+    cuts = [int(cut * len(text)) for cut in cuts]
+    patterns = Patterns(names, words=words, ignore_case=True)
+    found = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
+    assert len({str(one[1:]) for one in found}) == 1
+    if replaced(text) == 0:
+        assert found[0][1] == [len(matched(name, text.decode(), words)) for name in names]
+    assert found[0] == found[2] and found[1] == found[3]
+
+
+@pytest.mark.parametrize("count", [1, 30, 3000])
+def test_long_texts_with_few_and_many_patterns(count):
+    random = np.random.default_rng(count)
+    text = random.choice(np.frombuffer(b"abcdefghijklmnopqrstuvwxyz  \n", np.uint8), 200_000).tobytes()
+    names = sorted({"".join(random.choice([*"abcdefgh"], random.integers(2, 5))) for _ in range(count)})
+    patterns = Patterns(names)
+    *_, counts, lines = run("cython", patterns, text, [1, 77_777, 77_778])
+    assert (counts, lines) == ([searched(text, name.encode()) for name in names], text.count(b"\n"))
+
+
+HOSTILE = st.lists(
+    st.sampled_from([b"a", "é".encode(), "€".encode(), "𝄞".encode(), b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9d\x84"])
+    | st.sampled_from([b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe0\x80", b"\x80", b"\xef\xbf\xbd"])
+    | st.binary(max_size=4)
+    | st.just(b"plain text " * 12),
+    max_size=30,
+).map(b"".join)
+
+
+@pytest.mark.parametrize("name", BODIES)
+@given(HOSTILE, st.lists(st.floats(0, 1), max_size=4))
+def test_broken_sequences_are_counted_once_however_the_text_is_cut(name, text, cuts):
+    places = [0, *sorted(int(cut * len(text)) for cut in cuts), len(text)]
+    broken = [body("broken", name)(padded(text), MARGIN + a, MARGIN + b) for a, b in pairwise(places)]
+    assert sum(broken) == replaced(text)
+
+
+def test_what_lies_too_near_the_end_of_an_array_is_refused():
+    for start, stop in [(3, 10), (10, 9), (10, 20 - 3)]:
+        with pytest.raises(ValueError, match="lack the 4 around them"):
+            body("broken", "cython")(np.zeros(20, np.uint8), start, stop)

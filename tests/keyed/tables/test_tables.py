@@ -1,0 +1,213 @@
+"""Tables: every row of every file once, on one rank, whatever the split; what cannot be read is told before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from keyed.tables.samples import LOG, WRITERS, on_root, rows_of, write_csv
+from ranks import check_collective
+
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.tables import TableFiles
+from anyrank.keyed.values import Wanted, parse_key
+from anyrank.world import World
+
+WANTED = [
+    Wanted("user"),
+    parse_key("date(time)"),
+    parse_key("hour(time)"),
+    Wanted("price", number=True),
+    Wanted("items", number=True),
+]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    world = World()
+    yield world
+    world.close()
+
+
+def expected(rows=LOG):
+    days = [int(time.timestamp()) // 86400 for time in rows["time"]]
+    hours = [time.hour for time in rows["time"]]
+    return sorted(zip(rows["user"], days, hours, rows["price"], rows["items"], strict=True))
+
+
+@pytest.mark.ranks(1, 2, 3, 4, 7)
+def test_every_row_of_every_kind_of_file_is_read_once(world, tmp_path):
+    for suffix, write in WRITERS.items():
+        path = tmp_path / f"log.{suffix}"
+        on_root(world, lambda path=path, write=write: write(path))
+        files = TableFiles(str(path), WANTED, world)
+        assert files.kinds == {
+            "user": "text",
+            "date(time)": "date",
+            "hour(time)": "int64",
+            "price": "float64",
+            "items": "int64",
+        }
+        files.block = 2000
+        assert [files.nullable(label) for label in files.wanted] == [suffix == "csv"] * 5
+        for chunk in (files.size, 7001):
+            mine = rows_of(files, chunk)
+            parts = world.comm.allgather(list(zip(*mine.values(), strict=True)))
+            check_collective(world, sorted(row for part in parts for row in part) == expected(), f"{suffix}, {chunk}")
+            check_collective(world, chunk < files.size or all(parts), f"{suffix}: a rank has no rows")
+
+
+@pytest.mark.ranks(2)
+def test_files_of_several_kinds_are_one_table_and_refused_ones_are_refused_on_all_ranks(world, tmp_path):
+    folder = tmp_path / "log"
+    on_root(world, lambda: [folder.mkdir(), *(write(folder / f"log.{suffix}") for suffix, write in WRITERS.items())])
+    wanted = [Wanted("user"), Wanted("price", number=True), Wanted("items")]
+    files = TableFiles(str(folder), wanted, world)
+    parts = world.comm.allgather(rows_of(files, 8000))
+    for name in ("user", "price", "items"):
+        check_collective(world, sorted(v for part in parts for v in part[name]) == sorted(4 * LOG[name]))
+    with pytest.raises(UsageError, match=r"log.csv has no column 'prise'. Did you mean 'price'\?") as refused:
+        TableFiles(str(folder), [Wanted("prise")], world)
+    assert refused.value.collective
+    with pytest.raises(
+        UsageError, match=r"'time' is int64 in .*log.h5 and timestamp in .*log.parquet: a column has one type"
+    ):
+        TableFiles([str(folder / "log.h5"), str(folder / "log.parquet")], [Wanted("time")], world)
+
+
+def refused(alone, path, *wanted, **options):
+    with pytest.raises(UsageError) as error:
+        files = TableFiles(str(path), wanted, alone, **options)
+        rows_of(files, files.size or 1)
+    return str(error.value)
+
+
+def test_what_cannot_be_read_is_told_with_names(alone, tmp_path):
+    write_csv(tmp_path / "log.csv")
+    log = tmp_path / "log.csv"
+    assert "no such" in refused(alone, tmp_path / "other.csv", Wanted("user")).lower()
+    assert "has no column 'x'. They are user, price, items, time." in refused(alone, log, Wanted("x"))
+    assert "column 'user' is text and must be numbers to be aggregated" in refused(
+        alone, log, Wanted("user", number=True)
+    )
+    assert "date(price): column 'price' is float64, no time." in refused(alone, log, parse_key("date(price)"))
+    (tmp_path / "log.xlsx").write_text("x")
+    assert "no table has the suffix '.xlsx'. Use .csv, .h5, .hdf5, .npy" in refused(
+        alone, tmp_path / "log.xlsx", Wanted("x")
+    )
+    for suffix in ("parquet", "h5", "npy"):
+        (tmp_path / f"bad.{suffix}").write_bytes(b"not this")
+        assert f"bad.{suffix} cannot be read as a table" in refused(alone, tmp_path / f"bad.{suffix}", Wanted("x"))
+    np.save(tmp_path / "plain.npy", np.arange(3))
+    assert "is no table: it needs fields" in refused(alone, tmp_path / "plain.npy", Wanted("x"))
+
+
+def test_without_pyarrow_the_fix_is_told(alone, tmp_path, monkeypatch):
+    write_csv(tmp_path / "log.csv")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.csv", None)
+    assert "pip install 'anyrank[tables]'" in refused(alone, tmp_path / "log.csv", Wanted("user"))
+
+
+def test_a_file_that_is_damaged_later_is_an_error_that_names_it(alone, tmp_path):
+    path = tmp_path / "log.parquet"
+    WRITERS["parquet"](path)
+    files = TableFiles(str(path), [Wanted("user")], alone)
+    data = bytearray(path.read_bytes())
+    data[10:2000] = bytes(1990)
+    path.write_bytes(data)
+    with pytest.raises(AnyrankError, match=r"log.parquet cannot be read: "):
+        rows_of(files, files.size)
+
+
+def test_nulls_and_every_type_of_arrow(alone, tmp_path):
+    day = np.array(["2024-02-29", None], "M8[D]")
+    columns = {
+        "i8": pa.array([-1, None], pa.int8()),
+        "u32": pa.array([2**32 - 1, None], pa.uint32()),
+        "u64": pa.array([2**64 - 1, None], pa.uint64()),
+        "f4": pa.array([0.1, None], pa.float32()),
+        "flag": pa.array([True, None]),
+        "word": pa.array(["é", None]).dictionary_encode(),
+        "bytes": pa.array([b"\xff", None]),
+        "cents": pa.array([None, None]).cast(pa.decimal128(9, 2)),
+        "day": pa.array(day, pa.date32()),
+        "when": pa.array([1, None], pa.timestamp("us", "Europe/Berlin")),
+        "nothing": pa.array([None, None]),
+    }
+    pa.parquet.write_table(pa.table(columns), tmp_path / "all.parquet")
+    wanted = [
+        *map(Wanted, columns),
+        Wanted("nothing", number=True),
+        *map(parse_key, ("year(day)", "month(day)", "date(when)")),
+    ]
+    files = TableFiles(str(tmp_path / "all.parquet"), wanted, alone)
+    found = rows_of(files, files.size)
+    assert all(map(files.nullable, files.wanted))
+    assert [row[1] for row in found.values()] == [None] * len(found)
+    first = {label: row[0] for label, row in found.items()}
+    assert first["f4"] == np.float32(0.1) and first["day"] == 19782 and first["when"] == 1000
+    assert [first[n] for n in ("i8", "u32", "u64", "flag", "word", "bytes")] == [
+        -1,
+        2**32 - 1,
+        2**64 - 1,
+        True,
+        "é",
+        "\\xff",
+    ]
+    assert (first["year(day)"], first["month(day)"], first["date(when)"], first["nothing"]) == (2024, 2, 0, None)
+    kinds = [files.kinds[name] for name in ("i8", "u32", "u64", "f4", "flag", "word", "cents", "day", "when")]
+    assert kinds == ["int64", "int64", "uint64", "float64", "bool", "text", "float64", "date", "timestamp"]
+    pa.parquet.write_table(pa.table({"list": pa.array([[1], [2]])}), tmp_path / "list.parquet")
+    assert "column 'list' is list<" in refused(alone, tmp_path / "list.parquet", Wanted("list"))
+
+
+def test_types_of_numpy(alone, tmp_path):
+    table = np.zeros(
+        3,
+        [("name", "U4"), ("when", "M8[s]"), ("day", "M8[D]"), ("n", ">i2"), ("x", "f4"), ("ok", "?"), ("xy", "f8", 2)],
+    )
+    table["name"], table["when"] = ["ä", "", "long"], ["2024-01-01T00:00:01", "NaT", "1969-12-31T23:59:59"]
+    table["day"], table["n"], table["x"] = ["1970-01-02", "1970-01-01", "NaT"], [1, -2, 3], [0.5, np.nan, np.inf]
+    np.save(tmp_path / "table.npy", table)
+    wanted = [*map(Wanted, ("name", "when", "day", "n", "x", "ok")), parse_key("weekday(when)")]
+    files = TableFiles(str(tmp_path / "table.npy"), wanted, alone)
+    found = rows_of(files, files.size)
+    assert found["name"] == ["ä", "", "long"] and found["day"] == [1, 0, None] and found["n"] == [1, -2, 3]
+    assert found["when"] == [1704067201 * 10**9, None, -(10**9)] and found["weekday(when)"] == [0, None, 2]
+    assert found["ok"] == [False] * 3 and found["x"][0] == 0.5
+    assert "column 'xy' is ('<f8', (2,)), which cannot be read" in refused(alone, tmp_path / "table.npy", Wanted("xy"))
+
+
+def test_hdf5_has_groups_text_of_any_length_and_one_length(alone, tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        file["log/user"] = ["anna", "b", "ä"]
+        file["log/x"] = np.arange(3.0)
+        file["log/y"] = np.arange(4.0)
+        file["grid"] = np.zeros((2, 2))
+    files = TableFiles(str(tmp_path / "log.h5"), [Wanted("log/user"), Wanted("log/x", number=True)], alone)
+    assert rows_of(files, files.size) == {"log/user": ["anna", "b", "ä"], "log/x": [0.0, 1.0, 2.0]}
+    assert "columns of a table have one length, not {'log/x': 3, 'log/y': 4}" in refused(
+        alone, tmp_path / "log.h5", Wanted("log/x"), Wanted("log/y")
+    )
+    assert "has no column 'grid'" in refused(alone, tmp_path / "log.h5", Wanted("grid"))
+
+
+def test_unix_seconds_beyond_the_year_9999_are_no_time(alone, tmp_path):
+    for dtype, times in ((np.int64, [0, 1_700_000_000_000, -5]), (np.uint64, [0, 2**63 + 1, 5])):
+        np.save(tmp_path / "log.npy", np.array([(t,) for t in times], [("t", dtype)]))
+        said = refused(alone, tmp_path / "log.npy", parse_key("hour(t)"))
+        assert f"log.npy: row 1 (from 0): t {times[1]} is no time. Mend the file, or use --on-bad skip" in said
+        files = TableFiles(str(tmp_path / "log.npy"), [parse_key("hour(t)"), Wanted("t")], alone, "skip")
+        assert rows_of(files, files.size) == {"hour(t)": [0, 23 if times[2] < 0 else 0], "t": [times[0], times[2]]}
+        assert files.bad.count == 1 and "row 1 " in files.bad.first
+
+
+def test_inputs_that_changed_are_told(alone, tmp_path):
+    write_csv(tmp_path / "log.csv")
+    files = TableFiles(str(tmp_path / "log.csv"), [Wanted("user")], alone)
+    files.check(files.fingerprint)
+    with pytest.raises(UsageError, match="the files are not those that the run began with"):
+        files.check(files.fingerprint + 1)

@@ -1,0 +1,56 @@
+"""What patterns are refused, and which characters are letters and which the same."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from anyrank.errors import UsageError
+from anyrank.keyed import patterns as module
+from anyrank.keyed.patterns import Patterns, word_characters
+
+
+@pytest.mark.parametrize(
+    ("patterns", "told"),
+    [
+        ([], "there is no pattern. Name at least one."),
+        (["a", ""], "pattern 2 of 2 is empty: it would be everywhere. Drop it."),
+        (["a\nb"], r"pattern 'a\nb' has a line end, but is looked for in lines. Count its parts."),
+        (["a", "b", "a"], "pattern 'a' comes twice, first as 'a'. Name each once."),
+        (["\udcff"], r"pattern '\udcff' is no text of Unicode. Write it in UTF-8."),
+    ],
+)
+def test_patterns_that_cannot_be_counted_are_refused(patterns, told):
+    with pytest.raises(UsageError, match=re.escape(told)):
+        Patterns(patterns)
+
+
+def test_the_same_in_another_case_comes_twice_if_case_is_ignored():
+    Patterns(["Évora", "ÉVORA"])
+    with pytest.raises(UsageError, match="pattern 'ÉVORA' comes twice, first as 'Évora'"):
+        Patterns(["Évora", "ÉVORA"], ignore_case=True)
+
+
+def test_too_many_states_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "MOST_STATES", 100)
+    Patterns(["a" * 99])
+    with pytest.raises(UsageError, match="take more than 100 states"):
+        Patterns(["a" * 50, "b" * 50])
+
+
+def test_letters_digits_marks_and_the_low_line_are_of_words():
+    bits = np.unpackbits(word_characters(), bitorder="little")
+    assert len(bits) == sys.maxunicode + 1
+    for character in "aZ0_éßДж中アา\u0301٣Ⅷ":
+        assert bits[ord(character)], character
+    for character in " -.\n\0’€\u2028²":
+        assert not bits[ord(character)], character
+
+
+def test_an_upper_case_has_all_its_small_letters():
+    same = module._same_upper()
+    assert [sorted(same[c]) for c in "SKIÉΣ"] == [[*"Ssſ"], [*"Kk"], [*"Iiı"], [*"Éé"], [*"Σςσ"]]
+    assert "ß" not in same and "SS" not in same

@@ -1,0 +1,161 @@
+"""Tables: the same rows, bits and digests whoever adds what, kept in checkpoints, on any number of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+from ranks import check_collective
+
+from anyrank.checkpoint import Checkpoints
+from anyrank.errors import UsageError
+from anyrank.kernel import Kernel
+from anyrank.kernels.keys.reference import hash_of
+from anyrank.keyed.rows import Text
+from anyrank.state import State
+from anyrank.table import owners_of
+from anyrank.world import World
+
+QUOTIENT = Kernel("group", "quotient")
+RANDOM = np.random.default_rng(5)
+WORDS = [b"w%d" % n + b"-of-a-long-word" * (n % 5 == 0) for n in (RANDOM.zipf(1.3, 4000) % 700).tolist()]
+USERS = RANDOM.integers(-50, 50, 4000)
+X = np.where(RANDOM.random(4000) < 0.01, 2.0**60, 1.0) * RANDOM.standard_normal(4000)
+N = RANDOM.integers(-(2**40), 2**40, 4000)
+VALUES = {
+    "total": ("int64", "sum"),
+    "low": ("float64", "min"),
+    "high": ("int64", "max"),
+    "sum": ("float64", "exact"),
+    "square": ("float64", "squares"),
+}
+
+
+def declared(world) -> State:
+    state = State(world)
+    state.table("words", {"word": "text"})
+    state.table("visits", {"user": "int64", "word": "text", "day": "i4", "place": "text"}, VALUES)
+    return state
+
+
+def add(state, rows):
+    """These of all rows, of which each rank adds what a draw gives it."""
+    mine = rows[np.random.default_rng(len(rows)).integers(0, state.world.size, len(rows)) == state.world.rank]
+    words = Text.of(WORDS)[mine]
+    state.words.add(words)
+    facts = {"total": N[mine], "low": X[mine], "high": N[mine], "sum": X[mine], "square": X[mine]}
+    state.visits.add(USERS[mine], words, USERS[mine] % 3, words[: len(words)], **facts)
+
+
+def gathered(world, columns) -> dict:
+    """All rows of all ranks, on all ranks, as lists by column."""
+    parts = world.comm.allgather({name: x.tolist() for name, x in columns.items()})
+    return {name: [value for part in parts for value in part[name]] for name in parts[0]}
+
+
+@pytest.mark.ranks(1, 2, 3, 4, 7)
+def test_words_are_counted_as_a_counter_does_and_lie_by_their_hash(world):
+    state = declared(world)
+    add(state, np.arange(1500))
+    state.words.settle()
+    add(state, np.arange(1500, 4000))
+    found = gathered(world, state.words.columns)
+    check_collective(world, dict(zip(found["word"], found["count"], strict=True)) == Counter(WORDS), "counts")
+    hashes = [hash_of(word) for word in found["word"]]
+    check_collective(world, hashes == sorted(hashes), "order")
+    check_collective(world, state.words.rows == len(hashes), "rows")
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_values_of_compound_keys_are_exact(world):
+    state = declared(world)
+    add(state, np.arange(4000))
+    found = gathered(world, state.visits.columns)
+    key = (found["user"], found["word"], found["day"], found["place"])
+    x: dict = {}
+    for row, (user, word) in enumerate(zip(USERS.tolist(), WORDS, strict=True)):
+        x.setdefault((user, word, user % 3, word), []).append(row)
+    check_collective(world, [*zip(*key, strict=True)].sort() == [*x].sort() and len(x) == len(key[0]), "keys")
+    rows = [x[one] for one in zip(*key, strict=True)]
+    check_collective(world, found["count"] == [len(r) for r in rows], "count")
+    check_collective(world, found["total"] == [int(N[r].sum()) for r in rows], "sum")
+    check_collective(world, found["low"] == [X[r].min() for r in rows], "min")
+    check_collective(world, found["high"] == [N[r].max() for r in rows], "max")
+    window = state.visits._combined["sum"].window
+    sums = QUOTIENT(
+        np.array(found["sum"]), np.ones(len(rows), np.int64), window.origin, np.array(found["sum_special"], np.uint8)
+    )
+    check_collective(world, sums.tolist() == [math.fsum(X[r]) for r in rows], "exact sum")
+    units = [
+        sum(word << 64 * k for k, word in enumerate(np.array(s).view(np.uint64).tolist())) for s in found["square"]
+    ]
+    unit = Fraction(2) ** state.visits._combined["square"].window.origin
+    check_collective(
+        world, [n * unit for n in units] == [sum(Fraction(v) ** 2 for v in X[r].tolist()) for r in rows], "squares"
+    )
+
+
+@pytest.mark.ranks(1, 2, 3, 4, 7)
+def test_a_checkpoint_goes_on_on_other_ranks_with_the_same_digests(world, tmp_path):
+    straight = declared(world)
+    add(straight, np.arange(4000))
+    state = declared(world)
+    add(state, np.arange(1000))
+    checkpoints = Checkpoints(tmp_path, state, "t", {}, keep=9)
+    checkpoints.begin()
+    add(state, np.arange(1000, 4000))  # while the first is written
+    first = checkpoints.finish()
+    check_collective(world, not first.error, first.error)
+    other = declared(world)
+    check_collective(world, Checkpoints(tmp_path, other, "t", {}).restore().step == 0)
+    check_collective(world, other.digests() == first.digests, "restored")
+    add(other, np.arange(1000, 4000))
+    check_collective(world, other.digest() == straight.digest() == state.digest(), "went on")
+    alone = declared(World(MPI.COMM_SELF))
+    add(alone, np.arange(4000))
+    check_collective(world, alone.digests() == straight.digests(), "one rank")
+
+
+@pytest.mark.ranks(1, 3)
+@pytest.mark.parametrize("io", ["pwrite", "gather"])
+def test_tables_may_be_empty(world, tmp_path, io):
+    state = declared(world)
+    checkpoints = Checkpoints(tmp_path, state, "t", {}, io=io)
+    checkpoints.begin()
+    check_collective(world, not checkpoints.finish().error)
+    other = declared(world)
+    Checkpoints(tmp_path, other, "t", {}, io=io).restore()
+    check_collective(world, (len(other.words), other.digest()) == (0, state.digest()))
+
+
+@pytest.mark.ranks(1)
+def test_what_cannot_be_a_table_is_refused(world):
+    state = State(world)
+    for keys, values, message in [
+        ({}, {}, "need a key"),
+        ({"a": "text"}, {"a": ("int64", "sum")}, "identifiers that differ"),
+        ({"a": object}, {}, "fixed size"),
+        ({"a": "text"}, {"b": ("int64", "median")}, "must be one of sum, min, max, exact, squares"),
+        ({"a": "text"}, {"b": ("float64", "sum")}, "depends on the order"),
+        ({"a": "text"}, {"b": ("float32", "min")}, "must be int64, uint64 or float64"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            state.table("t", keys, values)
+    table = state.table("t", {"a": "text"}, {"b": ("int64", "sum")})
+    for arguments, values in [((), {}), (([b"x"],), {}), (([b"x"],), {"b": np.arange(2)})]:
+        with pytest.raises(TypeError, match="of one length"):
+            table.add(*arguments, **values)
+    with pytest.raises(AttributeError, match=r"t is a Table: write its values with state.t.add"):
+        state.t = 1
+
+
+def test_owners_are_even_parts_of_the_hashes():
+    hashes = np.array([0, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
+    assert owners_of(hashes, 1).tolist() == [0, 0, 0, 0]
+    assert owners_of(hashes, 2).tolist() == [0, 0, 1, 1]
+    assert owners_of(hashes, 3).tolist() == [0, 1, 1, 2]
+    assert owners_of(np.array([2**64 // 3, 2**64 // 3 + 1], np.uint64), 3).tolist() == [0, 1]
