@@ -54,9 +54,10 @@ def sort(
         run = _sorted([{KEY: codes, **(columns or {})}])
         result = _delivered(world, [run], positions)
     else:
-        codes = codes.copy() if np.shares_memory(codes, keys) and not overwrite else codes
         room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
-        SORT(codes, room)
+        own = np.empty_like(codes) if np.shares_memory(codes, keys) and not overwrite else codes
+        SORT(codes, room, own)
+        codes = own
         result = _delivered(world, [Held({KEY: codes})], positions, room)
     return decode(np.asarray(result.pop(KEY)), keys.dtype), result
 

@@ -37,7 +37,7 @@ class Sort(Program):
     goes to --scratch, to files that are gone when the run ends, however it does. Then each step puts a block of the
     output together. A run that is stopped and resumed reads its input again, and goes on at the block it had come to.
 
-        anyrank run sort -n 2 --input keys.npy --output sorted.npy     10⁸ int64 in about 3 s on 2 cores
+        anyrank run sort -n 2 --input keys.npy --output sorted.npy     2·10⁸ int64 in 5 s on 2 cores
     """
 
     input: str = param(..., "FILE.npy, FILE.h5 or FILE.h5:/GROUP")
