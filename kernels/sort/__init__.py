@@ -3,8 +3,9 @@
 Keys are one contiguous axis of int32, int64, uint32 or uint64; those of which an order is asked may also be fixed
 bytes (`S`), in the order of their bytes.
 
-`sort(keys, scratch=None)` puts the keys into ascending order where they lie. `scratch`, if given, is an array like
-`keys`, at least as long; what it holds afterwards means nothing.
+`sort(keys, scratch=None, out=None)` puts the keys into ascending order where they lie, or into `out`, and then leaves
+them. `scratch` and `out`, if given, are other arrays of their dtype, at least as long; what `scratch` holds afterwards
+means nothing.
 
 `argsort(keys)` returns their stable order: int64 indices, those of equal keys ascending.
 

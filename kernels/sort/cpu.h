@@ -76,7 +76,7 @@ static void order_ranks(const uint64_t *ranks, int64_t *order, int64_t n, uint64
     const int place = width((uint64_t)(n - 1)), extra = width(high - low) + place - 64, drop = extra > 0 ? extra : 0;
     const uint64_t mask = ((uint64_t)1 << place) - 1;
     for (int64_t i = 0; i < n; i++) packed[i] = (ranks[order[i]] - low) >> drop << place | (uint64_t)i;
-    sort_u64(packed, scratch, n, 1);
+    sort_u64(packed, packed, scratch, n, 1);
     for (int64_t i = 0; i < n; i++) scratch[i] = (uint64_t)order[packed[i] & mask];
     memcpy(order, scratch, (size_t)n * sizeof *order);
     if (!drop) return;

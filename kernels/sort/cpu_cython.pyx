@@ -11,10 +11,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef extern from "cpu.h" nogil:
     void use_rows(int wanted)
-    void sort_i32(int32_t *a, int32_t *b, int64_t n, int stay)
-    void sort_u32(uint32_t *a, uint32_t *b, int64_t n, int stay)
-    void sort_i64(int64_t *a, int64_t *b, int64_t n, int stay)
-    void sort_u64(uint64_t *a, uint64_t *b, int64_t n, int stay)
+    void sort_i32(const int32_t *source, int32_t *here, int32_t *there, int64_t n, int stay)
+    void sort_u32(const uint32_t *source, uint32_t *here, uint32_t *there, int64_t n, int stay)
+    void sort_i64(const int64_t *source, int64_t *here, int64_t *there, int64_t n, int stay)
+    void sort_u64(const uint64_t *source, uint64_t *here, uint64_t *there, int64_t n, int stay)
     void merge_i32(const int32_t *a, int64_t m, const int32_t *b, int64_t n, int32_t *out)
     void merge_u32(const uint32_t *a, int64_t m, const uint32_t *b, int64_t n, uint32_t *out)
     void merge_i64(const int64_t *a, int64_t m, const int64_t *b, int64_t n, int64_t *out)
@@ -47,24 +47,25 @@ def choose(rows):
     use_rows(rows)
 
 
-def sort(keys, scratch=None):
-    """Sort in place; `scratch`, of the same kind, may hold anything and does so afterwards."""
-    if keys.size > 1:
-        _sort(keys, np.empty_like(keys) if scratch is None else scratch)
+def sort(keys, scratch=None, out=None):
+    """Sort in place, or into `out`; `scratch`, of the same kind, may hold anything and does so afterwards."""
+    _sort(keys, np.empty_like(keys) if scratch is None else scratch, keys if out is None else out)
 
 
-def _sort(Key[::1] keys, Key[::1] scratch):
-    if scratch.shape[0] < keys.shape[0]:
-        raise ValueError(f"scratch for {scratch.shape[0]} keys, not {keys.shape[0]}")
+def _sort(const Key[::1] keys, Key[::1] scratch, Key[::1] out):
+    if min(scratch.shape[0], out.shape[0]) < keys.shape[0]:
+        raise ValueError(f"scratch for {scratch.shape[0]} keys and out for {out.shape[0]}, not {keys.shape[0]}")
+    if not keys.shape[0]:
+        return
     with nogil:
         if Key is int32_t:
-            sort_i32(&keys[0], &scratch[0], keys.shape[0], 1)
+            sort_i32(&keys[0], &out[0], &scratch[0], keys.shape[0], 1)
         elif Key is uint32_t:
-            sort_u32(&keys[0], &scratch[0], keys.shape[0], 1)
+            sort_u32(&keys[0], &out[0], &scratch[0], keys.shape[0], 1)
         elif Key is int64_t:
-            sort_i64(&keys[0], &scratch[0], keys.shape[0], 1)
+            sort_i64(&keys[0], &out[0], &scratch[0], keys.shape[0], 1)
         else:
-            sort_u64(&keys[0], &scratch[0], keys.shape[0], 1)
+            sort_u64(&keys[0], &out[0], &scratch[0], keys.shape[0], 1)
 
 
 def argsort(keys):

@@ -34,38 +34,40 @@ static __attribute__((noinline)) void FN(scatter)(const KEY *restrict from, KEY 
     for (int64_t i = 0; i < n; i++) to[at[BUCKET_OF(from[i])]++] = from[i];
 }
 
-/* Sorts n keys, which come to lie in `from` if they stay, else in `to`; both are used. */
-static void FN(sort)(KEY *from, KEY *to, int64_t n, int stay) {
+/* Sorts n keys of `source`, which come to lie in `here` if they stay, else in `there`; both are used. `source` is
+   `here`, or an array beside them that is only read. */
+static void FN(sort)(const KEY *source, KEY *here, KEY *there, int64_t n, int stay) {
+    KEY *out = stay ? here : there;
     if (n <= FEW) {
-        FN(insert)(from, stay ? from : to, (int)n);
+        FN(insert)(source, out, (int)n);
         return;
     }
     if (has_rows && n <= ROWS) {
-        SMALL(from, stay ? from : to, (int)n);
+        SMALL(source, out, (int)n);
         return;
     }
     RANK low, high;
-    FN(range)(from, n, &low, &high);
+    FN(range)(source, n, &low, &high);
     const int range = width(high - low), bits = digits(n) < range ? digits(n) : range, shift = range - bits;
     if (!range) {
-        if (!stay) memcpy(to, from, (size_t)n * sizeof(KEY));
+        if (out != source) memcpy(out, source, (size_t)n * sizeof(KEY));
         return;
     }
     int64_t at[BUCKETS], begin = 0;
     const int buckets = 1 << bits;
     memset(at, 0, (size_t)buckets * sizeof *at);
-    FN(count)(from, n, low, shift, at);
+    FN(count)(source, n, low, shift, at);
     for (int b = 0; b < buckets; b++) {
         int64_t keys = at[b];
         at[b] = begin;
         begin += keys;
     }
-    FN(scatter)(from, to, n, low, shift, at); /* after it, `at` tells where buckets end */
-    if (!shift && stay) memcpy(from, to, (size_t)n * sizeof(KEY));
+    FN(scatter)(source, there, n, low, shift, at); /* after it, `at` tells where buckets end */
+    if (!shift && stay) memcpy(here, there, (size_t)n * sizeof(KEY));
     if (!shift) return;
     begin = 0;
     for (int b = 0; b < buckets; begin = at[b++])
-        if (at[b] > begin) FN(sort)(to + begin, from + begin, at[b] - begin, !stay);
+        if (at[b] > begin) FN(sort)(there + begin, there + begin, here + begin, at[b] - begin, !stay);
 }
 
 /* How many of a's keys are among the first `count` of the merged a and b. */

@@ -7,9 +7,9 @@ import numpy as np
 from anyrank.kernels.sort import segments_of
 
 
-def sort(gpu: Any, keys: Any, scratch: Any = None) -> None:
-    """Sort in place."""
-    keys[...] = np.sort(keys)
+def sort(gpu: Any, keys: Any, scratch: Any = None, out: Any = None) -> None:
+    """Sort in place, or into `out`."""
+    (keys if out is None else out)[: keys.size] = np.sort(keys)
 
 
 def argsort(gpu: Any, keys: Any) -> Any:

@@ -7,9 +7,9 @@ import numpy as np
 from anyrank.kernels.sort import segments_of
 
 
-def sort(keys: np.ndarray, scratch: np.ndarray | None = None) -> None:
-    """Sort in place."""
-    keys.sort()
+def sort(keys: np.ndarray, scratch: np.ndarray | None = None, out: np.ndarray | None = None) -> None:
+    """Sort in place, or into `out`."""
+    (keys if out is None else out)[: keys.size] = np.sort(keys)
 
 
 def argsort(keys: np.ndarray) -> np.ndarray:

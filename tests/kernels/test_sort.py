@@ -107,11 +107,16 @@ def test_fixed_bytes_go_by_their_bytes(body, width):
     assert argsort(keys[:0]).tolist() == argsort(keys[:1])[:0].tolist() == []
 
 
-def test_room_to_work_in_may_be_given(call):
-    keys, scratch = spread("random", 5000, np.int64), np.ones(6000, np.int64)
-    expected = np.sort(keys)
-    call("sort", keys, scratch)
-    np.testing.assert_array_equal(keys, expected)
+@pytest.mark.parametrize("name", SPREADS)
+def test_room_to_work_in_and_for_the_result_may_be_given(call, name):
+    for size in (1, 40, 5000):
+        keys, scratch, out = spread(name, size, np.int64), np.ones(6000, np.int64), np.ones(6000, np.int64)
+        before, expected = keys.copy(), np.sort(keys)
+        call("sort", keys, scratch, out)
+        np.testing.assert_array_equal(out[:size], expected)
+        np.testing.assert_array_equal(keys, before)
+        call("sort", keys, scratch)
+        np.testing.assert_array_equal(keys, expected)
 
 
 def test_what_does_not_fit_is_refused(call):

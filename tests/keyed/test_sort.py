@@ -104,9 +104,9 @@ def check_order(world, name, size):
 
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("name", ["float32", "S9"])
-@pytest.mark.parametrize("budget", [1 << 30, 12_000])
+@pytest.mark.parametrize("budget", [1 << 30, 5000])
 def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
-    monkeypatch.setattr("anyrank.keyed.sort._LEAST", 200)
+    monkeypatch.setattr("anyrank.keyed.sort._LEAST", 100)
     keys, columns = table(name, SIZE)
     del columns["pair"]  # rows on disk are of one axis
     order, part = order_of(keys), mine(world, SIZE)

@@ -58,7 +58,7 @@ class Table:
         return int.from_bytes(blake2b(facts.encode(), digest_size=8).digest(), "little", signed=True)
 
     def read(self, first: int, last: int) -> tuple[NDArray[Any], Arrays]:
-        """The keys of some rows, and their other columns; records are whole among these. Not collective.
+        """The keys of some rows, and their other columns, in which records are bytes of no type. Not collective.
 
         Raises AnyrankError where the file cannot be read, or is shorter than it was.
         """
@@ -68,9 +68,9 @@ class Table:
             raise AnyrankError(f"--input {self.path} cannot be read any more on this rank ({error}).") from None
         if any(len(column) != last - first for column in columns.values()):
             raise AnyrankError(f"--input {self.path} became shorter while it was read: it had {self.rows} rows.")
-        if not self.group and self.key:
-            return np.ascontiguousarray(columns[ARRAY][self.key]), columns
-        return columns.pop(self.key or ARRAY), columns
+        keys = columns[self.key] if self.group else columns[ARRAY][self.key] if self.key else columns[ARRAY]
+        others = {name: _plain(column) for name, column in columns.items() if keys is not column}
+        return np.ascontiguousarray(keys), others
 
     def _read_npy(self, first: int, last: int) -> NDArray[Any]:
         dtype = self.types[ARRAY]
@@ -110,6 +110,13 @@ class Table:
     def extents(self, path: Path) -> dict[str, int]:
         """Where the values of each column begin in a file that `lay_out` made. Raises OSError."""
         return _extents(path, self.group, tuple(self.types))
+
+
+def _plain(column: NDArray[Any]) -> NDArray[Any]:
+    """In the machine's order of bytes; records as they are, and as bytes, which nobody puts into another order."""
+    if column.dtype.names:
+        return np.ascontiguousarray(column).view(f"V{column.itemsize}")
+    return column.astype(column.dtype.newbyteorder("="), copy=False)
 
 
 def _lay_out(group: Any, name: str, rows: int, dtype: np.dtype[Any]) -> None:

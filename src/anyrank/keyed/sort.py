@@ -30,7 +30,8 @@ from anyrank.world import World
 
 SORT, ARGSORT = Kernel("sort", "sort"), Kernel("sort", "argsort")
 MERGE, MERGE_ORDER = Kernel("sort", "merge"), Kernel("sort", "merge_order")
-#: Bytes that a row takes while its order is found, beside its columns: the order, and what argsort works with.
+#: Bytes that a row takes while its order is found, beside its columns, where numbers alone are not sorted in place:
+#: the order, and what argsort works with.
 _ORDERING = 40
 #: Rows that a rank takes at a time at least, however little memory it has.
 _LEAST = 1024
@@ -53,9 +54,10 @@ def sort(
         run = _sorted([{KEY: codes, **(columns or {})}])
         result = _delivered(world, [run], positions)
     else:
-        codes = codes.copy() if np.shares_memory(codes, keys) and not overwrite else codes
         room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
-        SORT(codes, room)
+        own = np.empty_like(codes) if np.shares_memory(codes, keys) and not overwrite else codes
+        SORT(codes, room, own)
+        codes = own
         result = _delivered(world, [Held({KEY: codes})], positions, room)
     return decode(np.asarray(result.pop(KEY)), keys.dtype), result
 
@@ -76,7 +78,7 @@ class Sorter:
 
     def rows(self, row: int) -> int:
         """How many rows of so many bytes should at most be added at once."""
-        return max(_LEAST, self.budget // (8 * (row + _ORDERING)))
+        return max(_LEAST, self.budget // (16 * row))
 
     def add(self, keys: NDArray[Any], columns: Mapping[str, NDArray[Any]]) -> None:
         """Add rows after those that were added before; their arrays now belong to the Sorter. Not collective.
@@ -84,13 +86,18 @@ class Sorter:
         Columns are of one axis. Raises AnyrankError where the disk is full.
         """
         piece: Columns = {KEY: encode(keys), **columns}
-        sizes = [sum(column.nbytes for column in each.values()) for each in [*self._pieces, piece]]
-        rows = sum(len(each[KEY]) for each in self._pieces) + len(keys)
-        if self._pieces and 2 * sum(sizes) + _ORDERING * rows > self.budget:
-            self._spill()
-        self._pieces.append(piece)
         self._types = {name: np.asarray(column).dtype for name, column in piece.items()}
         self._key = keys.dtype
+        rows = len(keys) + sum(len(each[KEY]) for each in self._pieces)
+        if self._pieces and rows * self._needed(3) > self.budget:
+            self._spill()
+        self._pieces.append(piece)
+
+    def _needed(self, copies: int) -> int:
+        """The bytes of memory that a row needs for so many copies of it, of which the C library may keep one that was
+        freed, and for finding its order."""
+        ordering = 0 if _in_place(self._types) else _ORDERING
+        return copies * sum(dtype.itemsize for dtype in self._types.values()) + ordering
 
     def _spill(self) -> None:
         self.runs.append(self.scratch.spill(_sorted(self._pieces)))
@@ -108,9 +115,8 @@ class Sorter:
         Yields the global number of this rank's first row, its keys, and its columns. At least one piece was added on
         every rank, which may be empty.
         """
-        row = sum(dtype.itemsize for dtype in self._types.values())
         free = self.budget - sum(run.nbytes for run in self.runs)
-        mine = max(_LEAST, free // (4 * row + _ORDERING))
+        mine = max(_LEAST, free // self._needed(6))
         most = self.world.size * int(self.world.allreduce(np.array([mine], np.int64), "min")[0])
         for begin in range(first, last, most):
             size = min(most, last - begin)
@@ -128,15 +134,20 @@ def _sorted(pieces: list[Columns]) -> Held:
     """The rows of all pieces as one sorted run; the pieces are emptied as it grows."""
     names = list(pieces[0])
     keys = _joined(pieces, KEY)
-    if len(names) == 1 and keys.dtype.kind != "S":
+    if _in_place(dict.fromkeys(names, keys.dtype)):
         SORT(keys)
-        order = None
+        columns: Columns = {KEY: keys}
     else:
         order = ARGSORT(keys)
         keys = keys[order]
-    columns = {KEY: keys, **{name: _joined(pieces, name)[order] for name in names if name != KEY}}
+        columns = {KEY: keys, **{name: _joined(pieces, name)[order] for name in names if name != KEY}}
     pieces.clear()
     return Held(columns)
+
+
+def _in_place(types: Mapping[str, np.dtype[Any]]) -> bool:
+    """Whether rows of such columns are numbers alone, which need no order."""
+    return len(types) == 1 and types[KEY].kind != "S"
 
 
 def _joined(pieces: Sequence[Columns], name: str) -> Any:
@@ -166,7 +177,7 @@ def _delivered(
         return shuffle.text(column) if isinstance(column, Text) else shuffle(column, into)
 
     keys = received(KEY, room)
-    if len(_names(runs)) == 1 and keys.dtype.kind != "S":
+    if _in_place(dict.fromkeys(_names(runs), keys.dtype)):
         enough = room is not None and len(runs[0].keys) >= len(keys)
         out = np.asarray(runs[0].read(KEY, 0, len(keys))) if enough else np.empty_like(keys)
         MERGE(keys, borders, out)

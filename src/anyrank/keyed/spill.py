@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from anyrank.keyed.rows import Column, Columns
 
 #: The name of the column of codes, by which rows are sorted.
 KEY = ""
-#: Every so many keys, one of a run on disk stays in memory: between two are 4 KiB of a disk's.
-SAMPLE = 512
+#: Every so many keys, one of a run on disk stays in memory: between two are 4 KiB of a disk's. So many such gaps stay
+#: in memory, too: a bisection looks into the same few again and again.
+SAMPLE, GAPS = 512, 8
 
 
 class Held:
@@ -109,22 +111,22 @@ class KeysOnDisk:
 
     def __init__(self, run: Spilled, size: int, samples: NDArray[Any]):
         self._run, self._size, self.samples, self.dtype = run, size, samples, samples.dtype
+        self._gap = lru_cache(GAPS)(self._read_gap)
 
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, place: int) -> Any:
         place %= self._size
-        return self._between(place, place + 1)[0]
+        return self._gap(place // SAMPLE)[place % SAMPLE]
 
     def searchsorted(self, keys: NDArray[Any], side: Any = "left") -> list[int]:
         """How many keys are less than each, or on the `right` side not greater."""
         return [self._search(keys[i : i + 1], side) for i in range(len(keys))]
 
     def _search(self, key: NDArray[Any], side: Any) -> int:
-        last = int(self.samples.searchsorted(key, side)[0]) * SAMPLE
-        first = max(0, last - SAMPLE)
-        return first + int(self._between(first, min(last, self._size)).searchsorted(key, side)[0])
+        gap = int(self.samples.searchsorted(key, side)[0]) - 1
+        return gap * SAMPLE + int(self._gap(gap).searchsorted(key, side)[0]) if gap >= 0 else 0
 
-    def _between(self, first: int, last: int) -> Any:
-        return self._run.read(KEY, first, last)
+    def _read_gap(self, gap: int) -> Any:
+        return self._run.read(KEY, gap * SAMPLE, min((gap + 1) * SAMPLE, self._size))

@@ -1,0 +1,172 @@
+"""Sort: the same file whoever sorts it, in whatever memory, stopped and resumed or not."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from itertools import count
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ranks import run_anyrank
+
+from anyrank.errors import UsageError
+from anyrank.keyed import arrays
+
+RNG = np.random.default_rng(7)
+ROWS = 20_000
+
+
+def run(*words, ranks, code=0):
+    done = run_anyrank(*words, "--json", "--quiet", ranks=ranks)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def digests(out: Path):
+    """The digest of the state, and what result.json says but the path."""
+    result = json.loads((out / "result.json").read_text())
+    return json.loads((out / "summary.json").read_text())["digest"], {**result, "output": ""}
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Records in a .npy file with few distinct keys, and the file that they must become."""
+    rows = np.zeros(ROWS, [("flag", "?"), ("key", ">f4"), ("place", "<i8")])
+    rows["key"], rows["place"] = RNG.choice([0.0, -0.0, 1.5, -np.inf, np.nan], ROWS), np.arange(ROWS)
+    np.save(tmp_path / "rows.npy", rows)
+    nan, key = np.isnan(rows["key"]), rows["key"]
+    order = np.lexsort([~np.signbit(key), np.where(nan, 0, key), nan])
+    return tmp_path / "rows.npy", rows[order]
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of datasets with keys of bytes, and what they must become."""
+    key = RNG.integers(0, 3, (ROWS, 9), np.uint8).view("S9").ravel()
+    columns = {"name": key, "place": np.arange(ROWS), "weight": RNG.standard_normal(ROWS).astype("f4")}
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file.create_dataset("other", data=np.zeros((2, 2)))
+        for name, column in columns.items():
+            file.create_dataset(f"deep/{name}", data=column, chunks=(777,))
+    order = np.argsort(key, kind="stable")
+    return tmp_path / "rows.h5", {name: column[order] for name, column in columns.items()}
+
+
+def holds(path, columns):
+    with h5py.File(path) as file:
+        assert set(file["deep"]) == set(columns)
+        return all(np.array_equal(file["deep"][name][()], column) for name, column in columns.items())
+
+
+def test_the_same_file_on_1_to_7_ranks(records, tmp_path):
+    path, expected = records
+    before, found, files = path.read_bytes(), [], set()
+    for ranks in (1, 2, 3, 4, 7):
+        out = tmp_path / str(ranks)
+        words = ("--input", path, "--key", "key", "--chunk", 70_000, "--block", 90_000, "--out", out)
+        run("run", "sort", *words, ranks=ranks)
+        found.append(digests(out))
+        files.add((out / "sorted.npy").read_bytes())
+        assert [entry.name for entry in out.glob(".*")] == []
+    written = np.load(tmp_path / "1" / "sorted.npy")
+    assert written.dtype == expected.dtype and written.tobytes() == expected.tobytes()
+    assert len(files) == 1 and all(each == found[0] for each in found) and path.read_bytes() == before
+    assert found[0][1]["rows"] == ROWS and (found[0][1]["first"], found[0][1]["last"]) == ("-inf", "nan")
+
+
+def test_stopped_in_both_phases_and_resumed_on_other_ranks(group, tmp_path):
+    path, expected = group
+    words = ("--input", f"{path}:/deep", "--key", "name", "--chunk", 100_000, "--block", 50_000)
+    output, out = tmp_path / "by_name.h5", tmp_path / "stopped"
+    whole = run("run", "sort", *words, "--out", tmp_path / "whole", ranks=2)
+    assert holds(tmp_path / "whole" / "sorted.h5", expected)
+    run("run", "sort", *words, "--output", output, "--out", out, "--stop-at", 2, ranks=3, code=75)
+    run("resume", out, "--stop-at", 8, ranks=1, code=75)
+    assert not output.exists()
+    last = run("resume", out, ranks=4)
+    assert last["resumed_from"] == 8 and holds(output, expected) and last["digests"] == whole["digests"]
+    assert digests(out)[1] == digests(tmp_path / "whole")[1]
+
+
+def test_little_memory_gives_the_same_and_a_full_disk_is_told(tmp_path):
+    keys = RNG.integers(-(1 << 62), 1 << 62, 1_200_000)
+    np.save(tmp_path / "keys.npy", keys)
+    words = ("run", "sort", "--input", tmp_path / "keys.npy")
+    refused = run_anyrank(*words, "--memory-limit", "1MB", "--out", tmp_path / "refused", ranks=1)
+    assert refused.returncode == 2
+    enough = int(re.search(r"Use --memory-limit (\d+)MB or more", refused.stderr)[1]) + 4
+    limited = ("--memory-limit", f"{enough}MB", "--scratch")
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True).returncode == 0:
+        try:
+            full = run_anyrank(*words, *limited, small, "--out", tmp_path / "full", ranks=1)
+            assert full.returncode == 1, full.stderr
+            assert f"--scratch {small} cannot take" in full.stderr and "No space left on device" in full.stderr
+            assert [*small.iterdir()] == []
+        finally:
+            subprocess.run(["umount", small], check=True)
+    summary = run(*words, *limited, small, "--out", tmp_path / "limited", ranks=1)
+    assert np.array_equal(np.load(tmp_path / "limited" / "sorted.npy"), np.sort(keys))
+    assert summary["memory"]["peak"] <= enough * 10**6 and [*small.iterdir()] == []
+
+
+def test_what_is_there_is_not_overwritten_and_other_input_is_refused(tmp_path):
+    there, keys = tmp_path / "there.npy", tmp_path / "keys.npy"
+    there.write_text("mine")
+    np.save(keys, np.arange(9)[::-1])
+    words = ("run", "sort", "--input", keys, "--chunk", 24)
+    done = run_anyrank(*words, "--output", there, "--out", tmp_path / "a", ranks=2)
+    assert done.returncode == 2 and f"--output {there} is there already" in done.stderr
+    assert there.read_text() == "mine" and not (tmp_path / "a").exists()
+    run(*words, "--stop-at", 1, "--out", tmp_path / "b", ranks=1, code=75)
+    np.save(keys, np.arange(10))
+    done = run_anyrank("resume", tmp_path / "b", ranks=1)
+    assert done.returncode == 2 and "is not what the run began with" in done.stderr
+    np.save(keys, np.arange(0))
+    run("run", "sort", "--input", keys, "--out", tmp_path / "empty", ranks=2)
+    assert np.load(tmp_path / "empty" / "sorted.npy").shape == (0,)
+
+
+def test_what_cannot_be_sorted_is_refused(tmp_path, group):
+    numbers = count()
+
+    def npy(array):
+        path = tmp_path / f"{next(numbers)}.npy"
+        np.save(path, array, allow_pickle=True)
+        return path
+
+    def hdf5(**columns):
+        path = tmp_path / f"{next(numbers)}.h5"
+        with h5py.File(path, "w") as file:
+            for name, column in columns.items():
+                file[name] = column
+        return path
+
+    (tmp_path / "x.csv").write_text("1\n")
+    (tmp_path / "bad.npy").write_text("1\n")
+    (tmp_path / "bad.h5").write_text("1\n")
+    record, one = np.zeros(3, [("a", "i8"), ("b", "u2")]), np.zeros(3)
+    for path, key, told in (
+        (tmp_path / "none.npy", "", "cannot be read (No such file or directory)"),
+        (tmp_path / "x.csv", "", "must end in .npy, .h5 or .hdf5"),
+        (tmp_path / "bad.npy", "", "is not what its name says"),
+        (tmp_path / "bad.h5", "", "is not what its name says"),
+        (npy(np.zeros((2, 2))), "", "has 2 axes, and rows have one"),
+        (npy(np.array([None, "x"])), "", "Python objects"),
+        (npy(np.zeros(3, bool)), "", "keys of bool cannot be sorted. Use int32"),
+        (npy(one), "a", "has no field 'a' to sort by. Use no --key"),
+        (npy(record), "", "has no field '' to sort by. Use --key a or b"),
+        (npy(record), "b", "keys of uint16 cannot be sorted"),
+        (f"{group[0]}:/nowhere", "", "has no /nowhere. It has deep, other"),
+        (f"{group[0]}:/deep", "", "has no dataset '' to sort by. Use --key with one of name, place, weight"),
+        (group[0], "other", "has 2 axes"),
+        (hdf5(a=one, b=np.zeros(4)), "a", "b has 4 rows, and the key a 3"),
+        (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or text of any length"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(told)):
+            arrays.find(str(path), key)
