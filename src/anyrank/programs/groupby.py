@@ -73,7 +73,7 @@ class GroupBy(Program):
         self.combined = Aggregates(self.aggregates, self.files.kinds, nullable)
         keys: dict[str, str] = {}
         for k, key in enumerate(self.keys):
-            keys |= {f"null{k}": "uint8"} if key.label in nullable else {}
+            keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
             keys[f"key{k}"] = _KEYS.get(self.files.kinds[key.label], self.files.kinds[key.label])
         state.table("groups", keys, self.combined.declared(), description="groups and what was combined of their rows")
         state.scalar("rows", 0, description="rows so far")
@@ -112,10 +112,9 @@ class GroupBy(Program):
 
     def result(self, state: State) -> dict[str, Any]:
         """How many rows and groups there are, and the first groups; all of them go into groups.csv and groups.h5."""
-        names = [*state.groups.keys]
-        found = state.groups.columns
-        finished = _apart(self.combined.finished(state.groups))
-        groups = ordered(state.world, {name: found[name] for name in names} | finished, names, unique=True)
+        keys = self._keys(state.groups.columns)
+        columns = keys | _apart(self.combined.finished(state.groups))
+        groups = ordered(state.world, columns, [*keys], unique=True)
         shown = {key.label: self._shown(k, groups) for k, key in enumerate(self.keys)}
         shown |= {one.label: _masked(groups, one.label) for one in self.aggregates}
         nulls = {key.label: groups[f"null{k}"] for k, key in enumerate(self.keys) if f"null{k}" in groups}
@@ -133,6 +132,18 @@ class GroupBy(Program):
             "columns": [*first],
             "first": rows,
         }
+
+    def _keys(self, columns: Columns) -> Columns:
+        """The keys of groups, each after where it is null."""
+        found = Columns()
+        for k, key in enumerate(self.keys):
+            column = columns[f"key{k}"]
+            if f"null{k}" in columns:
+                found[f"null{k}"] = columns[f"null{k}"]
+            elif isinstance(column, Text) and self.files.empty_is_null(key.label):
+                found[f"null{k}"] = (column.sizes == 0).astype(np.uint8)
+            found[f"key{k}"] = column
+        return found
 
     def _shown(self, k: int, groups: Columns) -> Column:
         """A key as the output has it: times as text of ISO 8601, and where it is null, nothing."""
