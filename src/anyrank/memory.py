@@ -16,6 +16,12 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak() -> int:
+    """The most bytes of memory that this process ever had: not, as `ru_maxrss`, those of whoever started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def budget(limit: int | None, sharing: int) -> int:
     """The bytes that this process may still take for data, under a limit for all that it has.
 

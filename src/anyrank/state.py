@@ -20,7 +20,7 @@ from anyrank.kernel import BODIES
 from anyrank.layout import Layout
 from anyrank.random import Philox
 from anyrank.table import Table
-from anyrank.world import World
+from anyrank.world import World, together
 
 __all__ = ["Field", "Scalar", "State", "Stored", "Table", "advance", "check_scalars", "combine"]
 
@@ -188,9 +188,14 @@ class State:
             raise AttributeError(f"the state has no member {name!r}: declare it, or it is lost at resume")
 
     def budget(self) -> int:
-        """Bytes of memory that this rank may still take for data: what --memory-limit leaves, or three quarters of
-        its share of what its node has. The first use is collective. Raises UsageError where that is next to nothing."""
-        return memory.budget(self.memory_limit, self.world.node_size)
+        """Bytes of memory that each rank may still take for data, the same on all. Collective.
+
+        They are what --memory-limit leaves, or three quarters of a rank's share of what its node has, on the rank that
+        has the least. Raises UsageError on all ranks where that is next to nothing.
+        """
+        sharing = self.world.node_size
+        mine = together(self.world, lambda: memory.budget(self.memory_limit, sharing))
+        return int(self.world.allreduce(np.array([mine]), "min")[0])
 
     def random(self, stream: int = 0) -> Philox:
         """Random numbers of the run's seed; every use with a purpose of its own takes its own stream."""

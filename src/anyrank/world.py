@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import mpi4py
 import numpy as np
@@ -145,6 +146,20 @@ class World:
         if "_node" in self.__dict__:
             self._node.Free()
         self.comm.Free()
+
+
+def together(world: World, action: Callable[[], T]) -> T:
+    """The action's value on each rank; if it fails with our error on any, all ranks raise it. Collective.
+
+    The action itself must not be collective where it can fail.
+    """
+    error, value = None, None
+    try:
+        value = action()
+    except AnyrankError as caught:
+        error = caught
+    world.agree(error)
+    return cast(T, value)
 
 
 def _portable(error: Exception | None, rank: int) -> AnyrankError:

@@ -15,6 +15,11 @@ from anyrank.errors import UsageError
 _FIX = "Name files, folders or globs, joined by commas."
 
 
+def absolute(names: str) -> str:
+    """The names from the root on, so that a run can be resumed from any folder; an empty text stays empty."""
+    return ",".join(os.path.abspath(name) if name else name for name in names.split(","))  # noqa: PTH100 (globs, too)
+
+
 def find(names: str | Sequence[str]) -> dict[Path, int]:
     """The files' paths with their sizes in bytes, in the order of the names, and then of the paths.
 

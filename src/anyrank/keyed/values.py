@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.rows import Column, Text
+from anyrank.keyed.rows import Column, Text, concat
 
 #: A timestamp is int64 ns since 1970, UTC, a date int64 days since then; the others are NumPy's types, and Text.
 KINDS = ("float64", "int64", "uint64", "bool", "text", "timestamp", "date")
@@ -29,6 +30,15 @@ class Values:
     def __getitem__(self, rows: Any) -> Values:
         """These rows: a mask or a slice."""
         return Values(self.values[rows], None if self.nulls is None else self.nulls[rows])
+
+
+def joined(parts: Sequence[Values], kind: str) -> Values:
+    """Columns of that kind, one after the other; there may be none."""
+    if not parts:
+        return Values(Text.of([]) if kind == "text" else np.empty(0, kind if kind in NUMBERS else np.int64))
+    nulls = [np.zeros(len(one.values), bool) if one.nulls is None else one.nulls for one in parts]
+    some = any(one.nulls is not None for one in parts)
+    return Values(concat([one.values for one in parts]), np.concatenate(nulls) if some else None)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from anyrank.checkpoint.read import on_root
 from anyrank.errors import UsageError
-from anyrank.keyed.files import check_unchanged, fingerprint
+from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.patterns import Patterns
 from anyrank.keyed.text import TextFiles
 from anyrank.program import Program, param
@@ -41,7 +41,8 @@ class Grep(Program):
     chunk: int = param(1 << 28, "bytes read between two chances to stop", ge=1, lt=2**62)
 
     def check(self) -> None:
-        """One of both ways to give patterns."""
+        """One of both ways to give patterns; files are found from wherever the run is resumed."""
+        self.files, self.patterns_file = absolute(self.files), absolute(self.patterns_file)
         if bool(self.patterns) == bool(self.patterns_file):
             raise UsageError("grep: give either --patterns or --patterns-file: patterns in one text, or one in a line.")
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import UsageError
 from anyrank.keyed.aggregate import Aggregates, mask, parse_aggregate
-from anyrank.keyed.files import check_unchanged, fingerprint
+from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.tables import TableFiles
-from anyrank.keyed.values import KINDS, Values, Wanted, parse_key
+from anyrank.keyed.values import KINDS, Values, Wanted, joined, parse_key
 from anyrank.keyed.write import write_csv, write_hdf5
 from anyrank.program import Program, param
 from anyrank.state import State
+from anyrank.world import together
 
 #: The bytes of files that a rank reads between two looks at its memory, as a part of its budget: one in so many.
 SHARE = 32
@@ -58,7 +60,8 @@ class GroupBy(Program):
         return self.files.chunks(self.chunk) if hasattr(self, "files") else 1
 
     def check(self) -> None:
-        """Keys and aggregates that can be read, of different names."""
+        """Keys and aggregates that can be read, of different names; files are found wherever the run is resumed."""
+        self.table = absolute(self.table)
         self.keys = [*{key.label: key for key in map(parse_key, self.by.split(","))}.values()]
         self.aggregates = [*dict.fromkeys(map(parse_aggregate, self.aggregate.split(",")))]
         self.told = dict(_type_of(one) for one in self.types.split(",") if one)
@@ -88,26 +91,23 @@ class GroupBy(Program):
         check_unchanged("columns", self.known, state.kinds)
         budget, before, rows = state.budget(), self.files.bad.count, 0
         for begin, end in self.files.rounds(*self.files.part(state.step, self.chunk), budget // SHARE):
-            error = None
-            try:
-                rows += sum(self._add(state, batch) for batch in self.files.read(begin, end))
-            except AnyrankError as raised:
-                error = raised
-            state.world.agree(error)
+            batches: list[dict[str, Values]] = together(state.world, partial(list, self.files.read(begin, end)))
+            rows += self._gather(state, batches)
             state.groups.keep_within(budget)
         counts = np.array([rows, self.files.bad.count - before], np.int64)
         rows, bad = state.world.allreduce(counts).tolist()
         state.rows += rows
         state.bad += bad
 
-    def _add(self, state: State, batch: dict[str, Values]) -> int:
-        """Add rows to their groups; how many they are."""
+    def _gather(self, state: State, batches: list[dict[str, Values]]) -> int:
+        """Add rows to their groups; how many they are. Collective."""
+        batch = {label: joined([one[label] for one in batches], kind) for label, kind in self.files.kinds.items()}
         keys: list[Column] = []
         for k, key in enumerate(self.keys):
             column, nulls = _key(batch[key.label])
             keys += [nulls] if f"null{k}" in state.groups.keys else []
             keys.append(column)
-        state.groups.add(*keys, **self.combined.values(batch))
+        state.groups.gather(*keys, **self.combined.values(batch))
         return len(keys[0])
 
     def result(self, state: State) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from anyrank.checkpoint.read import on_root
 from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed import arrays
+from anyrank.keyed.files import absolute
 from anyrank.keyed.sort import Sorter
 from anyrank.layout import even_cuts
 from anyrank.program import Program, param
 from anyrank.state import State
-from anyrank.world import World
+from anyrank.world import World, together
 
 T = TypeVar("T")
 _MODULUS = 1 << 64
@@ -46,6 +47,10 @@ class Sort(Program):
     scratch: str = param("", "folder on a local disk for what memory does not hold; left out: the run folder")
     chunk: int = param(1 << 27, "bytes of rows that a step reads", ge=1)
     block: int = param(1 << 27, "bytes of rows that a step writes", ge=1)
+
+    def check(self) -> None:
+        """Files are found from wherever the run is resumed."""
+        self.input, self.output, self.scratch = absolute(self.input), absolute(self.output), absolute(self.scratch)
 
     def declare(self, state: State) -> None:
         """Three Scalars: how far the output has come, its digest, and what the input is."""
@@ -79,7 +84,7 @@ class Sort(Program):
                 UsageError(f"--input {self.input} is not what the run began with. Bring it back, or use another --out.")
             )
         if self._sorter is None:
-            budget = _together(state.world, state.budget) * 3 // 4  # the rest is for code and messages yet to come
+            budget = state.budget() * 3 // 4  # the rest is for code and messages yet to come
             self._sorter = Sorter(state.world, budget, Path(self.scratch or state.folder or "."))
         try:
             self._advance(state, self._sorter)
@@ -90,10 +95,10 @@ class Sort(Program):
     def _advance(self, state: State, sorter: Sorter) -> None:
         upto = min(state.step + 1, self.reads)
         if self._read_to < max(upto, 1):
-            _together(state.world, lambda: self._read(state.world, sorter, upto))
+            together(state.world, lambda: self._read(state.world, sorter, upto))
         if state.step >= self.reads:
             if self._descriptor < 0:
-                _together(state.world, sorter.finish)
+                together(state.world, sorter.finish)
                 self._open(state)
             self._write(state, sorter, (state.step - self.reads) * self._per_block)
 
@@ -120,8 +125,8 @@ class Sort(Program):
             self._extents = self.table.extents(self._temporary)
             self._descriptor = os.open(self._temporary, os.O_WRONLY)
 
-        _together(state.world, lambda: self._told(begun) if state.world.rank == 0 else None)
-        _together(state.world, lambda: self._told(opened))
+        together(state.world, lambda: self._told(begun) if state.world.rank == 0 else None)
+        together(state.world, lambda: self._told(opened))
 
     def _told(self, action: Callable[[], T]) -> T:
         """The action's value; AnyrankError where the output cannot be written."""
@@ -138,10 +143,10 @@ class Sort(Program):
         last, digest = min(first + self._per_block, self.table.rows), 0
         for start, keys, others in sorter.blocks(first, last):
             columns = self.table.columns(keys, others)
-            _together(state.world, partial(self._told, partial(self._put, columns, start)))
+            together(state.world, partial(self._told, partial(self._put, columns, start)))
             for number, column in enumerate(columns.values()):
                 digest += _digest(column, number * self.table.rows + start)
-        _together(state.world, lambda: self._told(lambda: os.fdatasync(self._descriptor)))
+        together(state.world, lambda: self._told(lambda: os.fdatasync(self._descriptor)))
         total = int(state.world.allreduce(np.array([digest % _MODULUS], np.uint64))[0])
         state.output_digest = _signed(state.output_digest + total)
         state.rows_written = last
@@ -192,19 +197,6 @@ def _signed(number: int) -> int:
     """A number mod 2^64 as an int64 holds it."""
     number %= _MODULUS
     return number - _MODULUS if number >= _MODULUS // 2 else number
-
-
-def _together(world: World, action: Callable[[], T]) -> T:
-    """The action's value; its error, on any rank, is raised on all. The action is not collective. Collective."""
-    error: AnyrankError | None = None
-    value: Any = None
-    try:
-        value = action()
-    except AnyrankError as caught:
-        error = caught
-    world.agree(error)
-    result: T = value
-    return result
 
 
 def _collective(error: AnyrankError) -> AnyrankError:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anyrank.kernel import Kernel
+from anyrank.keyed.files import absolute
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.words import Words
@@ -35,6 +36,10 @@ class WordCount(Program):
     fold: bool = param(False, "fold the case of words")
     chunk: int = param(1 << 30, "bytes of text between two chances to stop", ge=1)
     top: int = param(10, "words that the result shows, the most frequent ones", ge=0)
+
+    def check(self) -> None:
+        """Files are found from wherever the run is resumed."""
+        self.files = absolute(self.files)
 
     def declare(self, state: State) -> None:
         """The table of words, and how many words and bytes that are no UTF-8 there were."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 
 import numpy as np
 
 from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
+from anyrank.memory import peak
 from anyrank.state import State
 
 
@@ -40,9 +40,8 @@ def taken(state: State) -> dict[str, int]:
     fields, device = list(state.fields()), state.device
     tables = sum(table.nbytes for table in state.tables())
     staging = sum(field.local.nbytes for field in fields) + tables
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
-    mine = np.array([sum(field.nbytes for field in fields) + tables, staging, peak, card], np.int64)
+    mine = np.array([sum(field.nbytes for field in fields) + tables, staging, peak(), card], np.int64)
     largest = state.world.allreduce(mine, "max")
     return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Restored
 from anyrank.device import Weightless
-from anyrank.errors import AnyrankError, UsageError, spans
+from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
@@ -33,24 +33,10 @@ from anyrank.run.startup import check_ranks, check_state, device_of
 from anyrank.run.stops import NONE, Stops, describe
 from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
-from anyrank.world import World
+from anyrank.world import World, together
 
 FINISHED, STOPPED = 0, 75
 T = TypeVar("T")
-
-
-def together(world: World, action: Callable[[], T]) -> T:
-    """The action's value on each rank; if it fails with our error on any, all ranks raise it. Collective.
-
-    The action itself must not be collective where it can fail.
-    """
-    error, value = None, None
-    try:
-        value = action()
-    except AnyrankError as caught:
-        error = caught
-    world.agree(error)
-    return cast(T, value)
 
 
 class Session:
