@@ -66,7 +66,7 @@ peers: $(PEERS)/.ready ## measure what a user would use instead, beside ours, in
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(COMPARE)
 
 gpu-test: $(READY) ## on a machine with a GPU (EXTRAS=test,gpu): its bits against the CPU's, and compute-sanitizer where it is
-	ANYRANK_TEST_GPU=1 $(BIN)/python -m pytest -m gpu tests
+	ANYRANK_TEST_GPU=1 $(BIN)/python -m pytest -m gpu --junit-xml=benchmarks/results/gpu-test-$$(date -u +%F).xml tests
 	@if command -v compute-sanitizer; then for tool in memcheck racecheck; do ANYRANK_TEST_GPU=bare \
 	  compute-sanitizer --tool $$tool --error-exitcode 9 $(BIN)/python -m pytest -m gpu tests/device/test_gpu.py -k kernel \
 	  || exit; done; else echo "no compute-sanitizer here: left out"; fi

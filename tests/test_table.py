@@ -159,3 +159,27 @@ def test_owners_are_even_parts_of_the_hashes():
     assert owners_of(hashes, 2).tolist() == [0, 0, 1, 1]
     assert owners_of(hashes, 3).tolist() == [0, 1, 1, 2]
     assert owners_of(np.array([2**64 // 3, 2**64 // 3 + 1], np.uint64), 3).tolist() == [0, 1]
+
+
+@pytest.mark.ranks(1, 2, 3, 4, 7)
+@pytest.mark.parametrize("groups", [10, 1 << 17])
+def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
+    """Few groups are combined here; of many each row travels first, but not those of the key that all ranks have."""
+    n = 140_000 // world.size
+    keys = np.random.default_rng(world.rank).integers(0, groups, n)
+    keys[::10] = 7
+    x = np.ma.masked_less(np.random.default_rng(world.rank + 9).standard_normal(n), -1)
+    digests = []
+    for way in ("add", "gather"):
+        state = State(world)
+        table = state.table("t", {"key": "int64"}, {"low": ("float64", "min"), "sum": ("float64", "exact")})
+        for rows in (slice(n // 3), slice(n // 3, None)):
+            getattr(table, way)(keys[rows], low=x[rows], sum=x[rows])
+            largest = int(world.allreduce(np.array([len(table)]), "max")[0])
+        digests.append(state.digests())
+        if groups > 10 and way == "gather":
+            check_collective(world, largest < 1.3 * table.rows / world.size + 100, "rows are where they belong")
+    check_collective(world, digests[0] == digests[1], "digests")
+    everyone = Counter(k for part in world.comm.allgather(keys.tolist()) for k in part)
+    found = gathered(world, table.columns)
+    check_collective(world, dict(zip(found["key"], found["count"], strict=True)) == everyone, "counts")

@@ -36,13 +36,18 @@ block, of zeros.
     The hashes of all keys, and the rows of their slots, ordered by hash · SPREAD mod 2^64, then hash, then key.
 `keys(slots, pool, state, places, data)`
     The bytes of the keys in these slots, one after the other.
+`hashes(data, offsets, size, found)`
+    The hash of each key, uint64.
+`partition(hashes, parts, places, starts)`
+    Where each row goes (int64) when rows are ordered by the part, 0 … parts − 1, that ⌊hash · parts / 2^64⌋ is, rows of
+    one part in their order; part k begins at `starts[k]`, and `starts[parts]` is the number of rows.
 """
 
 from typing import Any
 
 import numpy as np
 
-OPERATIONS = ("add", "words", "rehash", "entries", "keys")
+OPERATIONS = ("add", "words", "rehash", "entries", "keys", "hashes", "partition")
 
 ENTRIES, POOLED, SPREAD, SEEN, STATE = range(5)
 INLINE = 16
@@ -69,6 +74,11 @@ def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
         buffer = np.frombuffer(text + bytes(64), np.uint8)
         points = np.zeros(0x110000 // 8, np.uint8)
         return (buffer, 0, len(text), WHITE, True, points, empty(rows, pool), empty(64)), len(text), "bytes"
+    if operation == "hashes":
+        return (data, offsets, 0, np.zeros(size, np.uint64)), size, "keys"
+    if operation == "partition":
+        hashes = np.random.default_rng(size).integers(0, 2**64, size, np.uint64)
+        return (hashes, 13, np.zeros(size, np.int64), np.zeros(14, np.int64)), size, "rows"
     table = empty(rows, pool)
     if operation == "add":
         return (data, offsets, 0, None, np.zeros(size, np.uint32), *table, 0), size, "keys"

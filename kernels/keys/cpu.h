@@ -378,3 +378,35 @@ static void copy_keys(const struct table *t, const int64_t *places, int64_t n, u
         data += size;
     }
 }
+
+static void hash_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
+                      uint64_t *hashes)
+{
+    for (int64_t row = 0; row < n; row++) {
+        struct key key;
+        int64_t begin = offsets ? offsets[row] : row * size;
+        make_key(&key, data + begin, offsets ? offsets[row + 1] - begin : size, end, 0);
+        hashes[row] = key.hash;
+    }
+}
+
+static inline int64_t part_of(uint64_t hash, int64_t parts)
+{
+    return (int64_t)((unsigned __int128)hash * (uint64_t)parts >> 64);
+}
+
+/* Where each row goes when rows are ordered by the part that their hashes fall in; `starts` has one more than parts. */
+static void place_rows(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *places, int64_t *starts)
+{
+    int64_t at = 0;
+    memset(starts, 0, 8 * (parts + 1));
+    for (int64_t row = 0; row < n; row++) starts[part_of(hashes[row], parts)]++;
+    for (int64_t part = 0; part <= parts; part++) {
+        int64_t count = starts[part];
+        starts[part] = at;
+        at += count;
+    }
+    for (int64_t row = 0; row < n; row++) places[row] = starts[part_of(hashes[row], parts)]++;
+    for (int64_t part = parts; part > 0; part--) starts[part] = starts[part - 1];
+    starts[0] = 0;
+}

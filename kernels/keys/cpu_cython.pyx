@@ -13,6 +13,9 @@ cdef extern from "cpu.h" nogil:
                         table *t, table *others)
     int64_t rehash_slots(const uint64_t *old, int64_t rows, table *t)
     void list_entries(const table *t, uint64_t *hashes, int64_t *places)
+    void hash_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
+                   uint64_t *hashes)
+    void place_rows(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *places, int64_t *starts)
     void copy_keys(const table *t, const int64_t *places, int64_t n, uint8_t *data)
 
 
@@ -81,3 +84,27 @@ def keys(slots, pool, state, const int64_t[::1] places, uint8_t[::1] data):
     if places.shape[0] and data.shape[0]:
         with nogil:
             copy_keys(&t, &places[0], places.shape[0], &data[0])
+
+
+def hashes(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, uint64_t[::1] found):
+    """The hash of each key."""
+    cdef int64_t n = offsets.shape[0] - 1 if offsets is not None else data.shape[0] // size
+    if found.shape[0] < n:
+        raise ValueError(f"{found.shape[0]} places for {n} hashes")
+    cdef uint8_t nothing = 0
+    cdef const uint8_t *first = &data[0] if data.shape[0] else &nothing
+    cdef const int64_t *at = &offsets[0] if offsets is not None else NULL
+    if n:
+        with nogil:
+            hash_keys(first, first + data.shape[0], at, size, n, &found[0])
+
+
+def partition(const uint64_t[::1] hashes, int64_t parts, int64_t[::1] places, int64_t[::1] starts):
+    """Where each row goes when rows are ordered by the part that their hashes fall in."""
+    if parts < 1 or places.shape[0] < hashes.shape[0] or starts.shape[0] <= parts:
+        raise ValueError(f"{parts} parts of {hashes.shape[0]} hashes, {places.shape[0]} places, {starts.shape[0]} starts")
+    if hashes.shape[0]:
+        with nogil:
+            place_rows(&hashes[0], hashes.shape[0], parts, &places[0], &starts[0])
+    else:
+        starts[:] = 0

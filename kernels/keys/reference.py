@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,17 @@ def keys(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, places: np.ndar
     """The bytes of the keys in these slots."""
     joined = b"".join(_key(slots[row], pool) for row in places.tolist())
     data[: len(joined)] = np.frombuffer(joined, np.uint8)
+
+
+def hashes(data: np.ndarray, offsets: np.ndarray | None, size: int, found: np.ndarray) -> None:
+    """The hash of each key."""
+    text = data.tobytes()
+    borders = offsets.tolist() if offsets is not None else range(0, len(text) + 1, size)
+    found[: len(borders) - 1] = [hash_of(text[a:b]) for a, b in pairwise(borders)]
+
+
+def partition(hashes: np.ndarray, parts: int, places: np.ndarray, starts: np.ndarray) -> None:
+    """Where each row goes when rows are ordered by the part that their hashes fall in."""
+    part = np.array([value * parts >> 64 for value in hashes.tolist()], np.int64)
+    places[np.argsort(part, kind="stable")] = np.arange(len(hashes))
+    starts[: parts + 1] = np.searchsorted(np.sort(part), np.arange(parts + 1))

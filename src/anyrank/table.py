@@ -12,14 +12,22 @@ from numpy.typing import DTypeLike
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.field import Field
+from anyrank.keyed.coding import decode, encode
 from anyrank.keyed.combine import Combine, combine_called
-from anyrank.keyed.keymap import KeyMap
+from anyrank.keyed.keymap import KeyMap, hashes_of, parts_of
+from anyrank.keyed.moving import Moving
 from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.sample import distinct, heavy
 from anyrank.layout import Layout, even_cuts
 from anyrank.world import World
 
 #: What a rank sends at most in one round of a shuffle, in bytes.
 ROUND = 1 << 26
+#: So many rows are worth putting into parts by their hashes first, at most MOST of them, such that what the map has of
+#: the keys of a part, about KEY_BYTES each, fits into a cache of so many bytes; not where all of it is UNPARTED bytes.
+MANY, MOST, KEY_BYTES, CACHE, UNPARTED = 1 << 16, 1 << 10, 64, 1 << 19, 1 << 23
+#: From so many ranks rows may come one rank's after the other's.
+FEW = 4
 #: The type of a key that is text: bytes of any length.
 TEXT = "text"
 
@@ -58,13 +66,14 @@ class Table:
         """Remove all rows of this rank."""
         self._map = KeyMap(self.world.size)
         self._combined = {name: value.new() for name, value in self.values.items()}
+        self._home = True
         self._touch(home=True)
 
     def _touch(self, home: bool = False) -> None:
-        """Rows have changed; `home`: they are their owners'."""
-        self._home, self._sorted_columns = home, None
-
-    _sorted_columns: Columns | None
+        """Rows have changed; `home`: those that did are this rank's own."""
+        self._home &= home or self.world.size == 1
+        self._settled = False
+        self._sorted_columns: Columns | None = None
 
     def __repr__(self) -> str:
         return f"Table({self.name}, keys={[*self.keys]}, values={[*self.values]}, local={len(self)})"
@@ -85,12 +94,56 @@ class Table:
 
         Not collective. Masked values take no part. Raises TypeError where columns are missing or their lengths differ.
         """
+        rows = self._rows(keys, count, values)
+        self._merge(self._parted(rows, hashes_of(rows.keys)) if len(rows) >= MANY else rows, first=True)
+
+    def gather(
+        self, *keys: Column | Sequence[Any], count: np.ndarray | None = None, **values: np.ndarray | Sequence[Any]
+    ) -> None:
+        """Add rows as `add` does, but where few rows have the same key they travel to its rank at once. Collective.
+
+        The keys that come very often are combined here all the same, so that no rank gets them all.
+        """
+        rows, world = self._rows(keys, count, values), self.world
+        hashes = hashes_of(rows.keys)
+        differ, n = world.allreduce(np.array([distinct(hashes), len(hashes)], np.int64)).tolist()
+        if world.size == 1 or 2 * differ < n:
+            self._merge(self._parted(rows, hashes), first=True)
+            return
+        often = heavy(hashes, world.size)
+        if len(often):
+            here = np.isin(hashes, often)
+            self._merge(rows.take(here), first=True)
+            rows, hashes = rows.take(~here), hashes[~here]
+        each = self._parts(differ // world.size)
+        places, starts = parts_of(hashes, world.size * each)
+        rows = rows.moved(places).sent(Shuffle(world, np.diff(starts[::each])))
+        self._map.reserve(max(len(self._map), differ // world.size) * 9 // 8)
+        few = world.size <= FEW  # then each source's rows, which lie in parts, are many in each part
+        self._merge(rows if few else self._parted(rows, hashes_of(rows.keys)), first=True, home=True)
+
+    def _rows(self, keys: Sequence[Any], count: np.ndarray | None, values: Mapping[str, Any]) -> Moving:
         lengths = {len(column) for column in (*keys, *values.values(), *([] if count is None else [count]))}
         if len(keys) != len(self.keys) or values.keys() != self.values.keys() or len(lengths) != 1:
             raise TypeError(f"table {self.name} takes keys {[*self.keys]}, values {[*self.values]}, of one length")
-        coded = self.encode(keys)
-        parts = {name: {"": np.ma.asanyarray(x)} for name, x in values.items()}
-        self._merge(coded, count, parts, first=True)
+        weights = None if count is None else np.ascontiguousarray(count, np.int64)
+        return Moving(
+            encode(self.keys, keys),
+            weights,
+            {name: {"": x if isinstance(x, np.ndarray) else np.asarray(x)} for name, x in values.items()},
+        )
+
+    def _parted(self, rows: Moving, hashes: np.ndarray) -> Moving:
+        """The rows, if many, in parts whose keys lie near each other in the map: one after the other fits the cache."""
+        keys = max(len(self._map), distinct(hashes))
+        self._map.reserve(keys + keys // 8)
+        parts = self._parts(keys)
+        return rows.moved(parts_of(hashes, parts * self.world.size)[0]) if parts > 1 else rows
+
+    @staticmethod
+    def _parts(keys: int) -> int:
+        size = keys * KEY_BYTES
+        return 1 if size < UNPARTED else min(1 << (size // CACHE).bit_length(), MOST)
 
     @property
     def words_seen(self) -> int:
@@ -104,71 +157,31 @@ class Table:
         self._touch()
         self._map.words(text, start, stop, rule, fold, points, others)
 
-    def _merge(
-        self, coded: Text | np.ndarray, count: np.ndarray | None, parts: Mapping[str, Any], first: bool = False
-    ) -> None:
-        """Combine rows: values as they were read (`first`), or as they were combined elsewhere."""
-        if not len(coded):
+    def _merge(self, rows: Moving, first: bool = False, home: bool = False) -> None:
+        """Combine rows: values as they were read (`first`), or combined elsewhere; `home`: all are this rank's."""
+        if not len(rows):
             return
-        self._touch()
-        gids = np.empty(len(coded) if self.values else 0, np.uint32)
-        weights = None if count is None else np.ascontiguousarray(count, np.int64)
-        self._map.add(coded, weights, gids if self.values else None)
+        self._touch(home)
+        gids = np.empty(len(rows) if self.values else 0, np.uint32)
+        self._map.add(rows.keys, rows.count, gids if self.values else None)
         for name, combined in self._combined.items():
             combined.make_room(len(self._map))
             if not first:
-                combined.absorb(gids, parts[name])
-            elif isinstance(x := parts[name][""], np.ma.MaskedArray):
+                combined.absorb(gids, rows.values[name])
+            elif isinstance(x := rows.values[name][""], np.ma.MaskedArray):
                 combined.add(gids[~np.ma.getmaskarray(x)], x.compressed())
             else:
                 combined.add(gids, x)
 
-    def encode(self, keys: Sequence[Column | Sequence[Any]]) -> Text | np.ndarray:
-        """Keys as bytes: a Text where one of them is text, else the rows of a uint8 matrix. Not collective."""
-        columns = [self._as_key(kind, column) for kind, column in zip(self.keys.values(), keys, strict=True)]
-        if len(columns) == 1:
-            return columns[0]
-        texts = [column for column in columns if isinstance(column, Text)]
-        fixed = [column for column in columns if isinstance(column, np.ndarray)]
-        # The lengths of all texts but the last tell where each ends.
-        fixed += [text.sizes[:, None].view(np.uint8) for text in texts[:-1]]
-        head = np.concatenate(fixed, axis=1) if fixed else np.empty((len(columns[0]), 0), np.uint8)
-        return _joined(head, texts) if texts else head
-
-    def _as_key(self, kind: np.dtype[Any] | None, column: Column | Sequence[Any]) -> Column:
-        if kind is None:
-            return column if isinstance(column, Text) else Text.of(column)
-        array = np.ascontiguousarray(column, kind)
-        return array.reshape(len(array), 1).view(np.uint8).reshape(len(array), kind.itemsize)
-
-    def decode(self, coded: Text) -> Columns:
-        """The columns of keys that `encode` made."""
-        kinds = self.keys
-        texts = [name for name, kind in kinds.items() if kind is None]
-        at, found = coded.offsets[:-1].copy(), Columns()
-        for name, kind in kinds.items():
-            if kind is not None:
-                found[name] = _bytes_at(coded.data, at, kind.itemsize).view(kind).reshape(-1)
-                at += kind.itemsize
-        sizes = {}
-        for name in texts[:-1]:
-            sizes[name] = _bytes_at(coded.data, at, 8).view(np.int64).reshape(-1)
-            at += 8
-        for name in texts:
-            ends = at + sizes[name] if name in sizes else coded.offsets[1:]
-            found[name] = _slices(coded.data, at, ends) if len(kinds) > 1 else coded
-            at = ends
-        return {name: found[name] for name in kinds}
-
     def settle(self) -> None:
         """Bring every key to the rank that owns its hash, and combine what comes together. Collective."""
-        if self.world.every(self._home):
+        if self.world.every(self._settled):
             return
         for value in self._combined.values():
             value.agree(self.world)
-        if self.world.size > 1:
+        if not self.world.every(self._home):
             self._exchange()
-        self._home = True
+        self._settled = self._home = True
 
     def keep_within(self, budget: int) -> None:
         """Settle where a rank holds much of its budget of memory, in bytes. Collective.
@@ -193,7 +206,8 @@ class Table:
         owners = owners_of(hashes, self.world.size)
         self._map, self._combined = KeyMap(self.world.size), {name: value.new() for name, value in combined.items()}
         mine = owners == self.world.rank
-        self._merge_from(old, combined, places[mine])
+        self._map.reserve(int(np.count_nonzero(mine)))
+        self._merge(self._held(old, combined, places[mine]))
         away, owners = places[~mine], owners[~mine]
         # The entries lie in the order of their places among their owners' hashes: each part of them is a round.
         size = old.nbytes + sum(value.nbytes for value in combined.values())
@@ -202,29 +216,23 @@ class Table:
             self._round(old, combined, away[first:last], owners[first:last])
 
     def _round(self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray, owners: np.ndarray) -> None:
-        places = places[np.argsort(owners, kind="stable")]
+        order = np.argsort(owners, kind="stable")
         shuffle = Shuffle(self.world, np.bincount(owners, minlength=self.world.size))
-        gids = old.gids_at(places)
-        coded, count = shuffle.text(old.keys_at(places)), shuffle(old.weights_at(places))
-        parts = {}
-        for name, value in combined.items():
-            parts[name] = {ending: shuffle(array) for ending, array in value.take(gids).items()}
-        ends = np.cumsum(shuffle.received).tolist()
-        for first, last in pairwise([0, *ends]):  # a source's keys differ, and lie as ours will
-            self._map.reserve(len(self._map) + last - first)
-            part = {name: {e: x[first:last] for e, x in arrays.items()} for name, arrays in parts.items()}
-            self._merge(coded[first:last], count[first:last], part)
+        rows = self._held(old, combined, places[order]).sent(shuffle)
+        for first, last in pairwise([0, *np.cumsum(shuffle.received).tolist()]):
+            self._map.reserve(len(self._map) + last - first)  # a source's keys differ, and lie as ours will
+            self._merge(rows.take(slice(first, last)))
 
-    def _merge_from(self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray) -> None:
+    def _held(self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray) -> Moving:
+        """Rows of a map that holds them at these places."""
         gids = old.gids_at(places)
-        self._map.reserve(len(places))
-        parts = {name: value.take(gids) for name, value in combined.items()}
-        self._merge(old.keys_at(places), old.weights_at(places), parts)
+        values = {name: value.take(gids) for name, value in combined.items()}
+        return Moving(old.keys_at(places), old.weights_at(places), values)
 
     def _sorted(self) -> Columns:
         _, places = self._map.entries()
         gids = self._map.gids_at(places)
-        found = self.decode(self._map.keys_at(places))
+        found = decode(self.keys, self._map.keys_at(places))
         found["count"] = self._map.weights_at(places)
         for name, value in self._combined.items():
             found |= {name + ending: array for ending, array in value.take(gids).items()}
@@ -286,15 +294,15 @@ class Table:
         texts = {
             key: Text.sized(columns[key], columns[f"{key}_size"]) for key, kind in self.keys.items() if kind is None
         }
-        coded = self.encode([texts[key] if key in texts else columns[key] for key in self.keys])
+        coded = encode(self.keys, [texts[key] if key in texts else columns[key] for key in self.keys])
         for name, value in self._combined.items():
             if len(value.facts):
                 value.facts = columns[f"{name}_window"]
-        parts = {
+        values = {
             name: {ending: columns[name + ending] for ending in value.arrays} for name, value in self._combined.items()
         }
         self._map.reserve(len(coded))
-        self._merge(coded, columns["count"], parts)
+        self._merge(Moving(coded, columns["count"], values))
 
 
 def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
@@ -302,29 +310,3 @@ def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
     borders = [-(-(rank << 64) // ranks) for rank in range(1, ranks)]
     found = np.searchsorted(np.array(borders, np.uint64), hashes, side="right")
     return found.astype(np.uint16) if ranks <= 1 << 16 else found
-
-
-def _joined(head: np.ndarray, texts: Sequence[Text]) -> Text:
-    """The rows of a matrix of bytes, each followed by its element of every text."""
-    wide = head.shape[1]
-    coded = Text.sized(np.empty(0, np.uint8), wide + np.sum([text.sizes for text in texts], axis=0, dtype=np.int64))
-    coded.data = np.empty(int(coded.offsets[-1]), np.uint8)
-    at = coded.offsets[:-1]
-    coded.data[at[:, None] + np.arange(wide)] = head
-    at = at + wide
-    for text in texts:
-        coded.data[np.repeat(at - text.offsets[:-1], text.sizes) + np.arange(len(text.data))] = text.data
-        at = at + text.sizes
-    return coded
-
-
-def _bytes_at(data: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
-    """So many bytes from each place on: a uint8 matrix, contiguous."""
-    return np.ascontiguousarray(data[at[:, None] + np.arange(size)])
-
-
-def _slices(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Text:
-    """The bytes between each pair of places."""
-    found = Text.sized(np.empty(0, np.uint8), ends - starts)
-    found.data = data[np.repeat(starts - found.offsets[:-1], found.sizes) + np.arange(int(found.offsets[-1]))]
-    return found

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from anyrank.kernel import installed
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench.py"
 GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
-KERNELS = list(installed())
+#: Of the kernels, those that have a body for GPUs.
+KERNELS = [kernel for kernel in installed() if find_spec(f"anyrank.kernels.{kernel.folder}.gpu")]
 #: Under compute-sanitizer every array is an allocation of its own, or else nobody sees where it ends.
 BARE = os.environ.get("ANYRANK_TEST_GPU") == "bare"
 
@@ -32,6 +34,10 @@ def on_device(device, argument, stays):
     inside = device.full((rows, columns + 5), 7, argument.dtype)[:, 2 : 2 + columns]
     inside[...] = device.from_host(np.ascontiguousarray(argument))
     return inside
+
+
+def test_no_kernel_has_lost_its_body_for_gpus():
+    assert {kernel.folder for kernel in KERNELS} >= {"digest", "exact_sum", "philox", "quarter_circle", "shallow_water"}
 
 
 @GPU

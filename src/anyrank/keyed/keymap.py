@@ -10,6 +10,7 @@ from anyrank.keyed.rows import Text
 
 _add, _words, _rehash = (Kernel("keys", operation) for operation in ("add", "words", "rehash"))
 _entries, _keys = Kernel("keys", "entries"), Kernel("keys", "keys")
+_hashes, _partition = Kernel("keys", "hashes"), Kernel("keys", "partition")
 _SMALLEST = 1 << 10
 #: A number of a key has 32 bits, and none is 0 in a slot.
 MOST = (1 << 32) - 2
@@ -128,6 +129,23 @@ class KeyMap:
         found = Text.sized(np.empty(int(sizes.sum()), np.uint8), sizes)
         _keys(self.slots, self.pool, self.state, places, found.data)
         return found
+
+
+def hashes_of(keys: Text | np.ndarray) -> np.ndarray:
+    """The hashes of keys, a Text or the rows of a uint8 matrix: uint64."""
+    found = np.empty(len(keys), np.uint64)
+    if isinstance(keys, Text):
+        _hashes(keys.data, keys.offsets, 0, found)
+    else:
+        _hashes(np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], found)
+    return found
+
+
+def parts_of(hashes: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row goes when rows are ordered by the part of all hashes that theirs is in; where parts begin."""
+    places, starts = np.empty(len(hashes), np.int64), np.empty(parts + 1, np.int64)
+    _partition(hashes, parts, places, starts)
+    return places, starts
 
 
 def _to_white(text: np.ndarray, start: int, stop: int) -> int:

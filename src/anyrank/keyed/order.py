@@ -9,26 +9,29 @@ from typing import Any
 import numpy as np
 
 from anyrank.exchange.shuffle import Shuffle
-from anyrank.keyed.codes import encode
+from anyrank.kernel import Kernel
+from anyrank.keyed.codes import encode, sortable
 from anyrank.keyed.rows import Column, Columns, Text, count, take
 from anyrank.world import World
 
+ARGSORT = Kernel("sort", "argsort")
 #: Rows of each rank among which the borders between ranks are chosen, for each rank.
 SAMPLED = 32
 #: Text is compared by so many words of eight bytes; what is alike until then, byte by byte.
 _DEEP = 16
 
 
-def ordered(world: World, columns: Columns, by: Sequence[str]) -> Columns:
+def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = False) -> Columns:
     """This rank's part of the rows of all ranks, sorted by the columns `by`: numbers, or Text by its bytes. Collective.
 
     `-` before a name of numbers sorts from the largest to the smallest. Rows that are alike in `by` are sorted by the
-    other columns of one axis, so that the whole does not depend on who had which row. Parts are about equal: their
+    other columns of one axis, so that the whole does not depend on who had which row; `unique` says that there are no
+    such rows. Parts are about equal: their
     borders are chosen among samples (Frazer and McKellar, Samplesort, J. ACM 17, 1970).
     """
     names = [name.lstrip("-") for name in by]
     rest = [name for name, x in columns.items() if name not in names and (isinstance(x, Text) or x.ndim == 1)]
-    by = [*by, *rest]
+    by = [*by] if unique else [*by, *rest]
     columns = take(columns, _order(columns, by))
     if world.size == 1:
         return columns
@@ -47,6 +50,8 @@ def ordered(world: World, columns: Columns, by: Sequence[str]) -> Columns:
 def _order(columns: Columns, by: Sequence[str]) -> np.ndarray:
     """The rows' numbers in their order."""
     codes = [_codes(columns[name.lstrip("-")], name.startswith("-")) for name in by]
+    if len(codes) == 1 and sortable(codes[0].dtype):
+        return np.asarray(ARGSORT(codes[0]))
     return np.lexsort(codes[::-1]) if codes else np.arange(0)
 
 

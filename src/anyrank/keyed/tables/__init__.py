@@ -50,6 +50,10 @@ class TableFiles(TextFiles):
         """Whether this may be null in some row."""
         return self.wanted[label].column in self._nullable
 
+    def empty_is_null(self, label: str) -> bool:
+        """Whether this is text that is null where it is empty, and nowhere else."""
+        return self.kinds[label] == "text" and {*map(source_of, self.paths)} == {csv.Csv}
+
     def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
         """The rows of the bytes from `begin` to `end` of all files together, by label, some at a time. Not collective.
 

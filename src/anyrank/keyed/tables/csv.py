@@ -108,11 +108,12 @@ class Lines(Rows):
         """Raise UsageError where a line has an odd number of quotes: a field, or what is broken, goes on after it."""
         if b'"' in self.data:
             data = np.frombuffer(self.data + b"\n", np.uint8)
-            before = np.searchsorted(np.flatnonzero(data == ord('"')), np.flatnonzero(data == ord("\n")))
-            if (odd := before % 2 == 1).any():
+            odd = np.cumsum(data == ord('"'), dtype=np.uint8) & (data == ord("\n"))  # their number mod 256 will do
+            if odd.any():
+                line = self.data.count(b"\n", 0, int(np.argmax(odd)))
                 raise UsageError(
-                    f"{self._line(int(np.argmax(odd)))} opens a quote that it does not close: a row is one line here, "
-                    "and no field may hold a line end. Use Parquet for such a table."
+                    f"{self._line(line)} opens a quote that it does not close: a row is one line here, and no field "
+                    "may hold a line end. Use Parquet for such a table."
                 )
 
     def _broken(self, row: Any) -> str:

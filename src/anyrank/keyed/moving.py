@@ -1,0 +1,65 @@
+"""Rows of a Table on their way: to other ranks, or to where their keys lie together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anyrank.exchange.shuffle import Shuffle
+from anyrank.keyed.rows import Text
+
+
+@dataclass
+class Moving:
+    """Rows: keys as bytes, weights (None: 1 each), and the parts of every value."""
+
+    keys: Text | np.ndarray
+    count: np.ndarray | None
+    values: dict[str, dict[str, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def _each(self, change: Callable[[Any], Any]) -> Moving:
+        values = {name: {end: change(x) for end, x in parts.items()} for name, parts in self.values.items()}
+        return Moving(change(self.keys), None if self.count is None else change(self.count), values)
+
+    def take(self, rows: Any) -> Moving:
+        """These rows: a slice, a mask or numbers."""
+        return self._each(lambda column: column[rows])
+
+    def moved(self, places: np.ndarray) -> Moving:
+        """The rows in another order, row i at places[i]."""
+        order: list[np.ndarray] = []
+
+        def move(column: Any) -> Any:
+            if isinstance(column, np.ndarray) and not isinstance(column, np.ma.MaskedArray):
+                return scattered(column, places)
+            if not order:
+                order.append(scattered(np.arange(len(places)), places))
+            return column[order[0]]
+
+        return self._each(move)
+
+    def sent(self, shuffle: Shuffle) -> Moving:
+        """The rows received of all ranks. Collective."""
+
+        def send(column: Any) -> Any:
+            if isinstance(column, np.ma.MaskedArray):
+                return np.ma.MaskedArray(shuffle(column.data), shuffle(np.ma.getmaskarray(column)))
+            return shuffle.text(column) if isinstance(column, Text) else shuffle(column)
+
+        return self._each(send)
+
+
+def scattered(column: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The rows of an array, row i at places[i]."""
+    moved = np.empty(column.shape, column.dtype)
+    if column.ndim == 2 and column[:1].nbytes == 8:  # eight bytes are moved as one
+        moved.view(np.int64)[places] = np.ascontiguousarray(column).view(np.int64)
+    else:
+        moved[places] = column
+    return moved

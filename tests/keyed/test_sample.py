@@ -1,0 +1,29 @@
+"""What a sample tells of keys."""
+
+import numpy as np
+import pytest
+
+from anyrank.keyed.sample import SAMPLED, distinct, heavy
+
+RANDOM = np.random.default_rng(2)
+
+
+@pytest.mark.parametrize("groups", [1, 50, 10_000, 300_000, 10_000_000])
+def test_about_as_many_keys_differ_as_are_drawn(groups):
+    hashes = RANDOM.integers(0, 2**63, groups)[RANDOM.integers(0, groups, 1_000_000)]
+    assert distinct(hashes) == pytest.approx(len(np.unique(hashes)), rel=0.25, abs=1)
+
+
+def test_few_keys_are_counted_and_none_are_none():
+    assert distinct(np.arange(100)) == 100 and distinct(np.arange(100) // 2) == 50 and distinct(np.arange(0)) == 0
+
+
+def test_sorted_keys_are_sampled_all_over():
+    assert distinct(np.arange(1_000_000) // 1000) == pytest.approx(1000, rel=0.01)
+
+
+def test_a_key_is_heavy_if_a_rank_would_have_too_many():
+    hashes = np.arange(1_000_000)
+    hashes[::10] = 7
+    assert heavy(hashes, 2).tolist() == [] and heavy(hashes, 4).tolist() == [7]
+    assert heavy(np.arange(10 * SAMPLED), 10_000).tolist() == []
