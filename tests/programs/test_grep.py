@@ -151,7 +151,7 @@ def test_input_that_changed_is_refused_at_resume(tmp_path, changed):
 def test_no_such_file_is_told_once_with_status_2(tmp_path):
     done = run_anyrank("run", "grep", "--files", "none.txt", "--patterns", "a", "--out", tmp_path / "run", ranks=2)
     assert done.returncode == 2 and not (tmp_path / "run").exists()
-    assert done.stderr.count("'none.txt' cannot be read (No such file or directory)") == 1, done.stderr
+    assert done.stderr.count("none.txt' cannot be read (No such file or directory)") == 1, done.stderr
 
 
 @pytest.mark.parametrize(

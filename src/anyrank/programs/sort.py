@@ -25,6 +25,9 @@ from anyrank.world import World, together
 
 T = TypeVar("T")
 _MODULUS = 1 << 64
+#: Bytes of memory, at least, for what is none of the Sorter's: code and messages yet to come, and huge pages, which
+#: may be larger than what is in them.
+_BESIDE = 8 << 20
 
 
 class Sort(Program):
@@ -84,7 +87,8 @@ class Sort(Program):
                 UsageError(f"--input {self.input} is not what the run began with. Bring it back, or use another --out.")
             )
         if self._sorter is None:
-            budget = state.budget() * 3 // 4  # the rest is for code and messages yet to come
+            budget = state.budget()
+            budget -= max(_BESIDE, budget // 4)
             self._sorter = Sorter(state.world, budget, Path(self.scratch or state.folder or "."))
         try:
             self._advance(state, self._sorter)
@@ -164,7 +168,7 @@ class Sort(Program):
         ends = on_root(state.world, lambda: self._told(self._publish))
         return {
             "rows": self.table.rows,
-            "output": str(self.path),
+            "output": self.output or self.path.name,  # the run folder may be anywhere
             "digest": hexadecimal(state.output_digest % _MODULUS),
             **dict(zip(("first", "last"), ends, strict=False)),
         }
