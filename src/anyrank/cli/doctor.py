@@ -127,7 +127,7 @@ def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
     device = open_device(body)
     function = kernel.load(body, device)
     arguments, amount, unit = package.example(kernel.operation, size)
-    stay = [arguments[place] for place in getattr(package, "ON_HOST", ())]
+    stay = [arguments[place % len(arguments)] for place in getattr(package, "ON_HOST", ())]
     moved = [hasattr(a, "dtype") and a.ndim and not any(a is b for b in stay) for a in arguments]
     arguments = [device.from_host(a) if goes else a for a, goes in zip(arguments, moved, strict=True)]
     function(*arguments)
