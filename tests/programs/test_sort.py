@@ -93,10 +93,10 @@ def test_stopped_in_both_phases_and_resumed_on_other_ranks(group, tmp_path):
 
 
 def test_little_memory_gives_the_same_and_a_full_disk_is_told(tmp_path):
-    keys = RNG.integers(-(1 << 62), 1 << 62, 1_200_000)
+    keys = RNG.integers(-(1 << 62), 1 << 62, 2_000_000)
     np.save(tmp_path / "keys.npy", keys)
     words = ("run", "sort", "--input", tmp_path / "keys.npy")
-    refused = run_anyrank(*words, "--memory-limit", "1MB", "--out", tmp_path / "refused", ranks=1)
+    refused = run_anyrank(*words, "--memory-limit", "1MB", "--out", tmp_path / "refused", ranks=2)
     assert refused.returncode == 2
     enough = int(re.search(r"Use --memory-limit (\d+)MB or more", refused.stderr)[1]) + 4
     limited = ("--memory-limit", f"{enough}MB", "--scratch")
@@ -104,13 +104,14 @@ def test_little_memory_gives_the_same_and_a_full_disk_is_told(tmp_path):
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True).returncode == 0:
         try:
-            full = run_anyrank(*words, *limited, small, "--out", tmp_path / "full", ranks=1)
+            full = run_anyrank(*words, *limited, small, "--out", tmp_path / "full", ranks=2)
             assert full.returncode == 1, full.stderr
             assert f"--scratch {small} cannot take" in full.stderr and "No space left on device" in full.stderr
             assert [*small.iterdir()] == []
         finally:
             subprocess.run(["umount", small], check=True)
-    summary = run(*words, *limited, small, "--out", tmp_path / "limited", ranks=1)
+    # On one rank the peak would be that of whoever started it: it is kept when a process becomes another program.
+    summary = run(*words, *limited, small, "--out", tmp_path / "limited", ranks=2)
     assert np.array_equal(np.load(tmp_path / "limited" / "sorted.npy"), np.sort(keys))
     assert summary["memory"]["peak"] <= enough * 10**6 and [*small.iterdir()] == []
 
