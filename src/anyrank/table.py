@@ -17,7 +17,7 @@ from anyrank.keyed.combine import Combine, combine_called
 from anyrank.keyed.keymap import KeyMap, hashes_of, parts_of
 from anyrank.keyed.moving import Moving
 from anyrank.keyed.rows import Column, Columns, Text
-from anyrank.keyed.sample import distinct, heavy
+from anyrank.keyed.sample import heavy, population, sampled, shown
 from anyrank.layout import Layout, even_cuts
 from anyrank.world import World
 
@@ -26,7 +26,9 @@ ROUND = 1 << 26
 #: So many rows are worth putting into parts by their hashes first, at most MOST of them, such that what the map has of
 #: the keys of a part, about KEY_BYTES each, fits into a cache of so many bytes; not where all of it is UNPARTED bytes.
 MANY, MOST, KEY_BYTES, CACHE, UNPARTED = 1 << 16, 1 << 10, 64, 1 << 19, 1 << 23
-#: From so many ranks rows may come one rank's after the other's.
+#: So many rows travel in a round.
+ROWS = 1 << 24
+#: From up to so many ranks rows may come one rank's after the other's.
 FEW = 4
 #: The type of a key that is text: bytes of any length.
 TEXT = "text"
@@ -94,8 +96,7 @@ class Table:
 
         Not collective. Masked values take no part. Raises TypeError where columns are missing or their lengths differ.
         """
-        rows = self._rows(keys, count, values)
-        self._merge(self._parted(rows, hashes_of(rows.keys)) if len(rows) >= MANY else rows, first=True)
+        self._merge(self._parted(self._rows(keys, count, values)), first=True)
 
     def gather(
         self, *keys: Column | Sequence[Any], count: np.ndarray | None = None, **values: np.ndarray | Sequence[Any]
@@ -105,22 +106,30 @@ class Table:
         The keys that come very often are combined here all the same, so that no rank gets them all.
         """
         rows, world = self._rows(keys, count, values), self.world
-        hashes = hashes_of(rows.keys)
-        differ, n = world.allreduce(np.array([distinct(hashes), len(hashes)], np.int64)).tolist()
-        if world.size == 1 or 2 * differ < n:
-            self._merge(self._parted(rows, hashes), first=True)
+        sample = hashes_of(rows.keys[sampled(len(rows))])
+        total, n = world.allreduce(np.array([population(sample), len(rows)], np.int64)).tolist()
+        known = total // world.size
+        if world.size == 1 or 2 * shown(known, n // world.size) * world.size < n:
+            self._merge(self._parted(rows), first=True)
             return
-        often = heavy(hashes, world.size)
+        own, often = shown(known, n) // world.size, heavy(sample, world.size)
+        self._map.reserve(max(len(self._map), own) * 17 // 16)
+        rounds = -(-int(world.allreduce(np.array([len(rows)]), "max")[0]) // ROWS)
+        for first, last in pairwise(even_cuts(len(rows), rounds)):
+            self._travel(rows.take(slice(first, last)), own, often)
+
+    def _travel(self, rows: Moving, own: int, often: np.ndarray) -> None:
+        """Rows go to the ranks of their keys, each of which has about `own`; those that come often stay. Collective."""
+        hashes, world = hashes_of(rows.keys), self.world
         if len(often):
             here = np.isin(hashes, often)
             self._merge(rows.take(here), first=True)
             rows, hashes = rows.take(~here), hashes[~here]
-        each = self._parts(differ // world.size)
+        each = self._parts(max(own, len(self._map)))
         places, starts = parts_of(hashes, world.size * each)
         rows = rows.moved(places).sent(Shuffle(world, np.diff(starts[::each])))
-        self._map.reserve(max(len(self._map), differ // world.size) * 9 // 8)
-        few = world.size <= FEW  # then each source's rows, which lie in parts, are many in each part
-        self._merge(rows if few else self._parted(rows, hashes_of(rows.keys)), first=True, home=True)
+        # Of few sources each has many rows in every part, and theirs may come one after the other.
+        self._merge(rows if world.size <= FEW else self._parted(rows), first=True, home=True)
 
     def _rows(self, keys: Sequence[Any], count: np.ndarray | None, values: Mapping[str, Any]) -> Moving:
         lengths = {len(column) for column in (*keys, *values.values(), *([] if count is None else [count]))}
@@ -133,12 +142,15 @@ class Table:
             {name: {"": x if isinstance(x, np.ndarray) else np.asarray(x)} for name, x in values.items()},
         )
 
-    def _parted(self, rows: Moving, hashes: np.ndarray) -> Moving:
+    def _parted(self, rows: Moving) -> Moving:
         """The rows, if many, in parts whose keys lie near each other in the map: one after the other fits the cache."""
-        keys = max(len(self._map), distinct(hashes))
-        self._map.reserve(keys + keys // 8)
+        if len(rows) < MANY:
+            return rows
+        sample = hashes_of(rows.keys[sampled(len(rows))])
+        keys = max(len(self._map), shown(population(sample), len(rows)))
+        self._map.reserve(keys * 17 // 16)
         parts = self._parts(keys)
-        return rows.moved(parts_of(hashes, parts * self.world.size)[0]) if parts > 1 else rows
+        return rows.moved(parts_of(hashes_of(rows.keys), parts * self.world.size)[0]) if parts > 1 else rows
 
     @staticmethod
     def _parts(keys: int) -> int:

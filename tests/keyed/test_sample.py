@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from anyrank.keyed.sample import SAMPLED, distinct, heavy
+from anyrank.keyed import sample
+from anyrank.keyed.sample import SAMPLED, sampled
 
 RANDOM = np.random.default_rng(2)
+
+
+def distinct(hashes):
+    n = len(hashes)
+    return sample.shown(sample.population(hashes[sampled(n)]), n)
+
+
+def heavy(hashes, ranks):
+    return sample.heavy(hashes[sampled(len(hashes))], ranks)
 
 
 @pytest.mark.parametrize("groups", [1, 50, 10_000, 300_000, 10_000_000])

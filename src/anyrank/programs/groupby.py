@@ -20,7 +20,7 @@ from anyrank.state import State
 from anyrank.world import together
 
 #: The bytes of files that a rank reads between two looks at its memory, as a part of its budget: one in so many.
-SHARE = 32
+SHARE = 16
 #: What a Table makes of the kinds of keys that are none of its own.
 _KEYS = {"text": "text", "timestamp": "int64", "date": "int64", "bool": "uint8"}
 
