@@ -149,3 +149,20 @@ def test_files_that_changed_since_the_stop_are_refused(tmp_path):
     assert done.returncode == 2 and "the files are not those that the run began with" in done.stderr
     text.write_bytes(b"a b c d e f")
     assert run_anyrank("resume", out, ranks=2).returncode == 0
+
+
+def test_the_example_counts_as_it_says_and_is_resumed_from_another_folder(texts, tmp_path):
+    folder, bodies = texts
+    example = Path(__file__).parents[2] / "examples" / "wordcount.py"
+    done = run_anyrank("run", example, "--files", folder, "--out", tmp_path / "run", ranks=3)
+    assert done.returncode == 0, done.stderr
+    words = Counter(word.strip(b".,;:!?()'\"").lower() for body in bodies for word in body.split())
+    with (tmp_path / "run" / "words.csv").open(newline="") as file:
+        rows = [(row["word"].encode(), int(row["count"]), int(row["longest"])) for row in csv.DictReader(file)]
+    valid = {word for word in words if b"\\x" not in word.decode(errors="backslashreplace").encode()}
+    assert {row for row in rows if row[0] in valid} == {(word, words[word], len(word)) for word in valid}
+    assert [n for _, n, _ in rows] == sorted(words.values(), reverse=True)
+    stopped = ("--files", "2.txt", "--chunk", 9000, "--stop-at", 1, "--out", tmp_path / "stopped")
+    assert run_anyrank("run", "wordcount", *stopped, cwd=folder).returncode == 75
+    assert run_anyrank("resume", tmp_path / "stopped", ranks=2, cwd=tmp_path).returncode == 0
+    assert counts(tmp_path / "stopped") == [("word" * 5000, 1)]

@@ -28,7 +28,7 @@ _HDF5 = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
-class Table:
+class ArrayFile:
     """The rows of a file: their number, the dtype of each column, and the key among the columns.
 
     A .npy file has one column; if that is of records, `key` is one of their fields. `group` is HDF5's.
@@ -144,7 +144,7 @@ def write(descriptor: int, column: NDArray[Any], place: int) -> None:
         rest, place = rest[count:], place + count
 
 
-def find(name: str, key: str) -> Table:
+def find(name: str, key: str) -> ArrayFile:
     """The table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for that column alone.
 
     `--key` names the key among the fields or datasets. Not collective. Raises UsageError where there is none such.
@@ -169,21 +169,21 @@ def find(name: str, key: str) -> Table:
     return table
 
 
-def _find_npy(path: Path, key: str) -> Table:
+def _find_npy(path: Path, key: str) -> ArrayFile:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     _check(path, ARRAY, array)
     fields = array.dtype.names or ()
     if key not in (fields or ("",)):
         fix = f"--key {' or '.join(fields)}" if fields else "no --key: it has no fields"
         raise UsageError(f"--input {path} has no field {key!r} to sort by. Use {fix}.")
-    return Table(path, len(array), {ARRAY: array.dtype}, key)
+    return ArrayFile(path, len(array), {ARRAY: array.dtype}, key)
 
 
 def _key_type(dtype: np.dtype[Any], key: str) -> np.dtype[Any]:
     return dtype[key] if key else dtype
 
 
-def _find_hdf5(path: Path, inner: str, key: str) -> Table:
+def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
     with h5py.File(path, "r", locking=False) as file:
         inner = inner or "/"
         if inner not in file:
@@ -209,7 +209,7 @@ def _find_hdf5(path: Path, inner: str, key: str) -> Table:
                     f"--input {path}: {name} has {len(column)} rows, and the key {key} {len(columns[key])}: all must "
                     f"have one length. Move it to another group, or sort {path}:{group.name.rstrip('/')}/{key} alone."
                 )
-        return Table(path, len(columns[key]), {n: c.dtype for n, c in columns.items()}, key, group.name)
+        return ArrayFile(path, len(columns[key]), {n: c.dtype for n, c in columns.items()}, key, group.name)
 
 
 def _check(path: Path, name: str, array: Any) -> None:
