@@ -8,6 +8,8 @@
 #define MULTIPLIER_0 0x9E3779B97F4A7C15u
 #define MULTIPLIER_1 0xD6E8FEB86659FD93u
 #define MULTIPLIER_2 0xA0761D6478BD642Fu
+/* Functions that are compiled anew for each of a few arguments that the compiler knows. */
+#define ALWAYS __attribute__((always_inline))
 #define BYTES 0x0101010101010101u
 
 enum { INLINE = 16, SLOT = 4, BATCH = 64 };
@@ -75,7 +77,7 @@ static inline uint64_t finished(uint64_t hash)
 }
 
 /* The 16 bytes from place `done` of a key as two words, with zeros after its last one. */
-static inline void two(const struct key *key, int64_t done, uint64_t *w0, uint64_t *w1)
+static inline ALWAYS void two(const struct key *key, int64_t done, uint64_t *w0, uint64_t *w1)
 {
     const uint8_t *at = key->at + done;
     int64_t left = key->size - done;
@@ -95,7 +97,7 @@ static int beyond_ascii_long(const struct key *key)
     return 0;
 }
 
-static void make_long(struct key *key, int fold)
+static __attribute__((noinline)) void make_long(struct key *key, int fold)
 {
     key->fold = fold && !beyond_ascii_long(key);
     key->hash = (uint64_t)key->size;
@@ -108,7 +110,7 @@ static void make_long(struct key *key, int fold)
 }
 
 /* A key of `size` bytes; with `fold`, and if all of them are ASCII, its capital letters are made small. */
-static inline void make_key(struct key *key, const uint8_t *at, int64_t size, const uint8_t *end, int fold)
+static inline ALWAYS void make_key(struct key *key, const uint8_t *at, int64_t size, const uint8_t *end, int fold)
 {
     key->at = at, key->end = end, key->size = size, key->fold = 0;
     if (size > INLINE) {
@@ -136,7 +138,7 @@ static inline uint64_t *place_of(const struct table *t, uint64_t hash)
     return t->slots + SLOT * ((hash * (uint64_t)t->state[SPREAD]) >> t->shift);
 }
 
-static int same_long(const struct table *t, const uint64_t *slot, const struct key *key)
+static __attribute__((noinline)) int same_long(const struct table *t, const uint64_t *slot, const struct key *key)
 {
     struct key there = {.at = t->pool + slot[1], .end = t->pool + t->room, .size = key->size};
     for (int64_t done = 0; done < key->size; done += INLINE) {
@@ -148,7 +150,7 @@ static int same_long(const struct table *t, const uint64_t *slot, const struct k
     return 1;
 }
 
-static int keep(struct table *t, uint64_t *slot, const struct key *key)
+static __attribute__((noinline)) int keep(struct table *t, uint64_t *slot, const struct key *key)
 {
     if (t->state[ENTRIES] >= t->limit) return 0;
     slot[0] = key->w0, slot[1] = key->w1;
@@ -167,7 +169,7 @@ static int keep(struct table *t, uint64_t *slot, const struct key *key)
 }
 
 /* The slot of a key, which is put there if it was not; NULL where the table has no room for it. */
-static inline uint64_t *slot_of(struct table *t, const struct key *key)
+static inline ALWAYS uint64_t *slot_of(struct table *t, const struct key *key)
 {
     uint64_t *end = t->slots + SLOT * t->rows;
     for (uint64_t *slot = place_of(t, key->hash); slot < end; slot += SLOT) {
@@ -181,10 +183,8 @@ static inline uint64_t *slot_of(struct table *t, const struct key *key)
 }
 
 /* Add to the keys of rows from `row` on, as `add_keys`: inlined for keys of eight bytes, which are the most. */
-static inline __attribute__((always_inline)) int64_t add_rows(const uint8_t *data, const uint8_t *end,
-                                                              const int64_t *offsets, int64_t size, int64_t row,
-                                                              int64_t n, const int64_t *weights, uint32_t *gids,
-                                                              struct table *t)
+static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size,
+                                      int64_t row, int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
 {
     struct key batch[BATCH];
     while (row < n) {
@@ -330,7 +330,7 @@ static unsigned __int128 beyond_ascii(const uint8_t *at, int64_t left, uint64_t 
 }
 
 /* Count the keys of a batch; how many could be: a table may have no room. What cannot be folded goes to `others`. */
-static int count_batch(struct key *batch, int n, int fold, struct table *t, struct table *others)
+static inline ALWAYS int count_batch(struct key *batch, int n, int fold, struct table *t, struct table *others)
 {
     for (int i = 0; i < n; i++) {
         struct table *in = fold && !batch[i].fold ? others : t;
@@ -343,8 +343,8 @@ static int count_batch(struct key *batch, int n, int fold, struct table *t, stru
 }
 
 /* Count the words of text[start:stop], after which 64 bytes can be read; where the counting ended, which is `stop` unless a table has no room. */
-static int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int words, int fold, const uint8_t *set,
-                           struct table *t, struct table *others)
+static inline ALWAYS int64_t count_by(const uint8_t *text, int64_t start, int64_t stop, int words, int fold,
+                                      const uint8_t *set, struct table *t, struct table *others)
 {
     struct key batch[BATCH];
     const uint8_t *end = text + stop + 64;
@@ -378,6 +378,14 @@ static int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int
     if (open) make_key(&batch[n++], text + begin, stop - begin, end, fold);
     if ((done = count_batch(batch, n, fold, t, others)) < n) return batch[done].at - text;
     return stop;
+}
+
+static int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int words, int fold, const uint8_t *set,
+                           struct table *t, struct table *others)
+{
+    if (words)
+        return fold ? count_by(text, start, stop, 1, 1, set, t, others) : count_by(text, start, stop, 1, 0, set, t, others);
+    return fold ? count_by(text, start, stop, 0, 1, set, t, others) : count_by(text, start, stop, 0, 0, set, t, others);
 }
 
 /* The bytes of the keys at these places, one after the other. */

@@ -26,8 +26,8 @@ ROUND = 1 << 26
 #: So many rows are worth putting into parts by their hashes first, at most MOST of them, such that what the map has of
 #: the keys of a part, about KEY_BYTES each, fits into a cache of so many bytes; not where all of it is UNPARTED bytes.
 MANY, MOST, KEY_BYTES, CACHE, UNPARTED = 1 << 16, 1 << 10, 64, 1 << 19, 1 << 23
-#: So many rows travel in a round.
-ROWS = 1 << 24
+#: So many rows travel in a round, are put into parts at once at least, and are combined at a time.
+ROWS, PARTED, SLICE = 1 << 23, 1 << 22, 1 << 16
 #: From up to so many ranks rows may come one rank's after the other's.
 FEW = 4
 #: The type of a key that is text: bytes of any length.
@@ -96,7 +96,7 @@ class Table:
 
         Not collective. Masked values take no part. Raises TypeError where columns are missing or their lengths differ.
         """
-        self._merge(self._parted(self._rows(keys, count, values)), first=True)
+        self._combine(self._rows(keys, count, values))
 
     def gather(
         self, *keys: Column | Sequence[Any], count: np.ndarray | None = None, **values: np.ndarray | Sequence[Any]
@@ -110,10 +110,10 @@ class Table:
         total, n = world.allreduce(np.array([population(sample), len(rows)], np.int64)).tolist()
         known = total // world.size
         if world.size == 1 or 2 * shown(known, n // world.size) * world.size < n:
-            self._merge(self._parted(rows), first=True)
+            self._combine(rows)
             return
         own, often = shown(known, n) // world.size, heavy(sample, world.size)
-        self._map.reserve(max(len(self._map), own) * 17 // 16)
+        self._reserve(max(len(self._map), own) * 17 // 16)
         rounds = -(-int(world.allreduce(np.array([len(rows)]), "max")[0]) // ROWS)
         for first, last in pairwise(even_cuts(len(rows), rounds)):
             self._travel(rows.take(slice(first, last)), own, often)
@@ -123,13 +123,22 @@ class Table:
         hashes, world = hashes_of(rows.keys), self.world
         if len(often):
             here = np.isin(hashes, often)
-            self._merge(rows.take(here), first=True)
+            self._combine(rows.take(here))
             rows, hashes = rows.take(~here), hashes[~here]
         each = self._parts(max(own, len(self._map)))
         places, starts = parts_of(hashes, world.size * each)
         rows = rows.moved(places).sent(Shuffle(world, np.diff(starts[::each])))
         # Of few sources each has many rows in every part, and theirs may come one after the other.
-        self._merge(rows if world.size <= FEW else self._parted(rows), first=True, home=True)
+        if world.size <= FEW:
+            self._merge(rows, first=True, home=True)
+        else:
+            self._combine(rows, home=True)
+
+    def _reserve(self, keys: int) -> None:
+        """Have room for so many keys in all, and their values."""
+        self._map.reserve(keys)
+        for combined in self._combined.values():
+            combined.make_room(keys)
 
     def _rows(self, keys: Sequence[Any], count: np.ndarray | None, values: Mapping[str, Any]) -> Moving:
         lengths = {len(column) for column in (*keys, *values.values(), *([] if count is None else [count]))}
@@ -142,15 +151,24 @@ class Table:
             {name: {"": x if isinstance(x, np.ndarray) else np.asarray(x)} for name, x in values.items()},
         )
 
-    def _parted(self, rows: Moving) -> Moving:
-        """The rows, if many, in parts whose keys lie near each other in the map: one after the other fits the cache."""
+    def _combine(self, rows: Moving, home: bool = False) -> None:
+        """Combine rows that were read: if many, in parts whose keys lie near each other in the map.
+
+        One part after the other fits the cache. Not all rows at once, for what they need meanwhile is memory.
+        """
         if len(rows) < MANY:
-            return rows
+            self._merge(rows, first=True, home=home)
+            return
         sample = hashes_of(rows.keys[sampled(len(rows))])
         keys = max(len(self._map), shown(population(sample), len(rows)))
-        self._map.reserve(keys * 17 // 16)
+        self._reserve(keys * 17 // 16)
         parts = self._parts(keys)
-        return rows.moved(parts_of(hashes_of(rows.keys), parts * self.world.size)[0]) if parts > 1 else rows
+        at_once = max(4 * keys, PARTED) if parts > 1 else len(rows)
+        for first in range(0, len(rows), at_once):
+            part = rows.take(slice(first, first + at_once))
+            if parts > 1:
+                part = part.moved(parts_of(hashes_of(part.keys), parts * self.world.size)[0])
+            self._merge(part, first=True, home=home)
 
     @staticmethod
     def _parts(keys: int) -> int:
@@ -174,7 +192,12 @@ class Table:
         if not len(rows):
             return
         self._touch(home)
-        gids = np.empty(len(rows) if self.values else 0, np.uint32)
+        gids = np.empty(min(len(rows), SLICE), np.uint32)
+        for begin in range(0, len(rows), SLICE):  # so few that the cache holds their numbers
+            self._merge_slice(rows.take(slice(begin, begin + SLICE)), gids, first)
+
+    def _merge_slice(self, rows: Moving, gids: np.ndarray, first: bool) -> None:
+        gids = gids[: len(rows)]
         self._map.add(rows.keys, rows.count, gids if self.values else None)
         for name, combined in self._combined.items():
             combined.make_room(len(self._map))
@@ -218,7 +241,7 @@ class Table:
         owners = owners_of(hashes, self.world.size)
         self._map, self._combined = KeyMap(self.world.size), {name: value.new() for name, value in combined.items()}
         mine = owners == self.world.rank
-        self._map.reserve(int(np.count_nonzero(mine)))
+        self._reserve(int(np.count_nonzero(mine)))
         self._merge(self._held(old, combined, places[mine]))
         away, owners = places[~mine], owners[~mine]
         # The entries lie in the order of their places among their owners' hashes: each part of them is a round.
@@ -313,7 +336,7 @@ class Table:
         values = {
             name: {ending: columns[name + ending] for ending in value.arrays} for name, value in self._combined.items()
         }
-        self._map.reserve(len(coded))
+        self._reserve(len(coded))
         self._merge(Moving(coded, columns["count"], values))
 
 

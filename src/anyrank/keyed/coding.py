@@ -37,6 +37,8 @@ def _as_key(kind: np.dtype[Any] | None, column: Column | Sequence[Any]) -> Colum
 
 def decode(kinds: Kinds, coded: Text) -> Columns:
     """The columns of keys that `encode` made."""
+    if None not in kinds.values():
+        return _decode_fixed({name: kind for name, kind in kinds.items() if kind is not None}, coded.data)
     texts = [name for name, kind in kinds.items() if kind is None]
     at, found = coded.offsets[:-1].copy(), Columns()
     for name, kind in kinds.items():
@@ -52,6 +54,14 @@ def decode(kinds: Kinds, coded: Text) -> Columns:
         found[name] = _slices(coded.data, at, ends) if len(kinds) > 1 else coded
         at = ends
     return {name: found[name] for name in kinds}
+
+
+def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Columns:
+    """The columns of keys of one size that lie one after the other."""
+    ends = np.cumsum([kind.itemsize for kind in kinds.values()]).tolist()
+    rows = data.reshape(-1, ends[-1])
+    parts = zip(kinds.items(), [0, *ends], ends, strict=False)
+    return {name: np.ascontiguousarray(rows[:, a:b]).view(kind).reshape(-1) for (name, kind), a, b in parts}
 
 
 def _joined(head: np.ndarray, texts: Sequence[Text]) -> Text:

@@ -12,6 +12,8 @@ _add, _words, _rehash = (Kernel("keys", operation) for operation in ("add", "wor
 _entries, _keys = Kernel("keys", "entries"), Kernel("keys", "keys")
 _hashes, _partition = Kernel("keys", "hashes"), Kernel("keys", "partition")
 _SMALLEST = 1 << 10
+#: What is a small capacity: a table of some megabytes.
+SMALL = 1 << 18
 #: A number of a key has 32 bits, and none is 0 in a slot.
 MOST = (1 << 32) - 2
 
@@ -95,7 +97,8 @@ class KeyMap:
     def reserve(self, keys: int) -> None:
         """Have room for so many keys in all, if they are no longer than INLINE."""
         capacity = self.capacity
-        while capacity // 4 * 3 < keys:
+        # Small tables have more room than they need: a key found at its first place costs less.
+        while (capacity // 4 * 3 if capacity > SMALL else capacity // 2) < keys:
             capacity *= 2
         if capacity > self.capacity:
             self._grow(capacity)

@@ -49,10 +49,17 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
 
 def _order(columns: Columns, by: Sequence[str]) -> np.ndarray:
     """The rows' numbers in their order."""
-    codes = [_codes(columns[name.lstrip("-")], name.startswith("-")) for name in by]
-    if len(codes) == 1 and sortable(codes[0].dtype):
-        return np.asarray(ARGSORT(codes[0]))
-    return np.lexsort(codes[::-1]) if codes else np.arange(0)
+    return _lexsort([_codes(columns[name.lstrip("-")], name.startswith("-")) for name in by])
+
+
+def _lexsort(codes: Sequence[np.ndarray]) -> np.ndarray:
+    """The stable order of rows by numbers, the first ones before all: by the last ones first."""
+    if not all(sortable(code.dtype) for code in codes):
+        return np.lexsort(codes[::-1])
+    order = np.arange(0)
+    for k, code in enumerate(reversed(codes)):
+        order = order[ARGSORT(code[order])] if k else np.asarray(ARGSORT(np.ascontiguousarray(code)))
+    return order
 
 
 def _codes(column: Column, falling: bool) -> np.ndarray:
@@ -101,7 +108,7 @@ def _words_at(text: Text, rows: np.ndarray, depth: int) -> np.ndarray:
 
 def _refine(ranks: np.ndarray, active: np.ndarray, words: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Tell rows of one rank apart by their next words; those that still are alike and go on."""
-    order = np.lexsort((left, words, ranks[active]))
+    order = _lexsort([ranks[active], words, left])
     rows, words, left, before = active[order], words[order], left[order], ranks[active][order]
     same = np.zeros(len(rows), bool)
     same[1:] = (words[1:] == words[:-1]) & (left[1:] == left[:-1]) & (before[1:] == before[:-1])
