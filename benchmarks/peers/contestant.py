@@ -21,6 +21,8 @@ from peer import HERE, Peer
 ROOT = HERE.parent.parent
 #: Seconds that one answer may take.
 PATIENCE = 300.0
+#: What tells libraries how many threads to start.
+THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS")
 #: Seconds that a process may take to end when its input has.
 ENDING = 10.0
 
@@ -41,7 +43,7 @@ class Contestant:
         self.log = folder / f"{name}.log"
         ranks = kind.ranks and cores > 1
         words = [*self._launcher(cores if ranks else 0), str(HERE / "worker.py"), name, json.dumps(size), str(cores)]
-        threads = "1" if ranks else str(cores)
+        threads = dict.fromkeys(THREADS, "1" if ranks else str(cores))
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*words, str(self.folder), *(["--ranks"] if ranks else [])],
@@ -50,7 +52,7 @@ class Contestant:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env={**os.environ, **OPEN_MPI, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads},
+                env={**os.environ, **OPEN_MPI, **threads, **kind.variables},
             )
 
     def _launcher(self, ranks: int) -> list[str]:
@@ -94,12 +96,13 @@ class Contestant:
 
     def _reply(self) -> dict[str, Any]:
         assert self.process.stdout
-        limit = threading.Timer(PATIENCE, self._kill)
+        began, limit = time.monotonic(), threading.Timer(PATIENCE, self._kill)
         limit.start()
         line = self.process.stdout.readline()
         limit.cancel()
         if not line:
-            raise Failed(self._last_words())
+            late = time.monotonic() - began >= PATIENCE
+            raise Failed(f"it took more than {PATIENCE:.0f} s" if late else self._last_words())
         reply: dict[str, Any] = json.loads(line)
         return reply
 

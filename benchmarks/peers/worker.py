@@ -38,6 +38,7 @@ def measured(peer: Peer, comm: Any) -> dict[str, float]:
     began = time.perf_counter()
     own = peer.run()
     found = {"seconds": time.perf_counter() - began, **(own or {})}
+    peer.rest()
     if comm is not None:
         found = {name: max(comm.allgather(value)) for name, value in found.items()}
     return found
