@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,27 +34,32 @@ def compared(out: Path, cores: int, rounds: int, *names: str) -> dict:
 
 
 def test_peers_on_one_core_give_our_answers(tmp_path):
-    absent = [name for name in ("jax", "dask") if find_spec(name) is None]
-    names = ("pi_numpy", "weather_numpy", "weather_numba", "sum_fsum", "sum_numpy")
-    result = compared(tmp_path, 1, 2, *names, *(f"{'weather' if name == 'jax' else 'pi'}_{name}" for name in absent))
+    files = {"jax": "weather_jax", "dask": "pi_dask", "polars": "sort_polars", "duckdb": "wordcount_duckdb"}
+    absent = [name for name in files if find_spec(name) is None]
+    names = ("pi_numpy", "weather_numpy", "weather_numba", "sum_fsum", "sum_numpy", "wordcount_counter", "sort_avx2")
+    result = compared(tmp_path, 1, 2, *names, *(files[name] for name in absent))
     rows = {row["peer"]: row for row in result["rows"] if row["job"] != "pi"}
     assert {name: row["answers"] for name, row in rows.items() if row["job"] == "weather"} == {
         "NumPy": "same bits",
         "Numba, a pass per array": "same bits",
     }
     assert rows["math.fsum"]["answers"] == "same bits" and rows["np.sum (not exact)"]["agree"]
-    assert len(result["rows"]) == 5 and all(row["agree"] for row in result["rows"])
+    assert rows["collections.Counter"]["answers"] == "all counts alike"
+    assert rows["np.sort by AVX2, one core"]["answers"] == "same bits"
+    assert len(result["rows"]) == 7 and all(row["agree"] for row in result["rows"])
     assert all(len(row["ours"]) == len(row["theirs"]) == 2 for row in result["rows"])
     reasons = [one["reason"] for one in result["skipped"]]
     assert sorted(reasons) == sorted(f"No module named {name!r}" for name in absent)
 
 
-def test_checkpoints_of_peers_hold_what_ours_holds(tmp_path):
-    result = compared(tmp_path, 2, 1, "checkpoint_gather")
-    assert [(row["measure"], row["answers"]) for row in result["rows"]] == [
-        ("until on the disk", "same bits"),
-        ("steps held up", "same bits"),
+def test_peers_on_two_cores_give_our_answers(tmp_path):
+    result = compared(tmp_path, 2, 1, "checkpoint_gather", "sort_numpy", "groupby_arrow")
+    assert [(row["job"], row["measure"], row["answers"]) for row in result["rows"][:3]] == [
+        ("checkpoint", "until on the disk", "same bits"),
+        ("checkpoint", "steps held up", "same bits"),
+        ("sort", "", "same bits"),
     ]
+    assert result["rows"][3]["job"] == "groupby" and result["rows"][3]["answers"].startswith("sums off by ")
     held, durable = result["rows"][1]["ours"], result["rows"][0]["ours"]
     assert all(0 < a[0] < b[0] for a, b in zip(held, durable, strict=True))
 
@@ -114,6 +120,49 @@ def test_wrong_answers_are_found():
         tasks.near_ours(near, {}, ours, {"u": ours["p"]})
 
 
+def test_wrong_counts_and_groups_are_found():
+    tasks, peer = import_module("tasks"), import_module("peer").Peer
+    words = tasks.counted([b"a", b"b"], [3, 1])
+    assert tasks.all_alike(peer, {}, words, tasks.counted([b"a", b"b"], [3, 1])) == "all counts alike"
+    with pytest.raises(tasks.DifferError, match=r"first: \[b'a' b'c'\], ours \[b'a' b'b'\]"):
+        tasks.all_alike(peer, {}, words, tasks.counted([b"a", b"c"], [3, 1]))
+    size = {"rows": 1000, "groups": 7}
+    ours = tasks.by_numpy(*tasks.table_of(size))
+    assert tasks.near_groups(peer, size, ours, dict(ours)) == "same bits" and ours["groups"] == 7
+    with pytest.raises(tasks.DifferError, match=r"a sum or mean is off by \d\.\de-16 of itself"):
+        tasks.near_groups(peer, size, ours, ours | {"sum": np.nextafter(ours["sum"], np.inf)})
+    with pytest.raises(tasks.DifferError, match="count is not ours"):
+        tasks.near_groups(peer, size, ours, ours | {"count": ours["count"] + 1})
+
+
+def test_what_a_peer_makes_of_a_share_of_the_rows_is_compared_with_that_of_numpy():
+    tasks, peer = import_module("tasks"), import_module("peer").Peer
+    half, size = type("Half", (peer,), {"share": 0.5}), {"rows": 1000, "groups": 7}
+    ours, theirs = (tasks.by_numpy(*tasks.table_of(size, share)) for share in (1.0, 0.5))
+    assert tasks.near_groups(half, size, ours, theirs) == "same bits"
+    with pytest.raises(tasks.DifferError, match="rows is not ours"):
+        tasks.near_groups(half, size, ours, ours)
+
+
+def test_the_text_is_as_long_as_it_should_be_and_always_the_same(tmp_path):
+    tasks = import_module("tasks")
+    tasks.write_text({"bytes": 100_000}, tmp_path)
+    text = (tmp_path / tasks.TEXT).read_bytes()
+    counts = Counter(text.split())
+    assert len(text) == 100_000 and 0.07 < counts.most_common(1)[0][1] / counts.total() < 0.09
+    tasks.write_text({"bytes": 100_000}, tmp_path)
+    assert (tmp_path / tasks.TEXT).read_bytes() == text
+
+
+def test_ours_is_started_for_each_peer_anew_where_memory_is_short():
+    compare, kinds = import_module("compare"), {"groupby_a": int, "groupby_anyrank": str, "groupby_b": float}
+    assert compare._together("groupby", kinds) == [
+        {"groupby_anyrank": str, "groupby_a": int},
+        {"groupby_anyrank": str, "groupby_b": float},
+    ]
+    assert compare._together("sort", kinds | {"sort_anyrank": str}) == [kinds | {"sort_anyrank": str}]
+
+
 def test_a_peer_that_fails_says_why(tmp_path):
     contestant, peer = import_module("contestant"), import_module("peer").Peer
     with (
@@ -159,4 +208,4 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path):
 def test_only_takes_files_that_there_are():
     command = [sys.executable, str(FOLDER / "compare.py"), "--quick", "--only", "weather_cobol"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "--only weather_cobol: there is no such file" in done.stderr
+    assert done.returncode == 2 and "--only weather_cobol: there is no such job, and no such file" in done.stderr

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Comparison:
         """One job of one size on so many cores: ours against each peer."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
+            JOBS[name].prepare(size, folder)
             started = [
                 stack.enter_context(Contestant(file, peers[file], size, cores, folder))
                 for file in sorted(peers, key=lambda file: file != f"{name}_{OURS}")
@@ -157,7 +159,7 @@ def _row(
         "cores": cores,
         "measure": words,
         "peer": kind.name,
-        "share": kind.share,
+        "share": kind.share_of(size),
         "ours": [[run[key] for run in mine] for mine, _ in pairs],
         "theirs": [[run.get(key, run["seconds"]) for run in theirs] for _, theirs in pairs],
         "goal": kind.goals.get(cores, 1.0),
@@ -172,7 +174,7 @@ def found(comparison: Comparison, only: Sequence[str]) -> dict[str, dict[str, ty
     peers: dict[str, dict[str, type[Peer]]] = {}
     for name in JOBS:
         for path in sorted(HERE.glob(f"{name}_*.py")):
-            if only and path.stem not in only and path.stem != f"{name}_{OURS}":
+            if only and not {name, path.stem} & {*only} and path.stem != f"{name}_{OURS}":
                 continue
             try:
                 kind = load(path.stem)
@@ -196,6 +198,13 @@ def _make(environment: str, script: str, quick: bool) -> None:
         raise Failed((done.stderr.strip().splitlines() or [f"{script} failed"])[-1])
 
 
+def _together(name: str, peers: dict[str, type[Peer]]) -> list[dict[str, type[Peer]]]:
+    """Who are up at the same time: all, or ours with each of the others."""
+    ours = f"{name}_{OURS}"
+    pairs = [{ours: peers[ours], file: kind} for file, kind in peers.items() if file != ours]
+    return pairs if JOBS[name].apart else [peers]
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All comparisons that were asked for, as a result that JSON can hold."""
     began, clock = datetime.now(timezone.utc), time.perf_counter()
@@ -207,8 +216,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for cores in sorted({count for kind in peers.values() for count in kind.cores}):
                 entrants = {file: kind for file, kind in peers.items() if cores in kind.cores}
                 if cores in (options.cores or (cores,)) and len(entrants) > 1:
-                    for size in sizes:
-                        comparison.compare(name, size, cores, entrants)
+                    for size, together in product(sizes, _together(name, entrants)):
+                        comparison.compare(name, size, cores, together)
     return {
         "command": " ".join(["python", "benchmarks/peers/compare.py", *sys.argv[1:]]),
         "began": f"{began:%Y-%m-%d %H:%M} UTC",
@@ -229,15 +238,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; nothing is kept")
     parser.add_argument("--rounds", type=int, default=5, help="[5]")
-    parser.add_argument("--only", nargs="*", default=[], metavar="FILE", help="peers by file, such as weather_jax")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="jobs, or peers by file: pi, pi_dask")
     parser.add_argument("--cores", nargs="*", type=int, help="only comparisons on so many cores")
     parser.add_argument("--folder", type=Path, help="where checkpoints are written  [a temporary one]")
     parser.add_argument("--out", type=Path, help=f"where results are kept  [{RESULTS.relative_to(ROOT)}]")
     parser.add_argument("--table", action="store_true", help="write the README's table from the newest results")
     options = parser.parse_args()
-    unknown = [name for name in options.only if not (HERE / f"{name}.py").exists()]
+    unknown = [name for name in options.only if name not in JOBS and not (HERE / f"{name}.py").exists()]
     if unknown:
-        parser.error(f"--only {' '.join(unknown)}: there is no such file in {HERE.relative_to(ROOT)}")
+        parser.error(f"--only {' '.join(unknown)}: there is no such job, and no such file in {HERE.relative_to(ROOT)}")
     if options.table:
         write_readme()
         return

@@ -22,6 +22,10 @@ DX = DY = 100_000.0
 DT, ALPHA = 90.0, 0.001
 #: Why π is not further ahead of NumPy, and of what runs NumPy.
 LIMIT = "ours makes 89 % of what the vector units can for Philox4x32-10: see `results/tuning-2026-11-21.md`"
+#: What peers read that count words; the words that may be in it, and how often a line ends after one.
+TEXT, VOCABULARY, ENDING = "text.txt", 200_000, 0.1
+#: The most frequent words that are compared one by one, and the groups: those whose keys are below.
+TOP, SAMPLE = 10, 1_000_000
 
 
 class DifferError(Exception):
@@ -30,7 +34,7 @@ class DifferError(Exception):
 
 def near_pi(peer: type[Peer], size: Size, _ours: Answer, theirs: Answer) -> str:
     """Five standard errors are allowed: chance takes more once in two million times."""
-    points = round(size["points"] * peer.share)
+    points = round(size["points"] * peer.share_of(size))
     share = math.pi / 4
     off = abs(4 * float(theirs["hits"]) / points - math.pi) / (4 * math.sqrt(share * (1 - share) / points))
     if off > 5:
@@ -50,6 +54,30 @@ def near_ours(peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> st
     return f"off by {off:.0e}"
 
 
+def all_alike(_peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
+    """The same in everything; the error says what is not."""
+    for name, value in ours.items():
+        if not np.array_equal(value, theirs[name]):
+            raise DifferError(f"{name}: {theirs[name]}, ours {value}")
+    return "all counts alike"
+
+
+def near_groups(peer: type[Peer], size: Size, ours: Answer, theirs: Answer) -> str:
+    """Groups and counts are the same, and each sum and mean is within the peer's tolerance of ours.
+
+    What a peer makes of a share of the rows is compared with what NumPy makes of it.
+    """
+    if peer.share_of(size) < 1:
+        ours = by_numpy(*table_of(size, peer.share_of(size)))
+    for name, value in ours.items():
+        if value.dtype.kind == "i" and not np.array_equal(value, theirs[name]):
+            raise DifferError(f"{name} is not ours")
+    off = max(float(np.max(np.abs(theirs[name] / ours[name] - 1))) for name in ("sum", "mean"))
+    if not off <= peer.tolerance:
+        raise DifferError(f"a sum or mean is off by {off:.1e} of itself")
+    return f"sums off by {off:.0e}" if off else "same bits"
+
+
 @dataclass(frozen=True)
 class Job:
     """One job: its title (a format of the size), the sizes and the quick one, the unit of its `work`, the check."""
@@ -62,27 +90,81 @@ class Job:
     check: Callable[[type[Peer], Size, Answer, Answer], str] = near_ours
     #: What is measured: a name in what `run` gives, and in words.
     measures: tuple[tuple[str, str], ...] = (("seconds", ""),)
+    #: Makes what all peers read, in the folder above each peer's own.
+    prepare: Callable[[Size, Path], None] = lambda _size, _folder: None
+    #: Whether ours is started anew for each peer, because the memory is too small for all of them.
+    apart: bool = False
 
 
-JOBS = {
-    "pi": Job(
-        "π, {points:,} points", ({"points": 200_000_000},), {"points": 1_000_000},
-        "points", lambda size: size["points"], near_pi,
-    ),
-    "weather": Job(
-        "weather, {side}²", ({"side": 1024, "steps": 10}, {"side": 4096, "steps": 2}), {"side": 48, "steps": 6},
-        "cell-steps", lambda size: size["side"] ** 2 * size["steps"],
-    ),
-    "sum": Job(
-        "sum of {elements:,} float64", ({"elements": 100_000_000},), {"elements": 100_000},
-        "elements", lambda size: size["elements"],
-    ),
-    "checkpoint": Job(
-        "checkpoint, 6 fields of {side}²", ({"side": 4000},), {"side": 40},
-        "B", lambda size: 48 * size["side"] ** 2,
-        measures=(("seconds", "until on the disk"), ("held", "steps held up")),
-    ),
-}  # fmt: skip
+def write_text(size: Size, folder: Path) -> None:
+    """Write a text of words of 3 to 12 letters, of which the k-th of the vocabulary is drawn with p ∝ 1/k."""
+    random = np.random.default_rng(7)
+    sizes = random.integers(3, 13, 2 * VOCABULARY)
+    letters = random.integers(97, 123, (2 * VOCABULARY, 12), np.uint8)
+    drawn = (row[:n].tobytes() for row, n in zip(letters, sizes, strict=True))
+    words = [*dict.fromkeys(drawn)][:VOCABULARY]
+    ended = np.array([word + end for end in (b" ", b"\n") for word in words], object)
+    shares = np.cumsum(1 / np.arange(1, VOCABULARY + 1))
+    with (folder / TEXT).open("wb") as file:
+        while file.tell() < size["bytes"]:
+            which = np.searchsorted(shares, random.random(1 << 16) * shares[-1])
+            which[random.random(len(which)) < ENDING] += VOCABULARY
+            file.write(b"".join(ended[which]))
+        file.truncate(size["bytes"])
+
+
+def counted(words: Sequence[bytes], counts: Sequence[int]) -> Answer:
+    """What is compared of words by their counts, then in their order: the first, and a checksum of all."""
+    lines = b"".join(b"%b %d\n" % pair for pair in zip(words, counts, strict=True))
+    return {
+        "first": np.array(words[:TOP], bytes),
+        "counts": np.array(counts[:TOP], np.int64),
+        "distinct": np.array(len(words)),
+        "words": np.array(sum(counts)),
+        "checksum": np.array(zlib.crc32(lines), np.uint32),
+    }
+
+
+def keys_of(size: Size) -> np.ndarray:
+    """The keys to be sorted."""
+    return np.random.default_rng(7).integers(-(2**63), 2**63, size["keys"])
+
+
+def in_order(blocks: Sequence[np.ndarray]) -> Answer:
+    """What is compared of sorted keys that lie in several blocks: a checksum of all."""
+    checksum = 0
+    for block in blocks:
+        checksum = zlib.crc32(np.ascontiguousarray(block, np.int64).data, checksum)
+    return {"keys": np.array(checksum, np.uint32)}
+
+
+def table_of(size: Size, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """The keys and values to be grouped; a share of the rows are the first ones."""
+    rows = round(size["rows"] * share)
+    keys = np.random.default_rng(7).integers(0, size["groups"], rows)
+    return keys, np.random.default_rng(8).lognormal(size=rows)
+
+
+def grouped(key: np.ndarray, count: np.ndarray, sum: np.ndarray, mean: np.ndarray) -> Answer:
+    """What is compared of groups in any order: how many they and their rows are, and a sample of them, by key."""
+    few = np.flatnonzero(key < SAMPLE)
+    few = few[np.argsort(key[few])]
+    return {
+        "groups": np.array(len(key)),
+        "rows": np.array(count.sum(), np.int64),
+        "keys": np.array((key * count).sum(), np.int64),
+        "key": key[few],
+        "count": count[few].astype(np.int64),
+        "sum": sum[few],
+        "mean": mean[few],
+    }
+
+
+def by_numpy(keys: np.ndarray, values: np.ndarray) -> Answer:
+    """The groups that NumPy makes of rows."""
+    key, inverse, count = np.unique(keys, return_inverse=True, return_counts=True)
+    total = np.bincount(inverse, values)
+    return grouped(key, count, total, total / count)
 
 
 def weather_start(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,3 +217,38 @@ def forget(comm: Any, paths: Sequence[Path]) -> None:
         os.sync()
         time.sleep(0.3)
     comm.Barrier()
+
+
+JOBS = {
+    "pi": Job(
+        "π, {points:,} points", ({"points": 200_000_000},), {"points": 1_000_000},
+        "points", lambda size: size["points"], near_pi,
+    ),
+    "weather": Job(
+        "weather, {side}²", ({"side": 1024, "steps": 10}, {"side": 4096, "steps": 2}), {"side": 48, "steps": 6},
+        "cell-steps", lambda size: size["side"] ** 2 * size["steps"],
+    ),
+    "sum": Job(
+        "sum of {elements:,} float64", ({"elements": 100_000_000},), {"elements": 100_000},
+        "elements", lambda size: size["elements"],
+    ),
+    "checkpoint": Job(
+        "checkpoint, 6 fields of {side}²", ({"side": 4000},), {"side": 40},
+        "B", lambda size: 48 * size["side"] ** 2,
+        measures=(("seconds", "until on the disk"), ("held", "steps held up")),
+    ),
+    "wordcount": Job(
+        "counts of all words, {bytes:,} bytes of text", ({"bytes": 146_000_000},), {"bytes": 1_000_000},
+        "B", lambda size: size["bytes"], all_alike, prepare=write_text,
+    ),
+    "sort": Job(
+        "sort of {keys:,} int64", ({"keys": 50_000_000},), {"keys": 100_000},
+        "keys", lambda size: size["keys"],
+    ),
+    "groupby": Job(
+        "count, sum and mean of {rows:,} rows in {groups:,} groups",
+        tuple({"rows": 100_000_000, "groups": groups} for groups in (100, 1_000_000, 50_000_000)),
+        {"rows": 100_000, "groups": 1000},
+        "rows", lambda size: size["rows"], near_groups, apart=True,
+    ),
+}  # fmt: skip

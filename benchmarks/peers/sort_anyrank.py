@@ -1,0 +1,28 @@
+"""Ours: each rank's block of the sorted keys, from its block of them."""
+
+from peer import Peer
+from tasks import in_order, keys_of, rows_of
+
+
+class Anyrank(Peer):
+    name = "anyrank"
+    packages = ("anyrank", "numpy", "mpi4py")
+    cores = (1, 2)
+    ranks = True
+
+    def __init__(self, size, cores, comm, folder):
+        super().__init__(size, cores, comm, folder)
+        from mpi4py import MPI
+
+        from anyrank.world import World
+
+        self.world = World(comm or MPI.COMM_SELF)
+        self.keys = keys_of(size)[rows_of(self.world.comm, size["keys"])].copy()
+
+    def run(self):
+        from anyrank.keyed.sort import sort
+
+        self.found, _ = sort(self.world, self.keys)
+
+    def answer(self):
+        return in_order(self.world.gather(self.found) or [])

@@ -1,0 +1,20 @@
+"""collections.Counter, of the words of all lines."""
+
+from collections import Counter
+from itertools import chain
+
+from peer import Peer
+from tasks import TEXT, counted
+
+
+class PlainCounter(Peer):
+    name = "collections.Counter"
+    packages = ()
+
+    def run(self):
+        with (self.folder.parent / TEXT).open("rb") as lines:
+            counts = Counter(chain.from_iterable(map(bytes.split, lines)))
+        self.found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+    def answer(self):
+        return counted(*zip(*self.found, strict=True))
