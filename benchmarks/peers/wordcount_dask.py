@@ -1,4 +1,4 @@
-"""Dask bag, as its documentation counts words, on processes."""
+"""Dask bag, as its documentation counts words, on processes: a block for each, as smaller ones take longer."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,9 +9,6 @@ import dask.bag as db
 from peer import Peer
 from tasks import TEXT, counted
 
-#: Bytes of text in a partition.
-BLOCK = 1 << 24
-
 
 class Dask(Peer):
     name = "Dask bag"
@@ -21,11 +18,12 @@ class Dask(Peer):
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)
+        self.block = -(-size["bytes"] // cores)
         self.pool = ProcessPoolExecutor(cores, get_context("spawn"))
-        self.details = {"Dask bag": f"{cores} processes, blocks of {BLOCK} bytes"}
+        self.details = {"Dask bag": f"{cores} processes, blocks of {self.block:,} bytes"}
 
     def run(self):
-        lines = db.read_text(self.folder.parent / TEXT, blocksize=BLOCK)
+        lines = db.read_text(self.folder.parent / TEXT, blocksize=self.block)
         with dask.config.set(scheduler="processes", num_workers=self.count, pool=self.pool):
             counts = lines.map(str.split).flatten().frequencies().compute()
         self.found = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
