@@ -183,3 +183,13 @@ def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
     everyone = Counter(k for part in world.comm.allgather(keys.tolist()) for k in part)
     found = gathered(world, table.columns)
     check_collective(world, dict(zip(found["key"], found["count"], strict=True)) == everyone, "counts")
+
+
+@pytest.mark.ranks(1, 3)
+def test_nothing_may_be_gathered_and_some_ranks_may_have_nothing(world):
+    table = State(world).table("t", {"key": "int64", "word": "text"}, {"sum": ("float64", "exact")})
+    table.gather(np.empty(0, np.int64), [], sum=np.empty(0))
+    check_collective(world, table.rows == 0, "nothing")
+    mine = np.arange(70_000 if world.rank == world.size - 1 else 0)
+    table.gather(mine, Text.of(b"%d" % (n % 7) for n in mine.tolist()), sum=mine.astype(float))
+    check_collective(world, table.rows == 70_000, "one rank has all")

@@ -109,7 +109,7 @@ class Table:
         sample = hashes_of(rows.keys[sampled(len(rows))])
         total, n = world.allreduce(np.array([population(sample), len(rows)], np.int64)).tolist()
         known = total // world.size
-        if world.size == 1 or 2 * shown(known, n // world.size) * world.size < n:
+        if world.size == 1 or 2 * shown(known, n // world.size) * world.size <= n:  # also where there are no rows
             self._combine(rows)
             return
         own, often = shown(known, n) // world.size, heavy(sample, world.size)

@@ -9,7 +9,7 @@ import numpy as np
 #: Keys that are looked at.
 SAMPLED = 1 << 17
 #: More keys than anybody has.
-MOST = 1 << 50
+MOST = 1 << 40
 #: A key that comes so many times in the sample is no chance.
 _LEAST = 16
 
