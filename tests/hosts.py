@@ -12,21 +12,25 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from ranks import mpiexec_path
 from switch import TUN, Port, Started, Wires
 
+_TURNS = count()
+
 
 class Hosts:
     """The names, the addresses, and the wires of some hosts."""
 
-    def __init__(self, count: int, folder: Path, wires: Wires | None = None, polite: bool = False):
+    def __init__(self, number: int, folder: Path, wires: Wires | None = None, polite: bool = False):
         # Names and addresses of their own, so that two of these do not meet.
-        self._key = f"{os.getpid() % 0xFFFF:04x}"
+        # And not those of the ones before: the system takes a moment to forget their wires.
+        self._key = f"{os.getpid() % 0xFFFF:04x}{next(_TURNS) % 16:x}"
         net = f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
-        self.names = [f"ar{self._key}n{i}" for i in range(1, count + 1)]
-        self.addresses = [f"{net}.{i}" for i in range(1, count + 1)]
+        self.names = [f"ar{self._key}n{i}" for i in range(1, number + 1)]
+        self.addresses = [f"{net}.{i}" for i in range(1, number + 1)]
         self.bridge, self.centre = f"ar{self._key}b", f"{net}.254"
         self._launcher, self._polite = folder / "launcher", folder / "polite.so" if polite else None
         self._wires, self._switch = wires, None
