@@ -20,8 +20,8 @@ from anyrank.errors import AnyrankError
 from anyrank.keyed.rows import Column, Text, count
 from anyrank.world import World
 
-#: Rows that become text at a time.
-_ROWS = 1 << 16
+#: Rows that become text at a time: Python takes a hundred bytes and more for each.
+_ROWS = 1 << 12
 #: Text is padded to its longest element in HDF5 up to so many bytes.
 PADDED = 256
 
