@@ -49,12 +49,11 @@ def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
 
 def machine() -> str:
     """The machine in words."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    name = models[0].split(":")[1].strip() if models else platform.machine()
     gpu = here().get("gpu", "")
     card = f", {gpu} (CUDA {here()['cuda']})" if gpu else ""
-    return f"{names[0]}, {os.cpu_count()} cores{card}, {platform.platform()}, Python {platform.python_version()}"
+    return f"{name}, {os.cpu_count()} cores{card}, {platform.platform()}, Python {platform.python_version()}"
 
 
 def table(name: str, rows: list[Row], where: str = "") -> str:

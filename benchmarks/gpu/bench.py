@@ -156,8 +156,9 @@ def answer(attempt: Attempt, bench: Bench) -> dict[str, Any]:
     try:
         if not BODIES.round:
             BODIES.prefer("reference" if attempt.group == "runs" else bench.body)
+        where = machine()
         row, numbers = attempt.measure(bench)
-        return {"row": row, "numbers": numbers, "machine": machine()}
+        return {"row": row, "numbers": numbers, "machine": where}
     except Exception as error:
         return failure(attempt.name, error)
 

@@ -10,6 +10,7 @@ import time
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,6 +193,31 @@ def test_gpu_bench_fits_its_limit_on_an_ordinary_disk(bench_module):
     groups = [attempt.group for attempt in bench_module.ATTEMPTS]
     children = 1 + sum(a != b for a, b in pairwise(groups))
     assert children * bench_module.CHILD + sum(a.estimate(known) for a in bench_module.ATTEMPTS) < 260
+
+
+@pytest.mark.parametrize("disk", [5e9, 1e9, 3e8])
+def test_gpu_bench_checkpoint_follows_the_disk_s_rate(bench_module, monkeypatch, tmp_path, disk):
+    asked = []
+
+    def weather(self, *arguments, **named):
+        asked.extend(arguments)
+        raise InterruptedError
+
+    monkeypatch.setattr(bench_module.Bench, "weather", weather)
+    known = bench_module.ASSUMED | {"disk": disk}
+    with pytest.raises(InterruptedError):
+        bench_module.BY_NAME["checkpoint"].measure(bench_module.Bench(False, "cupy", tmp_path, known))
+    rows, columns, steps, option, every = asked
+    write, cells = 48 * rows * columns / disk, rows * columns
+    assert write <= 4 and 48 * cells <= 3.2e9
+    assert option == "--checkpoint-every" and steps == 2 * every and 1.7 < every * cells / known["cells"] / write < 1.9
+
+
+def test_gpu_bench_run_without_room_on_disk_is_refused(bench_module, monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3.9e9))
+    tried = bench_module.Bench(False, "cupy", tmp_path, {})
+    with pytest.raises(OSError, match=r"has 3.9 GB free, and 6.4 are needed: use --folder DIR"):
+        tried.weather(8192, 8192, 10, checkpoints=2)
 
 
 def test_gpu_bench_child_that_hangs_is_killed_with_all(bench_module, tmp_path):
