@@ -6,12 +6,15 @@ import importlib
 import json
 import os
 import sys
+import time
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ranks import completed, run_anyrank
+from ranks import completed, run_anyrank, started
 
 from anyrank.device import open_device
 from anyrank.kernel import Kernel, installed
@@ -124,11 +127,120 @@ def test_pi_counts_the_same_hits(tmp_path, body):
     assert on_gpu["digest"] == on_cpu["digest"]
 
 
-def test_what_measures_a_gpu_works():
-    done = completed(sys.executable, BENCH, "--body", "shim", "--quick")
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) == 13 and not any(word in row for row in rows for word in ("nan", "FAILED"))
+def bench(*words, code=0, env=None):
+    done = completed(sys.executable, BENCH, *words, timeout=500, env=env)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def kept(out):
+    return [json.loads(line) for line in (out / "bench.jsonl").read_text().splitlines()]
+
+
+def table_rows(text):
+    return [line for line in text.splitlines() if line.startswith("| ")][1:]
+
+
+def test_what_measures_a_gpu_works(tmp_path):
+    shown = bench("--body", "shim", "--quick", "--out", tmp_path)
+    rows = table_rows(shown)
+    assert len(rows) == len(kept(tmp_path)) == 23 and not any(word in row for row in rows for word in ("nan", "FAILED"))
+    assert table_rows((tmp_path / "bench.md").read_text()) == rows
+    assert "a GPU that is not there" in (tmp_path / "bench.md").read_text()
+
+
+def test_gpu_bench_killed_midway_keeps_its_rows(tmp_path):
+    with started(sys.executable, BENCH, "--body", "shim", "--quick", "--out", tmp_path) as process:
+        while not (tmp_path / "bench.md").exists() or len(kept(tmp_path)) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    before, rows = kept(tmp_path), table_rows((tmp_path / "bench.md").read_text())
+    assert 2 <= len(before) < 23 and len(before) - 1 <= len(rows) <= len(before)
+    assert [row.split(" | ")[0] for row in rows] == ["| " + entry["row"][0] for entry in before[: len(rows)]]
+    bench("--body", "shim", "--quick", "--out", tmp_path, "--only", "pinned,copy")  # a newer copy, and one more
+    assert len(kept(tmp_path)) == len(before) + 2
+    assert len(table_rows((tmp_path / "bench.md").read_text())) == len(before) + 1
+
+
+def test_gpu_bench_row_that_fails_is_told_and_left(tmp_path):
+    words = ("--body", "shim", "--quick", "--out", tmp_path, "--only", "copy,launches,pinned")
+    shown = bench(*words, code=1, env={"ANYRANK_SHIM": "memory=2e5"})
+    assert [entry["row"][1] == "FAILED" for entry in kept(tmp_path)] == [False, True, False]
+    assert "launches: FAILED (OutOfMemoryError: Out of memory allocating" in shown
+
+
+def test_gpu_bench_rows_without_time_are_left_out(tmp_path):
+    shown = bench("--limit", 9, "--out", tmp_path, "--only", "copy,pi,checkpoint")  # no GPU is asked for
+    assert shown.count("s, and 9 are left") == 3 and "left out for want of time: copy, pi, checkpoint" in shown
+    assert not kept(tmp_path)
+
+
+def test_gpu_bench_row_of_no_such_name_is_refused():
+    done = completed(sys.executable, BENCH, "--only", "copy,copies")
+    assert done.returncode == 2 and "there is no row copies; rows are copy, weather-kernel," in done.stderr
+
+
+@pytest.fixture
+def bench_module(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH.parent)
+    return importlib.import_module("bench")
+
+
+def test_gpu_bench_fits_its_limit_on_an_ordinary_disk(bench_module):
+    known = bench_module.ASSUMED | {"disk": 1e9}
+    groups = [attempt.group for attempt in bench_module.ATTEMPTS]
+    children = 1 + sum(a != b for a, b in pairwise(groups))
+    assert children * bench_module.CHILD + sum(a.estimate(known) for a in bench_module.ATTEMPTS) < 260
+
+
+@pytest.mark.parametrize("disk", [5e9, 1e9, 3e8])
+def test_gpu_bench_checkpoint_follows_the_disk_s_rate(bench_module, monkeypatch, tmp_path, disk):
+    asked = []
+
+    def weather(self, *arguments, **named):
+        asked.extend(arguments)
+        raise InterruptedError
+
+    monkeypatch.setattr(bench_module.Bench, "weather", weather)
+    known = bench_module.ASSUMED | {"disk": disk}
+    with pytest.raises(InterruptedError):
+        bench_module.BY_NAME["checkpoint"].measure(bench_module.Bench(False, "cupy", tmp_path, known))
+    rows, columns, steps, option, every = asked
+    write, cells = 48 * rows * columns / disk, rows * columns
+    assert write <= 4 and 48 * cells <= 3.2e9
+    assert option == "--checkpoint-every" and steps == 2 * every and 1.7 < every * cells / known["cells"] / write < 1.9
+
+
+def test_gpu_bench_run_without_room_on_disk_is_refused(bench_module, monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3.9e9))
+    tried = bench_module.Bench(False, "cupy", tmp_path, {})
+    with pytest.raises(OSError, match=r"has 3.9 GB free, and 6.4 are needed: use --folder DIR"):
+        tried.weather(8192, 8192, 10, checkpoints=2)
+
+
+def test_gpu_bench_child_that_hangs_is_killed_with_all(bench_module, tmp_path):
+    command = ["sh", "-c", "echo noise; setsid sleep 1000 & exec sleep 1000"]
+    child = bench_module.Child(command, tmp_path / "errors")
+    with pytest.raises(TimeoutError, match="killed after 1 s"):
+        child.ask({}, 1)
+    child.kill()
+    tag = child._tag.encode()
+    assert not [path for path in Path("/proc").glob("[0-9]*") if tag in environ(path)]
+
+
+def environ(process):
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_gpu_bench_child_that_dies_is_told(bench_module, tmp_path):
+    child = bench_module.Child(["sh", "-c", "echo the card is lost >&2; exit 3"], tmp_path / "errors")
+    with pytest.raises(EOFError, match="ended with 3: the card is lost"):
+        child.ask({}, 100)
 
 
 @pytest.mark.gpu
