@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["rank_launch"]
+pytest_plugins = ["rank_launch", "gpus"]
 
 # MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes.
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
@@ -24,14 +24,6 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") and not os.environ.get("ANYRANK_TEST_GPU"):
-        from anyrank.device.find import gpu_missing
-
-        if missing := gpu_missing():
-            pytest.skip(missing)
 
 
 @pytest.fixture
