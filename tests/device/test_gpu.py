@@ -14,7 +14,8 @@ from gpus import BARE, EMULATED
 from ranks import completed, run_anyrank
 
 from anyrank.device import open_device
-from anyrank.kernel import Kernel, installed
+from anyrank.exchange import packing
+from anyrank.kernel import Kernel, installed, loaded
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench.py"
 GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -100,6 +101,35 @@ def test_a_kernel_gives_the_reference_s_bits(kernel, body):
             if isinstance(expected, np.ndarray):
                 found = ours if place in stay else device.to_host(ours)
                 assert np.ascontiguousarray(found).tobytes() == expected.tobytes(), (size, place)
+
+
+def box(device, array):
+    return packing.Box(device.address(array), array.itemsize, array.shape, array.strides)
+
+
+@GPU
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16"])
+def test_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
+    """Boxes of all sizes go out in one launch, into memory that ends where they end, and into another array."""
+    device, shape = opened(body), (7, 70, 41)
+    module = loaded(device, Path(packing.__file__).with_name("boxes.cu"))
+    regions = np.s_[1:-1, 2:-2, 1:-1], np.s_[:, :, -1:], np.s_[:1, ::3, ::2], np.s_[-1:, -1:, -1:]
+    whole = np.random.default_rng(3).integers(0, 250, shape).astype(dtype)
+    there, other = device.from_host(whole), device.full(shape, 0, dtype)
+    packed = [device.full(whole[region].shape, 0, dtype) for region in regions]
+
+    def copy(sources, targets):
+        rows = [packing._row(box(device, a), box(device, b)) for a, b in zip(sources, targets, strict=True)]
+        table = device.from_host(np.array(rows, np.uint64))
+        module.launch("copy_boxes", (len(rows), 3), (packing.THREADS,), (table, np.int32(len(shape))))
+
+    expected = np.zeros(shape, dtype)
+    copy([there[region] for region in regions], packed)
+    copy(packed, [other[region] for region in regions])
+    for region, found in zip(regions, packed, strict=True):
+        expected[region] = whole[region]
+        assert device.to_host(found).tobytes() == whole[region].tobytes()
+    assert device.to_host(other).tobytes() == expected.tobytes()
 
 
 def summary(*words, ranks=None, code=0):
