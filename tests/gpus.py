@@ -69,7 +69,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.durations is None:
         config.option.durations = 25
     if not hasattr(config, "workerinput"):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    """End like Ctrl-C, once: `timeout` sends the signal twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
