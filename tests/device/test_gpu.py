@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import time
 from importlib.util import find_spec
@@ -14,10 +13,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gpus import BARE, EMULATED
 from ranks import completed, run_anyrank, started
 
 from anyrank.device import open_device
-from anyrank.kernel import Kernel, installed
+from anyrank.exchange import packing
+from anyrank.kernel import Kernel, installed, loaded
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench.py"
 GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -30,8 +31,19 @@ def has_body(kernel):
 
 
 KERNELS = [kernel for kernel in installed() if has_body(kernel)]
-#: Under compute-sanitizer every array is an allocation of its own, or else nobody sees where it ends.
-BARE = os.environ.get("ANYRANK_TEST_GPU") == "bare"
+
+
+def real(body):
+    """Whether the body runs on a GPU of metal, where sizes may be large."""
+    return body == "cupy" and not EMULATED
+
+
+def opened(body):
+    """The GPU. Under compute-sanitizer each array is an allocation of its own, or nobody sees where it ends."""
+    device = open_device(body)
+    if BARE:
+        device.cupy.cuda.set_allocator(None)
+    return device
 
 
 def on_device(device, argument, stays):
@@ -80,11 +92,9 @@ def test_groups_that_are_not_there_are_refused(body):
 @GPU
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_a_kernel_gives_the_reference_s_bits(kernel, body):
-    device, package = open_device(body), importlib.import_module(f"anyrank.kernels.{kernel.folder}")
-    if BARE:
-        device.cupy.cuda.set_allocator(None)
+    device, package = opened(body), importlib.import_module(f"anyrank.kernels.{kernel.folder}")
     run, reference = kernel.load(body, device), kernel.load("reference", open_device("reference"))
-    for size in (1, 77, 3001, 1_000_003 if body == "cupy" and not BARE else 20_000):
+    for size in (1, 77, 3001, 1_000_003 if real(body) and not BARE else 20_000):
         theirs, _, _ = package.example(kernel.operation, size)
         stay = [place % len(theirs) for place in getattr(package, "ON_HOST", ())]
         mine = [on_device(device, argument, place in stay) for place, argument in enumerate(theirs)]
@@ -94,6 +104,35 @@ def test_a_kernel_gives_the_reference_s_bits(kernel, body):
             if isinstance(expected, np.ndarray):
                 found = ours if place in stay else device.to_host(ours)
                 assert np.ascontiguousarray(found).tobytes() == expected.tobytes(), (size, place)
+
+
+def box(device, array):
+    return packing.Box(device.address(array), array.itemsize, array.shape, array.strides)
+
+
+@GPU
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16"])
+def test_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
+    """Boxes of all sizes go out in one launch, into memory that ends where they end, and into another array."""
+    device, shape = opened(body), (7, 70, 41)
+    module = loaded(device, Path(packing.__file__).with_name("boxes.cu"))
+    regions = np.s_[1:-1, 2:-2, 1:-1], np.s_[:, :, -1:], np.s_[:1, ::3, ::2], np.s_[-1:, -1:, -1:]
+    whole = np.random.default_rng(3).integers(0, 250, shape).astype(dtype)
+    there, other = device.from_host(whole), device.full(shape, 0, dtype)
+    packed = [device.full(whole[region].shape, 0, dtype) for region in regions]
+
+    def copy(sources, targets):
+        rows = [packing._row(box(device, a), box(device, b)) for a, b in zip(sources, targets, strict=True)]
+        table = device.from_host(np.array(rows, np.uint64))
+        module.launch("copy_boxes", (len(rows), 3), (packing.THREADS,), (table, np.int32(len(shape))))
+
+    expected = np.zeros(shape, dtype)
+    copy([there[region] for region in regions], packed)
+    copy(packed, [other[region] for region in regions])
+    for region, found in zip(regions, packed, strict=True):
+        expected[region] = whole[region]
+        assert device.to_host(found).tobytes() == whole[region].tobytes()
+    assert device.to_host(other).tobytes() == expected.tobytes()
 
 
 def summary(*words, ranks=None, code=0):
@@ -108,7 +147,7 @@ def weather(side, steps, *more):
 
 @GPU
 def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path, body):
-    side, steps = (4096, 30) if body == "cupy" else (40, 30)
+    side, steps = (4096, 30) if real(body) else (40, 30)
     expected = summary(*weather(side, steps, "--body", "cython", "--out", tmp_path / "cpu"), ranks=2)
     out = tmp_path / "mixed"
     summary(*weather(side, steps, "--body", body, "--stop-at", 10, "--out", out), ranks=2, code=75)
@@ -120,7 +159,7 @@ def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path,
 
 @GPU
 def test_pi_counts_the_same_hits(tmp_path, body):
-    points = 10**10 if body == "cupy" else 10**5
+    points = 10**10 if real(body) else 10**5
     words = ("run", "pi", "--points", points, "--batch", points // 3)
     on_cpu = summary(*words, "--body", "cython", "--out", tmp_path / "cpu", ranks=2)
     on_gpu = summary(*words, "--body", body, "--out", tmp_path / "gpu", ranks=2)
@@ -246,6 +285,7 @@ def test_gpu_bench_child_that_dies_is_told(bench_module, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ncars_bits_on_a_gpu_that_ranks_share(tmp_path, ranks):
-    found = summary(*weather(64, 4000, "--body", "cupy", "--out", tmp_path / "run"), ranks=ranks)
-    expected = summary(*weather(64, 4000, "--body", "cython", "--out", tmp_path / "cpu"))
+    steps = 4000 if real("cupy") else 40
+    found = summary(*weather(64, steps, "--body", "cupy", "--out", tmp_path / "run"), ranks=ranks)
+    expected = summary(*weather(64, steps, "--body", "cython", "--out", tmp_path / "cpu"))
     assert found["digests"] == expected["digests"]  # test_weather.py holds these against NCAR's
