@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import click
 import pytest
 from click.testing import CliRunner
+from ranks import run_anyrank
 
 from anyrank.batch.study import _options
 from anyrank.cli import VERBS as ALL_VERBS
@@ -181,3 +183,43 @@ def test_unknown_flag_is_refused_with_the_one_that_was_meant():
     with pytest.raises(click.NoSuchOption) as refused:
         call("--level", "3")
     assert "--levels" in refused.value.format_message()
+
+
+EVERY_TYPE = """
+from pathlib import Path
+from typing import Literal
+from anyrank import Program, State, param
+
+class Types(Program):
+    mesh: Path = param("mesh.txt", "a file")
+    order: Literal[1, 2] = param(1, "order")
+    limit: int | None = param(5, "a limit")
+    levels: list[float] = param((1, 2), "levels")
+    memory: str = param("a", "text whose name is an option's")
+    steps: int = param(4, "steps")
+
+    def check(self) -> None:
+        assert isinstance(self.mesh, Path) and self.order == 2 and self.limit is None and self.levels == [0.5]
+
+    def declare(self, state: State) -> None:
+        state.field("T", (8,))
+
+    def step(self, state: State) -> None:
+        state.T[...] = state.T.local + self.levels[0]
+"""
+
+
+def test_run_of_every_type_is_resumed_from_another_folder(tmp_path):
+    (tmp_path / "types.py").write_text(EVERY_TYPE)
+    (tmp_path / "elsewhere").mkdir()
+    words = ("--order", 2, "--limit", "none", "--levels", "0.5", "--set", "memory=é", "--out", "r", "--stop-at", 2)
+    done = run_anyrank("run", "types.py", *words, cwd=tmp_path)
+    assert done.returncode == 75, done.stderr
+    again = run_anyrank("run", "types.py", *words[:-2], "--mesh", "other.txt", cwd=tmp_path)
+    assert again.returncode == 2 and "a run's parameters never change" in again.stderr
+    done = run_anyrank("resume", "../r", "--json", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    mesh = str(tmp_path / "mesh.txt")
+    kept = {"mesh": mesh, "order": 2, "limit": "none", "levels": [0.5], "memory": "é", "steps": 4}
+    assert summary["parameters"] == kept and summary["resumed_from"] == 2
