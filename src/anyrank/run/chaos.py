@@ -198,7 +198,7 @@ class Chaos(Companion):
 
     def _note(self, fault: Fault, step: int) -> None:
         told = {"fault": fault.text, "rank": self._rank, "step": step}
-        with (self._folder / "chaos.jsonl").open("a") as file:
+        with (self._folder / "chaos.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -211,7 +211,7 @@ def _still_to_come(faults: list[Fault], notes: Path) -> Iterator[Fault]:
     """The faults that have not happened in this folder, or happen again."""
     over: Counter[str] = Counter()
     with suppress(FileNotFoundError):
-        over.update(json.loads(line)["fault"] for line in notes.read_text().splitlines())
+        over.update(json.loads(line)["fault"] for line in notes.read_text(encoding="utf-8").splitlines())
     for fault in faults:
         if over[fault.text] and not fault.repeat:
             over[fault.text] -= 1
@@ -241,7 +241,9 @@ def _mpiexec() -> int:
     """The process id of the nearest mpiexec that this process descends from; UsageError where there is none."""
     pid = os.getppid()
     while pid > 1:
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        name, _, rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").partition("(")[2].rpartition(")")
+        )
         if name in _MPIEXECS:
             return pid
         pid = int(rest.split()[1])
