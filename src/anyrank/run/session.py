@@ -65,7 +65,7 @@ class Session:
             self.place, self.crowd = together(self.world, lambda: place(self.options, masks, self.world.node_rank))
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.device = device_of(self.world)
-            self.warnings = check_ranks(self.world, self.program, self.source)
+            self.warnings = check_ranks(self.world, self.program, self.source, self.options)
             self.transfer = self._choose_transfer()
             state = self._state = self._declare()
             if self._finished_already():
@@ -119,7 +119,7 @@ class Session:
             self.world.agree(shortage(trial, self.program.name))
         state = self._state_of(seed, steps)
         together(self.world, lambda: self.program.declare(state))
-        check_state(state)
+        check_state(state, self.program.steps)
         return state
 
     def _state_of(self, seed: int, steps: int) -> State:
