@@ -188,7 +188,8 @@ class Session:
         self.watchdog.report_to(world, self.folder.path)
         self._log_start()
         checkpoints = together(world, lambda: self._checkpoints(state))
-        self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints)]))
+        faults = self._faults()
+        self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints, faults)]))
         restored = self._begin(state, checkpoints)
         self.watchdog.beat(state.step)
         if world.recorder is not None:
@@ -244,13 +245,21 @@ class Session:
             command=self.command,
         )
 
-    def _companions(self, checkpoints: Checkpoints) -> Iterator[Companion]:
+    def _faults(self) -> list[Any]:
+        """The faults that the run is to meet. Collective."""
+        if not self.options.chaos:
+            return []
+        from anyrank.run.chaos import to_come
+
+        return to_come(self.world, self.options.chaos, self.folder.path)
+
+    def _companions(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Companion]:
         if self.options.digests:
             yield Digests(self.folder.digests if self.root else None)
         if self.options.chaos:
             from anyrank.run.chaos import Chaos
 
-            yield Chaos(self.options.chaos, self.world, self.folder.path, checkpoints)
+            yield Chaos(faults, self.world, self.folder.path, checkpoints)
 
     def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():
