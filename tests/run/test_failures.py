@@ -84,6 +84,32 @@ def test_a_last_checkpoint_that_fails_is_no_end_whatever_was_saved_before(tmp_pa
     assert done.returncode == 0 and final["resumed_from"] == 10 and final["steps"] == 30
 
 
+DONE = """
+from anyrank import Program, State, exact
+
+
+class Done(Program):
+    alike = {alike}
+
+    def declare(self, state: State) -> None:
+        state.field("x", (9,))
+
+    def step(self, state: State) -> None:
+        state.x[...] += state.x.indices[0]
+
+    def done(self, state: State) -> bool:
+        return (exact.max(state.x) if self.alike else state.x.local.max()) > 30
+"""
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_done_that_one_rank_alone_says_ends_all_with_words(tmp_path, alike):
+    (tmp_path / "done.py").write_text(DONE.format(alike=alike))
+    done = run_anyrank("run", "done.py", "--out", "r", "--quiet", cwd=tmp_path, ranks=3, timeout=60)
+    told = done.stderr.count("done: done is true on some ranks and not on others after step 4")
+    assert (done.returncode, told) == ((0, 0) if alike else (1, 1)), done.stderr
+
+
 def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):
     done = run_anyrank("run", CRASH, "--how", "differ", "--steps", 20, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,20 @@ class _Blocking(Way):
     def _write_all(self, path: Path) -> None:
         raise NotImplementedError
 
-    def _block(self, field: Field) -> np.ndarray:
-        block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
-        self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
-        return block
+    def _block(self, field: Field, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """The field's values here, and room for some bytes of other ranks'. Collective.
+
+        An error of any rank is raised on all: what follows takes all of them, and one that left would be waited for.
+        """
+        error, block, room = None, np.empty(0), np.empty(0)
+        try:
+            room = np.empty(others, np.uint8)
+            block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
+            self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
+        except Exception as caught:
+            error = caught
+        self.state.world.agree(error)
+        return block, room
 
 
 class Mpio(_Blocking):
@@ -130,7 +141,8 @@ class Mpio(_Blocking):
         comm = self.state.world.comm
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
             for field in self._fields:
-                _write_together(file[place(field.name, field)], field, self._block(field))
+                block, _ = self._block(field)
+                _write_together(file[place(field.name, field)], field, block)
 
 
 def _write_together(dataset: Any, field: Field, block: np.ndarray) -> None:
@@ -170,11 +182,14 @@ class Gather(_Blocking):
         """On rank 0 every rank's parts of every Field; elsewhere this rank's parts go to rank 0."""
         comm, rank = self.state.world.comm, self.state.world.rank
         for field in self._fields:
-            block = self._block(field)
+            bricks = [*field.layout.bricks_of_all()] if rank == 0 else []
+            sizes = [prod(s.stop - s.start for s in brick) for _, brick in bricks]
+            block, room = self._block(field, max(sizes[1:], default=0) * field.dtype.itemsize)
             if rank and block.size:
                 comm.Send(_bytes(block), 0, self._tag)
-            for owner, brick in field.layout.bricks_of_all() if rank == 0 else ():
-                part = block if owner == 0 else np.empty([s.stop - s.start for s in brick], field.dtype)
+            for (owner, brick), size in zip(bricks, sizes, strict=True):
+                shape = [s.stop - s.start for s in brick]
+                part = block if owner == 0 else room[: size * field.dtype.itemsize].view(field.dtype).reshape(shape)
                 if owner and part.size:
                     comm.Recv(_bytes(part), owner, self._tag)
                 if part.size:

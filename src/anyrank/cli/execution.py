@@ -75,8 +75,9 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
             report_and_abort(world, error, Path(tempfile.gettempdir()) / f"anyrank-failure-{token}")
 
     try:
-        if asked is not None and asked != world.size:
-            raise _together(UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out."))
+        wrong = asked is not None and asked != world.size
+        refusal = UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
+        world.agree(refusal if wrong else None)
         folder = world.bcast(out or default_folder(program.name))
         session = Session(program, source, world, folder, options, _command())
         return session.execute()
@@ -94,11 +95,6 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
 
 def _command() -> str:
     return shlex.join(["anyrank", *click.get_current_context().find_root().obj])
-
-
-def _together(error: AnyrankError) -> AnyrankError:
-    error.collective = True
-    return error
 
 
 def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from anyrank.checkpoint import Checkpoints, Saved
+from anyrank.checkpoint.read import on_root
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
 from anyrank.run.companion import Companion
@@ -135,14 +136,15 @@ def for_ranks(text: str, ranks: int) -> str:
 class Chaos(Companion):
     """Makes the faults of the text happen, each noted in the run folder just before.
 
-    Raises UsageError, perhaps on some ranks only, for a fault that cannot happen here.
+    `faults` are those of `to_come`, the same on all ranks. Raises UsageError, perhaps on some ranks only, for a fault
+    that cannot happen here.
     """
 
-    def __init__(self, text: str, world: World, folder: Path, checkpoints: Checkpoints):
+    def __init__(self, faults: list[Fault], world: World, folder: Path, checkpoints: Checkpoints):
         self._rank, self._folder = world.rank, folder
         self._start = self._began = time.monotonic()
         self._slowness, self._full = 1.0, 0
-        self._faults = [*_still_to_come(parse(text), folder / "chaos.jsonl")]
+        self._faults = [*faults]
         for fault in self._faults:
             if fault.rank >= world.size:
                 raise UsageError(
@@ -207,12 +209,19 @@ class Chaos(Companion):
         events.close()
 
 
-def _still_to_come(faults: list[Fault], notes: Path) -> Iterator[Fault]:
-    """The faults that have not happened in this folder, or happen again."""
+def to_come(world: World, text: str, folder: Path) -> list[Fault]:
+    """The faults of a text that have not happened in this folder, as rank 0 sees it: another host may see it later, and
+    a full disk, which all ranks meet together, would be met by some. Collective."""
+    return on_root(world, lambda: [*still_to_come(text, folder)])
+
+
+def still_to_come(text: str, folder: Path) -> Iterator[Fault]:
+    """The faults of a text that have not happened in this folder, or happen again."""
     over: Counter[str] = Counter()
     with suppress(FileNotFoundError):
-        over.update(json.loads(line)["fault"] for line in notes.read_text(encoding="utf-8").splitlines())
-    for fault in faults:
+        notes = (folder / "chaos.jsonl").read_text(encoding="utf-8")
+        over.update(json.loads(line)["fault"] for line in notes.splitlines())
+    for fault in parse(text):
         if over[fault.text] and not fault.repeat:
             over[fault.text] -= 1
         else:

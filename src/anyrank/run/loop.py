@@ -8,8 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from anyrank.checkpoint import Checkpoints, Saved, young_interval
-from anyrank.errors import CheckpointError
+from anyrank.errors import AnyrankError, CheckpointError
 from anyrank.observe.events import Events
 from anyrank.observe.progress import Progress
 from anyrank.observe.timers import Timers
@@ -122,7 +124,7 @@ class Loop:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
         checkpoints, timers, first = self.checkpoints, self.timers, self.state.step
         before = time.monotonic()
-        done = program.done(state)
+        done = self._done()
         for companion in self.companions:
             companion.after(state)
         while not done:
@@ -139,7 +141,7 @@ class Loop:
             self.watchdog.beat(state.step)
             for companion in self.companions:
                 companion.after(state)
-            done = program.done(state)
+            done = self._done()
             agreed = agreement.collect()
             if done:
                 return NONE
@@ -162,6 +164,22 @@ class Loop:
                 self.warm_up = time.monotonic() - self._began
                 timers.clear()
         return NONE
+
+    def _done(self) -> bool:
+        """Whether the state is final, as the program says on all ranks alike; steps are compared at the start."""
+        program, state = self.program, self.state
+        done = bool(program.done(state))
+        if type(program).done is Program.done or state.world.size == 1:
+            return done
+        some, others = state.world.allreduce(np.array([done, not done], np.int32), "max").tolist()
+        if some and others:
+            error = AnyrankError(
+                f"{program.name}: done is true on some ranks and not on others after step {state.step}: what one rank "
+                "sees must not end the run. Decide by what all ranks share, such as exact.max of a Field."
+            )
+            error.collective = True
+            raise error
+        return done
 
     def _checkpoint(self, agreed: Agreed) -> None:
         checkpoints = self.checkpoints

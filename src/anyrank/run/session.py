@@ -65,7 +65,7 @@ class Session:
             self.place, self.crowd = together(self.world, lambda: place(self.options, masks, self.world.node_rank))
             together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
             self.device = device_of(self.world)
-            self.warnings = check_ranks(self.world, self.program, self.source)
+            self.warnings = check_ranks(self.world, self.program, self.source, self.options)
             self.transfer = self._choose_transfer()
             state = self._state = self._declare()
             if self._finished_already():
@@ -119,7 +119,7 @@ class Session:
             self.world.agree(shortage(trial, self.program.name))
         state = self._state_of(seed, steps)
         together(self.world, lambda: self.program.declare(state))
-        check_state(state)
+        check_state(state, self.program.steps)
         return state
 
     def _state_of(self, seed: int, steps: int) -> State:
@@ -188,7 +188,8 @@ class Session:
         self.watchdog.report_to(world, self.folder.path)
         self._log_start()
         checkpoints = together(world, lambda: self._checkpoints(state))
-        self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints)]))
+        faults = self._faults()
+        self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints, faults)]))
         restored = self._begin(state, checkpoints)
         self.watchdog.beat(state.step)
         if world.recorder is not None:
@@ -244,13 +245,21 @@ class Session:
             command=self.command,
         )
 
-    def _companions(self, checkpoints: Checkpoints) -> Iterator[Companion]:
+    def _faults(self) -> list[Any]:
+        """The faults that the run is to meet. Collective."""
+        if not self.options.chaos:
+            return []
+        from anyrank.run.chaos import to_come
+
+        return to_come(self.world, self.options.chaos, self.folder.path)
+
+    def _companions(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Companion]:
         if self.options.digests:
             yield Digests(self.folder.digests if self.root else None)
         if self.options.chaos:
             from anyrank.run.chaos import Chaos
 
-            yield Chaos(self.options.chaos, self.world, self.folder.path, checkpoints)
+            yield Chaos(faults, self.world, self.folder.path, checkpoints)
 
     def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():
