@@ -20,7 +20,7 @@ from anyrank.kernel import BODIES
 from anyrank.layout import Layout
 from anyrank.random import Philox
 from anyrank.table import Table
-from anyrank.world import World, together
+from anyrank.world import World
 
 __all__ = ["Field", "Scalar", "State", "Stored", "Table", "advance", "check_scalars", "combine"]
 
@@ -194,7 +194,8 @@ class State:
         has the least. Raises UsageError on all ranks where that is next to nothing.
         """
         sharing = self.world.node_size
-        mine = together(self.world, lambda: memory.budget(self.memory_limit, sharing))
+        with self.world.raise_on_all_ranks():
+            mine = memory.budget(self.memory_limit, sharing)
         return int(self.world.allreduce(np.array([mine]), "min")[0])
 
     def random(self, stream: int = 0) -> Philox:

@@ -210,11 +210,11 @@ class Table:
 
     def settle(self) -> None:
         """Bring every key to the rank that owns its hash, and combine what comes together. Collective."""
-        if self.world.every(self._settled):
+        if self.world.all(self._settled):
             return
         for value in self._combined.values():
             value.agree(self.world)
-        if not self.world.every(self._home):
+        if not self.world.all(self._home):
             self._exchange()
         self._settled = self._home = True
 
@@ -224,16 +224,15 @@ class Table:
         A rank may hold a quarter of it: a table that grows takes three times as much, and a checkpoint takes a copy.
         Raises AnyrankError on all ranks where the settled table is larger.
         """
-        if self.world.every(self.nbytes <= budget // 4):
+        if self.world.all(self.nbytes <= budget // 4):
             return
         self.settle()
-        error = None
-        if self.nbytes > budget // 4:
-            error = AnyrankError(
-                f"table {self.name}: {len(self)} keys take {self.nbytes} bytes on a rank, more than a quarter of the "
-                f"{budget} that it may use for data. Use more ranks, or a larger --memory-limit."
-            )
-        self.world.agree(error)
+        with self.world.raise_on_all_ranks():
+            if self.nbytes > budget // 4:
+                raise AnyrankError(
+                    f"table {self.name}: {len(self)} keys take {self.nbytes} bytes on a rank, more than a quarter of "
+                    f"the {budget} that it may use for data. Use more ranks, or a larger --memory-limit."
+                )
 
     def _exchange(self) -> None:
         old, combined = self._map, self._combined
@@ -285,7 +284,7 @@ class Table:
     def rows(self) -> int:
         """The number of keys of all ranks. Collective."""
         self.settle()
-        return self.world.total(len(self))
+        return self.world.sum(len(self))
 
     @property
     def facts(self) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     Raises UsageError where it belongs to another run or a newer format, and CheckpointError, which names
     each file, where all are damaged; the state's values are then unspecified.
     """
-    paths = on_root(state.world, partial(keep.found, folder))
+    paths = state.world.on_root(partial(keep.found, folder))
     for path in paths:
         try:
             header = _take(path, state, identity)
@@ -62,22 +62,8 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     return None
 
 
-def on_root(world: World, call: Callable[[], T]) -> T:
-    """What `call` returns on rank 0, on all ranks; its error is raised on all. Collective."""
-    value: Any = None
-    error: Exception | None = None
-    if world.rank == 0:
-        try:
-            value = call()
-        except Exception as raised:
-            error = raised
-    world.agree(error)
-    result: T = world.bcast(value)
-    return result
-
-
 def _take(path: Path, state: State, identity: Identity) -> Header:
-    header = on_root(state.world, partial(read_header, path))
+    header = state.world.on_root(partial(read_header, path))
     check_identity(path, header.identity, identity)
     _check_members(path, header.members, state)
     _read_values(path, header, state)
@@ -94,11 +80,9 @@ def _take(path: Path, state: State, identity: Identity) -> Header:
 def _read_values(path: Path, header: Header, state: State) -> None:
     world = state.world
     with ExitStack() as stack:
-        file, error = _attempt(world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
-        world.agree(error)
+        file = _attempt(world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
         for field in state.fields():
-            _, error = _attempt(world, partial(_read_block, file, field))
-            world.agree(error)
+            _attempt(world, partial(_read_block, file, field))
             _compare(field.name, field.digest(), header.members[field.name])
         for table in state.tables():
             names = [name for name in header.members if name.startswith(f"{table.name}/")]
@@ -112,9 +96,7 @@ def _read_column(file: Any, name: str, member: Member, table: Table, before: Map
     """This rank's part of a column, whose digest holds. Collective."""
     world, column = table.world, name.partition("/")[2]
     layout = _column_layout(member.shape, column, table, before)
-    part, error = _attempt(world, lambda: file[f"tables/{name}"][layout.slices])
-    world.agree(error)
-    array = np.empty(0) if part is None else part  # it is there, for all agree
+    array = _attempt(world, lambda: file[f"tables/{name}"][layout.slices])
     _compare(name, field_digest(Field.holding(name, layout, array, (), "")), member)
     return np.concatenate(world.comm.allgather(array)) if column in table.facts else array
 
@@ -128,13 +110,16 @@ def _column_layout(shape: tuple[int, ...], column: str, table: Table, before: Ma
     return Layout(shape, table.world, [even_cuts(shape[0], table.world.size), *((0, n) for n in shape[1:])])
 
 
-def _attempt(world: World, call: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
-    try:
-        return call(), None
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        if is_device_error(error):
-            raise  # the file is not to blame
-        return None, CheckpointError(f"rank {world.rank} cannot read it: {error}")
+def _attempt(world: World, call: Callable[[], T]) -> T:
+    """What the call returns; CheckpointError on all ranks where one cannot read. Collective."""
+    with world.raise_on_all_ranks(CheckpointError):
+        try:
+            value = call()
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            if is_device_error(error):
+                raise  # the file is not to blame
+            raise CheckpointError(f"rank {world.rank} cannot read it: {error}") from error
+    return value
 
 
 def _read_block(file: Any, field: Field) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from anyrank.checkpoint import keep
 from anyrank.checkpoint.background import Background
 from anyrank.checkpoint.format import Identity, complete, lay_out
-from anyrank.checkpoint.read import on_root
 from anyrank.checkpoint.seal import Extent, seal
 from anyrank.checkpoint.ways import Digests, Way
 from anyrank.digest import hexadecimal
@@ -78,7 +77,7 @@ class Writing:
             return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, made)
 
         try:
-            self._temporary, self._extents = on_root(state.world, laid_out)
+            self._temporary, self._extents = state.world.on_root(laid_out)
         except AnyrankError as error:
             self._error = _plainly(path, error)
         else:
@@ -111,7 +110,9 @@ class Writing:
             work.wait()
             self._busy += work.seconds
             self._waited += perf_counter() - entered
-        self._world.agree(work.error if work is not None else None)
+        with self._world.raise_on_all_ranks(Exception):
+            if work is not None and work.error is not None:
+                raise work.error
         return work.result if work is not None else None
 
     def _written(self) -> bool:

@@ -108,7 +108,7 @@ class Aggregates:
             return self._of_some(one, _quotient(limbs, n, origin, specials), n)
         low = limbs[:, 0]
         whole = self.kinds[one.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
-        if table.world.every(whole):
+        if table.world.all(whole):
             return np.array(low)
         return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
 

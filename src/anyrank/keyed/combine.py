@@ -183,7 +183,7 @@ class Exact(Combine):
 
     def agree(self, world: World) -> None:
         """See `Combine`."""
-        rows = self._agreed + world.total(self._rows - self._agreed)
+        rows = self._agreed + world.sum(self._rows - self._agreed)
         self._widen(joint_span(self._span, world), rows)
         self._agreed = rows
 

@@ -49,7 +49,7 @@ def sort(
     if not sortable(keys.dtype) or keys.ndim != 1:
         raise UsageError(f"keys of {keys.dtype} and {keys.ndim} axes cannot be sorted: use one axis of {TAKEN}.")
     codes = encode(keys)
-    positions = even_cuts(world.total(len(codes)), world.size)
+    positions = even_cuts(world.sum(len(codes)), world.size)
     if columns or codes.dtype.kind == "S":
         run = _sorted([{KEY: codes, **(columns or {})}])
         result = _delivered(world, [run], positions)

@@ -14,7 +14,6 @@ import numpy as np
 
 from anyrank.checkpoint.format import contiguous
 from anyrank.checkpoint.keep import publish
-from anyrank.checkpoint.read import on_root
 from anyrank.checkpoint.staging import write_all
 from anyrank.errors import AnyrankError
 from anyrank.keyed.rows import Column, Text, count
@@ -119,14 +118,10 @@ def _written(world: World, path: Path, lay_out: Callable[[Path], T], pieces: Cal
     """The file, laid out by rank 0 and filled by all, under a temporary name until it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")  # a run folder has one run, and one that died is written over
     try:
-        laid_out = on_root(world, lambda: lay_out(temporary))
-        try:
+        laid_out = world.on_root(lambda: lay_out(temporary))
+        with world.raise_on_all_ranks(OSError):
             _fill(temporary, pieces(laid_out))
-        except OSError as error:
-            world.agree(error)
-        else:
-            world.agree(None)
-        on_root(world, lambda: publish(temporary, path))
+        world.on_root(lambda: publish(temporary, path))
     except AnyrankError as refusal:
         if world.rank == 0:
             temporary.unlink(missing_ok=True)

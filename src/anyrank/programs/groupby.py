@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,6 @@ from anyrank.keyed.values import KINDS, Values, Wanted, joined, parse_key
 from anyrank.keyed.write import write_csv, write_hdf5
 from anyrank.program import Program, param
 from anyrank.state import State
-from anyrank.world import together
 
 #: The bytes of files that a rank reads between two looks at its memory, as a part of its budget: one in so many.
 SHARE = 16
@@ -91,7 +89,8 @@ class GroupBy(Program):
         check_unchanged("columns", self.known, state.kinds)
         budget, before, rows = state.budget(), self.files.bad.count, 0
         for begin, end in self.files.rounds(*self.files.part(state.step, self.chunk), budget // SHARE):
-            batches: list[dict[str, Values]] = together(state.world, partial(list, self.files.read(begin, end)))
+            with state.world.raise_on_all_ranks():
+                batches = [*self.files.read(begin, end)]
             rows += self._gather(state, batches)
             state.groups.keep_within(budget)
         counts = np.array([rows, self.files.bad.count - before], np.int64)

@@ -186,5 +186,6 @@ def _line(name: str, ranges: Mapping[str, str]) -> str:
 
 def _refuse(world: World, what: str, lines: Sequence[str], fix: str) -> None:
     """Raise UsageError on all ranks if any has lines to show. Collective."""
-    text = "\n".join([f"{what}:", *(f"  {line}" for line in lines), fix])
-    world.agree(UsageError(text) if lines else None)
+    with world.raise_on_all_ranks():
+        if lines:
+            raise UsageError("\n".join([f"{what}:", *(f"  {line}" for line in lines), fix]))
