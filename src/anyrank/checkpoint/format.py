@@ -6,7 +6,7 @@ docs/checkpoint-format.md describes the file for readers elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank.checkpoint.linux import reserve
 from anyrank.checkpoint.seal import Extent, check_seal
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.provenance import anyrank_version
 from anyrank.state import Scalar, State, Stored
+from anyrank.storage.durable import reserve
+from anyrank.storage.hdf5 import contiguous
 
 FORMAT = "anyrank checkpoint"
 VERSION = 1
@@ -146,17 +147,6 @@ def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     if len(groups) == 1:
         dataset.attrs["ranks"] = field.layout.grid
     return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
-
-
-def contiguous(group: h5py.Group, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """A dataset allocated at once and never filled, so that its values have an offset to be written to."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)  # the same data make the same file
-    kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple(tuple(shape))
-    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))
 
 
 def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:

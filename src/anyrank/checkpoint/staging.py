@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -15,10 +13,10 @@ from mpi4py import MPI
 
 from anyrank import digest
 from anyrank.checkpoint.crossing import Crossing
-from anyrank.checkpoint.linux import start_writing
 from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
+from anyrank.storage.durable import start_writing, write_all
 
 #: Where a brick is made of shorter runs, in bytes, the ranks first exchange bricks for rows: on disks a
 #: million short writes cost more than one exchange in memory.
@@ -145,15 +143,6 @@ def runs(part: np.ndarray, shape: Sequence[int], start: Sequence[int]) -> Iterat
     length = len(data) // len(offsets)
     for k, offset in enumerate(offsets.tolist()):
         yield offset, data[k * length : (k + 1) * length]
-
-
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """`pwrite` until all is written: the system may take less at once. Raises OSError."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        if written == 0:
-            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
-        data, offset = data[written:], offset + written
 
 
 class Redistribution:

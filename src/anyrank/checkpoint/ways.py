@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import numpy as np
 from anyrank import digest
 from anyrank.checkpoint.crossing import Crossing
 from anyrank.checkpoint.format import place
-from anyrank.checkpoint.keep import sync_file
 from anyrank.checkpoint.seal import Extent
 from anyrank.checkpoint.staging import Staging, fetch
 from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError
 from anyrank.field import Field
 from anyrank.state import State
+from anyrank.storage.durable import sync_file, writing
 
 Digests = dict[str, int]
 
@@ -71,14 +70,9 @@ class Pwrite(Way):
 
     def write(self) -> Digests:
         """See `Way`."""
-        descriptor = os.open(self._path, os.O_WRONLY)
-        try:
+        with writing(self._path) as descriptor:
             self.meet()
-            digests = {name: staged.write(descriptor, self._extents[name][0]) for name, staged in self._staged.items()}
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return digests
+            return {name: staged.write(descriptor, self._extents[name][0]) for name, staged in self._staged.items()}
 
 
 class _Blocking(Way):

@@ -21,6 +21,7 @@ from anyrank.digest import hexadecimal
 from anyrank.errors import AnyrankError
 from anyrank.provenance import provenance
 from anyrank.state import Field, State, check_scalars, combine
+from anyrank.storage import durable
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Writing:
         self._digests = {scalar.name: scalar.digest() for scalar in state.scalars()}
 
         def laid_out() -> tuple[Path, dict[str, Extent]]:
-            keep.make_folder(path.parent)
+            durable.make_folder(path.parent)
             made = provenance(state.world, command)
             return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, made)
 
@@ -132,7 +133,7 @@ class Writing:
         complete(self._temporary, self._stored, texts, hexadecimal(self._digest))
         seal(self._temporary, list(self._extents.values()))
         size = self._temporary.stat().st_size
-        keep.publish(self._temporary, self._path)
+        durable.publish(self._temporary, self._path)
         self._ended = perf_counter()
         with suppress(OSError):  # the checkpoint is good, whatever becomes of old ones
             self._rotate(self._path)

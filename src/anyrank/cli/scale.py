@@ -23,11 +23,11 @@ from anyrank.cli.submit import submit_members, with_job_options
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
 from anyrank.run.duration import duration
-from anyrank.run.folder import write_atomically
 from anyrank.run.options import OPTION_NAMES, Options
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Study
 from anyrank.scaling.study import KINDS, Plan, StudyFolder
+from anyrank.storage.durable import write_atomically
 
 #: Options of a run that mean nothing in a study, which decides on its runs' ranks and ends; and those of a job.
 NOT_IN_STUDIES = (*NOT_IN_JOBS, "max_restarts", "min_ranks", "check", "digests", "picture")

@@ -14,8 +14,8 @@ from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.patterns import Patterns
 from anyrank.keyed.text import TextFiles
 from anyrank.program import Program, param
-from anyrank.run.folder import write_atomically
 from anyrank.state import Field, State
+from anyrank.storage.durable import write_atomically
 
 LINES = b"\n"
 

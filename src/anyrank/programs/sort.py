@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anyrank.checkpoint.keep import publish
 from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed import arrays
@@ -20,6 +19,7 @@ from anyrank.keyed.sort import Sorter
 from anyrank.layout import even_cuts
 from anyrank.program import Program, param
 from anyrank.state import State
+from anyrank.storage.durable import publish, sync, temporary_of
 from anyrank.world import World
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Sort(Program):
         self.table = state.world.on_root(partial(arrays.find, self.input, self.key))
         folder = state.folder or Path()
         self.path = Path(self.output) if self.output else folder / f"sorted{self.table.path.suffix}"
-        self._temporary = self.path.with_name(f".{self.path.name}.{hexadecimal(self.table.fingerprint % _MODULUS)}.tmp")
+        self._temporary = temporary_of(self.path, hexadecimal(self.table.fingerprint % _MODULUS))
         state.world.on_root(partial(self._check_output, (folder / "run.toml").exists()))
         rows, row = self.table.rows, self.table.row
         self._per_block = max(1, self.block // row)
@@ -154,7 +154,7 @@ class Sort(Program):
             for number, column in enumerate(columns.values()):
                 digest += _digest(column, number * self.table.rows + start)
         with state.world.raise_on_all_ranks():
-            self._told(lambda: os.fdatasync(self._descriptor))
+            self._told(lambda: sync(self._descriptor))
         total = int(state.world.allreduce(np.array([digest % _MODULUS], np.uint64))[0])
         state.output_digest = _signed(state.output_digest + total)
         state.rows_written = last

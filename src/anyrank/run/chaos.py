@@ -30,6 +30,7 @@ from anyrank.run.companion import Companion
 from anyrank.run.duration import duration
 from anyrank.run.stops import SIGNALS
 from anyrank.state import State
+from anyrank.storage.durable import sync
 from anyrank.world import World
 
 #: How a kind of fault is written: the keys it needs, those it may have, and an example.
@@ -201,7 +202,7 @@ class Chaos(Companion):
         with (self._folder / "chaos.jsonl").open("a") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         events = Events(self._folder / "events.jsonl")
         events.say("chaos", **told)
         events.close()
@@ -261,4 +262,4 @@ def _damage(path: Path, fault: Fault) -> None:
             file.seek(at)
             file.write(bytes([byte ^ 1 << bit]))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
