@@ -16,7 +16,7 @@ from anyrank.checkpoint import keep
 from anyrank.checkpoint.format import Header, Identity, Member, read_header
 from anyrank.checkpoint.staging import pieces
 from anyrank.device.find import is_device_error
-from anyrank.digest import field_digest, hexadecimal, local_digest
+from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
@@ -97,7 +97,7 @@ def _read_column(file: Any, name: str, member: Member, table: Table, before: Map
     world, column = table.world, name.partition("/")[2]
     layout = _column_layout(member.shape, column, table, before)
     array = _attempt(world, lambda: file[f"tables/{name}"][layout.slices])
-    _compare(name, field_digest(Field.holding(name, layout, array, (), "")), member)
+    _compare(name, Field.holding(name, layout, array, (), "").digest(), member)
     return np.concatenate(world.comm.allgather(array)) if column in table.facts else array
 
 
