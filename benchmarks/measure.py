@@ -49,21 +49,28 @@ def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
 
 def machine() -> str:
     """The machine in words."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    name = models[0].split(":")[1].strip() if models else platform.machine()
     gpu = here().get("gpu", "")
     card = f", {gpu} (CUDA {here()['cuda']})" if gpu else ""
-    return f"{names[0]}, {os.cpu_count()} cores{card}, {platform.platform()}, Python {platform.python_version()}"
+    return f"{name}, {os.cpu_count()} cores{card}, {platform.platform()}, Python {platform.python_version()}"
+
+
+def table(name: str, rows: list[Row], where: str = "") -> str:
+    """Markdown: the command, the date, the machine (this one, unless `where` says another) and the rows."""
+    lines = [f"`python benchmarks/{name}.py`, {now():%Y-%m-%d %H:%M} UTC, on {where or machine()}.", ""]
+    lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
+    cells = ([*(text.replace("|", "/") for text in row[:4]), "yes" if row[4] else "NO"] for row in rows)
+    return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in cells)]) + "\n"
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def keep(name: str, rows: list[Row], quick: bool) -> None:
     """Print the table; unless quick, write it with the machine, the date and the command."""
-    now = datetime.now(timezone.utc)
-    lines = [f"`python benchmarks/{name}.py`, {now:%Y-%m-%d %H:%M} UTC, on {machine()}.", ""]
-    lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
-    lines += [f"| {a} | {b} | {c} | {d} | {'yes' if met else 'NO'} |" for a, b, c, d, met in rows]
-    text = "\n".join(lines) + "\n"
+    text = table(name, rows)
     print(text)
     if not quick:
-        (HERE / "results" / f"{name.replace('/', '-')}-{now:%Y-%m-%d}.md").write_text(text)
+        (HERE / "results" / f"{name.replace('/', '-')}-{now():%Y-%m-%d}.md").write_text(text)

@@ -1,5 +1,5 @@
-// Walks over the elements of rows that lie some distance apart. All threads of a grid take them in turn, row after
-// row, so that neighbours read neighbours: thread t of T has the elements t, t + T, t + 2T, …
+// Walks over the elements of rows that lie some distance apart. All threads of a grid (or all blocks) take them in
+// turn, row after row, so that neighbours read neighbours: thread t of T has the elements t, t + T, t + 2T, …
 
 using u64 = unsigned long long;
 
@@ -15,8 +15,12 @@ template <int N> struct Walk {
     unsigned int column, columns, across;  // at most 2^31 columns
     int left;
 
-    __device__ Walk(unsigned int columns, u64 elements, const Line (&lines)[N]) : columns(columns) {
-        const u64 threads = (u64)gridDim.x * blockDim.x, thread = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    __device__ Walk(unsigned int columns, u64 elements, const Line (&lines)[N])
+        : Walk(columns, elements, lines, (u64)blockIdx.x * blockDim.x + threadIdx.x, (u64)gridDim.x * blockDim.x) {}
+
+    // The same for number `thread` of `threads`, which need not be threads.
+    __device__ Walk(unsigned int columns, u64 elements, const Line (&lines)[N], u64 thread, u64 threads)
+        : columns(columns) {
         left = thread < elements ? (int)((elements - thread - 1) / threads) + 1 : 0;
         column = (unsigned int)(thread % columns);
         across = (unsigned int)(threads % columns);

@@ -3,13 +3,14 @@
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest_plugins = ["rank_launch"]
+pytest_plugins = ["rank_launch", "gpus"]
 
 # MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes.
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
@@ -24,14 +25,6 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("gpu") and not os.environ.get("ANYRANK_TEST_GPU"):
-        from anyrank.device.find import gpu_missing
-
-        if missing := gpu_missing():
-            pytest.skip(missing)
 
 
 @pytest.fixture
@@ -61,7 +54,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def pytest_collect_file(file_path: Path) -> None:
     # Slow to import, so not in ranks that do without it.
     if file_path.suffix == ".py" and "hypothesis" in file_path.read_text():
-        _set_up_hypothesis()
+        with suppress(ImportError):  # the file itself says so
+            _set_up_hypothesis()
 
 
 @cache

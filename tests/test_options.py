@@ -53,6 +53,6 @@ def test_bad_options_name_the_flag_the_value_the_rule(values, message):
 
 
 def test_what_the_run_folder_remembers_leaves_one_invocation_out():
-    kept = Options(ranks=3, walltime="1h", json=True).kept()
-    assert kept["ranks"] == 3 and not {"walltime", "json", "quiet", "threads"} & set(kept)
+    kept = Options(ranks=3, walltime="1h", as_json=True).kept()
+    assert kept["ranks"] == 3 and not {"walltime", "as_json", "quiet", "threads"} & set(kept)
     assert Options(threads=2).kept()["threads"] == 2

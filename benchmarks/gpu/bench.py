@@ -1,195 +1,202 @@
-"""What is promised of a GPU's speed, in one run of under 9 minutes: python benchmarks/gpu/bench.py; `make gpu-bench`.
+"""Measure what is promised of a GPU's speed within --limit seconds: python benchmarks/gpu/bench.py; `make gpu-bench`.
 
-Bandwidths are compared with what a copy of large arrays reaches on the same card in the same run, counting bytes read
-and written, and with what a sum of integers reads. `--body shim --quick` shows, where no GPU is, that it works.
+Rows are measured in the order of what is learnt most. Each is kept in --out as soon as it is measured: in bench.jsonl,
+and in the table bench.md, which has the newest of every row. Bandwidths are compared with those of the row `copy`, or,
+where that is not measured, with an H200's. Every group of rows has a child process; where a row fails or does not end,
+the child is killed with all that it started, and a new one goes on. A row that would take longer than the time left
+is left out. `--body shim --quick` shows, where no GPU is, that it works, and keeps nothing without --out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import statistics
+import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+import uuid
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measure import Row, anyrank, keep
+from measure import HERE, machine, table
+from rows import ASSUMED, ATTEMPTS, CHILD, Attempt, Bench
 
-from anyrank import exact
-from anyrank.digest import local_digest
-from anyrank.kernel import BODIES, Kernel
-from anyrank.random import Philox
+from anyrank.kernel import BODIES
 
-GIGA = 1e9
-#: Bytes that a step of the weather moves a cell: six arrays read once, six written once.
-CELL = 96
+BY_NAME = {attempt.name: attempt for attempt in ATTEMPTS}
+#: The variable by which a child and all that it started are found.
+TAG = "BENCH_CHILD"
 
 
-def seconds(action: Callable[[], object], repeat: int) -> float:
-    """The median time of one of several calls, from launch to end, after one that does not count."""
-    device, found = BODIES.device, []
-    action()
-    for _ in range(repeat):
-        device.synchronize()
-        before = time.perf_counter()
-        action()
-        device.synchronize()
-        found.append(time.perf_counter() - before)
-    return statistics.median(found)
+class Child:
+    """A process that measures rows; requests and answers are lines of JSON."""
+
+    def __init__(self, command: list[str], errors: Path):
+        self._tag, self._errors, self._text = uuid.uuid4().hex, errors, b""
+        with errors.open("wb") as file:
+            streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+            self._process = subprocess.Popen(command, env={**os.environ, TAG: self._tag}, **streams)
+
+    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The answer; TimeoutError where there is none after so many seconds, EOFError where the process ends."""
+        until = time.monotonic() + seconds
+        with suppress(BrokenPipeError):  # its end is read below
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        while True:
+            line, end, rest = self._text.partition(b"\n")
+            if not end:
+                self._text += self._read(until, seconds)
+                continue
+            self._text = rest
+            if line.startswith(b"{"):  # all else is what libraries print
+                return json.loads(line)
+
+    def _read(self, until: float, seconds: float) -> bytes:
+        out = self._process.stdout.fileno()
+        if not select.select([out], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise TimeoutError(f"killed after {seconds:.0f} s")
+        if not (text := os.read(out, 1 << 16)):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            why = self._errors.read_text(errors="replace")[-500:]
+            raise EOFError(f"the process ended with {self._process.returncode}: {why}")
+        return text
+
+    def kill(self) -> None:
+        """Kill the process and all that it started; ranks have sessions of their own, but inherit the tag."""
+        for _ in range(2):  # what is killed may just have started another process
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    if self._tag.encode() in (process / "environ").read_bytes():
+                        os.kill(int(process.name), signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver stays
+                self._process.wait(2)
 
 
-def bandwidths(repeat: int, size: int) -> tuple[float, float]:
-    """GB/s of a copy (read and written) and of reading alone."""
-    device = BODIES.device
-    a, b = device.full((size,), 1, np.int64), device.full((size,), 0, np.int64)
+class Results:
+    """The rows that the folder `out` holds, and those of this run."""
 
-    def copy() -> None:
-        b[...] = a
+    def __init__(self, out: Path | None):
+        self.out, self.rows, self.failed = out, {}, False
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "bench.jsonl").touch()
+            for line in (out / "bench.jsonl").read_text().splitlines():
+                self.rows[json.loads(line)["attempt"]] = json.loads(line)
 
-    copied, read = 16 * size / seconds(copy, repeat), 8 * size / seconds(a.sum, repeat)
-    return copied / GIGA, max(read, copied) / GIGA
-
-
-def readers(repeat: int, size: int, read: float) -> list[Row]:
-    """Sums, digests and random numbers against what memory gives."""
-    device = BODIES.device
-    index = device.from_host(np.arange(size, dtype=np.uint64))
-    normal = Philox(1).normal(index)
-    wide = np.exp2(index * (600 / size) - 300.0) * normal
-    jobs: list[tuple[str, Callable[[], object], int, float]] = [
-        ("exact.sum of normal numbers", lambda: exact.sum(normal), 8, 0.7),
-        ("exact.sum of numbers over 600 binades", lambda: exact.sum(wide), 8, 0),
-        ("exact.dot", lambda: exact.dot(normal, wide), 16, 0),
-        ("digest", lambda: local_digest(normal, (size,), (0,)), 8, 0.7),
-        ("Philox.uniform", lambda: Philox(1).uniform(index), 16, 0),
-        ("Philox.normal", lambda: Philox(1).normal(index), 16, 0),
-    ]
-    rows = []
-    for name, action, item, goal in jobs:
-        rate = item * size / seconds(action, repeat) / GIGA
-        text, share = f"{rate:.0f} GB/s of {read:.0f}, {rate / item:.1f} G elements/s", rate / read
-        rows.append((f"{name} / reading", f"{share:.2f}", f"≥ {goal}" if goal else "", text, share >= goal))
-    return rows
-
-
-def clocks(work: Callable[[], object]) -> str:
-    """What nvidia-smi says of the card while it works."""
-    device: Any = BODIES.device
-    if not shutil.which("nvidia-smi"):
-        return "no nvidia-smi here"
-    asked = "clocks.sm,clocks.max.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"
-    words = ["nvidia-smi", f"--id={device.cupy.cuda.Device(device.index).pci_bus_id}", f"--query-gpu={asked}"]
-    with subprocess.Popen([*words, "--format=csv"], stdout=subprocess.PIPE, text=True) as smi:
-        while smi.poll() is None:
-            work()
-        return "; ".join(smi.stdout.read().splitlines())
-
-
-def pi_alone(repeat: int, points: int, goal: float = 300.0) -> list[Row]:
-    """The kernel, and the card's clocks meanwhile."""
-    kernel = Kernel("quarter_circle")
-    rate = points / seconds(lambda: kernel(1, 0, 0, points), repeat) / GIGA
-    text = f"{points:.2g} points; {clocks(lambda: kernel(1, 0, 0, points))}"
-    return [("π, kernel", f"{rate:.0f} G points/s", f"≥ {goal:.0f}", text, rate >= goal)]
-
-
-def pi(points: int, run: Callable[..., dict], goal: float = 300.0) -> list[Row]:
-    """A whole run."""
-    timing = run("pi", "--points", 8 * points, "--batch", points)["timing"]
-    rate = timing["steps"] * points / timing["seconds"] / GIGA
-    return [("π, steps of a run", f"{rate:.0f} G points/s", f"≥ {goal:.0f}", "with a reduction a batch", rate >= goal)]
-
-
-def weather(side: int, steps: int, ranks: int, copied: float, run: Callable[..., dict]) -> list[Row]:
-    """Steps of a whole run; several ranks share the card, with their halos."""
-    timing = run(
-        *("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--keep", 1),
-        *("--checkpoint-every", "off"),
-        ranks=ranks,
-    )["timing"]
-    rate = timing["steps"] * side * side / timing["seconds"]
-    share, goal = CELL * rate / GIGA / copied, 0.8 if ranks == 1 else 0
-    phases = ", ".join(f"{name} {part / timing['seconds']:.0%}" for name, part in timing["phases"].items())
-    text = f"{rate / GIGA:.1f} G cell-steps/s; a copy makes {copied:.0f} GB/s; {phases}"
-    name = f"weather {side}², {CELL} B × rate / copy, {ranks} rank(s)"
-    return [(name, f"{share:.2f}", f"≥ {goal}" if goal else "", text, share >= goal)]
-
-
-def hiding(rows: int, columns: int, steps: int, folder: Path, run: Callable[..., dict]) -> list[Row]:
-    """A checkpoint in the middle of a run; there is another one at its end before the first is removed."""
-    needed, free = 2 * 48 * rows * columns, shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{folder} has {free / GIGA:.1f} GB free, and {needed / GIGA:.1f} are needed: use --folder DIR")
-    words = ("weather", "--rows", rows, "--columns", columns, "--steps", steps, "--no-picture", "--keep", 1)
-    with_one = run(*words, "--checkpoint-every", steps // 2)
-    events = map(json.loads, (folder / "run" / "events.jsonl").read_text().splitlines())
-    first = next(event for event in events if event["event"] == "checkpoint")
-    without = run(*words, "--checkpoint-every", "off")
-    longer = with_one["timing"]["seconds"] - without["timing"]["seconds"]
-    text = (
-        f"{first['bytes'] / GIGA:.1f} GB on disk after {first['seconds']:.1f} s; held up {first['blocked']:.2f} s by "
-    )
-    text += f"its own count, and the steps took {longer:.2f} s more than without"
-    met = first["hidden"] >= 0.8
-    return [("a checkpoint's time hidden behind steps", f"{first['hidden']:.0%}", "≥ 80%", text, met)]
-
-
-def attempts(
-    options: argparse.Namespace, folder: Path, run: Callable[..., dict]
-) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-    """What is measured, by name, in turn: first what this process does, which then gives the card's memory back."""
-    quick, repeat, points = options.quick, 1 if options.quick else 7, 10**5 if options.quick else 1 << 36
-    size, side, steps = (5000, 24, 4) if quick else (1 << 30, 16384, 300)
-    copied, read = bandwidths(repeat, size)
-    remark = f"bytes read and written; reading: the better of both, {read:.0f}"
-    yield "copy", lambda: [("copy", f"{copied:.0f} GB/s", "", remark, True)]
-    yield "sums, digests, random numbers", lambda: readers(repeat, size, read)
-    yield "π, kernel", lambda: pi_alone(repeat, points)
-    device: Any = BODIES.device
-    device.cupy.get_default_memory_pool().free_all_blocks()
-    yield "π, run", lambda: pi(points, run)
-    for ranks in (1, 2):
-        yield f"weather, {ranks} rank(s)", partial(weather, side, steps, ranks, copied, run)
-    yield "checkpoint", lambda: hiding(*((24, 24, 8) if quick else (16384, 20480, 6000)), folder, run)
-
-
-def measured(name: str, job: Callable[[], list[Row]]) -> list[Row]:
-    """The job's rows, shown at once; a row that says why there are none where it fails."""
-    try:
-        rows = job()
-    except Exception as error:
-        rows = [(name, "FAILED", "", " ".join(f"{type(error).__name__}: {error}".replace("|", "/").split()), False)]
-    for what, value, _, remark, _ in rows:
+    def add(self, entry: dict[str, Any]) -> None:
+        """Print a row and keep it."""
+        what, value, _, remark, _ = entry["row"]
         print(f"{what}: {value} ({remark})", flush=True)
-    return rows
+        self.rows[entry["attempt"]] = entry
+        self.failed |= value == "FAILED"
+        if self.out is not None:
+            with (self.out / "bench.jsonl").open("a") as file:
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            (self.out / "bench.md.new").write_text(self.table())
+            (self.out / "bench.md.new").replace(self.out / "bench.md")
+
+    def table(self) -> str:
+        """Markdown; the machine with its card is the longest of its names."""
+        where = max((entry["machine"] for entry in self.rows.values()), key=len, default="")
+        return table("gpu/bench", [entry["row"] for entry in self.rows.values()], where or "an unknown machine")
 
 
-def main() -> None:
-    """Measure, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def measure(options: argparse.Namespace, folder: Path, results: Results) -> None:
+    """Measure every row for which there is time."""
+    known, child, group, left_out = dict(ASSUMED), None, "", []
+    until = time.monotonic() + options.limit
+    try:
+        for attempt in (BY_NAME[name] for name in options.only):
+            fresh, left = child is None or group != attempt.group, until - time.monotonic()
+            needed = 0.0 if options.quick else attempt.estimate(known) + fresh * CHILD
+            if needed > left or left <= 0:
+                left_out.append(attempt.name)
+                print(f"{attempt.name}: needs {needed:.0f} s, and {max(0.0, left):.0f} are left", flush=True)
+                continue
+            if fresh:
+                if child is not None:
+                    child.kill()
+                group, words = attempt.group, ["--folder", str(folder), "--group", attempt.group]
+                child = Child([sys.executable, __file__, *sys.argv[1:], *words], folder / "errors")
+            began = time.monotonic()
+            try:
+                allowed = left if options.quick else min(left, 20 + 3 * needed)
+                answer = child.ask({"attempt": attempt.name, "known": known}, allowed)
+            except (TimeoutError, EOFError) as error:
+                answer = failure(attempt.name, error)
+            if answer["row"][1] == "FAILED":
+                child.kill()
+                child = None
+            known |= answer["numbers"]
+            when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            took = round(time.monotonic() - began, 2)
+            results.add({"attempt": attempt.name, "when": when, "estimate": needed, "seconds": took, **answer})
+    finally:
+        if child is not None:
+            child.kill()
+    print(f"left out for want of time: {', '.join(left_out)}" if left_out else "no row was left out", flush=True)
+
+
+def failure(name: str, error: Exception) -> dict[str, Any]:
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return {"row": [name, "FAILED", "", why, False], "numbers": {}, "machine": ""}
+
+
+def answer(attempt: Attempt, bench: Bench) -> dict[str, Any]:
+    """Measure a row; runs have the card to themselves."""
+    try:
+        if not BODIES.round:
+            BODIES.prefer("reference" if attempt.group == "runs" else bench.body)
+        where = machine()
+        row, numbers = attempt.measure(bench)
+        return {"row": row, "numbers": numbers, "machine": where}
+    except Exception as error:
+        return failure(attempt.name, error)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Answer requests: what a child does."""
+    for request in map(json.loads, sys.stdin):
+        bench = Bench(options.quick, options.body, options.folder, request["known"])
+        print(json.dumps(answer(BY_NAME[request["attempt"]], bench)), flush=True)
+
+
+def names(text: str) -> list[str]:
+    if unknown := set(text.split(",")) - set(BY_NAME):
+        raise argparse.ArgumentTypeError(f"there is no row {', '.join(sorted(unknown))}; rows are {', '.join(BY_NAME)}")
+    return [name for name in BY_NAME if name in text.split(",")]
+
+
+def main() -> int:
+    """Measure, print, keep; 1 where a row failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--body", default="cupy", choices=("cupy", "shim"))
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--folder", type=Path, help="where runs and checkpoints are written  [a temporary one]")
+    parser.add_argument("--out", type=Path, help="where rows are kept  [benchmarks/results/gpu; with --quick nowhere]")
+    parser.add_argument("--only", type=names, default=[*BY_NAME], metavar="NAME,NAME", help=f"of {', '.join(BY_NAME)}")
+    parser.add_argument("--limit", type=float, default=260, metavar="SECONDS", help="time for all rows  [260]")
+    parser.add_argument("--group", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    BODIES.prefer(options.body)
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-
-        def run(*words: Any, ranks: int = 1) -> dict:
-            return anyrank(*words, "--body", options.body, ranks=ranks, folder=folder)
-
-        rows = [row for attempt in attempts(options, folder, run) for row in measured(*attempt)]
-    keep("gpu/bench", rows, options.quick)
+    if options.group:
+        serve(options)
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the child is killed, too
+    results = Results(options.out or (None if options.quick else HERE / "results" / "gpu"))
+    with tempfile.TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as folder:
+        measure(options, Path(folder), results)
+    print("\n" + results.table())
+    return int(results.failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,8 @@
 """Random numbers for the GPU: `words`, and ready made what anyrank.random makes of words on the host.
 
 Like `words`, the others take seed, stream, step and `index`, then what they are to make, and `out` (n, and `pair`
-n × 2; `integers` int64, float64 the rest). They give the bits that the host's methods give.
+n × 2; `integers` int64, float64 the rest), which shares no memory with `index`. They give the bits that the host's
+methods give.
 """
 
 from typing import Any

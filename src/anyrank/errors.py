@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class AnyrankError(Exception):
@@ -19,6 +20,15 @@ class UsageError(AnyrankError):
     """Bad usage, parameter or input, found before any work: status 2."""
 
     status = 2
+
+
+@contextmanager
+def at(where: str) -> Iterator[None]:
+    """Begin the message of a UsageError from this block with the place of the fault, such as a file's name."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}" if where else str(error)) from None
 
 
 class CheckpointError(AnyrankError):

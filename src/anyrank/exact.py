@@ -38,6 +38,8 @@ _COUNT = SLOTS
 _HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
 #: Elements of a GPU copied at a time, where they lie in more than two axes.
 _COPIED = 1 << 24
+#: Elements of a GPU along an axis whose extreme one block of threads finds.
+_EACH = 1 << 12
 
 
 class Accumulator:
@@ -249,14 +251,38 @@ def _extreme(x: Any, world: World | None, largest: bool) -> float:
 
 
 def _local_extreme(array: Any, largest: bool) -> float:
-    value = (array.max() if largest else array.min()).item()
+    value = _reduced(array, largest).item()
     if _flushed(array) and abs(value) < 2.0**-126:
         found = (_local_extreme(_widened(block), largest) for block in _blocks(array, False, array.strides))
         return builtins.max(found, key=lambda one: _code(one, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
-        negative = np.signbit(array)  # if 0 is the largest, +0 is, unless all zeros and all else are negative
-        return -0.0 if (negative.all() if largest else negative.any()) else 0.0
+        # If 0 is the largest, +0 is, unless all zeros and all else are negative: as integers, too.
+        bits = array.view(array.dtype.str.replace("f", "i"))
+        return -0.0 if _reduced(bits, largest).item() < 0 else 0.0
     return value  # type: ignore[no-any-return]
+
+
+def _reduced(array: Any, largest: bool) -> Any:
+    """The smallest or largest element, or NaN.
+
+    Where a GPU's elements have gaps between them, CuPy gives every result one block of threads, and so the whole
+    array to one. Therefore parts of the longest axis come first, and then what is left, which has no gaps.
+    """
+
+    def extreme(part: Any, **axis: int) -> Any:
+        return part.max(**axis) if largest else part.min(**axis)
+
+    if isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
+        return extreme(array)
+    rows = array.swapaxes(builtins.max(range(array.ndim), key=lambda axis: (array.shape[axis], axis)), -1)
+    *others, columns = rows.shape
+    whole = columns // _EACH * _EACH
+    found = []
+    if whole:
+        found.append(extreme(rows[..., :whole].reshape(*others, whole // _EACH, _EACH), axis=-1).ravel())
+    if whole < columns:
+        found.append(extreme(rows[..., whole:], axis=-1).ravel())
+    return extreme(np.concatenate(found))
 
 
 def _code(value: float, dtype: np.dtype[Any], largest: bool) -> int:

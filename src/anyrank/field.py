@@ -193,7 +193,9 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     The kernel is called as `kernel(*new, *current, *rest)` on regions of the block: `new` are views to be
     written, of the region's shape; `current` are views with their halo around the region; a Field in
     `rest` becomes its view of the region, which the kernel may update in place; all else, arrays too, is
-    passed whole. The interior is computed while halos travel, its border when they are there.
+    passed whole. The interior is computed while halos travel, its border when they are there: how a block
+    is cut into regions depends on its size and on the ranks. So the kernel must compute each point from its
+    arguments there alone. What differs from point to point, such as indices or a mask, must be a Field in `rest`.
     Raises ValueError where a Field in `rest` has another layout.
 
     Where fields have wider margins, ghosts are computed as well, in ever smaller rings about the block, and
@@ -237,7 +239,16 @@ def _depth(fields: Sequence[Field], taken: Sequence[Field]) -> int:
     return min([*(field.valid - field.halo for field in fields), *(field.valid for field in taken)])
 
 
+def parts_of(region: Region) -> Sequence[Region]:
+    """Return the disjoint regions on which `advance` calls a kernel to compute `region`: the region itself.
+
+    `anyrank verify` replaces this function to find kernels that depend on how a block is cut.
+    """
+    return (region,)
+
+
 def _call(kernel: Kernel, fields: Sequence[Field], region: Region, rest: Sequence[Any]) -> None:
-    new = [field.next(region) for field in fields]
-    current = [field.part(region, field.halo) for field in fields]
-    kernel(*new, *current, *(item.part(region) if isinstance(item, Field) else item for item in rest))
+    for part in parts_of(region):
+        new = [field.next(part) for field in fields]
+        current = [field.part(part, field.halo) for field in fields]
+        kernel(*new, *current, *(item.part(part) if isinstance(item, Field) else item for item in rest))

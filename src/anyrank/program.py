@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import pydantic
-from pydantic.fields import FieldInfo
 
 from anyrank.errors import UsageError
 from anyrank.state import State
+from anyrank.values import NONE, reader, refusal
 
-#: Names that the command line keeps for the run itself; a parameter may not take them.
-RESERVED = frozenset(
-    {"ranks", "threads", "bind", "out", "body", "split", "checkpoint_every", "checkpoint_io", "keep", "mtbf"}
-    | {"stop_at", "hang_timeout", "check", "digests", "max_restarts", "min_ranks", "hosts", "chaos", "i_mean_it"}
-    | {"halo_steps", "memory_limit"}
-    | {"on", "site", "nodes", "ranks_per_node", "gpus_per_node", "memory", "warning", "partition", "account", "pack"}
-    | {"image", "launcher", "max_attempts", "chain", "at_a_time", "dry_run", "directives"}
-    | {"walltime", "json", "quiet", "picture", "parameters", "help", "quick", "junit", "timeout", "allow"}
-    | {"repeat", "grow", "predict", "network"}
-)
+#: A seed of random numbers is in [0, 2^64), as `Philox` says.
+_SEED = {"ge": 0, "lt": 2**64}
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """What `param` declares: a default, `...` if the value must be given; a description; bounds of numbers by name."""
+
+    default: Any
+    description: str
+    bounds: Mapping[str, float]
+
+    def over(self, inherited: Parameter | None) -> Parameter:
+        """This declaration with the description and the bounds of an inherited one where it has none."""
+        if inherited is None:
+            return self
+        return Parameter(self.default, self.description or inherited.description, {**inherited.bounds, **self.bounds})
 
 
 def param(
     default: Any,
-    description: str,
+    description: str = "",
     *,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
 ) -> Any:
-    """A parameter of a Program, declared once: flag, TOML key, check and help come from it.
+    """Declare a parameter of a Program: its flag, TOML key, checks and help come from it.
 
-    The class's annotation gives its type: int, float, bool, str or a Literal of strings. `...` as the
-    default makes it required. Numbers are checked against the bounds; infinities and NaN are refused.
+    The class's annotation gives the type: int, float, bool, str, Path, a Literal of texts or whole numbers, one of
+    these `| None`, or a list of one. A subclass that declares an inherited parameter again, or only assigns a value
+    (`steps = 500`), sets a new default; the type, the description and the bounds hold unless they are given again.
+
+    Parameters
+    ----------
+    default
+        The value if none is given, checked as every value is: infinities and NaN are refused. With `...` a value must
+        be given.
+    description
+        What it is, with its unit, for `--help`.
+    ge, gt, le, lt
+        Bounds of a number, or of each number of a list: at least, greater than, at most, less than.
+
+    Returns
+    -------
+    Any
+        The declaration. On an instance of the program the attribute is the value.
+
     """
-    return pydantic.Field(default, description=description, ge=ge, gt=gt, le=le, lt=lt)
+    bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    return Parameter(default, description, {name: bound for name, bound in bounds.items() if bound is not None})
 
 
 class Program:
@@ -61,14 +88,17 @@ class Program:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.name = cls.__dict__.get("name", cls.__name__.lower())
-        typed = inspect.get_annotations(cls)
-        bare = [name for name, value in vars(cls).items() if _is_param(value) and name not in typed]
+        title, bases = cls.__name__.lower(), [base for base in cls.__mro__ if base is not Program]
+        ours = [name for base in bases for name, value in vars(base).items() if isinstance(value, Parameter)]
+        taken = [name for name in ours if name.startswith("_") or (name != "steps" and hasattr(Program, name))]
+        if taken:
+            what = "begins with _" if taken[0].startswith("_") else "is an attribute of every Program"
+            raise TypeError(f"program {title}: parameter {taken[0]}: this name {what}. Please rename the parameter")
+        cls.name = cls.__dict__.get("name", title)
+        typed = {name for base in bases for name in inspect.get_annotations(base)}
+        bare = [name for name in ours if name not in typed]
         if bare:
             raise TypeError(f"program {cls.name}: parameters {bare} need a type: {bare[0]}: int = param(…)")
-        taken = RESERVED & set(cls.declared())
-        if taken:
-            raise TypeError(f"program {cls.name}: {sorted(taken)} are options of every run; rename these parameters")
 
     def __init__(self, **values: Any):
         for name, value in validate(type(self), values).items():
@@ -76,17 +106,23 @@ class Program:
         self.check()
 
     @classmethod
-    def declared(cls) -> dict[str, FieldInfo]:
+    def declared(cls) -> dict[str, Parameter]:
         """The parameters by name, in the order of their declaration, base classes first."""
-        found: dict[str, FieldInfo] = {}
+        found: dict[str, Parameter] = {}
         for base in reversed(cls.__mro__):
-            found |= {k: v for k, v in vars(base).items() if _is_param(v)}
+            for name, value in vars(base).items() if base is not Program else ():
+                if isinstance(value, Parameter):
+                    found[name] = value.over(found.get(name))
+                elif name in found and (callable(value) or hasattr(value, "__get__")):
+                    del found[name]  # a property or a method took its place
+                elif name in found:
+                    found[name] = replace(found[name], default=value)
         return found
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Every parameter with its value: with the seed among them, all that the result depends on."""
-        return {name: getattr(self, name) for name in self.declared()}
+        """Every parameter with its value as files keep it: with the seed among them, all that the result depends on."""
+        return {name: _stored(getattr(self, name)) for name in self.declared()}
 
     def check(self) -> None:
         """Raise UsageError where parameters do not go together. Called before any work, on every rank."""
@@ -124,79 +160,11 @@ class Program:
         return (inspect.getdoc(cls) or cls.name).splitlines()[0]
 
 
-def _is_param(value: Any) -> bool:
-    return isinstance(value, FieldInfo)
-
-
-def _number(value: Any) -> Any:
-    """A truth value is no number, whatever Python says: as text, it is refused as one."""
-    return str(value) if isinstance(value, bool) else value
-
-
-def _whole(value: Any) -> Any:
-    """Take 1e12 and 1_000_000 for whole numbers, as people write them."""
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        if "e" in value.lower() and number.is_integer():
-            return int(number)
-    return _number(value)
-
-
-_READERS = {int: _whole, float: _number}
-
-
-@cache  # type: ignore[arg-type]
-def _model(program: type[Program]) -> type[pydantic.BaseModel]:
-    hints = get_type_hints(program)
-    fields: dict[str, Any] = {}
-    for name, info in program.declared().items():
-        kind = hints.get(name, str)
-        reader = _READERS.get(kind)
-        fields[name] = (Annotated[kind, pydantic.BeforeValidator(reader)] if reader else kind, info)
-    config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-    return pydantic.create_model(program.__name__, __config__=config, **fields)
-
-
-def validate(program: type[Program], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter's checked value, defaults filled in; raises UsageError that names each bad one."""
-    try:
-        model = _model(program)(**values)  # type: ignore[arg-type]
-    except pydantic.ValidationError as refusal:
-        lines = [_explain(program, error) for error in refusal.errors()]
-        raise UsageError(f"{program.name}: " + "\n".join(lines)) from None
-    return {name: getattr(model, name) for name in program.declared()}
-
-
-_RULES = {
-    "greater_than_equal": ("must be at least {ge:g}", "Use {flag} {ge:g} or more."),
-    "greater_than": ("must be greater than {gt:g}", "Use a number above {gt:g}."),
-    "less_than_equal": ("must be at most {le:g}", "Use {flag} {le:g} or less."),
-    "less_than": ("must be less than {lt:g}", "Use a number below {lt:g}."),
-    "int": ("must be a whole number", "Write it in digits, such as {flag} {example}."),
-    "float": ("must be a number", "Write it in digits, such as {flag} {example}."),
-    "finite_number": ("must be finite", "Use an ordinary number, such as {flag} {example}."),
-    "bool": ("must be true or false", "Use {flag} or its --no- form."),
-    "literal_error": ("must be {expected}", "Use one of these."),
-    "string": ("must be text", "Put it in quotes."),
-}
-
-
-def _explain(program: type[Program], error: Any) -> str:
-    """One bad value: the name, the value, the rule, and a fix."""
-    name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, program.declared(), 1)
-        fix = f"Did you mean {flag_of(close[0])}?" if close else "They are " + ", ".join(program.declared()) + "."
-        return f"{name} = {error['input']!r} is not a parameter of {program.name}. {fix}"
-    info = program.declared()[name]
-    if error["type"] == "missing":
-        return f"{flag_of(name)} is required: {info.description}. Give it a value."
-    rule, fix = _RULES.get(error["type"]) or _RULES.get(error["type"].split("_")[0], (error["msg"], "See --help."))
-    words = {"flag": flag_of(name), "example": info.default, **error.get("ctx", {})}
-    return f"{flag_of(name)} {error['input']} {rule.format(**words)} ({info.description}). {fix.format(**words)}"
+def _stored(value: Any) -> Any:
+    """The value as TOML and JSON have it: a path as text, None as a word."""
+    if isinstance(value, list):
+        return [_stored(one) for one in value]
+    return NONE if value is None else str(value) if isinstance(value, Path) else value
 
 
 def flag_of(name: str) -> str:
@@ -204,6 +172,73 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def choices(kind: Any) -> tuple[str, ...]:
-    """The values of a Literal type, none for another."""
-    return tuple(str(value) for value in get_args(kind))
+def validate(
+    program: type[Program], values: Mapping[str, Any], spell: Callable[[str], str] = flag_of
+) -> dict[str, Any]:
+    """Every parameter's checked value, defaults filled in; raises UsageError that names each bad one.
+
+    `spell` is how messages write a parameter's name before its value.
+    """
+    declared = program.declared()
+    given = {name: values.get(name, info.default) for name, info in declared.items()}
+    found, lines = _read(program, {name: value for name, value in given.items() if value is not ...}, spell)
+    for name in (name for name, value in given.items() if value is ...):
+        about = declared[name].description
+        lines.append(f"{spell(name)} is required{about and f': {about}'}. Give it a value.")
+    lines += [_unknown(program, name, value) for name, value in values.items() if name not in declared]
+    if lines:
+        raise UsageError(f"{program.name}: " + "\n".join(lines))
+    return found
+
+
+def check_declaration(program: type[Program]) -> None:
+    """Raise UsageError where a parameter cannot be declared so, or may not have its own default."""
+    try:
+        defaults = {name: info.default for name, info in program.declared().items() if info.default is not ...}
+        _, lines = _read(program, defaults, lambda name: f"default of {name} =")
+    except TypeError as error:
+        lines = [str(error)]
+    if lines:
+        raise UsageError(f"program {program.name}: " + "\n".join(lines))
+
+
+def _read(
+    program: type[Program], values: Mapping[str, Any], spell: Callable[[str], str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The checked values, and a line for each that is refused."""
+    readers, found, lines = _readers(program), {}, []  # type: ignore[arg-type]
+    for name, value in values.items():
+        try:
+            found[name] = readers[name].validate_python(value)
+        except pydantic.ValidationError as refused:
+            error, info = refused.errors()[0], program.declared()[name]
+            about = info.description and f" ({info.description})"
+            lines.append(refusal(error, f"{spell(name)} {error['input']}", spell(name), info.default, about))
+    return found, lines
+
+
+@cache  # type: ignore[arg-type]
+def _readers(program: type[Program]) -> dict[str, pydantic.TypeAdapter[Any]]:
+    """What reads each parameter's value. TypeError for a declaration that cannot be."""
+    if dataclasses.is_dataclass(program):
+        raise TypeError("it is a dataclass, which would replace what param() declares. Remove @dataclass.")
+    try:
+        hints = get_type_hints(program)
+    except NameError as error:
+        raise TypeError(f"the type of a parameter is unknown: {error}. Import it.") from None
+    found = {}
+    for name, info in program.declared().items():
+        try:
+            if name == "seed" and hints.get(name) is not int:
+                raise TypeError("it is the seed of state.random and must be an int")
+            bounds = {**(_SEED if name == "seed" else {}), **info.bounds}
+            found[name] = pydantic.TypeAdapter(reader(hints.get(name), bounds))
+        except TypeError as error:
+            raise TypeError(f"parameter {name}: {error}.") from None
+    return found
+
+
+def _unknown(program: type[Program], name: str, value: Any) -> str:
+    close = difflib.get_close_matches(name, program.declared(), 1)
+    fix = f"Did you mean {flag_of(close[0])}?" if close else "They are " + ", ".join(program.declared()) + "."
+    return f"{name} = {value!r} is not a parameter of {program.name}. {fix}"

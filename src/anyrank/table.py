@@ -107,13 +107,15 @@ class Table:
         """
         rows, world = self._rows(keys, count, values), self.world
         sample = hashes_of(rows.keys[sampled(len(rows))])
-        total, n = world.allreduce(np.array([population(sample), len(rows)], np.int64)).tolist()
+        mine = np.array([population(sample), len(rows), *rows.traits], np.int64)
+        total, n, *traits = world.allreduce(mine).tolist()
         known = total // world.size
         if world.size == 1 or 2 * shown(known, n // world.size) * world.size <= n:  # also where there are no rows
             self._combine(rows)
             return
         own, often = shown(known, n) // world.size, heavy(sample, world.size)
         self._reserve(max(len(self._map), own) * 17 // 16)
+        rows = rows.with_traits(traits)  # weights and masks that any rank has, for all send alike
         rounds = -(-int(world.allreduce(np.array([len(rows)]), "max")[0]) // ROWS)
         for first, last in pairwise(even_cuts(len(rows), rounds)):
             self._travel(rows.take(slice(first, last)), own, often)
@@ -145,11 +147,8 @@ class Table:
         if len(keys) != len(self.keys) or values.keys() != self.values.keys() or len(lengths) != 1:
             raise TypeError(f"table {self.name} takes keys {[*self.keys]}, values {[*self.values]}, of one length")
         weights = None if count is None else np.ascontiguousarray(count, np.int64)
-        return Moving(
-            encode(self.keys, keys),
-            weights,
-            {name: {"": x if isinstance(x, np.ndarray) else np.asarray(x)} for name, x in values.items()},
-        )
+        typed = {name: np.asanyarray(values[name], value.dtype) for name, value in self._combined.items()}
+        return Moving(encode(self.keys, keys), weights, {name: {"": x} for name, x in typed.items()})
 
     def _combine(self, rows: Moving, home: bool = False) -> None:
         """Combine rows that were read: if many, in parts whose keys lie near each other in the map.

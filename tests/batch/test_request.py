@@ -42,9 +42,9 @@ def test_wall_time_is_written_for_the_scheduler_and_warned_of(walltime, clock, w
 
 
 WRONG = {
-    "no wall time": ({"walltime": "soon"}, "--walltime 'soon' is not a duration"),
-    "no nodes": ({"nodes": 0}, "submit: nodes = 0 is wrong"),
-    "words for nodes": ({"nodes": "two"}, "submit: nodes = 'two' is wrong"),
+    "no wall time": ({"walltime": "soon"}, "submit: walltime = 'soon' is not a duration"),
+    "no nodes": ({"nodes": 0}, "submit: nodes = 0 must be at least 1"),
+    "words for nodes": ({"nodes": "two"}, "submit: nodes = 'two' must be a whole number"),
     "an unknown key": ({"ndoes": 2}, "ndoes = 2 is not known here"),
     "more ranks than the nodes have room for": (
         {"nodes": 2, "ranks_per_node": 4, "ranks": 9},
@@ -60,7 +60,7 @@ WRONG = {
     "two environments": ({"image": "a.sif", "pack": "b.tar"}, "are two environments. Use one of them."),
     "a line in a partition": ({"partition": "big\n#SBATCH --uid=0"}, "partition = "),
     "a space in an account": ({"account": "p1 --uid=0"}, "account = "),
-    "memory of no size": ({"memory": "much"}, "memory = 'much' is wrong"),
+    "memory of no size": ({"memory": "much"}, "memory = 'much' must be a size such as 16G"),
 }
 
 
@@ -93,9 +93,9 @@ def test_a_site_is_read_and_the_default_is_used_without_a_name(sites):
         (None, "--site 'big' is unknown"),
         ("nodes =", "cannot be read"),
         ("schedular = 'slurm'", "schedular = 'slurm' is not known here. Did you mean scheduler?"),
-        ("cores_per_node = 0", "cores_per_node = 0 is wrong"),
-        ('partition = "a b"', "partition = 'a b' is wrong"),
-        ('setup = ["a\\nb"]', "setup.0 = 'a\\nb' is wrong"),
+        ("cores_per_node = 0", "cores_per_node = 0 must be at least 1"),
+        ('partition = "a b"', "partition = 'a b' must be one word"),
+        ('setup = ["a\\nb"]', "setup.0 = 'a\\nb' must be one line"),
         ('[environment]\n"A B" = "c"', "A B"),
     ],
 )

@@ -43,7 +43,7 @@ BAD = {
     ),
     "another study's run": (("submit", "edited.toml", "--dry-run"), "holds a run with seed = 1, not 5"),
     "no shell": ((*PI, "--on", "slurm", "--launcher", "srun 'x"), '--launcher "srun \'x" cannot be read'),
-    "threads of no number": ((*PI, "--site", "home", "--threads", 0), "threads = 0 is wrong"),
+    "threads of no number": ((*PI, "--site", "home", "--threads", 0), "--threads 0 must be at least 1"),
     "no partitions": ((*PI, "--on", "htcondor", "--partition", "a", "--dry-run"), "HTCondor has none"),
     "an option that is not for jobs": ((*PI, "--on", "slurm", "--hosts", "n1"), "No such option '--hosts'"),
     "no run": (("submit", "empty"), "empty holds no run"),

@@ -36,7 +36,7 @@ def test_help_helps(words):
     text = " ".join(done.stdout.split())
     assert done.returncode == 0 and "Usage: anyrank" in text
     if "weather" in words:
-        assert "--rows INTEGER cells along i; ge=1 [default: 64]" in text
+        assert "--rows INTEGER cells along i; at least 1 [default: 64]" in text
         assert "one of benchmark, shear [default: benchmark]" in text
 
 

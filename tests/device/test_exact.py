@@ -43,9 +43,11 @@ def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
     x, there = view(whole), view(gpu.from_host(whole))
     expected = [function(x) for function in FUNCTIONS] + [exact.dot(x, x), exact.dot(x, x.astype(float))]
     half = there.astype(np.float64)
-    before = dict(fake.crossed)
+    before = fake.crossed.copy()
     found = [function(there) for function in FUNCTIONS] + [exact.dot(there, there), exact.dot(there, half)]
     assert told(found) == told(expected)
+    if gpu.cupy is not fake:
+        return  # CuPy does not count what crosses
     assert fake.crossed["in"] == before["in"]
     # The limbs of at most seven planes for five sums, more where integers are the sum of two numbers; and extremes.
     parts = 14 if np.dtype(dtype).kind in "iu" and x.itemsize == 8 else 5
@@ -67,7 +69,7 @@ def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
 
 def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):
     x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
-    before = dict(fake.crossed)
+    before = fake.crossed.copy()
     assert exact.sum(x) == math.fsum(x.ravel().tolist())
     assert fake.crossed == before
     assert exact.dot(gpu.from_host(x), y) == exact.dot(x, gpu.from_host(y)) == exact.dot(x, y)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
+import time
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ranks import completed, run_anyrank
+from gpus import BARE, EMULATED
+from ranks import completed, run_anyrank, started
 
 from anyrank.device import open_device
-from anyrank.kernel import Kernel, installed
+from anyrank.exchange import packing
+from anyrank.kernel import Kernel, installed, loaded
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench.py"
 GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -27,8 +31,19 @@ def has_body(kernel):
 
 
 KERNELS = [kernel for kernel in installed() if has_body(kernel)]
-#: Under compute-sanitizer every array is an allocation of its own, or else nobody sees where it ends.
-BARE = os.environ.get("ANYRANK_TEST_GPU") == "bare"
+
+
+def real(body):
+    """Whether the body runs on a GPU of metal, where sizes may be large."""
+    return body == "cupy" and not EMULATED
+
+
+def opened(body):
+    """The GPU. Under compute-sanitizer each array is an allocation of its own, or nobody sees where it ends."""
+    device = open_device(body)
+    if BARE:
+        device.cupy.cuda.set_allocator(None)
+    return device
 
 
 def on_device(device, argument, stays):
@@ -77,11 +92,9 @@ def test_groups_that_are_not_there_are_refused(body):
 @GPU
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_a_kernel_gives_the_reference_s_bits(kernel, body):
-    device, package = open_device(body), importlib.import_module(f"anyrank.kernels.{kernel.folder}")
-    if BARE:
-        device.cupy.cuda.set_allocator(None)
+    device, package = opened(body), importlib.import_module(f"anyrank.kernels.{kernel.folder}")
     run, reference = kernel.load(body, device), kernel.load("reference", open_device("reference"))
-    for size in (1, 77, 3001, 1_000_003 if body == "cupy" and not BARE else 20_000):
+    for size in (1, 77, 3001, 1_000_003 if real(body) and not BARE else 20_000):
         theirs, _, _ = package.example(kernel.operation, size)
         stay = [place % len(theirs) for place in getattr(package, "ON_HOST", ())]
         mine = [on_device(device, argument, place in stay) for place, argument in enumerate(theirs)]
@@ -91,6 +104,35 @@ def test_a_kernel_gives_the_reference_s_bits(kernel, body):
             if isinstance(expected, np.ndarray):
                 found = ours if place in stay else device.to_host(ours)
                 assert np.ascontiguousarray(found).tobytes() == expected.tobytes(), (size, place)
+
+
+def box(device, array):
+    return packing.Box(device.address(array), array.itemsize, array.shape, array.strides)
+
+
+@GPU
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16"])
+def test_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
+    """Boxes of all sizes go out in one launch, into memory that ends where they end, and into another array."""
+    device, shape = opened(body), (7, 70, 41)
+    module = loaded(device, Path(packing.__file__).with_name("boxes.cu"))
+    regions = np.s_[1:-1, 2:-2, 1:-1], np.s_[:, :, -1:], np.s_[:1, ::3, ::2], np.s_[-1:, -1:, -1:]
+    whole = np.random.default_rng(3).integers(0, 250, shape).astype(dtype)
+    there, other = device.from_host(whole), device.full(shape, 0, dtype)
+    packed = [device.full(whole[region].shape, 0, dtype) for region in regions]
+
+    def copy(sources, targets):
+        rows = [packing._row(box(device, a), box(device, b)) for a, b in zip(sources, targets, strict=True)]
+        table = device.from_host(np.array(rows, np.uint64))
+        module.launch("copy_boxes", (len(rows), 3), (packing.THREADS,), (table, np.int32(len(shape))))
+
+    expected = np.zeros(shape, dtype)
+    copy([there[region] for region in regions], packed)
+    copy(packed, [other[region] for region in regions])
+    for region, found in zip(regions, packed, strict=True):
+        expected[region] = whole[region]
+        assert device.to_host(found).tobytes() == whole[region].tobytes()
+    assert device.to_host(other).tobytes() == expected.tobytes()
 
 
 def summary(*words, ranks=None, code=0):
@@ -105,7 +147,7 @@ def weather(side, steps, *more):
 
 @GPU
 def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path, body):
-    side, steps = (4096, 30) if body == "cupy" else (40, 30)
+    side, steps = (4096, 30) if real(body) else (40, 30)
     expected = summary(*weather(side, steps, "--body", "cython", "--out", tmp_path / "cpu"), ranks=2)
     out = tmp_path / "mixed"
     summary(*weather(side, steps, "--body", body, "--stop-at", 10, "--out", out), ranks=2, code=75)
@@ -117,23 +159,133 @@ def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path,
 
 @GPU
 def test_pi_counts_the_same_hits(tmp_path, body):
-    points = 10**10 if body == "cupy" else 10**5
+    points = 10**10 if real(body) else 10**5
     words = ("run", "pi", "--points", points, "--batch", points // 3)
     on_cpu = summary(*words, "--body", "cython", "--out", tmp_path / "cpu", ranks=2)
     on_gpu = summary(*words, "--body", body, "--out", tmp_path / "gpu", ranks=2)
     assert on_gpu["digest"] == on_cpu["digest"]
 
 
-def test_what_measures_a_gpu_works():
-    done = completed(sys.executable, BENCH, "--body", "shim", "--quick")
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) == 13 and not any(word in row for row in rows for word in ("nan", "FAILED"))
+def bench(*words, code=0, env=None):
+    done = completed(sys.executable, BENCH, *words, timeout=500, env=env)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def kept(out):
+    return [json.loads(line) for line in (out / "bench.jsonl").read_text().splitlines()]
+
+
+def table_rows(text):
+    return [line for line in text.splitlines() if line.startswith("| ")][1:]
+
+
+def test_what_measures_a_gpu_works(tmp_path):
+    shown = bench("--body", "shim", "--quick", "--out", tmp_path)
+    rows = table_rows(shown)
+    assert len(rows) == len(kept(tmp_path)) == 23 and not any(word in row for row in rows for word in ("nan", "FAILED"))
+    assert table_rows((tmp_path / "bench.md").read_text()) == rows
+    assert "a GPU that is not there" in (tmp_path / "bench.md").read_text()
+
+
+def test_gpu_bench_killed_midway_keeps_its_rows(tmp_path):
+    with started(sys.executable, BENCH, "--body", "shim", "--quick", "--out", tmp_path) as process:
+        while not (tmp_path / "bench.md").exists() or len(kept(tmp_path)) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    before, rows = kept(tmp_path), table_rows((tmp_path / "bench.md").read_text())
+    assert 2 <= len(before) < 23 and len(before) - 1 <= len(rows) <= len(before)
+    assert [row.split(" | ")[0] for row in rows] == ["| " + entry["row"][0] for entry in before[: len(rows)]]
+    bench("--body", "shim", "--quick", "--out", tmp_path, "--only", "pinned,copy")  # a newer copy, and one more
+    assert len(kept(tmp_path)) == len(before) + 2
+    assert len(table_rows((tmp_path / "bench.md").read_text())) == len(before) + 1
+
+
+def test_gpu_bench_row_that_fails_is_told_and_left(tmp_path):
+    words = ("--body", "shim", "--quick", "--out", tmp_path, "--only", "copy,launches,pinned")
+    shown = bench(*words, code=1, env={"ANYRANK_SHIM": "memory=2e5"})
+    assert [entry["row"][1] == "FAILED" for entry in kept(tmp_path)] == [False, True, False]
+    assert "launches: FAILED (OutOfMemoryError: Out of memory allocating" in shown
+
+
+def test_gpu_bench_rows_without_time_are_left_out(tmp_path):
+    shown = bench("--limit", 9, "--out", tmp_path, "--only", "copy,pi,checkpoint")  # no GPU is asked for
+    assert shown.count("s, and 9 are left") == 3 and "left out for want of time: copy, pi, checkpoint" in shown
+    assert not kept(tmp_path)
+
+
+def test_gpu_bench_row_of_no_such_name_is_refused():
+    done = completed(sys.executable, BENCH, "--only", "copy,copies")
+    assert done.returncode == 2 and "there is no row copies; rows are copy, weather-kernel," in done.stderr
+
+
+@pytest.fixture
+def bench_module(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH.parent)
+    return importlib.import_module("bench")
+
+
+def test_gpu_bench_fits_its_limit_on_an_ordinary_disk(bench_module):
+    known = bench_module.ASSUMED | {"disk": 1e9}
+    groups = [attempt.group for attempt in bench_module.ATTEMPTS]
+    children = 1 + sum(a != b for a, b in pairwise(groups))
+    assert children * bench_module.CHILD + sum(a.estimate(known) for a in bench_module.ATTEMPTS) < 260
+
+
+@pytest.mark.parametrize("disk", [5e9, 1e9, 3e8])
+def test_gpu_bench_checkpoint_follows_the_disk_s_rate(bench_module, monkeypatch, tmp_path, disk):
+    asked = []
+
+    def weather(self, *arguments, **named):
+        asked.extend(arguments)
+        raise InterruptedError
+
+    monkeypatch.setattr(bench_module.Bench, "weather", weather)
+    known = bench_module.ASSUMED | {"disk": disk}
+    with pytest.raises(InterruptedError):
+        bench_module.BY_NAME["checkpoint"].measure(bench_module.Bench(False, "cupy", tmp_path, known))
+    rows, columns, steps, option, every = asked
+    write, cells = 48 * rows * columns / disk, rows * columns
+    assert write <= 4 and 48 * cells <= 3.2e9
+    assert option == "--checkpoint-every" and steps == 2 * every and 1.7 < every * cells / known["cells"] / write < 1.9
+
+
+def test_gpu_bench_run_without_room_on_disk_is_refused(bench_module, monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=3.9e9))
+    tried = bench_module.Bench(False, "cupy", tmp_path, {})
+    with pytest.raises(OSError, match=r"has 3.9 GB free, and 6.4 are needed: use --folder DIR"):
+        tried.weather(8192, 8192, 10, checkpoints=2)
+
+
+def test_gpu_bench_child_that_hangs_is_killed_with_all(bench_module, tmp_path):
+    command = ["sh", "-c", "echo noise; setsid sleep 1000 & exec sleep 1000"]
+    child = bench_module.Child(command, tmp_path / "errors")
+    with pytest.raises(TimeoutError, match="killed after 1 s"):
+        child.ask({}, 1)
+    child.kill()
+    tag = child._tag.encode()
+    assert not [path for path in Path("/proc").glob("[0-9]*") if tag in environ(path)]
+
+
+def environ(process):
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_gpu_bench_child_that_dies_is_told(bench_module, tmp_path):
+    child = bench_module.Child(["sh", "-c", "echo the card is lost >&2; exit 3"], tmp_path / "errors")
+    with pytest.raises(EOFError, match="ended with 3: the card is lost"):
+        child.ask({}, 100)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ncars_bits_on_a_gpu_that_ranks_share(tmp_path, ranks):
-    found = summary(*weather(64, 4000, "--body", "cupy", "--out", tmp_path / "run"), ranks=ranks)
-    expected = summary(*weather(64, 4000, "--body", "cython", "--out", tmp_path / "cpu"))
+    steps = 4000 if real("cupy") else 40
+    found = summary(*weather(64, steps, "--body", "cupy", "--out", tmp_path / "run"), ranks=ranks)
+    expected = summary(*weather(64, steps, "--body", "cython", "--out", tmp_path / "cpu"))
     assert found["digests"] == expected["digests"]  # test_weather.py holds these against NCAR's

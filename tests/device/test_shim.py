@@ -290,6 +290,46 @@ def test_a_gpu_is_launched_on_with_the_same_checks(tmp_path: Path, monkeypatch: 
     assert len(launches) == 1
 
 
+class Somewhere:
+    """An array of a device, as far as the check of arguments looks at it."""
+
+    strides = (8,)
+
+    def __init__(self, dtype: object = np.float64):
+        self.dtype = np.dtype(dtype)
+
+
+def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
+    """What differs from a launch that passed is refused with the same message as in a first launch."""
+    found, launches = [], []
+
+    def get_function(name: str):
+        found.append(name)
+        return lambda *launch: launches.append(launch)
+
+    cupy = SimpleNamespace(RawModule=lambda **options: SimpleNamespace(get_function=get_function))
+    (tmp_path / "gpu.cu").write_text(PLAIN)
+    module = GpuModule(cupy, tmp_path / "gpu.cu")
+    device, host = (*(Somewhere() for _ in range(4)), np.int32(3)), (*GOOD[:3], np.zeros(3), np.int32(3))
+    for good in (device, device, host, device, host):
+        module.launch("multiply_add", (1,), (4,), good)
+        for place, wrong, message in (
+            (0, Somewhere(np.float32), "1, `const double* a`, must be an array of float64, not Somewhere"),
+            (1, np.float64(2), "2, `const double* b`, must be an array of float64, not float64 2.0"),
+            (2, 0.0, "3, `const double* c`, must be an array of float64, not float 0.0"),
+            (3, FROZEN, "4, `double* d`, must be an array of float64 that may be written to, not a read-only NumPy"),
+            (3, Somewhere(">f8"), "4, `double* d`, must be an array of float64, not Somewhere"),
+            (4, np.int64(3), "5, `int n`, must be a NumPy scalar of type int32, not int64 3"),
+            (4, 3, "5, `int n`, must be a NumPy scalar of type int32, not int 3"),
+        ):
+            with pytest.raises(TypeError, match=f"multiply_add: argument {message}".replace("* ", r"\* ")):
+                module.launch("multiply_add", (1,), (4,), (*good[:place], wrong, *good[place + 1 :]))
+        for some in (good[:4], (*good, np.int32(1))):
+            with pytest.raises(TypeError, match=f"takes 5 arguments, not {len(some)}"):
+                module.launch("multiply_add", (1,), (4,), some)
+    assert found == ["multiply_add"] and [launch[2] for launch in launches] == [device, device, host, device, host]
+
+
 @pytest.mark.skipif("no NVIDIA driver" not in gpu_missing(), reason="this machine has an NVIDIA driver")
 def test_where_no_driver_is_cupy_is_not_even_imported() -> None:
     program = "import sys; from anyrank.kernel import BODIES as b; print(b.device.name, b.no_gpu)"

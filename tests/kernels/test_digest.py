@@ -85,3 +85,36 @@ def test_a_gpu_takes_words_of_any_width_on_any_blocks(dtype, blocks):
     run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
     for words in (wide[:, 7:], wide[:, :1], wide[:, 9:12], wide[3:4], wide[:0], wide[::-3, 1:-1]):
         assert run(words, 77, 1000, blocks=blocks) == reference(words.astype(np.uint64), 77, 1000)
+
+
+TILE = 2048  # of gpu.cu
+
+
+@pytest.mark.parametrize("blocks", [1, 3, None])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
+def test_gpu_digest_wide_rows_match_reference(dtype, blocks):
+    """Rows of a tile and more, a word short of one and a word over it, whole or inside wider rows."""
+    wide = np.random.default_rng(4).integers(0, np.iinfo(dtype).max, (3, 5 * TILE), dtype, endpoint=True)
+    run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
+    for columns in (TILE - 1, TILE, TILE + 1, TILE + 255, TILE + 257, 2 * TILE - 1, 3 * TILE, 4 * TILE + 1):
+        for words in (wide[:1, :columns], wide[:, 1 : columns + 1], wide[::-2, 3 : columns + 3]):
+            assert run(words, 77, 10_000, blocks=blocks) == reference(words.astype(np.uint64), 77, 10_000)
+
+
+@pytest.mark.parametrize("size", [16 * TILE - 1, 16 * TILE, 33 * TILE + 5])
+@pytest.mark.parametrize("blocks", [1, 2, 16, 17])
+def test_gpu_digest_long_row_matches_reference(size, blocks):
+    """One contiguous row that blocks go through several times, and more blocks than there are tiles."""
+    words = np.random.default_rng(size).integers(0, 1 << 64, (1, size + 1), np.uint64)[:, 1:]
+    run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
+    assert run(words, 5, 0, blocks=blocks) == reference(words, 5, 0)
+
+
+@pytest.mark.parametrize("columns", [TILE - 1, TILE + 3])
+@pytest.mark.parametrize("first", [0, 1, WORD - TILE, WORD - 1, WORD, -1])
+@pytest.mark.parametrize("row_step", [0, 1, WORD, WORD - TILE, -5])
+def test_gpu_digest_keys_wrap_at_two_to_64(columns, first, row_step):
+    """Indices beyond 2^64 begin again at 0, inside a row and from row to row."""
+    words = np.random.default_rng(5).integers(0, 1 << 64, (4, columns), np.uint64)
+    run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
+    assert run(words, first, row_step, blocks=2) == reference(words, first, row_step)

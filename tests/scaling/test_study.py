@@ -8,6 +8,7 @@ import pytest
 from hosts import missing, started_hosts
 from ranks import run_anyrank
 
+from anyrank.batch.request import SubmitOptions
 from anyrank.cli import scale as scale_module
 from anyrank.cli.scale import _growing, _submit, command
 from anyrank.errors import AnyrankError, UsageError
@@ -15,6 +16,7 @@ from anyrank.program import Program, param
 from anyrank.programs import load
 from anyrank.run.folder import RunFolder
 from anyrank.scaling import study as study_module
+from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study import Plan, StudyFolder, grown
 
 SERIAL = Path(__file__).with_name("serial.py")
@@ -281,10 +283,10 @@ def test_rounds_get_new_jobs_for_new_ranks(tmp_path, monkeypatch):
         (folder.path / f"jobs/round-{number:03}/job").mkdir(parents=True)
         (folder.path / f"jobs/round-{number:03}/job/attempts").write_text("1 started 7 a now\n1 ended 0 \n")
     monkeypatch.setattr(scale_module, "submit_members", lambda kind, path, members, *_: seen.append(members) or 0)
-    told = {"timeout": "1h", "predict": None, "network": None}
-    assert _submit(folder, plan((1,)), {}, "", False, told) == 0
+    how, asked = SubmitOptions(), ScaleOptions()
+    assert _submit(folder, plan((1,)), {}, how, asked) == 0
     assert len(list(folder.path.rglob("attempts"))) == 2
-    assert _submit(folder, plan((2,), 1), {}, "", False, told) == 0
+    assert _submit(folder, plan((2,), 1), {}, how, asked) == 0
     assert not list(folder.path.rglob("attempts"))
     assert [one.name for one in seen[1]] == ["round-001", "round-002", "report"]
 

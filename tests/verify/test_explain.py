@@ -14,6 +14,7 @@ from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference
 from anyrank.verify.matrix import Plan
+from anyrank.verify.regions import parts_of
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
 
@@ -174,7 +175,7 @@ def test_the_matrix():
     cases = full.first() + full.rest(9, 2)
     assert len(cases) == len(set(cases)) and cases[0] == REFERENCE
     assert {case.ranks for case in cases if not case.stops} == {(1,), (2,), (3,), (4,)}
-    assert {case.changed for case in cases} == {"", "again", "timing", *PERTURBATIONS}
+    assert {case.changed for case in cases} == {"", "again", "timing", "parts", *PERTURBATIONS}
     assert {case.split for case in cases if case.ranks == (4,)} == {"auto", "rows", "columns", "bricks"}
     assert {case.body for case in cases} == {"auto", "reference", "numba", "cython", "cupy", "shim", "shim,auto"}
     assert {(case.ranks, case.stops) for case in cases if case.stops} == {
@@ -187,6 +188,27 @@ def test_the_matrix():
     assert {case.split for case in full.rest(9, 1)} == {"auto"}, "one axis can be cut in one way"
     assert {case.body for case in Plan(bodies=("numba",)).rest(9, 1)} == {"auto", "numba"}
     assert {case.split for case in Plan(splits=("columns",), quick=True).rest(9, 2)} == {"auto", "columns"}
+
+
+@pytest.mark.parametrize("ranks", [(1,), (2,), (1, 2, 3, 4)])
+def test_plan_quick_cuts_blocks_into_parts(ranks):
+    """On one rank, too, and where one rank is not in `--ranks`."""
+    quick = Plan(ranks, quick=True).rest(9, 1)
+    assert {case.ranks[0] for case in quick if case.changed == "parts"} == {1, max(n for n in ranks if n != 4)}
+
+
+def test_regions_parts_cover_a_region_once():
+    """Every size has a part of one row; larger ones several unequal parts, which do not come in memory's order."""
+    for shape in ((0,), (1,), (2,), (7,), (12, 9), (1, 5), (3, 4, 24)):
+        seen = np.zeros(shape, int)
+        parts = parts_of(tuple(slice(0, n) for n in shape))
+        for part in parts:
+            seen[part] += 1
+        assert (seen == 1).all()
+    shapes = [tuple(s.stop - s.start for s in part) for part in parts_of((slice(-2, 10), slice(0, 9)))]
+    assert sorted(shapes) == sorted((m, n) for m in (1, 3, 8) for n in (1, 2, 6))
+    starts = [tuple(s.start for s in part) for part in parts_of((slice(-2, 10), slice(0, 9)))]
+    assert starts != sorted(starts) and starts != sorted(starts, reverse=True) and min(starts) == (-2, 0)
 
 
 def test_every_perturbed_case_has_one_that_differs_in_nothing_else():

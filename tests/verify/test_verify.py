@@ -22,7 +22,7 @@ from anyrank.verify.verification import Verification
 BROKEN = Path(__file__).parents[1] / "broken"
 CHANCES = Path(__file__).with_name("chances.py")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-ONE, TWO = Case(), Case((2,))
+ONE, TWO, PARTS = Case(), Case((2,)), Case(changed="parts")
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,20 @@ BUGS = {
     ),
     "wall_time": ((TWO, Case((2,), changed="clock")), "clock", "First at step 1, in x[0]; 12 of 12 elements differ:"),
     "file_order": ((TWO, Case((2,), changed="file order")), "file order", "First at step 1, in total:"),
+    "own_rows": (
+        (ONE, PARTS),
+        "parts: small regions of a block instead of the whole block",
+        "First at step 1, in T[1, 1]; 32 of 144 elements differ:",
+    ),
+    "whole_mask": (
+        (ONE, PARTS),
+        "parts: small regions of a block instead of the whole block",
+        "ValueError: operands could not be broadcast together with shapes (12,) (8,)\n"
+        "  The kernel depends on how the block is cut into regions.",
+    ),
     "some_ranks": ((ONE, TWO), "ranks: 2 instead of 1", "rank 1: Barrier() at some_ranks.py:21 in step"),
 }
-AXES = {"corner": 2, "file_order": 2}
+AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -213,12 +224,12 @@ def test_the_table_the_finding_and_the_runs_of_a_program_that_is_wrong(tmp_path)
     assert rows[1][:5] == ["1", "1", "auto", "reference", "reference"] and rows[1][-1] == "same"
     assert rows[4][:5] == ["4", "1→1", "auto", "auto", "stopped"] and rows[4][-1] == "same"
     assert rows[5][:6] == ["5", "1", "auto", "auto", "other", "memory"]
-    assert " ".join(rows[5][-4:]) == "DIFFERS at step 2" and len(rows) == 10
+    assert " ".join(rows[5][-4:]) == "DIFFERS at step 2" and len(rows) == 11
     assert finding.startswith("FOUND: memory\n  First at step 2, in x[0]; 12 of 12 elements differ:\n")
-    assert end.startswith("9 cases, 0 more not possible: 1 not like the reference") and "runs are kept in" in end
+    assert end.startswith("10 cases, 0 more not possible: 1 not like the reference") and "runs are kept in" in end
     assert json.loads((tmp_path / "runs" / "001" / "run" / "summary.json").read_text())["finished"]
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
-    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("9", "1", 9)
+    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("10", "1", 10)
     failure = suite.find("testcase[5]/failure")
     assert failure.get("message") == "DIFFERS at step 2" and failure.text == finding
 

@@ -9,43 +9,63 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
-import pydantic
-
-from anyrank.batch.site import Line, Plain, Site, explain
+from anyrank.batch.site import Line, Plain, Site
+from anyrank.declaration import OptionTable, option
 from anyrank.errors import UsageError
-from anyrank.run.duration import duration
+from anyrank.run.duration import Duration, MaybeDuration, seconds_of
+from anyrank.values import Count, Natural, matching
 
 #: Shares of the wall time, and seconds, of which the least is the time between the warning and the end.
 WARNING_SHARE, WARNING_MOST = 0.25, 120
-Memory = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+[KMGT])?$")]
+JOB = "Job"
+STUDIES = ("studies",)
 #: Two ways to say one thing: a layer that gives one takes the other of an earlier layer away.
 _EITHER = (("image", "pack"), ("pack", "image"), ("ranks", "ranks_per_node"), ("ranks_per_node", "ranks"))
 
 
-class Request(pydantic.BaseModel):
+class SubmitOptions(OptionTable):
+    """How a submission is made; nothing of it is the job's."""
+
+    site: str = option("", "A site of yours: ~/.config/anyrank/sites/NAME.toml.", JOB, shown="default")
+    dry_run: bool = option(False, "Print the scripts, and do nothing.", JOB)
+
+
+class Request(OptionTable):
     """A checked request. Memory is per node; 0 GPUs are none; an empty word is the scheduler's own choice."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
-
-    on: Plain = ""
-    nodes: pydantic.PositiveInt = 1
-    ranks: pydantic.PositiveInt | None = None
-    ranks_per_node: pydantic.PositiveInt | None = None
-    threads: pydantic.PositiveInt = 1
-    gpus_per_node: pydantic.NonNegativeInt = 0
-    memory: Memory = ""
-    walltime: str = "1:00:00"
-    warning: str = ""
-    partition: Plain = ""
-    account: Plain = ""
-    name: Plain = ""
-    image: str = ""
-    pack: str = ""
-    launcher: Line = ""
-    max_attempts: pydantic.PositiveInt = 100
-    chain: pydantic.PositiveInt = 1
-    at_a_time: pydantic.PositiveInt | None = None
-    directives: list[Line] = []
+    on: Plain = option("", "slurm, pbs or htcondor.", JOB, shown="the site's, or the only one here")
+    nodes: Count = option(1, "Nodes.", JOB)
+    ranks: Count | None = option(
+        None, "MPI ranks in all.", JOB, "-n", "--ranks", shown="nodes × ranks per node", not_in=STUDIES
+    )
+    ranks_per_node: Count | None = option(None, "Ranks of a node.", JOB, shown="the site's cores, or 1")
+    threads: Count = option(1, "Threads, and so cores, of a rank.", JOB)
+    gpus_per_node: Natural = option(0, "GPUs of a node.", JOB)
+    memory: Annotated[str, matching(r"(\d+[KMGT])?", "must be a size such as 16G")] = option(
+        "", "Memory of a node: 16G.", JOB
+    )
+    walltime: Duration = option("1:00:00", "Time limit of a job; a run goes on in the next one.", JOB)
+    warning: MaybeDuration = option(
+        "", "How long before it the run is warned.", JOB, shown="2min, or a quarter of the wall time"
+    )
+    partition: Plain = option("", "Partition, or queue.", JOB, "--partition", "--queue")
+    account: Plain = option("", "Who pays.", JOB)
+    name: Plain = option("", "The job's name.", JOB, shown="the run folder's", not_in=STUDIES)
+    image: str = option("", "A container image with anyrank in it (Apptainer).", JOB, not_in=STUDIES)
+    pack: str = option("", "An archive made by anyrank pack, which nodes unpack onto their own disks.", JOB)
+    launcher: Line = option(
+        "",
+        "What starts the ranks, such as 'srun --mpi=pmi2'.",
+        JOB,
+        shown="anyrank's mpiexec",
+        not_in=STUDIES,
+    )
+    max_attempts: Count = option(100, "Start a run so many times at most.", JOB, not_in=STUDIES)
+    chain: Count = option(
+        1, "Submit so many jobs, each after the one before.", JOB, shown="1, requeued", not_in=STUDIES
+    )
+    at_a_time: Count | None = option(None, "How many jobs of a sweep may run together.", JOB, not_in=STUDIES)
+    directives: list[Line] = option([], "A line more for the scheduler: '--qos=long'.", JOB, "--directive")
 
     @property
     def size(self) -> int:
@@ -65,13 +85,13 @@ class Request(pydantic.BaseModel):
     @property
     def seconds(self) -> int:
         """The wall time in whole seconds."""
-        return ceil(duration(self.walltime, "--walltime"))
+        return ceil(seconds_of(self.walltime))
 
     @property
     def warning_seconds(self) -> int:
         """How long before its end a job is warned."""
         if self.warning:
-            return ceil(duration(self.warning, "--warning"))
+            return ceil(seconds_of(self.warning))
         return min(WARNING_MOST, int(WARNING_SHARE * self.seconds))
 
     @property
@@ -92,12 +112,9 @@ def request(site: Site, *layers: Mapping[str, Any]) -> Request:
                 given.pop(other, None)
         given |= new
     given |= {name: str(Path(given[name]).expanduser().absolute()) for name in ("image", "pack") if given.get(name)}
-    try:
-        made = Request(**given)
-        if made.ranks_per_node is None and made.ranks is None and site.cores_per_node:
-            made = made.model_copy(update={"ranks_per_node": max(1, site.cores_per_node // made.threads)})
-    except pydantic.ValidationError as refusal:
-        raise UsageError(explain(refusal, "submit: ", Request)) from None
+    made = Request.read(given, "submit")
+    if made.ranks_per_node is None and made.ranks is None and site.cores_per_node:
+        made = made.model_copy(update={"ranks_per_node": max(1, site.cores_per_node // made.threads)})
     _check(made, site)
     return made
 

@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
-import pydantic
+from pydantic import Field
 
+from anyrank.declaration import Table
 from anyrank.errors import UsageError
-from anyrank.toml import tomllib
+from anyrank.toml import read_toml
+from anyrank.values import Count, Natural, matching
 
 #: What may stand in a line that the scheduler reads: nothing that ends the line, or the word.
-Plain = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.:@/+,=%-]*$")]
+Plain = Annotated[str, matching(r"[\w.:@/+,=%-]*", "must be one word of letters, digits and .:@/+,=%-")]
 #: A line that stands in a script as it is.
-Line = Annotated[str, pydantic.StringConstraints(pattern=r"^[^\n\r]*$")]
+Line = Annotated[str, matching(r"[^\n\r]*", "must be one line")]
 #: The name of a variable of the shell.
-Variable = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
+Variable = Annotated[str, matching(r"[A-Za-z_]\w*", "must be the name of a variable")]
 
 
-class Site(pydantic.BaseModel):
+class Site(Table):
     """What a cluster is like; every job's own flags win over it."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     scheduler: Plain = ""
     #: The partition, or queue; who pays.
     partition: Plain = ""
     account: Plain = ""
-    cores_per_node: pydantic.PositiveInt | None = None
-    gpus_per_node: pydantic.NonNegativeInt | None = None
+    cores_per_node: Count | None = None
+    gpus_per_node: Natural | None = None
     #: What starts the ranks instead of anyrank: `srun --mpi=pmi2`, `mpiexec -n {ranks} -ppn {ranks_per_node}`.
     launcher: Line = ""
     #: Environment modules to load, lines of shell, and variables for every job.
-    modules: list[Line] = []
-    setup: list[Line] = []
-    environment: dict[Variable, str] = {}
+    modules: list[Line] = Field(default_factory=list)
+    setup: list[Line] = Field(default_factory=list)
+    environment: dict[Variable, str] = Field(default_factory=dict)
     #: More lines for the scheduler, as they are: `--constraint=rome`, `-l place=scatter`, `+ProjectName = "x"`.
-    directives: list[Line] = []
+    directives: list[Line] = Field(default_factory=list)
     #: A folder of templates that win over ours.
     templates: str = ""
     #: Where nodes unpack environments: a folder on their own disks, as the shell reads it.
@@ -64,23 +63,7 @@ def load_site(name: str) -> Site:
         there = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
         raise UsageError(f"--site {name!r} is unknown: {file} does not exist. There are: {there}.")
     try:
-        return Site(**tomllib.loads(file.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = read_toml(file)
+    except (OSError, ValueError) as error:
         raise UsageError(f"--site {name or 'default'}: {file} cannot be read: {error}.") from None
-    except pydantic.ValidationError as refusal:
-        raise UsageError(explain(refusal, f"{file}: ", Site)) from None
-
-
-def explain(refusal: pydantic.ValidationError, where: str, model: type[pydantic.BaseModel]) -> str:
-    """Every bad value of a file or of flags, one to a line: where it stands, its name, value, and the rule."""
-    lines = []
-    for error in refusal.errors():
-        name = ".".join(str(part) for part in error["loc"])
-        if error["type"] == "extra_forbidden":
-            close = get_close_matches(name, model.model_fields, 1)
-            fix = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(model.model_fields)}."
-            rule = f"is not known here. {fix}"
-        else:
-            rule = f"is wrong: {error['msg'][0].lower()}{error['msg'][1:]}."
-        lines.append(f"{where}{name} = {error['input']!r} {rule}")
-    return "\n".join(lines)
+    return Site.read(found, str(file))

@@ -5,23 +5,19 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import pydantic
 
-from anyrank.batch.site import explain
-from anyrank.errors import UsageError
+from anyrank.declaration import Table
+from anyrank.errors import UsageError, at
 from anyrank.programs import load
 from anyrank.run.options import Options
-from anyrank.toml import tomllib
-
-#: Options of a run that mean nothing in a job, or that the job's own request gives.
-NOT_IN_JOBS = ("ranks", "threads", "walltime", "stop_at", "hosts", "chaos", "i_mean_it", "json", "quiet")
+from anyrank.toml import read_toml
 
 
 @dataclass(frozen=True)
@@ -66,28 +62,26 @@ class Study:
         return [self.members[i] for i in sorted({i for span in spans for i in range(span[0], span[-1] + 1)})]
 
 
-class _Shape(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-    job: dict[str, Any] = {}
+class _Shape(Table):
+    job: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
 class _Run(_Shape):
     program: str = ""
-    parameters: dict[str, Any] = {}
-    options: dict[str, Any] = {}
+    parameters: dict[str, Any] = pydantic.Field(default_factory=dict)
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
 class _Node(_Run):
-    needs: list[str] = []
-    command: list[str] = []
+    needs: list[str] = pydantic.Field(default_factory=list)
+    command: list[str] = pydantic.Field(default_factory=list)
 
 
 class _Sweep(_Run):
     out: str = ""
     at_a_time: pydantic.PositiveInt | None = None
-    grid: dict[str, list[Any]] = {}
-    table: str | list[dict[str, Any]] = []
+    grid: dict[str, list[Any]] = pydantic.Field(default_factory=dict)
+    table: str | list[dict[str, Any]] = pydantic.Field(default_factory=list)
 
 
 class _Dag(_Shape):
@@ -95,45 +89,21 @@ class _Dag(_Shape):
     runs: dict[str, dict[str, Any]] = pydantic.Field(min_length=1)
 
 
-_HINTS = get_type_hints(Options)
-#: Numbers count as text where an option is text: `checkpoint_every = 200`.
-_Options = pydantic.create_model(  # type: ignore[call-overload]
-    "_Options",
-    __config__=pydantic.ConfigDict(extra="forbid", coerce_numbers_to_str=True),
-    **{one.name: (_HINTS[one.name], one.default) for one in fields(Options) if one.name not in NOT_IN_JOBS},
-)
-
-
 def read_study(path: Path) -> Study:
     """The study that a file describes; UsageError, before any work, for whatever is wrong with it."""
     try:
-        told = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        told = read_toml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"study {path} cannot be read: {error}. Give a TOML file.") from None
-    with _at(f"study {path}"):
+    with at(f"study {path}"):
         kinds = [name for name in ("grid", "table", "runs") if name in told]
         if len(kinds) != 1:
             raise UsageError(f"it has {' and '.join(kinds) or 'none'} of grid, table and runs. Give it one of them.")
         dag = "runs" in told
-        shape = _shaped(_Dag if dag else _Sweep, told)
+        shape: Any = (_Dag if dag else _Sweep).read(told)
         out = Path(shape.out or Path("runs") / path.stem).absolute()
         members = (_runs if dag else _points)(shape, path.parent, out)
     return Study(path, out, "dag" if dag else "sweep", members, shape.job, getattr(shape, "at_a_time", None))
-
-
-@contextmanager
-def _at(where: str) -> Iterator[None]:
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
-def _shaped(model: type[Any], told: Mapping[str, Any]) -> Any:
-    try:
-        return model(**told)
-    except pydantic.ValidationError as refusal:
-        raise UsageError(explain(refusal, "", model)) from None
 
 
 def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
@@ -143,7 +113,7 @@ def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
     members: dict[str, Member] = {}
     for number, point in enumerate(table):
         name = f"{number:0{digits}}"
-        with _at(f"point {name} ({', '.join(f'{key} = {value!r}' for key, value in point.items())})"):
+        with at(f"point {name} ({', '.join(f'{key} = {value!r}' for key, value in point.items())})"):
             values = {**sweep.parameters, **point}
             member = _member(name, out, home, _Node(program=sweep.program, options=sweep.options, parameters=values))
             same = members.setdefault(repr(member.parameters), member)
@@ -185,12 +155,12 @@ def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
     """The runs of a DAG, as they are declared, if they can be put in order."""
     runs = []
     for name, told in dag.runs.items():
-        with _at(f"runs.{name}"):
+        with at(f"runs.{name}"):
             if not re.fullmatch(r"(?!(job|lock|PARENT|CHILD|ALL_NODES)$)[A-Za-z0-9_][A-Za-z0-9_-]*", name):
                 raise UsageError(
                     "this cannot be a run's folder: use letters, digits, - and _, and neither job nor lock."
                 )
-            run = _shaped(_Node, told)
+            run = _Node.read(told)
             unknown = next((one for one in run.needs if one not in dag.runs), None)
             if unknown is not None:
                 raise UsageError(f"it needs {unknown!r}, which is not there. There are: {', '.join(dag.runs)}.")
@@ -216,8 +186,10 @@ def _member(name: str, out: Path, home: Path, run: _Node) -> Member:
 
 
 def _options(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that `Options` accepts, and jobs have a use for."""
-    with _at("options"):
-        given: dict[str, Any] = _shaped(_Options, told).model_dump(exclude_unset=True)
-        Options(**given)
+    """Options that runs accept, and jobs have a use for."""
+    with at("options"):
+        given = Options.read(told).given()
+        wrong = next((name for name in given if "jobs" in Options.facts(name).not_in), None)
+        if wrong is not None:
+            raise UsageError(f"{wrong} = {told[wrong]!r} is not for jobs, or is given in [job]. Leave it out.")
         return given

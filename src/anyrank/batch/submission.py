@@ -135,7 +135,7 @@ class Submission:
         folder = RunFolder(member.folder)
         if member.source is not None:
             asked = self.requests[member.name]
-            options = replace(Options(**member.options), ranks=asked.size, threads=asked.threads)
+            options = Options(**{**member.options, "ranks": asked.size, "threads": asked.threads})
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.create(load(member.source).name, member.source, member.parameters, options.kept())
         job_folder(member.folder).mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,8 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -18,7 +16,6 @@ from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.program import Program
 from anyrank.run.options import Options
-from anyrank.toml import tomllib
 
 
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
@@ -102,21 +99,6 @@ def _command() -> str:
 def _together(error: AnyrankError) -> AnyrankError:
     error.collective = True
     return error
-
-
-def read_parameters(file: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that a TOML file and flags give; flags win. UsageError where the file cannot be read."""
-    given: dict[str, Any] = {}
-    if file is not None:
-        try:
-            given = tomllib.loads(Path(file).read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(
-                f"--parameters {file!r} cannot be read: {error}. Give a TOML file of name = value."
-            ) from None
-        nested = given.get("parameters")
-        given = nested if isinstance(nested, dict) else given
-    return {**given, **{name: value for name, value in flags.items() if value is not None}}
 
 
 def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int, ...]:

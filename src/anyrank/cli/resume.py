@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from anyrank.cli.execution import carry_out
-from anyrank.cli.run import with_run_options
-from anyrank.errors import UsageError
+from anyrank.cli.flags import Command
+from anyrank.errors import UsageError, at
+from anyrank.program import validate
 from anyrank.programs import load
 from anyrank.run.folder import RunFolder
-from anyrank.run.options import OPTION_NAMES, Options
+from anyrank.run.options import Options
 
 
-@click.command(name="resume")
+@click.command(name="resume", cls=Command, tables={"options": Options})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--program", help="Take the program from this file, not from where it was at the run's start.")
-@with_run_options
-def command(run: Path, program: str | None, **given: Any) -> int:
+def command(run: Path, program: str | None, options: Options) -> int:
     """Go on with the run in the folder RUN from its newest good checkpoint.
 
     Options that are not given are those of the run's start; its parameters never change.
     """
-    description = RunFolder(run).describe()
+    folder, given = RunFolder(run), options.given()
+    description = folder.describe()
     if description is None:
         raise UsageError(f"{run} holds no run (no run.toml). Give the folder of a run, as --out named it.")
-    kept = {name: value for name, value in description.get("options", {}).items() if name in OPTION_NAMES}
-    options = Options(**{**kept, **{name: value for name, value in given.items() if value is not None}})
-    source = program or description["source"]
+    source = program or description.source
     loaded = load(source)
-    if program and loaded.name != description.get("program"):
+    if program and loaded.name != description.program:
         raise UsageError(
-            f"--program {program} is {loaded.name!r}, but {run} is a run of {description.get('program')!r}. "
+            f"--program {program} is {loaded.name!r}, but {run} is a run of {description.program!r}. "
             "Give the file of that program."
         )
-    return carry_out(source, loaded(**description.get("parameters", {})), options, run, given["ranks"])
+    with at(str(folder.description)):
+        parameters = validate(loaded, description.parameters, "{} =".format)
+    merged = Options(**{**description.options, **given})
+    return carry_out(source, loaded(**parameters), merged, run, given.get("ranks"))

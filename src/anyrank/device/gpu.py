@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,30 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device, Module
-from anyrank.device.signature import find, signatures
+from anyrank.device.signature import Signature, find, signatures
 from anyrank.device.source import flattened
 
 #: No contraction into fused multiply-add, exact division and square root, and no flushing of float32's subnormals.
 #: CuPy puts -ftz=true behind them, which wins: so no kernel of ours computes in float32, as tests/device sees to.
 OPTIONS = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17")
+
+_DTYPE = attrgetter("dtype")
+
+
+class _Function:
+    """A function of a module: arguments of the types that passed its check before are not checked one by one."""
+
+    def __init__(self, signature: Signature, start: Callable[..., None]):
+        self._signature, self._start = signature, start
+        self._passed: tuple[list[type], list[Any]] = [], []
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        types, (passed, dtypes) = [*map(type, arguments)], self._passed
+        if types != passed or [*map(_DTYPE, arguments)] != dtypes:
+            self._signature.check(arguments)
+            if not any(issubclass(one, np.ndarray) for one in types):  # those of NumPy may be read-only
+                self._passed = types, [*map(_DTYPE, arguments)]
+        self._start(grid, block, arguments)
 
 
 class GpuModule:
@@ -24,13 +44,16 @@ class GpuModule:
     def __init__(self, cupy: Any, source: Path):
         self._cupy = cupy
         self._source = source
-        self._functions = signatures(source)
+        self._signatures = signatures(source)
+        self._functions: dict[str, _Function] = {}
         self._module = cupy.RawModule(code=flattened(source), options=OPTIONS, backend="nvrtc")
 
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         """See `Module`."""
-        find(self._functions, function, self._source).check(arguments)
-        self._module.get_function(function)(grid, block, arguments)
+        if function not in self._functions:
+            signature = find(self._signatures, function, self._source)
+            self._functions[function] = _Function(signature, self._module.get_function(function))
+        self._functions[function](grid, block, arguments)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
         """See `Module`."""

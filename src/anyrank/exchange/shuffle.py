@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
+from anyrank.errors import AnyrankError
 from anyrank.world import World
 
 if TYPE_CHECKING:
@@ -36,22 +37,30 @@ class Shuffle:
 
     def __call__(self, column: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The rows received of a column of any fixed dtype, and any shape beyond the first axis: in the first rows of
-        `out`, where it is given. Collective."""
+        `out`, where it is given. Its type is the same on all ranks. Collective."""
         rows = int(self.received.sum())
         result = np.empty((rows, *column.shape[1:]), column.dtype) if out is None else out[:rows]
         sent, got = self._parts(np.ascontiguousarray(column), self.counts), self._parts(result, self.received)
         world = self.world
         began = world.timers.start()
-        requests = []
+        arriving, leaving = [], []
         for distance in range(1, world.size):
             to, source = (world.rank + distance) % world.size, (world.rank - distance) % world.size
-            requests += [world.comm.Irecv(part, source, _TAG) for part in _messages(got[source])]
-            requests += [world.comm.Isend(part, to, _TAG) for part in _messages(sent[to])]
+            arriving += [(source, len(part), world.comm.Irecv(part, source, _TAG)) for part in _messages(got[source])]
+            leaving += [world.comm.Isend(part, to, _TAG) for part in _messages(sent[to])]
         got[world.rank][:] = sent[world.rank]
-        MPI.Request.Waitall(requests)
+        for source, size, request in arriving:
+            _wait(request, source, size)
+        MPI.Request.Waitall(leaving)
         world.timers.stop("exchange", began)
         world.timers.count("messages", "bytes", column.nbytes - sent[world.rank].nbytes, world.size - 1)
         return result
+
+    def column(self, column: Any) -> Any:
+        """The rows received of a column of any kind, the same on all ranks: see `keyed.schema`. Collective."""
+        if isinstance(column, np.ma.MaskedArray):
+            return np.ma.MaskedArray(self(column.data), self(np.ma.getmaskarray(column)))
+        return self(column) if isinstance(column, np.ndarray) else self.text(column)
 
     def text(self, column: Text) -> Text:
         """The rows received of a column of Text. Collective."""
@@ -65,6 +74,17 @@ class Shuffle:
         """The bytes of the rows of each rank: views."""
         ends = np.cumsum(counts) * (array.nbytes // max(1, len(array)))
         return np.split(array.reshape(-1).view(np.uint8), ends[:-1])
+
+
+def _wait(request: MPI.Request, source: int, size: int) -> None:
+    """Wait for a message; raises AnyrankError where it is not of this size, for then the rest of it is no values."""
+    status = MPI.Status()
+    request.Wait(status)
+    if (came := status.Get_count(MPI.BYTE)) != size:
+        raise AnyrankError(
+            f"a column of a shuffle has other rows on rank {source}: {came} bytes came, not {size}. "
+            "Give it the same dtype and shape on all ranks."
+        )
 
 
 def _messages(part: np.ndarray) -> Iterator[np.ndarray]:

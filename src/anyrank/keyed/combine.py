@@ -183,7 +183,9 @@ class Exact(Combine):
 
     def agree(self, world: World) -> None:
         """See `Combine`."""
-        rows = self._agreed + world.sum(self._rows - self._agreed)
+        # A rank that was cleared alone knows of no rows before; all must have one window.
+        before = int(world.allreduce(np.array([self._agreed], np.int64), "max")[0])
+        rows = before + world.sum(self._rows - self._agreed)
         self._widen(joint_span(self._span, world), rows)
         self._agreed = rows
 

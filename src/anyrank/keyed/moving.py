@@ -10,6 +10,7 @@ import numpy as np
 
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.keyed.rows import Text
+from anyrank.keyed.schema import with_mask
 
 
 @dataclass
@@ -44,15 +45,26 @@ class Moving:
 
         return self._each(move)
 
+    @property
+    def traits(self) -> np.ndarray:
+        """What decides how many messages the rows take: 1 where there are weights, and for each value with a mask."""
+        masked = [isinstance(x, np.ma.MaskedArray) for parts in self.values.values() for x in parts.values()]
+        return np.array([self.count is not None, *masked], np.int64)
+
+    def with_traits(self, traits: np.ndarray) -> Moving:
+        """The same rows with these traits, or more."""
+        weighted, *masked = map(bool, traits)
+        count = np.ones(len(self), np.int64) if weighted and self.count is None else self.count
+        wanted = iter(masked)
+        values = {
+            name: {end: with_mask(x) if next(wanted) else x for end, x in parts.items()}
+            for name, parts in self.values.items()
+        }
+        return Moving(self.keys, count, values)
+
     def sent(self, shuffle: Shuffle) -> Moving:
-        """The rows received of all ranks. Collective."""
-
-        def send(column: Any) -> Any:
-            if isinstance(column, np.ma.MaskedArray):
-                return np.ma.MaskedArray(shuffle(column.data), shuffle(np.ma.getmaskarray(column)))
-            return shuffle.text(column) if isinstance(column, Text) else shuffle(column)
-
-        return self._each(send)
+        """The rows received of all ranks, which have the same `traits`. Collective."""
+        return self._each(shuffle.column)
 
 
 def scattered(column: np.ndarray, places: np.ndarray) -> np.ndarray:

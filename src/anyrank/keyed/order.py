@@ -12,6 +12,7 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.kernel import Kernel
 from anyrank.keyed.codes import encode, sortable
 from anyrank.keyed.rows import Column, Columns, Text, count, take
+from anyrank.keyed.schema import NULLS, agreed, join_masks, split_masks
 from anyrank.world import World
 
 ARGSORT = Kernel("sort", "argsort")
@@ -24,17 +25,20 @@ _DEEP = 16
 def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = False) -> Columns:
     """This rank's part of the rows of all ranks, sorted by the columns `by`: numbers, or Text by its bytes. Collective.
 
-    `-` before a name of numbers sorts from the largest to the smallest. Rows that are alike in `by` are sorted by the
+    `-` before a name of numbers sorts from the largest to the smallest; masked ones come last. Columns and masks that
+    one rank has, all must have: see `agreed`. Rows that are alike in `by` are sorted by the
     other columns of one axis, so that the whole does not depend on who had which row; `unique` says that there are no
     such rows. Parts are about equal: their
     borders are chosen among samples (Frazer and McKellar, Samplesort, J. ACM 17, 1970).
     """
+    columns = split_masks(agreed(world, columns))
+    by = [one for name in by for one in (NULLS + name.lstrip("-"), name) if one in columns or one == name]
     names = [name.lstrip("-") for name in by]
     rest = [name for name, x in columns.items() if name not in names and (isinstance(x, Text) or x.ndim == 1)]
     by = [*by] if unique else [*by, *rest]
     columns = take(columns, _order(columns, by))
     if world.size == 1:
-        return columns
+        return join_masks(columns)
     n = count(columns)
     places = np.arange(min(n, SAMPLED * world.size)) * n // max(1, min(n, SAMPLED * world.size))
     mine = _rows(take(columns, places), by)
@@ -43,8 +47,8 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     row = _rows(columns, by)
     cuts = [0, *(bisect_left(range(n), border, key=row) for border in borders)]
     shuffle = Shuffle(world, np.diff([*cuts, *[n] * (world.size + 1 - len(cuts))]))
-    received = {name: shuffle.text(x) if isinstance(x, Text) else shuffle(x) for name, x in columns.items()}
-    return take(received, _order(received, by))
+    received = {name: shuffle.column(x) for name, x in columns.items()}
+    return join_masks(take(received, _order(received, by)))
 
 
 def _order(columns: Columns, by: Sequence[str]) -> np.ndarray:

@@ -23,7 +23,8 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.exchange.splitters import cut
 from anyrank.kernel import Kernel
 from anyrank.keyed.codes import TAKEN, decode, encode, sortable
-from anyrank.keyed.rows import Column, Columns, Text, concat
+from anyrank.keyed.rows import Column, Columns, concat
+from anyrank.keyed.schema import agreed, check_types
 from anyrank.keyed.spill import KEY, Held, Scratch, Spilled
 from anyrank.layout import even_cuts
 from anyrank.world import World
@@ -46,12 +47,14 @@ def sort(
     sorted rows comes to rank r. `columns` are arrays of any fixed dtype, or Text. The keys that come in may be
     sorted where they lie where `overwrite`: that spares memory. Raises UsageError for keys of another type.
     """
+    columns = agreed(world, {KEY: keys, **(columns or {})})
+    keys = np.asarray(columns.pop(KEY))
     if not sortable(keys.dtype) or keys.ndim != 1:
         raise UsageError(f"keys of {keys.dtype} and {keys.ndim} axes cannot be sorted: use one axis of {TAKEN}.")
     codes = encode(keys)
     positions = even_cuts(world.sum(len(codes)), world.size)
     if columns or codes.dtype.kind == "S":
-        run = _sorted([{KEY: codes, **(columns or {})}])
+        run = _sorted([{KEY: codes, **columns}])
         result = _delivered(world, [run], positions)
     else:
         room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
@@ -75,6 +78,8 @@ class Sorter:
         self.budget = int(world.allreduce(np.array([budget], np.int64), "min")[0])
         self.runs: list[Held | Spilled] = []
         self._pieces: list[Columns] = []
+        self._types: dict[str, np.dtype[Any]] = {}
+        self._key = np.dtype(np.int64)
 
     def rows(self, row: int) -> int:
         """How many rows of so many bytes should at most be added at once."""
@@ -115,6 +120,7 @@ class Sorter:
         Yields the global number of this rank's first row, its keys, and its columns. At least one piece was added on
         every rank, which may be empty.
         """
+        check_types(self.world, {**self._types, "key": self._key})
         free = self.budget - sum(run.nbytes for run in self.runs)
         mine = max(_LEAST, free // self._needed(6))
         most = self.world.size * int(self.world.allreduce(np.array([mine], np.int64), "min")[0])
@@ -174,7 +180,7 @@ def _delivered(
         else:
             spans = ((run, cuts[r, to], cuts[r, to + 1]) for to in range(world.size) for r, run in enumerate(runs))
             column = concat([run.read(name, a, b) for run, a, b in spans])
-        return shuffle.text(column) if isinstance(column, Text) else shuffle(column, into)
+        return shuffle.column(column) if into is None else shuffle(np.asarray(column), into)
 
     keys = received(KEY, room)
     if _in_place(dict.fromkeys(_names(runs), keys.dtype)):

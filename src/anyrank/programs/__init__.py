@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from anyrank.errors import UsageError
-from anyrank.program import Program
+from anyrank.program import Program, check_declaration
 from anyrank.world import initialise
 
 
@@ -73,12 +73,12 @@ def _only_program(module: ModuleType, source: str, wanted: str) -> type[Program]
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Program) and value.__module__ == module.__name__
     }
-    if wanted and wanted in found:
-        return found[wanted]
-    if wanted or len(found) != 1:
+    if wanted not in found and (wanted or len(found) != 1):
         names = ", ".join(found) or "none"
         asked = f", none of them {wanted}" if wanted else ""
         raise UsageError(
             f"{source} must define one Program but has {len(found)} ({names}){asked}. Name one: {source}:NAME."
         )
-    return next(iter(found.values()))
+    program = found[wanted] if wanted else next(iter(found.values()))
+    check_declaration(program)
+    return program

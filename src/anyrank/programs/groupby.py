@@ -24,8 +24,6 @@ _KEYS = {"text": "text", "timestamp": "int64", "date": "int64", "bool": "uint8"}
 
 #: The units of times, and the bytes of their text.
 _TIMES = {"timestamp": ("M8[ns]", "S29"), "date": ("M8[D]", "S16")}
-#: Before the label of a column: where it is masked. No label begins so.
-_MASK = "\0"
 
 
 class GroupBy(Program):
@@ -112,10 +110,9 @@ class GroupBy(Program):
     def result(self, state: State) -> dict[str, Any]:
         """How many rows and groups there are, and the first groups; all of them go into groups.csv and groups.h5."""
         keys = self._keys(state.groups.columns)
-        columns = keys | _apart(self.combined.finished(state.groups))
-        groups = ordered(state.world, columns, [*keys], unique=True)
+        groups = ordered(state.world, keys | self.combined.finished(state.groups), [*keys], unique=True)
         shown = {key.label: self._shown(k, groups) for k, key in enumerate(self.keys)}
-        shown |= {one.label: _masked(groups, one.label) for one in self.aggregates}
+        shown |= {one.label: groups[one.label] for one in self.aggregates}
         nulls = {key.label: groups[f"null{k}"] for k, key in enumerate(self.keys) if f"null{k}" in groups}
         if state.folder is not None:
             write_csv(state.world, state.folder / "groups.csv", shown)
@@ -173,22 +170,6 @@ def _key(values: Values) -> tuple[Column, np.ndarray]:
     else:
         column = np.where(nulls, np.zeros(1, column.dtype), column)
     return column, nulls.astype(np.uint8)
-
-
-def _apart(columns: Columns) -> Columns:
-    """Masked columns as two, for what moves rows knows no masks."""
-    found = Columns()
-    for label, column in columns.items():
-        found[label] = np.ma.getdata(column) if isinstance(column, np.ndarray) else column
-        if isinstance(column, np.ma.MaskedArray):
-            found[_MASK + label] = np.ma.getmaskarray(column)
-    return found
-
-
-def _masked(columns: Columns, label: str) -> np.ndarray:
-    """A column of `_apart` as it was."""
-    column = np.asarray(columns[label])
-    return mask(column, np.asarray(columns[_MASK + label])) if _MASK + label in columns else column
 
 
 def _flat(columns: Columns, nulls: Columns) -> Columns:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from anyrank.errors import UsageError
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def duration(text: str, flag: str) -> float:
-    """Seconds from `90`, `90s`, `10min`, `2h`, `1d` or `[days-]hours:minutes:seconds`; else UsageError."""
+def seconds_of(text: str) -> float:
+    """Seconds from `90`, `90s`, `10min`, `2h`, `1d` or `[days-]hours:minutes:seconds`; else ValueError."""
     clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", text)
     plain = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.strip().lower())
     seconds = 0.0
@@ -23,4 +26,22 @@ def duration(text: str, flag: str) -> float:
         seconds = float(plain[1]) * _UNITS[plain[2] or "s"]
     if 0 < seconds < 1e10:
         return float(seconds)
-    raise UsageError(f"{flag} {text!r} is not a duration: write it as 90s, 10min, 2h, 1d or 1:30:00.")
+    raise ValueError("is not a duration: write it as 90s, 10min, 2h, 1d or 1:30:00")
+
+
+def duration(text: str, flag: str) -> float:
+    """The seconds of a flag's value; UsageError where it is no duration."""
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {text!r} {error}.") from None
+
+
+def _checked(text: str) -> str:
+    seconds_of(text)
+    return text
+
+
+#: The text of a duration, and one that may be empty.
+Duration = Annotated[str, AfterValidator(_checked)]
+MaybeDuration = Annotated[str, AfterValidator(lambda text: text and _checked(text))]

@@ -14,15 +14,28 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pydantic
 import tomli_w
 
+from anyrank.declaration import Table
 from anyrank.errors import UsageError
+from anyrank.run.options import Options
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
-from anyrank.toml import tomllib
+from anyrank.toml import read_toml
 
 FORMAT = 1
 #: The environment variable that tells how long to wait for the lock of a run that is just dying, and the seconds else.
 LOCK_PATIENCE, PATIENCE = "ANYRANK_LOCK_PATIENCE", 3.0
+
+
+class Description(Table):
+    """What run.toml says; the options are those that hold at resume unless they are given again."""
+
+    format: pydantic.PositiveInt
+    program: str
+    source: str
+    parameters: dict[str, Any] = pydantic.Field(default_factory=dict)
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
 class RunFolder:
@@ -40,24 +53,31 @@ class RunFolder:
         self.stop = path / "stop"
         self._lock: IO[str] | None = None
 
-    def describe(self) -> dict[str, Any] | None:
-        """What run.toml says, None where there is no run; UsageError where it cannot be read."""
+    def describe(self) -> Description | None:
+        """What run.toml says, checked; None where there is no run, UsageError where it cannot be used."""
+        path = self.description
         try:
-            with self.description.open("rb") as file:
-                found: dict[str, Any] = tomllib.load(file)
-                return found
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{self.description} cannot be read ({error}). Mend it, or use another --out.") from None
+            if not path.exists():
+                return None
+            if not path.is_file():  # reading a FIFO would wait for ever
+                raise OSError("it is not a file")
+            found = read_toml(path)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read ({error}). Mend it, or use another --out.") from None
+        if isinstance(number := found.get("format"), int) and number > FORMAT:
+            raise UsageError(f"{self.path} was made by a newer anyrank. Use that one, or another --out.")
+        description = Description.read(found, str(path))
+        Options.read(description.options, f"{path}: options")
+        return description
 
     def finished(self) -> dict[str, Any] | None:
-        """The summary of a finished run, None where the run is not finished."""
+        """The summary of a finished run, None where the run is not finished, or the file is damaged."""
         try:
-            summary: dict[str, Any] = json.loads(self.summary.read_text())
-        except (OSError, ValueError):
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+            whole = summary["finished"] is True and {"steps", "digest"} <= set(summary)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        return summary if summary.get("finished") else None
+        return summary if whole else None
 
     def check(self, program: str, parameters: Mapping[str, Any]) -> bool:
         """Whether the folder holds this very run; False where it is new or empty.
@@ -72,14 +92,11 @@ class RunFolder:
             if strange:
                 raise UsageError(f"--out {self.path} holds {strange[0]} and no run. Use another --out.")
             return False
-        if description.get("format", 0) > FORMAT:
-            raise UsageError(f"{self.path} was made by a newer anyrank. Use that one, or another --out.")
-        if description.get("program") != program:
+        if description.program != program:
             raise UsageError(
-                f"--out {self.path} holds a run of {description.get('program')!r}, not of {program!r}. "
-                "Use another --out."
+                f"--out {self.path} holds a run of {description.program!r}, not of {program!r}. Use another --out."
             )
-        theirs = description.get("parameters", {})
+        theirs = description.parameters
         for name in sorted(set(parameters) | set(theirs)):
             if parameters.get(name) != theirs.get(name):
                 raise UsageError(
@@ -118,7 +135,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        file = (self.path / "lock").open("a+")
+        file = (self.path / "lock").open("a+", encoding="utf-8")
         give_up = time.monotonic() + float(os.environ.get(LOCK_PATIENCE, PATIENCE))
         while not _locked(file):
             if time.monotonic() > give_up:

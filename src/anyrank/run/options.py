@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import pydantic
+from pydantic import AfterValidator
 
-from anyrank.errors import UsageError
-from anyrank.kernel import check_bodies
+from anyrank.declaration import OptionTable, option
+from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
-from anyrank.run.duration import duration
+from anyrank.run.duration import Duration, MaybeDuration, seconds_of
+from anyrank.values import Count, Natural, matching
 
-#: Options that hold at resume unless they are given again.
-KEPT = (
-    *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture"),
-    *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
-    "memory_limit",
-)
-CHECKPOINT_IO = ("pwrite", "mpio", "gather")
-BIND = ("auto", "core", "none")
-TRANSFERS = ("auto", "direct", "staged")
+#: The groups of options in `--help`.
+RUN, CHECKPOINTS, STOPS = "Run", "Checkpoints", "Stops and restarts"
+PLACEMENT, DIAGNOSTICS = "Placement", "Diagnostics"
+#: Who refuses an option: jobs, where it means nothing or their request gives it, and scaling studies.
+JOBS, STUDIES = ("jobs",), ("studies",)
+_OFF = ("0", "off")
+_BYTES: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(pydantic.ByteSize)
 
 
 @dataclass(frozen=True)
@@ -35,70 +34,101 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """From `200` (steps), `10min` (time), `auto` (Young's formula) or `off`; else UsageError."""
-        if text == "auto":
-            return cls(young=True)
-        if text == "off":
-            return cls()
+        """From `200` (steps), `10min` (time), `auto` (Young's formula) or `off`; else ValueError."""
+        if text in ("auto", "off"):
+            return cls(young=text == "auto")
         if text.isdecimal():
             if int(text) == 0:
-                raise UsageError("--checkpoint-every 0 must be at least 1 step. Use off for none.")
+                raise ValueError("must be at least 1 step. Use off for none")
             return cls(steps=int(text))
         try:
-            return cls(seconds=duration(text, "--checkpoint-every"))
-        except UsageError:
-            raise UsageError(f"--checkpoint-every {text!r} must be steps (200), a time (10min), auto or off.") from None
+            return cls(seconds=seconds_of(text))
+        except ValueError:
+            raise ValueError("must be steps (200), a time (10min), auto or off") from None
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of a run. Those with a value are kept in the run folder and hold at resume."""
+def _hang_seconds(text: str) -> float:
+    return 0.0 if text in _OFF else seconds_of(text)
 
-    ranks: int = 1
-    threads: int | None = None
-    bind: str = "auto"
-    body: str = "auto"
-    split: str = "auto"
-    halo_steps: int = 1
-    transfer: str = "auto"
-    checkpoint_every: str = "auto"
-    checkpoint_io: str = "pwrite"
-    keep: int = 2
-    mtbf: str = "24h"
-    walltime: str = ""
-    stop_at: int | None = None
-    hang_timeout: str = "30min"
-    memory_limit: str = ""
-    check: bool = False
-    digests: bool = False
-    max_restarts: int = 0
-    min_ranks: int = 1
-    hosts: str = ""
-    chaos: str = ""
-    i_mean_it: bool = False
-    picture: bool = True
-    json: bool = False
-    quiet: bool = False
 
-    def __post_init__(self) -> None:
-        at_least = {"ranks": 1, "threads": 1, "keep": 1, "stop_at": 0, "max_restarts": 0, "min_ranks": 1}
-        at_least |= {"halo_steps": 1}
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                flag = "-n" if name == "ranks" else "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} {value} must be at least {least}. Use {flag} {least} or more.")
-        _one_of("--bind", self.bind, BIND)
-        check_bodies(self.body.split(","))
-        _one_of("--transfer", self.transfer, TRANSFERS)
-        _one_of("--checkpoint-io", self.checkpoint_io, CHECKPOINT_IO)
-        if self.split not in SPLITS and not re.fullmatch(r"\d+(x\d+)*", self.split):
-            raise UsageError(f"--split {self.split!r} must be one of {', '.join(SPLITS)}, or a grid such as 2x3.")
-        _ = self.interval, self.mtbf_seconds, self.walltime_seconds, self.hang_seconds, self.memory_bytes
-        if self.chaos:
-            from anyrank.run.chaos import parse  # it takes h5py along, which nobody else needs yet
+def _bytes(text: str) -> int:
+    try:
+        return _BYTES.validate_python(text)
+    except pydantic.ValidationError:
+        raise ValueError("is not a size: write it as 512MB, 2GiB or bytes") from None
 
-            parse(self.chaos)
+
+def _faults(text: str) -> None:
+    from anyrank.run.chaos import parse  # it takes h5py along, which nobody else needs yet
+
+    parse(text)
+
+
+def _read_by(read: Callable[[str], Any]) -> AfterValidator:
+    """Check a text by reading it; what is not given is empty."""
+
+    def check(text: str) -> str:
+        if text:
+            read(text)
+        return text
+
+    return AfterValidator(check)
+
+
+Bodies = Annotated[str, _read_by(lambda text: check_bodies(text.split(",")))]
+Split = Annotated[
+    str, matching(rf"{'|'.join(SPLITS)}|\d+(x\d+)*", f"must be one of {', '.join(SPLITS)}, or a grid such as 2x3")
+]
+
+
+class Options(OptionTable):
+    """The options of a run: flags, what the run folder keeps for `resume`, and what others refuse follow from here."""
+
+    ranks: Count = option(1, "MPI ranks; more than 1 starts mpiexec.", RUN, "-n", "--ranks", kept=True, not_in=JOBS)
+    body: Bodies = option("auto", f"Kernel body: auto, {', '.join(FILES)}; a,b: by turns on a node.", RUN, kept=True)
+    split: Split = option("auto", "auto, rows, columns, bricks, or a grid such as 2x3.", RUN, kept=True)
+    halo_steps: Count = option(1, "Exchange wider halos, once in so many steps.", RUN, kept=True)
+    transfer: Literal["auto", "direct", "staged"] = option(
+        "auto", "Halos of GPUs: auto, direct, staged (pinned memory).", RUN, kept=True
+    )
+    memory_limit: Annotated[str, _read_by(_bytes)] = option(
+        "", "What each rank may take of memory, where programs can spill: 2GB.", RUN, kept=True
+    )
+    picture: bool = option(True, "Draw the final state, if the program can.", RUN, kept=True, not_in=STUDIES)
+    as_json: bool = option(False, "Print summary.json as the last line.", RUN, "--json", not_in=JOBS)
+    quiet: bool = option(False, "No progress, no words.", RUN, not_in=JOBS)
+
+    checkpoint_every: Annotated[str, _read_by(Interval.parse)] = option(
+        "auto", "Steps (200), a time (10min), auto or off.", CHECKPOINTS, kept=True
+    )
+    checkpoint_io: Literal["pwrite", "mpio", "gather"] = option(
+        "pwrite", "pwrite, mpio, gather.", CHECKPOINTS, kept=True
+    )
+    keep: Count = option(2, "How many checkpoints stay, beside marked ones.", CHECKPOINTS, kept=True)
+    mtbf: Duration = option("24h", "Mean time between failures, for --checkpoint-every auto.", CHECKPOINTS, kept=True)
+
+    walltime: MaybeDuration = option(
+        "", "Stop with a checkpoint before so much time is over (2:00:00, 90min).", STOPS, not_in=JOBS
+    )
+    stop_at: Natural | None = option(None, "Stop with a checkpoint at this step, with status 75.", STOPS, not_in=JOBS)
+    hang_timeout: Annotated[str, _read_by(_hang_seconds)] = option(
+        "30min", "Without a step for so long, show all stacks and end; 0: never.", STOPS, kept=True
+    )
+    max_restarts: Natural = option(0, "Restart a run that died so many times.", STOPS, not_in=STUDIES)
+    min_ranks: Count = option(1, "Restart on no fewer ranks, where hosts are gone.", STOPS, not_in=STUDIES)
+
+    threads: Count | None = option(None, "Threads of a rank.", PLACEMENT, shown="1", kept=True, not_in=JOBS)
+    bind: Literal["auto", "core", "none"] = option(
+        "auto", "Bind ranks to cores: auto (in batch jobs), core, none.", PLACEMENT
+    )
+    hosts: str = option("", "Where to start the ranks: node1:8,node2:8.", PLACEMENT, not_in=JOBS)
+
+    check: bool = option(False, "Check that all ranks make the same collective calls.", DIAGNOSTICS, not_in=STUDIES)
+    digests: bool = option(False, "Write the digests of every step to digests.jsonl.", DIAGNOSTICS, not_in=STUDIES)
+    chaos: Annotated[str, _read_by(_faults)] = option(
+        "", "Faults to inject, such as 'kill rank=2 step=100'; see docs/trust.md.", DIAGNOSTICS, not_in=JOBS
+    )
+    i_mean_it: bool = option(False, "Allow --chaos on a run that was begun before.", DIAGNOSTICS, not_in=JOBS)
 
     @property
     def interval(self) -> Interval:
@@ -108,48 +138,39 @@ class Options:
     @property
     def mtbf_seconds(self) -> float:
         """The mean time between failures of the job, for Young's formula."""
-        return duration(self.mtbf, "--mtbf")
+        return seconds_of(self.mtbf)
 
     @property
     def walltime_seconds(self) -> float | None:
         """The time limit asked for, None without one."""
-        return duration(self.walltime, "--walltime") if self.walltime else None
+        return seconds_of(self.walltime) if self.walltime else None
 
     @property
     def hang_seconds(self) -> float:
         """Seconds without a step after which the run counts as hung; 0 where nobody watches."""
-        return 0.0 if self.hang_timeout in ("0", "off") else duration(self.hang_timeout, "--hang-timeout")
+        return _hang_seconds(self.hang_timeout)
 
     @property
     def memory_bytes(self) -> int | None:
         """What a rank's process may take of memory in all, in bytes; None without a limit."""
-        if not self.memory_limit:
-            return None
-        try:
-            return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(self.memory_limit))
-        except pydantic.ValidationError:
-            raise UsageError(
-                f"--memory-limit {self.memory_limit!r} is not a size: write it as 512MB, 2GiB or bytes."
-            ) from None
+        return _bytes(self.memory_limit) if self.memory_limit else None
 
     def kept(self) -> dict[str, Any]:
-        """What the run folder remembers: all but what belongs to one invocation, and what nobody has asked for."""
-        return {k: v for k, v in asdict(self).items() if k in KEPT and v not in (None, "")}
+        """What the run folder keeps: all but what belongs to one invocation, and what nobody has asked for."""
+        return {k: v for k, v in self.model_dump().items() if self.facts(k).kept and v not in (None, "")}
 
 
-def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{flag} {value!r} must be one of {', '.join(allowed)}.")
+class OutOptions(OptionTable):
+    """Where a run is kept."""
 
-
-OPTION_NAMES = tuple(field.name for field in fields(Options))
+    out: str = option("", "The run folder.", RUN, shown="a new one under runs/")
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
     """Options of a run as words of a command line."""
     words = []
     for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
+        flag = Options.flags(name)[-1]
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         else:

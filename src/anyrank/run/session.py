@@ -182,7 +182,7 @@ class Session:
             return False
         steps, digest = summary["steps"], summary["digest"]
         print(f"{self.program.name}: {self.folder.path} is finished: {steps} steps, digest {digest}.")
-        if self.options.json:
+        if self.options.as_json:
             print(json.dumps(summary), flush=True)
         return True
 
@@ -382,5 +382,5 @@ class Session:
                 print(f"{name}: picture {picture}")
             if not summary["finished"]:
                 print(f"{name}: go on with: anyrank resume {self.folder.path}")
-        if self.options.json:
+        if self.options.as_json:
             print(json.dumps(summary), flush=True)

@@ -23,7 +23,7 @@ from anyrank.run.session import STOPPED
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
 from anyrank.storage.durable import write_atomically
-from anyrank.toml import tomllib
+from anyrank.toml import read_toml
 
 KINDS = ("strong", "weak")
 #: What of a run's provenance tells the machine.
@@ -112,7 +112,7 @@ class StudyFolder:
     def plan(self) -> Plan:
         """The plan of the study that is there; UsageError where there is none."""
         try:
-            told = tomllib.loads(self.description.read_text())
+            told = read_toml(self.description)
             return Plan(**{**told, "grow": tuple(told["grow"]), "ranks": tuple(told["ranks"])})
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UsageError(f"{self.path} holds no scaling study ({error}). Give the folder of one.") from None
@@ -246,7 +246,7 @@ class _Runner:
         out = RunFolder(self.folder / name)
         shutil.rmtree(out.path, ignore_errors=True)
         parameters, words = self.folder / f"{name}.toml", self.folder / f"{name}.txt"
-        parameters.write_text(tomli_w.dumps(self.plan.made(ranks).parameters))
+        parameters.write_text(tomli_w.dumps(self.plan.made(ranks).parameters), encoding="utf-8")
         options = {"checkpoint_every": "off", **self.plan.options, "ranks": ranks, "picture": False, "quiet": True}
         options |= {} if stop_at is None else {"stop_at": stop_at}
         launcher = [*starting(slots(self.hosts, ranks)), "-n", str(ranks)] if ranks > 1 or self.hosts else []

@@ -14,6 +14,10 @@ CAUSES = {
     "file order": "Files were listed in another order; os.listdir, glob and their kin promise none: sort the names.",
     "hash seed": "Python's hash seed was another: the state depends on the order of a set, or on hash() of text.",
     "timing": "The ranks came late in turn. A race: the state depends on who is first, as with MPI.ANY_SOURCE.",
+    "parts": "The kernel depends on how the block is cut into regions. advance calls it on the interior and on the "
+    "borders of a block separately, on large blocks always: each point must be computed from the kernel's arguments "
+    "alone. The rank's own indices, and arrays of the block's shape, fit the whole block only: declare a Field that "
+    "holds them, fill it in setup, and pass that Field to advance.",
     "body": "The bodies of a kernel give different bits; the reference body is its definition.",
     "restart": "What a program keeps outside its State, on self or in a module, is lost at resume: declare it.",
     "split": "The state depends on which axes are cut: look at corners of the halo, or an axis taken for another.",
@@ -43,6 +47,11 @@ class Case:
     def count(self) -> str:
         """The ranks, as a table shows them."""
         return "→".join(map(str, self.ranks))
+
+    @property
+    def regions(self) -> str:
+        """What `advance` calls a kernel on."""
+        return "small regions of a block" if self.changed == "parts" else "the whole block"
 
     @property
     def what(self) -> str:

@@ -28,7 +28,7 @@ class Plan:
 
     def rest(self, steps: int, axes: int) -> list[Case]:
         """All other cases of a program of so many steps, whose fields have up to so many axes."""
-        found = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed()]
+        found = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed(), *self._parts()]
         return [case for case in dict.fromkeys(found) if case not in self.first()]
 
     @property
@@ -72,3 +72,8 @@ class Plan:
         if not self.quick:
             yield from (Case(changed=name) for name in PERTURBATIONS)
             yield Case((self.most,), changed="again")
+
+    def _parts(self) -> Iterator[Case]:
+        """Blocks cut into small regions: on one rank, where nothing else cuts them, and on others."""
+        ranks = (1, self._odd) if self.quick else (1, self._odd, self.most)
+        yield from (Case((n,), changed="parts") for n in ranks)

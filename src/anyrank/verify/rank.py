@@ -28,6 +28,7 @@ from anyrank.run.companion import Companion
 from anyrank.run.session import Session
 from anyrank.state import State
 from anyrank.verify.case import VARIABLE
+from anyrank.verify.regions import cut_regions
 
 #: When the pinned clock starts, in ns, and how far each look at it moves it on; the second for "clock". These are
 #: whole seconds and multiples of 2^−9 s, so that differences of floats do not depend on how long a run has gone on.
@@ -48,6 +49,8 @@ def pin(changed: str) -> None:
     np.random.bit_generator.randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
     if changed == "timing":
         _come_late()
+    if changed == "parts":
+        cut_regions()
 
 
 def _pin_clock(start: int, tick: int) -> None:

@@ -13,6 +13,14 @@ from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.locate import Place
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
 
+#: How a finding states the two sides of its cause; a cause that is not here needs no more than its name.
+_CONTRASTS = {
+    "parts": "{0.regions}",
+    "body": "{0.body}",
+    "restart": "{0.what} on {0.count}",
+    "split": "{0.split}",
+    "ranks": "{0.count}",
+}
 _ROW = "{:>4}  {:<7} {:<8} {:<10} {:<26} {:>6}  {:<16} {:>7}  {}"
 
 
@@ -54,6 +62,7 @@ def paragraph(finding: Finding, place: Place | None, numbers: Mapping[Outcome, i
         lines.append(f"{words}:")
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
+    if not failed or finding.cause == "parts":  # a failure has its own message, but that says nothing of regions
         lines += wrap(CAUSES[finding.cause], 110)
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
@@ -68,8 +77,7 @@ def _results(one: Outcome, other: Outcome) -> Place:
 
 def _contrast(finding: Finding) -> str:
     """What differs between its two cases; what else does has been found to make no difference."""
-    told = {"ranks": "{0.count}", "split": "{0.split}", "body": "{0.body}", "restart": "{0.what} on {0.count}"}
-    pattern, one, other = told.get(finding.cause), finding.one.case, finding.other.case
+    pattern, one, other = _CONTRASTS.get(finding.cause), finding.one.case, finding.other.case
     return f"{finding.cause}: {pattern.format(other)} instead of {pattern.format(one)}" if pattern else finding.cause
 
 

@@ -121,8 +121,9 @@ def _judge_failure(outcome: Outcome, status: int | str, errors: str) -> None:
     """Ranks that differ are the program's fault; what else is bad usage cannot be had."""
     outcome.verdict = IMPOSSIBLE if status == 2 and "anyrank: the ranks d" not in errors else FAILED
     lines = [line.removeprefix(" " * len("anyrank: ")) for line in errors.splitlines() if not _NOISE.match(line)]
-    if len(lines) > SHOWN:
-        lines[SHOWN:] = [f"… {len(lines) - SHOWN} more lines are in {outcome.run.path.with_name('stderr.txt')}"]
+    if len(lines) > SHOWN:  # a traceback tells most at its end
+        more = f"… {len(lines) - SHOWN} more lines are in {outcome.run.path.with_name('stderr.txt')}"
+        lines[SHOWN // 2 : -SHOWN // 2] = [more]
     if isinstance(status, str) or not lines:
         lines.append(status if isinstance(status, str) else f"ended with status {status}, without a word")
     outcome.message = "\n".join(lines).removeprefix("anyrank: ")

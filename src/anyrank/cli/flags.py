@@ -1,0 +1,251 @@
+"""Flags, made from what is declared: the options of tables, and the parameters of a program. Help comes in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+
+from anyrank.batch.request import Request, SubmitOptions
+from anyrank.declaration import Table
+from anyrank.errors import UsageError
+from anyrank.program import Parameter, Program, flag_of, validate
+from anyrank.run.options import RUN, Options, OutOptions
+from anyrank.scaling.options import ScaleOptions
+from anyrank.toml import read_toml
+from anyrank.values import NONE, choices, is_list, is_truth, metavar
+from anyrank.verify.options import VerifyOptions
+
+#: The options of every verb that takes a program. A parameter has no flag that is an option's of any of them, so that a
+#: flag means the same whatever the verb is.
+VERBS: dict[str, tuple[type[Table], ...]] = {
+    "run": (OutOptions, Options),
+    "submit": (Request, SubmitOptions),
+    "verify": (VerifyOptions,),
+    "scale": (ScaleOptions,),
+}
+PARAMETERS = "Parameters"
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+class Flag(click.Option):
+    """A flag with the group in which `--help` shows it. Its value is None unless it is given."""
+
+    def __init__(self, spellings: Iterable[str], group: str, **attributes: Any):
+        super().__init__(list(spellings), default=None, **attributes)
+        self.group = group
+
+
+def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
+    """The flags of a table's options, without those that one of the places refuses, or only those named."""
+    flags = []
+    for name, info in table.model_fields.items():
+        facts, (*spellings, last) = table.facts(name), table.flags(name)
+        if set(places) & set(facts.not_in) or (only and name not in only):
+            continue
+        shown: Any = facts.shown or info.default
+        more: dict[str, Any] = {"metavar": metavar(info.annotation)}
+        if isinstance(info.default, bool):
+            shown, more = "", {"is_flag": True}
+            last += f"/--no-{last[2:]}" if info.default else ""
+        elif is_list(info.annotation):
+            shown, more = "", {"multiple": True}
+        text = (info.description or "") + ("" if shown in ("", None) else f"  [default: {shown}]")
+        flags.append(Flag([name, *spellings, last], facts.group, help=text, **more))
+    return flags
+
+
+def parameter_flags() -> list[Flag]:
+    """The flags of every command that takes parameters."""
+    return [
+        Flag(
+            ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags win over it."
+        ),
+        Flag(
+            ["assigned", "--set"],
+            PARAMETERS,
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="Any parameter, one whose name is an option's, too; as often as you like.",
+        ),
+    ]
+
+
+@cache
+def taken() -> dict[str, str]:
+    """Every flag that no parameter has, and whose option has it."""
+    found = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
+    for verb, tables in VERBS.items():
+        for flag in (flag for table in tables for flag in option_flags(table)):
+            found |= {one: found.get(one, f"anyrank {verb}") for one in flag.opts + flag.secondary_opts}
+    return found
+
+
+class Command(click.Command):
+    """A command with the options of tables: its function gets a checked table of each, by name."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        tables: Mapping[str, type[Table]],
+        places: Iterable[str] = (),
+        only: Iterable[str] = (),
+        **attributes: Any,
+    ):
+        super().__init__(*arguments, **attributes)
+        self.tables = tables
+        self.params += [flag for table in tables.values() for flag in option_flags(table, places, only)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function with the tables."""
+        for name, table in self.tables.items():
+            given = {field: ctx.params.pop(field) for field in table.model_fields if field in ctx.params}
+            given = {field: value for field, value in given.items() if value not in (None, ())}
+            ctx.params[name] = self.table(table, given)
+        return super().invoke(ctx)
+
+    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+        """Check what was given of a table."""
+        return table(**values)
+
+    def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
+        """The rows of the help, each with its group."""
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                yield getattr(param, "group", ""), record
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the flags in their groups; what has none comes with the last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for group, record in self.rows(ctx):
+            groups.setdefault(group or [RUN, *groups][-1], []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class ProgramCommand(Command):
+    """A command that takes a program's parameters: its function gets all of them, checked, as `parameters`.
+
+    A parameter has a flag unless an option of some verb, or another parameter, has it; `--set` takes any.
+    """
+
+    def __init__(self, *arguments: Any, program: type[Program], **attributes: Any):
+        super().__init__(*arguments, **attributes)
+        self.program, self.kinds = program, get_type_hints(program)
+        #: Who has the flag of a parameter that has none.
+        self.owners: dict[str, str] = {}
+        seen, flags = dict(taken()), []
+        for name in program.declared():
+            flag = self._flag(name)
+            spellings = flag.opts + flag.secondary_opts
+            if owner := next((seen[one] for one in spellings if one in seen), ""):
+                self.owners[name] = owner
+                flags += self._refusing(name)
+            else:
+                seen |= dict.fromkeys(spellings, f"parameter {name}")
+                flags.append(flag)
+        self.params = [*flags, *parameter_flags(), *self.params]
+
+    def _flag(self, name: str, both: bool = True) -> Flag:
+        """The flag of a parameter; `rows` tells of it. `both` adds the --no- form of a truth value."""
+        kind, flag = self.kinds[name], flag_of(name)
+        if is_truth(kind):
+            return Flag(
+                [f"parameter_{name}", f"{flag}/--no-{flag[2:]}" if both else flag],
+                PARAMETERS,
+                hidden=True,
+                is_flag=True,
+            )
+        return Flag([f"parameter_{name}", flag], PARAMETERS, hidden=True, multiple=is_list(kind))
+
+    def _refusing(self, name: str) -> list[Flag]:
+        """A flag to refuse where a parameter's is an option's, unless the option is here and can have no other."""
+        flag = flag_of(name)
+        for option in self.params:
+            if flag in option.opts + option.secondary_opts:
+                if flag not in option.opts or flag == next(one for one in option.opts if one.startswith("--")):
+                    return []
+                option.opts.remove(flag)
+        return [self._flag(name, both=False)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function with the tables and the parameters."""
+        flags = {name: ctx.params.pop(f"parameter_{name}", None) for name in self.program.declared()}
+        flags = {name: value for name, value in flags.items() if value not in (None, ())}
+        if both := next((name for name in flags if name in self.owners), None):
+            raise UsageError(f"{flag_of(both)} is not the parameter. {self._told(both)}")
+        values = _from_file(ctx.params.pop("file")) | self._joined(flags, ctx.params.pop("assigned"))
+        ctx.params["parameters"] = validate(self.program, values, self._spell)
+        return super().invoke(ctx)
+
+    def _joined(self, flags: Mapping[str, Any], assigned: Iterable[str]) -> dict[str, Any]:
+        """The values of flags and of `--set`; those of a list that are given one by one become one text."""
+        found = {name: list(value) if isinstance(value, tuple) else [value] for name, value in flags.items()}
+        for word in assigned:
+            name, equals, value = word.partition("=")
+            name = name.replace("-", "_")
+            if not name or not equals:
+                raise UsageError(
+                    f"--set {word!r} must be NAME=VALUE. The names are: {', '.join(self.program.declared())}."
+                )
+            if name in flags:
+                raise UsageError(f"--set {word}: {flag_of(name)} is given, too. Leave one out.")
+            found.setdefault(name, []).append(value)
+        lists = {name for name in found if is_list(self.kinds.get(name))}
+        return {name: ",".join(values) if name in lists else values[-1] for name, values in found.items()}
+
+    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+        """Check a table; where an option is refused whose name a parameter has, tell of the parameter, too."""
+        try:
+            return super().table(table, values)
+        except UsageError as error:
+            meant = [self._told(name) for name in self.owners if f"{flag_of(name)} " in str(error)]
+            raise UsageError(" ".join([str(error), *meant])) from None
+
+    def _told(self, name: str) -> str:
+        return (
+            f"{flag_of(name)} belongs to {self.owners[name]}, and {self.program.name} has a parameter {name}: "
+            f"use --set {name}=VALUE for that, or rename it."
+        )
+
+    def _spell(self, name: str) -> str:
+        return f"{name} =" if name in self.owners else flag_of(name)
+
+    def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
+        """The parameters come first, in the order of their declaration."""
+        for name, info in self.program.declared().items():
+            kind, flag = self.kinds[name], flag_of(name)
+            word = metavar(kind)
+            usage = f"{flag} / --no-{flag[2:]}" if is_truth(kind) else f"{flag} {word}"
+            yield PARAMETERS, (f"--set {name}={word}" if name in self.owners else usage, self._text(name, info))
+        yield from super().rows(ctx)
+
+    def _text(self, name: str, info: Parameter) -> str:
+        allowed = choices(self.kinds[name])
+        notes = [
+            info.description,
+            f"one of {', '.join(allowed)}" if allowed else "",
+            ", ".join(f"{_BOUNDS[bound]} {value}" for bound, value in info.bounds.items()),
+            f"{flag_of(name)} belongs to {self.owners[name]}" if name in self.owners else "",
+        ]
+        default = NONE if info.default is None else info.default
+        if isinstance(default, list | tuple):
+            default = ",".join(map(str, default))
+        end = "[required]" if default is ... else f"[default: {default}]"
+        return f"{'; '.join(note for note in notes if note)}  {end}"
+
+
+def _from_file(file: str | None) -> dict[str, Any]:
+    """The parameters in a TOML file, or in its table `parameters`; UsageError where it cannot be read."""
+    if file is None:
+        return {}
+    try:
+        given = read_toml(Path(file))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--parameters {file!r} cannot be read: {error}. Give a TOML file of name = value.") from None
+    nested = given.get("parameters")
+    return nested if isinstance(nested, dict) else given

@@ -1,0 +1,122 @@
+"""Schema: names, types and masks of columns, on which all ranks agree before rows travel or are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anyrank.errors import UsageError
+from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.world import World
+
+#: Before the name of a column: where it is null. No user's column begins so.
+NULLS = "\0"
+
+
+class Kind(NamedTuple):
+    """A rank's column: its dtype (None for Text), its axes beyond the first, whether it has a mask, and any rows."""
+
+    dtype: np.dtype[Any] | None
+    shape: tuple[int, ...]
+    masked: bool
+    rows: bool
+
+    @classmethod
+    def of(cls, column: Column) -> Kind:
+        """That of a column."""
+        if isinstance(column, Text):
+            return cls(None, (), False, len(column) > 0)
+        return cls(column.dtype, column.shape[1:], isinstance(column, np.ma.MaskedArray), len(column) > 0)
+
+    def fits(self, other: Kind) -> bool:
+        """Whether both are of one type, where bytes may be of two lengths."""
+        types = {self.dtype, other.dtype}
+        strings = None not in types and {dtype.kind for dtype in types if dtype is not None} in ({"S"}, {"U"})
+        return self.shape == other.shape and (len(types) == 1 or strings)
+
+    def __str__(self) -> str:
+        return "text" if self.dtype is None else f"{self.dtype}{list(self.shape) if self.shape else ''}"
+
+
+def agreed(world: World, columns: Mapping[str, Column]) -> Columns:
+    """The columns, of one type on all ranks, and with a mask on all ranks where any rank has one. Collective.
+
+    Whatever sends rows or writes them takes its columns from here: the types and masks that one rank sees decide how
+    many messages there are, and how long. A rank without rows takes the others' types; bytes become as long as the
+    longest. Raises UsageError on all ranks where names, types or axes differ.
+    """
+    ranks = world.comm.allgather({name: Kind.of(column) for name, column in columns.items()})
+    for rank, kinds in enumerate(ranks):
+        if [*kinds] != [*ranks[0]]:
+            raise _refusal(f"columns are {_named(ranks[0])} on rank 0 and {_named(kinds)} on rank {rank}")
+    return {name: _as(column, _joint(name, [kinds[name] for kinds in ranks])) for name, column in columns.items()}
+
+
+def check_types(world: World, types: Mapping[str, np.dtype[Any]]) -> None:
+    """Raise UsageError on all ranks where columns that are on disk already are not of one type. Collective."""
+    told = [{name: str(dtype) for name, dtype in rank.items()} for rank in world.comm.allgather({**types})]
+    for rank, other in enumerate(told):
+        if other != told[0]:
+            raise _refusal(f"columns are {told[0]} on rank 0 and {other} on rank {rank}")
+
+
+def _joint(name: str, kinds: Sequence[Kind]) -> Kind:
+    """The kind that a column has on all ranks, from those that it has on each."""
+    first = next((rank for rank, kind in enumerate(kinds) if kind.rows), 0)
+    joint = kinds[first]
+    for rank, kind in enumerate(kinds):
+        if kind.rows and not kind.fits(joint):
+            raise _refusal(f"column {name or 'key'!r} is {joint} on rank {first} and {kind} on rank {rank}")
+        if kind.rows and kind.dtype is not None and joint.dtype is not None:
+            joint = joint._replace(dtype=max(joint.dtype, kind.dtype, key=lambda dtype: dtype.itemsize))
+    return joint._replace(masked=joint.dtype is not None and any(kind.masked for kind in kinds))
+
+
+def _as(column: Column, kind: Kind) -> Column:
+    """A column as one of that kind; it has no rows where its own kind does not fit."""
+    if kind.dtype is None:
+        return column if isinstance(column, Text) else Text.of([])
+    if isinstance(column, Text) or not len(column):
+        column = np.empty((0, *kind.shape), kind.dtype)
+    column = column.astype(kind.dtype, copy=False)
+    return with_mask(column) if kind.masked else column
+
+
+def with_mask(column: np.ndarray) -> np.ndarray:
+    """The array with a mask: its own, or one that hides nothing."""
+    masked: np.ndarray = np.ma.MaskedArray(column, np.ma.getmaskarray(column))
+    return masked
+
+
+def split_masks(columns: Mapping[str, Column]) -> Columns:
+    """Masked columns as two, before each, called NULLS and its name, where it is null; hidden values are zero."""
+    found = Columns()
+    for name, column in columns.items():
+        if isinstance(column, np.ma.MaskedArray):
+            found[NULLS + name] = nulls = np.ma.getmaskarray(column)
+            column = np.where(nulls, np.zeros(1, column.dtype), column.data)
+        found[name] = column
+    return found
+
+
+def join_masks(columns: Mapping[str, Column]) -> Columns:
+    """The columns that `split_masks` took apart."""
+    found = Columns()
+    for name, column in columns.items():
+        if not name.startswith(NULLS):
+            nulls: Any = columns.get(NULLS + name)
+            found[name] = column if nulls is None else np.ma.MaskedArray(np.asarray(column), nulls)
+    return found
+
+
+def _named(columns: Iterable[str]) -> list[str]:
+    """The names of columns; that of the keys that are sorted is empty, and nobody's."""
+    return [name for name in columns if name]
+
+
+def _refusal(what: str) -> UsageError:
+    error = UsageError(f"{what}: all ranks must have the same columns. Make them alike on ranks without rows, too.")
+    error.collective = True
+    return error

@@ -1,0 +1,180 @@
+"""Values as users give them, in flags, in files and as defaults: how they are read, and how bad ones are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+import pydantic
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator
+
+#: The text that stands for None in flags and files, for a type that has it.
+NONE = "none"
+_KINDS = "int, float, bool, str, Path, a Literal of texts or whole numbers, one of these | None, or a list of one"
+
+
+def _number(value: Any) -> Any:
+    """Read NumPy's numbers as Python's, and make text of a truth value, which Python takes for a number."""
+    if isinstance(value, bool | np.bool_):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _whole(value: Any) -> Any:
+    """Read 1e12 as a whole number, as people write it."""
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            return value
+        # A number of a million digits is a slip, and would take all memory.
+        if number.is_finite() and number.adjusted() < 309 and number == number.to_integral_value():
+            return int(number)
+    return _number(value)
+
+
+def _unicode(text: str) -> str:
+    """Refuse what no file can hold: a name that is not UTF-8 has lone surrogates in Python."""
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must be text in UTF-8. Rename what has this name")
+    return text
+
+
+def _absolute(path: Path) -> Path:
+    if path == Path():
+        raise ValueError("must be a path of something, not empty")
+    return Path(_unicode(str(path.absolute())))
+
+
+def _split(value: Any) -> Any:
+    """Read a list from text: its elements are joined by commas."""
+    return (value.split(",") if value else []) if isinstance(value, str) else value
+
+
+def matching(pattern: str, rule: str) -> AfterValidator:
+    """Make a check that a text matches a pattern; `rule` is what it must do, in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
+
+
+def _or_none(kind: Any) -> tuple[Any, bool]:
+    """The type without None, and whether None was in it."""
+    inner = [one for one in get_args(kind) if one is not type(None)]
+    if get_origin(kind) in (Union, UnionType) and len(inner) == 1:
+        return (get_args(inner[0])[0] if get_origin(inner[0]) is Annotated else inner[0]), True
+    return kind, False
+
+
+def is_list(kind: Any) -> bool:
+    """Whether the type is a list, or a list or None."""
+    return get_origin(_or_none(kind)[0]) is list
+
+
+def is_truth(kind: Any) -> bool:
+    """Whether the type is bool, or bool or None."""
+    return _or_none(kind)[0] is bool
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The values of a Literal, of a list of one too; none for another type."""
+    kind = _or_none(kind)[0]
+    if is_list(kind):
+        return choices(get_args(kind)[0])
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def metavar(kind: Any) -> str:
+    """The word for a value of the type in `--help`."""
+    kind = _or_none(kind)[0]
+    if is_list(kind):
+        return f"{metavar(get_args(kind)[0])},…"
+    return {int: "INTEGER", float: "NUMBER", Path: "PATH", bool: "true|false"}.get(kind, "TEXT")
+
+
+def reader(kind: Any, bounds: Mapping[str, Any]) -> Any:
+    """Make the pydantic type that reads values of a type, from Python, TOML or text; numbers are within the bounds.
+
+    Raises TypeError for a type that no parameter has, and for bounds of what has no order.
+    """
+    inner, optional = _or_none(kind)
+    if optional:
+        if NONE in choices(inner):
+            raise TypeError(f"the text {NONE!r} stands for None: choose another word for the Literal")
+        none = BeforeValidator(lambda value: None if isinstance(value, str) and value == NONE else value)
+        return Annotated[Union[reader(inner, bounds), None], none]  # noqa: UP007
+    if get_origin(kind) is list and not is_list(_element(kind)):
+        return Annotated[list[reader(_element(kind), bounds)], BeforeValidator(_split)]  # type: ignore[misc]
+    if bounds and kind not in (int, float):
+        raise TypeError(f"bounds ({', '.join(bounds)}) are for numbers")
+    if kind is int:
+        return Annotated[int, pydantic.Field(**bounds), BeforeValidator(_whole)]
+    if kind is float:
+        return Annotated[float, pydantic.Field(**bounds), AllowInfNan(False), BeforeValidator(_number)]
+    if kind is Path:
+        return Annotated[Path, AfterValidator(_absolute)]
+    if get_origin(kind) is Literal and all(type(one) in (str, int) for one in get_args(kind)):
+        by_text = {str(one): one for one in get_args(kind)}
+        return Annotated[kind, BeforeValidator(lambda one: by_text.get(one, one) if isinstance(one, str) else one)]
+    if kind is str:
+        return Annotated[str, AfterValidator(_unicode)]
+    if kind is bool:
+        return bool
+    raise TypeError(f"{getattr(kind, '__name__', kind)} is no type of a parameter. Use {_KINDS}")
+
+
+def _element(kind: Any) -> Any:
+    return (get_args(kind) or (str,))[0]
+
+
+#: Whole numbers of options.
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, pydantic.Field(ge=1), BeforeValidator(_whole)]
+Natural = Annotated[int, pydantic.Field(ge=0), BeforeValidator(_whole)]
+
+#: The rule that a bad value breaks, and the fix, by pydantic's name of the error, or the first word of it.
+_RULES = {
+    "greater_than_equal": ("must be at least {ge}", "Use {name} {ge} or more."),
+    "greater_than": ("must be greater than {gt}", "Use a number above {gt}."),
+    "less_than_equal": ("must be at most {le}", "Use {name} {le} or less."),
+    "less_than": ("must be less than {lt}", "Use a number below {lt}."),
+    "int": ("must be a whole number", "Write it in digits, such as {name} {example}."),
+    "float": ("must be a number", "Write it in digits, such as {name} {example}."),
+    "finite_number": ("must be finite", "Use an ordinary number, such as {name} {example}."),
+    "bool": ("must be true or false", "Use one of these."),
+    "literal_error": ("must be one of {choices}", "Use one of these."),
+    "string": ("must be text", "Put it in quotes."),
+    "path": ("must be a path", "Put it in quotes."),
+    "list": ("must be a list", "Write it as [a, b]."),
+    "dict": ("must be a table", "Write name = value in it."),
+    "missing": ("is missing", "Add it."),
+}
+
+
+def refusal(error: Any, subject: str, name: str, example: Any = 1, about: str = "") -> str:
+    """What a user reads of one of pydantic's errors: the subject (a name with its value), the rule, and a fix."""
+    context = {key: _digits(value) for key, value in error.get("ctx", {}).items()}
+    if error["type"] == "value_error":
+        return f"{subject} {error['ctx']['error']}{about}."
+    if error["type"] == "literal_error":
+        context["choices"] = ", ".join(
+            part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")
+        )
+    plain = f"is wrong: {error['msg'][0].lower()}{error['msg'][1:]}".replace("{", "{{").replace("}", "}}")
+    rule, fix = _RULES.get(error["type"]) or _RULES.get(error["type"].split("_")[0], (plain, ""))
+    words = {"name": name, "example": example, **context}
+    return f"{subject} {rule.format(**words)}{about}. {fix.format(**words)}".rstrip()
+
+
+def _digits(value: Any) -> Any:
+    """A bound with all its digits: 1 and not 1.0, 1234567 and not 1.23457e+06."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

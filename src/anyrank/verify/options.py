@@ -1,0 +1,38 @@
+"""What `anyrank verify` is asked for beside a program and its parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from anyrank.declaration import OptionTable, option
+from anyrank.errors import UsageError
+from anyrank.layout import SPLITS
+from anyrank.run.duration import Duration
+from anyrank.run.options import Bodies
+from anyrank.values import Count
+
+VERIFY = "Verification"
+
+
+def _splits(text: str) -> str:
+    for name in text.split(",") if text else ():
+        if name not in SPLITS:
+            raise UsageError(f"--split {name!r} must be one of {', '.join(SPLITS)}, or several joined by commas.")
+    return text
+
+
+class VerifyOptions(OptionTable):
+    """The options of a verification; numbers of ranks are read by the command, which knows the machine."""
+
+    ranks: str = option("1,2,3,4", "Numbers of ranks.", VERIFY, "-n", "--ranks")
+    body: Bodies = option("", "Kernel bodies: numba,cython.", VERIFY, shown="all")
+    split: Annotated[str, AfterValidator(_splits)] = option(
+        "", "Splits: rows,bricks.", VERIFY, shown="rows,columns,bricks"
+    )
+    quick: bool = option(False, "The cases that tell most, for every commit.", VERIFY)
+    junit: str = option("", "Write what came of the cases to this file, as JUnit XML.", VERIFY)
+    out: str = option("", "A new folder for all runs.", VERIFY, shown="a temporary one, kept if cases differ")
+    timeout: Duration = option("10min", "A run that takes longer has failed.", VERIFY)
+    allow: Count | None = option(None, "The most ranks there may be.", VERIFY, shown="4, or 2 per core")

@@ -1,0 +1,98 @@
+"""Pytest plugin for the tests marked `gpu`: which GPU they get, and what `-m gpu` changes.
+
+ANYRANK_TEST_GPU says which GPU:
+
+- not set: the one that CuPy finds; without one they are skipped;
+- `1`: the same, and they fail without one;
+- `bare`: the same, for compute-sanitizer: each array is an allocation of its own;
+- `emulated`: the emulated GPU under CuPy's name, in this process and in all that it starts. Sizes are small.
+
+`-m gpu` imports only the files that have such tests, reports a file that cannot be imported and goes on, and runs
+first what tells most. SIGTERM ends it like Ctrl-C: what has failed is shown, and --junit-xml is written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from anyrank.device.find import gpu_missing
+
+WANTED = os.environ.get("ANYRANK_TEST_GPU", "")
+BARE, EMULATED = WANTED == "bare", WANTED == "emulated"
+#: Parts of node ids in the order in which their tests run; the last one that fits counts. Whole runs come last.
+ORDER = (
+    *("device/test_exact.py", "device/test_gpu.py", "test_digest.py", "test_random.py", "kernels/test_exact_sum.py"),
+    *("kernels/test_philox.py", "exchange/", "test_pi_", "test_runs_stop_", "test_ncars_"),
+)
+_STAND_IN = Path(__file__).parent / "device" / "stand_in"
+_DRIVERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when this process ends
+
+
+def _emulate() -> None:
+    """Let CuPy be the emulated GPU, and libcuda.so.1 an empty library, here and in processes started from here."""
+    sys.path.insert(0, str(_STAND_IN))
+    _prepend("PYTHONPATH", _STAND_IN)
+    if gpu_missing():
+        _DRIVERS.append(tempfile.TemporaryDirectory(prefix="anyrank-no-driver-"))
+        library = Path(_DRIVERS[0].name) / "libcuda.so.1"
+        name = f"-Wl,-soname,{library.name}"
+        subprocess.run(("cc", "-shared", "-nostdlib", name, "-o", library, "-x", "c", os.devnull), check=True)
+        ctypes.CDLL(str(library))  # for this process, whose loader has read LD_LIBRARY_PATH long ago
+        _prepend("LD_LIBRARY_PATH", library.parent)
+
+
+def _prepend(variable: str, folder: Path) -> None:
+    others = [part for part in os.environ.get(variable, "").split(os.pathsep) if part and part != str(folder)]
+    os.environ[variable] = os.pathsep.join([str(folder), *others])
+
+
+if EMULATED:
+    _emulate()
+
+
+def _only_gpu(config: pytest.Config) -> bool:
+    return config.option.markexpr == "gpu"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _only_gpu(config):
+        return
+    config.option.continue_on_collection_errors = True
+    if config.option.durations is None:
+        config.option.durations = 25
+    if not hasattr(config, "workerinput"):
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    """End like Ctrl-C, once: `timeout` sends the signal twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    other = _only_gpu(config) and collection_path.suffix == ".py" and "mark.gpu" not in collection_path.read_text()
+    return other or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _only_gpu(config):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    fitting = [number for number, part in enumerate(ORDER) if part in item.nodeid]
+    return max(fitting, default=ORDER.index("exchange/"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not WANTED and (missing := gpu_missing()):
+        pytest.skip(missing)

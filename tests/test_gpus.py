@@ -1,0 +1,55 @@
+"""The plugin gpus.py: what `-m gpu` runs, in which order, and what it leaves when it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ranks import completed, started
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*words):
+    return sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *words
+
+
+def test_gpu_tests_collected_alone_come_in_their_order():
+    """What tells most comes first; files without such tests are not imported."""
+    done = completed(*command("--collect-only", "-q", "tests"), cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    lines = [line for line in done.stdout.splitlines() if "::" in line]
+    files = list(dict.fromkeys(line.split("::")[0].removeprefix("tests/") for line in lines))
+    assert files == [
+        *("device/test_exact.py", "device/test_gpu.py", "test_digest.py", "test_random.py"),
+        *("kernels/test_exact_sum.py", "kernels/test_philox.py", "exchange/test_device.py"),
+    ]
+    last = [line.split("::")[1].split("[")[0] for line in lines[-4:]]
+    assert [name.split("_")[1] for name in last] == ["pi", "runs", "ncars", "ncars"]
+
+
+def test_gpu_tests_run_where_another_file_lacks_a_module(tmp_path):
+    (tmp_path / "hypothesis.py").write_text("raise ImportError('there is no hypothesis')")
+    env = {"PYTHONPATH": f"{tmp_path}", "ANYRANK_TEST_GPU": "emulated", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = completed(*command("tests/test_digest.py", "tests/kernels/test_philox.py"), cwd=ROOT, env=env)
+    assert done.returncode == 1 and "1 passed" in done.stdout and "1 error" in done.stdout
+    assert "ERROR collecting tests/test_digest.py" in done.stdout and "there is no hypothesis" in done.stdout
+
+
+def test_gpu_tests_ended_by_sigterm_leave_what_they_saw(tmp_path):
+    report, file = tmp_path / "report.xml", "tests/device/test_exact.py"
+    env = {"ANYRANK_TEST_GPU": "emulated", "PYTHONUNBUFFERED": "1"}
+    with started(*command("-v", f"--junit-xml={report}", file), cwd=ROOT, env=env) as process:
+        for line in process.stdout:
+            if "PASSED" in line:
+                os.kill(process.pid, signal.SIGTERM)
+                os.kill(process.pid, signal.SIGTERM)
+                break
+        rest = process.stdout.read()
+        assert process.wait() == 2, rest
+    assert "KeyboardInterrupt" in rest and "slowest 25 durations" in rest
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert 0 < int(suite.get("tests")) < 32
