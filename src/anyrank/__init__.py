@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anyrank.field import Field, advance
     from anyrank.kernel import Kernel
+    from anyrank.keyed.table import Table
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
@@ -25,12 +26,13 @@ _HOMES = {
     "Program": "program",
     "Scalar": "state",
     "State": "state",
+    "Table": "keyed.table",
     "World": "world",
     "advance": "field",
     "param": "program",
 }
 
-__all__ = ["Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "World", "advance", "param"]
+__all__ = ["Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "Table", "World", "advance", "param"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 
 from anyrank import digest
 from anyrank.checkpoint.crossing import Crossing
-from anyrank.checkpoint.format import place
 from anyrank.checkpoint.seal import Extent
 from anyrank.checkpoint.staging import Staging, fetch
 from anyrank.device.gpu import Gpu
@@ -122,7 +121,7 @@ class Mpio(_Blocking):
         comm = self.state.world.comm
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
             for field in self._fields:
-                _write_together(file[place(field.name, field)], field, self._block(field))
+                _write_together(file[field.path], field, self._block(field))
 
 
 def _write_together(dataset: Any, field: Field, block: np.ndarray) -> None:
@@ -170,7 +169,7 @@ class Gather(_Blocking):
                 if owner and part.size:
                     comm.Recv(_bytes(part), owner, self._tag)
                 if part.size:
-                    yield place(field.name, field), brick, part
+                    yield field.path, brick, part
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -19,8 +19,9 @@ from anyrank.checkpoint.seal import Extent, seal
 from anyrank.checkpoint.ways import Digests, Way
 from anyrank.digest import hexadecimal
 from anyrank.errors import AnyrankError
+from anyrank.member import digest_of
 from anyrank.provenance import provenance
-from anyrank.state import Field, State, check_scalars, combine
+from anyrank.state import Field, State, check_scalars
 from anyrank.storage import durable
 
 
@@ -82,7 +83,9 @@ class Writing:
         except AnyrankError as error:
             self._error = _plainly(path, error)
         else:
-            way.take(self._temporary, self._extents, [m for m in self._stored.values() if isinstance(m, Field)])
+            way.take(
+                self._temporary, self._extents, [item for item in self._stored.values() if isinstance(item, Field)]
+            )
             self._background = Background(way.write)
         self._blocked = perf_counter() - self._began
 
@@ -123,7 +126,7 @@ class Writing:
         totals = self._world.allreduce(parts).tolist()
         known = {**self._digests, **dict(zip(names, totals, strict=True))}
         self._digests = {name: known[name] for name in self._stored}
-        self._digest = combine(self._stored, self._digests)
+        self._digest = digest_of(self._stored, self._digests)
         self._background = Background(self._seal) if self._world.rank == 0 else None
         self._sealing = True
         return False

@@ -11,9 +11,9 @@ import numpy as np
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.keyed.rows import Columns
+from anyrank.keyed.table import Table
 from anyrank.keyed.values import Values
 from anyrank.keyed.window import Window
-from anyrank.table import Table
 
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "var")
 #: What a Table combines for each function, and how.
@@ -60,7 +60,7 @@ class Aggregates:
         self.kinds = {name: "int64" if kinds[name] == "bool" else kinds[name] for name in self.columns}
 
     def declared(self) -> dict[str, tuple[str, str]]:
-        """The values of a Table that they need, as `State.table` takes them."""
+        """The values of a Table that they need, as it takes them."""
         found = {}
         for c, name in enumerate(self.columns):
             if name in self.nullable:

@@ -23,6 +23,7 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.exchange.splitters import cut
 from anyrank.kernel import Kernel
 from anyrank.keyed.codes import TAKEN, decode, encode, sortable
+from anyrank.keyed.moving import shuffled
 from anyrank.keyed.rows import Column, Columns, concat
 from anyrank.keyed.schema import agreed, check_types
 from anyrank.keyed.spill import KEY, Held, Scratch, Spilled
@@ -180,7 +181,7 @@ def _delivered(
         else:
             spans = ((run, cuts[r, to], cuts[r, to + 1]) for to in range(world.size) for r, run in enumerate(runs))
             column = concat([run.read(name, a, b) for run, a, b in spans])
-        return shuffle.column(column) if into is None else shuffle(np.asarray(column), into)
+        return shuffled(shuffle, column) if into is None else shuffle(np.asarray(column), into)
 
     keys = received(KEY, room)
     if _in_place(dict.fromkeys(_names(runs), keys.dtype)):

@@ -210,7 +210,7 @@ class Session:
             self.progress.line(f"warning: {warning}")
         if restored is not None:
             self._say_restored(restored)
-        cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
+        cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
         clock = Clock(options.interval, options.mtbf_seconds, cost, cost)
         loop = Loop(
             program,

@@ -20,7 +20,7 @@ from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
-from anyrank.state import Field, Scalar, State, Table
+from anyrank.state import State
 from anyrank.world import World
 
 #: The bits may depend on these, but not on the last part of their versions.
@@ -89,7 +89,7 @@ def device_of(world: World) -> str:
 
 def check_state(state: State) -> None:
     """Raise UsageError on all ranks where they declare different states. Collective."""
-    mine = {name: _declared(member) for name, member in state.members.items()}
+    mine = {name: member.describe() for name, member in state.members.items()}
     ((least, most),) = _extremes(state.world, _fingerprint(mine))
     if least == most:
         return
@@ -138,17 +138,6 @@ def _warnings(ranks: Sequence[Rank]) -> list[str]:
     if any(rank.gpu for rank in ranks):
         found += _differences([{"GPU": "one" if rank.gpu else "none"} for rank in ranks])
     return found
-
-
-def _declared(member: Field | Scalar | Table) -> str:
-    if isinstance(member, Table):
-        return f"table {member}"
-    if isinstance(member, Scalar):
-        return f"scalar {member.dtype} {member.unit}".rstrip()
-    edges = f"halo {member.halo} {'/'.join(member.boundary)} {member.boundary_value!r}"
-    split = "x".join(map(str, member.layout.grid))
-    axes = ", ".join(member.dims)
-    return f"field {member.dtype} {member.shape} ({axes}) {edges} split {split} {member.unit}".rstrip()
 
 
 def _fingerprint(*facts: Facts) -> int:

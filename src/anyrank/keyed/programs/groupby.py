@@ -11,6 +11,7 @@ from anyrank.keyed.aggregate import Aggregates, mask, parse_aggregate
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.table import Table
 from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.values import KINDS, Values, Wanted, joined, parse_key
 from anyrank.keyed.write import write_csv, write_hdf5
@@ -74,7 +75,8 @@ class GroupBy(Program):
         for k, key in enumerate(self.keys):
             keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
             keys[f"key{k}"] = _KEYS.get(self.files.kinds[key.label], self.files.kinds[key.label])
-        state.table("groups", keys, self.combined.declared(), description="groups and what was combined of their rows")
+        description = "groups and what was combined of their rows"
+        state.add(Table("groups", state.world, keys, self.combined.declared(), description=description))
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="rows that were left out so far")
         state.scalar("input", self.files.fingerprint, description="tells other files")
