@@ -118,7 +118,7 @@ def test_rows_wider_than_a_kernel_takes_are_cut(monkeypatch, body):
     wide = numbers((3, 40))
     for array in (wide[:, 2:-1], wide.reshape(-1)):
         expected = whole_digest(array)
-        monkeypatch.setattr("anyrank.digest._WIDEST", 7)
+        monkeypatch.setattr("anyrank.strided._WIDEST", 7)
         BODIES.prefer(body)
         there = BODIES.device.from_host(wide.copy())
         assert whole_digest(there[:, 2:-1] if array.ndim == 2 else there.reshape(-1)) == expected

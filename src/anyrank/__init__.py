@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from anyrank.errors import UsageError
     from anyrank.field import Field, advance
     from anyrank.kernel import Kernel
+    from anyrank.keyed.table import Table
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
@@ -26,6 +27,7 @@ _HOMES = {
     "Program": "program",
     "Scalar": "state",
     "State": "state",
+    "Table": "keyed.table",
     "UsageError": "errors",
     "World": "world",
     "advance": "field",
@@ -40,6 +42,7 @@ __all__ = [
     "Program",
     "Scalar",
     "State",
+    "Table",
     "UsageError",
     "World",
     "advance",

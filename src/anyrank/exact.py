@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from anyrank.digest import blocks, merged
 from anyrank.errors import AnyrankError
 from anyrank.kernel import BODIES, Kernel
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
+from anyrank.strided import blocks, merged
 
 if TYPE_CHECKING:
     from anyrank.field import Field

@@ -75,9 +75,9 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
             report_and_abort(world, error, Path(tempfile.gettempdir()) / f"anyrank-failure-{token}")
 
     try:
-        wrong = asked is not None and asked != world.size
-        refusal = UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
-        world.agree(refusal if wrong else None)
+        with world.raise_on_all_ranks():
+            if asked is not None and asked != world.size:
+                raise UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
         folder = world.bcast(out or default_folder(program.name))
         session = Session(program, source, world, folder, options, _command())
         return session.execute()

@@ -24,12 +24,12 @@ from anyrank.cli.submit import submit_members
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
 from anyrank.run.duration import seconds_of
-from anyrank.run.folder import write_atomically
 from anyrank.run.options import JOBS, STUDIES, Options
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Study
 from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study import KINDS, Plan, StudyFolder
+from anyrank.storage.durable import write_atomically
 
 
 class Studies(Programs):

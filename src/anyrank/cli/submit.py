@@ -21,9 +21,9 @@ from anyrank.cli.run import Programs
 from anyrank.declaration import Table
 from anyrank.errors import UsageError
 from anyrank.program import Program
-from anyrank.programs import available
 from anyrank.run.folder import RunFolder
 from anyrank.run.options import JOBS, Options, OutOptions
+from anyrank.run.programs import available
 
 TABLES: dict[str, type[Table]] = {"asked": Request, "how": SubmitOptions, "options": Options}
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from anyrank.checkpoint import Checkpoints, Saved
-from anyrank.checkpoint.read import on_root
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
 from anyrank.run.companion import Companion
 from anyrank.run.duration import duration
 from anyrank.run.stops import SIGNALS
 from anyrank.state import State
+from anyrank.storage.durable import sync
 from anyrank.world import World
 
 #: How a kind of fault is written: the keys it needs, those it may have, and an example.
@@ -203,7 +203,7 @@ class Chaos(Companion):
         with (self._folder / "chaos.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         events = Events(self._folder / "events.jsonl")
         events.say("chaos", **told)
         events.close()
@@ -212,7 +212,7 @@ class Chaos(Companion):
 def to_come(world: World, text: str, folder: Path) -> list[Fault]:
     """The faults of a text that have not happened in this folder, as rank 0 sees it: another host may see it later, and
     a full disk, which all ranks meet together, would be met by some. Collective."""
-    return on_root(world, lambda: [*still_to_come(text, folder)])
+    return world.on_root(lambda: [*still_to_come(text, folder)])
 
 
 def still_to_come(text: str, folder: Path) -> Iterator[Fault]:
@@ -272,4 +272,4 @@ def _damage(path: Path, fault: Fault) -> None:
             file.seek(at)
             file.write(bytes([byte ^ 1 << bit]))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())

@@ -33,7 +33,7 @@ from anyrank.run.startup import check_ranks, check_state, device_of
 from anyrank.run.stops import NONE, Stops, describe
 from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
-from anyrank.world import World, together
+from anyrank.world import World
 
 FINISHED, STOPPED = 0, 75
 T = TypeVar("T")
@@ -62,8 +62,9 @@ class Session:
         try:
             masks = self.world.node_gather(frozenset(os.sched_getaffinity(0)))
             self.cores = len(frozenset().union(*masks))
-            self.place, self.crowd = together(self.world, lambda: place(self.options, masks, self.world.node_rank))
-            together(self.world, lambda: BODIES.prefer(self.options.body, self.world.node_rank))
+            with self.world.raise_on_all_ranks():
+                self.place, self.crowd = place(self.options, masks, self.world.node_rank)
+                BODIES.prefer(self.options.body, self.world.node_rank)
             self.device = device_of(self.world)
             self.warnings = check_ranks(self.world, self.program, self.source, self.options)
             self.transfer = self._choose_transfer()
@@ -88,7 +89,7 @@ class Session:
 
     def _choose_transfer(self) -> str:
         """Choose how halos of GPUs travel, and return why so; empty where there is none. Collective."""
-        if self.world.every(BODIES.device.on_host):
+        if self.world.all(BODIES.device.on_host):
             self.world.transfer = "host"
             return ""
         from anyrank.exchange.aware import choose  # of no use without a GPU
@@ -111,14 +112,20 @@ class Session:
 
     def _declare(self) -> State:
         seed, steps = int(self.program.parameters.get("seed", 0)), self.options.halo_steps
-        together(self.world, self._allow_deep_halos)
-        if not self.world.every(BODIES.device.on_host):  # what a card cannot hold is told before it is asked to
+        with self.world.raise_on_all_ranks():
+            self._allow_deep_halos()
+        if not self.world.all(BODIES.device.on_host):  # what a card cannot hold is told before it is asked to
             trial = self._state_of(seed, steps)
             trial.device = Weightless()
-            together(self.world, lambda: self.program.declare(trial))
-            self.world.agree(shortage(trial, self.program.name))
+            with self.world.raise_on_all_ranks():
+                self.program.declare(trial)
+            refusal = shortage(trial, self.program.name)
+            with self.world.raise_on_all_ranks():
+                if refusal is not None:
+                    raise refusal
         state = self._state_of(seed, steps)
-        together(self.world, lambda: self.program.declare(state))
+        with self.world.raise_on_all_ranks():
+            self.program.declare(state)
         check_state(state, self.program.steps)
         return state
 
@@ -150,7 +157,7 @@ class Session:
             folder.create(program.name, self.source, program.parameters, self.options.kept())
             return False
 
-        return self.world.bcast(together(self.world, lambda: self._writing(prepare) if self.root else False))
+        return self.world.on_root(lambda: self._writing(prepare))
 
     def _refuse_chaos(self) -> None:
         """Whoever has a run in a folder may have forgotten what stands in the command line."""
@@ -181,15 +188,18 @@ class Session:
 
     def _execute(self, state: State) -> int:
         world, program, options = self.world, self.program, self.options
-        self.log = together(world, lambda: self._writing(lambda: open_log(self.folder.log, world.rank)))
         events = self.folder.events if self.root else None
-        self.events = together(world, lambda: self._writing(lambda: Events(events)))
+        with world.raise_on_all_ranks():
+            self.log = self._writing(lambda: open_log(self.folder.log, world.rank))
+            self.events = self._writing(lambda: Events(events))
         self.begun = True
         self.watchdog.report_to(world, self.folder.path)
         self._log_start()
-        checkpoints = together(world, lambda: self._checkpoints(state))
+        with world.raise_on_all_ranks():
+            checkpoints = self._checkpoints(state)
         faults = self._faults()
-        self.companions += together(world, lambda: self._writing(lambda: [*self._companions(checkpoints, faults)]))
+        with world.raise_on_all_ranks():
+            self.companions += self._writing(lambda: [*self._companions(checkpoints, faults)])
         restored = self._begin(state, checkpoints)
         self.watchdog.beat(state.step)
         if world.recorder is not None:
@@ -201,7 +211,7 @@ class Session:
             self.progress.line(f"warning: {warning}")
         if restored is not None:
             self._say_restored(restored)
-        cost = sum(field.nbytes for field in state.fields()) / GUESSED_RATE + GUESSED_COST
+        cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
         clock = Clock(options.interval, options.mtbf_seconds, cost, cost)
         loop = Loop(
             program,
@@ -313,9 +323,9 @@ class Session:
             "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
             "memory": taken(state),
             "timing": self._timing(loop),
-            "crowded": not self.world.every(not self.crowd),
-            "nodes": self.world.total(int(self.world.node_rank == 0)),
-            "cores": self.world.total(self.cores if self.world.node_rank == 0 else 0),
+            "crowded": not self.world.all(not self.crowd),
+            "nodes": self.world.sum(int(self.world.node_rank == 0)),
+            "cores": self.world.sum(self.cores if self.world.node_rank == 0 else 0),
             "resumed_from": restored.step if restored else None,
             "stopped_by": None if reason == NONE else describe(reason),
             "finished": reason == NONE,

@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import random
+import runpy
 import struct
 import sys
 import sysconfig
@@ -23,7 +24,7 @@ import numpy as np
 from mpi4py import MPI
 
 import anyrank
-from anyrank.cli import main
+from anyrank.recorder import is_program
 from anyrank.run.companion import Companion
 from anyrank.run.session import Session
 from anyrank.state import State
@@ -74,7 +75,7 @@ def _of_a_program(file: str) -> bool:
     """Whether the file is a program or a module of the user's: not Python's, anyrank's, nor of installed packages."""
     ours = Path(anyrank.__file__).parent
     if Path(file).is_relative_to(ours):
-        return Path(file).is_relative_to(ours / "programs")
+        return is_program(file)
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return not file.startswith(("<", *libraries))
 
@@ -152,4 +153,4 @@ def _come_late() -> None:
 
 if __name__ == "__main__":
     pin(os.environ[VARIABLE])
-    main()
+    runpy.run_module("anyrank", run_name="__main__")
