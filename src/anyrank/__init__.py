@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
+    from anyrank.run.callback import Callback
     from anyrank.state import Scalar, State
     from anyrank.world import World
 
 _HOMES = {
+    "Callback": "run.callback",
     "Field": "field",
     "Kernel": "kernel",
     "Layout": "layout",
@@ -30,7 +32,7 @@ _HOMES = {
     "param": "program",
 }
 
-__all__ = ["Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "World", "advance", "param"]
+__all__ = ["Callback", "Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "World", "advance", "param"]
 
 
 def __getattr__(name: str) -> Any:

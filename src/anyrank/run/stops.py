@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -40,10 +41,12 @@ class Stops:
     """Whether this rank has been asked to stop; polled between steps, so handlers do no work.
 
     `walltime` in seconds from `started` (monotonic clock); without it the scheduler's limit counts.
-    The stop file is `stop` in the run folder; only `watch` (rank 0) looks for it, once a second.
+    The stop file is `stop` in the run folder; only `watch` (rank 0) looks for it, once a second. `stop_at` is a step
+    at which every rank stops, without being asked.
     """
 
-    def __init__(self, file: Path, walltime: float | None, started: float, watch: bool):
+    def __init__(self, file: Path, walltime: float | None, started: float, watch: bool, stop_at: int | None = None):
+        self.stop_at = math.inf if stop_at is None else stop_at
         self._file, self._watch = file, watch
         self._signal = NONE
         self._looked = 0.0
