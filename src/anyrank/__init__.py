@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anyrank.world import World
 
 _HOMES = {
+    "Run": "run.python",
     "Callback": "run.callback",
     "Field": "field",
     "Kernel": "kernel",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,9 @@ class Stops:
         self._reserve = min(RESERVE * limit, RESERVE_MOST) if limit is not None else 0.0
         if watch:
             file.unlink(missing_ok=True)  # it was for the run before this one
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        # Python lets only the main thread handle signals.
+        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
 
     def _receive(self, number: int, frame: object) -> None:
         self._signal = number
