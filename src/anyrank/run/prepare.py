@@ -9,6 +9,7 @@ from anyrank.device import Weightless
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
 from anyrank.program import Program
+from anyrank.run.allocator import reuse_freed_memory
 from anyrank.run.memory import shortage
 from anyrank.run.options import Options
 from anyrank.run.placement import place
@@ -25,6 +26,8 @@ class Prepared:
 
     def __init__(self, program: Program, source: str, world: World, options: Options, folder: Path):
         self._program, self._world, self._options, self._folder = program, world, options, folder
+        if options.reuse_memory:
+            reuse_freed_memory()
         masks = world.node_gather(frozenset(os.sched_getaffinity(0)))
         #: The cores of this node that its ranks may use.
         self.cores = len(frozenset().union(*masks))
