@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
+    from anyrank.run.callback import Callback
     from anyrank.state import Scalar, State
     from anyrank.world import World
 
 _HOMES = {
+    "Run": "run.python",
+    "Callback": "run.callback",
     "Field": "field",
     "Kernel": "kernel",
     "Layout": "layout",
@@ -35,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Callback",
     "Field",
     "Kernel",
     "Layout",

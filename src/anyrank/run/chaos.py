@@ -26,7 +26,7 @@ from typing import NoReturn
 from anyrank.checkpoint import Checkpoints, Saved
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
-from anyrank.run.companion import Companion
+from anyrank.run.callback import Callback
 from anyrank.run.duration import duration
 from anyrank.run.stops import SIGNALS
 from anyrank.state import State
@@ -133,7 +133,7 @@ def for_ranks(text: str, ranks: int) -> str:
     return "; ".join(fault.text for fault in parse(text) if fault.rank < ranks)
 
 
-class Chaos(Companion):
+class Chaos(Callback):
     """Makes the faults of the text happen, each noted in the run folder just before.
 
     `faults` are those of `to_come`, the same on all ranks. Raises UsageError, perhaps on some ranks only, for a fault
@@ -155,7 +155,7 @@ class Chaos(Companion):
                 _mpiexec()
         checkpoints.fault = self._disk
 
-    def before(self, state: State) -> None:
+    def before_step(self, state: State) -> None:
         """What happens to this rank."""
         seconds = time.monotonic() - self._start
         for fault in self._of("kill", "hang", "raise", "signal"):
@@ -165,14 +165,14 @@ class Chaos(Companion):
         slow = (fault.slowness(state.step) for fault in self._of("slow") if fault.rank == self._rank)
         self._slowness, self._began = math.prod(slow), time.monotonic()
 
-    def after(self, state: State) -> None:
+    def after_step(self, state: State) -> None:
         """What makes a step slow."""
         if self._slowness > 1:
             time.sleep((self._slowness - 1) * (time.monotonic() - self._began))
 
-    def saved(self, saved: Saved) -> None:
+    def on_checkpoint(self, saved: Saved) -> None:
         """What damages a checkpoint that is on disk."""
-        for fault in self._of(*_DAMAGES) if self._rank == 0 else ():
+        for fault in self._of(*_DAMAGES) if self._rank == 0 and not saved.error else ():
             if saved.step >= fault.step:
                 self._happens(fault, saved.step)
                 _damage(saved.path, fault)
