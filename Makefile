@@ -114,7 +114,8 @@ clean: ## remove what was built and installed here
 	find kernels src \( -name '*.so' -o -name cpu_cython.c -o -name watch.c \) -delete
 	find kernels src tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Made once, and again when what is installed or compiled has changed.
+# Made once, and again when what is installed or compiled has changed. CuPy looks for NVRTC and CUDA's headers in nvidia/
+# of the environment's own site-packages, and nowhere else on Python's path.
 $(READY): $(BUILT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
@@ -124,7 +125,11 @@ ifneq ($(WHEELS)$(SITE),)
 	  echo "WHEELS=$(WHEELS) holds no wheels: make gpu-wheels WHEELS=$(WHEELS) where a registry is" >&2; exit 2; }
 	@test -z '$(SITE)' || test -d '$(SITE)' || { echo "SITE=$(SITE) is no folder: give Python's site-packages" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
-	$(if $(SITE),echo '$(abspath $(SITE))' >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/site.pth")
+ifneq ($(SITE),)
+	inside=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  echo '$(abspath $(SITE))' >"$$inside/site.pth" && \
+	  if test -d '$(SITE)/nvidia'; then ln -sfn '$(abspath $(SITE))/nvidia' "$$inside/nvidia"; fi
+endif
 	$(if $(WHEELS),$(OFFLINE) --ignore-installed '$(WHEELS)'/*.whl)
 	$(OFFLINE) --no-build-isolation -e .
 else
