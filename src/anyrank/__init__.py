@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anyrank.errors import UsageError
     from anyrank.field import Field, advance
     from anyrank.kernel import Kernel
     from anyrank.layout import Layout
@@ -25,12 +26,25 @@ _HOMES = {
     "Program": "program",
     "Scalar": "state",
     "State": "state",
+    "UsageError": "errors",
     "World": "world",
     "advance": "field",
     "param": "program",
 }
 
-__all__ = ["Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "World", "advance", "param"]
+__all__ = [
+    "Field",
+    "Kernel",
+    "Layout",
+    "Philox",
+    "Program",
+    "Scalar",
+    "State",
+    "UsageError",
+    "World",
+    "advance",
+    "param",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -213,7 +213,8 @@ def _read(
         except pydantic.ValidationError as refused:
             error, info = refused.errors()[0], program.declared()[name]
             about = info.description and f" ({info.description})"
-            lines.append(refusal(error, f"{spell(name)} {error['input']}", spell(name), info.default, about))
+            example = info.default if isinstance(info.default, int | float) and value is not info.default else 1
+            lines.append(refusal(error, f"{spell(name)} {error['input']}", spell(name), example, about))
     return found, lines
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import click
 import mpi4py
@@ -47,7 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
     words = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no letter ends a run in a terminal without it
     try:
+        _check_names(words)
         # The words themselves are the context's object: the ranks are started with them.
         code = anyrank.main(args=list(words), prog_name="anyrank", standalone_mode=False, obj=words)
     except click.ClickException as error:
@@ -60,6 +66,17 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 1 and threading.active_count() > 1:
         _leave_threads()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_names(words: list[str]) -> None:
+    """Refuse what no file that we write can name, nor a message."""
+    with suppress(FileNotFoundError):  # the current folder was removed, which is of no use but for help
+        words = [*words, str(Path.cwd())]
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!r} is not text in UTF-8. Rename the file or the folder.") from None
 
 
 def _leave_threads() -> None:

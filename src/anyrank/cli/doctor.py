@@ -87,7 +87,7 @@ def _refusal(out: Path | None) -> UsageError | None:
     """Why the file cannot be written; None where it can, and where there is none to write."""
     try:
         if out is not None:
-            out.open("a").close()
+            out.open("a", encoding="utf-8").close()
     except OSError as error:
         return UsageError(f"--out {out} cannot be written ({error.strerror}). Mend that, or use another --out.")
     return None

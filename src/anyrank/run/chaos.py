@@ -200,7 +200,7 @@ class Chaos(Companion):
 
     def _note(self, fault: Fault, step: int) -> None:
         told = {"fault": fault.text, "rank": self._rank, "step": step}
-        with (self._folder / "chaos.jsonl").open("a") as file:
+        with (self._folder / "chaos.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -219,7 +219,8 @@ def still_to_come(text: str, folder: Path) -> Iterator[Fault]:
     """The faults of a text that have not happened in this folder, or happen again."""
     over: Counter[str] = Counter()
     with suppress(FileNotFoundError):
-        over.update(json.loads(line)["fault"] for line in (folder / "chaos.jsonl").read_text().splitlines())
+        notes = (folder / "chaos.jsonl").read_text(encoding="utf-8")
+        over.update(json.loads(line)["fault"] for line in notes.splitlines())
     for fault in parse(text):
         if over[fault.text] and not fault.repeat:
             over[fault.text] -= 1
@@ -249,7 +250,9 @@ def _mpiexec() -> int:
     """The process id of the nearest mpiexec that this process descends from; UsageError where there is none."""
     pid = os.getppid()
     while pid > 1:
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        name, _, rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").partition("(")[2].rpartition(")")
+        )
         if name in _MPIEXECS:
             return pid
         pid = int(rest.split()[1])

@@ -34,7 +34,7 @@ class Digests(Companion):
     """
 
     def __init__(self, path: Path | None):
-        self._file = path.open("a", buffering=1) if path is not None else None
+        self._file = path.open("a", buffering=1, encoding="utf-8") if path is not None else None
 
     def after(self, state: State) -> None:
         """Write one line: `step`, and `digests` in hexadecimal by the member's name."""

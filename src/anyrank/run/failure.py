@@ -58,7 +58,7 @@ def _collect(world: World, error: BaseException, folder: Path) -> str:
     """The report of all ranks' errors; of this rank's alone where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"rank-{world.rank:06d}").write_text(_text(error))
+        (folder / f"rank-{world.rank:06d}").write_text(_text(error), "utf-8", "backslashreplace")
         try:
             os.close(os.open(folder / "first", os.O_CREAT | os.O_EXCL))
         except FileExistsError:
@@ -88,7 +88,7 @@ def report(folder: Path, size: int) -> str:
     """The distinct errors that ranks have left in the folder, each once, with the ranks it came from."""
     ranks: dict[str, list[int]] = {}
     for path in sorted(folder.glob("rank-*")):
-        ranks.setdefault(path.read_text(), []).append(int(path.name[5:]))
+        ranks.setdefault(path.read_text(encoding="utf-8"), []).append(int(path.name[5:]))
     parts = []
     for text, where in ranks.items():
         many = "rank" if len(where) == 1 else "ranks"

@@ -39,7 +39,7 @@ class Interval:
             return cls(young=text == "auto")
         if text.isdecimal():
             if int(text) == 0:
-                raise ValueError("must be at least 1 step. Use off for none")
+                raise ValueError("must be at least 1 step", "Use off for none.")
             return cls(steps=int(text))
         try:
             return cls(seconds=seconds_of(text))

@@ -120,7 +120,7 @@ def write_csv(path: Path, study: Study) -> Path:
         phases, traffic = plain.pop("phases"), plain.pop("traffic")
         seconds = {f"{name}_seconds": value for name, value in phases.items()}
         rows.append({**plain, "rate": one.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
