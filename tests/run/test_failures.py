@@ -84,6 +84,43 @@ def test_a_last_checkpoint_that_fails_is_no_end_whatever_was_saved_before(tmp_pa
     assert done.returncode == 0 and final["resumed_from"] == 10 and final["steps"] == 30
 
 
+EARLY = """
+import sys
+from anyrank import Program, State, launcher
+
+{at_import}
+
+
+class Early(Program):
+    def check(self) -> None:
+        {in_check}
+
+    def declare(self, state: State) -> None:
+        state.field("x", (9,))
+
+    def step(self, state: State) -> None:
+        state.x[...] += 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_import", "in_check", "status", "told"),
+    [
+        ("", "launcher.task() != {who} or open('/no/forcing.nc')", 1, "No such file or directory: '/no/forcing.nc'"),
+        ("", "launcher.task() != {who} or sys.exit(0)", 1, "sys.exit(0) ends a run before it begins"),
+        ("launcher.task() != {who} or sys.exit(0)", "pass", 2, "SystemExit: 0"),
+        ("launcher.task() != {who} or sys.exit('no licence')", "pass", 2, "SystemExit: no licence"),
+    ],
+)
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_rank_that_ends_before_the_run_ends_all_once(tmp_path, ranks, at_import, in_check, status, told):
+    words = {"at_import": at_import.format(who=ranks - 1), "in_check": in_check.format(who=ranks - 1)}
+    (tmp_path / "early.py").write_text(EARLY.format(**words))
+    done = run_anyrank("run", "early.py", "--out", "r", cwd=tmp_path, ranks=ranks, timeout=60)
+    assert (done.returncode, done.stderr.count(told)) == (status, 1), done.stderr
+    assert not (tmp_path / "r").exists()
+
+
 DONE = """
 from anyrank import Program, State, exact
 

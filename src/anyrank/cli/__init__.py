@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = _complain(_agreed(error, words))
     except click.Abort:
         code = 1
+    except (Exception, SystemExit) as error:
+        if launcher.tasks() <= 1 and isinstance(error, Exception):
+            raise
+        code = _complain(_agreed(_early_end(error), words))
     sys.stdout.flush()
     if code == 1 and threading.active_count() > 1:
         _leave_threads()
@@ -87,6 +92,16 @@ def _leave_threads() -> None:
         sys.modules["mpi4py.MPI"].Finalize()
     sys.stderr.flush()
     os._exit(1)
+
+
+def _early_end(error: BaseException) -> AnyrankError:
+    """What ended this process before the ranks had met, for instance in a program's `check`, as all of them tell it."""
+    if isinstance(error, SystemExit):
+        what = f"sys.exit({error.code!r}) ends a run before it begins. Raise UsageError with what is wrong"
+    else:
+        what = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    where = f"rank {launcher.task()} of {launcher.tasks()}: " if launcher.tasks() > 1 else ""
+    return AnyrankError(where + what)
 
 
 def _one_line(error: click.ClickException) -> str:
