@@ -77,11 +77,12 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
         session = Session(program, source, world, folder, options, _command())
         return session.execute()
     except AnyrankError as error:
-        if not error.collective and world.size > 1:
+        told = not error.collective and world.size > 1
+        if told:
             report(error)
         elif session is not None and session.begun and world.rank == 0:
             session.note_failure(spans(range(world.size)), str(error).splitlines()[0])
-        error.silent = world.rank > 0
+        error.silent = told or world.rank > 0
         raise
     except BaseException as error:
         report(error)
