@@ -19,6 +19,8 @@ from anyrank.world import World
 #: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster. On a GPU
 #: it always does, for a call returns at once, and the edges cross to the host meanwhile.
 OVERLAP_POINTS = 1 << 14
+#: Of these is an index that gives a view.
+_VIEWS = (int, slice, type(None), type(Ellipsis))
 
 
 class Field:
@@ -122,7 +124,13 @@ class Field:
                 f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
                 "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
             )
-        self.local[self._index(key)] = self._there(values)
+        parts = key if isinstance(key, tuple) else (key,)
+        if self.device.on_host or not isinstance(values, np.ndarray | list | tuple):
+            self.local[self._index(key)] = values
+        elif all(type(part) in _VIEWS for part in parts):  # straight to where they belong
+            self.device.write(self.local[key], np.asarray(values))
+        else:
+            self.local[self._index(key)] = self._there(np.asarray(values).astype(self.dtype, copy=False))
 
     def _there(self, values: Any) -> Any:
         """What is an array, on the device."""

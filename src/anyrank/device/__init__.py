@@ -81,6 +81,10 @@ class Device:
         """The values as an array of the device; no copy on the host."""
         return array
 
+    def write(self, there: Any, values: np.ndarray) -> None:
+        """Put values of the host into an array of the device, converted to its type as on the host."""
+        there[...] = values
+
     def pace(self) -> None:
         """A step has been launched: wait until no more than a few are to be done."""
 

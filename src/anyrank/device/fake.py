@@ -292,6 +292,8 @@ def _counted(memory: np.ndarray) -> np.ndarray:
     device = Device().id
     check(device)
     if in_use[device] + memory.nbytes > float(described("memory", "inf")):
+        get_current_stream().synchronize()  # what work before alone needs CuPy gives to the work after it
+    if in_use[device] + memory.nbytes > float(described("memory", "inf")):
         raise OutOfMemoryError(f"Out of memory allocating {memory.nbytes} bytes")
     in_use[device] += memory.nbytes
     weakref.finalize(memory, in_use.subtract, {device: memory.nbytes})
@@ -322,6 +324,7 @@ def asarray(values: Any) -> ndarray:
     if isinstance(values, ndarray):
         return values
     host = np.array(values, order="A")  # CuPy keeps Fortran's order, too
+    host = host.astype(host.dtype.newbyteorder("="), copy=False)
     array = empty(host.shape, host.dtype, "C" if host.flags.c_contiguous else "F")
     crossed["in"] += host.nbytes
     get_current_stream().add(lambda: np.copyto(array._memory, host))
