@@ -62,6 +62,8 @@ class Pwrite(Way):
         """See `Way`."""
         self._path, self._extents = path, extents
         before, self._staged = self._staged, {}
+        if self._crossing is not None and not before:  # for the copies, what CuPy keeps for later is free, too
+            self._crossing.gpu.cupy.get_default_memory_pool().free_all_blocks()
         for field in fields:
             staged = before.pop(field.name, None)
             if staged is None or staged.source is not field.layout:  # a Table has another layout every time
