@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,15 +60,14 @@ class Device:
         Vectors that cross no line cost less. Rows too short for it, where it would take more than a sixteenth of
         memory more, lie one after the other.
         """
-        per = LINE // np.dtype(dtype).itemsize
-        before = -first % per
-        width = -(-(before + shape[-1]) // per) * per
-        if width - shape[-1] > shape[-1] // 16:
+        size, width = size_of_rows(shape, dtype, first)
+        if not width:
             return self.full(shape, value, dtype)
-        count = int(np.prod(shape[:-1], dtype=np.int64))
-        whole = self.full((count * width + per,), value, dtype)
+        whole = self.full((size,), value, dtype)
         skipped = -self.address(whole) % LINE // whole.dtype.itemsize
-        return whole[skipped : skipped + count * width].reshape(*shape[:-1], width)[..., before : before + shape[-1]]
+        rows = whole[skipped : skipped + prod(shape[:-1]) * width].reshape(*shape[:-1], width)
+        before = -first % (LINE // whole.dtype.itemsize)
+        return rows[..., before : before + shape[-1]]
 
     def address(self, array: Any) -> int:
         """Where an array of the device begins."""
@@ -94,6 +94,15 @@ class Device:
     def load(self, source: Path) -> Module:
         """The CUDA C of `source`, compiled for this device."""
         raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")
+
+
+def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> tuple[int, int]:
+    """How many elements `Device.rows` takes in all, and from row to row: 0 where they lie one after the other."""
+    per = LINE // np.dtype(dtype).itemsize
+    width = -(-(-first % per + shape[-1]) // per) * per
+    if width - shape[-1] > shape[-1] // 16:
+        return prod(shape), 0
+    return prod(shape[:-1]) * width + per, width
 
 
 class Weightless(Device):

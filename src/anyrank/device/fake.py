@@ -278,7 +278,8 @@ def _soon(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
 def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """What makes a new array is done at once, after what was launched before."""
     get_current_stream().synchronize()
-    return _there(call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()}))
+    made: Any = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
+    return ndarray(made) if made is getattr(call, "__self__", None) else _there(made)  # astype may give what it has
 
 
 def _there(made: Any) -> Any:
