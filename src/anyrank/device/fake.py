@@ -278,8 +278,9 @@ def _soon(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
 def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """What makes a new array is done at once, after what was launched before."""
     get_current_stream().synchronize()
-    made: Any = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
-    return ndarray(made) if made is getattr(call, "__self__", None) else _there(made)  # astype may give what it has
+    made = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
+    same = made is getattr(call, "__self__", None)  # astype may give what it has
+    return ndarray(made) if same else _there(made)  # type: ignore[no-any-return]
 
 
 def _there(made: Any) -> Any:
