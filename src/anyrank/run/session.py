@@ -18,6 +18,7 @@ from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
+from anyrank.observe.picture import drawn
 from anyrank.observe.progress import Progress, si
 from anyrank.observe.timers import PHASES
 from anyrank.program import Program
@@ -344,11 +345,11 @@ class Session:
 
     def _picture(self, state: State) -> Path | None:
         """The program's picture; a run is not lost because it could not be drawn."""
-        try:
-            return self.program.picture(state, self.folder.path)
-        except (ImportError, OSError) as error:
-            self.progress.line(f"no picture: {error}")
-            return None
+        path, problem = drawn(self.world, lambda: self.program.picture(state, self.folder.path))
+        if problem:
+            self.progress.line(f"no picture: {problem}")
+            self.log.warning("no picture: %s", problem)
+        return path
 
     def _bodies(self) -> dict[str, str]:
         """The body of every kernel that was used; with the ranks where they differ. Collective."""
