@@ -5,7 +5,7 @@
 `anyrank run wordcount` does the same, faster: its words are counted where they lie, and are never Python's.
 """
 
-from anyrank import Program, State, param
+from anyrank import Program, State, Table, param
 from anyrank.keyed import TextFiles, head, ordered, write_csv
 
 
@@ -18,7 +18,7 @@ class Count(Program):
     def declare(self, state: State) -> None:
         self.text = TextFiles(self.files, state.world)
         self.steps = self.text.chunks(self.chunk)
-        state.table("words", {"word": "text"}, {"longest": ("int64", "max")})
+        state.add(Table("words", state.world, {"word": "text"}, {"longest": ("int64", "max")}))
 
     def step(self, state: State) -> None:
         for block in self.text.blocks(*self.text.part(state.step, self.chunk)):  # read this rank's part of the chunk

@@ -68,7 +68,7 @@ def test_collectives_that_match_do_what_they_do(checked):
         pass
     assert one == 0
     assert np.array_equal(ranks, _allgathered(comm, mine, n))
-    assert checked.every(True) and checked.total(1) == n
+    assert checked.all(True) and checked.sum(1) == n
 
 
 def _allgathered(comm, mine, n):
@@ -203,8 +203,8 @@ def test_a_mismatch_is_told_to_all_ranks_with_both_lines(world, checked, case):
     assert others.startswith(f"{'rank 1' if world.size == 2 else 'ranks 1-2'}: {words[1]} at {lines[1]}")
     assert rule[0].startswith("All ranks must make the same calls") and rule[1].startswith("Look for")
     # Whoever goes on meets the same error, and no call that hangs.
-    with pytest.raises(AnyrankError) as again:
-        checked.agree(None)
+    with pytest.raises(AnyrankError) as again, checked.raise_on_all_ranks():
+        pass
     assert again.value is caught.value
 
 
@@ -215,9 +215,19 @@ def test_an_exchange_against_a_reduction_by_the_ranges_of_ranks(world, checked, 
         state.field(name, (8, 8), halo=1)
     state.T.exchange()
     with pytest.raises(AnyrankError) as caught:
-        state.T.halo_with([state.T, state.u]).start() if world.rank in (0, 3) else checked.every(True)
+        state.T.halo_with([state.T, state.u]).start() if world.rank in (0, 3) else checked.all(True)
     assert "\nranks 0,3: the halo exchange of T, u at test_recorder.py:" in str(caught.value)
     assert "\nranks 1-2: Allreduce(min of 1 int32) at test_recorder.py:" in str(caught.value)
+
+
+@pytest.mark.ranks(2)
+def test_recorder_raise_on_all_ranks_shows_the_callers_line(checked):
+    with pytest.raises(AnyrankError) as caught:
+        if checked.rank:
+            checked.barrier()
+        with checked.raise_on_all_ranks():
+            pass
+    assert "\nrank 0: Allreduce(max of 1 int64) at test_recorder.py:" in str(caught.value)
 
 
 @pytest.mark.ranks(4)

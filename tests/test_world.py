@@ -16,8 +16,8 @@ def test_reductions(world):
     n = world.size
     check_collective(world, world.allreduce(mine).tolist() == [n * (n - 1) // 2, -n * (n - 1) // 2])
     check_collective(world, world.allreduce(mine, "max").tolist() == [n - 1, 0])
-    check_collective(world, world.total(2**40) == n * 2**40)
-    check_collective(world, not world.every(world.rank != n - 1) and world.every(True))
+    check_collective(world, world.sum(2**40) == n * 2**40)
+    check_collective(world, not world.all(world.rank != n - 1) and world.all(True))
     check_collective(world, world.gather(world.rank) == (list(range(n)) if world.rank == 0 else None))
     check_collective(world, world.node_size == n and world.node_rank == world.rank)
     check_collective(world, world.node_gather(world.rank) == list(range(n)))
@@ -31,13 +31,38 @@ def test_sums_of_floats_are_refused_because_they_have_an_order(world):
 
 @pytest.mark.ranks(1, 2, 4)
 def test_the_lowest_ranks_error_is_raised_on_all(world):
-    world.agree(None)
-    mine = UsageError(f"from {world.rank}") if world.rank >= world.size // 2 else None
-    with pytest.raises(UsageError, match=f"^from {world.size // 2}$") as caught:
-        world.agree(mine)
+    with world.raise_on_all_ranks():
+        reached = True
+    with pytest.raises(UsageError, match=f"^from {world.size // 2}$") as caught, world.raise_on_all_ranks():
+        if world.rank >= world.size // 2:
+            raise UsageError(f"from {world.rank}")
+    check_collective(world, reached and caught.value.collective)
+    with (
+        pytest.raises(AnyrankError, match=f"^rank {world.size - 1}: ZeroDivisionError: nought$"),
+        world.raise_on_all_ranks(ValueError, ZeroDivisionError),
+    ):
+        if world.rank == world.size - 1:
+            raise ZeroDivisionError("nought")
+
+
+@pytest.mark.ranks(1, 2)
+def test_raise_on_all_ranks_other_kind_stays_on_its_rank(world):
+    """What the caller does not name is a defect of the program: its own rank ends the run, and no message is sent."""
+    with pytest.raises(OSError, match=r"^mine$"), world.raise_on_all_ranks(AnyrankError, ZeroDivisionError):
+        raise OSError("mine")
+    check_collective(world, world.all(True), "no rank waits for another")
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_on_root_returns_value_or_raises_on_all(world):
+    calls = []
+    value = world.on_root(lambda: calls.append(world.rank) or {"from": world.rank})
+    check_collective(world, value == {"from": 0} and calls == [0] * (world.rank == 0))
+    with pytest.raises(AnyrankError, match=r"^rank 0: KeyError: 'nothing'$") as caught:
+        world.on_root(lambda: {}["nothing"])
     check_collective(world, caught.value.collective)
-    with pytest.raises(AnyrankError, match="rank 0: ZeroDivisionError: nought"):
-        world.agree(ZeroDivisionError("nought"))
+    with pytest.raises(UsageError, match=r"^ours$"):
+        world.on_root(lambda: (_ for _ in ()).throw(UsageError("ours")))
 
 
 @pytest.mark.ranks(2)

@@ -14,13 +14,14 @@ class Anyrank(Peer):
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)
+        from anyrank.keyed import Table
         from anyrank.state import State
         from anyrank.world import World
 
         mine = rows_of(comm, size["rows"])
         self.keys, self.values = (column[mine].copy() for column in table_of(size))
         self.state = State(World(comm))
-        self.state.table("groups", {"key": "int64"}, {"value": ("float64", "exact")})
+        self.state.add(Table("groups", self.state.world, {"key": "int64"}, {"value": ("float64", "exact")}))
 
     def run(self):
         from anyrank.kernel import Kernel

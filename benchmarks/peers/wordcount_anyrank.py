@@ -14,7 +14,7 @@ class Anyrank(Peer):
         super().__init__(size, cores, comm, folder)
         from mpi4py import MPI
 
-        from anyrank.programs.wordcount import WordCount
+        from anyrank.keyed.programs.wordcount import WordCount
         from anyrank.state import State
         from anyrank.world import World
 

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from anyrank.errors import UsageError
     from anyrank.field import Field, advance
     from anyrank.kernel import Kernel
+    from anyrank.keyed.table import Table
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
+    from anyrank.run.callback import Callback
     from anyrank.state import Scalar, State
     from anyrank.world import World
 
 _HOMES = {
+    "Run": "run.python",
+    "Callback": "run.callback",
     "Field": "field",
     "Kernel": "kernel",
     "Layout": "layout",
@@ -26,6 +30,7 @@ _HOMES = {
     "Program": "program",
     "Scalar": "state",
     "State": "state",
+    "Table": "keyed.table",
     "UsageError": "errors",
     "World": "world",
     "advance": "field",
@@ -33,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Callback",
     "Field",
     "Kernel",
     "Layout",
@@ -40,6 +46,7 @@ __all__ = [
     "Program",
     "Scalar",
     "State",
+    "Table",
     "UsageError",
     "World",
     "advance",

@@ -8,30 +8,16 @@ bits, up to one chance in 2^64; −0 and +0 differ, and so do NaNs with differen
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
-from math import prod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from anyrank.kernel import BODIES, Kernel
-
-if TYPE_CHECKING:
-    from anyrank.field import Field
+from anyrank.kernel import BODIES, Kernel, native
+from anyrank.strided import blocks, contiguous_strides, merged, offset_of
 
 _digest = Kernel("digest")
 _MODULUS = 1 << 64
-#: Elements copied at a time where a kernel needs them in another type or order, on the host and on a GPU; and
-#: the most in a row that a kernel takes.
-_COPIED, _COPIED_ON_GPU, _WIDEST = 1 << 15, 1 << 24, 1 << 31
-
-
-def field_digest(field: Field) -> int:
-    """The digest of the whole Field, an int in [0, 2^64). Collective."""
-    mine = local_digest(field.local, field.layout.shape, field.layout.start)
-    return int(field.world.allreduce(np.array([mine], np.uint64))[0])
 
 
 def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
@@ -42,18 +28,17 @@ def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
     widened by zeros, complex64, which count as one word, or complex128, which count as two float64 along a further
     last axis. Not collective, and safe in a thread. Raises TypeError for elements of another kind.
     """
-    array = array if BODIES.device.owns(array) else np.asarray(array)
+    array = array if BODIES.device.owns(array) else native(np.asarray(array))
     words = _words(array)
-    each = array.itemsize // words.itemsize
-    steps = [each * prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    origin = sum(first * step for first, step in zip(start, steps, strict=True))
+    steps = contiguous_strides(shape, array.itemsize // words.itemsize)
+    origin = offset_of(start, steps)
     steps[-1:] = [1]
     joined, (_, steps) = merged(words.shape, words.strides, steps)
     steps = [0] * (2 - len(steps)) + steps
     # A GPU's kernel reads words of any width.
     whole, total = words.itemsize == 8 or not isinstance(words, np.ndarray), 0
     for corner, block in blocks(words.reshape(joined), whole):
-        first = origin + sum(index * step for index, step in zip(corner, steps, strict=True))
+        first = origin + offset_of(corner, steps)
         total += _digest(block if whole else block.astype(np.uint64), first, steps[-2])
     return total % _MODULUS
 
@@ -76,43 +61,11 @@ def hexadecimal(value: int) -> str:
     return f"{value:016x}"
 
 
-def merged(shape: Sequence[int], *walks: Sequence[int]) -> tuple[list[int], list[list[int]]]:
-    """Join every axis to the next one where that continues it in all walks, which are steps from element to element.
-
-    Returns the shape and the steps of the joined axes.
-    """
-    last = len(shape) - 1
-    kept = [i for i in range(last + 1) if i == last or any(w[i] != shape[i + 1] * w[i + 1] for w in walks)]
-    return [prod(shape[i + 1 : j + 1]) for i, j in pairwise([-1, *kept])], [[walk[i] for i in kept] for walk in walks]
-
-
-def blocks(array: Any, whole: bool) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Cut an array into blocks as kernels take them: two axes, the last contiguous.
-
-    Yields the index of each block's first element (with zeros in front where the array has fewer than two
-    axes) and the block: a view, or a copy where the last axis is not contiguous. Blocks are as large as
-    can be where `whole`, and small where the caller, or this function, copies them.
-    """
-    array = array.reshape((1,) * (2 - array.ndim) + array.shape)
-    *lead, rows, columns = array.shape
-    whole = whole and (array.strides[-1] == array.itemsize or columns == 1)
-    copied = _COPIED if isinstance(array, np.ndarray) else _COPIED_ON_GPU
-    wide = max(1, min(columns, _WIDEST if whole else copied))
-    high = max(1, sys.maxsize if whole else copied // wide)
-    for index in np.ndindex(*lead):
-        for row in range(0, rows, high):
-            for column in range(0, columns, wide):
-                block = array[index][row : row + high, column : column + wide]
-                yield (*index, row, column), block if whole or block.flags.c_contiguous else block.copy()
-
-
 def _words(array: Any) -> Any:
     """The elements as unsigned integers of their own size, or two of eight bytes; one axis or more."""
     kind, size = array.dtype.kind, array.itemsize
     if kind not in "biufc" or size > (16 if kind == "c" else 8):
         raise TypeError(f"a digest takes bool, integers, real and complex numbers of 64 bits, not {array.dtype}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
     array = array.reshape(array.shape or (1,))
     if size == 16 and array.strides[-1] != size:
         array = array.copy()

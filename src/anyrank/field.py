@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device
-from anyrank.digest import field_digest
+from anyrank.digest import local_digest
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo, Region, gather
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
+from anyrank.member import Source, Stored
 from anyrank.world import World
 
 #: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster. On a GPU
@@ -49,8 +50,11 @@ class Field:
         dims: tuple[str, ...],
         margin: int | None = None,
         storage: Any = None,
+        group: str = "fields",
     ):
         self.name, self.layout, self.device = name, layout, device
+        #: Where it is in a checkpoint.
+        self.path = f"{group}/{name}"
         self.dtype = np.dtype(dtype)
         self.unit, self.description, self.dims = unit, description, dims
         self.halo, self.boundary, self.boundary_value = halo, boundary, boundary_value
@@ -62,11 +66,16 @@ class Field:
         self._halos: dict[tuple[str, ...], Halo] = {}
 
     @classmethod
-    def holding(cls, name: str, layout: Layout, array: np.ndarray, dims: tuple[str, ...], description: str) -> Field:
-        """A Field without a halo whose block is this array of the host, for instance a column of a Table."""
+    def holding(
+        cls, name: str, layout: Layout, array: np.ndarray, dims: tuple[str, ...], description: str, group: str
+    ) -> Field:
+        """A Field without a halo whose block is this array of the host, for instance a column of a Table.
+
+        `group` is that of a checkpoint to which it belongs.
+        """
         facts: dict[str, Any] = {"halo": 0, "boundary": ("fixed",) * array.ndim, "boundary_value": 0.0, "unit": ""}
-        block = np.ascontiguousarray(array)
-        return cls(name, layout, array.dtype, Device(), dims=dims, description=description, storage=block, **facts)
+        facts |= {"dims": dims, "description": description, "storage": np.ascontiguousarray(array), "group": group}
+        return cls(name, layout, array.dtype, Device(), **facts)
 
     def _allocate(self) -> Any:
         shape = tuple(n + 2 * self.margin for n in self.layout.local_shape)
@@ -157,6 +166,24 @@ class Field:
         """The bytes of this rank's arrays, the second one included where `advance` has made it."""
         return int(self.storage.nbytes) * (1 if self._spare is None else 2)
 
+    def describe(self) -> str:
+        """See `Member`."""
+        edges = f"halo {self.halo} {'/'.join(self.boundary)} {self.boundary_value!r}"
+        split = "x".join(map(str, self.layout.grid))
+        return f"field {self.dtype} {self.shape} ({', '.join(self.dims)}) {edges} split {split} {self.unit}".rstrip()
+
+    def kinds(self) -> Mapping[str, str]:
+        """See `Member`."""
+        return {self.name: f"{self.dtype.str} {self.shape}"}
+
+    def stored(self) -> Stored:
+        """See `Member`."""
+        return {self.name: self}
+
+    def load(self, source: Source) -> None:
+        """See `Member`."""
+        source.fill(self)
+
     def exchange(self) -> None:
         """Fill the halo with the neighbours' values. Collective."""
         halo = self.halo_with([self])
@@ -186,7 +213,8 @@ class Field:
 
     def digest(self) -> int:
         """The digest of the whole field, 64 bits, the same on all ranks. Collective."""
-        return field_digest(self)
+        mine = local_digest(self.local, self.layout.shape, self.layout.start)
+        return int(self.world.allreduce(np.array([mine], np.uint64))[0])
 
     def gather(self, stride: int = 1) -> np.ndarray | None:
         """Every `stride`-th element along every axis as one array on rank 0, None elsewhere. Collective."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -145,6 +145,10 @@ class Program:
     def result(self, state: State) -> dict[str, Any]:
         """What the run found, as JSON types, from the final state. Collective."""
         return {}
+
+    def callbacks(self) -> Sequence[Any]:
+        """Return the program's own callbacks, `anyrank.Callback` objects, the same kinds on all ranks. Collective."""
+        return ()
 
     def work(self) -> tuple[float, str]:
         """How much one step does, and its unit in the plural, for the rate: one step, unless told."""

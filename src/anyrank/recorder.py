@@ -36,7 +36,6 @@ from anyrank.errors import AnyrankError, spans
 KEPT, SHOWN = 20, 8
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
-_PROGRAMS = _PACKAGE + "programs" + os.sep
 _LIBRARIES = (_PACKAGE, str(Path(MPI.__file__).parent) + os.sep)
 _RUNTIME = (_PACKAGE + "run" + os.sep, _PACKAGE + "cli" + os.sep)
 
@@ -170,13 +169,18 @@ def _replace(old: Any, new: Any) -> None:
                 setattr(module, name, new)
 
 
+def is_program(file: str) -> bool:
+    """Whether it is the file of a program that comes with anyrank, and so no library to its calls."""
+    return file.startswith(_PACKAGE) and Path(file).parts[-2] == "programs"
+
+
 def _site() -> tuple[str, int, str]:
     """File, line and function of a call: the user's innermost, or the runtime's where it calls for itself."""
     own = None
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename
         here = (file, line, frame.f_code.co_name)
-        if file.startswith(_PROGRAMS) or not file.startswith(_LIBRARIES):
+        if is_program(file) or not file.startswith(_LIBRARIES):
             return here
         if own is None and file not in (__file__, _PACKAGE + "world.py"):
             own = here

@@ -1,68 +1,41 @@
-"""State: the Fields, Tables and Scalars that a Program declares, exactly what a checkpoint holds."""
+"""State: the members that a Program declares, exactly what a checkpoint holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank import memory
-from anyrank.digest import combine as combine_digests
-from anyrank.digest import local_digest
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.field import Field, advance
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
+from anyrank.member import Member, Part, Scalar, digest_of
 from anyrank.random import Philox
-from anyrank.table import Table
-from anyrank.world import World, together
+from anyrank.world import World
 
-__all__ = ["Field", "Scalar", "State", "Stored", "Table", "advance", "check_scalars", "combine"]
+__all__ = ["Field", "Scalar", "State", "advance", "check_scalars"]
 
-
-@dataclass
-class Scalar:
-    """A value that is the same on all ranks."""
-
-    name: str
-    dtype: np.dtype[Any]
-    unit: str
-    description: str
-    value: Any
-
-    def assign(self, value: Any) -> None:
-        """Set the value; raises ValueError where the dtype cannot hold it."""
-        array = np.asarray(value)
-        if array.ndim or (self.dtype.kind in "iu" and array.dtype.kind not in "iub"):
-            raise ValueError(f"{value!r} is not a single value of type {self.dtype}")
-        self.value = self.dtype.type(value).item()
-
-    def digest(self) -> int:
-        """The digest of the value, 64 bits."""
-        return local_digest(np.array([self.value], self.dtype), (1,), (0,))
-
-
-#: What a checkpoint holds, by name: the columns of a Table as Fields called TABLE/COLUMN.
-Stored: TypeAlias = Mapping[str, Field | Scalar]
+M = TypeVar("M", bound=Member)
 
 
 class State:
-    """What a Program declares: Fields, Tables and Scalars by name, and the number of the step they belong to.
+    """What a Program declares: members by name, and the number of the step they belong to.
 
-    Members are attributes: `state.T` is a Field or a Table, `state.hits` the value of a Scalar, `state.hits += 1`
-    its assignment. Declaring is collective, and all ranks declare the same in the same order.
+    Members are attributes: `state.T` is a Field, or what `add` was given, `state.hits` the value of a Scalar,
+    `state.hits += 1` its assignment. Declaring is collective, and all ranks declare the same in the same order.
     """
 
     step: int
     world: World
     #: The run folder, where a program may leave files; None where there is no run.
     folder: Path | None
-    members: dict[str, Field | Scalar | Table]
+    members: dict[str, Member]
 
     def __init__(
         self,
@@ -76,6 +49,40 @@ class State:
     ):
         self.__dict__.update(world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={})
         self.__dict__.update(halo_steps=halo_steps, folder=folder, memory_limit=memory_limit)
+
+    def add(self, member: M) -> M:
+        """Declare a member: an attribute of the State, and a part of every checkpoint. Collective.
+
+        Parameters
+        ----------
+        member : Member
+            A Field, Scalar or Table, or any object with the methods of `Member`.
+
+        Returns
+        -------
+        Member
+            The same object.
+
+        Raises
+        ------
+        UsageError
+            Where its name cannot be that of an attribute, or is taken.
+        TypeError
+            Where it lacks a method of `Member`.
+
+        Examples
+        --------
+        >>> words = state.add(Table("words", state.world, {"word": "text"}))
+        """
+        if not isinstance(member, Member):
+            raise TypeError(f"state.add takes a member of a State, such as a Table, and not {member!r}: see Member")
+        name = member.name
+        if not name.isidentifier() or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
+            raise UsageError(f"{name!r} cannot name a member of the state: use an identifier that State does not use.")
+        if name in self.members:
+            raise UsageError(f"{name!r} is declared twice: give each member of the state its own name.")
+        self.members[name] = member
+        return member
 
     def field(
         self,
@@ -105,53 +112,28 @@ class State:
         _check_type(name, np.dtype(dtype))
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
         layout = self.layout(shape, halo)
-        field = Field(
-            name,
-            layout,
-            dtype,
-            self.device,
-            unit=unit,
-            description=description,
-            halo=halo,
-            boundary=boundary,
-            boundary_value=boundary_value,
-            dims=names,
-            margin=halo + (self.halo_steps - 1) * max(halo, self._layouts[shape][1]),
+        return self.add(
+            Field(
+                name,
+                layout,
+                dtype,
+                self.device,
+                unit=unit,
+                description=description,
+                halo=halo,
+                boundary=boundary,
+                boundary_value=boundary_value,
+                dims=names,
+                margin=halo + (self.halo_steps - 1) * max(halo, self._layouts[shape][1]),
+            )
         )
-        self._declare(name, field)
-        return field
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
         """Declare a Scalar with its first value, which sets its type: int64, float64 or bool."""
         _check_type(name, np.asarray(value).dtype)
         scalar = Scalar(name, np.asarray(value).dtype, unit, description, value)
         scalar.assign(value)
-        self._declare(name, scalar)
-        return scalar
-
-    def table(
-        self,
-        name: str,
-        keys: Mapping[str, DTypeLike],
-        values: Mapping[str, tuple[DTypeLike, str]] | None = None,
-        *,
-        description: str = "",
-    ) -> Table:
-        """Declare a Table without rows: `keys` by name, `text` or a dtype, and how `values` are combined.
-
-        A value is a dtype, int64, uint64 or float64, and `sum` (of whole numbers), `min`, `max`, or `exact` and
-        `squares`, whose sums of any numbers are exact. Raises UsageError where a column cannot be.
-        """
-        table = Table(name, self.world, keys, values or {}, description=description)
-        self._declare(name, table)
-        return table
-
-    def _declare(self, name: str, member: Field | Scalar | Table) -> None:
-        if not name.isidentifier() or name.startswith("_") or name in self.__dict__ or hasattr(type(self), name):
-            raise UsageError(f"{name!r} cannot name a member of the state: use an identifier that State does not use.")
-        if name in self.members:
-            raise UsageError(f"{name!r} is declared twice: give each member of the state its own name.")
-        self.members[name] = member
+        return self.add(scalar)
 
     def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
         """The Layout that fields of this shape share. The widest halo must be declared first.
@@ -188,7 +170,7 @@ class State:
         if isinstance(member, Scalar):
             member.assign(value)
         elif member is not None:
-            kind, way = ("Table", ".add(…)") if isinstance(member, Table) else ("Field", "[...] = …")
+            kind, way = type(member).__name__, "[...] = …" if hasattr(member, "__setitem__") else ".add(…)"
             raise AttributeError(f"{name} is a {kind}: write its values with state.{name}{way}")
         elif name in self.__dict__:
             self.__dict__[name] = value
@@ -202,7 +184,8 @@ class State:
         has the least. Raises UsageError on all ranks where that is next to nothing.
         """
         sharing = self.world.node_size
-        mine = together(self.world, lambda: memory.budget(self.memory_limit, sharing))
+        with self.world.raise_on_all_ranks():
+            mine = memory.budget(self.memory_limit, sharing)
         return int(self.world.allreduce(np.array([mine]), "min")[0])
 
     def random(self, stream: int = 0) -> Philox:
@@ -217,30 +200,23 @@ class State:
         """The Scalars in the order of their declaration."""
         return (member for member in self.members.values() if isinstance(member, Scalar))
 
-    def tables(self) -> Iterator[Table]:
-        """The Tables in the order of their declaration."""
-        return (member for member in self.members.values() if isinstance(member, Table))
-
-    def stored(self) -> Stored:
+    def stored(self) -> dict[str, Part]:
         """What a checkpoint of the present values holds, by name. Collective."""
-        found: dict[str, Field | Scalar] = {}
-        for name, member in self.members.items():
-            found |= {f.name: f for f in member.fields()} if isinstance(member, Table) else {name: member}
-        return found
+        return {name: item for member in self.members.values() for name, item in member.stored().items()}
 
     def digests(self) -> dict[str, int]:
-        """The digest of every member, and of a Table's every column. Collective.
+        """The digest of all that a checkpoint holds, by name: every member, or its every part. Collective.
 
         Raises AnyrankError where a Scalar differs between ranks.
         """
         check_scalars(self)
-        return {name: member.digest() for name, member in self.stored().items()}
+        return {name: item.digest() for name, item in self.stored().items()}
 
     def digest(self) -> int:
         """One digest for the whole state. Collective."""
         stored = self.stored()
         check_scalars(self)
-        return combine(stored, {name: member.digest() for name, member in stored.items()})
+        return digest_of(stored, {name: item.digest() for name, item in stored.items()})
 
 
 def _check_type(name: str, dtype: np.dtype[Any]) -> None:
@@ -250,23 +226,14 @@ def _check_type(name: str, dtype: np.dtype[Any]) -> None:
         )
 
 
-def combine(stored: Stored, digests: Mapping[str, int]) -> int:
-    """One digest for the whole state from those of what is stored of it."""
-    return combine_digests(
-        {
-            name: (member.dtype.str, member.shape if isinstance(member, Field) else (), digests[name])
-            for name, member in stored.items()
-        }
-    )
-
-
 def check_scalars(state: State) -> None:
     """Raise AnyrankError on all ranks where a Scalar is not the same on all. Collective."""
-    mine = np.array([scalar.digest() for scalar in state.scalars()], np.uint64)
+    scalars = [*state.scalars()]
+    mine = np.array([scalar.digest() for scalar in scalars], np.uint64)
     differ = state.world.allreduce(mine, "min") != state.world.allreduce(mine, "max")
     if differ.any():
-        name = [scalar.name for scalar in state.scalars()][int(np.argmax(differ))]
-        values = state.world.comm.allgather(state.members[name].value)  # type: ignore[union-attr]
-        error = AnyrankError(f"the Scalar {name} must be the same on all ranks but is {values}, by rank.")
+        scalar = scalars[int(np.argmax(differ))]
+        values = state.world.comm.allgather(scalar.value)
+        error = AnyrankError(f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank.")
         error.collective = True
         raise error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mpi4py
 import numpy as np
@@ -93,12 +94,34 @@ class World:
         self.timers.count("reductions", "reduced", result.nbytes)
         return result
 
-    def total(self, count: int) -> int:
-        """The sum over all ranks of a 64-bit integer. Collective."""
+    def sum(self, count: int) -> int:
+        """Add a count over all ranks. Collective.
+
+        Parameters
+        ----------
+        count : int
+            This rank's count, of at most 64 bits.
+
+        Returns
+        -------
+        int
+            The sum, the same on all ranks.
+        """
         return int(self.allreduce(np.array([count], np.int64))[0])
 
-    def every(self, condition: bool) -> bool:
-        """Whether the condition holds on every rank. Collective."""
+    def all(self, condition: bool) -> bool:
+        """Return whether a condition holds on all ranks. Collective.
+
+        Parameters
+        ----------
+        condition : bool
+            Whether it holds on this rank.
+
+        Returns
+        -------
+        bool
+            Whether it holds on every rank, the same on all ranks.
+        """
         return bool(self.allreduce(np.array([bool(condition)], np.int32), "min")[0])
 
     def gather(self, value: T) -> list[T] | None:
@@ -115,20 +138,58 @@ class World:
         """Wait until all ranks are here. Collective."""
         self.comm.Barrier()
 
-    def agree(self, error: Exception | None) -> None:
-        """Raise on all ranks if any rank has an error. Collective.
+    def on_root(self, call: Callable[[], T]) -> T:
+        """Call a function on rank 0 and return its value on all ranks. Collective.
 
-        The lowest such rank's error is raised everywhere, so that callers fail together, with one message;
-        an error that is not ours travels as an AnyrankError that names the rank.
+        Parameters
+        ----------
+        call : callable
+            A function without parameters that makes no collective call. Its value must be picklable.
+
+        Returns
+        -------
+        object
+            What `call` returned on rank 0.
+
+        Raises
+        ------
+        AnyrankError
+            On all ranks, where `call` raised any Exception: as `raise_on_all_ranks` does.
         """
-        failing = -1 if error is None else self.size - self.rank
-        worst = int(self.allreduce(np.array([failing], np.int64), "max")[0])
-        if worst < 0:
-            return
-        root = self.size - worst
-        agreed = self.comm.bcast(_portable(error, self.rank) if self.rank == root else None, root=root)
-        agreed.collective = True
-        raise agreed
+        value: Any = None
+        with self.raise_on_all_ranks(Exception):
+            if self.rank == 0:
+                value = call()
+        return self.bcast(value)  # type: ignore[no-any-return]
+
+    def raise_on_all_ranks(self, *kinds: type[Exception]) -> RaiseOnAllRanks:
+        """Run the body of a `with` statement on each rank, and raise the error of any rank on all. Collective.
+
+        The end of the body is a collective call. The body must make no collective call where it can fail on one
+        rank alone. An error of another kind leaves on its own rank, and ends the run.
+
+        Parameters
+        ----------
+        *kinds : type of Exception, optional
+            The errors that are raised on all ranks; AnyrankError where none is given.
+
+        Returns
+        -------
+        RaiseOnAllRanks
+            The context manager.
+
+        Raises
+        ------
+        AnyrankError
+            On all ranks, the error of the lowest rank that has one: an AnyrankError as it is, any other error as
+            an AnyrankError that names the rank.
+
+        Examples
+        --------
+        >>> with world.raise_on_all_ranks(OSError):
+        ...     data = path.read_bytes()
+        """
+        return RaiseOnAllRanks(self, kinds or (AnyrankError,))
 
     def tag(self) -> int:
         """A message tag that no other exchange of this World uses, if all ranks ask in the same order."""
@@ -148,21 +209,35 @@ class World:
         self.comm.Free()
 
 
-def together(world: World, action: Callable[[], T]) -> T:
-    """The action's value on each rank; if it fails with our error on any, all ranks raise it. Collective.
+class RaiseOnAllRanks:
+    """The context manager of `World.raise_on_all_ranks`.
 
-    The action itself must not be collective where it can fail.
+    It is a class because --check shows the line that makes a call, and contextlib's generators stand between.
     """
-    error, value = None, None
-    try:
-        value = action()
-    except AnyrankError as caught:
-        error = caught
-    world.agree(error)
-    return cast(T, value)
+
+    def __init__(self, world: World, kinds: tuple[type[Exception], ...]):
+        self._world, self._kinds = world, kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, self._kinds):
+            return
+        world = self._world
+        failing = -1 if error is None else world.size - world.rank
+        worst = int(world.allreduce(np.array([failing], np.int64), "max")[0])
+        if worst < 0:
+            return
+        root = world.size - worst
+        agreed = world.comm.bcast(_portable(error, world.rank) if world.rank == root else None, root=root)
+        agreed.collective = True
+        raise agreed
 
 
-def _portable(error: Exception | None, rank: int) -> AnyrankError:
+def _portable(error: BaseException | None, rank: int) -> AnyrankError:
     if isinstance(error, AnyrankError):
         return error
     return AnyrankError(f"rank {rank}: {type(error).__name__}: {error}")
@@ -178,7 +253,9 @@ def agree_to_begin(error: AnyrankError | None) -> None:
     """Raise on all ranks if any of them could not even begin. Collective over all that were launched together."""
     world = World()
     try:
-        world.agree(error)
+        with world.raise_on_all_ranks():
+            if error is not None:
+                raise error
     finally:
         world.close()
 

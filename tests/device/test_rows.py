@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anyrank.device import LINE, Device
+from anyrank.device.host import LINE, Device
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 8])

@@ -115,7 +115,7 @@ def without(monkeypatch, patches):
 def right(world, expected, *case):
     state, found = computed(world, *case)
     mine = [whole[state.T.layout.slices] for whole in expected]
-    return world.every(all(map(np.array_equal, found, mine)))
+    return world.all(all(map(np.array_equal, found, mine)))
 
 
 @GPU

@@ -99,7 +99,7 @@ def test_what_cannot_be_written_leaves_what_was_there(world, tmp_path, write, mo
         raise OSError(28, "No space left on device")
 
     if world.rank == world.size - 1:
-        monkeypatch.setattr("anyrank.keyed.write.write_all", full)
+        monkeypatch.setattr("anyrank.storage.durable.write_all", full)
     with pytest.raises(AnyrankError, match=r"was not written: .*No space left") as refused:
         write(world, path, {"n": np.arange(3)})
     check_collective(

@@ -16,8 +16,8 @@ from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Text, take
 from anyrank.keyed.schema import agreed, join_masks, split_masks
 from anyrank.keyed.sort import Sorter, sort
+from anyrank.keyed.table import Table
 from anyrank.keyed.write import write_csv, write_hdf5
-from anyrank.state import State
 from anyrank.world import World
 
 N = 60
@@ -140,7 +140,7 @@ def test_gather_takes_lists_weights_and_masks_of_one_rank(world):
     """Types come from the table, and what one rank has, all send: nothing on the others is no other type."""
     n, digests = 3000, []
     for way in ("add", "gather"):
-        table = State(world).table("t", {"key": "int64"}, {"most": ("int64", "max"), "sum": ("float64", "exact")})
+        table = Table("t", world, {"key": "int64"}, {"most": ("int64", "max"), "sum": ("float64", "exact")})
         if world.rank == 0:
             keys = np.arange(n) * 7
             getattr(table, way)(keys, most=keys.tolist(), sum=[0.5] * n, count=np.full(n, 2))
@@ -149,13 +149,13 @@ def test_gather_takes_lists_weights_and_masks_of_one_rank(world):
             getattr(table, way)(np.arange(n), most=values, sum=np.arange(n))
         else:
             getattr(table, way)([], most=[], sum=[])
-        digests.append([field.digest() for field in table.fields()])
+        digests.append(table.digest())
     check_collective(world, digests[0] == digests[1])
 
 
 @pytest.mark.ranks(2)
 def test_table_cleared_by_one_rank_alone_still_settles(world):
-    table = State(world).table("t", {"key": "int64"}, {"sum": ("float64", "exact")})
+    table = Table("t", world, {"key": "int64"}, {"sum": ("float64", "exact")})
     table.add(np.arange(1 << 10), sum=np.full(1 << 10, 2.0**60))
     table.settle()
     if world.rank == 0:

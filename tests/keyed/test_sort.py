@@ -116,7 +116,7 @@ def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, 
             rows = slice(begin, min(begin + 100, part.stop))
             sorter.add(keys[rows].copy(), {name: column[rows] for name, column in payload.items()})
         sorter.finish()
-        spilled = world.total(sum(not isinstance(run, Held) for run in sorter.runs))
+        spilled = world.sum(sum(not isinstance(run, Held) for run in sorter.runs))
         check_collective(world, spilled > 1 if budget < 1 << 20 else spilled == 0, f"{spilled} runs on disk")
         for first, last in ((0, 1), (1, SIZE)):
             for start, block_keys, others in sorter.blocks(first, last):
@@ -125,7 +125,7 @@ def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, 
                 for other, column in others.items():
                     check_collective(world, np.array_equal(column, columns[other][rows]), other)
                 found += [*range(start, start + len(rows))]
-        check_collective(world, world.total(len(found)) == SIZE == len({*chain(*world.comm.allgather(found))}), "rows")
+        check_collective(world, world.sum(len(found)) == SIZE == len({*chain(*world.comm.allgather(found))}), "rows")
         sorter.close()
         check_collective(world, list(tmp_path.iterdir()) == [], "nothing is left")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank
 
+from anyrank.run.failure import report
+
 CRASH = Path(__file__).with_name("crash.py")
 
 
@@ -38,6 +40,17 @@ def test_the_same_error_on_all_ranks_is_told_once(tmp_path):
     assert done.stderr.count("ValueError: bad luck") == 1
     assert "anyrank: ranks 0-2 of 3 failed:" in done.stderr
     assert failed(tmp_path / "run") == [(5, "0-2", "ValueError: bad luck at step 5")]
+
+
+def test_report_errors_that_differ_in_shapes_alone_are_one(tmp_path):
+    """Ranks have blocks of several shapes; an index is no shape, and tells errors apart."""
+    texts = ["shapes (5,) (6, 2) at (1, 2)", "shapes (6,) (5, 2) at (1, 2)", "shapes (6,) (5, 2) at (3, 2)", "shape 6"]
+    for rank, text in enumerate(texts):
+        (tmp_path / f"rank-{rank:06d}").write_text(text)
+    assert report(tmp_path, 4) == "\n".join(
+        f"anyrank: {ranks} of 4 failed:\n{text}"
+        for ranks, text in zip(("ranks 0-1", "rank 2", "rank 3"), (texts[0], *texts[2:]), strict=True)
+    )
 
 
 def test_a_raise_in_a_run_of_one_rank(tmp_path):

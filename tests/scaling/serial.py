@@ -24,7 +24,7 @@ class Serial(Program):
         began = time.perf_counter()
         time.sleep(max(0.0, share - self.late))
         self.late += time.perf_counter() - began - share  # a sleeper wakes up late: the next sleep is shorter
-        state.sum += state.world.total(1) if self.lie else 1
+        state.sum += state.world.sum(1) if self.lie else 1
 
     def work(self) -> tuple[float, str]:
         return self.milliseconds, "ms"

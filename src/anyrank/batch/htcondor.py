@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from anyrank.batch.scheduler import ENDED, RUNNING, WAITING, Job, Node, Scheduler, Seen, call, submitted
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.storage.durable import publish
 
 #: The log of a job, in its folder; the DAG, and the log of the job that minds it, in the study's.
 LOG, DAG = "condor.log", "study.dag"
@@ -75,7 +76,7 @@ class HTCondor(Scheduler):
             return super().submit(nodes, folder)
         # A DAG of its own each time, for DAGMan may still be at the one before.
         name = f"study{len(list(folder.glob(DAGS)))}.dag"
-        (folder / DAG).rename(folder / name)
+        publish(folder / DAG, folder / name)
         said = submitted(["condor_submit_dag", "-force", name], folder)
         cluster = re.search(r"submitted to cluster (\d+)", said)
         if cluster is None:

@@ -14,8 +14,9 @@ from typing import Any
 from anyrank.batch.known import find
 from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, Seen
 from anyrank.errors import UsageError
-from anyrank.run.folder import RunFolder, write_atomically
+from anyrank.run.folder import RunFolder
 from anyrank.run.session import STOPPED
+from anyrank.storage.durable import write_atomically
 
 #: In the `job` folder: the ids of the jobs, one to a line; a line for every start and end; what was submitted; a file
 #: that is there when the run was cancelled.

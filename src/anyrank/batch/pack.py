@@ -27,6 +27,7 @@ from typing import IO, cast
 
 from anyrank.batch.packages import PYTHON, SITE, Files, anyrank_files, files_of, tree
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.storage.durable import publish, temporary_of
 
 #: What of Python's library no run needs.
 _SPARE = re.compile(
@@ -72,7 +73,7 @@ def pack(programs: Iterable[Path], out: Path, packages: Iterable[Distribution]) 
 
     Raises UsageError where it cannot be written, and AnyrankError where that turns out later; then there is none.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(out, str(os.getpid()))
     try:
         stream = temporary.open("xb")
     except OSError as error:
@@ -85,7 +86,7 @@ def pack(programs: Iterable[Path], out: Path, packages: Iterable[Distribution]) 
             files |= _shared(files) | _made(Path(folder))
             files |= dict(_compiled(files, Path(folder)))
             _write(files, stream, out.suffix != ".tar")
-        temporary.replace(out)
+        publish(temporary, out)
     except OSError as error:
         raise AnyrankError(f"--out {str(out)!r} cannot be made: {error}. Mend that, or use another --out.") from None
     finally:

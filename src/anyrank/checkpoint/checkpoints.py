@@ -9,7 +9,7 @@ from typing import Any
 
 from anyrank.checkpoint import keep as folders
 from anyrank.checkpoint.format import Identity, check_dims
-from anyrank.checkpoint.read import Restored, on_root, restore
+from anyrank.checkpoint.read import Restored, restore
 from anyrank.checkpoint.ways import way_called
 from anyrank.checkpoint.write import Saved, Writing
 from anyrank.errors import AnyrankError, UsageError
@@ -58,7 +58,7 @@ class Checkpoints:
     def sweep(self) -> list[str]:
         """Remove the temporary files of writers that died; their names on all ranks. Collective."""
         self._check_idle()
-        return on_root(self.state.world, partial(folders.sweep, self.folder))
+        return self.state.world.on_root(partial(folders.sweep, self.folder))
 
     def restore(self) -> Restored | None:
         """Put the newest good checkpoint into the state, None where there is none. Collective.

@@ -6,7 +6,7 @@ docs/checkpoint-format.md describes the file for readers elsewhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank.checkpoint.linux import reserve
 from anyrank.checkpoint.seal import Extent, check_seal
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
+from anyrank.member import Scalar, Stored
 from anyrank.provenance import anyrank_version
-from anyrank.state import Scalar, State, Stored
+from anyrank.state import State
+from anyrank.storage.durable import reserve
+from anyrank.storage.hdf5 import contiguous
 
 FORMAT = "anyrank checkpoint"
 VERSION = 1
@@ -53,9 +55,10 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Member:
-    """What the file tells of a Field or Scalar; `value` is a Scalar's."""
+class Entry:
+    """What the file tells of a dataset; `value` is a Scalar's."""
 
+    path: str
     dtype: str
     shape: tuple[int, ...]
     digest: int
@@ -69,7 +72,7 @@ class Header:
     step: int
     finished: bool
     identity: Identity
-    members: dict[str, Member]
+    entries: dict[str, Entry]
     #: What made it, as far as it is text.
     provenance: dict[str, str]
 
@@ -118,25 +121,19 @@ def lay_out(
         for group in ("scalars", "fields", "tables"):
             file.create_group(group)
         extents = {}
-        for name, member in stored.items():
-            if isinstance(member, Field):
-                extents[name] = _lay_out_field(file, member)
-            else:
-                file[place(name, member)] = np.array(member.value, member.dtype)
-                _describe(file[place(name, member)], member)
+        for name, item in stored.items():
+            if isinstance(item, Field):
+                extents[name] = _lay_out_field(file, item)
+            elif isinstance(item, Scalar):
+                file[item.path] = np.array(item.value, item.dtype)
+                _describe(file[item.path], item)
     with path.open("r+b") as plain:
         reserve(plain.fileno(), path.stat().st_size + _ROOM)
     return extents
 
 
-def place(name: str, member: Field | Scalar) -> str:
-    """Where in the file a member is."""
-    group = "scalars" if isinstance(member, Scalar) else "tables" if "/" in name else "fields"
-    return f"{group}/{name}"
-
-
 def _lay_out_field(file: h5py.File, field: Field) -> Extent:
-    *groups, name = place(field.name, field).split("/")
+    *groups, name = field.path.split("/")
     dataset = contiguous(file.require_group("/".join(groups)), name, field.shape, field.dtype)
     for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
         if name not in file:  # nothing is ever written to it, so it takes no space
@@ -148,29 +145,18 @@ def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
 
 
-def contiguous(group: h5py.Group, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """A dataset allocated at once and never filled, so that its values have an offset to be written to."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)  # the same data make the same file
-    kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple(tuple(shape))
-    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))
-
-
-def _describe(dataset: h5py.Dataset, member: Field | Scalar) -> None:
-    if member.unit:
-        dataset.attrs["units"] = member.unit
-    if member.description:
-        dataset.attrs["long_name"] = member.description
+def _describe(dataset: h5py.Dataset, item: Field | Scalar) -> None:
+    if item.unit:
+        dataset.attrs["units"] = item.unit
+    if item.description:
+        dataset.attrs["long_name"] = item.description
 
 
 def complete(path: Path, stored: Stored, digests: Mapping[str, str], whole: str) -> None:
     """Store the digests, which are known when all values are written; raises OSError. Not collective."""
     with h5py.File(path, "r+", locking=False) as file:
         for name, digest in digests.items():
-            file[place(name, stored[name])].attrs["digest"] = digest
+            file[stored[name].path].attrs["digest"] = digest
         file.attrs["digest"] = whole
         file.attrs["complete"] = True
 
@@ -198,17 +184,16 @@ def _header(path: Path, file: h5py.File) -> Header:
             f"{VERSION}: install the anyrank that wrote it, {file['provenance'].attrs.get('anyrank')}, or newer."
         )
     identity = Identity(file.attrs["program"], json.loads(file.attrs["parameters"]), int(file.attrs["seed"]))
-    members = {
-        name: _member(dataset, with_value=group == "scalars")
-        for group in ("fields", "scalars")
-        for name, dataset in file[group].items()
-    }
-    for table, columns in file.get("tables", {}).items():
-        members |= {f"{table}/{name}": _member(dataset, with_value=False) for name, dataset in columns.items()}
+    entries: dict[str, Entry] = {}
+    for group in file.values():
+        if isinstance(group, h5py.Group):
+            group.visititems(lambda name, item: entries.update(_entry(name, item)))
     made = {name: fact for name, fact in file["provenance"].attrs.items() if isinstance(fact, str)}
-    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, members, made)
+    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, entries, made)
 
 
-def _member(dataset: h5py.Dataset, with_value: bool) -> Member:
-    value = dataset[()].item() if with_value else None
-    return Member(dataset.dtype.str, dataset.shape, int(dataset.attrs["digest"], 16), value)
+def _entry(name: str, item: h5py.Dataset | h5py.Group) -> dict[str, Entry]:
+    if isinstance(item, h5py.Group):
+        return {}
+    value = None if item.shape else item[()].item()
+    return {name: Entry(item.name, item.dtype.str, item.shape, int(item.attrs["digest"], 16), value)}

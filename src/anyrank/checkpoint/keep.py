@@ -1,4 +1,4 @@
-"""The checkpoint folder: names of files, which stay and which go, and what survives a power cut."""
+"""The checkpoint folder: the names of files, and which are kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+
+from anyrank.storage import durable
 
 _FINAL = re.compile(r"step-(\d+)\.h5")
 _TEMPORARY = re.compile(r"\.step-\d+\.h5\.(?P<host>.+)\.(?P<pid>\d+)\.tmp")
@@ -25,7 +27,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 def temporary_of(folder: Path, step: int) -> Path:
     """Where this process writes the checkpoint at a step until it is whole: the name tells who writes."""
-    return folder / f".{path_of(folder, step).name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    return durable.temporary_of(path_of(folder, step), socket.gethostname(), str(os.getpid()))
 
 
 def mark_of(path: Path) -> Path:
@@ -55,7 +57,7 @@ def rotate(folder: Path, newest: Path, keep: int, refused: Collection[Path] = ()
         if path not in good[: max(keep, 1)] and not mark_of(path).exists():
             with suppress(OSError):  # what is left costs space, not the run, and goes at the next rotation
                 path.unlink()
-    sync_folder(folder)
+    durable.sync_folder(folder)
 
 
 def sweep(folder: Path) -> list[str]:
@@ -97,35 +99,3 @@ def _runs(pid: int) -> bool:
         return False
     except OSError:  # another user's, or no /proc here
         return True
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder where there is none, so that a power cut does not undo it."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Give a whole file its name; when this returns, a power cut undoes neither."""
-    sync_file(temporary)
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until what was written to the file is on the disk."""
-    _sync(path, os.O_RDWR)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in the folder are on the disk."""
-    _sync(folder, os.O_RDONLY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,15 +13,16 @@ import h5py
 import numpy as np
 
 from anyrank.checkpoint import keep
-from anyrank.checkpoint.format import Header, Identity, Member, read_header
+from anyrank.checkpoint.format import Entry, Header, Identity, read_header
 from anyrank.checkpoint.staging import pieces
 from anyrank.device.find import is_device_error
-from anyrank.digest import field_digest, hexadecimal, local_digest
+from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
-from anyrank.layout import Layout, even_cuts
+from anyrank.layout import Layout
+from anyrank.member import Block
 from anyrank.provenance import changes
-from anyrank.state import Scalar, State, Table
+from anyrank.state import State
 from anyrank.world import World
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     Raises UsageError where it belongs to another run or a newer format, and CheckpointError, which names
     each file, where all are damaged; the state's values are then unspecified.
     """
-    paths = on_root(state.world, partial(keep.found, folder))
+    paths = state.world.on_root(partial(keep.found, folder))
     for path in paths:
         try:
             header = _take(path, state, identity)
@@ -62,94 +63,72 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     return None
 
 
-def on_root(world: World, call: Callable[[], T]) -> T:
-    """What `call` returns on rank 0, on all ranks; its error is raised on all. Collective."""
-    value: Any = None
-    error: Exception | None = None
-    if world.rank == 0:
-        try:
-            value = call()
-        except Exception as raised:
-            error = raised
-    world.agree(error)
-    result: T = world.bcast(value)
-    return result
-
-
 def _take(path: Path, state: State, identity: Identity) -> Header:
-    header = on_root(state.world, partial(read_header, path))
+    header = state.world.on_root(partial(read_header, path))
     check_identity(path, header.identity, identity)
-    _check_members(path, header.members, state)
-    _read_values(path, header, state)
-    for scalar in state.scalars():
-        member = header.members[scalar.name]
-        value = np.array([member.value], scalar.dtype)
-        _compare(scalar.name, local_digest(value, (1,), (0,)), member)
-    for scalar in state.scalars():
-        scalar.assign(header.members[scalar.name].value)
+    _check_members(path, header.entries, state)
+    with ExitStack() as stack:
+        file = _attempt(state.world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
+        datasets = Datasets(state.world, file, header.entries)
+        for member in state.members.values():
+            member.load(datasets)
     state.step = header.step
     return header
 
 
-def _read_values(path: Path, header: Header, state: State) -> None:
-    world = state.world
-    with ExitStack() as stack:
-        file, error = _attempt(world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
-        world.agree(error)
-        for field in state.fields():
-            _, error = _attempt(world, partial(_read_block, file, field))
-            world.agree(error)
-            _compare(field.name, field.digest(), header.members[field.name])
-        for table in state.tables():
-            names = [name for name in header.members if name.startswith(f"{table.name}/")]
-            columns: dict[str, np.ndarray] = {}
-            for name in sorted(names, reverse=True):  # the sizes of text before its bytes
-                columns[name.partition("/")[2]] = _read_column(file, name, header.members[name], table, columns)
-            table.load(columns)
+class Datasets:
+    """The datasets of an open checkpoint file, as members take them: see `member.Source`."""
+
+    def __init__(self, world: World, file: Any, entries: Mapping[str, Entry]):
+        self._world, self._file, self._entries = world, file, entries
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `Source`."""
+        return self._entries[name].shape
+
+    def value(self, name: str) -> Any:
+        """See `Source`."""
+        entry = self._entries[name]
+        self._compare(name, local_digest(np.array([entry.value], entry.dtype), (1,), (0,)))
+        return entry.value
+
+    def read(self, name: str, layout: Layout) -> np.ndarray:
+        """See `Source`."""
+        array: np.ndarray = _attempt(self._world, lambda: self._file[self._entries[name].path][layout.slices])
+        self._compare(name, Field.holding(name, layout, array, (), "", "").digest())
+        return array
+
+    def fill(self, field: Block) -> None:
+        """See `Source`."""
+        _attempt(self._world, partial(_read_block, self._file, field))
+        self._compare(field.name, field.digest())
+
+    def _compare(self, name: str, found: int) -> None:
+        wanted = self._entries[name].digest
+        if found != wanted:
+            raise CheckpointError(
+                f"{name} is damaged: its digest is {hexadecimal(found)}, not {hexadecimal(wanted)} as written"
+            )
 
 
-def _read_column(file: Any, name: str, member: Member, table: Table, before: Mapping[str, np.ndarray]) -> np.ndarray:
-    """This rank's part of a column, whose digest holds. Collective."""
-    world, column = table.world, name.partition("/")[2]
-    layout = _column_layout(member.shape, column, table, before)
-    part, error = _attempt(world, lambda: file[f"tables/{name}"][layout.slices])
-    world.agree(error)
-    array = np.empty(0) if part is None else part  # it is there, for all agree
-    _compare(name, field_digest(Field.holding(name, layout, array, (), "")), member)
-    return np.concatenate(world.comm.allgather(array)) if column in table.facts else array
+def _attempt(world: World, call: Callable[[], T]) -> T:
+    """What the call returns; CheckpointError on all ranks where one cannot read. Collective."""
+    with world.raise_on_all_ranks(CheckpointError):
+        try:
+            value = call()
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            if is_device_error(error):
+                raise  # the file is not to blame
+            raise CheckpointError(f"rank {world.rank} cannot read it: {error}") from error
+    return value
 
 
-def _column_layout(shape: tuple[int, ...], column: str, table: Table, before: Mapping[str, np.ndarray]) -> Layout:
-    """Rows in even blocks, and the bytes of text as its rows. Collective."""
-    sizes = before.get(f"{column}_size")
-    if sizes is not None and table.keys.get(column, table) is None:
-        cuts = np.cumsum([0, *table.world.comm.allgather(int(sizes.sum()))]).tolist()
-        return Layout(shape, table.world, [cuts])
-    return Layout(shape, table.world, [even_cuts(shape[0], table.world.size), *((0, n) for n in shape[1:])])
-
-
-def _attempt(world: World, call: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
-    try:
-        return call(), None
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        if is_device_error(error):
-            raise  # the file is not to blame
-        return None, CheckpointError(f"rank {world.rank} cannot read it: {error}")
-
-
-def _read_block(file: Any, field: Field) -> None:
+def _read_block(file: Any, field: Block) -> None:
     """Read this rank's brick, piece by piece: no more of it is in memory a second time."""
-    dataset, (along, *others) = file[f"fields/{field.name}"], field.layout.slices
+    dataset, (along, *others) = file[field.path], field.layout.slices
     for rows in pieces(field.local):
         part = slice(along.start + rows.start, min(along.start + rows.stop, along.stop)), *others
         field[rows] = dataset[part]
-
-
-def _compare(name: str, found: int, member: Member) -> None:
-    if found != member.digest:
-        raise CheckpointError(
-            f"{name} is damaged: its digest is {hexadecimal(found)}, not {hexadecimal(member.digest)} as written"
-        )
 
 
 def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
@@ -174,20 +153,14 @@ def _flag(name: str, values: dict[str, Any]) -> str:
     return f"{flag} {values[name]}" if name in values else f"no {flag}"
 
 
-def _check_members(path: Path, found: dict[str, Member], state: State) -> None:
+def _check_members(path: Path, found: Mapping[str, Entry], state: State) -> None:
     """Raise UsageError where the program declares another state than the file holds."""
-    wanted = {name: _declared(member) for name, member in state.members.items() if not isinstance(member, Table)}
-    wanted |= {f"{table.name}/{name}": kind for table in state.tables() for name, kind in table.stored_kinds().items()}
-    there = {name: m.dtype if "/" in name else f"{m.dtype} {m.shape}" for name, m in found.items()}
-    for name in sorted(wanted.keys() | there.keys()):
-        if wanted.get(name) != there.get(name):
+    wanted = {name: kind for member in state.members.values() for name, kind in member.kinds().items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        entry = found.get(name)
+        there = [f"{entry.dtype} {entry.shape}", entry.dtype] if entry is not None else ["missing"]
+        if wanted.get(name) not in there:
             raise UsageError(
-                f"{name} is {wanted.get(name, 'missing')} in the program's state and "
-                f"{there.get(name, 'missing')} in {path}: the program has changed since. Use the program "
-                f"as it was, or another --out for a run of its own."
+                f"{name} is {wanted.get(name, 'missing')} in the program's state and {there[0]} in {path}: the program "
+                f"has changed since. Use the program as it was, or another --out for a run of its own."
             )
-
-
-def _declared(member: Field | Scalar) -> str:
-    shape = member.shape if isinstance(member, Field) else ()
-    return f"{member.dtype.str} {shape}"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -15,10 +12,11 @@ from mpi4py import MPI
 
 from anyrank import digest
 from anyrank.checkpoint.crossing import Crossing
-from anyrank.checkpoint.linux import start_writing
 from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
+from anyrank.storage.durable import start_writing, write_all
+from anyrank.strided import run_axis, runs
 
 #: Where a brick is made of shorter runs, in bytes, the ranks first exchange bricks for rows: on disks a
 #: million short writes cost more than one exchange in memory.
@@ -121,38 +119,6 @@ def writing_layout(layout: Layout, itemsize: int) -> Layout:
     if axis == 0 or length >= SHORT_RUN or shape[0] < world.size:
         return layout
     return Layout(shape, world, [even_cuts(shape[0], world.size), *((0, n) for n in shape[1:])])
-
-
-def run_axis(brick: Sequence[int], shape: Sequence[int]) -> int:
-    """The first axis of the longest runs of a brick that lie together in the global array."""
-    axis = len(shape) - 1
-    while axis > 0 and brick[axis] == shape[axis]:
-        axis -= 1
-    return axis
-
-
-def runs(part: np.ndarray, shape: Sequence[int], start: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
-    """The runs of a C-contiguous brick at `start` of a global array: offset in bytes there, and the bytes."""
-    if part.size == 0:
-        return
-    axis = run_axis(part.shape, shape)
-    strides = [part.itemsize * int(np.prod(shape[a + 1 :], dtype=np.int64)) for a in range(len(shape))]
-    first = sum(a * stride for a, stride in zip(start, strides, strict=True))
-    steps = (np.arange(n) * stride for n, stride in zip(part.shape[:axis], strides, strict=False))
-    offsets = np.ravel(sum(np.ix_(*steps), start=np.int64(first)))
-    data = part.reshape(-1).view(np.uint8).data
-    length = len(data) // len(offsets)
-    for k, offset in enumerate(offsets.tolist()):
-        yield offset, data[k * length : (k + 1) * length]
-
-
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """`pwrite` until all is written: the system may take less at once. Raises OSError."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        if written == 0:
-            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
-        data, offset = data[written:], offset + written
 
 
 class Redistribution:

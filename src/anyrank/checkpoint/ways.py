@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -13,14 +12,13 @@ import numpy as np
 
 from anyrank import digest
 from anyrank.checkpoint.crossing import Crossing
-from anyrank.checkpoint.format import place
-from anyrank.checkpoint.keep import sync_file
 from anyrank.checkpoint.seal import Extent
 from anyrank.checkpoint.staging import Staging, fetch
 from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError
 from anyrank.field import Field
 from anyrank.state import State
+from anyrank.storage.durable import sync_file, writing
 
 Digests = dict[str, int]
 
@@ -74,14 +72,9 @@ class Pwrite(Way):
 
     def write(self) -> Digests:
         """See `Way`."""
-        descriptor = os.open(self._path, os.O_WRONLY)
-        try:
+        with writing(self._path) as descriptor:
             self.meet()
-            digests = {name: staged.write(descriptor, self._extents[name][0]) for name, staged in self._staged.items()}
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return digests
+            return {name: staged.write(descriptor, self._extents[name][0]) for name, staged in self._staged.items()}
 
 
 class _Blocking(Way):
@@ -113,14 +106,10 @@ class _Blocking(Way):
 
         An error of any rank is raised on all: what follows takes all of them, and one that left would be waited for.
         """
-        error, block, room = None, np.empty(0), np.empty(0)
-        try:
+        with self.state.world.raise_on_all_ranks(Exception):
             room = np.empty(others, np.uint8)
             block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
             self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
-        except Exception as caught:
-            error = caught
-        self.state.world.agree(error)
         return block, room
 
 
@@ -142,7 +131,7 @@ class Mpio(_Blocking):
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
             for field in self._fields:
                 block, _ = self._block(field)
-                _write_together(file[place(field.name, field)], field, block)
+                _write_together(file[field.path], field, block)
 
 
 def _write_together(dataset: Any, field: Field, block: np.ndarray) -> None:
@@ -193,7 +182,7 @@ class Gather(_Blocking):
                 if owner and part.size:
                     comm.Recv(_bytes(part), owner, self._tag)
                 if part.size:
-                    yield place(field.name, field), brick, part
+                    yield field.path, brick, part
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -15,13 +15,14 @@ import numpy as np
 from anyrank.checkpoint import keep
 from anyrank.checkpoint.background import Background
 from anyrank.checkpoint.format import Identity, complete, lay_out
-from anyrank.checkpoint.read import on_root
 from anyrank.checkpoint.seal import Extent, seal
 from anyrank.checkpoint.ways import Digests, Way
 from anyrank.digest import hexadecimal
 from anyrank.errors import AnyrankError
+from anyrank.member import digest_of
 from anyrank.provenance import provenance
-from anyrank.state import Field, State, check_scalars, combine
+from anyrank.state import Field, State, check_scalars
+from anyrank.storage import durable
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,18 @@ class Writing:
         self._digests = {scalar.name: scalar.digest() for scalar in state.scalars()}
 
         def laid_out() -> tuple[Path, dict[str, Extent]]:
-            keep.make_folder(path.parent)
+            durable.make_folder(path.parent)
             made = provenance(state.world, command)
             return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, made)
 
         try:
-            self._temporary, self._extents = on_root(state.world, laid_out)
+            self._temporary, self._extents = state.world.on_root(laid_out)
         except AnyrankError as error:
             self._error = _plainly(path, error)
         else:
-            way.take(self._temporary, self._extents, [m for m in self._stored.values() if isinstance(m, Field)])
+            way.take(
+                self._temporary, self._extents, [item for item in self._stored.values() if isinstance(item, Field)]
+            )
             self._background = Background(way.write)
         self._blocked = perf_counter() - self._began
 
@@ -111,7 +114,9 @@ class Writing:
             work.wait()
             self._busy += work.seconds
             self._waited += perf_counter() - entered
-        self._world.agree(work.error if work is not None else None)
+        with self._world.raise_on_all_ranks(Exception):
+            if work is not None and work.error is not None:
+                raise work.error
         return work.result if work is not None else None
 
     def _written(self) -> bool:
@@ -121,7 +126,7 @@ class Writing:
         totals = self._world.allreduce(parts).tolist()
         known = {**self._digests, **dict(zip(names, totals, strict=True))}
         self._digests = {name: known[name] for name in self._stored}
-        self._digest = combine(self._stored, self._digests)
+        self._digest = digest_of(self._stored, self._digests)
         self._background = Background(self._seal) if self._world.rank == 0 else None
         self._sealing = True
         return False
@@ -131,7 +136,7 @@ class Writing:
         complete(self._temporary, self._stored, texts, hexadecimal(self._digest))
         seal(self._temporary, list(self._extents.values()))
         size = self._temporary.stat().st_size
-        keep.publish(self._temporary, self._path)
+        durable.publish(self._temporary, self._path)
         self._ended = perf_counter()
         with suppress(OSError):  # the checkpoint is good, whatever becomes of old ones
             self._rotate(self._path)

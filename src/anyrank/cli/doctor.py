@@ -74,7 +74,7 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
 
     world = World()
     check_launch(world)
-    world.agree(_refusal(out) if world.rank == 0 else None)
+    world.on_root(lambda: _check_writable(out))
     found = measured(world)
     if world.rank == 0:
         click.echo(json.dumps(asdict(found)) if as_json else table(found))
@@ -83,14 +83,14 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
     return 0
 
 
-def _refusal(out: Path | None) -> UsageError | None:
-    """Why the file cannot be written; None where it can, and where there is none to write."""
+def _check_writable(out: Path | None) -> None:
+    """Raise UsageError where the file cannot be written."""
     try:
         if out is not None:
             out.open("a", encoding="utf-8").close()
     except OSError as error:
-        return UsageError(f"--out {out} cannot be written ({error.strerror}). Mend that, or use another --out.")
-    return None
+        why = error.strerror
+        raise UsageError(f"--out {out} cannot be written ({why}). Mend that, or use another --out.") from None
 
 
 def machine() -> dict[str, Any]:

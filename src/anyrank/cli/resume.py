@@ -10,9 +10,9 @@ from anyrank.cli.execution import carry_out
 from anyrank.cli.flags import Command
 from anyrank.errors import UsageError, at
 from anyrank.program import validate
-from anyrank.programs import load
 from anyrank.run.folder import RunFolder
 from anyrank.run.options import Options
+from anyrank.run.programs import load
 
 
 @click.command(name="resume", cls=Command, tables={"options": Options})

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anyrank.device import Device, Module
+from anyrank.device.host import Device, Module
 from anyrank.device.signature import Signature, find, signatures
 from anyrank.device.source import flattened
 

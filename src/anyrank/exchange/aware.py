@@ -53,7 +53,8 @@ def choose(world: World, device: Device, wanted: str) -> tuple[str, str]:
     first = gpu and of_node.index(True) == world.node_rank
     told = _agreed(world, attempt(device) if first else "") or _agreed(world, ring(world, device))
     if told and wanted == "direct":
-        world.agree(UsageError(f"--transfer direct: {told}. Use --transfer staged, or an MPI built for CUDA."))
+        with world.raise_on_all_ranks():
+            raise UsageError(f"--transfer direct: {told}. Use --transfer staged, or an MPI built for CUDA.")
     return ("staged", told) if told else ("direct", "messages from the memory of GPUs were tried")
 
 

@@ -14,6 +14,7 @@ from mpi4py import MPI
 from anyrank.device import Device
 from anyrank.kernel import loaded
 from anyrank.layout import Layout
+from anyrank.strided import contiguous_strides
 
 Region = tuple[slice, ...]
 #: Parts of a buffer begin on multiples of so many bytes.
@@ -61,8 +62,7 @@ class Part(NamedTuple):
     def packed(self, buffer: int) -> Box:
         """Its elements in the buffer that begins at this address."""
         size, shape = self.field.dtype.itemsize, self.shape
-        strides = tuple(size * prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        return Box(buffer + self.offset, size, shape, strides)
+        return Box(buffer + self.offset, size, shape, tuple(contiguous_strides(shape, size)))
 
 
 class Parts(list[Part]):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
 from anyrank.errors import AnyrankError
 from anyrank.world import World
-
-if TYPE_CHECKING:
-    from anyrank.keyed.rows import Text
 
 #: The largest message, in bytes: counts and sizes of more than 31 bits are not for every MPI.
 MESSAGE = 1 << 28
@@ -55,19 +51,6 @@ class Shuffle:
         world.timers.stop("exchange", began)
         world.timers.count("messages", "bytes", column.nbytes - sent[world.rank].nbytes, world.size - 1)
         return result
-
-    def column(self, column: Any) -> Any:
-        """The rows received of a column of any kind, the same on all ranks: see `keyed.schema`. Collective."""
-        if isinstance(column, np.ma.MaskedArray):
-            return np.ma.MaskedArray(self(column.data), self(np.ma.getmaskarray(column)))
-        return self(column) if isinstance(column, np.ndarray) else self.text(column)
-
-    def text(self, column: Text) -> Text:
-        """The rows received of a column of Text. Collective."""
-        sizes = self(column.sizes)
-        ends = np.cumsum(self.counts)
-        each = np.diff(column.offsets[ends], prepend=column.offsets[0])
-        return type(column).sized(Shuffle(self.world, each)(column.data), sizes)
 
     @staticmethod
     def _parts(array: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anyrank.keyed.patterns import Patterns
     from anyrank.keyed.rows import Text
     from anyrank.keyed.sort import Sorter, sort
+    from anyrank.keyed.table import Table
     from anyrank.keyed.tables import TableFiles
     from anyrank.keyed.text import TextFiles
     from anyrank.keyed.words import Words
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Patterns": "patterns",
     "Sorter": "sort",
+    "Table": "table",
     "TableFiles": "tables",
     "Text": "rows",
     "TextFiles": "text",
@@ -35,6 +37,7 @@ _HOMES = {
 __all__ = [
     "Patterns",
     "Sorter",
+    "Table",
     "TableFiles",
     "Text",
     "TextFiles",

@@ -11,9 +11,9 @@ import numpy as np
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.keyed.rows import Columns
+from anyrank.keyed.table import Table
 from anyrank.keyed.values import Values
 from anyrank.keyed.window import Window
-from anyrank.table import Table
 
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "var")
 #: What a Table combines for each function, and how.
@@ -60,7 +60,7 @@ class Aggregates:
         self.kinds = {name: "int64" if kinds[name] == "bool" else kinds[name] for name in self.columns}
 
     def declared(self) -> dict[str, tuple[str, str]]:
-        """The values of a Table that they need, as `State.table` takes them."""
+        """The values of a Table that they need, as it takes them."""
         found = {}
         for c, name in enumerate(self.columns):
             if name in self.nullable:
@@ -108,7 +108,7 @@ class Aggregates:
             return self._of_some(one, _quotient(limbs, n, origin, specials), n)
         low = limbs[:, 0]
         whole = self.kinds[one.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
-        if table.world.every(whole):
+        if table.world.all(whole):
             return np.array(low)
         return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
 

@@ -5,7 +5,6 @@ Ranks read rows by their numbers, and write them at their places in a file that 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from anyrank.checkpoint.linux import reserve
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.codes import TAKEN, sortable
+from anyrank.storage.durable import reserve, write_all
+from anyrank.storage.hdf5 import contiguous
 
 Arrays = dict[str, NDArray[Any]]
 #: The name of what a .npy file holds.
@@ -98,7 +98,7 @@ class ArrayFile:
             with h5py.File(path, "w", locking=False) as file:
                 group = file.require_group(self.group)
                 for name, dtype in types.items():
-                    _lay_out(group, name, self.rows, dtype)
+                    contiguous(group, name, (self.rows,), dtype)
         else:
             with path.open("wb") as plain:
                 header = {"descr": np.lib.format.dtype_to_descr(types[ARRAY]), "fortran_order": False}
@@ -119,16 +119,6 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
     return column.astype(column.dtype.newbyteorder("="), copy=False)
 
 
-def _lay_out(group: Any, name: str, rows: int, dtype: np.dtype[Any]) -> None:
-    """Contiguous, allocated at once and never filled, so that the values have an offset to be written to."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple((rows,))
-    h5py.h5d.create(group.id, name.encode(), kind, space, plan)
-
-
 def _extents(path: Path, group: str = "", names: tuple[str, ...] = ()) -> dict[str, int]:
     if group:
         with h5py.File(path, "r", locking=False) as file:
@@ -138,10 +128,7 @@ def _extents(path: Path, group: str = "", names: tuple[str, ...] = ()) -> dict[s
 
 def write(descriptor: int, column: NDArray[Any], place: int) -> None:
     """Write the elements of a column at a place of a file. Raises OSError."""
-    rest = memoryview(np.ascontiguousarray(column).view(np.uint8))  # type: ignore[arg-type]
-    while rest:
-        count = os.pwrite(descriptor, rest, place)
-        rest, place = rest[count:], place + count
+    write_all(descriptor, memoryview(np.ascontiguousarray(column).view(np.uint8)), place)  # type: ignore[arg-type]
 
 
 def find(name: str, key: str) -> ArrayFile:

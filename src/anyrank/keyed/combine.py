@@ -185,7 +185,7 @@ class Exact(Combine):
         """See `Combine`."""
         # A rank that was cleared alone knows of no rows before; all must have one window.
         before = int(world.allreduce(np.array([self._agreed], np.int64), "max")[0])
-        rows = before + world.total(self._rows - self._agreed)
+        rows = before + world.sum(self._rows - self._agreed)
         self._widen(joint_span(self._span, world), rows)
         self._agreed = rows
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from anyrank.exchange.shuffle import Shuffle
-from anyrank.keyed.rows import Text
+from anyrank.keyed.rows import Column, Text
 from anyrank.keyed.schema import with_mask
 
 
@@ -64,7 +65,18 @@ class Moving:
 
     def sent(self, shuffle: Shuffle) -> Moving:
         """The rows received of all ranks, which have the same `traits`. Collective."""
-        return self._each(shuffle.column)
+        return self._each(partial(shuffled, shuffle))
+
+
+def shuffled(shuffle: Shuffle, column: Column) -> Column:
+    """The rows received of a column of any kind, the same on all ranks: see `keyed.schema`. Collective."""
+    if isinstance(column, np.ma.MaskedArray):
+        return np.ma.MaskedArray(shuffle(column.data), shuffle(np.ma.getmaskarray(column)))
+    if not isinstance(column, Text):
+        return shuffle(column)
+    sizes, ends = shuffle(column.sizes), np.cumsum(shuffle.counts)
+    each = np.diff(column.offsets[ends], prepend=column.offsets[0])
+    return Text.sized(Shuffle(shuffle.world, each)(column.data), sizes)
 
 
 def scattered(column: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.kernel import Kernel
 from anyrank.keyed.codes import encode, sortable
+from anyrank.keyed.moving import shuffled
 from anyrank.keyed.rows import Column, Columns, Text, count, take
 from anyrank.keyed.schema import NULLS, agreed, join_masks, split_masks
 from anyrank.world import World
@@ -47,7 +48,7 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     row = _rows(columns, by)
     cuts = [0, *(bisect_left(range(n), border, key=row) for border in borders)]
     shuffle = Shuffle(world, np.diff([*cuts, *[n] * (world.size + 1 - len(cuts))]))
-    received = {name: shuffle.column(x) for name, x in columns.items()}
+    received = {name: shuffled(shuffle, x) for name, x in columns.items()}
     return join_masks(take(received, _order(received, by)))
 
 

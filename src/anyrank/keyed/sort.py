@@ -23,6 +23,7 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.exchange.splitters import cut
 from anyrank.kernel import Kernel
 from anyrank.keyed.codes import TAKEN, decode, encode, sortable
+from anyrank.keyed.moving import shuffled
 from anyrank.keyed.rows import Column, Columns, concat
 from anyrank.keyed.schema import agreed, check_types
 from anyrank.keyed.spill import KEY, Held, Scratch, Spilled
@@ -52,7 +53,7 @@ def sort(
     if not sortable(keys.dtype) or keys.ndim != 1:
         raise UsageError(f"keys of {keys.dtype} and {keys.ndim} axes cannot be sorted: use one axis of {TAKEN}.")
     codes = encode(keys)
-    positions = even_cuts(world.total(len(codes)), world.size)
+    positions = even_cuts(world.sum(len(codes)), world.size)
     if columns or codes.dtype.kind == "S":
         run = _sorted([{KEY: codes, **columns}])
         result = _delivered(world, [run], positions)
@@ -180,7 +181,7 @@ def _delivered(
         else:
             spans = ((run, cuts[r, to], cuts[r, to + 1]) for to in range(world.size) for r, run in enumerate(runs))
             column = concat([run.read(name, a, b) for run, a, b in spans])
-        return shuffle.column(column) if into is None else shuffle(np.asarray(column), into)
+        return shuffled(shuffle, column) if into is None else shuffle(np.asarray(column), into)
 
     keys = received(KEY, room)
     if _in_place(dict.fromkeys(_names(runs), keys.dtype)):

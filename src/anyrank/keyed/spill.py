@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from anyrank.errors import AnyrankError
 from anyrank.keyed.rows import Column, Columns
+from anyrank.storage.durable import write_all
 
 #: The name of the column of codes, by which rows are sorted.
 KEY = ""
@@ -63,10 +64,9 @@ class Scratch:
 
     def _append(self, column: Any) -> int:
         """Write a column at the end; the place where it begins."""
-        place, rest = self.size, memoryview(column.reshape(-1).view(np.uint8))
-        while rest:
-            count = os.pwrite(self._file.fileno(), rest, self.size)
-            rest, self.size = rest[count:], self.size + count
+        place, data = self.size, memoryview(column.reshape(-1).view(np.uint8))
+        write_all(self._file.fileno(), data, place)
+        self.size += len(data)
         return place
 
     def read(self, place: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:

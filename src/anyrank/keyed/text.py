@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from anyrank.checkpoint.read import on_root
 from anyrank.errors import AnyrankError
 from anyrank.keyed.files import check_unchanged, find, fingerprint
 from anyrank.layout import even_cuts
@@ -63,7 +62,7 @@ class TextFiles:
 
     def __init__(self, names: str | Sequence[str], world: World):
         self.world = world
-        files = on_root(world, partial(find, names))
+        files = world.on_root(partial(find, names))
         self.paths, self.sizes = [*files], [*files.values()]
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]

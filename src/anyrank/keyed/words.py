@@ -12,8 +12,8 @@ from anyrank.kernels.keys import WHITE, WORDS
 from anyrank.keyed.keymap import KeyMap
 from anyrank.keyed.patterns import word_characters
 from anyrank.keyed.rows import Text
+from anyrank.keyed.table import Table
 from anyrank.keyed.text import Block
-from anyrank.table import Table
 
 #: What may be called words, and the kernel's name for it.
 RULES = {"space": WHITE, "unicode": WORDS}

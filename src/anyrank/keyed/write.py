@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import numpy as np
 
-from anyrank.checkpoint.format import contiguous
-from anyrank.checkpoint.keep import publish
-from anyrank.checkpoint.read import on_root
-from anyrank.checkpoint.staging import write_all
-from anyrank.errors import AnyrankError
 from anyrank.keyed.rows import Column, Text, count
 from anyrank.keyed.schema import agreed
+from anyrank.storage.durable import Piece, write_collectively
+from anyrank.storage.hdf5 import contiguous
 from anyrank.world import World
 
 #: Rows that become text at a time: Python takes a hundred bytes and more for each.
 _ROWS = 1 << 12
 #: Text is padded to its longest element in HDF5 up to so many bytes.
 PADDED = 256
-
-Piece = tuple[int, memoryview]
-T = TypeVar("T")
 
 
 def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
@@ -47,7 +40,7 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
             yield place, memoryview(part)
             place += len(part)
 
-    return _written(world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
+    return write_collectively(world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
 
 
 def _lines(columns: Mapping[str, Column]) -> Iterator[bytes]:
@@ -97,7 +90,7 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             yield offsets[name] + sum(counts[name][: world.rank]) * row, data
 
-    return _written(world, path, lay_out, pieces)
+    return write_collectively(world, path, lay_out, pieces)
 
 
 def _kind(dtype: np.dtype[Any]) -> Any:
@@ -115,34 +108,3 @@ def _array(world: World, name: str, column: Column) -> dict[str, np.ndarray]:
     rows = np.zeros((len(column), longest), np.uint8)
     rows[np.arange(longest) < column.sizes[:, None]] = column.data
     return {name: rows.view(f"S{longest}").reshape(-1)}
-
-
-def _written(world: World, path: Path, lay_out: Callable[[Path], T], pieces: Callable[[T], Iterator[Piece]]) -> Path:
-    """The file, laid out by rank 0 and filled by all, under a temporary name until it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")  # a run folder has one run, and one that died is written over
-    try:
-        laid_out = on_root(world, lambda: lay_out(temporary))
-        try:
-            _fill(temporary, pieces(laid_out))
-        except OSError as error:
-            world.agree(error)
-        else:
-            world.agree(None)
-        on_root(world, lambda: publish(temporary, path))
-    except AnyrankError as refusal:
-        if world.rank == 0:
-            temporary.unlink(missing_ok=True)
-        refused = AnyrankError(f"{path} was not written: {refusal}")
-        refused.collective = True
-        raise refused from None
-    return path
-
-
-def _fill(temporary: Path, pieces: Iterator[Piece]) -> None:
-    descriptor = os.open(temporary, os.O_WRONLY)
-    try:
-        for at, data in pieces:
-            write_all(descriptor, data, at)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -42,7 +42,7 @@ class Pi(Program):
         first = state.step * self.batch
         cuts = even_cuts(min(self.batch, self.points - first), state.world.size)
         begin, end = cuts[state.world.rank], cuts[state.world.rank + 1]
-        state.hits += state.world.total(QUARTER_CIRCLE(self.seed, 0, first + begin, end - begin))
+        state.hits += state.world.sum(QUARTER_CIRCLE(self.seed, 0, first + begin, end - begin))
 
     def result(self, state: State) -> dict[str, Any]:
         """π, its standard error, and how far off it is."""

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from anyrank.checkpoint import Checkpoints, Saved
-from anyrank.checkpoint.read import on_root
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
-from anyrank.run.companion import Companion
+from anyrank.run.callback import Callback
 from anyrank.run.duration import duration
 from anyrank.run.stops import SIGNALS
 from anyrank.state import State
+from anyrank.storage.durable import sync
 from anyrank.world import World
 
 #: How a kind of fault is written: the keys it needs, those it may have, and an example.
@@ -133,7 +133,7 @@ def for_ranks(text: str, ranks: int) -> str:
     return "; ".join(fault.text for fault in parse(text) if fault.rank < ranks)
 
 
-class Chaos(Companion):
+class Chaos(Callback):
     """Makes the faults of the text happen, each noted in the run folder just before.
 
     `faults` are those of `to_come`, the same on all ranks. Raises UsageError, perhaps on some ranks only, for a fault
@@ -155,7 +155,7 @@ class Chaos(Companion):
                 _mpiexec()
         checkpoints.fault = self._disk
 
-    def before(self, state: State) -> None:
+    def before_step(self, state: State) -> None:
         """What happens to this rank."""
         seconds = time.monotonic() - self._start
         for fault in self._of("kill", "hang", "raise", "signal"):
@@ -165,14 +165,14 @@ class Chaos(Companion):
         slow = (fault.slowness(state.step) for fault in self._of("slow") if fault.rank == self._rank)
         self._slowness, self._began = math.prod(slow), time.monotonic()
 
-    def after(self, state: State) -> None:
+    def after_step(self, state: State) -> None:
         """What makes a step slow."""
         if self._slowness > 1:
             time.sleep((self._slowness - 1) * (time.monotonic() - self._began))
 
-    def saved(self, saved: Saved) -> None:
+    def on_checkpoint(self, saved: Saved) -> None:
         """What damages a checkpoint that is on disk."""
-        for fault in self._of(*_DAMAGES) if self._rank == 0 else ():
+        for fault in self._of(*_DAMAGES) if self._rank == 0 and not saved.error else ():
             if saved.step >= fault.step:
                 self._happens(fault, saved.step)
                 _damage(saved.path, fault)
@@ -203,7 +203,7 @@ class Chaos(Companion):
         with (self._folder / "chaos.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         events = Events(self._folder / "events.jsonl")
         events.say("chaos", **told)
         events.close()
@@ -212,7 +212,7 @@ class Chaos(Companion):
 def to_come(world: World, text: str, folder: Path) -> list[Fault]:
     """The faults of a text that have not happened in this folder, as rank 0 sees it: another host may see it later, and
     a full disk, which all ranks meet together, would be met by some. Collective."""
-    return on_root(world, lambda: [*still_to_come(text, folder)])
+    return world.on_root(lambda: [*still_to_come(text, folder)])
 
 
 def still_to_come(text: str, folder: Path) -> Iterator[Fault]:
@@ -272,4 +272,4 @@ def _damage(path: Path, fault: Fault) -> None:
             file.seek(at)
             file.write(bytes([byte ^ 1 << bit]))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())

@@ -17,10 +17,10 @@ import numpy as np
 import pydantic
 import tomli_w
 
-from anyrank.checkpoint.keep import sync_folder
 from anyrank.declaration import Table
 from anyrank.errors import UsageError
 from anyrank.run.options import Options
+from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
 from anyrank.toml import read_toml
 
 FORMAT = 1
@@ -109,7 +109,7 @@ class RunFolder:
         """What lies in the folder and is not left of a run that died before it began."""
         if not self.path.is_dir():
             return []
-        ours = {"log", "lock", "stop", self.events.name, f".{self.description.name}.tmp"}
+        ours = {"log", "lock", "stop", self.events.name, temporary_of(self.description).name}
         if not any(self.checkpoints.glob("*")):
             ours.add(self.checkpoints.name)
         names = sorted(entry.name for entry in self.path.iterdir())
@@ -164,17 +164,6 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
         write_atomically(self.summary, json.dumps(summary, indent=2) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by a temporary one that is complete and on disk: readers see the old or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
 
 
 def _locked(file: IO[str]) -> bool:

@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
-from anyrank.device import size_of_rows
 from anyrank.device.gpu import SLICE, Gpu
+from anyrank.device.host import size_of_rows
 from anyrank.errors import UsageError, spans
 from anyrank.field import Field
 from anyrank.kernel import BODIES
@@ -41,11 +41,10 @@ def shortage(state: State, program: str) -> UsageError | None:
 def taken(state: State) -> dict[str, int]:
     """Bytes of the largest rank: its arrays, a checkpoint's staging copy, the process's peak on the host, and all that
     it holds of a GPU. Collective."""
-    fields, device = list(state.fields()), state.device
-    tables = sum(table.nbytes for table in state.tables())
-    staging = sum(field.local.nbytes for field in fields) + tables
+    device, arrays = state.device, sum(member.nbytes for member in state.members.values())
+    staging = sum(item.local.nbytes for item in state.stored().values() if isinstance(item, Field))
     card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
-    mine = np.array([sum(field.nbytes for field in fields) + tables, staging, peak(), card], np.int64)
+    mine = np.array([arrays, staging, peak(), card], np.int64)
     largest = state.world.allreduce(mine, "max")
     return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 

@@ -21,7 +21,7 @@ from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
 from anyrank.run.options import Options
-from anyrank.state import Field, Scalar, State, Table
+from anyrank.state import State
 from anyrank.world import World
 
 #: The bits may depend on these, but not on the last part of their versions.
@@ -97,7 +97,7 @@ def device_of(world: World) -> str:
 
 def check_state(state: State, steps: Any = None) -> None:
     """Raise UsageError on all ranks where they declare different states, or numbers of steps. Collective."""
-    mine = {name: _declared(member) for name, member in state.members.items()}
+    mine = {name: member.describe() for name, member in state.members.items()}
     mine[_STEPS] = repr(steps)
     ((least, most),) = _extremes(state.world, _fingerprint(mine))
     if least == most:
@@ -150,18 +150,6 @@ def _warnings(ranks: Sequence[Rank]) -> list[str]:
     return found
 
 
-def _declared(member: Field | Scalar | Table) -> str:
-    if isinstance(member, Table):
-        how = {name: value.name for name, value in member.values.items()}
-        return f"{member!r} of {member.stored_kinds()}" + (f", combined by {how}" if how else "")
-    if isinstance(member, Scalar):
-        return f"scalar {member.dtype} {member.unit}".rstrip()
-    edges = f"halo {member.halo} {'/'.join(member.boundary)} {member.boundary_value!r}"
-    split = "x".join(map(str, member.layout.grid))
-    axes = ", ".join(member.dims)
-    return f"field {member.dtype} {member.shape} ({axes}) {edges} split {split} {member.unit}".rstrip()
-
-
 def _fingerprint(*facts: Facts) -> int:
     digest = hashlib.blake2b(json.dumps([[*each.items()] for each in facts]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
@@ -197,5 +185,6 @@ def _line(name: str, ranges: Mapping[str, str]) -> str:
 
 def _refuse(world: World, what: str, lines: Sequence[str], fix: str) -> None:
     """Raise UsageError on all ranks if any has lines to show. Collective."""
-    text = "\n".join([f"{what}:", *(f"  {line}" for line in lines), fix])
-    world.agree(UsageError(text) if lines else None)
+    with world.raise_on_all_ranks():
+        if lines:
+            raise UsageError("\n".join([f"{what}:", *(f"  {line}" for line in lines), fix]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyrank.scaling.laws import GUSTAFSON, Analysis, Estimate, Fit, Point
 from anyrank.scaling.measured import PHASES, Study
+from anyrank.storage.durable import write_atomically
 
 if TYPE_CHECKING:
     from anyrank.scaling.model import Prediction
@@ -120,10 +122,11 @@ def write_csv(path: Path, study: Study) -> Path:
         phases, traffic = plain.pop("phases"), plain.pop("traffic")
         seconds = {f"{name}_seconds": value for name, value in phases.items()}
         rows.append({**plain, "rate": one.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
     return path
 
 

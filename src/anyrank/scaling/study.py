@@ -15,13 +15,14 @@ import tomli_w
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
-from anyrank.programs import load
-from anyrank.run.folder import RunFolder, write_atomically
+from anyrank.run.folder import RunFolder
 from anyrank.run.launch import starting, status_within
 from anyrank.run.options import option_words
+from anyrank.run.programs import load
 from anyrank.run.session import STOPPED
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
+from anyrank.storage.durable import write_atomically
 from anyrank.toml import read_toml
 
 KINDS = ("strong", "weak")

@@ -66,7 +66,7 @@ def compare(one: Path, other: Path, members: Sequence[str]) -> Place:
 
 
 def _dataset(file: Any, name: str) -> Any:
-    return file.get(f"tables/{name}") if "/" in name else file.get(f"fields/{name}", file.get(f"scalars/{name}"))
+    return next((group[name] for group in file.values() if isinstance(group, h5py.Group) and name in group), None)
 
 
 def _differing(first: Any, second: Any) -> tuple[tuple[int, ...], int]:

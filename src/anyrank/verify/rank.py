@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import random
+import runpy
 import struct
 import sys
 import sysconfig
@@ -23,9 +24,9 @@ import numpy as np
 from mpi4py import MPI
 
 import anyrank
-from anyrank.cli import main
-from anyrank.run.companion import Companion
-from anyrank.run.session import Session
+from anyrank.recorder import is_program
+from anyrank.run.callback import Callback
+from anyrank.run.session import EXTRA_CALLBACKS
 from anyrank.state import State
 from anyrank.verify.case import VARIABLE
 from anyrank.verify.regions import cut_regions
@@ -48,7 +49,7 @@ def pin(changed: str) -> None:
     # Where NumPy's generators take their entropy from when they get no seed.
     np.random.bit_generator.randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
     if changed == "timing":
-        _come_late()
+        EXTRA_CALLBACKS.append(_Late())
     if changed == "parts":
         cut_regions()
 
@@ -74,7 +75,7 @@ def _of_a_program(file: str) -> bool:
     """Whether the file is a program or a module of the user's: not Python's, anyrank's, nor of installed packages."""
     ours = Path(anyrank.__file__).parent
     if Path(file).is_relative_to(ours):
-        return Path(file).is_relative_to(ours / "programs")
+        return is_program(file)
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return not file.startswith(("<", *libraries))
 
@@ -136,20 +137,15 @@ _PYTHON = ctypes.pythonapi
 _KEPT: list[Any] = []
 
 
-class _Late(Companion):
+class _Late(Callback):
     """Makes the ranks come late to steps, in turn."""
 
-    def before(self, state: State) -> None:
+    def before_step(self, state: State) -> None:
         """Wait where it is this rank's turn."""
         if state.step < LATE_STEPS and state.step % state.world.size == state.world.rank:
             time.sleep(LATENESS)
 
 
-def _come_late() -> None:
-    usual = Session._companions
-    Session._companions = lambda *its: iter([*usual(*its), _Late()])  # type: ignore[method-assign]
-
-
 if __name__ == "__main__":
     pin(os.environ[VARIABLE])
-    main()
+    runpy.run_module("anyrank", run_name="__main__")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from anyrank.checkpoint.read import on_root
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, csv, parquet  # noqa: F401 (they register)
@@ -43,7 +42,7 @@ class TableFiles(TextFiles):
         self.bad = Bad(on_bad == "skip")
         #: The kinds of all columns of each file, in their order, and of those that are read.
         self.schemas: list[dict[str, str]]
-        self.schemas, self.columns, self._nullable = on_root(world, lambda: self._look(wanted, types or {}))
+        self.schemas, self.columns, self._nullable = world.on_root(lambda: self._look(wanted, types or {}))
         self.kinds = {label: one.kind(self.columns[one.column]) for label, one in self.wanted.items()}
 
     def nullable(self, label: str) -> bool:

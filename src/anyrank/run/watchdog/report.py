@@ -20,6 +20,7 @@ from anyrank.errors import spans
 from anyrank.observe.events import Events
 from anyrank.run.watchdog.hosts import SAMPLE, Host, look_around
 from anyrank.run.watchdog.stacks import Dump, grouped, parse
+from anyrank.storage.durable import write_atomically
 
 #: Seconds for which a host that may be cut off leaves the report to others.
 OTHERS_FIRST = 3
@@ -146,9 +147,7 @@ def _named(word: str, numbers: str) -> str:
 
 def _publish(folder: Path, report: Mapping[str, Any], text: str) -> None:
     for name, content in (("hang.txt", text), ("hang.json", json.dumps(report, indent=2) + "\n")):
-        temporary = folder / f".{name}.tmp"
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_atomically(folder / name, content)
     first = report["groups"][0] if report["groups"] else {"ranks": report["silent"], "where": ""}
     details = {"ranks": first["ranks"], "where": first["where"], "unreachable": report["unreachable"]}
     Events(folder / "events.jsonl").say("hang", step=report["step"], **details)

@@ -16,8 +16,8 @@ from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys.reference import hash_of
 from anyrank.keyed.rows import Text
+from anyrank.keyed.table import Table, owners_of
 from anyrank.state import State
-from anyrank.table import owners_of
 from anyrank.world import World
 
 QUOTIENT = Kernel("group", "quotient")
@@ -37,8 +37,8 @@ VALUES = {
 
 def declared(world) -> State:
     state = State(world)
-    state.table("words", {"word": "text"})
-    state.table("visits", {"user": "int64", "word": "text", "day": "i4", "place": "text"}, VALUES)
+    state.add(Table("words", world, {"word": "text"}))
+    state.add(Table("visits", world, {"user": "int64", "word": "text", "day": "i4", "place": "text"}, VALUES))
     return state
 
 
@@ -144,8 +144,8 @@ def test_what_cannot_be_a_table_is_refused(world):
         ({"a": "text"}, {"b": ("float32", "min")}, "must be int64, uint64 or float64"),
     ]:
         with pytest.raises(UsageError, match=message):
-            state.table("t", keys, values)
-    table = state.table("t", {"a": "text"}, {"b": ("int64", "sum")})
+            state.add(Table("t", world, keys, values))
+    table = state.add(Table("t", world, {"a": "text"}, {"b": ("int64", "sum")}))
     for arguments, values in [((), {}), (([b"x"],), {}), (([b"x"],), {"b": np.arange(2)})]:
         with pytest.raises(TypeError, match="of one length"):
             table.add(*arguments, **values)
@@ -172,7 +172,7 @@ def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
     digests = []
     for way in ("add", "gather"):
         state = State(world)
-        table = state.table("t", {"key": "int64"}, {"low": ("float64", "min"), "sum": ("float64", "exact")})
+        table = state.add(Table("t", world, {"key": "int64"}, {"low": ("float64", "min"), "sum": ("float64", "exact")}))
         for rows in (slice(n // 3), slice(n // 3, None)):
             getattr(table, way)(keys[rows], low=x[rows], sum=x[rows])
             largest = int(world.allreduce(np.array([len(table)]), "max")[0])
@@ -187,7 +187,7 @@ def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
 
 @pytest.mark.ranks(1, 3)
 def test_nothing_may_be_gathered_and_some_ranks_may_have_nothing(world):
-    table = State(world).table("t", {"key": "int64", "word": "text"}, {"sum": ("float64", "exact")})
+    table = Table("t", world, {"key": "int64", "word": "text"}, {"sum": ("float64", "exact")})
     table.gather(np.empty(0, np.int64), [], sum=np.empty(0))
     check_collective(world, table.rows == 0, "nothing")
     mine = np.arange(70_000 if world.rank == world.size - 1 else 0)

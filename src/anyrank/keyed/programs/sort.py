@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anyrank.checkpoint.keep import publish
-from anyrank.checkpoint.read import on_root
 from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed import arrays
@@ -21,7 +19,8 @@ from anyrank.keyed.sort import Sorter
 from anyrank.layout import even_cuts
 from anyrank.program import Program, param
 from anyrank.state import State
-from anyrank.world import World, together
+from anyrank.storage.durable import publish, sync, temporary_of
+from anyrank.world import World
 
 T = TypeVar("T")
 _MODULUS = 1 << 64
@@ -57,11 +56,11 @@ class Sort(Program):
 
     def declare(self, state: State) -> None:
         """Three Scalars: how far the output has come, its digest, and what the input is."""
-        self.table = on_root(state.world, partial(arrays.find, self.input, self.key))
+        self.table = state.world.on_root(partial(arrays.find, self.input, self.key))
         folder = state.folder or Path()
         self.path = Path(self.output) if self.output else folder / f"sorted{self.table.path.suffix}"
-        self._temporary = self.path.with_name(f".{self.path.name}.{hexadecimal(self.table.fingerprint % _MODULUS)}.tmp")
-        on_root(state.world, partial(self._check_output, (folder / "run.toml").exists()))
+        self._temporary = temporary_of(self.path, hexadecimal(self.table.fingerprint % _MODULUS))
+        state.world.on_root(partial(self._check_output, (folder / "run.toml").exists()))
         rows, row = self.table.rows, self.table.row
         self._per_block = max(1, self.block // row)
         self.reads = -(-rows // max(1, self.chunk // row))
@@ -99,10 +98,12 @@ class Sort(Program):
     def _advance(self, state: State, sorter: Sorter) -> None:
         upto = min(state.step + 1, self.reads)
         if self._read_to < max(upto, 1):
-            together(state.world, lambda: self._read(state.world, sorter, upto))
+            with state.world.raise_on_all_ranks():
+                self._read(state.world, sorter, upto)
         if state.step >= self.reads:
             if self._descriptor < 0:
-                together(state.world, sorter.finish)
+                with state.world.raise_on_all_ranks():
+                    sorter.finish()
                 self._open(state)
             self._write(state, sorter, (state.step - self.reads) * self._per_block)
 
@@ -129,8 +130,9 @@ class Sort(Program):
             self._extents = self.table.extents(self._temporary)
             self._descriptor = os.open(self._temporary, os.O_WRONLY)
 
-        together(state.world, lambda: self._told(begun) if state.world.rank == 0 else None)
-        together(state.world, lambda: self._told(opened))
+        state.world.on_root(partial(self._told, begun))
+        with state.world.raise_on_all_ranks():
+            self._told(opened)
 
     def _told(self, action: Callable[[], T]) -> T:
         """The action's value; AnyrankError where the output cannot be written."""
@@ -147,10 +149,12 @@ class Sort(Program):
         last, digest = min(first + self._per_block, self.table.rows), 0
         for start, keys, others in sorter.blocks(first, last):
             columns = self.table.columns(keys, others)
-            together(state.world, partial(self._told, partial(self._put, columns, start)))
+            with state.world.raise_on_all_ranks():
+                self._told(partial(self._put, columns, start))
             for number, column in enumerate(columns.values()):
                 digest += _digest(column, number * self.table.rows + start)
-        together(state.world, lambda: self._told(lambda: os.fdatasync(self._descriptor)))
+        with state.world.raise_on_all_ranks():
+            self._told(lambda: sync(self._descriptor))
         total = int(state.world.allreduce(np.array([digest % _MODULUS], np.uint64))[0])
         state.output_digest = _signed(state.output_digest + total)
         state.rows_written = last
@@ -165,7 +169,7 @@ class Sort(Program):
             os.close(self._descriptor)
         if self._sorter is not None:
             self._sorter.close()
-        ends = on_root(state.world, lambda: self._told(self._publish))
+        ends = state.world.on_root(lambda: self._told(self._publish))
         return {
             "rows": self.table.rows,
             "output": self.output or self.path.name,  # the run folder may be anywhere

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from anyrank.keyed.moving import Moving
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.sample import heavy, population, sampled, shown
 from anyrank.layout import Layout, even_cuts
+from anyrank.member import Source, Stored, digest_of
 from anyrank.world import World
 
 #: What a rank sends at most in one round of a shuffle, in bytes.
@@ -39,7 +40,29 @@ class Table:
 
     A rank adds rows of any keys, which are combined at once; `settle` brings each key to the rank that owns its hash.
     The settled rows of all ranks, one rank after the other, lie in the order of their hashes, on any number of ranks.
-    Made by `State.table`. Keys are `text`, or of a dtype of fixed size; values are combined as their kind says.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the State.
+    world : World
+        The ranks that have rows of it.
+    keys : mapping of str to dtype
+        The columns of the key: `text`, or a dtype of fixed size.
+    values : mapping of str to (dtype, str), optional
+        What is combined: int64, uint64 or float64, by `sum` (of whole numbers), `min`, `max`, or by `exact` or
+        `squares`, whose sums of any numbers are exact.
+    description : str, optional
+        For people who read a checkpoint.
+
+    Raises
+    ------
+    UsageError
+        Where a column cannot be.
+
+    Examples
+    --------
+    >>> visits = state.add(Table("visits", state.world, {"user": "int64"}, {"paid": ("float64", "exact")}))
     """
 
     def __init__(
@@ -47,13 +70,13 @@ class Table:
         name: str,
         world: World,
         keys: Mapping[str, DTypeLike],
-        values: Mapping[str, tuple[DTypeLike, str]],
+        values: Mapping[str, tuple[DTypeLike, str]] | None = None,
         *,
         description: str = "",
     ):
         self.name, self.world, self.description = name, world, description
         self.keys = {key: None if kind == TEXT else np.dtype(kind) for key, kind in keys.items()}
-        self.values = {value: combine_called(how, np.dtype(kind)) for value, (kind, how) in values.items()}
+        self.values = {value: combine_called(how, np.dtype(kind)) for value, (kind, how) in (values or {}).items()}
         self._check()
         self.clear()
 
@@ -209,11 +232,11 @@ class Table:
 
     def settle(self) -> None:
         """Bring every key to the rank that owns its hash, and combine what comes together. Collective."""
-        if self.world.every(self._settled):
+        if self.world.all(self._settled):
             return
         for value in self._combined.values():
             value.agree(self.world)
-        if not self.world.every(self._home):
+        if not self.world.all(self._home):
             self._exchange()
         self._settled = self._home = True
 
@@ -223,16 +246,15 @@ class Table:
         A rank may hold a quarter of it: a table that grows takes three times as much, and a checkpoint takes a copy.
         Raises AnyrankError on all ranks where the settled table is larger.
         """
-        if self.world.every(self.nbytes <= budget // 4):
+        if self.world.all(self.nbytes <= budget // 4):
             return
         self.settle()
-        error = None
-        if self.nbytes > budget // 4:
-            error = AnyrankError(
-                f"table {self.name}: {len(self)} keys take {self.nbytes} bytes on a rank, more than a quarter of the "
-                f"{budget} that it may use for data. Use more ranks, or a larger --memory-limit."
-            )
-        self.world.agree(error)
+        with self.world.raise_on_all_ranks():
+            if self.nbytes > budget // 4:
+                raise AnyrankError(
+                    f"table {self.name}: {len(self)} keys take {self.nbytes} bytes on a rank, more than a quarter of "
+                    f"the {budget} that it may use for data. Use more ranks, or a larger --memory-limit."
+                )
 
     def _exchange(self) -> None:
         old, combined = self._map, self._combined
@@ -284,46 +306,67 @@ class Table:
     def rows(self) -> int:
         """The number of keys of all ranks. Collective."""
         self.settle()
-        return self.world.total(len(self))
+        return self.world.sum(len(self))
 
     @property
     def facts(self) -> dict[str, np.ndarray]:
         """What is true of all values of a column, as one array, the same on all ranks when the table is settled."""
         return {f"{name}_window": value.facts for name, value in self._combined.items() if len(value.facts)}
 
-    def stored_kinds(self) -> dict[str, str]:
-        """The dtype of each column of a checkpoint, by its name."""
+    def describe(self) -> str:
+        """See `Member`."""
+        combined = {name: value.name for name, value in self.values.items()}
+        return f"table {self.kinds()}" + (f", combined by {combined}" if combined else "")
+
+    def kinds(self) -> dict[str, str]:
+        """See `Member`: the columns, called TABLE/COLUMN; text is two of them, the bytes of all and their sizes."""
         kinds: dict[str, Any] = {"count": np.int64, **dict.fromkeys(self.facts, np.int64)}
         for name, kind in self.keys.items():
             kinds |= {name: kind} if kind is not None else {name: np.uint8, f"{name}_size": np.int64}
         for name, value in self._combined.items():
             kinds |= {name + ending: array.dtype for ending, array in value.arrays.items()}
-        return {name: np.dtype(kind).str for name, kind in kinds.items()}
+        return {f"{self.name}/{name}": np.dtype(kind).str for name, kind in kinds.items()}
 
-    def fields(self) -> Iterator[Field]:
-        """The columns as Fields of the settled rows of all ranks, called TABLE/COLUMN. Collective.
+    def digest(self) -> int:
+        """See `Member`."""
+        stored = self.stored()
+        return digest_of(stored, {name: column.digest() for name, column in stored.items()})
 
-        Text is two of them: the bytes of all elements, and their sizes.
-        """
+    def stored(self) -> Stored:
+        """See `Member`: the columns of the settled rows of all ranks."""
+        found = []
         for name, column in self.columns.items():
             if isinstance(column, Text):
-                yield self._field(f"{name}_size", column.sizes, "row", f"bytes of each {name}")
-                yield self._field(name, column.data, f"{name}_byte", f"the bytes of each {name}, one after the other")
+                found += [
+                    self._field(f"{name}_size", column.sizes, "row", f"bytes of each {name}"),
+                    self._field(name, column.data, f"{name}_byte", f"the bytes of each {name}, one after the other"),
+                ]
             else:
-                yield self._field(name, column, "row", "")
+                found.append(self._field(name, column, "row", ""))
         for name, whole in self.facts.items():
             cuts = even_cuts(len(whole), self.world.size)
-            yield self._field(name, whole[cuts[self.world.rank] : cuts[self.world.rank + 1]], name, "bits of the sums")
+            mine = whole[cuts[self.world.rank] : cuts[self.world.rank + 1]]
+            found.append(self._field(name, mine, name, "bits of the sums"))
+        return {field.name: field for field in found}
 
     def _field(self, name: str, array: np.ndarray, axis: str, description: str) -> Field:
         cuts = np.cumsum([0, *self.world.comm.allgather(len(array))]).tolist()
         shape = (cuts[-1], *array.shape[1:])
         layout = Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])])
         dims = (f"{self.name}_{axis}", *(f"{self.name}_{name}_{k}" for k in range(1, len(shape))))
-        return Field.holding(f"{self.name}/{name}", layout, array, dims, description or self.description)
+        return Field.holding(f"{self.name}/{name}", layout, array, dims, description or self.description, "tables")
 
-    def load(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Take rows from a checkpoint, as `fields` names their columns: any rows on any rank. Not collective."""
+    def load(self, source: Source) -> None:
+        """See `Member`: each rank takes an even part of the rows, whosever they will be."""
+        columns: dict[str, np.ndarray] = {}
+        for stored in sorted(self.kinds(), reverse=True):  # the sizes of text before its bytes
+            name, shape = stored.partition("/")[2], source.shape(stored)
+            cuts = even_cuts(shape[0], self.world.size)
+            if self.keys.get(name, self) is None:  # text: the bytes of this rank's rows
+                cuts = np.cumsum([0, *self.world.comm.allgather(int(columns[f"{name}_size"].sum()))]).tolist()
+            columns[name] = source.read(stored, Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])]))
+            if name in self.facts:
+                columns[name] = np.concatenate(self.world.comm.allgather(columns[name]))
         self.clear()
         texts = {
             key: Text.sized(columns[key], columns[f"{key}_size"]) for key, kind in self.keys.items() if kind is None

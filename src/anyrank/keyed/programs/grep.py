@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.checkpoint.read import on_root
 from anyrank.errors import UsageError
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.patterns import Patterns
 from anyrank.keyed.text import TextFiles
 from anyrank.program import Program, param
-from anyrank.run.folder import write_atomically
 from anyrank.state import Field, State
+from anyrank.storage.durable import write_atomically
 
 LINES = b"\n"
 
@@ -49,7 +48,7 @@ class Grep(Program):
     def declare(self, state: State) -> None:
         """The counts by pattern, and what was seen of the text so far."""
         self.text = TextFiles(self.files, state.world)
-        self.names = on_root(state.world, self._names)
+        self.names = state.world.on_root(self._names)
         self.found = Patterns(self.names, words=self.words, ignore_case=self.ignore_case)
         self.steps = self.text.chunks(self.chunk)
         state.field("counts", (len(self.names),), np.int64, description="occurrences by pattern", dims=("pattern",))
@@ -97,7 +96,7 @@ class Grep(Program):
         assert counts is not None, "rank 0 has the whole of it"
         order = sorted(zip(self.names, counts.tolist(), strict=True), key=lambda row: (-row[1], row[0]))
         if (folder := state.folder) is not None:
-            on_root(state.world, lambda: write_atomically(folder / "counts.csv", _csv(order)))
+            state.world.on_root(lambda: write_atomically(folder / "counts.csv", _csv(order)))
         return {"counts": dict(order), "lines": state.lines, "bytes": self.text.size, "broken": state.broken}
 
     def work(self) -> tuple[float, str]:

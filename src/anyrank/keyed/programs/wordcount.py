@@ -9,6 +9,7 @@ import numpy as np
 from anyrank.kernel import Kernel
 from anyrank.keyed.files import absolute
 from anyrank.keyed.order import head, ordered
+from anyrank.keyed.table import Table
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.words import Words
 from anyrank.keyed.write import write_csv, write_hdf5
@@ -45,7 +46,8 @@ class WordCount(Program):
         """The table of words, and how many words and bytes that are no UTF-8 there were."""
         self.text = TextFiles(self.files, state.world)
         self.steps = self.text.chunks(self.chunk)
-        state.table("words", {"word": "text"}, description="words and how often they came")
+        description = "words and how often they came"
+        state.add(Table("words", state.world, {"word": "text"}, description=description))
         state.scalar("total", 0, description="words counted so far")
         state.scalar("broken", 0, description="sequences of bytes that are no UTF-8")
         state.scalar("input", self.text.fingerprint, description="hash of the files' names and sizes")

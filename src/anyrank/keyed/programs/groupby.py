@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +11,12 @@ from anyrank.keyed.aggregate import Aggregates, mask, parse_aggregate
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.table import Table
 from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.values import KINDS, Values, Wanted, joined, parse_key
 from anyrank.keyed.write import write_csv, write_hdf5
 from anyrank.program import Program, param
 from anyrank.state import State
-from anyrank.world import together
 
 #: The bytes of files that a rank reads between two looks at its memory, as a part of its budget: one in so many.
 SHARE = 16
@@ -76,7 +75,8 @@ class GroupBy(Program):
         for k, key in enumerate(self.keys):
             keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
             keys[f"key{k}"] = _KEYS.get(self.files.kinds[key.label], self.files.kinds[key.label])
-        state.table("groups", keys, self.combined.declared(), description="groups and what was combined of their rows")
+        description = "groups and what was combined of their rows"
+        state.add(Table("groups", state.world, keys, self.combined.declared(), description=description))
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="rows that were left out so far")
         state.scalar("input", self.files.fingerprint, description="tells other files")
@@ -89,7 +89,8 @@ class GroupBy(Program):
         check_unchanged("columns", self.known, state.kinds)
         budget, before, rows = state.budget(), self.files.bad.count, 0
         for begin, end in self.files.rounds(*self.files.part(state.step, self.chunk), budget // SHARE):
-            batches: list[dict[str, Values]] = together(state.world, partial(list, self.files.read(begin, end)))
+            with state.world.raise_on_all_ranks():
+                batches = [*self.files.read(begin, end)]
             rows += self._gather(state, batches)
             state.groups.keep_within(budget)
         counts = np.array([rows, self.files.bad.count - before], np.int64)

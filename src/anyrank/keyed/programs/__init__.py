@@ -1,0 +1,1 @@
+"""The programs that work on keyed data, one file each."""

@@ -1,0 +1,1 @@
+"""Files on disk: durable ones, and what is written into them at known offsets."""

@@ -1,0 +1,173 @@
+"""Durable files: a file has its name only when it is complete and on the disk.
+
+Write under a temporary name, sync the file, rename it, and sync its folder: a reader, a killed process and a power
+cut find the old file or the new one. Every file that anyrank replaces is written by this module.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from anyrank.errors import AnyrankError
+
+if TYPE_CHECKING:
+    from anyrank.world import World
+
+T = TypeVar("T")
+#: The offset of some bytes in a file, and the bytes.
+Piece = tuple[int, memoryview]
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
+
+
+def temporary_of(path: Path, *marks: str) -> Path:
+    """Return the name under which a file is written: hidden, in the same folder, with marks of the writer."""
+    return path.with_name(".".join(["", path.name, *marks, "tmp"]))
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder where there is none, so that a power cut does not undo it."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a small file: readers see the old content or the new one, also after a power cut. Not collective.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which need not be there.
+    content : str or bytes
+        The whole content; text is written as UTF-8.
+
+    Raises
+    ------
+    OSError
+        Where the file system refuses; then the file is as it was.
+    """
+    temporary = temporary_of(path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        publish(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_collectively(
+    world: World, path: Path, lay_out: Callable[[Path], T], pieces: Callable[[T], Iterable[Piece]]
+) -> Path:
+    """Write one file by all ranks under a temporary name, and give it its name when it is complete. Collective.
+
+    Parameters
+    ----------
+    world : World
+        The ranks that write.
+    path : Path
+        The file, on a file system that all ranks share.
+    lay_out : callable
+        Makes the file of a path; rank 0 alone calls it, and its value goes to all ranks.
+    pieces : callable
+        This rank's pieces of the file, given the value of `lay_out`; it must make no collective call.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    AnyrankError
+        On all ranks, where any of them cannot write; then the file is as it was.
+    """
+    temporary = temporary_of(path)  # one run writes to a folder, and what a dead one left is overwritten
+    try:
+        laid_out = world.on_root(lambda: lay_out(temporary))
+        with world.raise_on_all_ranks(OSError), writing(temporary) as descriptor:
+            for offset, data in pieces(laid_out):
+                write_all(descriptor, data, offset)
+        world.on_root(lambda: publish(temporary, path))
+    except AnyrankError as refusal:
+        if world.rank == 0:
+            temporary.unlink(missing_ok=True)
+        refused = AnyrankError(f"{path} was not written: {refusal}")
+        refused.collective = True
+        raise refused from None
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[int]:
+    """Open a file that is there for positioned writes, which are on the disk when the body ends; its descriptor."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        yield descriptor
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write bytes at an offset, all of them: the system may take less at once. Raises OSError."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        if written == 0:
+            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+        data, offset = data[written:], offset + written
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Have the file system set aside so much space: in one piece, and refused before anything is written.
+
+    The file's length stays as it is. Raises OSError where the disk or the quota is full; a file system that cannot
+    do it is left alone. (`os.posix_fallocate` would write to every page there.)
+    """
+    if not hasattr(_LIBRARY, "fallocate"):
+        return
+    if _LIBRARY.fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)):
+        code = ctypes.get_errno()
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(code, os.strerror(code))
+
+
+def start_writing(descriptor: int, offset: int, size: int) -> None:
+    """Have the system begin to put what was written on the disk, which else begins at `sync`. Does not wait."""
+    if hasattr(_LIBRARY, "sync_file_range"):
+        _LIBRARY.sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _START_WRITING)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a complete file its name; when this returns, a power cut undoes neither. Raises OSError."""
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written to an open file is on the disk."""
+    os.fsync(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what was written to the file is on the disk."""
+    with writing(path):
+        pass
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in the folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Durable files: old or new, whatever fails, and written by all ranks as one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from ranks import check_collective
+
+from anyrank.errors import AnyrankError
+from anyrank.storage import durable
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the file system was asked for, in order."""
+    made, fsync, replace = [], os.fsync, Path.replace
+
+    def synced(descriptor):
+        made.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        fsync(descriptor)
+
+    def renamed(path, target):
+        made.append(("rename", target.name))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    return made
+
+
+@pytest.mark.parametrize("content", ["α\n", b"\xff\x00"])
+def test_write_atomically_syncs_file_renames_syncs_folder(tmp_path, calls, content):
+    path = tmp_path / "facts.json"
+    path.write_text("before")
+    durable.write_atomically(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert calls == [("fsync", ".facts.json.tmp"), ("rename", "facts.json"), ("fsync", tmp_path.name)]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_write_atomically_refused_leaves_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "facts.json"
+    path.write_text("before")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        durable.write_atomically(path, "after")
+    assert path.read_text() == "before" and [*tmp_path.iterdir()] == [path]
+
+
+def test_write_all_after_a_short_write_continues(tmp_path, monkeypatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:3], offset))
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with durable.writing(tmp_path / "file") as descriptor:
+        durable.write_all(descriptor, memoryview(b"abcdefg"), 2)
+    assert (tmp_path / "file").read_bytes() == b"01abcdefg9"
+
+
+def test_write_all_where_nothing_is_taken_raises_oserror(monkeypatch):
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: 0)
+    with pytest.raises(OSError, match="takes no more bytes") as caught:
+        durable.write_all(0, memoryview(b"abc"), 0)
+    assert caught.value.errno == errno.EIO
+
+
+def test_make_folder_syncs_the_folder_above(tmp_path, calls):
+    durable.make_folder(tmp_path / "checkpoints")
+    durable.make_folder(tmp_path / "checkpoints")
+    assert calls == [("fsync", tmp_path.name)] and (tmp_path / "checkpoints").is_dir()
+
+
+def test_temporary_name_is_hidden_and_has_the_marks():
+    path = Path("runs/step-1.h5")
+    assert durable.temporary_of(path) == Path("runs/.step-1.h5.tmp")
+    assert durable.temporary_of(path, "node7", "123") == Path("runs/.step-1.h5.node7.123.tmp")
+
+
+def number(rank):
+    return lambda laid_out: [(laid_out + rank, memoryview(bytes([48 + rank])))]
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_write_collectively_joins_the_pieces_of_all_ranks(world, tmp_path):
+    def lay_out(temporary):
+        return temporary.write_bytes(b"ranks:")
+
+    path = durable.write_collectively(world, tmp_path / "file", lay_out, number(world.rank))
+    check_collective(world, path.read_bytes() == b"ranks:" + b"0123"[: world.size])
+    check_collective(world, [*tmp_path.iterdir()] == [path])
+
+
+@pytest.mark.ranks(1, 2)
+@pytest.mark.parametrize("step", ["lay_out", "pieces", "publish"])
+def test_write_collectively_refused_leaves_old_file(world, tmp_path, monkeypatch, step):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "file"
+    if world.rank == 0:
+        path.write_text("before")
+    world.barrier()
+    if step == "publish":
+        monkeypatch.setattr(durable, "publish", refuse)
+    lay_out = refuse if step == "lay_out" else lambda temporary: temporary.write_bytes(b"")
+    last = world.rank == world.size - 1
+    pieces = refuse if step == "pieces" and last else number(world.rank)
+    with pytest.raises(AnyrankError, match=r"file was not written: rank \d: OSError: .*No space left") as caught:
+        durable.write_collectively(world, path, lay_out, pieces)
+    world.barrier()
+    check_collective(world, caught.value.collective and [*tmp_path.iterdir()] == [path])
+    check_collective(world, path.read_text() == "before")

@@ -1,0 +1,196 @@
+"""The house: which part of the code may import which, and how large its rooms may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE, KERNELS = ROOT / "src", ROOT / "kernels"
+#: Packages and modules of src/anyrank: each imports those of its own line and of the lines above it, never below.
+LAYERS = (
+    "errors values toml declaration launcher memory observe strided elementary device",
+    "recorder world layout",
+    "kernel digest random member storage",
+    "exchange field exact state program",
+    "provenance checkpoint",
+    "run",
+    "verify scaling batch cli __main__",
+)
+#: What lies beside: a wing imports all of the above, and no other wing.
+WINGS = ("keyed", "particles", "farm", "programs")
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The modules of src/anyrank by their names; those that are compiled without their content."""
+    found = {}
+    for path in (SOURCE / "anyrank").rglob("*.py*"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        if path.suffix in (".py", ".pyx") and parts[1] not in ("kernels", "jobs"):  # which a copy may have linked there
+            text = path.read_text() if path.suffix == ".py" else ""
+            found[".".join(parts).removesuffix(".__init__")] = ast.parse(text)
+    return found
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Names that are imported, wherever in the file, also for types alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module}.{name.name}" for name in node.names)
+
+
+def named(tree: ast.Module) -> set[str]:
+    """Names of modules in text, as `importlib.import_module` takes them."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return texts & modules().keys()
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """The modules of src/anyrank that each of them imports; the facade, which names all of them, is left out."""
+    known = modules()
+
+    def module_of(name: str) -> str:
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        return name
+
+    wanted = {name: {*map(module_of, imported(tree)), *named(tree)} for name, tree in known.items()}
+    return {name: targets - {name, "anyrank", ""} for name, targets in wanted.items() if name != "anyrank"}
+
+
+def part(module: str) -> str:
+    """The package or module of src/anyrank that a module belongs to."""
+    return module.split(".")[1]
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of nodes that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen, ahead = set(), [start]
+        while ahead:
+            for node in edges.get(ahead.pop(), set()) - seen:
+                seen.add(node)
+                ahead.append(node)
+        return seen
+
+    reach = {node: reached(node) for node in edges}
+    return [
+        {node, *(other for other in reach[node] if node in reach.get(other, ()))}
+        for node in edges
+        if node in reach[node]
+    ]
+
+
+def test_house_every_part_has_a_layer():
+    parts = {part(module) for module in graph()}
+    assert parts <= {*LEVEL, *WINGS}, f"without a place in LAYERS: {parts - {*LEVEL, *WINGS}}"
+
+
+def test_house_core_and_runtime_import_no_wing():
+    wrong = [(a, b) for a, targets in graph().items() for b in targets if part(a) not in WINGS and part(b) in WINGS]
+    assert not wrong
+
+
+def test_house_wings_do_not_import_each_other():
+    wrong = [
+        (a, b)
+        for a, targets in graph().items()
+        for b in targets
+        if part(a) in WINGS and part(b) in WINGS and part(a) != part(b)
+    ]
+    assert not wrong
+
+
+def test_house_imports_go_to_lower_layers():
+    wrong = [
+        (a, b)
+        for a, targets in graph().items()
+        for b in targets
+        if part(a) in LEVEL and part(b) in LEVEL and LEVEL[part(b)] > LEVEL[part(a)]
+    ]
+    assert not wrong
+
+
+def test_house_has_no_circle_of_files():
+    assert not circles(graph())
+
+
+def test_house_has_no_circle_of_packages():
+    edges: dict[str, set[str]] = {}
+    for module, targets in graph().items():
+        edges.setdefault(part(module), set()).update({part(target) for target in targets} - {part(module)})
+    assert not circles(edges)
+
+
+def test_house_nobody_inside_imports_names_of_the_facade():
+    known = modules()
+    wrong = [
+        (module, name)
+        for module, tree in known.items()
+        for name in imported(tree)
+        if name.count(".") == 1 and name.startswith("anyrank.") and name not in known
+        if name.partition(".")[2] not in ("kernels", "jobs")
+    ]
+    assert not wrong
+
+
+def test_house_all_imports_are_absolute():
+    assert not [(module, name) for module, tree in modules().items() for name in imported(tree) if name[0] == "."]
+
+
+def test_kernels_know_nothing_of_anyrank_or_mpi():
+    wrong = [
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in KERNELS.rglob("*.py")
+        for name in imported(ast.parse(path.read_text()))
+        if name.split(".")[0] in ("anyrank", "mpi4py") and name.split(".")[:2] != ["anyrank", "kernels"]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", [SOURCE, KERNELS], ids=["src", "kernels"])
+def test_house_modules_and_functions_are_small(folder):
+    wrong = []
+    for path in folder.rglob("*.py"):
+        text = path.read_text()
+        wrong += [(path.name, text.count("\n"))] * (text.count("\n") > MOST_LINES)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION:
+                wrong.append((path.name, node.name, node.end_lineno - node.lineno + 1))
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [
+        ({"a": {"b"}, "b": {"c"}}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, [{"b", "c"}, {"b", "c"}]),
+    ],
+)
+def test_circles_of_a_graph_are_found(edges, expected):
+    assert circles(edges) == expected
+
+
+def test_imports_in_functions_and_for_types_are_found():
+    text = """
+import anyrank.world
+from anyrank import launcher
+if TYPE_CHECKING:
+    from anyrank.field import Field
+def load():
+    from anyrank.keyed import order
+    import_module("anyrank.programs.pi")
+"""
+    expected = {"anyrank.world", "anyrank.launcher", "anyrank.field.Field", "anyrank.keyed.order"}
+    assert {*imported(ast.parse(text))} == expected and named(ast.parse(text)) == {"anyrank.programs.pi"}
