@@ -101,6 +101,13 @@ def test_gather_samples_the_global_array(world, stride):
         check_collective(world, got is None or np.array_equal(got, whole[::stride, ::stride]))
 
 
+@pytest.mark.ranks(2, 3)
+def test_gather_type_of_rank_0_decides_no_other_ranks_values(world):
+    layout = Layout((5,), world, [[0, *[0] * (world.size - 1), 5]])
+    got = gather(layout, np.empty(0, np.int64) if world.rank < world.size - 1 else np.arange(5) / 2)
+    check_collective(world, world.rank > 0 or got.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0])
+
+
 @pytest.mark.ranks(2)
 def test_regions_cover_the_block_once(world):
     for layout in layouts((9, 11), world, 1):

@@ -160,6 +160,44 @@ def test_done_that_one_rank_alone_says_ends_all_with_words(tmp_path, alike):
     assert (done.returncode, told) == ((0, 0) if alike else (1, 1)), done.stderr
 
 
+PICTURE = """
+from anyrank import Program, State, exact
+from anyrank.observe import picture
+
+picture.PATIENCE = 1.0
+
+
+class Picture(Program):
+    def declare(self, state: State) -> None:
+        state.field("x", (9,))
+
+    def step(self, state: State) -> None:
+        state.x[...] += 1
+
+    def result(self, state: State) -> dict:
+        return {{"sum": exact.sum(state.x)}}
+
+    def picture(self, state, folder):
+        {before}
+        state.x.gather()
+        state.world.barrier()
+        {after}
+"""
+FAIL = "assert state.world.rank not in {}, 'no canvas'"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [("", "(0,)", 0), ("", "(1,)", 0), ("", "(0, 1, 2)", 0), ("(0, 1, 2)", "", 0), ("(1,)", "", 1)],
+)
+def test_a_picture_that_fails_is_no_end_unless_others_wait(tmp_path, before, after, status):
+    lines = [FAIL.format(who) if who else "pass" for who in (before, after)]
+    (tmp_path / "picture.py").write_text(PICTURE.format(before=lines[0], after=lines[1]))
+    done = run_anyrank("run", "picture.py", "--out", "r", "--hang-timeout", "30s", cwd=tmp_path, ranks=3, timeout=60)
+    assert (done.returncode, done.stderr.count("AssertionError: no canvas")) == (status, 1), done.stderr
+    assert ("no picture: " in done.stderr) == (tmp_path / "r" / "result.json").exists() == (status == 0)
+
+
 def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):
     done = run_anyrank("run", CRASH, "--how", "differ", "--steps", 20, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1

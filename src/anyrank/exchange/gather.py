@@ -24,7 +24,9 @@ def gather(
     parts = layout.world.gather((corner, mine))
     if parts is None:
         return None
-    whole = np.zeros(tuple(-(-n // stride) for n in layout.shape), block.dtype)
+    # Of the type that holds every rank's values: rank 0's own may be another, where it has none.
+    kind = np.result_type(*({part.dtype for _, part in parts if part.size} or {mine.dtype}))
+    whole = np.zeros(tuple(-(-n // stride) for n in layout.shape), kind)
     for at, part in parts:
         whole[tuple(slice(a, a + n) for a, n in zip(at, part.shape, strict=True))] = part
     return whole

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from anyrank.checkpoint import Checkpoints, Restored
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
+from anyrank.observe.picture import drawn
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.run import report
@@ -214,8 +215,8 @@ class Session:
 
     def _picture(self, state: State) -> Path | None:
         """The program's picture; a run is not lost because it could not be drawn."""
-        try:
-            return self.program.picture(state, self.folder.path)
-        except (ImportError, OSError) as error:
-            self.journal.line(f"no picture: {error}")
-            return None
+        path, problem = drawn(self.world, lambda: self.program.picture(state, self.folder.path))
+        if problem:
+            self.journal.line(f"no picture: {problem}")
+            self.journal.log.warning("no picture: %s", problem)
+        return path
