@@ -17,6 +17,7 @@ from anyrank.checkpoint import staging
 from anyrank.checkpoint.staging import writing_layout
 from anyrank.layout import Layout
 from anyrank.state import State
+from anyrank.strided import runs
 
 SPLITS = ("rows", "columns", "bricks")
 
