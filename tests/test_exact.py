@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ranks import check_collective
+from ranks import check_collective, run_anyrank
 
 from anyrank import exact
 from anyrank.device import fake
-from anyrank.errors import AnyrankError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
 from anyrank.state import State
+from anyrank.world import World
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 CANCELLING = st.lists(FINITE, max_size=30).map(lambda values: values + [-v for v in values[::2]])
@@ -57,15 +58,17 @@ def test_sum_is_that_of_fsum(values):
         expected = math.fsum(values)
     except OverflowError:  # also where only the way there overflows
         expected = rounded(total(values))
-    assert exact.sum(np.array(values, float)) == expected == rounded(total(values))
+    assert exact.sum(np.array(values, float), local=True) == expected == rounded(total(values))
 
 
 @given(st.lists(st.one_of(FINITE, st.sampled_from([math.inf, -math.inf, math.nan])), min_size=1, max_size=10))
 def test_sum_with_infinities_and_nan(values):
     special = sum(v for v in values if not math.isfinite(v))
     expected = rounded(total(values)) if special == 0 else special
-    assert same(exact.sum(np.array(values)), expected)
-    assert same(exact.mean(np.array(values)), rounded(total(values) / len(values)) if special == 0 else special)
+    assert same(exact.sum(np.array(values), local=True), expected)
+    assert same(
+        exact.mean(np.array(values), local=True), rounded(total(values) / len(values)) if special == 0 else special
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_sum_with_infinities_and_nan(values):
     ],
 )
 def test_sums_at_the_edges(values, expected):
-    assert same(exact.sum(np.array(values, float)), expected)
+    assert same(exact.sum(np.array(values, float), local=True), expected)
 
 
 @pytest.mark.slow
@@ -92,8 +95,8 @@ def test_ten_million_numbers_of_every_exponent():
     random = np.random.default_rng(20)
     bits = random.integers(0, 1 << 64, 10_000_000, np.uint64)
     x = np.where(bits >> 52 & 0x7FF < 0x7F0, bits, 1).view(np.float64)
-    assert exact.sum(x) == math.fsum(x.tolist())
-    assert exact.mean(x) == rounded(Fraction(accumulated(x).fixed, 2**2176 * x.size))
+    assert exact.sum(x, local=True) == math.fsum(x.tolist())
+    assert exact.mean(x, local=True) == rounded(Fraction(accumulated(x).fixed, 2**2176 * x.size))
 
 
 def accumulated(x):
@@ -104,14 +107,14 @@ def accumulated(x):
 
 @given(st.lists(FINITE, min_size=1, max_size=30))
 def test_mean_is_rounded_once(values):
-    assert exact.mean(np.array(values)) == rounded(total(values) / len(values))
+    assert exact.mean(np.array(values), local=True) == rounded(total(values) / len(values))
 
 
 @given(st.lists(st.tuples(FINITE, FINITE), max_size=30))
 def test_dot_is_rounded_once(pairs):
     x, y = np.array(pairs, float).reshape(-1, 2).T
     expected = total(Fraction(a) * Fraction(b) for a, b in pairs)
-    assert exact.dot(x, y) == rounded(expected)
+    assert exact.dot(x, y, local=True) == rounded(expected)
 
 
 @given(st.lists(FINITE, max_size=20))
@@ -121,7 +124,7 @@ def test_norm_is_rounded_once(values):
         root = mpmath.sqrt(square)
         m, e = mpmath.frexp(root) if root else (mpmath.mpf(0), 0)
         expected = rounded(Fraction(int(mpmath.floor(m * 2**2400))) * Fraction(2) ** (int(e) - 2400))
-    assert exact.norm(np.array(values, float)) == expected
+    assert exact.norm(np.array(values, float), local=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,13 +141,13 @@ def test_norm_is_rounded_once(values):
     ],
 )
 def test_norms_at_the_edges(values, expected):
-    assert same(exact.norm(np.array(values, float)), expected)
+    assert same(exact.norm(np.array(values, float), local=True), expected)
 
 
 def test_norm_of_the_middle_of_two_doubles_and_of_what_lies_above_it_by_the_least():
     middle = [1.0, 2.0**-26, 2.0**-53]  # (1 + 2^−53)²
-    assert exact.norm(np.array(middle)) == 1.0
-    assert exact.norm(np.array([*middle, 5e-324])) == 1.0 + 2.0**-52
+    assert exact.norm(np.array(middle), local=True) == 1.0
+    assert exact.norm(np.array([*middle, 5e-324]), local=True) == 1.0 + 2.0**-52
 
 
 INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
@@ -156,29 +159,56 @@ def test_integers_give_exact_integers(dtype):
     ends = np.array([info.min, info.max], dtype)
     x = np.append(np.random.default_rng(1).integers(*ends, 999, dtype, endpoint=True), ends)
     whole = [int(v) for v in x]
-    results = [exact.sum(x), exact.dot(x, x[::-1]), exact.min(x), exact.max(x)]
+    results = [
+        exact.sum(x, local=True),
+        exact.dot(x, x[::-1], local=True),
+        exact.min(x, local=True),
+        exact.max(x, local=True),
+    ]
     assert results == [sum(whole), sum(a * b for a, b in zip(whole, whole[::-1], strict=True)), info.min, info.max]
     assert all(type(result) is int for result in results)
-    assert exact.mean(x) == rounded(Fraction(sum(whole), 1001))
-    assert exact.dot(x, np.full(1001, 0.1)) == rounded(sum(whole) * Fraction(0.1))
+    assert exact.mean(x, local=True) == rounded(Fraction(sum(whole), 1001))
+    assert exact.dot(x, np.full(1001, 0.1), local=True) == rounded(sum(whole) * Fraction(0.1))
 
 
 def test_bool_and_narrow_floats():
-    assert exact.sum(np.array([[True, False], [True, True]])) == 3
-    assert exact.max(np.array([False, True])) == 1 and exact.min(np.array([False, True])) == 0
+    assert exact.sum(np.array([[True, False], [True, True]]), local=True) == 3
+    assert exact.max(np.array([False, True]), local=True) == 1 and exact.min(np.array([False, True]), local=True) == 0
     for dtype in (np.float16, np.float32):
         x = np.random.default_rng(2).standard_normal((50, 40)).astype(dtype)
-        assert exact.sum(x) == math.fsum(x.ravel().tolist())
-        assert exact.norm(x) == math.sqrt(math.fsum((x.astype(float) ** 2).ravel().tolist()))
-        assert exact.min(x) == float(x.min())
-    assert exact.sum(np.array(2.5)) == exact.max(np.array(2.5)) == 2.5
+        assert exact.sum(x, local=True) == math.fsum(x.ravel().tolist())
+        assert exact.norm(x, local=True) == math.sqrt(math.fsum((x.astype(float) ** 2).ravel().tolist()))
+        assert exact.min(x, local=True) == float(x.min())
+    assert exact.sum(np.array(2.5), local=True) == exact.max(np.array(2.5), local=True) == 2.5
 
 
 @pytest.mark.parametrize("bad", [np.array([1j]), np.array(["1"]), np.array([1], object), np.zeros(1, np.longdouble)])
 def test_other_elements_are_refused(bad):
     for function in FUNCTIONS:
         with pytest.raises(TypeError, match="not"):
-            function(bad)
+            function(bad, local=True)
+
+
+@pytest.mark.parametrize("kind", ["<f8", ">f8", ">f4", ">f2", "<u8", ">u8", ">i8", ">i2"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_exact_byte_order_and_alignment_do_not_matter(body, kind, offset):
+    """Fields of packed records, whose addresses and strides are no multiples of the element's size."""
+    values = (np.random.default_rng(5).standard_normal((6, 40)) * 1e4).astype(kind)
+    packed = np.zeros(values.shape, np.dtype([("before", f"V{offset}"), ("x", kind)]))["x"]
+    packed[...] = values
+    native = values.astype(values.dtype.newbyteorder("="))
+    for x in (values, packed, packed[::-1, 1:-1]):
+        y = native[::-1, 1:-1] if x.shape != values.shape else native
+        for function in FUNCTIONS:
+            assert same(function(x, local=True), function(y, local=True)), function.__name__
+        assert same(exact.dot(x, y, local=True), exact.dot(y, y, local=True))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_exact_extremes_of_uint64_in_either_byte_order(order):
+    x = np.array([2**63 + 1, 2**64 - 1], f"{order}u8")
+    assert (exact.min(x, local=True), exact.max(x, local=True)) == (2**63 + 1, 2**64 - 1)
+    assert exact.min(np.array([5], f"{order}u8"), local=True) == 5
 
 
 VIEWS = {
@@ -197,31 +227,33 @@ VIEWS = {
 def test_any_layout_in_memory(body, view, dtype):
     x = view((np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e6).astype(dtype))
     flat = np.ravel(x).astype(float).tolist()
-    assert exact.sum(x) == math.fsum(flat)
+    assert exact.sum(x, local=True) == math.fsum(flat)
     y = np.random.default_rng(4).standard_normal(x.shape)
-    assert exact.dot(x, y) == exact.dot(x.copy(), y) == exact.dot(x.ravel(), y.ravel())
-    assert exact.dot(x, x) == exact.dot(x.ravel(), x.copy().ravel())
+    assert (
+        exact.dot(x, y, local=True) == exact.dot(x.copy(), y, local=True) == exact.dot(x.ravel(), y.ravel(), local=True)
+    )
+    assert exact.dot(x, x, local=True) == exact.dot(x.ravel(), x.copy().ravel(), local=True)
 
 
 def test_products_need_one_shape():
     with pytest.raises(ValueError, match="shape"):
-        exact.dot(np.zeros(3), np.zeros(4))
+        exact.dot(np.zeros(3), np.zeros(4), local=True)
 
 
 @given(st.lists(st.floats(), min_size=1, max_size=10))
 def test_extremes_have_no_order(values):
     x = np.array(values)
     if np.isnan(x).any():
-        assert math.isnan(exact.min(x)) and math.isnan(exact.max(x))
+        assert math.isnan(exact.min(x, local=True)) and math.isnan(exact.max(x, local=True))
     else:
         ordered = sorted(values, key=lambda v: (v, math.copysign(1, v)))
-        assert same(exact.min(x), ordered[0]) and same(exact.max(x), ordered[-1])
+        assert same(exact.min(x, local=True), ordered[0]) and same(exact.max(x, local=True), ordered[-1])
 
 
 @pytest.mark.parametrize("function", [exact.mean, exact.min, exact.max])
 def test_nothing_has_no_mean_and_no_extremes(function):
     with pytest.raises(AnyrankError, match="at least one"):
-        function(np.zeros((0, 3)))
+        function(np.zeros((0, 3)), local=True)
 
 
 @given(st.lists(FINITE, max_size=20), st.lists(FINITE, max_size=20))
@@ -270,8 +302,8 @@ def test_results_do_not_depend_on_the_ranks(world):
         x, y = data(n), data(n)[::-1]
         mine = Layout.blocks(n, world).slices
         for function in FUNCTIONS:
-            check_collective(world, function(x[mine], world) == function(x), f"{function.__name__} of {n}")
-        check_collective(world, exact.dot(x[mine], y[mine], world) == exact.dot(x, y), f"dot of {n}")
+            check_collective(world, function(x[mine], world) == function(x, local=True), f"{function.__name__} of {n}")
+        check_collective(world, exact.dot(x[mine], y[mine], world) == exact.dot(x, y, local=True), f"dot of {n}")
     check_collective(world, exact.sum(x[world.rank :: world.size], world) == math.fsum(x.tolist()))
 
 
@@ -285,7 +317,7 @@ def test_limbs_do_not_depend_on_the_ranks(world):
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_fields_are_summed_without_their_halo(world):
     whole = data(13 * 17).reshape(13, 17)
-    expected = [function(whole) for function in FUNCTIONS]
+    expected = [function(whole, local=True) for function in FUNCTIONS]
     for body in ("auto", "shim"):
         BODIES.prefer(body)
         state = State(world)
@@ -293,7 +325,7 @@ def test_fields_are_summed_without_their_halo(world):
         field.array[...] = math.nan
         field[...] = whole[field.layout.slices]
         check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
-        check_collective(world, exact.dot(field, field) == exact.dot(whole, whole), body)
+        check_collective(world, exact.dot(field, field) == exact.dot(whole, whole, local=True), body)
         crossed = fake.crossed["out"]
         exact.max(field)
         check_collective(world, fake.crossed["out"] - crossed <= 16, f"{body}, the extreme alone leaves a GPU")
@@ -379,4 +411,93 @@ def test_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, eac
         there = view(gapless.from_host(host))
         assert there.flags.c_contiguous is view(host).flags.c_contiguous
         for function in (exact.min, exact.max):
-            assert same(function(there), function(view(host))), (function, host)
+            assert same(function(there, local=True), function(view(host), local=True)), (function, host)
+
+
+ARRAYS = {
+    "array": (np.zeros((5, 16)), "(5, 16)"),
+    "list": ([1.0, 2.0], "(2,)"),
+    "number": (2.5, "()"),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_exact_array_without_world_or_local_is_refused(function, kind):
+    x, shape = ARRAYS[kind]
+    call = f"exact.{function.__name__}"
+    with pytest.raises(UsageError) as refusal:
+        function(x)
+    text = str(refusal.value)
+    assert text.startswith(f"{call} at test_exact.py:") and " in test_exact_array_without_world_or_local_is_" in text
+    assert f"of shape {shape} here, holds elements of this rank alone" in text
+    assert all(f"{call}({fix})" in text for fix in ("state.T", "x, world=state.world", "x, local=True"))
+
+
+def test_exact_dot_of_arrays_without_world_is_refused():
+    with pytest.raises(UsageError, match=r"exact\.dot\(state\.T, state\.u\) with a Field, exact\.dot\(x, y, world="):
+        exact.dot(np.zeros(3), np.zeros(3))
+
+
+def test_exact_gpu_array_without_world_is_refused():
+    BODIES.prefer("shim")
+    with pytest.raises(UsageError, match=r"of shape \(3, 2\) here"):
+        exact.sum(BODIES.device.full((3, 2), 1.0, np.float64))
+    BODIES.prefer("auto")
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_exact_field_is_reduced_over_its_own_world_or_locally(world):
+    """`local=True` is this rank's part alone; another world is refused; an array beside a Field is its world's."""
+    state = State(world)
+    field, n = state.field("T", (7,)), 7
+    field[...] = field.indices[0]
+    mine = field.layout.slices[0]
+    check_collective(world, exact.sum(field, local=True) == sum(range(mine.start, mine.stop)))
+    check_collective(world, exact.max(field, local=True) == mine.stop - 1)
+    check_collective(world, exact.sum(field) == exact.sum(field, world) == exact.sum(field.local, world=world) == 21)
+    ones = np.ones(field.local.shape)
+    check_collective(world, exact.dot(field, ones) == exact.dot(ones, field) == 21)
+    check_collective(world, exact.dot(ones, ones, world) == n and exact.dot(ones, ones, local=True) == len(ones))
+    other = World()
+    check_collective(world, refused(UsageError, "T is a Field of another world", lambda: exact.sum(field, other)))
+    check_collective(world, refused(UsageError, "exclude each", lambda: exact.sum(ones, world, local=True)))
+    other.close()
+
+
+@pytest.mark.ranks(2, 3)
+def test_exact_dot_of_fields_split_otherwise_is_refused(world):
+    """On some ranks the blocks may have one shape all the same."""
+    state = State(world)
+    one, other = state.field("one", (2 * world.size,)), state.field("other", (2 * world.size + 1,))
+    check_collective(world, refused(ValueError, "other is split otherwise than one", lambda: exact.dot(one, other)))
+
+
+def refused(kind, words, action):
+    """Whether the action raises an error of a kind with these words."""
+    try:
+        action()
+    except kind as error:
+        return words in str(error)
+    return False
+
+
+LOCAL_SUM = """
+from anyrank import Program, exact, param
+class Localsum(Program):
+    steps: int = param(1, "steps")
+    def declare(self, state): state.field("T", (16, 16))
+    def step(self, state): pass
+    def result(self, state):
+        return {"energy": exact.sum(state.T.local**2)}
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_exact_local_sum_in_a_program_ends_all_ranks_once(tmp_path, ranks):
+    """Three ranks have blocks of 5, 5 and 6 rows, and there is one message all the same."""
+    (tmp_path / "localsum.py").write_text(LOCAL_SUM)
+    done = run_anyrank("run", "localsum.py", "--out", "run", ranks=ranks, cwd=tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "run" / "result.json").exists()
+    assert done.stderr.count("exact.sum at localsum.py:8 in result: an array, of shape (") == 1, done.stderr
+    assert done.stderr.count("Use exact.sum(state.T)") == 1 and "Traceback" not in done.stderr

@@ -27,7 +27,7 @@ esac
 def make(tmp_path):
     """`make WORDS` in a folder with our Makefile and recorders in place of programs: its outcome, and the calls."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("bin", "wheels", "inside", "kernels", "src"):
+    for name in ("bin", "wheels", "inside", "kernels", "src", "bin/nvidia"):
         (tmp_path / name).mkdir()
     for name in ("pyproject.toml", "setup.py", "wheels/a.whl", "wheels/b.whl"):
         (tmp_path / name).touch()
@@ -51,6 +51,7 @@ def test_make_with_site_and_wheels_looks_nothing_up(make, tmp_path):
     done, calls = make(".venv/.ready", "SITE=bin", "WHEELS=wheels")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "inside" / "site.pth").read_text() == f"{tmp_path}/bin\n"
+    assert (tmp_path / "inside" / "nvidia").resolve() == tmp_path / "bin" / "nvidia"
     installs = [call for call in calls if " install " in call]
     assert len(installs) == 2 and all("--no-index --no-deps" in call for call in installs)
     assert installs[0].endswith("--ignore-installed wheels/a.whl wheels/b.whl")

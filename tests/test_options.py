@@ -52,6 +52,33 @@ def test_bad_options_name_the_flag_the_value_the_rule(values, message):
         Options(**values)
 
 
+def test_number_stands_for_text_in_toml():
+    assert Options.read({"checkpoint_every": 200, "ranks": "2"}).given() == {"checkpoint_every": "200", "ranks": 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"keep": 1.5}, "run.toml: keep = 1.5 must be a whole number"),
+        ({"keep": True}, "run.toml: keep = True must be a whole number"),
+        ({"body": 1}, "'1' must be one of auto"),
+        ({"mtbf": "x"}, "run.toml: mtbf = 'x' is not a duration"),
+        ({"bind": []}, "run.toml: bind = [] must be one of auto, core, none"),
+        ({"kep": 3}, "run.toml: kep = 3 is not known here. Did you mean keep?"),
+    ],
+    ids=str,
+)
+def test_bad_option_of_a_file_is_named_as_the_file_does(values, message):
+    with pytest.raises(UsageError) as refused:
+        Options.read(values, "run.toml")
+    assert message in str(refused.value)
+
+
+def test_every_bad_option_is_named_at_once():
+    with pytest.raises(UsageError, match=r"-n 0 (.|\n)*--keep 'x'"):
+        Options(ranks=0, keep="x")
+
+
 def test_what_the_run_folder_remembers_leaves_one_invocation_out():
     kept = Options(ranks=3, walltime="1h", as_json=True).kept()
     assert kept["ranks"] == 3 and not {"walltime", "as_json", "quiet", "threads"} & set(kept)

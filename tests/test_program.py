@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+import anyrank
 from anyrank.errors import UsageError
 from anyrank.program import Program, param
 from anyrank.run.programs import available, load
@@ -89,6 +91,84 @@ def test_parameters_are_inherited_and_may_be_changed():
 
     assert list(Child.declared()) == ["count", "share", "deep", "colour", "title", "more"]
     assert Child().parameters["count"] == 20
+
+
+def test_plain_value_in_a_subclass_is_a_new_default():
+    class Child(Everything):
+        count = 20
+        share = 1
+
+    assert Child().parameters["count"] == 20 and type(Child().share) is float
+    with pytest.raises(UsageError, match=r"--count 100 must be less than 100 \(a whole number\)"):
+        Child(count=100)
+
+
+def test_param_again_keeps_type_bounds_and_description():
+    class Child(Everything):
+        count = param(20)
+        share: float = param(0.25, le=0.5)
+
+    assert Child.declared()["share"].bounds == {"gt": 0, "le": 0.5}
+    assert Child.declared()["count"].description == "a whole number"
+    for values in ({"count": 100}, {"count": 0}, {"share": 0.75}, {"share": 0}):
+        with pytest.raises(UsageError):
+            Child(**values)
+
+
+def test_property_in_the_place_of_a_parameter_is_none():
+    class Child(Everything):
+        @property
+        def count(self) -> int:
+            return 7
+
+    assert "count" not in Child().parameters and Child().count == 7
+
+
+def test_default_is_checked_and_read_as_values_are():
+    class Defaults(Program):
+        factor: float = param(3, "a number")
+        file: Path = param("data.csv", "a path")
+        limit: int | None = param(None, "a limit")
+        levels: list[int] = param((1, 2), "levels")
+
+    made = Defaults()
+    assert type(made.factor) is float and made.file == Path.cwd() / "data.csv" and made.levels == [1, 2]
+    kept = {"factor": 3.0, "file": str(Path.cwd() / "data.csv"), "limit": "none", "levels": [1, 2]}
+    assert made.parameters == kept and Defaults(**made.parameters).parameters == kept
+
+
+BAD_DECLARATIONS = {
+    "infinite": ("t_end: float = param(float('inf'), 'an end')", "default of t_end = inf must be finite (an end)"),
+    "out of bounds": ("n: int = param(0, 'cells', ge=1)", "default of n = 0 must be at least 1 (cells)"),
+    "of another type": ("n: int = param('x')", "default of n = x must be a whole number"),
+    "a type of no parameter": ("n: dict = param({})", "parameter n: dict is no type of a parameter. Use int"),
+    "an unknown type": ("n: Nowhere = param(1)", "the type of a parameter is unknown: name 'Nowhere'"),
+    "bounds of text": ("n: str = param('', ge=1)", "parameter n: bounds (ge) are for numbers"),
+    "a seed of text": ("seed: str = param('a')", "parameter seed: it is the seed of state.random and must be an int"),
+    "a seed too large": ("seed: int = param(2**64)", "default of seed = 18446744073709551616 must be less than"),
+    "a name": ("work: float = param(1.5)", "parameter work: this name is an attribute of every Program. Please rename"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DECLARATIONS)
+def test_bad_declaration_is_refused_when_the_file_is_loaded(tmp_path, case):
+    line, message = BAD_DECLARATIONS[case]
+    text = f"from __future__ import annotations\nfrom anyrank import Program, param\nclass Bad(Program):\n    {line}\n"
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(UsageError) as refused:
+        load(str(tmp_path / "bad.py"))
+    assert message in str(refused.value) and "program bad: " in str(refused.value)
+
+
+def test_dataclass_is_refused_when_the_file_is_loaded(tmp_path):
+    text = "from dataclasses import dataclass\nfrom anyrank import Program, param\n"
+    (tmp_path / "data.py").write_text(text + "@dataclass\nclass Data(Program):\n    n: int = param(8, 'points')\n")
+    with pytest.raises(UsageError, match=r"program data: it is a dataclass.* Remove @dataclass"):
+        load(str(tmp_path / "data.py"))
+
+
+def test_usage_error_is_exported_for_check():
+    assert anyrank.UsageError is UsageError
 
 
 def test_programs_are_found_by_name():

@@ -86,6 +86,39 @@ def test_mistakes_are_refused(world):
         state.field("wide", (4,), halo=5)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_state_shapes_that_differ_by_one_share_their_cuts(world, first):
+    """Faces and cells lie together on a rank, whichever is declared first, so that a difference is the same on all."""
+    shapes = {"p": (9, 7), "vx": (10, 7), "vy": (9, 8)}
+    names = [*shapes][first:] + [*shapes][:first]
+    state = State(world)
+    for name in names:
+        state.field(name, shapes[name], halo=1, boundary="fixed")
+    inner = [[cut[:-1] for cut in field.layout.cuts] for field in state.fields()]
+    check_collective(world, inner[0] == inner[1] == inner[2], str(inner))
+    check_collective(world, all(field.layout.shape == shapes[field.name] for field in state.fields()))
+    i, j = state.p.indices
+    state.p[...] = i * i + 3 * j
+    state.p.exchange()
+    p = state.p.array
+    across, along = p[1:, 1:-1] - p[:-1, 1:-1], p[1:-1, 1:] - p[1:-1, :-1]  # at every face of this rank's cells
+    m, n = state.vx.local.shape[0], state.vy.local.shape[1]
+    state.vx[...], state.vy[...] = across[:m], along[:, :n]
+    found = [state.vx.gather(), state.vy.gather()]
+    whole = np.pad(np.add.outer(np.arange(9.0) ** 2, 3 * np.arange(7.0)), 1)
+    right = [np.diff(whole, axis=0)[:, 1:-1], np.diff(whole, axis=1)[1:-1]]
+    check_collective(world, world.rank > 0 or all(map(np.array_equal, found, right)))
+
+
+@pytest.mark.ranks(4)
+def test_state_shape_too_small_for_shared_cuts_is_refused(world):
+    state = State(world)
+    state.field("faces", (4,), halo=1)
+    with pytest.raises(UsageError, match=r"halo of 1 is wider than a rank's part of \(3,\): declare that field first"):
+        state.field("cells", (3,), halo=1)
+
+
 @pytest.mark.ranks(1, 3)
 def test_random_numbers_of_a_state_belong_to_seed_stream_and_index(world):
     state = State(world, seed=7)

@@ -9,16 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anyrank.errors import UsageError
     from anyrank.field import Field, advance
     from anyrank.kernel import Kernel
     from anyrank.keyed.table import Table
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
+    from anyrank.run.callback import Callback
     from anyrank.state import Scalar, State
     from anyrank.world import World
 
 _HOMES = {
+    "Run": "run.python",
+    "Callback": "run.callback",
     "Field": "field",
     "Kernel": "kernel",
     "Layout": "layout",
@@ -27,12 +31,27 @@ _HOMES = {
     "Scalar": "state",
     "State": "state",
     "Table": "keyed.table",
+    "UsageError": "errors",
     "World": "world",
     "advance": "field",
     "param": "program",
 }
 
-__all__ = ["Field", "Kernel", "Layout", "Philox", "Program", "Scalar", "State", "Table", "World", "advance", "param"]
+__all__ = [
+    "Callback",
+    "Field",
+    "Kernel",
+    "Layout",
+    "Philox",
+    "Program",
+    "Scalar",
+    "State",
+    "Table",
+    "UsageError",
+    "World",
+    "advance",
+    "param",
+]
 
 
 def __getattr__(name: str) -> Any:

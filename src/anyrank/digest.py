@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.kernel import BODIES, Kernel
+from anyrank.kernel import BODIES, Kernel, native
 from anyrank.strided import blocks, contiguous_strides, merged, offset_of
 
 _digest = Kernel("digest")
@@ -28,7 +28,7 @@ def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
     widened by zeros, complex64, which count as one word, or complex128, which count as two float64 along a further
     last axis. Not collective, and safe in a thread. Raises TypeError for elements of another kind.
     """
-    array = array if BODIES.device.owns(array) else np.asarray(array)
+    array = array if BODIES.device.owns(array) else native(np.asarray(array))
     words = _words(array)
     steps = contiguous_strides(shape, array.itemsize // words.itemsize)
     origin = offset_of(start, steps)
@@ -66,8 +66,6 @@ def _words(array: Any) -> Any:
     kind, size = array.dtype.kind, array.itemsize
     if kind not in "biufc" or size > (16 if kind == "c" else 8):
         raise TypeError(f"a digest takes bool, integers, real and complex numbers of 64 bits, not {array.dtype}")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
     array = array.reshape(array.shape or (1,))
     if size == 16 and array.strides[-1] != size:
         array = array.copy()

@@ -7,9 +7,16 @@ is too large. A sum equals `math.fsum`, but where that raises OverflowError for 
 
 Everywhere here `x` is an array of any shape, of NumPy or of this process's GPU, or a Field, of which every rank
 adds what it owns. Elements stay where they are: limbs alone come from a GPU, and the extreme of a rank.
-Elements are bool, integers or real numbers of up to 8 bytes. A Field's functions are collective over its
-world; an array's are collective over `world`, and local where it is None. NaN, or +∞ with −∞, gives NaN.
+Elements are bool, integers or real numbers of up to 8 bytes, in any byte order. NaN, or +∞ with −∞, gives NaN.
 A sum that is zero is +0.0, whatever the signs of its terms. Other elements raise TypeError.
+
+Which ranks a function reduces over is never a guess:
+
+- of a Field: all ranks of its world; collective;
+- of an array and `world=state.world`: all ranks of that world, each with its own array; collective;
+- with `local=True`: this rank alone, of a Field the part that it owns; not collective.
+
+An array without either raises UsageError, for on one rank the result would be right, and on several that of a part.
 """
 
 from __future__ import annotations
@@ -22,8 +29,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from anyrank.errors import AnyrankError
-from anyrank.kernel import BODIES, Kernel
+from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
+from anyrank.reduction import is_field, ranks_of
 from anyrank.strided import blocks, merged
 
 if TYPE_CHECKING:
@@ -124,61 +132,156 @@ class Accumulator:
         return (math.inf if plus else -math.inf) if plus or minus else finite()
 
 
-def sum(x: Numbers, world: World | None = None) -> float:
-    """The sum of all elements: float64, correctly rounded, or an exact int where `x` holds integers or bool."""
-    total = _summed(x, world)
+def sum(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
+    """Sum all elements. Collective unless `local`.
+
+    Parameters
+    ----------
+    x : Field or array_like
+        Numbers of any shape.
+    world, local
+        The ranks that hold them: see the module's docstring.
+
+    Returns
+    -------
+    float or int
+        Correctly rounded float64, or an exact int where `x` holds integers or bool.
+
+    """
+    total = _summed("sum", (x,), world, local)
     return total.fixed >> ORIGIN if _integral(x) else total.value()
 
 
-def mean(x: Numbers, world: World | None = None) -> float:
-    """The arithmetic mean of all elements, correctly rounded. Raises AnyrankError where there are none."""
-    return _summed(x, world).mean()
+def mean(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
+    """Return the arithmetic mean of all elements. Collective unless `local`.
 
+    Parameters
+    ----------
+    x : Field or array_like
+        Numbers of any shape.
+    world, local
+        The ranks that hold them: see the module's docstring.
 
-def dot(x: Numbers, y: Numbers, world: World | None = None) -> float:
-    """Σ x·y: float64, correctly rounded even where a product underflows or overflows, or an exact int.
+    Returns
+    -------
+    float
+        Rounded once, correctly.
 
-    Raises ValueError where the shapes differ.
+    Raises
+    ------
+    AnyrankError
+        Where there are no elements.
+
     """
-    total = Accumulator()
-    total.add_product(x, y)
-    total = total.allreduce(_world(x, world))
+    return _summed("mean", (x,), world, local).mean()
+
+
+def dot(x: Numbers, y: Numbers, world: World | None = None, *, local: bool = False) -> float:
+    """Return Σ x·y. Collective unless `local`.
+
+    Parameters
+    ----------
+    x, y : Field or array_like
+        Numbers, of one shape.
+    world, local
+        The ranks that hold them: see the module's docstring.
+
+    Returns
+    -------
+    float or int
+        Correctly rounded even where a product underflows or overflows; an exact int of integers and bool.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes differ, or the Fields are split otherwise.
+
+    """
+    total = _summed("dot", (x, y), world, local)
     return total.fixed >> ORIGIN if _integral(x) and _integral(y) else total.value()
 
 
-def norm(x: Numbers, world: World | None = None) -> float:
-    """The Euclidean norm √Σx², correctly rounded, without overflow or underflow on the way."""
+def norm(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
+    """Return the Euclidean norm √Σx². Collective unless `local`.
+
+    Parameters
+    ----------
+    x : Field or array_like
+        Numbers of any shape.
+    world, local
+        The ranks that hold them: see the module's docstring.
+
+    Returns
+    -------
+    float
+        Correctly rounded, without overflow or underflow on the way.
+
+    """
+    return _summed("norm", (x, x), world, local).root()
+
+
+def min(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
+    """Return the smallest element. Collective unless `local`.
+
+    Parameters
+    ----------
+    x : Field or array_like
+        Numbers of any shape.
+    world, local
+        The ranks that hold them: see the module's docstring.
+
+    Returns
+    -------
+    float or int
+        NaN where there is one; −0 is below +0.
+
+    Raises
+    ------
+    AnyrankError
+        Where there are no elements.
+
+    """
+    return _extreme("min", x, world, local)
+
+
+def max(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
+    """Return the largest element. Collective unless `local`.
+
+    Parameters
+    ----------
+    x : Field or array_like
+        Numbers of any shape.
+    world, local
+        The ranks that hold them: see the module's docstring.
+
+    Returns
+    -------
+    float or int
+        NaN where there is one; +0 is above −0.
+
+    Raises
+    ------
+    AnyrankError
+        Where there are no elements.
+
+    """
+    return _extreme("max", x, world, local)
+
+
+def _summed(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> Accumulator:
+    """The sum of an array, or of the products of two, over the ranks that the caller names."""
+    world = ranks_of(call, numbers, world, local)
     total = Accumulator()
-    total.add_product(x, x)
-    return total.allreduce(_world(x, world)).root()
-
-
-def min(x: Numbers, world: World | None = None) -> float:
-    """The smallest element: NaN where there is one, and −0 is below +0. Raises AnyrankError where there are none."""
-    return _extreme(x, world, largest=False)
-
-
-def max(x: Numbers, world: World | None = None) -> float:
-    """The largest element: NaN where there is one, and +0 is above −0. Raises AnyrankError where there are none."""
-    return _extreme(x, world, largest=True)
-
-
-def _summed(x: Numbers, world: World | None) -> Accumulator:
-    total = Accumulator()
-    total.add(x)
-    return total.allreduce(_world(x, world))
+    total.add(*numbers) if len(numbers) == 1 else total.add_product(*numbers)
+    return total.allreduce(world)
 
 
 def _local(x: Any) -> Any:
     """This process's elements, where they are."""
-    array = x.local if hasattr(x, "local") else x if BODIES.device.owns(x) else np.asarray(x)
+    array = native(x.local if is_field(x) else x if BODIES.device.owns(x) else np.asarray(x))
     if array.dtype.kind not in "biuf" or array.itemsize > 8:
         raise TypeError(f"exact arithmetic takes bool, integers and real numbers of 64 bits, not {array.dtype}")
     return array
-
-
-def _world(x: Any, world: World | None) -> World | None:
-    return x.world if hasattr(x, "local") else world
 
 
 def _integral(x: Any) -> bool:
@@ -239,9 +342,9 @@ def _square_root(fixed: int) -> float:
     return _quotient(2 * root + (root * root != square), 1 << ORIGIN // 2 + 65)
 
 
-def _extreme(x: Any, world: World | None, largest: bool) -> float:
+def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
     """The smallest or largest element of all ranks: the largest of integers in the elements' order, or reversed."""
-    array, world = _local(x), _world(x, world)
+    world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
     code = _code(_local_extreme(array, largest), array.dtype, largest) if array.size else _LOWEST
     found = np.array([array.size > 0, code], np.int64)
     found = found if world is None else world.allreduce(found, "max")

@@ -20,6 +20,8 @@ from anyrank.world import World
 #: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster. On a GPU
 #: it always does, for a call returns at once, and the edges cross to the host meanwhile.
 OVERLAP_POINTS = 1 << 14
+#: Of these is an index that gives a view.
+_VIEWS = (int, slice, type(None), type(Ellipsis))
 
 
 class Field:
@@ -131,7 +133,12 @@ class Field:
                 f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
                 "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
             )
-        self.local[self._index(key)] = self._there(values)
+        parts = key if isinstance(key, tuple) else (key,)
+        here = self.device.on_host or not isinstance(values, np.ndarray | list | tuple)
+        if here or not all(type(part) in _VIEWS for part in parts):
+            self.local[self._index(key)] = self._there(values)
+        else:  # straight to where they belong
+            self.device.write(self.local[key], np.asarray(values))
 
     def _there(self, values: Any) -> Any:
         """What is an array, on the device."""
@@ -223,7 +230,8 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     passed whole. The interior is computed while halos travel, its border when they are there: how a block
     is cut into regions depends on its size and on the ranks. So the kernel must compute each point from its
     arguments there alone. What differs from point to point, such as indices or a mask, must be a Field in `rest`.
-    Raises ValueError where a Field in `rest` has another layout.
+    Raises UsageError, before any work, where a Field has another layout than the first one, and where a Field in `rest`
+    has a halo, which the kernel would not get.
 
     Where fields have wider margins, ghosts are computed as well, in ever smaller rings about the block, and
     halos travel when none are left (Ding and He, A ghost cell expansion method for reducing communications
@@ -232,11 +240,22 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     first, taken = fields[0], [item for item in rest if isinstance(item, Field)]
     for item in (*fields, *taken):
         if item.layout.cuts != first.layout.cuts:
-            raise ValueError(f"advance: {item.name} {item.shape} is split otherwise than {first.name}")
+            raise UsageError(
+                f"advance: field {item.name} {item.shape} is split otherwise than {first.name} {first.shape}, and the "
+                "kernel gets one region of both. Give them one shape, or combine their arrays outside of advance."
+            )
         if item.boundary != first.boundary and first.margin > first.halo:
             raise UsageError(
                 f"field {item.name}: boundary {item.boundary} must be {first.boundary}, as that of {first.name}, for "
                 "with --halo-steps 2 or more their ghosts go together. Declare it so, or leave --halo-steps out."
+            )
+    for item in taken:
+        if item.halo:
+            raise UsageError(
+                f"advance: field {item.name} is given after the kernel, where a Field comes without its halo of "
+                f"{item.halo}: a kernel that reads its neighbours would read other memory. Declare it with halo=0 if "
+                f"the kernel reads it at each point alone, or list it with the fields that advance replaces: "
+                f"advance([{first.name}, {item.name}], kernel), whose kernel writes both."
             )
     halo, depth = None, _depth(fields, taken)
     if depth < 0:

@@ -174,6 +174,16 @@ def _no_operation(operation: str) -> Any:
     raise Declined(f"has no operation {operation}")
 
 
+def native(array: Any) -> Any:
+    """Return the array as compiled kernels read it: aligned, and in this machine's byte order.
+
+    A NumPy array that is not so, such as a field of packed records, is copied; any other array is returned itself.
+    """
+    if isinstance(array, np.ndarray) and not (array.flags.aligned and array.dtype.isnative):
+        return array.astype(array.dtype.newbyteorder("="))
+    return array
+
+
 _LOADED: dict[tuple[str, Path], Module] = {}
 
 

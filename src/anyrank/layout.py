@@ -59,6 +59,14 @@ class Layout:
         grid = choose_grid(tuple(shape), world.size, split, halo)
         return cls(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
 
+    def is_near(self, shape: Sequence[int]) -> bool:
+        """Whether a shape differs from this one's by at most one along each axis."""
+        return len(shape) == self.ndim and all(abs(n - m) <= 1 for n, m in zip(shape, self.shape, strict=True))
+
+    def extended(self, shape: Sequence[int]) -> Layout:
+        """The layout of a near shape with the same cuts: along each axis the last part ends where the shape does."""
+        return Layout(shape, self.world, [(*cut[:-1], n) for cut, n in zip(self.cuts, shape, strict=True)])
+
     @property
     def ndim(self) -> int:
         """The number of axes."""

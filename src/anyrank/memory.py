@@ -13,12 +13,12 @@ LEAST = 16 << 20
 
 def resident() -> int:
     """The bytes of memory that this process has now, shared ones included."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak() -> int:
     """The most bytes of memory that this process ever had: not, as `ru_maxrss`, those of whoever started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
@@ -29,7 +29,7 @@ def budget(limit: int | None, sharing: int) -> int:
     Raises UsageError where a limit leaves less than LEAST.
     """
     if limit is None:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
         return free * 3 // 4 // sharing
     left = limit - resident()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -146,6 +146,10 @@ class Program:
         """What the run found, as JSON types, from the final state. Collective."""
         return {}
 
+    def callbacks(self) -> Sequence[Any]:
+        """Return the program's own callbacks, `anyrank.Callback` objects, the same kinds on all ranks. Collective."""
+        return ()
+
     def work(self) -> tuple[float, str]:
         """How much one step does, and its unit in the plural, for the rate: one step, unless told."""
         return 1.0, "steps"
@@ -213,7 +217,8 @@ def _read(
         except pydantic.ValidationError as refused:
             error, info = refused.errors()[0], program.declared()[name]
             about = info.description and f" ({info.description})"
-            lines.append(refusal(error, f"{spell(name)} {error['input']}", spell(name), info.default, about))
+            example = info.default if isinstance(info.default, int | float) and value is not info.default else 1
+            lines.append(refusal(error, f"{spell(name)} {error['input']}", spell(name), example, about))
     return found, lines
 
 

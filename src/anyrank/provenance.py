@@ -124,7 +124,7 @@ def clocks() -> dict[str, str | float]:
     return {
         "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "monotonic": round(time.monotonic(), 3),
-        **({"boot": boot.read_text().strip()} if boot.exists() else {}),
+        **({"boot": boot.read_text(encoding="utf-8").strip()} if boot.exists() else {}),
     }
 
 
@@ -176,7 +176,7 @@ def _gpu() -> dict[str, str]:
 
 
 def _processor() -> str:
-    with suppress(OSError), Path("/proc/cpuinfo").open() as file:
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         for line in file:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
@@ -192,7 +192,7 @@ def commit(inside: Path) -> str:
         git = folder / ".git"
         try:
             if git.is_file():  # a worktree or a submodule: "gitdir: FOLDER"
-                git = folder / git.read_text().partition(": ")[2].strip()
+                git = folder / git.read_text(encoding="utf-8").partition(": ")[2].strip()
             if git.is_dir():
                 return _head(git)
         except OSError:
@@ -201,17 +201,17 @@ def commit(inside: Path) -> str:
 
 
 def _head(git: Path) -> str:
-    head = (git / "HEAD").read_text().strip()
+    head = (git / "HEAD").read_text(encoding="utf-8").strip()
     if not head.startswith("ref: "):
         return head
     name = head[5:]
     shared = git / "commondir"
-    places = [git, git / shared.read_text().strip()] if shared.exists() else [git]
+    places = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.exists() else [git]
     for place in places:
         if (place / name).exists():
-            return (place / name).read_text().strip()
+            return (place / name).read_text(encoding="utf-8").strip()
         packed = place / "packed-refs"
-        lines = packed.read_text().splitlines() if packed.exists() else []
+        lines = packed.read_text(encoding="utf-8").splitlines() if packed.exists() else []
         for line in lines:
             if line.endswith(f" {name}"):
                 return line.split()[0]

@@ -136,20 +136,28 @@ class State:
         return self.add(scalar)
 
     def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
-        """The Layout that fields of this shape share. The widest halo must be declared first."""
+        """The Layout that fields of this shape share. The widest halo must be declared first.
+
+        A shape that differs from an earlier one by at most one along each axis, as faces differ from cells, is cut at
+        the same indices: the last rank along the axis has one element more, or one less.
+        """
         known: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
         width = halo * self.halo_steps
         if shape not in known:
-            try:
-                known[shape] = (Layout.bricks(shape, self.world, self.split, width), halo)
-            except UsageError as error:
-                if self.halo_steps == 1:
-                    raise
-                raise UsageError(f"--halo-steps {self.halo_steps}: {error} Or use fewer --halo-steps.") from None
-        layout, allowed = known[shape]
-        if halo > allowed and any(b - a < width for cut in layout.cuts for a, b in pairwise(cut)):
+            near = next((layout for layout, _ in known.values() if layout.is_near(shape)), None)
+            known[shape] = near.extended(shape) if near is not None else self._bricks(shape, width), halo
+        layout, _ = known[shape]
+        if any(b - a < width for cut in layout.cuts for a, b in pairwise(cut)):
             raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
         return layout
+
+    def _bricks(self, shape: tuple[int, ...], width: int) -> Layout:
+        try:
+            return Layout.bricks(shape, self.world, self.split, width)
+        except UsageError as error:
+            if self.halo_steps == 1:
+                raise
+            raise UsageError(f"--halo-steps {self.halo_steps}: {error} Or use fewer --halo-steps.") from None
 
     def __getattr__(self, name: str) -> Any:
         member = self.__dict__.get("members", {}).get(name)

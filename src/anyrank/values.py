@@ -12,16 +12,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import numpy as np
 import pydantic
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator
+from pydantic_core import PydanticCustomError
 
 #: The text that stands for None in flags and files, for a type that has it.
 NONE = "none"
 _KINDS = "int, float, bool, str, Path, a Literal of texts or whole numbers, one of these | None, or a list of one"
 
 
-def _number(value: Any) -> Any:
-    """Read NumPy's numbers as Python's, and make text of a truth value, which Python takes for a number."""
+def _number(value: Any, error: str = "float_type") -> Any:
+    """Read NumPy's numbers as Python's, and refuse a truth value, which Python takes for a number."""
     if isinstance(value, bool | np.bool_):
-        return str(value)
+        raise PydanticCustomError(error, "a truth value is no number")  # type: ignore[arg-type]
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -35,13 +36,13 @@ def _whole(value: Any) -> Any:
         # A number of a million digits is a slip, and would take all memory.
         if number.is_finite() and number.adjusted() < 309 and number == number.to_integral_value():
             return int(number)
-    return _number(value)
+    return _number(value, "int_type")
 
 
 def _unicode(text: str) -> str:
     """Refuse what no file can hold: a name that is not UTF-8 has lone surrogates in Python."""
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("must be text in UTF-8. Rename what has this name")
+        raise ValueError("must be text in UTF-8", "Rename what has this name.")
     return text
 
 
@@ -164,7 +165,8 @@ def refusal(error: Any, subject: str, name: str, example: Any = 1, about: str = 
     """What a user reads of one of pydantic's errors: the subject (a name with its value), the rule, and a fix."""
     context = {key: _digits(value) for key, value in error.get("ctx", {}).items()}
     if error["type"] == "value_error":
-        return f"{subject} {error['ctx']['error']}{about}."
+        rule, *fix = error["ctx"]["error"].args
+        return " ".join([f"{subject} {rule}{about}.", *fix])
     if error["type"] == "literal_error":
         context["choices"] = ", ".join(
             part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")

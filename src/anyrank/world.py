@@ -45,7 +45,7 @@ class World:
         initialise()
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.recorder: Recorder | None = None
-        if check:
+        if self.comm.allreduce(check, MPI.MAX):  # a rank alone that was asked to check would wait for the others' calls
             from anyrank.recorder import Recorder
 
             self.recorder = Recorder(self.comm, everywhere=comm is None)

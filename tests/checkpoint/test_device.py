@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from contextlib import suppress
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -170,3 +171,15 @@ def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeyp
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2 * len(SHAPES) and "the copy of count takes 1144 bytes, and shim:0 has" in lines[1]
     assert all("free of 100000: it is made " + where in line for line in lines) and others.nbytes
+
+
+def test_staging_frees_cached_memory_once_for_all_fields(tmp_path, monkeypatch, machine):
+    """Before the first copy is made; later checkpoints make none."""
+    machine()
+    state, done = declare(World()), []
+    pool = SimpleNamespace(free_all_blocks=lambda: done.append("freed"))
+    monkeypatch.setattr(fake, "get_default_memory_pool", lambda: pool)
+    full = Gpu.full
+    monkeypatch.setattr(Gpu, "full", lambda *arguments: (done.append("copy"), full(*arguments))[1])
+    assert not written_while_steps_go_on(tmp_path, state, monkeypatch, 1, 2).error
+    assert done == ["freed"] + ["copy"] * len(SHAPES) and len(SHAPES) > 1

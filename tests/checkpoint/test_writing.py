@@ -16,7 +16,7 @@ import pytest
 from checkpoint.samples import checkpoints, declare, fill, holds, write
 from ranks import check_collective
 
-from anyrank.checkpoint import Checkpoints, keep
+from anyrank.checkpoint import Checkpoints, keep, ways
 from anyrank.state import State
 from anyrank.world import World
 
@@ -149,6 +149,22 @@ def test_an_input_output_error_on_the_last_rank(world, tmp_path, monkeypatch, ca
             yield
 
     fails_then_recovers(world, tmp_path, trouble(), f"rank {world.size - 1}: OSError: [Errno 5]")
+
+
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_gather_one_rank_without_memory_holds_up_no_other(world, tmp_path, monkeypatch, rank):
+    def broken(*arguments):
+        raise MemoryError("no room")
+
+    @contextmanager
+    def trouble():
+        with monkeypatch.context() as patch:
+            if world.rank == rank:
+                patch.setattr(ways, "fetch", broken)
+            yield
+
+    fails_then_recovers(world, tmp_path, trouble(), f"rank {rank}: MemoryError: no room", "gather")
 
 
 @pytest.mark.ranks(1, 2)

@@ -27,7 +27,7 @@ BAD = {
         "Use --rows 1 or more.",
     ),
     "wrong type": ((*WEATHER, "--rows", "many"), "--rows many must be a whole number"),
-    "not a choice": ((*WEATHER, "--initial", "x"), "--initial x must be 'benchmark' or 'shear'"),
+    "not a choice": ((*WEATHER, "--initial", "x"), "--initial x must be one of benchmark, shear"),
     "unknown option of a run": ((*WEATHER, "--checkpoint-evry", 3), "--checkpoint-evry"),
     "bad interval": ((*WEATHER, "--checkpoint-every", "often"), "--checkpoint-every 'often' must be steps"),
     "bad split": ((*WEATHER, "--split", "diagonal"), "--split 'diagonal' must be one of"),

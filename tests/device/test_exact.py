@@ -63,29 +63,33 @@ def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
         assert fake.crossed["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
     monkeypatch.setattr(exact, "_COPIED", 2 * 48 * 68)
     before = fake.crossed["out"]
-    assert exact.sum(x) == 1.5 * x.size
+    assert exact.sum(x, local=True) == 1.5 * x.size
     assert fake.crossed["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time
 
 
 def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):
     x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
     before = fake.crossed.copy()
-    assert exact.sum(x) == math.fsum(x.ravel().tolist())
+    assert exact.sum(x, local=True) == math.fsum(x.ravel().tolist())
     assert fake.crossed == before
-    assert exact.dot(gpu.from_host(x), y) == exact.dot(x, gpu.from_host(y)) == exact.dot(x, y)
+    assert (
+        exact.dot(gpu.from_host(x), y, local=True)
+        == exact.dot(x, gpu.from_host(y), local=True)
+        == exact.dot(x, y, local=True)
+    )
 
 
 @pytest.mark.parametrize("function", [exact.min, exact.max])
 def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
     for values in ([0.0, -0.0], [-0.0, -1.0], [0.0, 1.0], [math.nan, 1.0], [-math.inf, math.inf]):
         for x in (np.array(values), np.array(values[::-1], np.float32)):
-            assert repr(function(gpu.from_host(x))) == repr(function(x))
+            assert repr(function(gpu.from_host(x), local=True)) == repr(function(x, local=True))
     nothing = gpu.full((0, 3), 1, float)
-    assert exact.sum(nothing) == exact.norm(nothing) == 0.0
+    assert exact.sum(nothing, local=True) == exact.norm(nothing, local=True) == 0.0
     with pytest.raises(AnyrankError, match="at least one"):
-        function(nothing)
+        function(nothing, local=True)
     with pytest.raises(TypeError, match="not complex128"):
-        function(gpu.full((3,), 1, complex))
+        function(gpu.full((3,), 1, complex), local=True)
 
 
 def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu, monkeypatch):
@@ -100,5 +104,7 @@ def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu
     for x in (small, -small, small * [[1], [-1]], [0.0, -1e-45], [-0.0, 1e-45], [1.0, -1e-40], [math.inf, 1e-40]):
         x = np.array(x, np.float32)
         there = gpu.from_host(x)
-        assert told(function(there) for function in FUNCTIONS) == told(function(x) for function in FUNCTIONS)
-        assert exact.dot(there, there) == exact.dot(x, x)
+        assert told(function(there, local=True) for function in FUNCTIONS) == told(
+            function(x, local=True) for function in FUNCTIONS
+        )
+        assert exact.dot(there, there, local=True) == exact.dot(x, x, local=True)

@@ -8,6 +8,7 @@ from halos import ghost_values, layouts, make
 from ranks import check_collective
 
 from anyrank import field as field_module
+from anyrank.errors import UsageError
 from anyrank.exchange import Halo, gather
 from anyrank.field import advance
 from anyrank.kernel import Kernel
@@ -77,8 +78,17 @@ def test_advance_gives_one_ranks_bits_on_any_layout(world, overlap, monkeypatch)
 def test_a_field_of_another_layout_cannot_go_along(world):
     field = make(Layout.bricks((12, 14), world))
     other = make(Layout.bricks((12, 15), world), halo=0, name="staggered")
-    with pytest.raises(ValueError, match=r"staggered \(12, 15\) is split otherwise than T"):
+    with pytest.raises(UsageError, match=r"field staggered \(12, 15\) is split otherwise than T \(12, 14\), .* Give"):
         advance([field], Kernel(smooth), np.ones(9), other)
+
+
+@pytest.mark.ranks(1, 3)
+def test_advance_a_field_that_would_lose_its_halo_is_refused(world):
+    field, calls = make(Layout.bricks((12, 14), world)), []
+    wide = make(field.layout, halo=1, name="wide")
+    with pytest.raises(UsageError, match=r"field wide .* without its halo of 1: .* with halo=0 .*advance\(\[T, wide\]"):
+        advance([field], Kernel(lambda *arguments: calls.append(arguments)), wide)
+    check_collective(world, not calls, "before any work")
 
 
 @pytest.mark.ranks(1, 3, 4)

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ranks import run_anyrank
+from ranks import check_collective, run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.run.chaos import Chaos, for_ranks, parse
+from anyrank.run.chaos import Chaos, for_ranks, parse, still_to_come, to_come
 
 CRASH = Path(__file__).with_name("crash.py")
 COUNT = ("run", CRASH, "--how", "no", "--steps", 40, "--checkpoint-every", 10)
@@ -61,7 +61,7 @@ def test_what_a_text_tells():
 
 
 def chaos(folder: Path, text: str, rank: int = 0, size: int = 4) -> Chaos:
-    return Chaos(text, SimpleNamespace(rank=rank, size=size), folder, SimpleNamespace())
+    return Chaos([*still_to_come(text, folder)], SimpleNamespace(rank=rank, size=size), folder, SimpleNamespace())
 
 
 def fired(folder: Path) -> list[str]:
@@ -91,6 +91,16 @@ def test_a_fault_happens_once_in_a_folder_unless_it_is_to_repeat(tmp_path):
     assert fired(tmp_path) == [once] * 3 + [again] * 2
     told = [json.loads(line) for line in (tmp_path / "events.jsonl").open()]
     assert [(e["event"], e["rank"], e["step"]) for e in told] == [("chaos", 1, 3)] * 5
+
+
+@pytest.mark.ranks(2)
+def test_to_come_is_what_rank_0_sees_in_the_folder(world, tmp_path):
+    """A file system may show another host what has happened later; a fault of all ranks is one of all or of none."""
+    text, seen = "disk-full step=3 for=1; slow rank=1 factor=2", tmp_path / str(world.rank)
+    seen.mkdir()
+    if world.rank == 0:
+        (seen / "chaos.jsonl").write_text(json.dumps({"fault": "disk-full step=3 for=1"}) + "\n")
+    check_collective(world, [fault.kind for fault in to_come(world, text, seen)] == ["slow"])
 
 
 def test_a_fault_happens_to_its_rank_alone(tmp_path):
@@ -138,7 +148,7 @@ def test_a_checkpoint_is_damaged_once_and_the_place_is_the_texts(tmp_path):
 def test_the_disk_is_full_for_so_many_checkpoints(tmp_path):
     def refused(text: str) -> list[int]:
         checkpoints = SimpleNamespace()
-        Chaos(text, SimpleNamespace(rank=0, size=1), tmp_path, checkpoints)
+        Chaos([*still_to_come(text, tmp_path)], SimpleNamespace(rank=0, size=1), tmp_path, checkpoints)
         answers = {step: checkpoints.fault(step) for step in range(0, 60, 10)}
         assert {answer.errno for answer in answers.values() if answer} <= {errno.ENOSPC}
         return [step for step, answer in answers.items() if answer]

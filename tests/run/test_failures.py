@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank
 
+from anyrank.run.failure import report
+
 CRASH = Path(__file__).with_name("crash.py")
 
 
@@ -38,6 +40,17 @@ def test_the_same_error_on_all_ranks_is_told_once(tmp_path):
     assert done.stderr.count("ValueError: bad luck") == 1
     assert "anyrank: ranks 0-2 of 3 failed:" in done.stderr
     assert failed(tmp_path / "run") == [(5, "0-2", "ValueError: bad luck at step 5")]
+
+
+def test_report_errors_that_differ_in_shapes_alone_are_one(tmp_path):
+    """Ranks have blocks of several shapes; an index is no shape, and tells errors apart."""
+    texts = ["shapes (5,) (6, 2) at (1, 2)", "shapes (6,) (5, 2) at (1, 2)", "shapes (6,) (5, 2) at (3, 2)", "shape 6"]
+    for rank, text in enumerate(texts):
+        (tmp_path / f"rank-{rank:06d}").write_text(text)
+    assert report(tmp_path, 4) == "\n".join(
+        f"anyrank: {ranks} of 4 failed:\n{text}"
+        for ranks, text in zip(("ranks 0-1", "rank 2", "rank 3"), (texts[0], *texts[2:]), strict=True)
+    )
 
 
 def test_a_raise_in_a_run_of_one_rank(tmp_path):
@@ -82,6 +95,69 @@ def test_a_last_checkpoint_that_fails_is_no_end_whatever_was_saved_before(tmp_pa
     done = run_anyrank("resume", out, "--json")
     final = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and final["resumed_from"] == 10 and final["steps"] == 30
+
+
+EARLY = """
+import sys
+from anyrank import Program, State, launcher
+
+{at_import}
+
+
+class Early(Program):
+    def check(self) -> None:
+        {in_check}
+
+    def declare(self, state: State) -> None:
+        state.field("x", (9,))
+
+    def step(self, state: State) -> None:
+        state.x[...] += 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("at_import", "in_check", "status", "told"),
+    [
+        ("", "launcher.task() != {who} or open('/no/forcing.nc')", 1, "No such file or directory: '/no/forcing.nc'"),
+        ("", "launcher.task() != {who} or sys.exit(0)", 1, "sys.exit(0) ends a run before it begins"),
+        ("launcher.task() != {who} or sys.exit(0)", "pass", 2, "SystemExit: 0"),
+        ("launcher.task() != {who} or sys.exit('no licence')", "pass", 2, "SystemExit: no licence"),
+    ],
+)
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_rank_that_ends_before_the_run_ends_all_once(tmp_path, ranks, at_import, in_check, status, told):
+    words = {"at_import": at_import.format(who=ranks - 1), "in_check": in_check.format(who=ranks - 1)}
+    (tmp_path / "early.py").write_text(EARLY.format(**words))
+    done = run_anyrank("run", "early.py", "--out", "r", cwd=tmp_path, ranks=ranks, timeout=60)
+    assert (done.returncode, done.stderr.count(told)) == (status, 1), done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+DONE = """
+from anyrank import Program, State, exact
+
+
+class Done(Program):
+    alike = {alike}
+
+    def declare(self, state: State) -> None:
+        state.field("x", (9,))
+
+    def step(self, state: State) -> None:
+        state.x[...] += state.x.indices[0]
+
+    def done(self, state: State) -> bool:
+        return (exact.max(state.x) if self.alike else state.x.local.max()) > 30
+"""
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_done_that_one_rank_alone_says_ends_all_with_words(tmp_path, alike):
+    (tmp_path / "done.py").write_text(DONE.format(alike=alike))
+    done = run_anyrank("run", "done.py", "--out", "r", "--quiet", cwd=tmp_path, ranks=3, timeout=60)
+    told = done.stderr.count("done: done is true on some ranks and not on others after step 4")
+    assert (done.returncode, told) == ((0, 0) if alike else (1, 1)), done.stderr
 
 
 def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):

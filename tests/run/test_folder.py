@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
 from anyrank.run import failure, folder
 from anyrank.run.folder import RunFolder, plain
+from anyrank.run.options import Options
 from anyrank.run.stops import Stops
 
 CRASH = Path(__file__).with_name("crash.py")
@@ -113,3 +115,57 @@ def test_a_full_disk_does_not_fill_the_terminal_over_its_log(tmp_path, capfd):
     (tmp_path / "rank-0000.log").symlink_to("/dev/full")
     open_log(tmp_path, 0).info("a line")
     assert capfd.readouterr() == ("", "")
+
+
+DESCRIPTION = 'format = 1\nprogram = "p"\nsource = "p"\n[parameters]\nn = 1\n[options]\nkeep = 2\n'
+DAMAGED = {
+    "a newer format": (("format = 1", "format = 2"), "was made by a newer anyrank"),
+    "a format of text": (("format = 1", 'format = "x"'), "run.toml: format = 'x' must be a whole number"),
+    "no source": (('source = "p"\n', ""), "run.toml: source is missing"),
+    "a program of no text": (('program = "p"', "program = 3"), "run.toml: program = 3 must be text"),
+    "an unknown key": (("format = 1", "format = 1\nsauce = 1"), "sauce = 1 is not known here. Did you mean source?"),
+    "parameters of no table": (("[parameters]\nn = 1\n", "parameters = 3\n"), "parameters = 3 must be a table"),
+    "an option of another type": (("keep = 2", "keep = 1.5"), "options: keep = 1.5 must be a whole number"),
+    "an unknown option": (("keep = 2", "kep = 2"), "options: kep = 2 is not known here. Did you mean keep?"),
+    "half a line": (("keep = 2\n", "keep ="), "run.toml cannot be read"),
+    "no UTF-8": (("n = 1", 'n = "\udcff"'), "run.toml cannot be read ('utf-8' codec"),
+    "deep": (("n = 1", f"n = {'[' * 3000}{']' * 3000}"), "run.toml cannot be read (its values are nested too deeply)"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_description_is_refused_by_name(tmp_path, case):
+    (before, after), message = DAMAGED[case]
+    text = DESCRIPTION.replace(before, after)
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UsageError) as refused:
+        RunFolder(tmp_path).check("p", {"n": 1})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_description_that_is_no_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "run.toml")
+    with pytest.raises(UsageError, match=r"run.toml cannot be read \(it is not a file\)"):
+        RunFolder(tmp_path).describe()
+
+
+def test_description_that_create_writes_is_read(tmp_path):
+    run = RunFolder(tmp_path)
+    run.create("p", "p.py", {"n": 1, "path": "/a"}, Options(ranks=3).kept())
+    description = run.describe()
+    assert (description.program, description.source, description.parameters) == ("p", "p.py", {"n": 1, "path": "/a"})
+    assert Options(**description.options) == Options(ranks=3)
+
+
+@pytest.mark.parametrize("text", ["[1]", '"finished"', '{"finished": true}', "{", "[" * 100_000, '{"finished": 1}'])
+def test_damaged_summary_is_that_of_no_finished_run(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    assert RunFolder(tmp_path).finished() is None
+
+
+def test_resume_names_a_parameter_that_was_damaged(tmp_path, refused):
+    RunFolder(tmp_path / "r").path.mkdir()
+    RunFolder(tmp_path / "r").create("pi", "pi", {"points": "many"}, {})
+    done = refused("resume", "r", cwd=tmp_path)
+    assert done.returncode == 2 and "run.toml: pi: points = many must be a whole number" in done.stderr

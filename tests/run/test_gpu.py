@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 
@@ -19,6 +20,9 @@ from anyrank.state import State
 from anyrank.world import World
 
 WEATHER = ("run", "weather", "--rows", 40, "--columns", 40, "--steps", 30, "--no-picture", "--json")
+#: Bytes of its fields, with a second array of those with a halo, whose rows are too short to begin cache lines, and a
+#: line for those without; and of a block that is on its way into one.
+NEEDED = 3 * (2 * 42**2 * 8 + 40**2 * 8 + 64) + 40**2 * 8
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def declared(world, halo_steps: int) -> State:
 @pytest.mark.parametrize("halo_steps", [1, 4])
 def test_what_ranks_need_of_one_card_is_added_up_and_nothing_refused_that_fits(world, monkeypatch, bodies, halo_steps):
     margin = 2 * halo_steps
-    mine = 2 * (20 + margin) * (20 + margin) * 8 + (20 + margin - 2) * (20 + margin - 2) * 4
+    mine = 2 * (20 + margin) * (20 + margin) * 8 + (20 + margin - 2) * (20 + margin - 2) * 4 + 20 * 20 * 8
     for gpus, sharing, which in ((1, 3, "ranks 0-2"), (2, 2, "ranks 0,2")):
         for missing in (0, 1):
             monkeypatch.setenv("ANYRANK_SHIM", f"gpus={gpus} memory={sharing * mine - missing}")
@@ -56,7 +60,9 @@ def test_what_ranks_need_of_one_card_is_added_up_and_nothing_refused_that_fits(w
             check_collective(world, bool(told) == bool(refused), f"{gpus} {missing} {told}")
             if told:
                 free = sharing * mine - 1
-                assert f"plate: the fields of {which} need {sharing * mine} bytes (" in str(told), told
+                assert f"plate: the fields of {which}, and filling them, need {sharing * mine} bytes (" in str(told), (
+                    told
+                )
                 assert f"on shim:0 (a GPU that is not there 0000:00:00.0) of {os.uname().nodename}, which" in str(told)
                 assert f"has {free} bytes ({free / 1e9:.3g} GB) free of {free} bytes" in str(told)
     check_collective(
@@ -71,9 +77,39 @@ def test_more_memory_than_the_card_has_is_told_before_the_run(tmp_path):
     done = run_anyrank(*WEATHER, "--body", "shim", "--out", "r", cwd=tmp_path, env={**os.environ, **machine})
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert (
-        f"weather: the fields of rank 0 need {3 * (2 * 42**2 + 40**2) * 8} bytes (0.000123 GB) on shim:0" in done.stderr
+        f"weather: the fields of rank 0, and filling them, need {NEEDED} bytes (0.000136 GB) on shim:0" in done.stderr
     )
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_memory_all_that_setup_needs_is_refused_before(tmp_path, missing):
+    """With a byte less than setup takes it is not begun; with no byte more the run goes through."""
+    machine = {"ANYRANK_SHIM": f"memory={NEEDED - missing}"}
+    done = run_anyrank(*WEATHER, "--body", "shim", "--out", "r", cwd=tmp_path, env={**os.environ, **machine})
+    assert done.returncode == 2 * missing, done.stderr
+    assert (tmp_path / "r").exists() is not bool(missing) and "OutOfMemory" not in done.stderr
+
+
+def test_memory_rows_apart_count_with_what_is_between(monkeypatch, bodies):
+    """Rows that begin cache lines: what the card then has less is what was reckoned, to the byte."""
+    bodies.prefer("shim")
+    shape = (9, 300)
+    for dtype, halo in (("f8", 1), ("f4", 2), ("i2", 0)):
+        gc.collect()
+        free, _ = BODIES.device.free_memory()
+        state = State(World())
+        field = state.field("a", shape, dtype, halo=halo)
+        taken = free - BODIES.device.free_memory()[0]
+        assert taken > field.nbytes or dtype == "i2"
+        trial = State(World())
+        trial.device = Weightless()
+        trial.field("a", shape, dtype, halo=halo)
+        needed = taken * (2 if halo else 1) + field.local.nbytes
+        for missing in (0, 1):
+            monkeypatch.setattr(BODIES.device, "free_memory", lambda missing=missing: (needed - missing, 10**9))  # noqa: B023
+            assert bool(shortage(trial, "plate")) is bool(missing), (dtype, halo)
+        monkeypatch.undo()
 
 
 def test_one_rank_without_a_gpu_is_told_once_and_nothing_is_made(tmp_path):

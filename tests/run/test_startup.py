@@ -16,6 +16,7 @@ from anyrank.kernel import BODIES
 from anyrank.programs.pi import Pi
 from anyrank.provenance import provenance, remember
 from anyrank.run import startup
+from anyrank.run.options import Options
 from anyrank.run.startup import LISTED, Rank, check_ranks, check_state
 from anyrank.state import State
 
@@ -32,14 +33,14 @@ def let_the_last_rank(world, monkeypatch, **facts):
 
 
 def warnings_of(world) -> list[str]:
-    found = check_ranks(world, Pi(), "pi")
+    found = check_ranks(world, Pi(), "pi", Options())
     check_collective(world, found == world.bcast(found), "the warnings are the same on all ranks")
     return found
 
 
-def refusal_of(world, program: Pi | None = None) -> str:
+def refusal_of(world, program: Pi | None = None, **options) -> str:
     with pytest.raises(UsageError) as caught:
-        check_ranks(world, program or Pi(), "pi")
+        check_ranks(world, program or Pi(), "pi", Options(**options))
     text = str(caught.value)
     check_collective(world, caught.value.collective and text == world.bcast(text), text)
     return text
@@ -51,7 +52,7 @@ def test_nothing_differs(world, monkeypatch):
     for name in ("allreduce", "gather", "bcast", "barrier"):
         call = getattr(world, name)
         monkeypatch.setattr(world, name, lambda *a, call=call, name=name: (calls.append(name), call(*a))[1])
-    found = check_ranks(world, Pi(), "pi")
+    found = check_ranks(world, Pi(), "pi", Options())
     monkeypatch.undo()
     check_collective(world, found == [])
     once = ["gather"] if world.size == 1 else ["gather", "barrier", "allreduce"]
@@ -92,6 +93,21 @@ def test_parameters_and_machines_that_differ_are_refused(world, monkeypatch):
     text = refusal_of(world)
     check_collective(world, "  byte order: little on ranks 0,2, big on rank 1\n  architecture: " in text, text)
     check_collective(world, "on ranks 0,2, ppc64 on rank 1\nStart all ranks with the same" in text, text)
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"stop_at": 3}, "--stop-at: 3 on rank 0, None on rank 1"),
+        ({"checkpoint_every": "7"}, "--checkpoint-every: '7' on rank 0, 'auto' on rank 1"),
+        ({"checkpoint_io": "gather"}, "--checkpoint-io: 'gather' on rank 0, 'pwrite' on rank 1"),
+        ({"picture": False}, "--picture: False on rank 0, True on rank 1"),
+    ],
+)
+def test_ranks_options_that_decide_calls_differ_are_refused(world, options, line):
+    text = refusal_of(world, **({} if world.rank else options))
+    check_collective(world, f"\n  {line}\nStart all ranks with the same parameters, options" in text, text)
 
 
 @pytest.mark.ranks(2)
@@ -179,6 +195,28 @@ def test_declare_must_do_the_same_on_all_ranks(world):
         with pytest.raises(UsageError) as caught:
             check_state(state)
         check_collective(world, caught.value.collective and line in str(caught.value), str(caught.value))
+
+
+@pytest.mark.ranks(2)
+def test_state_tables_and_steps_that_differ_are_refused(world):
+    """Also types of keys, and how values are combined: rows travel as these say."""
+
+    def declared(key="S3", how="min"):
+        state = State(world)
+        state.table("t", {"k": key}, {"x": ("float64", how)})
+        return state
+
+    check_state(declared(), 5)
+    odd = world.rank == 1
+    for state, steps, told in [
+        (declared(key="S4" if odd else "S3"), 5, ("'k': '|S3'", "'k': '|S4'")),
+        (declared(how="max" if odd else "min"), 5, ("combined by {'x': 'min'}", "combined by {'x': 'max'}")),
+        (declared(), 6 if odd else 5, ("number of steps: 5 on rank 0, 6 on rank 1",)),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            check_state(state, steps)
+        text = str(caught.value)
+        check_collective(world, caught.value.collective and all(part in text for part in told), text)
 
 
 def test_a_program_whose_declare_differs_between_ranks_ends_once_and_makes_nothing(tmp_path):

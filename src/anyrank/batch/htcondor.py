@@ -131,6 +131,6 @@ def _minders(folder: Path) -> dict[str, Seen]:
 
 def _read(log: Path) -> dict[str, Seen]:
     try:
-        return parse_log(log.read_text())
+        return parse_log(log.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}

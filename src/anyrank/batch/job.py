@@ -51,7 +51,7 @@ def write_ids(folder: Path, ids: Iterable[str]) -> None:
 def jobs_of(folder: Path) -> list[Job]:
     """The jobs of a run, none where it was not submitted."""
     with suppress(OSError):
-        return [Job(job_folder(folder), one) for one in (job_folder(folder) / ID).read_text().split()]
+        return [Job(job_folder(folder), one) for one in (job_folder(folder) / ID).read_text(encoding="utf-8").split()]
     return []
 
 
@@ -66,7 +66,7 @@ def submission(folder: Path) -> dict[str, Any]:
     """What was submitted from this folder, a run's or a study's, or with its study; UsageError where nothing was."""
     for place in (folder, folder.parent):
         with suppress(OSError, ValueError, LookupError):
-            found: dict[str, Any] = json.loads((job_folder(place) / SUBMISSION).read_text())
+            found: dict[str, Any] = json.loads((job_folder(place) / SUBMISSION).read_text(encoding="utf-8"))
             if folder.name in found["members"] or place == folder:
                 return found
     raise UsageError(f"{folder} was not submitted. Give the folder of a run or a study that was.")
@@ -83,7 +83,7 @@ def members(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
 def attempts(folder: Path) -> tuple[int, int | None]:
     """How often the job has started, and the exit status of its last attempt, None where it has not ended."""
     try:
-        lines = (job_folder(folder) / ATTEMPTS).read_text().splitlines()
+        lines = (job_folder(folder) / ATTEMPTS).read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0, None
     last = next((line for line in reversed(lines) if " given up" not in line), "")
@@ -173,6 +173,6 @@ def _step(folder: Path) -> int | None:
 def _failure(folder: Path) -> str:
     """The error that ended the last attempt, as the run's events tell it."""
     with suppress(OSError, ValueError, LookupError):
-        last = json.loads((folder / "events.jsonl").read_text().splitlines()[-1])
+        last = json.loads((folder / "events.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         return f"{last['error']} on rank {last['ranks']}, step {last['step']}"
     return ""

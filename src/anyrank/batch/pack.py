@@ -131,7 +131,7 @@ def _shared(files: Files) -> Files:
 
 def _needed(binary: Path) -> Files:
     """The libraries that the loader finds for a binary, by the names it asks for."""
-    done = subprocess.run(["ldd", binary], capture_output=True, text=True, errors="surrogateescape", check=False)
+    done = subprocess.run(["ldd", binary], capture_output=True, encoding="utf-8", errors="surrogateescape", check=False)
     return {name: Path(path) for name, path in re.findall(r"^\t(\S+) => (/.+) \(0x", done.stdout, re.MULTILINE)}
 
 
@@ -139,7 +139,7 @@ def _made(folder: Path) -> Files:
     """The scripts, which find the rest from where they lie."""
     found = {name: folder / str(number) for number, name in enumerate(_MADE)}
     for name, path in found.items():
-        path.write_text(_MADE[name])
+        path.write_text(_MADE[name], encoding="utf-8")
         path.chmod(0o755)
         _date(path, Path("/proc/self/exe"))
     return found

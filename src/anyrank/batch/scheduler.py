@@ -125,10 +125,11 @@ def call(words: Sequence[str], folder: Path | None = None, harmless: str = "") -
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            errors="replace",
             env={**os.environ, "LC_ALL": "C"},
             timeout=_PATIENCE,
             check=False,
+            encoding="utf-8",
         )
     except subprocess.TimeoutExpired:
         raise AnyrankError(f"{words[0]} does not answer within {_PATIENCE} s. Try again later.") from None

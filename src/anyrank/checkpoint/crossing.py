@@ -7,18 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.device.gpu import Gpu
+from anyrank.device.gpu import Buffers, Gpu
 
 
 class Crossing:
-    """A stream of its own, and two pinned buffers in turn: one piece comes while the one before is used.
-
-    The buffers are as large as the largest piece so far, and stay.
-    """
+    """A stream of its own, and two pinned buffers in turn: one piece comes while the one before is used."""
 
     def __init__(self, gpu: Gpu):
-        self.gpu, self.stream = gpu, gpu.stream()
-        self._buffers = [np.empty(0, np.uint8)] * 2
+        self.gpu, self.stream, self._buffers = gpu, gpu.stream(), Buffers(gpu)
 
     def enter(self, event: Any) -> None:
         """Have the calling thread work in the stream, on what is there when the event of another stream has come."""
@@ -32,8 +28,8 @@ class Crossing:
         To be called in a thread that has entered.
         """
         before = None
-        for turn, piece in enumerate(pieces):
-            values = self._buffer(turn % 2, piece.nbytes).view(piece.dtype).reshape(piece.shape)
+        for piece in pieces:
+            values = self._buffers.next(piece.shape, piece.dtype)
             piece.get(out=values, blocking=False)
             coming = values, self.stream.record()
             if before is not None:
@@ -41,11 +37,6 @@ class Crossing:
             before = coming
         if before is not None:
             yield _arrived(*before)
-
-    def _buffer(self, turn: int, size: int) -> np.ndarray:
-        if self._buffers[turn].nbytes < size:
-            self._buffers[turn] = self.gpu.pinned(size)
-        return self._buffers[turn][:size]
 
 
 def _arrived(values: np.ndarray, event: Any) -> np.ndarray:

@@ -91,7 +91,10 @@ def _runs(pid: int) -> bool:
     """Whether a process of this host runs; one that is dead but not yet buried does not."""
     try:
         os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+            not in "ZX"
+        )
     except ProcessLookupError:
         return False
     except OSError:  # another user's, or no /proc here

@@ -84,7 +84,6 @@ class Staging:
 def _on_card(field: Field, gpu: Gpu) -> Any:
     """Memory of the card for a copy of the Field's block, or None where that leaves too little for the run."""
     needed = field.local.nbytes
-    gpu.cupy.get_default_memory_pool().free_all_blocks()  # what is kept for later is free, too
     free, total = gpu.free_memory()
     block = None
     if needed + total // LEFT <= free:

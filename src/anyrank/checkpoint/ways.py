@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Pwrite(Way):
         """See `Way`."""
         self._path, self._extents = path, extents
         before, self._staged = self._staged, {}
+        if self._crossing is not None and not before:  # for the copies, what CuPy keeps for later is free, too
+            self._crossing.gpu.cupy.get_default_memory_pool().free_all_blocks()
         for field in fields:
             staged = before.pop(field.name, None)
             if staged is None or staged.source is not field.layout:  # a Table has another layout every time
@@ -98,10 +101,16 @@ class _Blocking(Way):
     def _write_all(self, path: Path) -> None:
         raise NotImplementedError
 
-    def _block(self, field: Field) -> np.ndarray:
-        block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
-        self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
-        return block
+    def _block(self, field: Field, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """The field's values here, and room for some bytes of other ranks'. Collective.
+
+        An error of any rank is raised on all: what follows takes all of them, and one that left would be waited for.
+        """
+        with self.state.world.raise_on_all_ranks(Exception):
+            room = np.empty(others, np.uint8)
+            block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
+            self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
+        return block, room
 
 
 class Mpio(_Blocking):
@@ -121,7 +130,8 @@ class Mpio(_Blocking):
         comm = self.state.world.comm
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
             for field in self._fields:
-                _write_together(file[field.path], field, self._block(field))
+                block, _ = self._block(field)
+                _write_together(file[field.path], field, block)
 
 
 def _write_together(dataset: Any, field: Field, block: np.ndarray) -> None:
@@ -161,11 +171,14 @@ class Gather(_Blocking):
         """On rank 0 every rank's parts of every Field; elsewhere this rank's parts go to rank 0."""
         comm, rank = self.state.world.comm, self.state.world.rank
         for field in self._fields:
-            block = self._block(field)
+            bricks = [*field.layout.bricks_of_all()] if rank == 0 else []
+            sizes = [prod(s.stop - s.start for s in brick) for _, brick in bricks]
+            block, room = self._block(field, max(sizes[1:], default=0) * field.dtype.itemsize)
             if rank and block.size:
                 comm.Send(_bytes(block), 0, self._tag)
-            for owner, brick in field.layout.bricks_of_all() if rank == 0 else ():
-                part = block if owner == 0 else np.empty([s.stop - s.start for s in brick], field.dtype)
+            for (owner, brick), size in zip(bricks, sizes, strict=True):
+                shape = [s.stop - s.start for s in brick]
+                part = block if owner == 0 else room[: size * field.dtype.itemsize].view(field.dtype).reshape(shape)
                 if owner and part.size:
                     comm.Recv(_bytes(part), owner, self._tag)
                 if part.size:

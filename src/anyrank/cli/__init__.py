@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
 
 import click
 import mpi4py
@@ -47,7 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
     words = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no letter ends a run in a terminal without it
     try:
+        _check_names(words)
         # The words themselves are the context's object: the ranks are started with them.
         code = anyrank.main(args=list(words), prog_name="anyrank", standalone_mode=False, obj=words)
     except click.ClickException as error:
@@ -56,10 +63,25 @@ def main(arguments: list[str] | None = None) -> None:
         code = _complain(_agreed(error, words))
     except click.Abort:
         code = 1
+    except (Exception, SystemExit) as error:
+        if launcher.tasks() <= 1 and isinstance(error, Exception):
+            raise
+        code = _complain(_agreed(_early_end(error), words))
     sys.stdout.flush()
     if code == 1 and threading.active_count() > 1:
         _leave_threads()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_names(words: list[str]) -> None:
+    """Refuse what no file that we write can name, nor a message."""
+    with suppress(FileNotFoundError):  # the current folder was removed, which is of no use but for help
+        words = [*words, str(Path.cwd())]
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!r} is not text in UTF-8. Rename the file or the folder.") from None
 
 
 def _leave_threads() -> None:
@@ -70,6 +92,16 @@ def _leave_threads() -> None:
         sys.modules["mpi4py.MPI"].Finalize()
     sys.stderr.flush()
     os._exit(1)
+
+
+def _early_end(error: BaseException) -> AnyrankError:
+    """What ended this process before the ranks had met, for instance in a program's `check`, as all of them tell it."""
+    if isinstance(error, SystemExit):
+        what = f"sys.exit({error.code!r}) ends a run before it begins. Raise UsageError with what is wrong"
+    else:
+        what = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    where = f"rank {launcher.task()} of {launcher.tasks()}: " if launcher.tasks() > 1 else ""
+    return AnyrankError(where + what)
 
 
 def _one_line(error: click.ClickException) -> str:

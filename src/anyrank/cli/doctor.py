@@ -87,7 +87,7 @@ def _check_writable(out: Path | None) -> None:
     """Raise UsageError where the file cannot be written."""
     try:
         if out is not None:
-            out.open("a").close()
+            out.open("a", encoding="utf-8").close()
     except OSError as error:
         why = error.strerror
         raise UsageError(f"--out {out} cannot be written ({why}). Mend that, or use another --out.") from None

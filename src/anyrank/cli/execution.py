@@ -7,7 +7,6 @@ import re
 import shlex
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.program import Program
 from anyrank.run.options import Options
+from anyrank.run.python import new_folder
 
 
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
@@ -31,15 +31,10 @@ def carry_out(source: str, program: Program, options: Options, out: Path | None,
                     f"Leave it out, or use `anyrank run … -n {launcher.tasks()} {flag} {value}` without mpiexec."
                 )
         return _be_a_rank(source, program, options, out, asked)
-    out = out or default_folder(program.name)
+    out = out or new_folder(program.name)
     if options.ranks == 1 and not options.max_restarts and not options.hosts:
         return _be_a_rank(source, program, options, out, None)
     return _launch(options, out)
-
-
-def default_folder(program: str) -> Path:
-    """`runs/NAME-UTC time`, a new folder for every run."""
-    return Path("runs") / f"{program}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.getpid()}"
 
 
 def _launch(options: Options, out: Path) -> int:
@@ -75,17 +70,19 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
             report_and_abort(world, error, Path(tempfile.gettempdir()) / f"anyrank-failure-{token}")
 
     try:
-        if asked is not None and asked != world.size:
-            raise _together(UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out."))
-        folder = world.bcast(out or default_folder(program.name))
+        with world.raise_on_all_ranks():
+            if asked is not None and asked != world.size:
+                raise UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
+        folder = world.bcast(out or new_folder(program.name))
         session = Session(program, source, world, folder, options, _command())
         return session.execute()
     except AnyrankError as error:
-        if not error.collective and world.size > 1:
+        told = not error.collective and world.size > 1
+        if told:
             report(error)
         elif session is not None and session.begun and world.rank == 0:
             session.note_failure(spans(range(world.size)), str(error).splitlines()[0])
-        error.silent = world.rank > 0
+        error.silent = told or world.rank > 0
         raise
     except BaseException as error:
         report(error)
@@ -94,11 +91,6 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
 
 def _command() -> str:
     return shlex.join(["anyrank", *click.get_current_context().find_root().obj])
-
-
-def _together(error: AnyrankError) -> AnyrankError:
-    error.collective = True
-    return error
 
 
 def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int, ...]:

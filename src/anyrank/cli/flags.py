@@ -144,7 +144,7 @@ class ProgramCommand(Command):
             spellings = flag.opts + flag.secondary_opts
             if owner := next((seen[one] for one in spellings if one in seen), ""):
                 self.owners[name] = owner
-                flags += self._refusing(name)
+                flags += self._refusing(name) if flag_of(name) in taken() else []
             else:
                 seen |= dict.fromkeys(spellings, f"parameter {name}")
                 flags.append(flag)

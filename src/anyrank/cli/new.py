@@ -22,5 +22,7 @@ def command(file: Path) -> None:
     if not file.parent.is_dir():
         raise UsageError(f"FILE {str(file)!r}: the folder {str(file.parent)!r} does not exist. Make it first.")
     name = "".join(part.capitalize() for part in file.stem.split("_"))
-    file.write_text(TEMPLATE.read_text().replace("NAME", name).replace("FILE", str(file)))
+    file.write_text(
+        TEMPLATE.read_text(encoding="utf-8").replace("NAME", name).replace("FILE", str(file)), encoding="utf-8"
+    )
     click.echo(f"wrote {file}: run it with: anyrank run ./{file} -n 2" if not file.is_absolute() else f"wrote {file}")

@@ -17,7 +17,7 @@ from anyrank.batch.job import is_finished
 from anyrank.batch.request import Request, SubmitOptions, request
 from anyrank.batch.site import load_site
 from anyrank.batch.study import Member
-from anyrank.cli.execution import default_folder, rank_list
+from anyrank.cli.execution import rank_list
 from anyrank.cli.flags import Command
 from anyrank.cli.run import Programs
 from anyrank.cli.submit import submit_members
@@ -25,6 +25,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
 from anyrank.run.duration import seconds_of
 from anyrank.run.options import JOBS, STUDIES, Options
+from anyrank.run.python import new_folder
 from anyrank.run.supervisor import slots
 from anyrank.scaling.measured import Study
 from anyrank.scaling.options import ScaleOptions
@@ -65,7 +66,7 @@ class Studies(Programs):
                 plan.made(number)
             _ = _numbers(asked.predict), _network(asked.network)
             _alone()
-            folder = StudyFolder((Path(asked.out or default_folder(f"{self.kind}-{program.name}"))).absolute())
+            folder = StudyFolder((Path(asked.out or new_folder(f"{self.kind}-{program.name}"))).absolute())
             if in_jobs:
                 return _submit(folder, plan, wanted, how, asked)
             folder.create(plan)

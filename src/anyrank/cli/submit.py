@@ -15,7 +15,6 @@ from anyrank.batch.request import Request, SubmitOptions, request
 from anyrank.batch.site import Site, load_site
 from anyrank.batch.study import Member, read_study
 from anyrank.batch.submission import Submission
-from anyrank.cli.execution import default_folder
 from anyrank.cli.flags import Command
 from anyrank.cli.run import Programs
 from anyrank.declaration import Table
@@ -24,6 +23,7 @@ from anyrank.program import Program
 from anyrank.run.folder import RunFolder
 from anyrank.run.options import JOBS, Options, OutOptions
 from anyrank.run.programs import available
+from anyrank.run.python import new_folder
 
 TABLES: dict[str, type[Table]] = {"asked": Request, "how": SubmitOptions, "options": Options}
 
@@ -50,7 +50,7 @@ class Submissions(Programs):
             parameters: dict[str, Any], where: OutOptions, asked: Request, how: SubmitOptions, options: Options
         ) -> int:
             ready = program(**parameters)
-            folder = (Path(where.out) if where.out else default_folder(program.name)).absolute()
+            folder = (Path(where.out) if where.out else new_folder(program.name)).absolute()
             member = Member(folder.name, folder, source, ready.parameters, options.given(), {}, (), ())
             return submit_members(
                 "run", folder, [member], load_site(how.site), [asked.given()], how.dry_run, Path.cwd()

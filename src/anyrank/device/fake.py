@@ -278,7 +278,9 @@ def _soon(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]
 def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """What makes a new array is done at once, after what was launched before."""
     get_current_stream().synchronize()
-    return _there(call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()}))
+    made = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
+    same = made is getattr(call, "__self__", None)  # astype may give what it has
+    return ndarray(made) if same else _there(made)  # type: ignore[no-any-return]
 
 
 def _there(made: Any) -> Any:
@@ -291,6 +293,8 @@ def _counted(memory: np.ndarray) -> np.ndarray:
     """New memory of the device in use; CUDARuntimeError where there is not so much."""
     device = Device().id
     check(device)
+    if in_use[device] + memory.nbytes > float(described("memory", "inf")):
+        get_current_stream().synchronize()  # what work before alone needs CuPy gives to the work after it
     if in_use[device] + memory.nbytes > float(described("memory", "inf")):
         raise OutOfMemoryError(f"Out of memory allocating {memory.nbytes} bytes")
     in_use[device] += memory.nbytes
@@ -322,6 +326,7 @@ def asarray(values: Any) -> ndarray:
     if isinstance(values, ndarray):
         return values
     host = np.array(values, order="A")  # CuPy keeps Fortran's order, too
+    host = host.astype(host.dtype.newbyteorder("="), copy=False)
     array = empty(host.shape, host.dtype, "C" if host.flags.c_contiguous else "F")
     crossed["in"] += host.nbytes
     get_current_stream().add(lambda: np.copyto(array._memory, host))

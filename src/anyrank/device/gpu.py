@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from operator import attrgetter
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from anyrank.device.source import flattened
 #: CuPy puts -ftz=true behind them, which wins: so no kernel of ours computes in float32, as tests/device sees to.
 OPTIONS = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17")
 
+#: Bytes of the host that are copied to a GPU at once: no more is pinned at a time, twice, and none given back.
+SLICE = 1 << 24
 _DTYPE = attrgetter("dtype")
 
 
@@ -64,6 +68,30 @@ class GpuModule:
         return np.asarray(self._cupy.asnumpy(array))
 
 
+class Buffers:
+    """Two pinned buffers in turn, as large as the largest piece so far. They stay."""
+
+    def __init__(self, gpu: Gpu):
+        self._gpu = gpu
+        self._buffers = [np.empty(0, np.uint8)] * 2
+        self._events: list[Any] = [None, None]
+        self._turn = 0
+
+    def free_at(self, event: Any) -> None:
+        """Do not use the last buffer again before the event."""
+        self._events[self._turn] = event
+
+    def next(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """The buffer that was not the last one, as an array, when it is free."""
+        self._turn = 1 - self._turn
+        if self._events[self._turn] is not None:
+            self._events[self._turn].synchronize()
+        size = prod(shape) * dtype.itemsize
+        if self._buffers[self._turn].nbytes < size:
+            self._buffers[self._turn] = self._gpu.pinned(size)
+        return self._buffers[self._turn][:size].view(dtype).reshape(shape)
+
+
 class Gpu(Device):
     """One GPU of this node, and the stream in which its kernels run: the current one of the thread that made it.
 
@@ -81,6 +109,7 @@ class Gpu(Device):
         # For good, and not by `use`: after a `with` of another stream CuPy has forgotten `use` (its issue 8377).
         self.compute.__enter__()
         self._paces: deque[Any] = deque()
+        self._buffers, self._sending = Buffers(self), Lock()
 
     def stream(self) -> Any:
         """A new stream, a CuPy Stream: what is launched in it waits for no other."""
@@ -118,8 +147,42 @@ class Gpu(Device):
         return np.asarray(self.cupy.asnumpy(array))
 
     def from_host(self, array: np.ndarray) -> Any:
-        """See `Device`."""
-        return self.cupy.asarray(array)
+        """See `Device`. The array may be changed at once, and the current stream's next work sees the values.
+
+        CuPy copies a small one through pinned memory of its own, which it rounds up to a power of two and keeps.
+        """
+        if array.nbytes <= SLICE:
+            return self.cupy.asarray(array)
+        array = np.asarray(array)
+        turned = array.flags.f_contiguous and not array.flags.c_contiguous
+        there = self.cupy.empty(array.shape, array.dtype.newbyteorder("="), "F" if turned else "C")
+        self._send(array.T if turned else array, there.T if turned else there)
+        return there
+
+    def write(self, there: Any, values: np.ndarray) -> None:
+        """See `Device`. Many values take no more of the card for a moment than a slice."""
+        if values.shape == there.shape and values.size * there.itemsize > SLICE:
+            self._send(values, there)
+        else:
+            there[...] = self.from_host(values.astype(there.dtype, copy=False))
+
+    def _send(self, values: np.ndarray, there: Any) -> None:
+        """Copy in slices, of which one is put into a buffer while the one before goes from the other."""
+        stream = self.cupy.cuda.get_current_stream()
+        with self._sending:
+            for index in _slices(there.shape, SLICE // there.itemsize):
+                part = there[index]
+                buffer = self._buffers.next(part.shape, there.dtype)
+                np.copyto(buffer, values[index], casting="unsafe")
+                self._set(part, buffer, stream)
+                self._buffers.free_at(stream.record())
+
+    def _set(self, part: Any, values: np.ndarray, stream: Any) -> None:
+        """Have the stream copy pinned values to where they belong, by way of memory without gaps if that has some."""
+        there = part if part.flags.c_contiguous else self.cupy.empty(part.shape, part.dtype)
+        there.set(values, stream=stream)
+        if there is not part:
+            part[...] = there
 
     def pace(self) -> None:
         """See `Device`. Stops and checkpoints need a host that is not seconds ahead of what is done."""
@@ -134,3 +197,12 @@ class Gpu(Device):
     def load(self, source: Path) -> Module:
         """See `Device`."""
         return GpuModule(self.cupy, source)
+
+
+def _slices(shape: Sequence[int], most: int) -> Iterator[tuple[int | slice, ...]]:
+    """Where the parts of an array lie that have at most so many elements, one after the other."""
+    axis = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= most)
+    rows = most // prod(shape[axis + 1 :])
+    for before in np.ndindex(*shape[:axis]):
+        for first in range(0, shape[axis], rows):
+            yield (*before, slice(first, first + rows))

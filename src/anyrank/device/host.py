@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,13 +58,12 @@ class Device:
         Vectors that cross no line cost less. Rows too short for it, where it would take more than a sixteenth of
         memory more, lie one after the other.
         """
-        per = LINE // np.dtype(dtype).itemsize
-        before = -first % per
-        width = -(-(before + shape[-1]) // per) * per
-        if width - shape[-1] > shape[-1] // 16:
+        size, per = size_of_rows(shape, dtype, first), LINE // np.dtype(dtype).itemsize
+        count = prod(shape[:-1])
+        if size == count * shape[-1]:
             return self.full(shape, value, dtype)
-        count = int(np.prod(shape[:-1], dtype=np.int64))
-        whole = self.full((count * width + per,), value, dtype)
+        width, before = (size - per) // count, -first % per
+        whole = self.full((size,), value, dtype)
         skipped = -self.address(whole) % LINE // whole.dtype.itemsize
         return whole[skipped : skipped + count * width].reshape(*shape[:-1], width)[..., before : before + shape[-1]]
 
@@ -79,6 +79,10 @@ class Device:
         """The values as an array of the device; no copy on the host."""
         return array
 
+    def write(self, there: Any, values: np.ndarray) -> None:
+        """Put values of the host into an array of the device, converted to its type as on the host."""
+        there[...] = values
+
     def pace(self) -> None:
         """A step has been launched: wait until no more than a few are to be done."""
 
@@ -88,6 +92,14 @@ class Device:
     def load(self, source: Path) -> Module:
         """The CUDA C of `source`, compiled for this device."""
         raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")
+
+
+def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> int:
+    """How many elements the memory has that `Device.rows` takes."""
+    per = LINE // np.dtype(dtype).itemsize
+    width = -(-(-first % per + shape[-1]) // per) * per
+    fits = width - shape[-1] <= shape[-1] // 16
+    return prod(shape[:-1]) * width + per if fits else prod(shape)
 
 
 class Weightless(Device):

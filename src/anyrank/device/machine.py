@@ -32,10 +32,11 @@ def check(device: int, launching: bool = False) -> None:
     """Raise CUDARuntimeError where the device is lost, or is with this launch."""
     grave = Path(described("grave", ""))
     if launching and next(_LAUNCHES) > float(described("fails", "inf")):
-        with suppress(FileExistsError), grave.open("x") as file:  # of ranks that come to it at once, one
+        # Of ranks that come to it at once, one writes it.
+        with suppress(FileExistsError), grave.open("x", encoding="utf-8") as file:
             file.write(str(device))
             raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
-    buried = grave.read_text() if grave.is_file() else ""
+    buried = grave.read_text(encoding="utf-8") if grave.is_file() else ""
     if str(device) in (described("lost", ""), buried):
         raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
 

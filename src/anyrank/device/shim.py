@@ -66,7 +66,7 @@ def compiled(code: str) -> Path:
     """
     compiler = _compiler()
     text = _translation(code)
-    identity = "\0".join([*compiler, *FLAGS, HEADER.read_text(), text])
+    identity = "\0".join([*compiler, *FLAGS, HEADER.read_text(encoding="utf-8"), text])
     library = _cache() / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
     if not library.exists():
         _compile(text, compiler, library)
@@ -121,7 +121,7 @@ def _compile(code: str, compiler: list[str], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder, library.name)
         command = [*compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(made), "-"]
-        result = subprocess.run(command, input=code, capture_output=True, text=True)
+        result = subprocess.run(command, input=code, capture_output=True, encoding="utf-8", errors="replace")
         if result.returncode:
             raise UsageError(f"CUDA C does not compile with {compiler[0]}:\n{result.stderr[-2000:]}")
         made.replace(library)

@@ -97,7 +97,7 @@ def _describe(argument: Any) -> str:
 
 def signatures(source: Path) -> dict[str, Signature]:
     """The launchable functions of a CUDA C source, by name; raises UsageError for a type that none may have."""
-    return signatures_in(source.read_text(), str(source))
+    return signatures_in(source.read_text(encoding="utf-8"), str(source))
 
 
 def signatures_in(code: str, source: str) -> dict[str, Signature]:

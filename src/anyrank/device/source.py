@@ -15,7 +15,7 @@ def flattened(source: Path, taken: set[Path] | None = None) -> str:
     Names are relative to the file that has them. Raises OSError where there is no such file.
     """
     taken = {source.resolve()} if taken is None else taken
-    text = f'#line 1 "{source}"\n{source.read_text()}'
+    text = f'#line 1 "{source}"\n{source.read_text(encoding="utf-8")}'
 
     def content(match: re.Match[str]) -> str:
         path = (source.parent / match[1]).resolve()

@@ -97,7 +97,7 @@ def alone(environment: Mapping[str, str]) -> dict[str, str]:
 
 def attempt(device: Device) -> str:
     """What came of a process that sends a GPU's memory to itself, where it did not end well: it dies for the job."""
-    with TemporaryFile("w+", errors="replace") as out:
+    with TemporaryFile("w+", errors="replace", encoding="utf-8") as out:
         started = subprocess.Popen(
             command(device), env=alone(os.environ), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )

@@ -13,7 +13,7 @@ class Events:
     """Appends to the run's events; a rank without a path (all but rank 0) says nothing."""
 
     def __init__(self, path: Path | None):
-        self._file = path.open("a", buffering=1) if path is not None else None
+        self._file = path.open("a", buffering=1, encoding="utf-8") if path is not None else None
 
     def say(self, event: str, **details: Any) -> None:
         """Write one event with the time in UTC."""

@@ -24,7 +24,7 @@ def open_log(folder: Path, rank: int) -> logging.Logger:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    handler = LogFile(folder / f"rank-{rank:04d}.log", delay=False)
+    handler = LogFile(folder / f"rank-{rank:04d}.log", delay=False, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     logger.addHandler(handler)
     return logger

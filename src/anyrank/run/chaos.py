@@ -26,7 +26,7 @@ from typing import NoReturn
 from anyrank.checkpoint import Checkpoints, Saved
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
-from anyrank.run.companion import Companion
+from anyrank.run.callback import Callback
 from anyrank.run.duration import duration
 from anyrank.run.stops import SIGNALS
 from anyrank.state import State
@@ -133,17 +133,18 @@ def for_ranks(text: str, ranks: int) -> str:
     return "; ".join(fault.text for fault in parse(text) if fault.rank < ranks)
 
 
-class Chaos(Companion):
+class Chaos(Callback):
     """Makes the faults of the text happen, each noted in the run folder just before.
 
-    Raises UsageError, perhaps on some ranks only, for a fault that cannot happen here.
+    `faults` are those of `to_come`, the same on all ranks. Raises UsageError, perhaps on some ranks only, for a fault
+    that cannot happen here.
     """
 
-    def __init__(self, text: str, world: World, folder: Path, checkpoints: Checkpoints):
+    def __init__(self, faults: list[Fault], world: World, folder: Path, checkpoints: Checkpoints):
         self._rank, self._folder = world.rank, folder
         self._start = self._began = time.monotonic()
         self._slowness, self._full = 1.0, 0
-        self._faults = [*_still_to_come(parse(text), folder / "chaos.jsonl")]
+        self._faults = [*faults]
         for fault in self._faults:
             if fault.rank >= world.size:
                 raise UsageError(
@@ -154,7 +155,7 @@ class Chaos(Companion):
                 _mpiexec()
         checkpoints.fault = self._disk
 
-    def before(self, state: State) -> None:
+    def before_step(self, state: State) -> None:
         """What happens to this rank."""
         seconds = time.monotonic() - self._start
         for fault in self._of("kill", "hang", "raise", "signal"):
@@ -164,14 +165,14 @@ class Chaos(Companion):
         slow = (fault.slowness(state.step) for fault in self._of("slow") if fault.rank == self._rank)
         self._slowness, self._began = math.prod(slow), time.monotonic()
 
-    def after(self, state: State) -> None:
+    def after_step(self, state: State) -> None:
         """What makes a step slow."""
         if self._slowness > 1:
             time.sleep((self._slowness - 1) * (time.monotonic() - self._began))
 
-    def saved(self, saved: Saved) -> None:
+    def on_checkpoint(self, saved: Saved) -> None:
         """What damages a checkpoint that is on disk."""
-        for fault in self._of(*_DAMAGES) if self._rank == 0 else ():
+        for fault in self._of(*_DAMAGES) if self._rank == 0 and not saved.error else ():
             if saved.step >= fault.step:
                 self._happens(fault, saved.step)
                 _damage(saved.path, fault)
@@ -199,7 +200,7 @@ class Chaos(Companion):
 
     def _note(self, fault: Fault, step: int) -> None:
         told = {"fault": fault.text, "rank": self._rank, "step": step}
-        with (self._folder / "chaos.jsonl").open("a") as file:
+        with (self._folder / "chaos.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
             sync(file.fileno())
@@ -208,12 +209,19 @@ class Chaos(Companion):
         events.close()
 
 
-def _still_to_come(faults: list[Fault], notes: Path) -> Iterator[Fault]:
-    """The faults that have not happened in this folder, or happen again."""
+def to_come(world: World, text: str, folder: Path) -> list[Fault]:
+    """The faults of a text that have not happened in this folder, as rank 0 sees it: another host may see it later, and
+    a full disk, which all ranks meet together, would be met by some. Collective."""
+    return world.on_root(lambda: [*still_to_come(text, folder)])
+
+
+def still_to_come(text: str, folder: Path) -> Iterator[Fault]:
+    """The faults of a text that have not happened in this folder, or happen again."""
     over: Counter[str] = Counter()
     with suppress(FileNotFoundError):
-        over.update(json.loads(line)["fault"] for line in notes.read_text().splitlines())
-    for fault in faults:
+        notes = (folder / "chaos.jsonl").read_text(encoding="utf-8")
+        over.update(json.loads(line)["fault"] for line in notes.splitlines())
+    for fault in parse(text):
         if over[fault.text] and not fault.repeat:
             over[fault.text] -= 1
         else:
@@ -242,7 +250,9 @@ def _mpiexec() -> int:
     """The process id of the nearest mpiexec that this process descends from; UsageError where there is none."""
     pid = os.getppid()
     while pid > 1:
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        name, _, rest = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").partition("(")[2].rpartition(")")
+        )
         if name in _MPIEXECS:
             return pid
         pid = int(rest.split()[1])

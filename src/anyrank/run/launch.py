@@ -57,7 +57,9 @@ def mpiexec() -> list[str]:
 
 @cache
 def _flag_of_hosts(program: str) -> str:
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, check=False, encoding="utf-8", errors="replace"
+    ).stdout
     return "--host" if "Open MPI" in version else "-hosts"
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from anyrank.checkpoint import Checkpoints, Saved, young_interval
-from anyrank.errors import CheckpointError
-from anyrank.observe.events import Events
-from anyrank.observe.progress import Progress
+from anyrank.errors import AnyrankError, CheckpointError
 from anyrank.observe.timers import Timers
 from anyrank.program import Program
 from anyrank.run.agreement import Agreed, Agreement
-from anyrank.run.companion import Companion
-from anyrank.run.options import Interval
+from anyrank.run.callback import Callback
+from anyrank.run.options import Interval, Options
 from anyrank.run.stops import NONE, STOP_AT, Stops
-from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
 
 #: What a checkpoint costs before the first one has told: bytes per second, and seconds for a small one.
@@ -39,6 +37,12 @@ class Clock:
     cost: float
     durable: float
     last: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, options: Options, state: State) -> Clock:
+        """The clock that the options ask for, with a guess of what a checkpoint of the state costs."""
+        cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
+        return cls(options.interval, options.mtbf_seconds, cost, cost)
 
     @property
     def seconds(self) -> float:
@@ -64,19 +68,10 @@ class Loop:
         checkpoints: Checkpoints,
         stops: Stops,
         clock: Clock,
-        progress: Progress,
-        events: Events,
-        log: logging.Logger,
-        watchdog: Watchdog,
-        *,
-        stop_at: int | None = None,
-        companions: Sequence[Companion] = (),
+        callbacks: Sequence[Callback] = (),
     ):
         self.program, self.state, self.checkpoints = program, state, checkpoints
-        self.stops, self.clock, self.progress = stops, clock, progress
-        self.events, self.log, self.watchdog = events, log, watchdog
-        self.stop_at = math.inf if stop_at is None else stop_at
-        self.companions = companions
+        self.stops, self.clock, self.callbacks = stops, clock, callbacks
         #: The newest checkpoint that is on disk.
         self.saved: Saved | None = None
         self._refusal = ""
@@ -107,6 +102,8 @@ class Loop:
             error = CheckpointError(self._refusal)
             error.collective = True
             raise error
+        for callback in self.callbacks:
+            callback.on_end(self.state)
         return reason
 
     def _is_saved(self) -> bool:
@@ -114,32 +111,30 @@ class Loop:
         return self.saved is not None and self.saved.step == self.state.step
 
     def _finish(self) -> None:
-        """Wait for the checkpoint under way; that is no step, but it is no hang either."""
+        """Wait for the checkpoint under way."""
         self._note(self.checkpoints.finish())
-        self.watchdog.beat(self.state.step)
 
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
         checkpoints, timers, first = self.checkpoints, self.timers, self.state.step
         before = time.monotonic()
-        done = program.done(state)
-        for companion in self.companions:
-            companion.after(state)
+        done = self._done()
+        for callback in self.callbacks:
+            callback.on_start(state)
         while not done:
-            if state.step >= self.stop_at:
+            if state.step >= self.stops.stop_at:
                 agreement.collect()
                 return STOP_AT
-            for companion in self.companions:
-                companion.before(state)
+            for callback in self.callbacks:
+                callback.before_step(state)
             began, waited = time.perf_counter(), timers.communicated()
             program.step(state)
             state.device.pace()
             timers.step(time.perf_counter() - began - (timers.communicated() - waited))
             state.step += 1
-            self.watchdog.beat(state.step)
-            for companion in self.companions:
-                companion.after(state)
-            done = program.done(state)
+            for callback in self.callbacks:
+                callback.after_step(state)
+            done = self._done()
             agreed = agreement.collect()
             if done:
                 return NONE
@@ -155,13 +150,28 @@ class Loop:
             stop = self.stops.asked(now, needed)
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())
-            self.progress.update(state.step, now)
             if state.step == first + 1:  # it compiles kernels and touches memory first
                 state.device.synchronize()
                 state.world.barrier()  # or else its end on other ranks is waited for in the second step
                 self.warm_up = time.monotonic() - self._began
                 timers.clear()
         return NONE
+
+    def _done(self) -> bool:
+        """Whether the state is final, as the program says on all ranks alike; steps are compared at the start."""
+        program, state = self.program, self.state
+        done = bool(program.done(state))
+        if type(program).done is Program.done or state.world.size == 1:
+            return done
+        some, others = state.world.allreduce(np.array([done, not done], np.int32), "max").tolist()
+        if some and others:
+            error = AnyrankError(
+                f"{program.name}: done is true on some ranks and not on others after step {state.step}: what one rank "
+                "sees must not end the run. Decide by what all ranks share, such as exact.max of a Field."
+            )
+            error.collective = True
+            raise error
+        return done
 
     def _checkpoint(self, agreed: Agreed) -> None:
         checkpoints = self.checkpoints
@@ -184,27 +194,8 @@ class Loop:
         self.blocked += saved.blocked
         if saved.error:
             self._refusal = saved.error
-            self.progress.line(f"checkpoint of step {saved.step} failed: {saved.error}")
-            self.log.error("checkpoint of step %d failed: %s", saved.step, saved.error)
-            self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
-            return
-        self.saved = saved
-        for companion in self.companions:
-            companion.saved(saved)
-        self.clock.cost, self.clock.durable = saved.blocked, max(self.clock.durable, saved.seconds)
-        self.log.info(
-            "checkpoint of step %d: %.3f s, of which %.3f s held the steps up",
-            saved.step,
-            saved.seconds,
-            saved.blocked,
-        )
-        self.events.say(
-            "checkpoint",
-            step=saved.step,
-            file=saved.path.name,
-            bytes=saved.bytes,
-            seconds=round(saved.seconds, 6),
-            blocked=round(saved.blocked, 6),
-            hidden=round(saved.hidden, 4),
-            digest=f"{saved.digest:016x}",
-        )
+        else:
+            self.saved = saved
+            self.clock.cost, self.clock.durable = saved.blocked, max(self.clock.durable, saved.seconds)
+        for callback in self.callbacks:
+            callback.on_checkpoint(saved)

@@ -6,7 +6,8 @@ import os
 
 import numpy as np
 
-from anyrank.device.gpu import Gpu
+from anyrank.device.gpu import SLICE, Gpu
+from anyrank.device.host import size_of_rows
 from anyrank.errors import UsageError, spans
 from anyrank.field import Field
 from anyrank.kernel import BODIES
@@ -18,10 +19,12 @@ def shortage(state: State, program: str) -> UsageError | None:
     """What to tell where this rank's GPU has not the bytes for the fields of all ranks that share it. Collective.
 
     `state` is declared, of arrays without weight. Fields with a halo count twice, because `advance` makes their next
-    values beside the present ones.
+    values beside the present ones. What `setup` writes into them from the host passes through the card's memory a
+    slice at a time, or a block where that is smaller, which counts, too.
     """
     gpu = BODIES.device if isinstance(BODIES.device, Gpu) else None
-    mine = sum(field.nbytes * (2 if field.halo else 1) for field in state.fields())
+    passing = min(SLICE, max((field.local.nbytes for field in state.fields()), default=0))
+    mine = passing + sum(_size(field) * (2 if field.halo else 1) for field in state.fields())
     free, total = gpu.free_memory() if gpu else (0, 0)
     known = _identity(gpu) if gpu else None
     found = state.world.node_gather((known, state.world.rank, mine, free))
@@ -29,9 +32,9 @@ def shortage(state: State, program: str) -> UsageError | None:
     if gpu is None or sum(needs) <= min(frees):
         return None
     return UsageError(
-        f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)} need {_bytes(sum(needs))} on {gpu.name} "
-        f"({gpu.card}) of {os.uname().nodename}, which has {_bytes(min(frees))} free of {_bytes(total)}. "
-        "Use more GPUs or fewer cells, or the host's memory, with --body cython."
+        f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)}, and filling them, need "
+        f"{_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {os.uname().nodename}, which has {_bytes(min(frees))} "
+        f"free of {_bytes(total)}. Use more GPUs or fewer cells, or the host's memory, with --body cython."
     )
 
 
@@ -44,6 +47,11 @@ def taken(state: State) -> dict[str, int]:
     mine = np.array([arrays, staging, peak(), card], np.int64)
     largest = state.world.allreduce(mine, "max")
     return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
+
+
+def _size(field: Field) -> int:
+    """Bytes of one of a Field's arrays, where its rows begin cache lines with what is between them."""
+    return size_of_rows(field.storage.shape, field.dtype, field.margin) * field.dtype.itemsize
 
 
 def _identity(gpu: Gpu) -> str:

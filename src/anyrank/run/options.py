@@ -39,7 +39,7 @@ class Interval:
             return cls(young=text == "auto")
         if text.isdecimal():
             if int(text) == 0:
-                raise ValueError("must be at least 1 step. Use off for none")
+                raise ValueError("must be at least 1 step", "Use off for none.")
             return cls(steps=int(text))
         try:
             return cls(seconds=seconds_of(text))
@@ -93,6 +93,13 @@ class Options(OptionTable):
     )
     memory_limit: Annotated[str, _read_by(_bytes)] = option(
         "", "What each rank may take of memory, where programs can spill: 2GB.", RUN, kept=True
+    )
+    allocator: Literal["auto", "reuse", "system"] = option(
+        "auto",
+        "Freed arrays: reuse keeps their memory for the next ones, system leaves the C library as it is; auto is reuse "
+        "without --memory-limit.",
+        RUN,
+        kept=True,
     )
     picture: bool = option(True, "Draw the final state, if the program can.", RUN, kept=True, not_in=STUDIES)
     as_json: bool = option(False, "Print summary.json as the last line.", RUN, "--json", not_in=JOBS)
@@ -154,6 +161,11 @@ class Options(OptionTable):
     def memory_bytes(self) -> int | None:
         """What a rank's process may take of memory in all, in bytes; None without a limit."""
         return _bytes(self.memory_limit) if self.memory_limit else None
+
+    @property
+    def reuse_memory(self) -> bool:
+        """Whether a rank keeps the memory of freed arrays for later ones."""
+        return self.allocator == "reuse" or (self.allocator == "auto" and not self.memory_limit)
 
     def kept(self) -> dict[str, Any]:
         """What the run folder keeps: all but what belongs to one invocation, and what nobody has asked for."""

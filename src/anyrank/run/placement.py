@@ -91,7 +91,8 @@ def choose(
 def _where(cpu: int) -> tuple[int, int]:
     folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     with suppress(OSError):
-        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text())
+        texts = [(folder / name).read_text(encoding="utf-8") for name in ("physical_package_id", "core_id")]
+        return int(texts[0]), int(texts[1])
     return 0, cpu
 
 

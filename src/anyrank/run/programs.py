@@ -61,14 +61,14 @@ def _import_file(path: Path) -> ModuleType:
     initialise()  # the file may use MPI as soon as it is imported
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the end of the file may be that of a script
         del sys.modules[name]
         trace = "".join(traceback.format_exception(type(error), error, _from(path.resolve(), error)))
         raise UsageError(f"program file {str(path)!r} does not import. Mend this:\n{trace.rstrip()}") from None
     return module
 
 
-def _from(path: Path, error: Exception) -> TracebackType | None:
+def _from(path: Path, error: BaseException) -> TracebackType | None:
     """The traceback from the user's own file on; all of it where the file did not even parse."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(path):

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from anyrank.checkpoint import Checkpoints, Restored
-from anyrank.device import Weightless
-from anyrank.errors import UsageError, spans
-from anyrank.kernel import BODIES
+from anyrank.errors import UsageError
 from anyrank.observe.events import Events
-from anyrank.observe.log import open_log
-from anyrank.observe.progress import Progress, si
-from anyrank.observe.timers import PHASES
 from anyrank.program import Program
 from anyrank.provenance import provenance
-from anyrank.run.companion import Companion, Digests
+from anyrank.run import report
+from anyrank.run.callback import Callback, Digests, Heartbeat
 from anyrank.run.failure import of_the_gpu
 from anyrank.run.folder import RunFolder
-from anyrank.run.loop import GUESSED_COST, GUESSED_RATE, Clock, Loop
-from anyrank.run.memory import shortage, taken
+from anyrank.run.journal import Journal
+from anyrank.run.loop import Clock, Loop
 from anyrank.run.options import Options
-from anyrank.run.placement import place
-from anyrank.run.startup import check_ranks, check_state, device_of
-from anyrank.run.stops import NONE, Stops, describe
+from anyrank.run.prepare import Prepared
+from anyrank.run.stops import Stops
 from anyrank.run.watchdog import Watchdog
 from anyrank.state import State
 from anyrank.world import World
 
 FINISHED, STOPPED = 0, 75
+#: Callbacks of every run of this process, beside the program's and those that options ask for.
+EXTRA_CALLBACKS: list[Callback] = []
 T = TypeVar("T")
 
 
@@ -50,6 +43,7 @@ class Session:
         #: Whether the folder is this run's and can be written, so that what happens is told there.
         self.begun = False
         self._state: State | None = None
+        self._callbacks: list[Callback] = []
 
     def execute(self) -> int:
         """Carry the run out; the exit code: 0 finished, 75 stopped with a valid checkpoint.
@@ -58,49 +52,29 @@ class Session:
         """
         # It is never closed: reports of errors and the end of MPI may hang, too.
         self.watchdog = Watchdog(self.options.hang_seconds)
-        self.companions: list[Companion] = []
         try:
-            masks = self.world.node_gather(frozenset(os.sched_getaffinity(0)))
-            self.cores = len(frozenset().union(*masks))
-            with self.world.raise_on_all_ranks():
-                self.place, self.crowd = place(self.options, masks, self.world.node_rank)
-                BODIES.prefer(self.options.body, self.world.node_rank)
-            self.device = device_of(self.world)
-            self.warnings = check_ranks(self.world, self.program, self.source)
-            self.transfer = self._choose_transfer()
-            state = self._state = self._declare()
+            prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
+            self._state = prepared.state
             if self._finished_already():
                 return FINISHED
             # From here to the very end a signal asks, and does not kill.
-            self.stops = Stops(self.folder.stop, self.options.walltime_seconds, self.started, self.root)
+            stops = Stops(
+                self.folder.stop, self.options.walltime_seconds, self.started, self.root, self.options.stop_at
+            )
             try:
-                return self._execute(state)
+                return self._execute(prepared, stops)
             finally:
-                self.stops.close()
+                stops.close()
                 self.folder.unlock()
         except BaseException as error:
-            self._log_calls()
+            if self.begun:
+                self.journal.log_calls(self.world)
             if told := of_the_gpu(self.world, error, self.folder.path if self.begun else None):
                 raise told from error
             raise
         finally:
-            for companion in self.companions:
-                companion.close()
-
-    def _choose_transfer(self) -> str:
-        """Choose how halos of GPUs travel, and return why so; empty where there is none. Collective."""
-        if self.world.all(BODIES.device.on_host):
-            self.world.transfer = "host"
-            return ""
-        from anyrank.exchange.aware import choose  # of no use without a GPU
-
-        self.world.transfer, why = choose(self.world, BODIES.device, self.options.transfer)
-        return why
-
-    def _log_calls(self) -> None:
-        """With --check, put the last calls of this rank into its log."""
-        if self.world.recorder is not None and self.begun:
-            self.log.info("the last calls:\n%s", "\n".join(self.world.recorder.recent()))
+            for callback in self._callbacks:
+                callback.close()
 
     def note_failure(self, ranks: str, error: str) -> None:
         """Put what ended the run into its events, for people and for the supervisor. Any one rank calls it."""
@@ -110,49 +84,22 @@ class Session:
             events.say("failed", step=step, ranks=ranks, error=error)
             events.close()
 
-    def _declare(self) -> State:
-        seed, steps = int(self.program.parameters.get("seed", 0)), self.options.halo_steps
-        with self.world.raise_on_all_ranks():
-            self._allow_deep_halos()
-        if not self.world.all(BODIES.device.on_host):  # what a card cannot hold is told before it is asked to
-            trial = self._state_of(seed, steps)
-            trial.device = Weightless()
-            with self.world.raise_on_all_ranks():
-                self.program.declare(trial)
-            refusal = shortage(trial, self.program.name)
-            with self.world.raise_on_all_ranks():
-                if refusal is not None:
-                    raise refusal
-        state = self._state_of(seed, steps)
-        with self.world.raise_on_all_ranks():
-            self.program.declare(state)
-        check_state(state)
-        return state
-
-    def _state_of(self, seed: int, steps: int) -> State:
-        limit = self.options.memory_bytes
-        return State(self.world, self.options.split, seed, steps, folder=self.folder.path, memory_limit=limit)
-
-    def _allow_deep_halos(self) -> None:
-        steps, name = self.options.halo_steps, self.program.name
-        if steps > 1 and self.program.deep_halos is not True:
-            raise UsageError(
-                f"--halo-steps {steps} must be 1 unless the program allows more, and {name} does not. Leave it out, or "
-                "put deep_halos = True into it, if only setup and kernels write fields, and kernels nothing else."
-            )
-
     def _finished_already(self) -> bool:
-        """Whether there is nothing to do, and if so says it; else makes and locks the folder."""
+        """Whether there is nothing to do, and if so says it; else makes and locks the folder. Collective."""
         folder, program = self.folder, self.program
 
+        def finished(begun: bool) -> bool:
+            return begun and report.show_finished(program.name, folder, self.options)
+
         def prepare() -> bool:
-            if folder.check(program.name, program.parameters):
-                if self._say_finished():
-                    return True
+            begun = folder.check(program.name, program.parameters)
+            if finished(begun):
+                return True
+            if begun:
                 self._refuse_chaos()
             folder.lock()
-            # What another process did until we had the lock counts, too.
-            if folder.check(program.name, program.parameters) and self._say_finished():
+            # Check again under the lock.
+            if finished(folder.check(program.name, program.parameters)):
                 return True
             folder.create(program.name, self.source, program.parameters, self.options.kept())
             return False
@@ -176,211 +123,99 @@ class Session:
                 f"--out {self.folder.path} cannot be written ({error.strerror}). Mend that, or use another --out."
             ) from None
 
-    def _say_finished(self) -> bool:
-        summary = self.folder.finished()
-        if summary is None:
-            return False
-        steps, digest = summary["steps"], summary["digest"]
-        print(f"{self.program.name}: {self.folder.path} is finished: {steps} steps, digest {digest}.")
-        if self.options.as_json:
-            print(json.dumps(summary), flush=True)
-        return True
-
-    def _execute(self, state: State) -> int:
-        world, program, options = self.world, self.program, self.options
-        events = self.folder.events if self.root else None
+    def _execute(self, prepared: Prepared, stops: Stops) -> int:
+        world, program, options, state = self.world, self.program, self.options, prepared.state
         with world.raise_on_all_ranks():
-            self.log = self._writing(lambda: open_log(self.folder.log, world.rank))
-            self.events = self._writing(lambda: Events(events))
+            self.journal = self._writing(lambda: Journal(program, world, self.folder, not options.quiet))
         self.begun = True
         self.watchdog.report_to(world, self.folder.path)
-        self._log_start()
+        self._log_start(prepared)
         with world.raise_on_all_ranks():
-            checkpoints = self._checkpoints(state)
+            checkpoints = Checkpoints(
+                self.folder.checkpoints,
+                state,
+                program.name,
+                program.parameters,
+                io=options.checkpoint_io,
+                keep=options.keep,
+                command=self.command,
+            )
+        faults = self._faults()
         with world.raise_on_all_ranks():
-            self.companions += self._writing(lambda: [*self._companions(checkpoints)])
+            self._callbacks += self._writing(lambda: [*self._all_callbacks(checkpoints, faults)])
         restored = self._begin(state, checkpoints)
         self.watchdog.beat(state.step)
         if world.recorder is not None:
             world.recorder.step = state.step
-        total = program.steps if isinstance(program.steps, int) else 0
-        self.progress = Progress(program.name, total, state.step, program.work(), self.root and not options.quiet)
-        self.progress.line(f"run folder {self.folder.path}: stop with Ctrl-C, then anyrank resume {self.folder.path}")
-        for warning in self.warnings:
-            self.progress.line(f"warning: {warning}")
+        self.journal.start_progress(state.step)
+        self.journal.warn(prepared.warnings)
         if restored is not None:
-            self._say_restored(restored)
-        cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
-        clock = Clock(options.interval, options.mtbf_seconds, cost, cost)
-        loop = Loop(
-            program,
-            state,
-            checkpoints,
-            self.stops,
-            clock,
-            self.progress,
-            self.events,
-            self.log,
-            self.watchdog,
-            stop_at=options.stop_at,
-            companions=self.companions,
-        )
+            self.journal.restored(restored)
+        loop = Loop(program, state, checkpoints, stops, Clock.of(options, state), self._callbacks)
         first = state.step
         reason = loop.run()
-        self.progress.close(state.step)
-        return self._end(state, loop, reason, first, restored)
+        return self._end(prepared, loop, report.Span(first, restored.step if restored else None, reason))
 
-    def _log_start(self) -> None:
-        facts = provenance(self.world, self.command)
-        self.log.info("start: %s", json.dumps(facts))
-        for warning in self.warnings:
-            self.log.warning("%s", warning)
-        self.log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, self.place, self.device)
-        if self.transfer:
-            self.log.info("halos of GPUs travel %s: %s", self.world.transfer, self.transfer)
-            self.events.say("transfer", way=self.world.transfer, why=self.transfer)
-        if self.crowd:
-            self.log.warning("%s", self.crowd)
-        self.events.say("start", ranks=self.world.size, command=facts["command"], warnings=self.warnings)
+    def _log_start(self, prepared: Prepared) -> None:
+        facts, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
+        self.journal.log_facts(facts)
+        for warning in prepared.warnings:
+            log.warning("%s", warning)
+        log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, prepared.place, prepared.device)
+        if prepared.transfer_reason:
+            log.info("halos of GPUs travel %s: %s", self.world.transfer, prepared.transfer_reason)
+            events.say("transfer", way=self.world.transfer, why=prepared.transfer_reason)
+        if prepared.oversubscribed:
+            log.warning("%s", prepared.oversubscribed)
+        events.say("start", ranks=self.world.size, command=facts["command"], warnings=prepared.warnings)
 
-    def _checkpoints(self, state: State) -> Checkpoints:
-        return Checkpoints(
-            self.folder.checkpoints,
-            state,
-            self.program.name,
-            self.program.parameters,
-            io=self.options.checkpoint_io,
-            keep=self.options.keep,
-            command=self.command,
-        )
+    def _faults(self) -> list[Any]:
+        """The faults to inject. Collective."""
+        if not self.options.chaos:
+            return []
+        from anyrank.run.chaos import to_come
 
-    def _companions(self, checkpoints: Checkpoints) -> Iterator[Companion]:
+        return to_come(self.world, self.options.chaos, self.folder.path)
+
+    def _all_callbacks(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Callback]:
+        """Those of the run, those that options ask for, and the program's, in the order in which they are called."""
+        yield Heartbeat(self.watchdog.beat)
         if self.options.digests:
             yield Digests(self.folder.digests if self.root else None)
         if self.options.chaos:
             from anyrank.run.chaos import Chaos
 
-            yield Chaos(self.options.chaos, self.world, self.folder.path, checkpoints)
+            yield Chaos(faults, self.world, self.folder.path, checkpoints)
+        yield from self.program.callbacks()
+        yield from EXTRA_CALLBACKS
+        yield self.journal
 
     def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():
-            self.events.say("swept", file=name)
+            self.journal.events.say("swept", file=name)
         restored = checkpoints.restore()
         if restored is None:
             self.program.setup(state)
         return restored
 
-    def _say_restored(self, restored: Restored) -> None:
-        for message in restored.refused:
-            self.progress.line(f"checkpoint refused: {message}")
-            self.log.warning("checkpoint refused: %s", message)
-            self.events.say("checkpoint-refused", reason=message)
-        for change in restored.changes:
-            warning = f"{restored.path.name} was written with {change}: the bits may be others than without a stop"
-            self.progress.line(f"warning: {warning}")
-            self.log.warning("%s", warning)
-        self.progress.line(f"resumed at step {restored.step} from {restored.path.name}")
-        self.events.say("resumed", step=restored.step, file=restored.path.name)
-
-    def _end(self, state: State, loop: Loop, reason: int, first: int, restored: Restored | None) -> int:
-        finished = reason == NONE
-        result = self.program.result(state) if finished else {}
-        picture = self._picture(state) if finished and self.options.picture else None
-        summary = self._summary(state, loop, reason, first, restored)
+    def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
+        state = prepared.state
+        result = self.program.result(state) if span.finished else {}
+        picture = self._picture(state) if span.finished and self.options.picture else None
+        summary = report.summarise(self.program, prepared, loop, span, self.command)
         if self.root:
-            self._report(summary, result, picture)
-        for name, body in BODIES.chosen.items():
-            self.log.info("kernel %s: body %s (%s)", name, body.name, body.reason)
+            report.write(self.folder, summary, result)
+            how = report.ending(summary).split()[0]
+            self.journal.events.say(how, step=summary["steps"], digest=summary["digest"])
+            report.show(self.folder.path, summary, result, picture, self.options)
+        self.journal.log_bodies()
         self.world.barrier()
-        self.events.close()
-        return FINISHED if finished else STOPPED
-
-    def _summary(self, state: State, loop: Loop, reason: int, first: int, restored: Restored | None) -> dict[str, Any]:
-        """What summary.json says; collective, because it gathers bodies and memory."""
-        saved = loop.saved
-        assert saved is not None, "the loop ends with a checkpoint"
-        amount, unit = self.program.work()
-        return {
-            "program": self.program.name,
-            "parameters": self.program.parameters,
-            "ranks": self.world.size,
-            "bodies": self._bodies(),
-            "transfer": self.world.transfer,
-            "steps": state.step,
-            "digest": f"{saved.digest:016x}",
-            "digests": {name: f"{value:016x}" for name, value in saved.digests.items()},
-            "seconds": round(loop.seconds, 6),
-            "rate": {"value": (state.step - first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
-            "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
-            "memory": taken(state),
-            "timing": self._timing(loop),
-            "crowded": not self.world.all(not self.crowd),
-            "nodes": self.world.sum(int(self.world.node_rank == 0)),
-            "cores": self.world.sum(self.cores if self.world.node_rank == 0 else 0),
-            "resumed_from": restored.step if restored else None,
-            "stopped_by": None if reason == NONE else describe(reason),
-            "finished": reason == NONE,
-            "provenance": provenance(self.world, self.command),
-        }
-
-    def _timing(self, loop: Loop) -> dict[str, Any]:
-        """What the seconds of the slowest rank's steps went to, and the traffic of one: means over ranks. Collective.
-
-        Without the first step, in which kernels are compiled and memory is new, unless there was no other.
-        """
-        timers, seconds = loop.timers, loop.seconds - loop.warm_up
-        *slowest, longest = self.world.allreduce(np.array([*timers.computed, seconds]), "max")
-        phases = timers.phases(seconds, np.array(slowest), longest)
-        mine = [*phases.values(), *timers.traffic.values(), timers.noise]
-        means = np.mean(np.array(self.world.comm.allgather(mine)), axis=0).tolist()
-        counted, traffic = max(1, timers.steps), means[len(PHASES) :]
-        return {
-            "steps": timers.steps,
-            "seconds": float(longest),
-            "warm_up": loop.warm_up,
-            "phases": dict(zip(PHASES, means, strict=False)),
-            "traffic": {name: n / counted for name, n in zip(timers.traffic, traffic, strict=False)},
-            "noise": means[-1],
-        }
+        return FINISHED if span.finished else STOPPED
 
     def _picture(self, state: State) -> Path | None:
         """The program's picture; a run is not lost because it could not be drawn."""
         try:
             return self.program.picture(state, self.folder.path)
         except (ImportError, OSError) as error:
-            self.progress.line(f"no picture: {error}")
+            self.journal.line(f"no picture: {error}")
             return None
-
-    def _bodies(self) -> dict[str, str]:
-        """The body of every kernel that was used; with the ranks where they differ. Collective."""
-        mine = {name: body.name for name, body in BODIES.chosen.items()}
-        gathered = self.world.gather(mine)
-        found: dict[str, dict[str, list[int]]] = {}
-        for rank, bodies in enumerate(gathered or []):
-            for kernel, body in bodies.items():
-                found.setdefault(kernel, {}).setdefault(body, []).append(rank)
-        return {
-            kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
-            for kernel, by in sorted(found.items())
-        }
-
-    def _report(self, summary: dict[str, Any], result: dict[str, Any], picture: Path | None) -> None:
-        if summary["finished"]:
-            self.folder.write_result(result)
-        self.folder.write_summary(summary)
-        name, rate = self.program.name, summary["rate"]
-        how = "finished" if summary["finished"] else f"stopped by {summary['stopped_by']}"
-        self.events.say(how.split()[0], step=summary["steps"], digest=summary["digest"])
-        if not self.options.quiet:
-            for key, value in result.items():
-                print(f"{name}: {key} = {value}")
-            print(
-                f"{name}: {how} at step {summary['steps']} on {summary['ranks']} rank(s) in "
-                f"{summary['seconds']:.2f} s, {si(rate['value'])}{rate['unit']}, digest {summary['digest']}"
-            )
-            if picture is not None:
-                print(f"{name}: picture {picture}")
-            if not summary["finished"]:
-                print(f"{name}: go on with: anyrank resume {self.folder.path}")
-        if self.options.as_json:
-            print(json.dumps(summary), flush=True)

@@ -20,6 +20,7 @@ from anyrank.errors import UsageError, spans
 from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
+from anyrank.run.options import Options
 from anyrank.state import State
 from anyrank.world import World
 
@@ -30,6 +31,13 @@ _SETTINGS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "NUMBA_NUM_THREADS"),
     *("NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME", "GLIBC_TUNABLES", "PYTHONHASHSEED", "LD_PRELOAD"),
 )
+#: Options that decide which collective calls the ranks make, and when.
+_DECISIVE = (
+    *("split", "halo_steps", "transfer", "checkpoint_every", "checkpoint_io", "stop_at"),
+    *("picture", "digests", "chaos"),
+)
+#: What no member can be called.
+_STEPS = "number of steps"
 #: Seconds that clocks may differ; ranks do not read them at the very same moment.
 SKEW = 2.0
 #: How many values of one thing are listed.
@@ -54,11 +62,11 @@ class Rank:
     refused: str = ""
 
 
-def check_ranks(world: World, program: Program, source: str) -> list[str]:
+def check_ranks(world: World, program: Program, source: str, options: Options) -> list[str]:
     """Warnings of what differs between ranks and should not, the same on all of them. Collective.
 
     Call it when the device is chosen. From then on provenance tells of all hosts and the program's file.
-    Raises UsageError on all ranks where they differ in what results depend on.
+    Raises UsageError on all ranks where they differ in what results or the calls of all ranks depend on.
     """
     file = Path(inspect.getfile(type(program))) if source.partition(":")[0].endswith(".py") else None
     hosts = world.gather(os.uname().nodename)
@@ -67,14 +75,14 @@ def check_ranks(world: World, program: Program, source: str) -> list[str]:
     if world.size == 1:
         return [*refused]
     world.barrier()
-    mine = replace(_facts(program, known, time.time_ns(), world.size), refused="; ".join(refused))
+    mine = replace(_facts(program, options, known, time.time_ns(), world.size), refused="; ".join(refused))
     values = _fingerprint(mine.must, mine.should), mine.clock, int(bool(mine.gpu or mine.launched))
     (least, most), (early, late), (_, look) = _extremes(world, *values)
     if least == most and late - early < SKEW * 1e9 and not look:
         return []
     ranks = world.gather(mine) or []
     what = "the ranks differ in what the result depends on"
-    _refuse(world, what, _errors(ranks), "Start all ranks with the same parameters, files and versions.")
+    _refuse(world, what, _errors(ranks), "Start all ranks with the same parameters, options, files and versions.")
     return world.bcast(_warnings(ranks))
 
 
@@ -87,25 +95,27 @@ def device_of(world: World) -> str:
     return f"device {BODIES.device.name} ({known})" + (f", shared with rank(s) {spans(sharing)}" if sharing else "")
 
 
-def check_state(state: State) -> None:
-    """Raise UsageError on all ranks where they declare different states. Collective."""
+def check_state(state: State, steps: Any = None) -> None:
+    """Raise UsageError on all ranks where they declare different states, or numbers of steps. Collective."""
     mine = {name: member.describe() for name, member in state.members.items()}
+    mine[_STEPS] = repr(steps)
     ((least, most),) = _extremes(state.world, _fingerprint(mine))
     if least == most:
         return
     ranks = state.world.gather(mine) or []
     absent = {name: "not declared" for facts in ranks for name in facts}
     lines = _differences([{**absent, **facts} for facts in ranks])
-    orders = _differences([{"order": ", ".join(facts)} for facts in ranks])
+    orders = _differences([{"order": ", ".join(name for name in facts if name != _STEPS)} for facts in ranks])
     what = "the ranks declare different states"
     _refuse(state.world, what, lines or orders, "Let nothing in `declare` depend on the rank.")
 
 
-def _facts(program: Program, known: Mapping[str, Any], clock: int, size: int) -> Rank:
+def _facts(program: Program, options: Options, known: Mapping[str, Any], clock: int, size: int) -> Rank:
     must = {
         "program": program.name,
         "program file": known.get("program_hash", "")[:12],
         **{flag_of(name): repr(value) for name, value in program.parameters.items()},
+        **{flag_of(name): repr(getattr(options, name)) for name in _DECISIVE},
         "anyrank's files": known["anyrank_hash"][:12],
         "implementation": known["implementation"],
         **{name: ".".join(known[name].split(".")[:2]) for name in _EXACT if name in known},

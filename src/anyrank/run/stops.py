@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +42,12 @@ class Stops:
     """Whether this rank has been asked to stop; polled between steps, so handlers do no work.
 
     `walltime` in seconds from `started` (monotonic clock); without it the scheduler's limit counts.
-    The stop file is `stop` in the run folder; only `watch` (rank 0) looks for it, once a second.
+    The stop file is `stop` in the run folder; only `watch` (rank 0) looks for it, once a second. `stop_at` is a step
+    at which every rank stops, without being asked.
     """
 
-    def __init__(self, file: Path, walltime: float | None, started: float, watch: bool):
+    def __init__(self, file: Path, walltime: float | None, started: float, watch: bool, stop_at: int | None = None):
+        self.stop_at = math.inf if stop_at is None else stop_at
         self._file, self._watch = file, watch
         self._signal = NONE
         self._looked = 0.0
@@ -52,7 +56,9 @@ class Stops:
         self._reserve = min(RESERVE * limit, RESERVE_MOST) if limit is not None else 0.0
         if watch:
             file.unlink(missing_ok=True)  # it was for the run before this one
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        # Python lets only the main thread handle signals.
+        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
 
     def _receive(self, number: int, frame: object) -> None:
         self._signal = number

@@ -200,7 +200,7 @@ class Supervisor:
 
     def _events(self) -> list[str]:
         try:
-            return (self.out / "events.jsonl").read_text().splitlines()
+            return (self.out / "events.jsonl").read_text(encoding="utf-8").splitlines()
         except OSError:
             return []
 
@@ -214,7 +214,7 @@ class Supervisor:
     def _hang(self) -> str:
         """What the report of the hang names first."""
         with suppress(OSError, ValueError, LookupError):
-            report = json.loads((self.out / "hang.json").read_text())
+            report = json.loads((self.out / "hang.json").read_text(encoding="utf-8"))
             lost = [f"{_ranks(ranks)} on {host} {OUT_OF_REACH}" for host, ranks in report["unreachable"].items()]
             odd = report["groups"][0]
             return "hung: " + (", ".join(lost) or f"{_ranks(odd['ranks'])} at {odd['where']}")

@@ -93,7 +93,7 @@ class Network:
 
     def write(self, path: Path) -> None:
         """Write it as JSON, which `read` reads."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Network:
@@ -102,7 +102,7 @@ class Network:
         Raises UsageError where it is none.
         """
         try:
-            told = json.loads(path.read_text())
+            told = json.loads(path.read_text(encoding="utf-8"))
             links = {kind: _link(values) for kind, values in told["links"].items()}
             rows = [Reduction(**{**one, "seconds": _spread(one["seconds"])}) for one in told.get("reductions", ())]
             return cls(links, tuple(rows), told.get("about", {}))

@@ -156,7 +156,7 @@ class StudyFolder:
     def read(self) -> Study:
         """What has been measured so far; UsageError where that is nothing."""
         plan = self.plan()
-        found = [json.loads(path.read_text()) for path in sorted(self.samples.glob("p*-r*.json"))]
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.samples.glob("p*-r*.json"))]
         if not found:
             raise UsageError(f"{self.path} holds no sample yet. Measure first: anyrank scale resume {self.path}")
         names = [field.name for field in fields(Sample)]
@@ -204,7 +204,7 @@ class StudyFolder:
         if not timing["warm_up"]:
             raise AnyrankError(_TOO_FEW.format(plan.program, timing["steps"]))
         for path in self.samples.glob("p*-r*.json"):
-            other = json.loads(path.read_text())
+            other = json.loads(path.read_text(encoding="utf-8"))
             there, here = _model(other["machine"]), _model(facts)
             if other["round"] == number and there != here:
                 raise AnyrankError(
@@ -258,7 +258,7 @@ class _Runner:
             raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).")
         summary = out.finished()
         if status != STOPPED and (status or summary is None):  # mpiexec says 0 of ranks that it killed itself
-            last = "\n".join(words.read_text(errors="replace").splitlines()[-SHOWN:])
+            last = "\n".join(words.read_text(errors="replace", encoding="utf-8").splitlines()[-SHOWN:])
             kind = UsageError if status == UsageError.status else AnyrankError
             raise kind(f"on {ranks} ranks, the run failed with status {status}; all is in {words}:\n{last}")
         shutil.rmtree(out.path)  # its state may be large

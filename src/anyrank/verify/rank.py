@@ -25,8 +25,8 @@ from mpi4py import MPI
 
 import anyrank
 from anyrank.recorder import is_program
-from anyrank.run.companion import Companion
-from anyrank.run.session import Session
+from anyrank.run.callback import Callback
+from anyrank.run.session import EXTRA_CALLBACKS
 from anyrank.state import State
 from anyrank.verify.case import VARIABLE
 from anyrank.verify.regions import cut_regions
@@ -49,7 +49,7 @@ def pin(changed: str) -> None:
     # Where NumPy's generators take their entropy from when they get no seed.
     np.random.bit_generator.randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
     if changed == "timing":
-        _come_late()
+        EXTRA_CALLBACKS.append(_Late())
     if changed == "parts":
         cut_regions()
 
@@ -137,18 +137,13 @@ _PYTHON = ctypes.pythonapi
 _KEPT: list[Any] = []
 
 
-class _Late(Companion):
+class _Late(Callback):
     """Makes the ranks come late to steps, in turn."""
 
-    def before(self, state: State) -> None:
+    def before_step(self, state: State) -> None:
         """Wait where it is this rank's turn."""
         if state.step < LATE_STEPS and state.step % state.world.size == state.world.rank:
             time.sleep(LATENESS)
-
-
-def _come_late() -> None:
-    usual = Session._companions
-    Session._companions = lambda *its: iter([*usual(*its), _Late()])  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Runner:
             outcome.summary = _json(outcome.run.summary)
             # mpiexec's 0 counts only where the run says that it is finished
             if not (outcome.summary.get("finished") if status == 0 else status == 75 and stop is not None):
-                _judge_failure(outcome, status, (folder / "stderr.txt").read_text(errors="replace"))
+                _judge_failure(outcome, status, (folder / "stderr.txt").read_text(errors="replace", encoding="utf-8"))
                 break
             words = ["resume", str(outcome.run.path)]
         else:
@@ -102,7 +102,7 @@ class Runner:
 
 def _judge(outcome: Outcome) -> None:
     """Read what a case has left that went well."""
-    lines = map(json.loads, outcome.run.digests.read_text().splitlines())
+    lines = map(json.loads, outcome.run.digests.read_text(encoding="utf-8").splitlines())
     outcome.trace = {line["step"]: line["digests"] for line in lines}
     outcome.result = _json(outcome.run.result)
     asked, bodies = outcome.case.body, outcome.summary["bodies"]
@@ -131,7 +131,7 @@ def _judge_failure(outcome: Outcome, status: int | str, errors: str) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         return {}
     return found

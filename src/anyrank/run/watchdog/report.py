@@ -31,7 +31,7 @@ SHOWN, TAIL = 8, 1 << 20
 def main(file: str) -> int:
     """Make the report, or wait until another process has made it; the exit status."""
     _stand_alone()
-    facts = json.loads(Path(file).read_text())
+    facts = json.loads(Path(file).read_text(encoding="utf-8"))
     signal.alarm(int(facts["grace"]) + 20)  # wherever we get stuck, we do not outlive the ranks by much
     sure, cut_off = look_around(facts["hosts"], facts["host"], SAMPLE)
     if not sure:
@@ -50,7 +50,7 @@ def main(file: str) -> int:
     with suppress(OSError):
         print(*describe(report, SHOWN), end, sep="\n", file=sys.stderr, flush=True)
     with suppress(OSError):
-        claim.write_text("reported")
+        claim.write_text("reported", encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,63 @@
+"""Which ranks a reduction is over: those of a Field, those that the caller names, or this rank alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anyrank.errors import UsageError
+
+if TYPE_CHECKING:
+    from anyrank.world import World
+
+#: How the arguments of a function of one or two arrays are spelled in a message, as arrays and as Fields.
+_ARRAYS, _FIELDS = ("x", "y"), ("state.T", "state.u")
+
+
+def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> World | None:
+    """Return the world over which `exact.CALL(*numbers)` reduces; None for this rank alone. Not collective.
+
+    Raises UsageError where the caller does not name the ranks of an array, or contradicts itself, and ValueError
+    where two Fields are split otherwise: all of it depends on the program alone, and is the same on all ranks.
+    """
+    fields = [x for x in numbers if is_field(x)]
+    if any(field.layout.cuts != fields[0].layout.cuts for field in fields):
+        raise ValueError(f"exact.{call}: {fields[1].name} is split otherwise than {fields[0].name}")
+    if local and world is not None:
+        raise UsageError(f"exact.{call} at {_site()}: world= and local=True exclude each other. Leave one of them out.")
+    if local:
+        return None
+    if world is None and not fields:
+        raise _not_named(call, numbers)
+    over: World = fields[0].world if world is None else world
+    other = next((field for field in fields if field.world is not over), None)
+    if other is not None:
+        raise UsageError(f"exact.{call} at {_site()}: {other.name} is a Field of another world. Leave world= out.")
+    return over
+
+
+def is_field(x: Any) -> bool:
+    """Return whether it is a Field; anything else is an array or a number of this rank."""
+    return hasattr(x, "local")
+
+
+def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
+    shape = getattr(numbers[0], "shape", None)
+    arrays, fields = (", ".join(names if call == "dot" else names[:1]) for names in (_ARRAYS, _FIELDS))
+    return UsageError(
+        f"exact.{call} at {_site()}: an array, of shape {np.shape(numbers[0]) if shape is None else shape} here, holds "
+        "elements of this rank alone, so the ranks to reduce over must be named.\n"
+        f"Use exact.{call}({fields}) with a Field, exact.{call}({arrays}, world=state.world) for the arrays of all "
+        f"ranks, or exact.{call}({arrays}, local=True) for this rank alone."
+    )
+
+
+def _site() -> str:
+    """The file, line and function that call a function of `exact`."""
+    frame: Any = sys._getframe()
+    while frame.f_globals.get("__name__") in (__name__, "anyrank.exact"):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -1,0 +1,144 @@
+"""Values of the host go to a GPU in slices: as CuPy would have them there, through two small buffers."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from anyrank.device import Device, fake, gpu, machine, open_device
+from anyrank.field import Field
+from anyrank.kernel import BODIES
+from anyrank.layout import Layout
+from anyrank.world import World
+
+GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
+NUMBERS = np.random.default_rng(1).integers(-99, 99, (6, 10, 14)).astype(float)
+ARRAYS = {
+    "C": NUMBERS,
+    "Fortran": np.asfortranarray(NUMBERS),
+    "turned": NUMBERS.transpose(1, 2, 0),
+    "strided": NUMBERS[:, ::-2, 1::3],
+    "repeated": np.broadcast_to(NUMBERS[0], (3, 10, 14)),
+    "one axis": NUMBERS.ravel(),
+    "one axis reversed": NUMBERS.ravel()[::-1],
+    "one long row": NUMBERS.reshape(1, 1, -1),
+    "swapped bytes": NUMBERS.astype(">f8"),
+    "swapped bytes, Fortran": np.asfortranarray(NUMBERS.astype(">i2")),
+    "bytes": NUMBERS.astype(np.int8),
+    "bool": NUMBERS > 0,
+    "complex": NUMBERS * 1j,
+    "a subclass": NUMBERS.view(type("Mine", (np.ndarray,), {})),
+    "no axis": np.array(3.5),
+    "empty": NUMBERS[:, :0],
+    "small": NUMBERS[0, 0, :3],
+}
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    monkeypatch.setattr(gpu, "SLICE", 200)
+    yield
+    BODIES.prefer("auto")
+
+
+@GPU
+@pytest.mark.parametrize("name", ARRAYS)
+def test_from_host_any_array_is_as_cupy_makes_it(body, name):
+    device, array = open_device(body), ARRAYS[name].view()
+    array.flags.writeable = False
+    there, whole = device.from_host(array), device.cupy.asarray(array)
+    assert (there.dtype, there.shape, there.strides) == (whole.dtype, whole.shape, whole.strides)
+    assert device.to_host(there).tobytes() == device.to_host(whole).tobytes() == array.astype(there.dtype).tobytes()
+
+
+@pytest.mark.parametrize("order", ["late", "random:1", "random:2"])
+def test_from_host_array_changed_after_return_keeps_values(monkeypatch, order):
+    device = open_device("shim")
+    monkeypatch.setattr(fake, "_ORDER", order)
+    mine, expected = NUMBERS.copy(), NUMBERS.copy()
+    copy = device.full(mine.shape, 0, float)
+    there = device.from_host(mine)
+    copy[...] = there
+    mine[...] = 0
+    assert device.to_host(copy).tobytes() == expected.tobytes()
+
+
+def test_from_host_without_waiting_for_buffers_is_wrong(monkeypatch):
+    """The test above can fail: a buffer that is filled while its values are still on the way spoils them."""
+    device = open_device("shim")
+    monkeypatch.setattr(fake, "_ORDER", "late")
+    monkeypatch.setattr(fake.Event, "synchronize", lambda self: None)
+    assert device.to_host(device.from_host(NUMBERS)).tobytes() != NUMBERS.tobytes()
+
+
+def test_from_host_pins_two_slices_and_no_more():
+    device = open_device("shim")
+    gc.collect()
+    before = sum(machine._PINNED.values())
+    for array in ARRAYS.values():
+        device.from_host(array)
+    assert sum(machine._PINNED.values()) - before == 2 * gpu.SLICE
+
+
+def test_from_host_type_no_gpu_has_is_refused(monkeypatch):
+    device = open_device("shim")
+    with pytest.raises((TypeError, ValueError)):
+        device.from_host(np.array([None] * 100))
+
+
+def fields(body: str, dtype: str) -> list[Field]:
+    """One on the host, and one on the device, with a halo, so that its rows do not touch."""
+    BODIES.prefer(body)
+    layout = Layout.bricks((12, 20), World())
+    facts = {"unit": "", "description": "", "halo": 1, "boundary": ("periodic",) * 2, "boundary_value": 0.0}
+    return [Field("f", layout, dtype, device, dims=("y", "x"), **facts) for device in (Device(), BODIES.device)]
+
+
+MASK = np.arange(240).reshape(12, 20) % 3 == 0
+KEYS = {
+    "all": (..., (12, 20)),
+    "rows": (slice(2, 9), (7, 20)),
+    "columns": ((slice(None), slice(1, 18, 2)), (12, 9)),
+    "backwards": ((slice(None, None, -1), slice(None)), (12, 20)),
+    "a row": (3, (20,)),
+    "an element": ((3, 4), ()),
+    "a new axis": ((None, slice(0, 10)), (1, 10, 20)),
+    "one column for all": (..., (12, 1)),
+    "one row for all": (..., (20,)),
+    "a mask": (MASK, (80,)),
+    "a list": ([1, 3, 8], (3, 20)),
+    "an array and a slice": ((np.array([0, 5]), slice(2, 12)), (2, 10)),
+}
+
+
+@GPU
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i4"])
+@pytest.mark.parametrize("key", KEYS)
+def test_field_written_from_host_is_as_on_host(body, dtype, key):
+    """Values of a wider type are converted as the host does it: subnormals stay."""
+    key, shape = KEYS[key]
+    values = np.random.default_rng(2).standard_normal(shape) * (1e-40 if dtype == "f4" else 1e6)
+    here, there = fields(body, dtype)
+    for field in (here, there):
+        field[...] = 7
+        field[key] = values
+    assert there.device.to_host(there.array).tobytes() == here.array.tobytes()
+
+
+def test_field_written_from_host_needs_one_slice_of_card(monkeypatch):
+    """A slice is two rows here, and what it needs of the card for a moment is there again for the next."""
+    monkeypatch.setattr(gpu, "SLICE", 400)
+    here, there = fields("shim", "f8")
+    gc.collect()
+    values, slice_ = np.random.default_rng(3).standard_normal((12, 20)), 2 * 20 * 8
+    there.device.synchronize()
+    monkeypatch.setenv("ANYRANK_SHIM", f"memory={fake.in_use[0] + slice_ - 1}")
+    with pytest.raises(fake.OutOfMemoryError):
+        there[...] = values
+    gc.collect()
+    monkeypatch.setenv("ANYRANK_SHIM", f"memory={fake.in_use[0] + slice_}")
+    for field in (here, there):
+        field[...] = values
+    assert there.device.to_host(there.local).tobytes() == here.local.tobytes()
