@@ -153,7 +153,7 @@ def test_files_that_changed_since_the_stop_are_refused(tmp_path):
 
 def test_the_example_counts_as_it_says_and_is_resumed_from_another_folder(texts, tmp_path):
     folder, bodies = texts
-    example = Path(__file__).parents[2] / "examples" / "wordcount.py"
+    example = Path(__file__).parents[3] / "examples" / "wordcount.py"
     done = run_anyrank("run", example, "--files", folder, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 0, done.stderr
     words = Counter(word.strip(b".,;:!?()'\"").lower() for body in bodies for word in body.split())
