@@ -40,7 +40,7 @@ def test_the_lowest_ranks_error_is_raised_on_all(world):
         world.agree(ZeroDivisionError("nought"))
 
 
-@pytest.mark.ranks(2)
+@pytest.mark.ranks(4, exact=True)
 def test_a_world_is_a_clone_and_its_tags_are_its_own(world):
     from mpi4py import MPI
 
