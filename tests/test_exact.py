@@ -501,3 +501,26 @@ def test_exact_local_sum_in_a_program_ends_all_ranks_once(tmp_path, ranks):
     assert done.returncode == 2 and not (tmp_path / "run" / "result.json").exists()
     assert done.stderr.count("exact.sum at localsum.py:8 in result: an array, of shape (") == 1, done.stderr
     assert done.stderr.count("Use exact.sum(state.T)") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.ranks(2, 3)
+def test_exact_rank_without_elements_decides_no_type(world):
+    """An empty list is of float64, whatever the others have."""
+    for dtype in (np.int64, np.uint64, np.float32, bool):
+        x = np.array([1, 0, 1], dtype) if world.rank == 0 else []
+        found = [getattr(exact, call)(x, world=world) for call in ("sum", "min", "max")]
+        right = [2.0, 0.0, 1.0] if dtype is np.float32 else [2, 0, 1]
+        check_collective(world, repr(found) == repr(right), f"{dtype}: {found}")
+        check_collective(world, repr(exact.dot(x, x, world=world)) == repr(right[0]))
+    large = np.array([2**53 + 1]) if world.rank else np.empty(0)
+    check_collective(world, exact.sum(large, world=world) == (2**53 + 1) * (world.size - 1))
+    nothing = np.empty(0, np.int64) if world.rank else []
+    check_collective(world, repr(exact.sum(nothing, world=world)) == "0.0")
+
+
+@pytest.mark.ranks(2)
+def test_exact_extremes_of_two_kinds_are_refused_by_all(world):
+    for one, other, told in ((1, 0.5, "int64 and float64"), (1, np.uint64(3), "int64 and uint64")):
+        with pytest.raises(TypeError, match=rf"exact\.max takes arrays of one kind .*, not {told}"):
+            exact.max(other if world.rank else one, world=world)
+    check_collective(world, exact.max(np.int8(3) if world.rank else np.uint32(2), world=world) == 3)

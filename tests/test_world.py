@@ -45,6 +45,16 @@ def test_the_lowest_ranks_error_is_raised_on_all(world):
             raise ZeroDivisionError("nought")
 
 
+@pytest.mark.ranks(1, 3)
+def test_raise_on_all_ranks_error_of_all_is_not_agreed_on_again(world):
+    """A rank that fails before others come to a call for rank 0 ends that call, and all leave together."""
+    with pytest.raises(UsageError, match=r"^mine$"), world.raise_on_all_ranks():
+        if world.rank == world.size - 1:
+            raise UsageError("mine")
+        world.on_root(lambda: 1)
+    check_collective(world, world.all(True), "no call is left over")
+
+
 @pytest.mark.ranks(1, 2)
 def test_raise_on_all_ranks_other_kind_stays_on_its_rank(world):
     """What the caller does not name is a defect of the program: its own rank ends the run, and no message is sent."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+E = TypeVar("E", bound="AnyrankError")
 
 
 class AnyrankError(Exception):
@@ -29,6 +32,12 @@ def at(where: str) -> Iterator[None]:
         yield
     except UsageError as error:
         raise UsageError(f"{where}: {error}" if where else str(error)) from None
+
+
+def of_all_ranks(error: E) -> E:
+    """Mark an error that all ranks raise together, for they all judge by the same, and return it."""
+    error.collective = True
+    return error
 
 
 class CheckpointError(AnyrankError):

@@ -44,6 +44,8 @@ _accumulate = Kernel("exact_sum", "accumulate")
 _accumulate_products = Kernel("exact_sum", "accumulate_products")
 _COUNT = SLOTS
 _HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
+#: Types whose extremes are coded each in its own way; smaller integers and bool as int64, smaller floats as float64.
+_KINDS = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
 #: Elements of a GPU along an axis whose extreme one block of threads finds.
 _EACH = 1 << 12
 
@@ -146,8 +148,8 @@ def sum(x: Numbers, world: World | None = None, *, local: bool = False) -> float
         Correctly rounded float64, or an exact int where `x` holds integers or bool.
 
     """
-    total = _summed("sum", (x,), world, local)
-    return total.fixed >> ORIGIN if _integral(x) else total.value()
+    total, whole = _summed("sum", (x,), world, local)
+    return total.fixed >> ORIGIN if whole else total.value()
 
 
 def mean(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -171,7 +173,7 @@ def mean(x: Numbers, world: World | None = None, *, local: bool = False) -> floa
         Where there are no elements.
 
     """
-    return _summed("mean", (x,), world, local).mean()
+    return _summed("mean", (x,), world, local)[0].mean()
 
 
 def dot(x: Numbers, y: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -195,8 +197,8 @@ def dot(x: Numbers, y: Numbers, world: World | None = None, *, local: bool = Fal
         Where the shapes differ, or the Fields are split otherwise.
 
     """
-    total = _summed("dot", (x, y), world, local)
-    return total.fixed >> ORIGIN if _integral(x) and _integral(y) else total.value()
+    total, whole = _summed("dot", (x, y), world, local)
+    return total.fixed >> ORIGIN if whole else total.value()
 
 
 def norm(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -215,7 +217,7 @@ def norm(x: Numbers, world: World | None = None, *, local: bool = False) -> floa
         Correctly rounded, without overflow or underflow on the way.
 
     """
-    return _summed("norm", (x, x), world, local).root()
+    return _summed("norm", (x, x), world, local)[0].root()
 
 
 def min(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -266,12 +268,20 @@ def max(x: Numbers, world: World | None = None, *, local: bool = False) -> float
     return _extreme("max", x, world, local)
 
 
-def _summed(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> Accumulator:
-    """The sum of an array, or of the products of two, over the ranks that the caller names."""
+def _summed(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> tuple[Accumulator, bool]:
+    """The sum of an array, or of the products of two, over the ranks that the caller names; whether it is whole.
+
+    All ranks answer alike: the type of a rank's array counts where it has elements, or no rank has any.
+    """
     world = ranks_of(call, numbers, world, local)
-    total = Accumulator()
+    total, integral = Accumulator(), all(map(_integral, numbers))
     total.add(*numbers) if len(numbers) == 1 else total.add_product(*numbers)
-    return total.allreduce(world)
+    kinds = np.array([not integral, total.count and not integral, total.count and integral], np.int64)
+    if world is not None:
+        both = world.allreduce(np.concatenate([total.limbs, kinds]))
+        total, kinds = Accumulator(both[: Accumulator.SIZE]).allreduce(None), both[Accumulator.SIZE :]
+    some_real, real, whole = kinds.tolist()
+    return total, not real and (whole > 0 or not some_real)
 
 
 def _local(x: Any) -> Any:
@@ -326,12 +336,18 @@ def _square_root(fixed: int) -> float:
 def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
     """The smallest or largest element of all ranks: the largest of integers in the elements' order, or reversed."""
     world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
-    code = _code(_local_extreme(array, largest), array.dtype, largest) if array.size else _LOWEST
-    found = np.array([array.size > 0, code], np.int64)
-    found = found if world is None else world.allreduce(found, "max")
-    if not found[0]:
+    mine = [-1, -len(_KINDS), _LOWEST]
+    if array.size:
+        kind = 2 if array.dtype.kind == "f" else int(array.dtype == np.uint64)
+        mine = [kind, -kind, _code(_local_extreme(array, largest), array.dtype, largest)]
+    found = np.array(mine, np.int64)
+    most, least, code = (found if world is None else world.allreduce(found, "max")).tolist()
+    if most < 0:
         raise AnyrankError("the smallest or largest of no numbers is not defined: give it at least one.")
-    return _decoded(int(found[1]), array.dtype, largest)
+    if most != -least:
+        kinds = f"{_KINDS[-least]} and {_KINDS[most]}"
+        raise TypeError(f"exact.{call} takes arrays of one kind on all ranks that have elements, not {kinds}")
+    return _decoded(code, _KINDS[most], largest)
 
 
 def _local_extreme(array: Any, largest: bool) -> float:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from anyrank.errors import AnyrankError, spans
+from anyrank.errors import AnyrankError, of_all_ranks, spans
 
 #: Calls that are kept for whoever asks for the last ones, and groups of ranks that an error shows.
 KEPT, SHOWN = 20, 8
@@ -129,13 +129,12 @@ class Recorder:
         when = f" (step{'s' * (len(steps) > 1)} {spans(steps)})" if steps else ""
         lines = [f"rank{'s' * (len(who) > 1)} {spans(who)}: {text}" for text, who in groups.items()]
         lines[SHOWN:] = [f"and {len(lines) - SHOWN} calls more"] if len(lines) > SHOWN else []
-        error = AnyrankError(
+        text = (
             f"collective calls differ at call {call.number}{when}:\n" + "\n".join(lines) + "\n"
             "All ranks must make the same calls in the same order, with the same type, count, root and reduction.\n"
             "Look for a branch or a loop around these lines that not all ranks take, and take the call out of it."
         )
-        error.collective = True
-        return error
+        return of_all_ranks(AnyrankError(text))
 
     def note(self, what: str) -> Call:
         """Record a call that this rank makes alone, such as sending a message; nothing is compared."""

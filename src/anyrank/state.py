@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank import memory
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.field import Field, advance
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
@@ -234,6 +234,5 @@ def check_scalars(state: State) -> None:
     if differ.any():
         scalar = scalars[int(np.argmax(differ))]
         values = state.world.comm.allgather(scalar.value)
-        error = AnyrankError(f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank.")
-        error.collective = True
-        raise error
+        told = f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank."
+        raise of_all_ranks(AnyrankError(told))

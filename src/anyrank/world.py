@@ -12,7 +12,7 @@ import mpi4py
 import numpy as np
 
 from anyrank import launcher
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.observe.timers import Timers
 
 # One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
@@ -224,8 +224,8 @@ class RaiseOnAllRanks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, self._kinds):
-            return
+        if error is not None and (not isinstance(error, self._kinds) or getattr(error, "collective", False)):
+            return  # what all ranks raise together needs no other call, which some of them may have made already
         world = self._world
         failing = -1 if error is None else world.size - world.rank
         worst = int(world.allreduce(np.array([failing], np.int64), "max")[0])
@@ -233,8 +233,7 @@ class RaiseOnAllRanks:
             return
         root = world.size - worst
         agreed = world.comm.bcast(_portable(error, world.rank) if world.rank == root else None, root=root)
-        agreed.collective = True
-        raise agreed
+        raise of_all_ranks(agreed)
 
 
 def _portable(error: BaseException | None, rank: int) -> AnyrankError:

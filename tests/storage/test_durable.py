@@ -116,3 +116,15 @@ def test_write_collectively_refused_leaves_old_file(world, tmp_path, monkeypatch
     world.barrier()
     check_collective(world, caught.value.collective and [*tmp_path.iterdir()] == [path])
     check_collective(world, path.read_text() == "before")
+
+
+@pytest.mark.ranks(2, 3)
+def test_write_collectively_own_error_of_one_rank_ends_all(world, tmp_path):
+    def refuse(laid_out):
+        raise AnyrankError("gone")
+
+    pieces = refuse if world.rank == world.size - 1 else number(world.rank)
+    with pytest.raises(AnyrankError, match=r"file was not written: gone$"):
+        durable.write_collectively(world, tmp_path / "file", lambda temporary: temporary.write_bytes(b""), pieces)
+    world.barrier()
+    check_collective(world, not [*tmp_path.iterdir()])

@@ -12,7 +12,7 @@ from anyrank.checkpoint.format import Identity, check_dims
 from anyrank.checkpoint.read import Restored, restore
 from anyrank.checkpoint.ways import way_called
 from anyrank.checkpoint.write import Saved, Writing
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import UsageError
 from anyrank.state import State
 
 
@@ -66,11 +66,7 @@ class Checkpoints:
         Raises UsageError where it is of another run or a newer format, CheckpointError where all are damaged.
         """
         self._check_idle()
-        try:
-            return restore(self.folder, self.state, self.identity, self._refused)
-        except AnyrankError as error:
-            error.collective = True  # all ranks judge by what rank 0 read, or have agreed
-            raise
+        return restore(self.folder, self.state, self.identity, self._refused)
 
     def begin(self, finished: bool = False) -> None:
         """Start a checkpoint of the state as it is; when this returns, the state may change. Collective.

@@ -17,7 +17,7 @@ from anyrank.checkpoint.format import Entry, Header, Identity, read_header
 from anyrank.checkpoint.staging import pieces
 from anyrank.device.find import is_device_error
 from anyrank.digest import hexadecimal, local_digest
-from anyrank.errors import CheckpointError, UsageError
+from anyrank.errors import CheckpointError, UsageError, of_all_ranks
 from anyrank.field import Field
 from anyrank.layout import Layout
 from anyrank.member import Block
@@ -59,14 +59,17 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
         changed = changes(state.world, header.provenance)
         return Restored(header.step, path, header.finished, [*refused.values()], changed)
     if refused:
-        raise CheckpointError("no checkpoint can be used:\n" + "\n".join(refused.values()))
+        raise of_all_ranks(CheckpointError("no checkpoint can be used:\n" + "\n".join(refused.values())))
     return None
 
 
 def _take(path: Path, state: State, identity: Identity) -> Header:
     header = state.world.on_root(partial(read_header, path))
-    check_identity(path, header.identity, identity)
-    _check_members(path, header.entries, state)
+    try:
+        check_identity(path, header.identity, identity)
+        _check_members(path, header.entries, state)
+    except UsageError as error:
+        raise of_all_ranks(error)  # noqa: B904 (the very same)
     with ExitStack() as stack:
         file = _attempt(state.world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
         datasets = Datasets(state.world, file, header.entries)

@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NoReturn
 
-from anyrank.errors import UsageError
+from anyrank.errors import UsageError, of_all_ranks
 
 _FIX = "Name files, folders or globs, joined by commas."
 
@@ -48,12 +48,12 @@ def fingerprint(facts: Iterable[object]) -> int:
 def check_unchanged(what: str, now: int, then: int) -> None:
     """Raise UsageError, on all ranks, where the fingerprint of a run's input is not what it was."""
     if now != then:
-        error = UsageError(
-            f"the {what} are not those that the run began with: a run keeps its input. Bring them back, or use "
-            "another --out for a run of its own."
+        raise of_all_ranks(
+            UsageError(
+                f"the {what} are not those that the run began with: a run keeps its input. Bring them back, or use "
+                "another --out for a run of its own."
+            )
         )
-        error.collective = True
-        raise error
 
 
 def _expand(name: str) -> list[Path]:

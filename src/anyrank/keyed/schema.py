@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyrank.errors import UsageError
+from anyrank.errors import UsageError, of_all_ranks
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.world import World
 
@@ -117,6 +117,5 @@ def _named(columns: Iterable[str]) -> list[str]:
 
 
 def _refusal(what: str) -> UsageError:
-    error = UsageError(f"{what}: all ranks must have the same columns. Make them alike on ranks without rows, too.")
-    error.collective = True
-    return error
+    fix = "Make them alike on ranks without rows, too."
+    return of_all_ranks(UsageError(f"{what}: all ranks must have the same columns. {fix}"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anyrank.checkpoint import Checkpoints, Saved, young_interval
-from anyrank.errors import AnyrankError, CheckpointError
+from anyrank.errors import AnyrankError, CheckpointError, of_all_ranks
 from anyrank.observe.timers import Timers
 from anyrank.program import Program
 from anyrank.run.agreement import Agreed, Agreement
@@ -99,9 +99,7 @@ class Loop:
             self.checkpoints.begin(finished=reason == NONE)
             self._finish()
         if not self._is_saved():
-            error = CheckpointError(self._refusal)
-            error.collective = True
-            raise error
+            raise of_all_ranks(CheckpointError(self._refusal))
         for callback in self.callbacks:
             callback.on_end(self.state)
         return reason
@@ -165,12 +163,9 @@ class Loop:
             return done
         some, others = state.world.allreduce(np.array([done, not done], np.int32), "max").tolist()
         if some and others:
-            error = AnyrankError(
-                f"{program.name}: done is true on some ranks and not on others after step {state.step}: what one rank "
-                "sees must not end the run. Decide by what all ranks share, such as exact.max of a Field."
-            )
-            error.collective = True
-            raise error
+            told = f"{program.name}: done is true on some ranks and not on others after step {state.step}: what one "
+            fix = "rank sees must not end the run. Decide by what all ranks share, such as exact.max of a Field."
+            raise of_all_ranks(AnyrankError(told + fix))
         return done
 
     def _checkpoint(self, agreed: Agreed) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from anyrank.errors import AnyrankError
+from anyrank.errors import AnyrankError, of_all_ranks
 
 if TYPE_CHECKING:
     from anyrank.world import World
@@ -93,16 +93,14 @@ def write_collectively(
     temporary = temporary_of(path)  # one run writes to a folder, and what a dead one left is overwritten
     try:
         laid_out = world.on_root(lambda: lay_out(temporary))
-        with world.raise_on_all_ranks(OSError), writing(temporary) as descriptor:
+        with world.raise_on_all_ranks(OSError, AnyrankError), writing(temporary) as descriptor:
             for offset, data in pieces(laid_out):
                 write_all(descriptor, data, offset)
         world.on_root(lambda: publish(temporary, path))
     except AnyrankError as refusal:
         if world.rank == 0:
             temporary.unlink(missing_ok=True)
-        refused = AnyrankError(f"{path} was not written: {refusal}")
-        refused.collective = True
-        raise refused from None
+        raise of_all_ranks(AnyrankError(f"{path} was not written: {refusal}")) from None
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyrank.digest import hexadecimal, local_digest
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.keyed import arrays
 from anyrank.keyed.files import absolute
 from anyrank.keyed.sort import Sorter
@@ -82,7 +82,7 @@ class Sort(Program):
     def step(self, state: State) -> None:
         """Read a piece of the input, or write a block of the output."""
         if state.input_fingerprint != self.table.fingerprint:
-            raise _collective(
+            raise of_all_ranks(
                 UsageError(f"--input {self.input} is not what the run began with. Bring it back, or use another --out.")
             )
         if self._sorter is None:
@@ -205,9 +205,3 @@ def _signed(number: int) -> int:
     """A number mod 2^64 as an int64 holds it."""
     number %= _MODULUS
     return number - _MODULUS if number >= _MODULUS // 2 else number
-
-
-def _collective(error: AnyrankError) -> AnyrankError:
-    """An error that all ranks raise together."""
-    error.collective = True
-    return error
