@@ -12,9 +12,11 @@ import pytest
 
 pytest_plugins = ["rank_launch", "gpus"]
 
-# MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes.
+# MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes:
+# by THROTTLE they yield in all waits, for messages, too, and by HEAVY_YIELD who yields sleeps.
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT"] = "300"
+os.environ["MPIR_CVAR_ENABLE_HEAVY_YIELD"] = "1"
 
 #: Files that take minutes, some mostly in waiting: begun first, and not the busy ones of batch together.
 LONG = (
