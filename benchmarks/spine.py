@@ -23,7 +23,7 @@ from measure import Row, anyrank, interleaved, keep, ratio
 from anyrank import exact
 from anyrank.digest import local_digest
 from anyrank.kernel import Kernel
-from anyrank.run.launch import mpiexec
+from anyrank.runtime.launch import mpiexec
 
 HERE = Path(__file__).parent
 GIGA = 1e9

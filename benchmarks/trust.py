@@ -17,7 +17,7 @@ from pathlib import Path
 from measure import HERE, Row, anyrank, interleaved, keep, ratio
 
 from anyrank.provenance import provenance
-from anyrank.run.watchdog import Watchdog
+from anyrank.runtime.watchdog import Watchdog
 from anyrank.world import World
 
 EMPTY = HERE / "empty.py"

@@ -18,7 +18,7 @@ LAYERS = (
     "kernel digest random member storage reduction",
     "exchange field exact state program",
     "provenance checkpoint",
-    "run",
+    "runtime",
     "verify scaling batch cli __main__",
 )
 #: What lies beside: a wing imports all of the above, and no other wing.

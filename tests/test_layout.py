@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anyrank.errors import UsageError
 from anyrank.layout import Layout, choose_grid, even_cuts, grids
-from anyrank.run.options import Options
+from anyrank.runtime.options import Options
 
 
 def someone(rank: int, size: int):

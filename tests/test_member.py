@@ -11,8 +11,8 @@ from anyrank.checkpoint import Checkpoints
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.layout import Layout
-from anyrank.run.memory import taken
-from anyrank.run.startup import check_state
+from anyrank.runtime.memory import taken
+from anyrank.runtime.startup import check_state
 from anyrank.state import State
 
 

@@ -6,7 +6,7 @@ from ranks import run_anyrank
 
 from anyrank.errors import UsageError
 from anyrank.memory import LEAST, budget, peak, resident
-from anyrank.run.options import Options
+from anyrank.runtime.options import Options
 
 
 def test_a_limit_leaves_what_the_process_has_not_taken():

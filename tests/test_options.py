@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from anyrank.errors import UsageError
-from anyrank.run.duration import duration
-from anyrank.run.options import Interval, Options
+from anyrank.runtime.duration import duration
+from anyrank.runtime.options import Interval, Options
 
 
 @pytest.mark.parametrize(

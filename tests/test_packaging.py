@@ -45,7 +45,7 @@ def test_every_source_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
 def test_the_installed_package_has_its_compiled_parts(wheel: Path, tmp_path: Path) -> None:
     pip("install", "--quiet", "--no-deps", "--target", tmp_path, wheel)
     kernels = sorted(path.parent.name for path in ROOT.glob("kernels/*/cpu_cython.pyx"))
-    modules = ["anyrank.run.watchdog.watch", *(f"anyrank.kernels.{name}.cpu_cython" for name in kernels)]
+    modules = ["anyrank.runtime.watchdog.watch", *(f"anyrank.kernels.{name}.cpu_cython" for name in kernels)]
     program = "; ".join(["import anyrank", *(f"import {name}" for name in modules), "print(anyrank.__file__)"])
     # This environment holds an editable anyrank: the installed copy comes before it.
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; {program}"

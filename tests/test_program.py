@@ -12,7 +12,7 @@ import pytest
 import anyrank
 from anyrank.errors import UsageError
 from anyrank.program import Program, param
-from anyrank.run.programs import available, load
+from anyrank.runtime.programs import available, load
 
 
 class Everything(Program):
@@ -221,7 +221,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 def test_available_finds_programs_of_wings_unimported():
     words = (
-        "from anyrank.run.programs import available; import sys; print(*available());"
+        "from anyrank.runtime.programs import available; import sys; print(*available());"
         "print(*(name for name in sys.modules if name.startswith(('anyrank.keyed', 'anyrank.programs'))))"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
@@ -233,6 +233,6 @@ def test_a_program_may_have_no_parameters(tmp_path):
     file = tmp_path / "bare.py"
     file.write_text("import anyrank\n\n\nclass Bare(anyrank.Program):\n    pass\n")
     # In a process of its own: here somebody may have loaded all of pydantic.
-    words = "from anyrank.run.programs import load; import sys; print(load(sys.argv[1])().parameters)"
+    words = "from anyrank.runtime.programs import load; import sys; print(load(sys.argv[1])().parameters)"
     done = subprocess.run([sys.executable, "-c", words, file], capture_output=True, text=True, check=False)
     assert done.stdout == "{}\n", done.stderr

@@ -31,7 +31,7 @@ sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "tests")]
 from measure import machine  # noqa: E402
 from ranks import anyrank_command, processes_of, run_anyrank, started, sweep_shared_memory  # noqa: E402
 
-from anyrank.run.watchdog import STEP_FILE, make_step_file, position  # noqa: E402
+from anyrank.runtime.watchdog import STEP_FILE, make_step_file, position  # noqa: E402
 
 STEPS = 240
 PROGRAMS = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anyrank.run.launch import OPEN_MPI, mpiexec
+from anyrank.runtime.launch import OPEN_MPI, mpiexec
 from peer import HERE, Peer
 
 ROOT = HERE.parent.parent

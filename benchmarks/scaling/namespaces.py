@@ -27,7 +27,7 @@ from hosts import Hosts, started_hosts  # noqa: E402
 from measure import machine  # noqa: E402
 from switch import Wires  # noqa: E402
 
-from anyrank.run.programs import load  # noqa: E402
+from anyrank.runtime.programs import load  # noqa: E402
 from anyrank.scaling.measured import PHASES, Study  # noqa: E402
 from anyrank.scaling.model import Model  # noqa: E402
 from anyrank.scaling.network import Network, measure  # noqa: E402

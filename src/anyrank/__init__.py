@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from anyrank.layout import Layout
     from anyrank.program import Program, param
     from anyrank.random import Philox
-    from anyrank.run.callback import Callback
+    from anyrank.runtime.callback import Callback
+    from anyrank.runtime.python import Run, run
     from anyrank.state import Scalar, State
     from anyrank.world import World
 
 _HOMES = {
-    "Run": "run.python",
-    "Callback": "run.callback",
+    "Callback": "runtime.callback",
     "Field": "field",
     "Kernel": "kernel",
     "Layout": "layout",
     "Philox": "random",
     "Program": "program",
+    "Run": "runtime.python",
     "Scalar": "state",
     "State": "state",
     "Table": "keyed.table",
@@ -35,6 +36,7 @@ _HOMES = {
     "World": "world",
     "advance": "field",
     "param": "program",
+    "run": "runtime.python",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Layout",
     "Philox",
     "Program",
+    "Run",
     "Scalar",
     "State",
     "Table",
@@ -51,6 +54,7 @@ __all__ = [
     "World",
     "advance",
     "param",
+    "run",
 ]
 
 

@@ -37,7 +37,7 @@ KEPT, SHOWN = 20, 8
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _LIBRARIES = (_PACKAGE, str(Path(MPI.__file__).parent) + os.sep)
-_RUNTIME = (_PACKAGE + "run" + os.sep, _PACKAGE + "cli" + os.sep)
+_RUNTIME = (_PACKAGE + "runtime" + os.sep, _PACKAGE + "cli" + os.sep)
 
 _COLLECTIVE = re.compile(
     r"I?(Barrier|Bcast|(All)?Gatherv?|Scatterv?|AlltoAll[vw]?|(All)?Reduce|Reduce_scatter(_block)?|(Ex)?Scan"

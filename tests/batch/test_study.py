@@ -8,7 +8,7 @@ import pytest
 
 from anyrank.batch.study import read_study
 from anyrank.errors import UsageError
-from anyrank.run.options import Options
+from anyrank.runtime.options import Options
 
 SWEEP = """
 program = "pi"

@@ -14,7 +14,7 @@ from anyrank.batch.request import request
 from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, Scheduler, Seen
 from anyrank.batch.site import Site
 from anyrank.programs.pi import Pi
-from anyrank.run.folder import RunFolder
+from anyrank.runtime.folder import RunFolder
 
 PI = ("submit", "pi", "--points", 1000)
 NOWHERE = {"PATH": "/nonexistent"}

@@ -20,7 +20,7 @@ from anyrank.cli.submit import Submissions
 from anyrank.cli.verify import Verifications
 from anyrank.errors import UsageError
 from anyrank.program import Program, flag_of, param
-from anyrank.run.options import Options, option_words
+from anyrank.runtime.options import Options, option_words
 
 
 class Names(Program):

@@ -15,7 +15,7 @@ from ranks import check_collective, run_anyrank
 from anyrank.errors import UsageError
 from anyrank.exchange import aware
 from anyrank.kernel import BODIES
-from anyrank.run.options import Options
+from anyrank.runtime.options import Options
 
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 HANGS = "import subprocess, time; subprocess.Popen(['sleep', '100']); time.sleep(100)"

@@ -15,7 +15,7 @@ from anyrank.errors import UsageError
 from anyrank.exchange import Halo
 from anyrank.field import advance
 from anyrank.kernel import BODIES, Kernel
-from anyrank.run.programs import load
+from anyrank.runtime.programs import load
 from anyrank.state import State
 from anyrank.world import World
 

@@ -21,7 +21,7 @@ from switch import Wires
 
 from anyrank.errors import UsageError
 from anyrank.programs.weather import Weather
-from anyrank.run.programs import load
+from anyrank.runtime.programs import load
 from anyrank.scaling.measured import PHASES, Sample, Study
 from anyrank.scaling.model import Model, shape_of, slowest
 from anyrank.scaling.network import Link, Network, Reduction, Spread, measure

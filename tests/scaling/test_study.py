@@ -13,8 +13,8 @@ from anyrank.cli import scale as scale_module
 from anyrank.cli.scale import _growing, _submit, command
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, param
-from anyrank.run.folder import RunFolder
-from anyrank.run.programs import load
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.programs import load
 from anyrank.scaling import study as study_module
 from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study import Plan, StudyFolder, grown

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from anyrank.run.folder import RunFolder
+from anyrank.runtime.folder import RunFolder
 from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference

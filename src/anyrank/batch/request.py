@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from anyrank.batch.site import Line, Plain, Site
 from anyrank.declaration import OptionTable, option
 from anyrank.errors import UsageError
-from anyrank.run.duration import Duration, MaybeDuration, seconds_of
+from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
 
 #: Shares of the wall time, and seconds, of which the least is the time between the warning and the end.

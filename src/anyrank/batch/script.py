@@ -17,7 +17,7 @@ from anyrank.batch.request import Request
 from anyrank.batch.site import Site, configuration
 from anyrank.batch.study import Member
 from anyrank.errors import UsageError, spans
-from anyrank.run.options import option_words
+from anyrank.runtime.options import option_words
 
 #: Longest name of a job that every scheduler takes.
 _LONGEST = 15

@@ -15,8 +15,8 @@ import pydantic
 
 from anyrank.declaration import Table
 from anyrank.errors import UsageError, at
-from anyrank.run.options import Options
-from anyrank.run.programs import load
+from anyrank.runtime.options import Options
+from anyrank.runtime.programs import load
 from anyrank.toml import read_toml
 
 

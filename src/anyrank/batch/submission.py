@@ -18,9 +18,9 @@ from anyrank.batch.script import context, render
 from anyrank.batch.site import Site
 from anyrank.batch.study import Member
 from anyrank.errors import UsageError
-from anyrank.run.folder import RunFolder
-from anyrank.run.options import Options
-from anyrank.run.programs import load
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.options import Options
+from anyrank.runtime.programs import load
 from anyrank.storage.durable import write_atomically
 
 

@@ -96,7 +96,7 @@ def _check_writable(out: Path | None) -> None:
 def machine() -> dict[str, Any]:
     """What provenance tells of a run's process, and mpiexec, memory and GPU of this machine."""
     from anyrank.provenance import clocks, here
-    from anyrank.run.launch import mpiexec
+    from anyrank.runtime.launch import mpiexec
 
     try:
         launcher = " ".join(mpiexec())

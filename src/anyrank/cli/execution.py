@@ -14,8 +14,8 @@ import click
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.program import Program
-from anyrank.run.options import Options
-from anyrank.run.python import new_folder
+from anyrank.runtime.options import Options
+from anyrank.runtime.python import new_folder
 
 
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
@@ -38,7 +38,7 @@ def carry_out(source: str, program: Program, options: Options, out: Path | None,
 
 
 def _launch(options: Options, out: Path) -> int:
-    from anyrank.run.supervisor import Supervisor
+    from anyrank.runtime.supervisor import Supervisor
 
     words = list(click.get_current_context().find_root().obj)
     if not _given(words, "--out") and words[0] == "run":
@@ -51,8 +51,8 @@ def _given(arguments: list[str], flag: str) -> bool:
 
 
 def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
-    from anyrank.run.failure import report_and_abort
-    from anyrank.run.session import Session
+    from anyrank.runtime.failure import report_and_abort
+    from anyrank.runtime.session import Session
     from anyrank.world import World, agree_to_begin, check_launch
 
     if launcher.tasks() > 1:

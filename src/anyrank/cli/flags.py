@@ -13,7 +13,7 @@ from anyrank.batch.request import Request, SubmitOptions
 from anyrank.declaration import Table
 from anyrank.errors import UsageError
 from anyrank.program import Parameter, Program, flag_of, validate
-from anyrank.run.options import RUN, Options, OutOptions
+from anyrank.runtime.options import RUN, Options, OutOptions
 from anyrank.scaling.options import ScaleOptions
 from anyrank.toml import read_toml
 from anyrank.values import NONE, choices, is_list, is_truth, metavar

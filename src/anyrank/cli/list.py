@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from anyrank.run.programs import available, load
+from anyrank.runtime.programs import available, load
 
 
 @click.command(name="list")

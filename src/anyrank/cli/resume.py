@@ -10,9 +10,9 @@ from anyrank.cli.execution import carry_out
 from anyrank.cli.flags import Command
 from anyrank.errors import UsageError, at
 from anyrank.program import validate
-from anyrank.run.folder import RunFolder
-from anyrank.run.options import Options
-from anyrank.run.programs import load
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.options import Options
+from anyrank.runtime.programs import load
 
 
 @click.command(name="resume", cls=Command, tables={"options": Options})

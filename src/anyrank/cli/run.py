@@ -13,8 +13,8 @@ from anyrank.cli.execution import carry_out
 from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Table
 from anyrank.program import Program
-from anyrank.run.options import Options, OutOptions
-from anyrank.run.programs import available, load
+from anyrank.runtime.options import Options, OutOptions
+from anyrank.runtime.programs import available, load
 
 
 def _help(program: type[Program]) -> str:

@@ -23,10 +23,10 @@ from anyrank.cli.run import Programs
 from anyrank.cli.submit import submit_members
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
-from anyrank.run.duration import seconds_of
-from anyrank.run.options import JOBS, STUDIES, Options
-from anyrank.run.python import new_folder
-from anyrank.run.supervisor import slots
+from anyrank.runtime.duration import seconds_of
+from anyrank.runtime.options import JOBS, STUDIES, Options
+from anyrank.runtime.python import new_folder
+from anyrank.runtime.supervisor import slots
 from anyrank.scaling.measured import Study
 from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study import KINDS, Plan, StudyFolder

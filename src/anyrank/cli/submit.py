@@ -20,10 +20,10 @@ from anyrank.cli.run import Programs
 from anyrank.declaration import Table
 from anyrank.errors import UsageError
 from anyrank.program import Program
-from anyrank.run.folder import RunFolder
-from anyrank.run.options import JOBS, Options, OutOptions
-from anyrank.run.programs import available
-from anyrank.run.python import new_folder
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.options import JOBS, Options, OutOptions
+from anyrank.runtime.programs import available
+from anyrank.runtime.python import new_folder
 
 TABLES: dict[str, type[Table]] = {"asked": Request, "how": SubmitOptions, "options": Options}
 

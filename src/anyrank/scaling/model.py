@@ -21,7 +21,7 @@ from anyrank.exchange import Halo
 from anyrank.field import OVERLAP_POINTS, Field
 from anyrank.observe.timers import Timers
 from anyrank.program import Program
-from anyrank.run.programs import load
+from anyrank.runtime.programs import load
 from anyrank.scaling.measured import PHASES, Sample, Study
 from anyrank.scaling.network import NETWORK, NODE, Network, rounds
 from anyrank.scaling.study import grown

@@ -129,8 +129,8 @@ def rounds(ranks: int) -> int:
 
 def measure(out: Path | None, ranks: int, hosts: str = "", *words: str) -> int:
     """Start ranks that measure the network, print it, and write it to `out`; the exit code, 0 where they did."""
-    from anyrank.run.launch import Launch
-    from anyrank.run.supervisor import slots
+    from anyrank.runtime.launch import Launch
+    from anyrank.runtime.supervisor import slots
 
     command = [sys.executable, "-m", "anyrank", "doctor", "--network", *words]
     command += ["--out", str(out)] if out is not None else []

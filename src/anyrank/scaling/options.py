@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anyrank.declaration import OptionTable, option
-from anyrank.run.duration import Duration
+from anyrank.runtime.duration import Duration
 from anyrank.values import Count
 
 STUDY = "Study"

@@ -15,12 +15,12 @@ import tomli_w
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
-from anyrank.run.folder import RunFolder
-from anyrank.run.launch import starting, status_within
-from anyrank.run.options import option_words
-from anyrank.run.programs import load
-from anyrank.run.session import STOPPED
-from anyrank.run.supervisor import slots
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.launch import starting, status_within
+from anyrank.runtime.options import option_words
+from anyrank.runtime.programs import load
+from anyrank.runtime.session import STOPPED
+from anyrank.runtime.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
 from anyrank.storage.durable import write_atomically
 from anyrank.toml import read_toml

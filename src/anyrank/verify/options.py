@@ -9,8 +9,8 @@ from pydantic import AfterValidator
 from anyrank.declaration import OptionTable, option
 from anyrank.errors import UsageError
 from anyrank.layout import SPLITS
-from anyrank.run.duration import Duration
-from anyrank.run.options import Bodies
+from anyrank.runtime.duration import Duration
+from anyrank.runtime.options import Bodies
 from anyrank.values import Count
 
 VERIFY = "Verification"

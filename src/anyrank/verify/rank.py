@@ -25,8 +25,8 @@ from mpi4py import MPI
 
 import anyrank
 from anyrank.recorder import is_program
-from anyrank.run.callback import Callback
-from anyrank.run.session import EXTRA_CALLBACKS
+from anyrank.runtime.callback import Callback
+from anyrank.runtime.session import EXTRA_CALLBACKS
 from anyrank.state import State
 from anyrank.verify.case import VARIABLE
 from anyrank.verify.regions import cut_regions

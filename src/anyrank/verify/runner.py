@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from anyrank.checkpoint.keep import path_of
-from anyrank.run.folder import RunFolder
-from anyrank.run.launch import mpiexec, status_within
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.launch import mpiexec, status_within
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.

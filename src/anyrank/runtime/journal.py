@@ -1,0 +1,108 @@
+"""The journal of a run: what its user sees on the terminal, what its events and each rank's log keep."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from anyrank.checkpoint import Restored, Saved
+from anyrank.kernel import BODIES
+from anyrank.observe.events import Events
+from anyrank.observe.log import open_log
+from anyrank.observe.progress import Progress
+from anyrank.program import Program
+from anyrank.runtime.callback import Callback
+from anyrank.runtime.folder import RunFolder
+from anyrank.state import State
+from anyrank.world import World
+
+
+class Journal(Callback):
+    """Progress, events and log of one rank; only rank 0 shows progress and writes events.
+
+    Raises OSError where the run folder cannot be written.
+    """
+
+    def __init__(self, program: Program, world: World, folder: RunFolder, show: bool):
+        self._program, self._show, self._folder = program, show and world.rank == 0, folder
+        self.log = open_log(folder.log, world.rank)
+        self.events = Events(folder.events if world.rank == 0 else None)
+        self.progress: Progress | None = None
+
+    def start_progress(self, step: int) -> None:
+        """Show progress from this step on."""
+        total = self._program.steps if isinstance(self._program.steps, int) else 0
+        self.progress = Progress(self._program.name, total, step, self._program.work(), self._show)
+        self.line(f"run folder {self._folder.path}: stop with Ctrl-C, then anyrank resume {self._folder.path}")
+
+    def line(self, text: str) -> None:
+        """Show a line between two updates of the progress."""
+        if self.progress is not None:
+            self.progress.line(text)
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Show warnings that the log has already."""
+        for warning in warnings:
+            self.line(f"warning: {warning}")
+
+    def restored(self, restored: Restored) -> None:
+        """Tell from which checkpoint the run goes on, and which newer ones were refused."""
+        for message in restored.refused:
+            self.line(f"checkpoint refused: {message}")
+            self.log.warning("checkpoint refused: %s", message)
+            self.events.say("checkpoint-refused", reason=message)
+        for change in restored.changes:
+            warning = f"{restored.path.name} was written with {change}: the bits may be others than without a stop"
+            self.warn([warning])
+            self.log.warning("%s", warning)
+        self.line(f"resumed at step {restored.step} from {restored.path.name}")
+        self.events.say("resumed", step=restored.step, file=restored.path.name)
+
+    def after_step(self, state: State) -> None:
+        """Update the progress."""
+        if self.progress is not None:
+            self.progress.update(state.step, time.monotonic())
+
+    def on_checkpoint(self, saved: Saved) -> None:
+        """Tell of a checkpoint that is on the disk, or that could not be written."""
+        if saved.error:
+            self.line(f"checkpoint of step {saved.step} failed: {saved.error}")
+            self.log.error("checkpoint of step %d failed: %s", saved.step, saved.error)
+            self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
+            return
+        times = saved.step, saved.seconds, saved.blocked
+        self.log.info("checkpoint of step %d: %.3f s, of which %.3f s held the steps up", *times)
+        self.events.say(
+            "checkpoint",
+            step=saved.step,
+            file=saved.path.name,
+            bytes=saved.bytes,
+            seconds=round(saved.seconds, 6),
+            blocked=round(saved.blocked, 6),
+            hidden=round(saved.hidden, 4),
+            digest=f"{saved.digest:016x}",
+        )
+
+    def on_end(self, state: State) -> None:
+        """End the progress."""
+        if self.progress is not None:
+            self.progress.close(state.step)
+
+    def log_bodies(self) -> None:
+        """Put the body of every kernel that was called into the log."""
+        for name, body in BODIES.chosen.items():
+            self.log.info("kernel %s: body %s (%s)", name, body.name, body.reason)
+
+    def log_calls(self, world: World) -> None:
+        """With --check, put the last calls of this rank into its log."""
+        if world.recorder is not None:
+            self.log.info("the last calls:\n%s", "\n".join(world.recorder.recent()))
+
+    def log_facts(self, facts: dict[str, object]) -> None:
+        """Put what the run depends on into the log."""
+        self.log.info("start: %s", json.dumps(facts))
+
+    def close(self) -> None:
+        """Close the events."""
+        self.events.close()

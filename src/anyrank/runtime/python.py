@@ -1,0 +1,195 @@
+"""Runs started from Python, without a command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from anyrank import launcher
+from anyrank.checkpoint import keep
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.kernel import BODIES
+from anyrank.program import Program
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.options import Options, option_words
+from anyrank.runtime.programs import available
+
+
+def run(program: Program, *, ranks: int = 1, out: Path | str | None = None, **options: Any) -> Run:
+    """Carry out a run of a program and return what it left.
+
+    One rank is this process itself; more ranks are started by mpiexec and import the program's file. Where this process
+    is one of several ranks already (a script under mpiexec), all of them must call it: then it is collective, and
+    `ranks` is left out. A run that is in `out` already is resumed, or only read if it is finished.
+
+    Parameters
+    ----------
+    program : Program
+        The program with its parameters: `Heat(n=64)`.
+    ranks : int
+        The number of MPI ranks.
+    out : path, optional
+        The run folder; a new one under `runs/` where it is not given.
+    **options
+        The options of `anyrank run`, by name: `body="numba"`, `checkpoint_every="100"`, `stop_at=50`. Unlike there,
+        `quiet` is True unless it is given, and nobody watches for hangs in this process.
+
+    Returns
+    -------
+    Run
+        The run: its summary, result, and fields.
+
+    Raises
+    ------
+    UsageError
+        Where an option, a parameter or the run folder is refused.
+    AnyrankError
+        Where the run fails. What the program itself raises on one rank is raised as it is.
+
+    Examples
+    --------
+    >>> run = anyrank.run(Heat(n=64, steps=100), ranks=2)  # doctest: +SKIP
+    >>> run.result["mean"], run.fields["T"].shape  # doctest: +SKIP
+    (1.0, (64, 64))
+    """
+    chosen = Options.model_validate({"quiet": True, "ranks": ranks, **options})
+    folder = Path(out) if out is not None else new_folder(program.name)
+    if launcher.tasks() > 1:
+        return _run_here(program, folder, chosen)
+    if ranks == 1 and not chosen.max_restarts and not chosen.hosts:
+        return _run_here(program, folder, chosen.model_copy(update={"hang_timeout": "off"}))
+    return _run_under_mpiexec(program, folder, chosen, options)
+
+
+def new_folder(program: str) -> Path:
+    """Return `runs/NAME-UTC time`, a new folder for every run."""
+    return Path("runs") / f"{program}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.getpid()}"
+
+
+def source_of(program: type[Program]) -> str:
+    """Return what `anyrank run` takes for a program: its name, or FILE.py:CLASS; empty where it is in no file."""
+    if program.__module__.startswith("anyrank.") and program.name in available():
+        return program.name
+    try:
+        file = Path(inspect.getfile(program)).resolve()
+    except (TypeError, OSError):  # typed in, or of a notebook
+        return ""
+    return f"{file}:{program.__qualname__}" if file.is_file() and file.suffix == ".py" else ""
+
+
+def _run_here(program: Program, folder: Path, options: Options) -> Run:
+    from anyrank.runtime.session import Session
+    from anyrank.world import World
+
+    world = World(check=options.check)
+    folder = world.bcast(folder)
+    session = Session(program, source_of(type(program)), world, folder, options, f"anyrank.run({program.name})")
+    try:
+        session.execute()
+    finally:
+        if world.size == 1:  # other ranks may be stuck in a call: then the caller's error must end them all
+            session.watchdog.close()
+            world.close()
+            BODIES.prefer("auto")
+    return Run(folder)
+
+
+def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: Mapping[str, Any]) -> Run:
+    from anyrank.runtime.supervisor import Supervisor
+
+    source = source_of(type(program))
+    if not source:
+        raise UsageError(
+            f"ranks={options.ranks}: {type(program).__name__} is in no Python file that other ranks can import. "
+            "Put it into one, or use ranks=1."
+        )
+    with tempfile.TemporaryDirectory(prefix="anyrank-") as temporary:
+        parameters = Path(temporary) / "parameters.toml"
+        parameters.write_text(tomli_w.dumps(program.parameters), encoding="utf-8")
+        words = ["run", source, "--parameters", str(parameters), "--out", str(folder)]
+        words += option_words({"ranks": options.ranks, "quiet": options.quiet, **given})
+        status = Supervisor(options, folder, words).run()
+    if status not in (0, 75):
+        kind = UsageError if status == 2 else AnyrankError
+        raise kind(f"the run in {folder} ended with status {status}: what its ranks said is on standard error.")
+    return Run(folder)
+
+
+class Run:
+    """What a run left in its folder.
+
+    Parameters
+    ----------
+    path : path
+        The run folder.
+
+    Attributes
+    ----------
+    path : Path
+        The run folder.
+    summary : dict
+        What summary.json says: `ranks`, `steps`, `digest`, `seconds`, `finished` …
+    result : dict
+        What the program's `result` returned; empty where the run is not finished.
+    fields : mapping
+        The Fields of the last checkpoint by name, as NumPy arrays of the global shape, each read when it is asked for.
+    """
+
+    def __init__(self, path: Path | str):
+        self._folder = RunFolder(Path(path))
+        self.path = self._folder.path
+        try:
+            self.summary: dict[str, Any] = json.loads(self._folder.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} holds no run that has ended ({error}). Give a run folder.") from None
+        finished = self.summary["finished"]
+        self.result: dict[str, Any] = json.loads(self._folder.result.read_text(encoding="utf-8")) if finished else {}
+        self.fields: Mapping[str, np.ndarray] = _Fields(keep.path_of(self._folder.checkpoints, self.summary["steps"]))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete; one that was stopped is not."""
+        return bool(self.summary["finished"])
+
+    @property
+    def digest(self) -> str:
+        """The digest of the last state, 16 hexadecimal digits."""
+        return str(self.summary["digest"])
+
+    def __repr__(self) -> str:
+        how = "finished" if self.finished else "stopped"
+        return f"Run({str(self.path)!r}: {self.summary['program']}, {how} at step {self.summary['steps']})"
+
+
+class _Fields(Mapping[str, np.ndarray]):
+    """The Fields of a checkpoint file, read when they are asked for."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def _read(self, name: str | None) -> Any:
+        import h5py
+
+        with h5py.File(self._path, "r", locking=False) as file:
+            return list(file["fields"]) if name is None else file["fields"][name][()]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._read(None):
+            raise KeyError(f"{name!r} is no field of {self._path}: its fields are {sorted(self)}")
+        array: np.ndarray = self._read(name)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read(None))
+
+    def __len__(self) -> int:
+        return len(self._read(None))

@@ -1,0 +1,143 @@
+"""The report of an execution: summary.json, result.json, and what is printed at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyrank.errors import spans
+from anyrank.kernel import BODIES
+from anyrank.observe.progress import si
+from anyrank.observe.timers import PHASES
+from anyrank.program import Program
+from anyrank.provenance import provenance
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.loop import Loop
+from anyrank.runtime.memory import taken
+from anyrank.runtime.options import Options
+from anyrank.runtime.prepare import Prepared
+from anyrank.runtime.stops import NONE, describe
+from anyrank.world import World
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps of one execution: where it began, from which checkpoint (None: from setup), and why it ended."""
+
+    first: int
+    resumed_from: int | None
+    reason: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return self.reason == NONE
+
+
+def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, command: str) -> dict[str, Any]:
+    """What summary.json says of an execution. Collective."""
+    saved, state = loop.saved, prepared.state
+    assert saved is not None, "the loop ends with a checkpoint"
+    world = state.world
+    amount, unit = program.work()
+    return {
+        "program": program.name,
+        "parameters": program.parameters,
+        "ranks": world.size,
+        "bodies": _bodies(world),
+        "transfer": world.transfer,
+        "steps": state.step,
+        "digest": f"{saved.digest:016x}",
+        "digests": {name: f"{value:016x}" for name, value in saved.digests.items()},
+        "seconds": round(loop.seconds, 6),
+        "rate": {"value": (state.step - span.first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
+        "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
+        "memory": taken(state),
+        "timing": _timing(world, loop),
+        "crowded": not world.all(not prepared.oversubscribed),
+        "nodes": world.sum(int(world.node_rank == 0)),
+        "cores": world.sum(prepared.cores if world.node_rank == 0 else 0),
+        "resumed_from": span.resumed_from,
+        "stopped_by": None if span.finished else describe(span.reason),
+        "finished": span.finished,
+        "provenance": provenance(world, command),
+    }
+
+
+def _timing(world: World, loop: Loop) -> dict[str, Any]:
+    """What the seconds of the slowest rank's steps went to, and the traffic of one: means over ranks. Collective.
+
+    Without the first step, in which kernels are compiled and memory is new, unless there was no other.
+    """
+    timers, seconds = loop.timers, loop.seconds - loop.warm_up
+    *slowest, longest = world.allreduce(np.array([*timers.computed, seconds]), "max")
+    phases = timers.phases(seconds, np.array(slowest), longest)
+    mine = [*phases.values(), *timers.traffic.values(), timers.noise]
+    means = np.mean(np.array(world.comm.allgather(mine)), axis=0).tolist()
+    counted, traffic = max(1, timers.steps), means[len(PHASES) :]
+    return {
+        "steps": timers.steps,
+        "seconds": float(longest),
+        "warm_up": loop.warm_up,
+        "phases": dict(zip(PHASES, means, strict=False)),
+        "traffic": {name: n / counted for name, n in zip(timers.traffic, traffic, strict=False)},
+        "noise": means[-1],
+    }
+
+
+def _bodies(world: World) -> dict[str, str]:
+    """The body of every kernel that was used; with the ranks where they differ. Collective."""
+    mine = {name: body.name for name, body in BODIES.chosen.items()}
+    found: dict[str, dict[str, list[int]]] = {}
+    for rank, bodies in enumerate(world.gather(mine) or []):
+        for kernel, body in bodies.items():
+            found.setdefault(kernel, {}).setdefault(body, []).append(rank)
+    return {
+        kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
+        for kernel, by in sorted(found.items())
+    }
+
+
+def write(folder: RunFolder, summary: dict[str, Any], result: dict[str, Any]) -> None:
+    """Write result.json, if the run is finished, and summary.json. Rank 0 alone calls it."""
+    if summary["finished"]:
+        folder.write_result(result)
+    folder.write_summary(summary)
+
+
+def ending(summary: dict[str, Any]) -> str:
+    """How an execution ended, in words."""
+    return "finished" if summary["finished"] else f"stopped by {summary['stopped_by']}"
+
+
+def show(folder: Path, summary: dict[str, Any], result: dict[str, Any], picture: Path | None, options: Options) -> None:
+    """Print the result and the summary. Rank 0 alone calls it."""
+    name, rate = summary["program"], summary["rate"]
+    if not options.quiet:
+        for key, value in result.items():
+            print(f"{name}: {key} = {value}")
+        print(
+            f"{name}: {ending(summary)} at step {summary['steps']} on {summary['ranks']} rank(s) in "
+            f"{summary['seconds']:.2f} s, {si(rate['value'])}{rate['unit']}, digest {summary['digest']}"
+        )
+        if picture is not None:
+            print(f"{name}: picture {picture}")
+        if not summary["finished"]:
+            print(f"{name}: go on with: anyrank resume {folder}")
+    if options.as_json:
+        print(json.dumps(summary), flush=True)
+
+
+def show_finished(name: str, folder: RunFolder, options: Options) -> bool:
+    """Whether the run in the folder is finished already; if so, print what there is."""
+    summary = folder.finished()
+    if summary is None:
+        return False
+    print(f"{name}: {folder.path} is finished: {summary['steps']} steps, digest {summary['digest']}.")
+    if options.as_json:
+        print(json.dumps(summary), flush=True)
+    return True

@@ -1,0 +1,222 @@
+"""One execution of a Program on all ranks: from a folder and parameters to an exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anyrank.checkpoint import Checkpoints, Restored
+from anyrank.errors import UsageError
+from anyrank.observe.events import Events
+from anyrank.observe.picture import drawn
+from anyrank.program import Program
+from anyrank.provenance import provenance
+from anyrank.runtime import report
+from anyrank.runtime.callback import Callback, Digests, Heartbeat
+from anyrank.runtime.failure import of_the_gpu
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.journal import Journal
+from anyrank.runtime.loop import Clock, Loop
+from anyrank.runtime.options import Options
+from anyrank.runtime.prepare import Prepared
+from anyrank.runtime.stops import Stops
+from anyrank.runtime.watchdog import Watchdog
+from anyrank.state import State
+from anyrank.world import World
+
+FINISHED, STOPPED = 0, 75
+#: Callbacks of every run of this process, beside the program's and those that options ask for.
+EXTRA_CALLBACKS: list[Callback] = []
+T = TypeVar("T")
+
+
+class Session:
+    """One execution: opens the folder, sets the state up or restores it, loops, and reports. Collective."""
+
+    def __init__(self, program: Program, source: str, world: World, out: Path, options: Options, command: str):
+        self.started = time.monotonic()
+        self.program, self.source, self.world = program, source, world
+        self.folder, self.options, self.command = RunFolder(out), options, command
+        self.root = world.rank == 0
+        #: Whether the folder is this run's and can be written, so that what happens is told there.
+        self.begun = False
+        self._state: State | None = None
+        self._callbacks: list[Callback] = []
+
+    def execute(self) -> int:
+        """Carry the run out; the exit code: 0 finished, 75 stopped with a valid checkpoint.
+
+        Raises AnyrankError on all ranks together for what a user can mend.
+        """
+        # It is never closed: reports of errors and the end of MPI may hang, too.
+        self.watchdog = Watchdog(self.options.hang_seconds)
+        try:
+            prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
+            self._state = prepared.state
+            if self._finished_already():
+                return FINISHED
+            # From here to the very end a signal asks, and does not kill.
+            stops = Stops(
+                self.folder.stop, self.options.walltime_seconds, self.started, self.root, self.options.stop_at
+            )
+            try:
+                return self._execute(prepared, stops)
+            finally:
+                stops.close()
+                self.folder.unlock()
+        except BaseException as error:
+            if self.begun:
+                self.journal.log_calls(self.world)
+            if told := of_the_gpu(self.world, error, self.folder.path if self.begun else None):
+                raise told from error
+            raise
+        finally:
+            for callback in self._callbacks:
+                callback.close()
+
+    def note_failure(self, ranks: str, error: str) -> None:
+        """Put what ended the run into its events, for people and for the supervisor. Any one rank calls it."""
+        step = self._state.step if self._state is not None else 0
+        with suppress(OSError):  # the error itself has been told, or is about to be
+            events = Events(self.folder.events)
+            events.say("failed", step=step, ranks=ranks, error=error)
+            events.close()
+
+    def _finished_already(self) -> bool:
+        """Whether there is nothing to do, and if so says it; else makes and locks the folder. Collective."""
+        folder, program = self.folder, self.program
+
+        def finished(begun: bool) -> bool:
+            return begun and report.show_finished(program.name, folder, self.options)
+
+        def prepare() -> bool:
+            begun = folder.check(program.name, program.parameters)
+            if finished(begun):
+                return True
+            if begun:
+                self._refuse_chaos()
+            folder.lock()
+            # Check again under the lock.
+            if finished(folder.check(program.name, program.parameters)):
+                return True
+            folder.create(program.name, self.source, program.parameters, self.options.kept())
+            return False
+
+        return self.world.on_root(lambda: self._writing(prepare))
+
+    def _refuse_chaos(self) -> None:
+        """Whoever has a run in a folder may have forgotten what stands in the command line."""
+        if self.options.chaos and not self.options.i_mean_it:
+            raise UsageError(
+                f"--chaos {self.options.chaos!r} would harm the run that --out {self.folder.path} holds. "
+                "Use another --out, or add --i-mean-it."
+            )
+
+    def _writing(self, action: Callable[[], T]) -> T:
+        """The action's value; UsageError where the file system refuses it."""
+        try:
+            return action()
+        except OSError as error:
+            raise UsageError(
+                f"--out {self.folder.path} cannot be written ({error.strerror}). Mend that, or use another --out."
+            ) from None
+
+    def _execute(self, prepared: Prepared, stops: Stops) -> int:
+        world, program, options, state = self.world, self.program, self.options, prepared.state
+        with world.raise_on_all_ranks():
+            self.journal = self._writing(lambda: Journal(program, world, self.folder, not options.quiet))
+        self.begun = True
+        self.watchdog.report_to(world, self.folder.path)
+        self._log_start(prepared)
+        with world.raise_on_all_ranks():
+            checkpoints = Checkpoints(
+                self.folder.checkpoints,
+                state,
+                program.name,
+                program.parameters,
+                io=options.checkpoint_io,
+                keep=options.keep,
+                command=self.command,
+            )
+        faults = self._faults()
+        with world.raise_on_all_ranks():
+            self._callbacks += self._writing(lambda: [*self._all_callbacks(checkpoints, faults)])
+        restored = self._begin(state, checkpoints)
+        self.watchdog.beat(state.step)
+        if world.recorder is not None:
+            world.recorder.step = state.step
+        self.journal.start_progress(state.step)
+        self.journal.warn(prepared.warnings)
+        if restored is not None:
+            self.journal.restored(restored)
+        loop = Loop(program, state, checkpoints, stops, Clock.of(options, state), self._callbacks)
+        first = state.step
+        reason = loop.run()
+        return self._end(prepared, loop, report.Span(first, restored.step if restored else None, reason))
+
+    def _log_start(self, prepared: Prepared) -> None:
+        facts, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
+        self.journal.log_facts(facts)
+        for warning in prepared.warnings:
+            log.warning("%s", warning)
+        log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, prepared.place, prepared.device)
+        if prepared.transfer_reason:
+            log.info("halos of GPUs travel %s: %s", self.world.transfer, prepared.transfer_reason)
+            events.say("transfer", way=self.world.transfer, why=prepared.transfer_reason)
+        if prepared.oversubscribed:
+            log.warning("%s", prepared.oversubscribed)
+        events.say("start", ranks=self.world.size, command=facts["command"], warnings=prepared.warnings)
+
+    def _faults(self) -> list[Any]:
+        """The faults to inject. Collective."""
+        if not self.options.chaos:
+            return []
+        from anyrank.runtime.chaos import to_come
+
+        return to_come(self.world, self.options.chaos, self.folder.path)
+
+    def _all_callbacks(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Callback]:
+        """Those of the run, those that options ask for, and the program's, in the order in which they are called."""
+        yield Heartbeat(self.watchdog.beat)
+        if self.options.digests:
+            yield Digests(self.folder.digests if self.root else None)
+        if self.options.chaos:
+            from anyrank.runtime.chaos import Chaos
+
+            yield Chaos(faults, self.world, self.folder.path, checkpoints)
+        yield from self.program.callbacks()
+        yield from EXTRA_CALLBACKS
+        yield self.journal
+
+    def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
+        for name in checkpoints.sweep():
+            self.journal.events.say("swept", file=name)
+        restored = checkpoints.restore()
+        if restored is None:
+            self.program.setup(state)
+        return restored
+
+    def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
+        state = prepared.state
+        result = self.program.result(state) if span.finished else {}
+        picture = self._picture(state) if span.finished and self.options.picture else None
+        summary = report.summarise(self.program, prepared, loop, span, self.command)
+        if self.root:
+            report.write(self.folder, summary, result)
+            how = report.ending(summary).split()[0]
+            self.journal.events.say(how, step=summary["steps"], digest=summary["digest"])
+            report.show(self.folder.path, summary, result, picture, self.options)
+        self.journal.log_bodies()
+        self.world.barrier()
+        return FINISHED if span.finished else STOPPED
+
+    def _picture(self, state: State) -> Path | None:
+        """The program's picture; a run is not lost because it could not be drawn."""
+        path, problem = drawn(self.world, lambda: self.program.picture(state, self.folder.path))
+        if problem:
+            self.journal.line(f"no picture: {problem}")
+            self.journal.log.warning("no picture: %s", problem)
+        return path

@@ -1,0 +1,78 @@
+"""The stacks of many ranks as people want to read them: alike ones together, the odd ones first."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anyrank.errors import spans
+
+_FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
+#: Where a rank sits that waits for others; one that sits elsewhere is odd.
+_WAITING = re.compile(r"/anyrank/(exchange/\w+|world|recorder|state|run/agreement|checkpoint/staging)\.py$")
+#: What is outside of this, the way from the command line to the run, is the same in all stacks.
+_SESSION = "/anyrank/runtime/session.py"
+
+
+class Frame(NamedTuple):
+    """A call: as text, `file:line in function: code`."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        code = linecache.getline(self.file, self.line).strip()
+        return f"{self.file}:{self.line} in {self.function}" + (f": {code}" if code else "")
+
+
+class Dump(NamedTuple):
+    """The last step of a rank, −1 before the first, and the stack of its main thread, the innermost call last."""
+
+    step: int
+    stack: tuple[Frame, ...]
+
+
+def parse(log: str, head: str, tail: str) -> Dump | None:
+    """What stands between head and tail, the last step and then what faulthandler wrote; None without them."""
+    section, whole, _ = log.rpartition(head)[2].partition(tail)
+    if not whole:
+        return None
+    step, _, stacks = section.partition("\n")
+    main = stacks.partition("Current thread ")[2].partition("\n\n")[0]
+    frames = [Frame(_unescaped(file), int(line), _unescaped(name)) for file, line, name in _FRAME.findall(main)]
+    inside = next((n for n, frame in enumerate(frames) if frame.file.endswith(_SESSION)), len(frames))
+    return Dump(int(step), tuple(reversed(frames[: inside + 1])))
+
+
+def _unescaped(text: str) -> str:
+    """The text as it was before faulthandler made it ASCII."""
+    return re.sub(r"\\(?:x..|u....|U........)", lambda match: chr(int(match[0][2:], 16)), text)
+
+
+def grouped(dumps: Mapping[int, Dump], hosts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The groups of ranks whose stacks are the same, as hang.json has them.
+
+    The furthest behind come first; among them those that do not wait for others; then the smallest group.
+    """
+    alike: dict[tuple[Frame, ...], list[int]] = {}
+    for rank in sorted(dumps):
+        alike.setdefault(dumps[rank].stack, []).append(rank)
+    groups = []
+    for stack, ranks in alike.items():
+        waiting = bool(stack and _WAITING.search(stack[-1].file))
+        steps = {dumps[rank].step for rank in ranks}
+        where = str(stack[-1]).removeprefix(f"{Path(stack[-1].file).parent}/") if stack else "no Python code"
+        group = {
+            "ranks": spans(ranks),
+            "steps": spans(steps - {-1}),
+            "hosts": [host["name"] for host in hosts if not set(ranks).isdisjoint(host["ranks"])],
+            "where": where,
+            "waiting": waiting,
+            "stack": [str(frame) for frame in stack],
+        }
+        groups.append((min(steps), waiting, len(ranks), ranks[0], group))
+    return [group for *_, group in sorted(groups, key=lambda entry: entry[:4])]

@@ -1,0 +1,160 @@
+/* The watchdog's thread. It needs neither the GIL nor anything of the thread that it watches, which may hold
+   every lock there is: it never calls Python and allocates no memory. Nobody waits for it: it ends with the
+   process, and touches nothing but what stands here. */
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static struct Watch {
+    int64_t own;             /* where the step is kept while nobody else wants to see it */
+    volatile int64_t *place; /* where it is kept for others: in a file, say, which outlives the process */
+    volatile int64_t step, beats, number;
+    double seconds, grace, delay;
+    int signal, target;
+    const char *head, *tail;            /* what stands before and behind the stacks */
+    const char *python, *facts, *claim; /* who makes the report, of what, and the mark that somebody does */
+    pthread_t watched;
+    volatile sig_atomic_t written;
+} watch = {.place = &watch.own, .target = STDERR_FILENO, .head = "", .tail = "", .claim = ""};
+
+static inline void watch_beat(int64_t step)
+{
+    *watch.place = watch.step = step;
+    watch.beats++; /* the same step again is progress, too */
+}
+
+static void rest(double seconds) { usleep((useconds_t)(1e6 * seconds)); }
+
+/* Whatever we get stuck in from now on, such as a file system that is gone: the process dies. */
+static void die_after(double seconds)
+{
+    struct sigevent how = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+    const struct itimerspec when = {.it_value = {.tv_sec = (time_t)seconds}};
+    timer_t timer;
+    if (timer_create(CLOCK_MONOTONIC, &how, &timer) == 0)
+        timer_settime(timer, 0, &when, NULL);
+}
+
+/* The watched thread calls this when faulthandler's handler of the signal has written the stacks. */
+static void stacks_written(int signal)
+{
+    const int before = errno;
+    watch.written = write(watch.target, watch.tail, strlen(watch.tail)) >= 0 && signal;
+    errno = before;
+}
+
+static void write_stacks(void)
+{
+    dprintf(watch.target, "%s%lld\n", watch.head, (long long)watch.step);
+    pthread_kill(watch.watched, watch.signal);
+    for (int tries = 0; tries < 200 && !watch.written; tries++)
+        rest(0.01);
+    fsync(watch.target); /* so that other hosts see it */
+}
+
+/* Have a process of its own make the report, or wait for it; whether it is made. One on each host is enough. */
+static int reported(void)
+{
+    char *const words[] = {(char *)watch.python, "-m", "anyrank.runtime.watchdog.report", (char *)watch.facts, NULL};
+    pid_t child;
+    int status = 1;
+    if ((watch.delay > 0 && access(watch.claim, F_OK) == 0) ||
+        posix_spawn(&child, watch.python, NULL, NULL, words, environ))
+        return 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status == 0;
+}
+
+/* Does not return. Who leaves takes all ranks along, so who does not have the report made waits for it. */
+static void hang(void)
+{
+    const int early = watch.claim[0] == 0; /* there is no run folder yet */
+    die_after(2 * watch.grace + 30);
+    write_stacks();
+    rest(early ? watch.grace : watch.delay);
+    if (!early && !reported()) {
+        struct stat made;
+        if (watch.delay == 0 && (stat(watch.claim, &made) || made.st_size == 0))
+            dprintf(STDERR_FILENO, "anyrank: hung; there is no report, but stacks in the run folder's log\n");
+        rest(watch.grace + 20);
+    }
+    _exit(1);
+}
+
+static void *keep_watch(void *number)
+{
+    const double interval = watch.seconds < 2 ? watch.seconds / 8 : 0.25;
+    struct timespec last, now;
+    double idle = 0;
+    int64_t seen = watch.beats;
+    clock_gettime(CLOCK_MONOTONIC, &last);
+    while (rest(interval), watch.number == (intptr_t)number) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        const double since = (double)(now.tv_sec - last.tv_sec) + 1e-9 * (double)(now.tv_nsec - last.tv_nsec);
+        /* A process that was suspended for an hour has not been idle for an hour. */
+        idle = watch.beats != seen ? 0 : idle + (since < 4 * interval ? since : 4 * interval);
+        seen = watch.beats;
+        last = now;
+        if (idle >= watch.seconds)
+            hang();
+    }
+    return NULL;
+}
+
+/* A real-time signal that nobody uses, 0 where there is none. Now it is ours, and the calling thread takes it. */
+static int take_signal(void)
+{
+    const struct sigaction ours = {.sa_handler = stacks_written, .sa_flags = SA_RESTART};
+    struct sigaction theirs;
+    sigset_t it;
+    for (int signal = SIGRTMAX - 1; signal > SIGRTMIN; signal--)
+        if (sigaction(signal, NULL, &theirs) == 0 && theirs.sa_handler == SIG_DFL && !sigaction(signal, &ours, NULL)) {
+            sigemptyset(&it);
+            sigaddset(&it, signal);
+            pthread_sigmask(SIG_UNBLOCK, &it, NULL);
+            return signal;
+        }
+    return 0;
+}
+
+static void watch_stop(void)
+{
+    watch.number++; /* the thread sees that it is no longer meant */
+    watch.place = &watch.own;
+    watch.target = STDERR_FILENO;
+    if (watch.signal)
+        signal(watch.signal, SIG_DFL);
+    watch.signal = 0;
+}
+
+/* Watch the calling thread; the signal at which it is to write its stacks, 0 where it cannot be watched. */
+static int watch_start(double seconds, double grace)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    watch.seconds = seconds;
+    watch.grace = grace;
+    watch.number++;
+    watch.watched = pthread_self();
+    watch.signal = take_signal();
+    sigfillset(&all); /* signals are for the process's other threads */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (!watch.signal || pthread_create(&thread, NULL, keep_watch, (void *)(intptr_t)watch.number))
+        watch_stop();
+    else
+        pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return watch.signal;
+}

@@ -1,0 +1,171 @@
+"""The run folder, and what must not end a run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from ranks import run_anyrank
+
+from anyrank.errors import UsageError
+from anyrank.observe.events import Events
+from anyrank.observe.log import open_log
+from anyrank.runtime import failure, folder
+from anyrank.runtime.folder import RunFolder, plain
+from anyrank.runtime.options import Options
+from anyrank.runtime.stops import Stops
+
+CRASH = Path(__file__).with_name("crash.py")
+
+
+def test_json_has_numpys_numbers_and_no_nan():
+    value = {
+        "n": np.int64(3),
+        "x": np.array([1.5, np.nan]),
+        "t": (True, None, "s"),
+        4: np.float32(np.inf),
+        "p": Path("a"),
+    }
+    text = json.dumps(plain(value), allow_nan=False)
+    assert json.loads(text) == {"n": 3, "x": [1.5, "nan"], "t": [True, None, "s"], "4": "inf", "p": "a"}
+
+
+def test_a_run_that_died_before_it_began_can_begin(tmp_path):
+    out = tmp_path / "run"
+    for name in ("log", "checkpoints", ".failure-1-2"):
+        (out / name).mkdir(parents=True)
+    (out / ".run.toml.tmp").write_text("half a li")
+    assert run_anyrank("run", CRASH, "--how", "no", "--steps", 3, "--out", out).returncode == 0
+
+
+def test_a_folder_with_checkpoints_and_no_description_is_not_touched(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-000000000001.h5").write_text("dear")
+    with pytest.raises(UsageError, match="holds checkpoints and no run"):
+        RunFolder(tmp_path).check("p", {})
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folder.fcntl, "flock", refuse)
+    run = RunFolder(tmp_path / "run")
+    run.lock()
+    run.unlock()
+    assert (tmp_path / "run" / "lock").read_text().startswith("process ")
+
+
+def test_the_lock_keeps_a_second_one_out_until_it_is_given_back(tmp_path, monkeypatch):
+    monkeypatch.setenv(folder.LOCK_PATIENCE, "0.1")
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.lock()
+    with pytest.raises(UsageError, match="is in use by a live run"):
+        second.lock()
+    first.unlock()
+    second.lock()
+    second.unlock()
+
+
+def test_a_full_disk_does_not_end_a_run_over_its_diary():
+    events = Events(Path("/dev/full"))
+    events.say("start", ranks=1)
+    events.close()
+
+
+def test_a_stop_file_of_the_run_before_stops_nothing(tmp_path):
+    (tmp_path / "stop").touch()
+    stops = Stops(tmp_path / "stop", None, 0.0, watch=True)
+    try:
+        assert not (tmp_path / "stop").exists() and stops.asked(10.0, 0.0) == 0
+        (tmp_path / "stop").touch()
+        assert stops.asked(20.0, 0.0) != 0
+    finally:
+        stops.close()
+    assert not (tmp_path / "stop").exists()
+
+
+def test_an_error_is_reported_and_all_ended_even_where_nothing_can_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    ended = []
+    world = SimpleNamespace(rank=2, size=4, abort=ended.append)
+    failure.report_and_abort(world, ValueError("bad luck"), tmp_path / "file" / "failure")
+    assert ended == [1] and "rank 2 of 4 failed" in capsys.readouterr().err
+    failure.report_and_abort(world, UsageError("no"), tmp_path / "failure")
+    assert ended == [1, 2]
+
+
+def test_the_last_checkpoint_says_that_the_run_is_finished(tmp_path):
+    out = tmp_path / "run"
+    words = ("run", CRASH, "--how", "no", "--steps", 20, "--checkpoint-every", 10, "--out", out)
+    assert run_anyrank(*words).returncode == 0
+    with h5py.File(out / "checkpoints" / "step-000000000020.h5") as file:
+        assert bool(file.attrs["finished"])
+    with h5py.File(out / "checkpoints" / "step-000000000010.h5") as file:
+        assert not bool(file.attrs["finished"])
+
+
+def test_a_full_disk_does_not_fill_the_terminal_over_its_log(tmp_path, capfd):
+    (tmp_path / "rank-0000.log").symlink_to("/dev/full")
+    open_log(tmp_path, 0).info("a line")
+    assert capfd.readouterr() == ("", "")
+
+
+DESCRIPTION = 'format = 1\nprogram = "p"\nsource = "p"\n[parameters]\nn = 1\n[options]\nkeep = 2\n'
+DAMAGED = {
+    "a newer format": (("format = 1", "format = 2"), "was made by a newer anyrank"),
+    "a format of text": (("format = 1", 'format = "x"'), "run.toml: format = 'x' must be a whole number"),
+    "no source": (('source = "p"\n', ""), "run.toml: source is missing"),
+    "a program of no text": (('program = "p"', "program = 3"), "run.toml: program = 3 must be text"),
+    "an unknown key": (("format = 1", "format = 1\nsauce = 1"), "sauce = 1 is not known here. Did you mean source?"),
+    "parameters of no table": (("[parameters]\nn = 1\n", "parameters = 3\n"), "parameters = 3 must be a table"),
+    "an option of another type": (("keep = 2", "keep = 1.5"), "options: keep = 1.5 must be a whole number"),
+    "an unknown option": (("keep = 2", "kep = 2"), "options: kep = 2 is not known here. Did you mean keep?"),
+    "half a line": (("keep = 2\n", "keep ="), "run.toml cannot be read"),
+    "no UTF-8": (("n = 1", 'n = "\udcff"'), "run.toml cannot be read ('utf-8' codec"),
+    "deep": (("n = 1", f"n = {'[' * 3000}{']' * 3000}"), "run.toml cannot be read (its values are nested too deeply)"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_description_is_refused_by_name(tmp_path, case):
+    (before, after), message = DAMAGED[case]
+    text = DESCRIPTION.replace(before, after)
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UsageError) as refused:
+        RunFolder(tmp_path).check("p", {"n": 1})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_description_that_is_no_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "run.toml")
+    with pytest.raises(UsageError, match=r"run.toml cannot be read \(it is not a file\)"):
+        RunFolder(tmp_path).describe()
+
+
+def test_description_that_create_writes_is_read(tmp_path):
+    run = RunFolder(tmp_path)
+    run.create("p", "p.py", {"n": 1, "path": "/a"}, Options(ranks=3).kept())
+    description = run.describe()
+    assert (description.program, description.source, description.parameters) == ("p", "p.py", {"n": 1, "path": "/a"})
+    assert Options(**description.options) == Options(ranks=3)
+
+
+@pytest.mark.parametrize("text", ["[1]", '"finished"', '{"finished": true}', "{", "[" * 100_000, '{"finished": 1}'])
+def test_damaged_summary_is_that_of_no_finished_run(tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    assert RunFolder(tmp_path).finished() is None
+
+
+def test_resume_names_a_parameter_that_was_damaged(tmp_path, refused):
+    RunFolder(tmp_path / "r").path.mkdir()
+    RunFolder(tmp_path / "r").create("pi", "pi", {"points": "many"}, {})
+    done = refused("resume", "r", cwd=tmp_path)
+    assert done.returncode == 2 and "run.toml: pi: points = many must be a whole number" in done.stderr

@@ -1,0 +1,131 @@
+"""Runs from Python: `run(program)` gives what the command line gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ranks import mpiexec, run_anyrank
+
+from anyrank.errors import UsageError
+from anyrank.kernel import BODIES
+from anyrank.runtime.python import Run, run, source_of
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "heat.py"
+
+
+@pytest.fixture
+def heat(monkeypatch):
+    """The class of examples/heat.py."""
+    found = importlib.util.spec_from_file_location("heat_example", EXAMPLE)
+    module = importlib.util.module_from_spec(found)
+    monkeypatch.setitem(sys.modules, "heat_example", module)
+    found.loader.exec_module(module)
+    return module.Heat
+
+
+def test_run_here_is_the_command_line_s(heat, tmp_path):
+    mine = run(heat(n=24, steps=9), out=tmp_path / "here")
+    assert run_anyrank("run", EXAMPLE, "--n", 24, "--steps", 9, "--out", tmp_path / "there").returncode == 0
+    theirs = Run(tmp_path / "there")
+    assert mine.finished and mine.digest == theirs.digest and mine.result == theirs.result
+    assert [*mine.fields] == ["T"] and len(mine.fields) == 1
+    assert mine.fields["T"].tobytes() == theirs.fields["T"].tobytes()
+    assert (mine.fields["T"].shape, mine.fields["T"].dtype) == ((24, 24), np.float64)
+    with pytest.raises(KeyError, match=r"'p' is no field of .*its fields are"):
+        mine.fields["p"]
+
+
+def test_run_on_more_ranks_has_the_same_digest(heat, tmp_path):
+    mine = run(heat(n=24, steps=9), ranks=2, out=tmp_path / "two", checkpoint_every=4)
+    assert mine.summary["ranks"] == 2 and mine.digest == run(heat(n=24, steps=9), out=tmp_path / "one").digest
+
+
+def test_run_that_was_stopped_goes_on_where_it_was(heat, tmp_path):
+    stopped = run(heat(n=24, steps=9), out=tmp_path / "run", stop_at=4)
+    assert not stopped.finished and stopped.result == {} and stopped.summary["steps"] == 4
+    assert "stopped at step 4" in repr(stopped)
+    last = run(heat(n=24, steps=9), out=tmp_path / "run")
+    assert last.finished and last.summary["resumed_from"] == 4
+    assert last.digest == run(heat(n=24, steps=9), out=tmp_path / "through").digest
+    before = last.summary
+    assert run(heat(n=24, steps=9), out=tmp_path / "run").summary == before, "a finished run is read"
+
+
+def test_run_leaves_the_process_as_it_was(heat, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run(heat(n=24, steps=2), out=tmp_path / "run", body="reference", hang_timeout="5s")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert BODIES.order(host=True)[0] == "cython"
+
+
+def test_run_in_a_thread_works_without_signals(heat, tmp_path):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run(heat(n=24, steps=2), out=tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert found[0].finished
+
+
+def test_run_with_an_unknown_option_is_refused(heat, tmp_path):
+    with pytest.raises(UsageError, match=r"halo_step .*Did you mean halo_steps"):
+        run(heat(), out=tmp_path / "run", halo_step=2)
+    with pytest.raises(UsageError, match="--keep 0 must be at least 1"):
+        run(heat(), out=tmp_path / "run", keep=0)
+    with pytest.raises(UsageError, match="holds no run that has ended"):
+        Run(tmp_path / "run")
+
+
+def test_run_whose_program_raises_raises_that(heat, tmp_path):
+    class Broken(heat):
+        def step(self, state):
+            raise ZeroDivisionError("as asked")
+
+    with pytest.raises(ZeroDivisionError, match="as asked"):
+        run(Broken(n=24, steps=2), out=tmp_path / "run")
+
+
+def test_run_of_a_class_in_no_file_needs_one_rank(tmp_path):
+    code = f"""if True:
+        from anyrank import Program
+        from anyrank.errors import UsageError
+        from anyrank import run
+        class Here(Program):
+            steps = 3
+            def declare(self, state): state.field("x", (4,))
+            def step(self, state): state.x[...] = state.x.local + 1
+        assert run(Here(), out={str(tmp_path / "one")!r}).fields["x"].tolist() == [3.0] * 4
+        try:
+            run(Here(), ranks=2, out={str(tmp_path / "two")!r})
+        except UsageError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert "ranks=2: Here is in no Python file that other ranks can import" in done.stdout
+
+
+def test_run_by_all_ranks_of_a_script_is_collective(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(EXAMPLE.parent)!r})\nfrom heat import Heat\n"
+        "from anyrank import run\nfound = run(Heat(n=24, steps=9), out=sys.argv[1])\n"
+        "print(found.summary['ranks'], found.digest)\n"
+    )
+    done = mpiexec(2, sys.executable, script, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    lines = {*done.stdout.split("\n")} - {""}
+    assert len(lines) == 1 and lines.pop().startswith("2 ")
+
+
+def test_source_of_a_program_is_what_the_command_line_takes(heat):
+    from anyrank.runtime.programs import load
+
+    assert source_of(load("weather")) == "weather"
+    assert source_of(heat) == f"{EXAMPLE.resolve()}:Heat"

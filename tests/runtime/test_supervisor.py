@@ -1,0 +1,248 @@
+"""Restarts: of what died or hung, on the hosts that are left, and not for ever."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, started
+
+from anyrank.errors import UsageError
+from anyrank.runtime import launch
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.launch import Launch
+from anyrank.runtime.options import Options
+from anyrank.runtime.supervisor import Death, Supervisor, _ending, slots
+
+CRASH = Path(__file__).with_name("crash.py")
+COUNT = ("run", CRASH, "--how", "no", "--pause", 0.005, "--steps", 60, "--checkpoint-every", 10)
+
+
+def events(out: Path, name: str) -> list[dict]:
+    path = out / "events.jsonl"
+    found = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    return [event for event in found if event["event"] == name]
+
+
+def said(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith(("anyrank: died", "anyrank: finished after"))]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ranks", "found"),
+    [
+        ("a:4,b:2", 5, [("a", 4), ("b", 2)]),
+        ("a,b", 5, [("a", 2), ("b", 3)]),
+        ("a,b,c", 2, [("b", 1), ("c", 1)]),
+        ("10.77.0.1:1", 1, [("10.77.0.1", 1)]),
+        ("", 3, []),
+    ],
+)
+def test_hosts_and_their_slots(hosts, ranks, found):
+    assert slots(hosts, ranks) == found
+
+
+@pytest.mark.parametrize("hosts", ["a:4,b", "a:", "a:0x", "a,,b", "a b", ",", "a:-1", "a:1:2"])
+def test_hosts_that_cannot_be_read_are_refused(hosts):
+    with pytest.raises(UsageError, match=r"cannot be read. Write node1:8,node2:8, or node1,node2"):
+        slots(hosts, 2)
+
+
+def test_more_ranks_than_slots_and_more_at_least_than_asked_are_refused_before_any_work(tmp_path):
+    done = run_anyrank(*COUNT, "--out", tmp_path / "run", "--hosts", "a:2,b:2", ranks=5)
+    told = "-n 5 is more than the 4 slots of --hosts a:2,b:2. Use -n 4, or more hosts."
+    assert done.returncode == 2 and told in done.stderr and not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match=r"--min-ranks 3 is more than -n 2. Use at most that"):
+        Supervisor(Options(ranks=2, max_restarts=1, min_ranks=3), tmp_path, [])
+
+
+def test_deaths_that_are_the_same_and_deaths_that_are_not():
+    one = Death(1, 100, "rank 2 failed: OSError: process 4711 at 0x7f3a")
+    assert one.again(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
+    assert not one.again(None)
+    assert not one.again(Death(1, 103, one.cause)) and not one.again(Death(9, 100, one.cause))
+    assert not one.again(Death(1, None, one.cause)) and Death(1, None, "x").again(Death(1, None, "x"))
+    assert not one.again(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
+
+
+def test_what_mpiexecs_status_tells():
+    told = {9: "a rank was killed by SIGKILL", 139: "a rank was killed by SIGSEGV", -9: "mpiexec was killed by SIGKILL"}
+    told |= {1: "mpiexec ended with status 1", 255: "mpiexec ended with status 255", 0: "the ranks left before the end"}
+    assert {status: _ending(status) for status in told} == told
+
+
+def test_a_run_that_is_killed_twice_finishes_as_one_that_was_not(tmp_path):
+    out = tmp_path / "run"
+    chaos = ("--chaos", "kill rank=1 step=25; kill mpiexec step=45; slow rank=2 factor=1.5")
+    done = run_anyrank(*COUNT, "--out", out, "--max-restarts", 3, *chaos, "--json", ranks=3)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "result.json").read_text()) == {"count": 60}
+    first, second = events(out, "died")
+    assert [first[key] for key in ("attempt", "status", "cause")] == [1, 9, "a rank was killed by SIGKILL"]
+    assert 25 <= first["step"] <= 27, "rank 0 may be two steps ahead of rank 1"
+    assert [second[key] for key in ("attempt", "cause")] == [2, "mpiexec was killed by SIGKILL"]
+    assert said(done.stderr) == [
+        f"anyrank: died at step {first['step']} (a rank was killed by SIGKILL): restart 1 of 3 in 1 s, on 3 ranks",
+        f"anyrank: died at step {second['step']} (mpiexec was killed by SIGKILL): restart 2 of 3 in 2 s, on 3 ranks",
+        "anyrank: finished after 2 restarts",
+    ]
+    assert json.loads(done.stdout.splitlines()[-1])["resumed_from"] in (30, 40)
+
+
+def test_what_dies_twice_at_the_same_step_is_not_started_a_third_time(tmp_path):
+    out = tmp_path / "run"
+    run = ("run", CRASH, "--at", 25, "--who", 0, "--steps", 60, "--checkpoint-every", 10, "--out", out)
+    done = run_anyrank(*run, "--max-restarts", 5, ranks=1)
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 2
+    first, second = said(done.stderr)
+    died = "anyrank: died at step 25 (rank 0 failed: ValueError: bad luck at step 25)"
+    assert first == f"{died}: restart 1 of 5 in 1 s, on 1 ranks"
+    assert second == f"{died}: just as before, so it would again: not restarted"
+    assert [death["then"] for death in events(out, "died")] == [first[len(died) + 2 :], second[len(died) + 2 :]]
+
+
+def test_restarts_and_wall_time_are_used_up(tmp_path):
+    supervisor = Supervisor(Options(max_restarts=2, walltime="100s"), tmp_path, [])
+    death = Death(9, 5, "a rank was killed by SIGKILL")
+    assert supervisor._refusal(death, 1) == ""
+    assert supervisor._refusal(death, 100) == "the wall time is over"
+    supervisor._restarts = 2
+    assert supervisor._refusal(death, 1) == "--max-restarts 2 is used up"
+
+
+def wait_for(condition) -> None:
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up, "what the test waits for did not come"
+        time.sleep(0.01)
+
+
+def test_a_signal_ends_the_wait_and_a_signal_in_a_run_stops_it_for_good(tmp_path):
+    out, log = tmp_path / "run", tmp_path / "log"
+    run = ("resume", out, "--max-restarts", 3, "--chaos", "kill rank=0 step=15; kill rank=0 step=25", "--i-mean-it")
+    assert run_anyrank(*COUNT, "--steps", 400, "--stop-at", 5, "--out", out, ranks=1).returncode == 75
+    with log.open("w") as file, started(*anyrank_command(*run), stderr=file) as process:
+        wait_for(lambda: len(events(out, "died")) == 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 1
+    assert len(events(out, "start")) == 3, "no third restart"
+    with log.open("w") as file, started(*anyrank_command(*run), stderr=file) as process:
+        wait_for(lambda: len(events(out, "checkpoint")) > 5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 75
+    assert len(events(out, "died")) == 2 and said(log.read_text()) == []
+
+
+@pytest.fixture
+def two_hosts(tmp_path, monkeypatch):
+    """An mpiexec for 127.0.0.2 and 127.0.0.3, of which the second is gone when the file `gone` is there."""
+    script = tmp_path / "ssh"
+    script.write_text(
+        '#!/bin/sh\nwhile case "$1" in -*) true;; *) false;; esac; do shift; done\nhost=$1; shift\n'
+        f'[ "$host" = 127.0.0.3 ] && [ -e "{tmp_path}/gone" ] && exit 255\nexec sh -c "$*"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("ANYRANK_MPIEXEC", f"{mpiexec_path()} -launcher ssh -launcher-exec '{script}'")
+    return "127.0.0.2:2,127.0.0.3:1"
+
+
+def test_a_run_goes_on_with_the_hosts_that_are_left(tmp_path, two_hosts):
+    out = tmp_path / "run"
+    run = (*COUNT, "--steps", 200, "--hosts", two_hosts, "--max-restarts", 2, "--out", out)
+    # From step 40 to 190 it takes seconds, so that the host is gone before the death, on a busy machine, too.
+    chaos = ("--chaos", "kill rank=2 step=190; slow rank=2 factor=3 from=40")
+    with started(*anyrank_command(*run, *chaos, ranks=3)) as process:
+        wait_for(lambda: len(events(out, "checkpoint")) > 3)
+        (tmp_path / "gone").touch()
+        told = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, told
+    assert "; 127.0.0.3 does not answer: restart 1 of 2 in 1 s, on 2 ranks" in told
+    (death,) = events(out, "died")
+    assert death["gone"] == ["127.0.0.3"] and death["hosts"] == ["127.0.0.2", "127.0.0.3"] and death["ranks"] == 3
+    assert json.loads((out / "summary.json").read_text())["ranks"] == 2
+
+
+def test_too_few_ranks_are_left(tmp_path, two_hosts):
+    (tmp_path / "gone").touch()
+    run = (*COUNT, "--hosts", two_hosts, "--out", tmp_path / "run")
+    done = run_anyrank(*run, "--max-restarts", 2, "--min-ranks", 3, ranks=3)
+    assert done.returncode == 1
+    assert "hosts left: 127.0.0.2, too few for --min-ranks 3" in said(done.stderr)[-1]
+
+
+def test_a_run_that_hangs_is_started_again(tmp_path):
+    out = tmp_path / "run"
+    hang = ("--hang-timeout", "2s", "--chaos", "hang rank=1 step=25")
+    done = run_anyrank(*COUNT, "--out", out, "--max-restarts", 1, *hang, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "result.json").read_text()) == {"count": 60}
+    (death,) = events(out, "died")
+    assert death["cause"].startswith("hung: rank 1 at chaos.py:") and "in _hang: " in death["cause"]
+
+
+@pytest.mark.parametrize(("mpi", "flag"), [("HYDRA build details:", "-hosts"), ("mpiexec (Open MPI) 5.0.8", "--host")])
+def test_hosts_go_to_mpiexec_in_its_own_words(tmp_path, monkeypatch, mpi, flag):
+    script = tmp_path / "mpi exec"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{mpi}" || echo "$@" >"{tmp_path}/words"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("ANYRANK_MPIEXEC", f"'{script}' -launcher ssh")
+    with Launch(tmp_path / "hang.json") as begun:
+        assert begun.run(3, ["true"], [("a", 1), ("b", 2)]) == 0
+    assert (tmp_path / "words").read_text() == f"-launcher ssh {flag} a:1,b:2 -n 3 true\n"
+
+
+def test_an_mpiexec_that_does_not_end_after_a_hang_is_ended(tmp_path, monkeypatch):
+    script, report = tmp_path / "mpiexec", tmp_path / "hang.json"
+    script.write_text(f'#!/bin/sh\necho {{}} >"{report}"\nsleep 1000 &\nwait\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("ANYRANK_MPIEXEC", str(script))
+    monkeypatch.setattr(launch, "ENDING", 0.5)
+    with Launch(report) as begun:
+        assert begun.run(2, ["true"]) == -signal.SIGKILL and begun.hung
+
+
+def test_a_report_that_goes_away_is_none(tmp_path, monkeypatch):
+    script, report = tmp_path / "mpiexec", tmp_path / "hang.json"
+    script.write_text(f'#!/bin/sh\nrm "{report}"\nsleep 2\n')
+    script.chmod(0o755)
+    report.write_text("{}")
+    monkeypatch.setenv("ANYRANK_MPIEXEC", str(script))
+    monkeypatch.setattr(launch, "ENDING", 0.1)
+    with Launch(report) as begun:
+        assert begun.run(2, ["true"]) == 0 and not begun.hung
+
+
+def test_a_restart_waits_for_the_lock_that_the_dead_have_left(tmp_path):
+    out, folder = tmp_path / "run", RunFolder(tmp_path / "run")
+    command = anyrank_command(*COUNT, "--out", out, "--max-restarts", 1, "--chaos", "kill rank=1 step=25", ranks=2)
+    with started(*command) as process:
+        wait_for(lambda: events(out, "died"))
+        folder.lock()
+        time.sleep(5)  # longer than a run waits that is no restart, and than the wait before a restart
+        folder.unlock()
+        assert process.wait(60) == 0
+
+
+def test_signals_without_a_name_and_hosts_out_of_reach():
+    assert _ending(-40) == "mpiexec was killed by signal 40"
+    lost = Death(9, 5, "hung: rank 2 on n3 out of reach")
+    assert not lost.again(lost), "another host may be lost at the same step"
+
+
+def test_a_restart_has_the_wall_time_that_is_left_and_the_faults_of_the_ranks_it_has(tmp_path):
+    options = Options(ranks=4, max_restarts=1, walltime="100s", chaos="kill rank=3 step=5; hang rank=0 step=9")
+    supervisor = Supervisor(options, tmp_path, ["run", "pi"])
+    assert supervisor._command()[3:] == ["run", "pi", "--max-restarts", "0"]
+    supervisor._restarts, supervisor._ranks = 1, 2
+    *words, walltime = supervisor._command()[7:]
+    assert words == ["-n", "2", "--chaos", "hang rank=0 step=9", "--i-mean-it", "--walltime"]
+    assert 50 < float(walltime.rstrip("s")) <= 100
+
+
+def test_restarts_are_refused_where_mpiexec_has_started_the_ranks_already(tmp_path):
+    done = mpiexec(2, *anyrank_command(*COUNT, "--out", tmp_path / "run", "--max-restarts", 3))
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert done.stderr.count("--max-restarts 3 is for the process that starts mpiexec, and here mpiexec") == 1
