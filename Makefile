@@ -18,6 +18,8 @@ BUILT := pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*.h kernels/
 PEERS := .venv-peers
 EXTRAS ?= test
 RESULTS ?= benchmarks/results/gpu
+# SLOW=1 runs the tests marked slow, too: what takes minutes and seldom breaks, as .ci/run does.
+SLOW ?=
 
 # What `make run` does: a storm, then NCAR's benchmark, whose every bit is known.
 STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
@@ -52,8 +54,8 @@ run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's b
 	@echo; echo "Look at runs/storm/weather.png. Stop a run with Ctrl-C and go on with anyrank resume FOLDER -n ANY:"
 	@echo "the bits stay the same. Run it again elsewhere: $(BIN)/anyrank run $(STORM)2"
 
-test: $(READY) lint types ## everything that must hold before a change lands
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(READY) lint types ## what must hold before a change lands; with SLOW=1 the tests that take minutes, too
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
 
 coverage: $(READY) ## which lines of the way of a GPU the tests run, where no GPU is
 	$(BIN)/coverage erase

@@ -28,24 +28,34 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """`anyrank ARGUMENTS` in this process: what `run_anyrank` gives, without a start, for what ends before any rank.
+def refused(in_process: Callable[..., Any]) -> Callable[..., Any]:
+    """`in_process`, for what is bad use."""
+    return in_process
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """`anyrank ARGUMENTS` in this process: what `run_anyrank` gives, without a start, for what starts no rank.
 
     That such an end reaches whoever started anyrank is for other tests, one for each verb.
     """
 
-    def call(*arguments: Any, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: Any, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         import mpi4py
 
         from anyrank.cli import main
 
-        monkeypatch.chdir(cwd)
-        for name, value in (env or {}).items():
-            monkeypatch.setenv(name, value)
-        for setting in ("initialize", "finalize"):  # `main` sets these for a process of its own
-            monkeypatch.setattr(mpi4py.rc, setting, getattr(mpi4py.rc, setting))
-        with pytest.raises(SystemExit) as left:
-            main([*map(str, arguments)])
+        with monkeypatch.context() as patch:
+            if cwd is not None:
+                patch.chdir(cwd)
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            for setting in ("initialize", "finalize"):  # `main` sets these for a process of its own
+                patch.setattr(mpi4py.rc, setting, getattr(mpi4py.rc, setting))
+            with pytest.raises(SystemExit) as left:
+                main([*map(str, arguments)])
         return subprocess.CompletedProcess(arguments, left.value.code, *capsys.readouterr())
 
     return call

@@ -1,9 +1,11 @@
 """Pytest plugin: a test marked `ranks(1, 2, 3, 4)` runs under mpiexec, once with each number of ranks.
 
-The first such test of a file and a number of ranks starts one mpiexec for all that are selected there
-(rank_worker.py is what runs in the ranks); each is then reported as a test of its own: failed if it
-failed on any rank. If a test ended the launch, by an error on one rank, a crash or a hang, those that had
-not started yet run in another. `timeout=` of the mark is how long one test may take, in seconds.
+The first such test of a file starts one mpiexec for all that are selected there, with as many ranks as the
+largest of them needs (rank_worker.py is what runs in the ranks): the ranks that a test has no need of sleep
+until it has ended. Each test is then reported as one of its own: failed if it failed on any of its ranks.
+If a test ended the launch, by an error on one rank, a crash or a hang, those that had not started yet run
+in another. `timeout=` of the mark is how long one test may take, in seconds; `exact=True` asks for a launch
+of exactly the test's ranks, for what looks at MPI.COMM_WORLD or at the launcher.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from ranks import mpiexec_path, name_ranks, started, sweep_shared_memory
@@ -41,11 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def world() -> Iterator[Any]:
-    """The ranks of a test marked `ranks`: a World of its own."""
+def world(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The ranks of a test marked `ranks`: a World of its own, whose ranks may be fewer than those of the launch."""
     from anyrank.world import World
 
-    world = World()
+    rank = request.config.pluginmanager.get_plugin("rank")
+    world = World(rank and rank.group)  # outside of ranks it is made, too, by Hypothesis, and of no use
     yield world
     world.close()
 
@@ -100,25 +103,33 @@ def _report(item: pytest.Item) -> None:
         raise pytest.skip.Exception(skipped[0]["message"], _use_item_location=True)
 
 
+class Planned(NamedTuple):
+    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch may have no more ranks."""
+
+    ranks: int
+    timeout: float
+    exact: bool
+
+
 def _run_with(first: pytest.Item) -> dict[str, Outcome]:
-    """Run this test and those selected beside it: of the same file, for the same number of ranks."""
-    ranks = _ranks(first)
-    left = {
-        item.nodeid: float(item.get_closest_marker("ranks").kwargs.get("timeout", TIMEOUT))
-        for item in first.session.items
-        if item.path == first.path and _ranks(item) == ranks
-    }
+    """Run this test and those selected beside it, of the same file, which the same launch serves."""
+    items = [item for item in first.session.items if item.path == first.path and item.get_closest_marker("ranks")]
+    planned = {item.nodeid: _planned(item) for item in items}
+    most = max((test.ranks for test in planned.values() if not test.exact), default=0)
+    sizes = {nodeid: test.ranks if test.exact else most for nodeid, test in planned.items()}
+    left = {nodeid: test for nodeid, test in planned.items() if sizes[nodeid] == sizes[first.nodeid]}
     outcomes: dict[str, Outcome] = {}
     while left:
         with TemporaryDirectory(prefix="anyrank-ranks-", ignore_cleanup_errors=True) as folder:
-            launch = Launch(first, Path(folder), ranks, left)
-            outcomes |= launch.run()
-        left = {nodeid: timeout for nodeid, timeout in left.items() if nodeid not in outcomes}
+            outcomes |= Launch(first, Path(folder), left).run()
+        left = {nodeid: test for nodeid, test in left.items() if nodeid not in outcomes}
     return outcomes
 
 
-def _ranks(item: pytest.Item) -> int:
-    return int(item.callspec.params["world"]) if item.get_closest_marker("ranks") else 0
+def _planned(item: pytest.Item) -> Planned:
+    asked = item.get_closest_marker("ranks").kwargs
+    ranks = int(item.callspec.params["world"])
+    return Planned(ranks, float(asked.get("timeout", TIMEOUT)), bool(asked.get("exact", False)))
 
 
 @dataclass
@@ -164,16 +175,17 @@ def _alike(texts: dict[int, str]) -> list[tuple[list[int], str]]:
 
 
 class Launch:
-    """One mpiexec that runs tests of one file; `timeouts` has them all, by node id."""
+    """One mpiexec that runs tests of one file; `tests` has them all, by node id."""
 
-    def __init__(self, item: pytest.Item, folder: Path, ranks: int, timeouts: dict[str, float]):
-        self.folder, self.ranks, self.timeouts = folder, ranks, timeouts
+    def __init__(self, item: pytest.Item, folder: Path, tests: dict[str, Planned]):
+        self.folder, self.tests = folder, tests
+        self.ranks = max(test.ranks for test in tests.values())
         self.outcomes: dict[str, Outcome] = {}
         self.current = ""
         self.since = time.monotonic()
-        self.unread = [""] * ranks
+        self.unread = [""] * self.ranks
         config = {"root": str(item.config.rootpath), "config": str(item.config.inipath or os.devnull)}
-        plan = {"file": str(item.path), "ranks": ranks, "timeouts": timeouts, **config}
+        plan = {"file": str(item.path), "ranks": self.ranks, "tests": tests, **config}
         (folder / "plan.json").write_text(json.dumps(plan))
 
     def run(self) -> dict[str, Outcome]:
@@ -195,7 +207,7 @@ class Launch:
         return self.outcomes
 
     def _limit(self) -> float:
-        return self.timeouts.get(self.current, TIMEOUT)
+        return self.tests[self.current].timeout if self.current else TIMEOUT
 
     def _overdue(self) -> bool:
         return time.monotonic() > self.since + self._limit() + STACKS_TAKE
@@ -209,19 +221,22 @@ class Launch:
     def _note(self, rank: int, line: dict[str, Any]) -> None:
         nodeid = line["test"]
         if nodeid not in self.outcomes:
-            self.outcomes[nodeid] = Outcome([[] for _ in range(self.ranks)])
+            self.outcomes[nodeid] = self._nothing_yet(nodeid)
             self.current, self.since = nodeid, time.monotonic()
         if "outcome" in line:
             self.outcomes[nodeid].phases[rank].append(line)
 
+    def _nothing_yet(self, nodeid: str) -> Outcome:
+        return Outcome([[] for _ in range(self.tests[nodeid].ranks)])
+
     def _blame(self, status: int | None) -> None:
         """Say on the last test that started, or on all if none did, how the launch ended."""
         if not self.outcomes:
-            self.outcomes = {nodeid: Outcome([[] for _ in range(self.ranks)]) for nodeid in self.timeouts}
+            self.outcomes = {nodeid: self._nothing_yet(nodeid) for nodeid in self.tests}
         blamed = [self.outcomes[self.current]] if self.current else [*self.outcomes.values()]
         for outcome in blamed:
             if late := outcome.late():
-                outcome.trouble.append(f"no word from {name_ranks(late)} of {self.ranks}")
+                outcome.trouble.append(f"no word from {name_ranks(late)} of {len(outcome.phases)}")
             if status is None:
                 outcome.trouble.append(f"hung: not finished after {self._limit():g} s{self._stacks()}")
             elif not outcome.having("failed"):

@@ -2,8 +2,9 @@
 
 `mpiexec -n N python rank_worker.py FOLDER`, where FOLDER/plan.json names the tests. Each rank writes
 FOLDER/rank-R.jsonl, a line at the start of a test and one for each of its phases (setup, call, teardown);
-the ranks agree after each phase, so that all are in the same test, and a rank that failed alone waits only
-a moment for those that may be waiting for it in MPI: then it aborts them.
+a test's ranks agree after each phase, so that all are in the same test, and a rank that failed alone waits
+only a moment for those that may be waiting for it in MPI: then it aborts them. Ranks that a test has no need
+of sleep until it has ended.
 """
 
 from __future__ import annotations
@@ -32,26 +33,41 @@ GRACE = 2.0
 
 
 class Rank:
-    """The pytest plugin of one rank."""
+    """The pytest plugin of one rank; the fixture `world` asks for it by this name."""
+
+    __name__ = "rank"
 
     def __init__(self, folder: Path, plan: dict[str, Any]):
         self.folder = folder
-        self.timeouts: dict[str, float] = plan["timeouts"]
         self.world = World()
-        self.comm = self.world.comm
+        self.group = self.world.comm  # the ranks of the test that runs
+        self.timeouts = {nodeid: timeout for nodeid, (_, timeout, _) in plan["tests"].items()}
+        self.counts = {nodeid: count for nodeid, (count, _, _) in plan["tests"].items()}
+        self.turns = {nodeid: turn for turn, nodeid in enumerate(plan["tests"])}
+        self.turn = 0
+        self.groups = {count: self._first(count) for count in sorted({*self.counts.values()})}
         self.lines = (folder / f"rank-{self.world.rank}.jsonl").open("a", buffering=1)
         self.stacks = (folder / f"rank-{self.world.rank}.stacks").open("w")
+
+    def _first(self, count: int) -> MPI.Intracomm:
+        """A communicator of the first ranks. Collective over all of the launch."""
+        return self.world.comm.Split(0 if self.world.rank < count else MPI.UNDEFINED, self.world.rank)
 
     @pytest.fixture
     def tmp_path(self) -> Path:
         """One folder for all ranks, made by rank 0."""
         made = tempfile.mkdtemp(prefix="tmp-", dir=self.folder) if self.world.rank == 0 else ""
-        return Path(self.world.bcast(made))
+        return Path(self.group.bcast(made))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         found = {item.nodeid: item for item in items}
-        items[:] = [found[nodeid] for nodeid in self.timeouts]
+        items[:] = [found[nodeid] for nodeid, count in self.counts.items() if self.world.rank < count]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        self.sleep_until(self.turns[item.nodeid])
+        self.group = self.groups[self.counts[item.nodeid]]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._write(test=nodeid)
@@ -71,14 +87,22 @@ class Rank:
     def _agree(self, outcome: int) -> None:
         """Come back when all ranks ended this phase alike; where they did not, this launch is over."""
         mine, extremes = array("i", [outcome, -outcome]), array("i", [0, 0])
-        request = self.comm.Iallreduce(mine, extremes, MPI.MAX)
+        request = self.group.Iallreduce(mine, extremes, MPI.MAX)
         patience = time.monotonic() + GRACE
         while not request.Test():
             if outcome and time.monotonic() > patience:
-                self.comm.Abort(1)
+                self.group.Abort(1)
             time.sleep(0.0005)  # not busily: ranks still at work may share this core
         if extremes[0] != -extremes[1]:
-            self.comm.Abort(1)
+            self.group.Abort(1)
+
+    def sleep_until(self, turn: int) -> None:
+        """Come back when all tests before that one have ended on all ranks. Collective over all of the launch."""
+        while self.turn < turn:
+            request, began = self.world.comm.Ibarrier(), time.monotonic()
+            while not request.Test():
+                time.sleep(min(0.0005 + (time.monotonic() - began) / 10, 0.02))
+            self.turn += 1
 
 
 def _told(report: pytest.TestReport) -> dict[str, Any]:
@@ -111,7 +135,8 @@ def main(folder: Path) -> int:
     status = pytest.main([*_arguments(plan, folder / f"base-{rank.world.rank}")], plugins=[rank])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         sys.stdout.flush()
-        rank.comm.Abort(1)
+        rank.world.abort(1)
+    rank.sleep_until(len(rank.turns))
     return 0
 
 

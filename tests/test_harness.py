@@ -21,6 +21,7 @@ from ranks import check_collective, completed, mpiexec, mpiexec_path, processes_
 SAMPLE = """
 import os, signal
 import pytest
+from mpi4py import MPI
 from ranks import check_collective
 
 @pytest.fixture
@@ -30,6 +31,20 @@ def size(world):
 @pytest.mark.ranks(1, 3)
 def test_passes(world, size):
     check_collective(world, size == len(world.comm.allgather(None)))
+    print(f"in a launch of {MPI.COMM_WORLD.size}")
+
+@pytest.mark.ranks(2, 3, exact=True)
+def test_is_all_there_is(world):
+    check_collective(world, MPI.COMM_WORLD.size == world.size)
+
+@pytest.mark.ranks(2, timeout=2)
+def test_hangs_while_others_sleep(world):
+    if world.rank == 0:
+        world.barrier()
+
+@pytest.mark.ranks(2)
+def test_fails_while_others_sleep(world):
+    check_collective(world, world.rank)
 
 @pytest.mark.ranks(3)
 def test_false_on_one(world):
@@ -152,9 +167,27 @@ def test_skips_and_expected_failures_are_what_they_are_alone(results: dict[str, 
     assert "skipped on rank 0 of 3 only" in results["test_skips_on_one[ranks=3]"][1]
 
 
-def test_one_node_id_runs_one_test(sample: Path) -> None:
-    results = _run(sample, "test_sample.py::test_passes[ranks=3]")
-    assert {name: outcome for name, (outcome, _) in results.items()} == {"test_passes[ranks=3]": "passed"}
+def test_a_launch_serves_fewer_ranks_than_it_has(results: dict[str, tuple[str, str]]) -> None:
+    for name in ("test_passes[ranks=1]", "test_passes[ranks=3]"):
+        assert "in a launch of 3\n" in results[name][1]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_an_exact_launch_has_the_tests_ranks_alone(results: dict[str, tuple[str, str]], ranks: int) -> None:
+    assert results[f"test_is_all_there_is[ranks={ranks}]"][0] == "passed"
+
+
+def test_ranks_that_sleep_are_not_blamed(results: dict[str, tuple[str, str]]) -> None:
+    outcome, text = results["test_hangs_while_others_sleep[ranks=2]"]
+    assert outcome == "failure" and "no word from rank 0 of 2\nhung: not finished after 2 s\nrank 0 at that" in text
+    outcome, text = results["test_fails_while_others_sleep[ranks=2]"]
+    assert outcome == "failure" and "failed on ranks 0, 1 of 2: AssertionError: false on rank 0 of 2" in text
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_one_node_id_runs_one_test(sample: Path, ranks: int) -> None:
+    ((name, (outcome, text)),) = _run(sample, f"test_sample.py::test_passes[ranks={ranks}]").items()
+    assert (name, outcome) == (f"test_passes[ranks={ranks}]", "passed") and f"in a launch of {ranks}\n" in text
 
 
 @pytest.mark.parametrize("body", ["def test_it(world): pass", "@pytest.mark.ranks(2)\ndef test_it(): pass"])
@@ -167,7 +200,7 @@ def test_the_mark_and_the_fixture_need_each_other(sample: Path, body: str) -> No
 
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_the_world_has_the_ranks_asked_for(world, request: pytest.FixtureRequest) -> None:
-    check_collective(world, world.size == request.node.callspec.params["world"])
+    check_collective(world, world.size == world.node_size == request.node.callspec.params["world"])
     assert world.comm.allgather(world.rank) == list(range(world.size))
 
 

@@ -20,8 +20,8 @@ PLAIN = MPI.COMM_WORLD
 
 @pytest.fixture
 def checked(world):
-    """A World that checks, beside the one of the test, which does not."""
-    checked = World(check=True)
+    """A World that checks, beside the one of the test, which does not; MPI.COMM_WORLD, too, where no more ranks are."""
+    checked = World(None if world.size == PLAIN.size else world.comm, check=True)
     yield checked
     checked.close()
     assert MPI.COMM_WORLD is PLAIN
@@ -164,11 +164,6 @@ MISMATCHES = {
         lambda w: w.comm.allreduce(1, abs),
         ("Allreduce(its own operation of 1 float64)", "allreduce(abs)"),
     ),
-    "communicator": (
-        lambda w: w.barrier(),
-        lambda w: MPI.COMM_WORLD.Barrier(),
-        ("Barrier()", "Barrier() on MPI.COMM_WORLD"),
-    ),
     "no buffer": (
         lambda w: w.comm.Bcast("text"),
         lambda w: w.comm.Bcast(None),
@@ -190,7 +185,19 @@ MISMATCHES = {
 @pytest.mark.parametrize("case", MISMATCHES)
 @pytest.mark.ranks(2, 3)
 def test_a_mismatch_is_told_to_all_ranks_with_both_lines(world, checked, case):
-    first, other, words = MISMATCHES[case]
+    _check_mismatch(world, checked, *MISMATCHES[case])
+
+
+@pytest.mark.ranks(4, exact=True)
+def test_recorder_another_communicator_is_a_mismatch(world, checked):
+    calls = (
+        lambda w: w.barrier(),
+        lambda w: MPI.COMM_WORLD.Barrier(),
+    )
+    _check_mismatch(world, checked, *calls, ("Barrier()", "Barrier() on MPI.COMM_WORLD"))
+
+
+def _check_mismatch(world, checked, first, other, words):
     with pytest.raises(AnyrankError, match=r"^collective calls differ at call 2:\n") as caught:
         checked.barrier()
         (other if checked.rank else first)(checked)
@@ -200,7 +207,8 @@ def test_a_mismatch_is_told_to_all_ranks_with_both_lines(world, checked, case):
         f"test_recorder.py:{function.__code__.co_firstlineno} in <lambda>: lambda w: " for function in (first, other)
     ]
     assert mine.startswith(f"rank 0: {words[0]} at {lines[0]}")
-    assert others.startswith(f"{'rank 1' if world.size == 2 else 'ranks 1-2'}: {words[1]} at {lines[1]}")
+    those = "rank 1" if world.size == 2 else f"ranks 1-{world.size - 1}"
+    assert others.startswith(f"{those}: {words[1]} at {lines[1]}")
     assert rule[0].startswith("All ranks must make the same calls") and rule[1].startswith("Look for")
     # Whoever goes on meets the same error, and no call that hangs.
     with pytest.raises(AnyrankError) as again, checked.raise_on_all_ranks():

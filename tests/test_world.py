@@ -75,7 +75,7 @@ def test_on_root_returns_value_or_raises_on_all(world):
         world.on_root(lambda: (_ for _ in ()).throw(UsageError("ours")))
 
 
-@pytest.mark.ranks(2)
+@pytest.mark.ranks(4, exact=True)
 def test_a_world_is_a_clone_and_its_tags_are_its_own(world):
     from mpi4py import MPI
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -32,7 +32,7 @@ from anyrank.errors import AnyrankError
 from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
 from anyrank.reduction import is_field, ranks_of
-from anyrank.strided import blocks, merged
+from anyrank.strided import flat_blocks, has_contiguous_rows
 
 if TYPE_CHECKING:
     from anyrank.field import Field
@@ -46,8 +46,6 @@ _COUNT = SLOTS
 _HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
 #: Types whose extremes are coded each in its own way; smaller integers and bool as int64, smaller floats as float64.
 _KINDS = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
-#: Elements of a GPU copied at a time, where they lie in more than two axes.
-_COPIED = 1 << 24
 #: Elements of a GPU along an axis whose extreme one block of threads finds.
 _EACH = 1 << 12
 
@@ -69,7 +67,7 @@ class Accumulator:
     def add(self, x: Numbers | float) -> None:
         """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
         array = _local(x)
-        for block in _blocks(array, array.dtype == np.float64, array.strides):
+        for block in flat_blocks(array, array.dtype == np.float64, array.strides):
             for part in _doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -81,8 +79,8 @@ class Accumulator:
             raise ValueError(f"a sum of products takes arrays of one shape, not {a.shape} and {b.shape}")
         if BODIES.device.owns(a) != BODIES.device.owns(b):
             a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
-        whole = a.dtype == b.dtype == np.float64 and _row_contiguous(a) and _row_contiguous(b)
-        for left, right in zip(*(_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
+        whole = a.dtype == b.dtype == np.float64 and has_contiguous_rows(a) and has_contiguous_rows(b)
+        for left, right in zip(*(flat_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
             for p in _doubles(left):
                 for q in _doubles(right):
                     _accumulate_products(p, q, self.limbs)
@@ -298,23 +296,6 @@ def _integral(x: Any) -> bool:
     return (x if hasattr(x, "dtype") else np.asarray(x)).dtype.kind in "biu"
 
 
-def _row_contiguous(array: Any) -> bool:
-    return not array.ndim or bool(array.shape[-1] == 1 or array.strides[-1] == array.itemsize)
-
-
-def _blocks(array: Any, whole: bool, *walks: Sequence[int]) -> Iterator[Any]:
-    """The elements as kernels take them, cut alike for equal walks: see `merged` and `blocks`.
-
-    Where a GPU's lie in more than two axes many planes are copied at a time, for the host waits for each block.
-    """
-    array = array.reshape(merged(array.shape, *walks)[0])
-    parts: Iterable[Any] = (array,)
-    if array.ndim > 2 and array.size and not isinstance(array, np.ndarray):
-        planes = builtins.max(1, _COPIED * len(array) // array.size)
-        parts = (array[first : first + planes].copy().reshape(-1) for first in range(0, len(array), planes))
-    return (block for part in parts for _, block in blocks(part, whole))
-
-
 def _doubles(x: Any) -> Iterator[Any]:
     """One or two arrays of float64 whose sum is `x`, exactly."""
     if x.dtype.kind in "iu" and x.itemsize == 8:
@@ -372,7 +353,7 @@ def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
 def _local_extreme(array: Any, largest: bool) -> float:
     value = _reduced(array, largest).item()
     if _flushed(array) and abs(value) < 2.0**-126:
-        found = (_local_extreme(_widened(block), largest) for block in _blocks(array, False, array.strides))
+        found = (_local_extreme(_widened(block), largest) for block in flat_blocks(array, False, array.strides))
         return builtins.max(found, key=lambda one: _code(one, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         # If 0 is the largest, +0 is, unless all zeros and all else are negative: as integers, too.

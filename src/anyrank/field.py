@@ -134,11 +134,12 @@ class Field:
                 "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
             )
         parts = key if isinstance(key, tuple) else (key,)
-        here = self.device.on_host or not isinstance(values, np.ndarray | list | tuple)
-        if here or not all(type(part) in _VIEWS for part in parts):
-            self.local[self._index(key)] = self._there(values)
-        else:  # straight to where they belong
+        if self.device.on_host or not isinstance(values, np.ndarray | list | tuple):
+            self.local[self._index(key)] = values
+        elif all(type(part) in _VIEWS for part in parts):  # straight to where they belong
             self.device.write(self.local[key], np.asarray(values))
+        else:
+            self.local[self._index(key)] = self._there(np.asarray(values).astype(self.dtype, copy=False))
 
     def _there(self, values: Any) -> Any:
         """What is an array, on the device."""

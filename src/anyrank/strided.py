@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -53,6 +53,24 @@ def blocks(array: Any, whole: bool) -> Iterator[tuple[tuple[int, ...], Any]]:
             for column in range(0, columns, wide):
                 block = array[index][row : row + high, column : column + wide]
                 yield (*index, row, column), block if whole or block.flags.c_contiguous else block.copy()
+
+
+def flat_blocks(array: Any, whole: bool, *walks: Sequence[int]) -> Iterator[Any]:
+    """The elements of an array in blocks as kernels take them, cut alike for equal walks: see `merged` and `blocks`.
+
+    Where a GPU's lie in more than two axes many planes are copied at a time, for the host waits for each block.
+    """
+    array = array.reshape(merged(array.shape, *walks)[0])
+    parts: Iterable[Any] = (array,)
+    if array.ndim > 2 and array.size and not isinstance(array, np.ndarray):
+        planes = max(1, _COPIED_ON_GPU * len(array) // array.size)
+        parts = (array[first : first + planes].copy().reshape(-1) for first in range(0, len(array), planes))
+    return (block for part in parts for _, block in blocks(part, whole))
+
+
+def has_contiguous_rows(array: Any) -> bool:
+    """Whether the elements along the last axis lie one after the other."""
+    return not array.ndim or bool(array.shape[-1] == 1 or array.strides[-1] == array.itemsize)
 
 
 def run_axis(brick: Sequence[int], shape: Sequence[int]) -> int:

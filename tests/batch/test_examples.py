@@ -13,6 +13,8 @@ from batch.cluster import Cluster, Condor, Pbs, keeping
 from ranks import processes_of, run_anyrank
 from slurm import wait_until
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "jobs" / "examples"
 BIN = Path(sys.executable).parent
 #: Smaller than they are, or this takes days; and where anyrank is.

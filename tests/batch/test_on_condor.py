@@ -10,6 +10,7 @@ from batch.cluster import Condor, digest_of_storm, keeping
 from slurm import wait_until
 
 pytest.importorskip("classad2", reason="HTCondor's Python bindings are not installed")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

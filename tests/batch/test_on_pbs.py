@@ -10,6 +10,8 @@ import pytest
 from batch.cluster import Pbs, digest_of_storm, keeping
 from slurm import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pbs(tmp_path_factory) -> Iterator[Pbs]:

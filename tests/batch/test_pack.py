@@ -95,6 +95,7 @@ def no_mounts():
     return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_run_goes_on_there_with_the_same_bits(place, stopped, tmp_path, hidden):
     if hidden and no_mounts():
@@ -124,6 +125,7 @@ print(*(line.split(None, 5)[5].strip() for line in open("/proc/self/maps") if ".
 """
 
 
+@pytest.mark.slow
 def test_all_that_it_loads_is_of_the_archive(place):
     done = scrubbed(place / "bin/python3", "-c", LOADED, PYTHONPATH=ROOT / "src", PYTHONHOME="/nowhere")
     assert done.returncode == 0, done.stderr
@@ -132,6 +134,7 @@ def test_all_that_it_loads_is_of_the_archive(place):
     assert len(ours) > 300 and not [path for path in found - ours if not _OF_THE_NODE.match(Path(path).name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", [None, "/of/a/module:/and another"])
 def test_what_it_starts_gets_none_of_its_libraries(place, theirs):
     more = {"LD_LIBRARY_PATH": theirs} if theirs else {}
@@ -140,6 +143,7 @@ def test_what_it_starts_gets_none_of_its_libraries(place, theirs):
     assert sorted(done.stdout.splitlines()) == sorted([str(theirs), theirs or ""])
 
 
+@pytest.mark.slow
 def test_what_is_in_it(archive):
     with tarfile.open(archive) as file:
         entries = file.getmembers()
@@ -157,6 +161,7 @@ def test_what_is_in_it(archive):
     assert len(source) - len(compiled) == 1, "all but one, which is of another Python"
 
 
+@pytest.mark.slow
 def test_it_is_not_packed_again(place, tmp_path):
     done = scrubbed(place / "bin/anyrank", "pack", "--out", tmp_path / "x.tar")
     assert done.returncode == 2 and "comes from an archive. Use that one" in done.stderr
@@ -307,6 +312,7 @@ class Where(Heat):
 '''
 
 
+@pytest.mark.slow
 def test_a_job_of_slurm_needs_no_other_python(archive, stopped, tmp_path, slurm):
     """Two nodes unpack it; where the job's own shell starts anyrank, this environment cannot be seen."""
     hide = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in old_place())

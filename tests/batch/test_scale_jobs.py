@@ -19,9 +19,9 @@ WORDS = ("strong", SERIAL, "--milliseconds", 2, "--steps", 4)
         ("htcondor", "--round"),  # one machine, which needs no more
     ],
 )
-def test_rounds_measure_where_their_job_is_and_the_report_comes_last(tmp_path, on, starting):
+def test_rounds_measure_where_their_job_is_and_the_report_comes_last(tmp_path, in_process, on, starting):
     words = ("--ranks", "1,2", "--repeat", 2, "--ranks-per-node", 2, "--on", on, "--dry-run", "--predict", 64)
-    done = run_anyrank("scale", *WORDS, *words, "--out", tmp_path / "s")
+    done = in_process("scale", *WORDS, *words, "--out", tmp_path / "s")
     assert done.returncode == 0, done.stderr
     scripts = [text for text in done.stdout.split("# " + str(tmp_path)) if "anyrank scale" in text]
     assert len(scripts) == 3
@@ -34,16 +34,17 @@ def test_rounds_measure_where_their_job_is_and_the_report_comes_last(tmp_path, o
     assert not (tmp_path / "s").exists()
 
 
-def test_a_sites_launcher_does_not_start_what_starts_ranks_itself(tmp_path):
+def test_a_sites_launcher_does_not_start_what_starts_ranks_itself(tmp_path, in_process):
     site = tmp_path / "config/anyrank/sites/home.toml"
     site.parent.mkdir(parents=True)
     site.write_text('scheduler = "slurm"\nlauncher = "srun --mpi=pmi2"\n')
     words = ("--repeat", 1, "--nodes", 2, "--site", "home", "--on", "slurm", "--dry-run", "--out", tmp_path / "s")
-    done = run_anyrank("scale", *WORDS, *words, env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    done = in_process("scale", *WORDS, *words, env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("export SLURM_WHOLE=1") == 1 and "pmi2" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_study_on_three_nodes(slurm, tmp_path):
     out = tmp_path / "s"
     words = ("--ranks", "1,2,3", "--repeat", 2, "--on", "slurm", "--nodes", 3, "--out", out)

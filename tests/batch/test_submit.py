@@ -102,15 +102,15 @@ def test_submit_under_mpiexec_is_refused_once(tmp_path):
     assert done.returncode == 2 and done.stderr.count("run it without mpiexec") == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_prints_the_script_and_does_nothing(place):
+def test_a_dry_run_prints_the_script_and_does_nothing(place, in_process):
     done = run_anyrank(*PI, "--on", "slurm", "--nodes", 3, "--out", "run", "--dry-run", cwd=place, env=NOWHERE)
     assert done.returncode == 0 and "#SBATCH --nodes=3" in done.stdout and not (place / "run").exists()
-    done = run_anyrank("submit", "sweep.toml", "--dry-run", "--points", "0,2", cwd=place, env=NOWHERE)
+    done = in_process("submit", "sweep.toml", "--dry-run", "--points", "0,2", cwd=place, env=NOWHERE)
     assert "#SBATCH --array=0,2\n" in done.stdout and not (place / "runs").exists()
 
 
-def test_a_task_outside_the_table_ends_with_status_2(place):
-    done = run_anyrank("submit", "sweep.toml", "--dry-run", cwd=place, env=NOWHERE)
+def test_a_task_outside_the_table_ends_with_status_2(place, in_process):
+    done = in_process("submit", "sweep.toml", "--dry-run", cwd=place, env=NOWHERE)
     script = done.stdout.partition("\n")[2]
     ran = subprocess.run(
         ["bash", "-c", script],
@@ -216,27 +216,27 @@ def slurm_commands(place):
     return calls, {"PATH": path, "CALLS": str(calls), "XDG_CONFIG_HOME": str(place / "config")}
 
 
-def test_a_submission_that_breaks_off_leaves_nothing_queued(place, slurm_commands):
+def test_a_submission_that_breaks_off_leaves_nothing_queued(place, slurm_commands, in_process):
     calls, environment = slurm_commands
     node = '[runs.{0}]\nprogram = "pi"\nneeds = [{1}]\n'
     (place / "dag.toml").write_text(
         '[job]\non = "slurm"\n'
         + "".join(node.format(name, needs) for name, needs in (("A", ""), ("B", '"A"'), ("C", '"B"'), ("D", '"C"')))
     )
-    done = run_anyrank("submit", "dag.toml", cwd=place, env=environment)
+    done = in_process("submit", "dag.toml", cwd=place, env=environment)
     assert done.returncode == 2 and "is not submitted: sbatch failed" in done.stderr
     assert "scancel 1 2 3" in calls.read_text().splitlines()
-    assert run_anyrank("status", "runs/dag", cwd=place, env=environment).returncode == 2
+    assert in_process("status", "runs/dag", cwd=place, env=environment).returncode == 2
 
 
-def test_a_run_is_submitted_again_as_it_was_and_cancelling_holds(place, slurm_commands):
+def test_a_run_is_submitted_again_as_it_was_and_cancelling_holds(place, slurm_commands, in_process):
     calls, environment = slurm_commands
     site = place / "config/anyrank/sites/home.toml"
     site.write_text('scheduler = "slurm"\nsetup = ["MARK=1"]\n')
     words = (*PI, "--site", "home", "--nodes", 3, "--directive=--qos=long", "--out", "run")
     assert run_anyrank(*words, cwd=place, env=environment).returncode == 0
     (calls.with_name("calls.queued")).write_text("1\n")
-    again = run_anyrank("submit", "run", cwd=place, env=environment)
+    again = in_process("submit", "run", cwd=place, env=environment)
     assert again.returncode == 2 and "is queued already as job 1 (PENDING)" in again.stderr
     assert "cancelled 1" in run_anyrank("cancel", "run", cwd=place, env=environment).stdout
     (calls.with_name("calls.queued")).unlink()
@@ -248,10 +248,10 @@ def test_a_run_is_submitted_again_as_it_was_and_cancelling_holds(place, slurm_co
     )
     assert gone.returncode == 1 and "anyrank: cancelled" in gone.stderr
     site.unlink()
-    dry = run_anyrank("submit", place / "run", "--nodes", 2, "--dry-run", cwd="/", env=environment).stdout
+    dry = in_process("submit", place / "run", "--nodes", 2, "--dry-run", cwd="/", env=environment).stdout
     for line in (f"cd {place} || exit 2", "MARK=1", "#SBATCH --qos=long", "#SBATCH --nodes=2"):
         assert line in dry.splitlines()
-    assert run_anyrank("submit", "run", cwd=place, env=environment).returncode == 0
+    assert in_process("submit", "run", cwd=place, env=environment).returncode == 0
     assert not (place / "run" / "job" / "cancelled").exists()
 
 

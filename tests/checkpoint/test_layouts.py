@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from ranks import check_collective
 
 from anyrank.checkpoint import staging
-from anyrank.checkpoint.staging import runs, writing_layout
+from anyrank.checkpoint.staging import writing_layout
 from anyrank.layout import Layout
 from anyrank.state import State
+from anyrank.strided import runs
 
 SPLITS = ("rows", "columns", "bricks")
 

@@ -45,7 +45,7 @@ BAD = {
 TOGETHER = ("unknown verb", "unknown program", "unknown parameter", "out of range", "bad split", "no parameter file")
 
 
-@pytest.mark.parametrize(("case", "ranks"), [*((case, None) for case in BAD), *((case, 3) for case in TOGETHER)])
+@pytest.mark.parametrize(("case", "ranks"), [*((case, None) for case in BAD), *((case, 2) for case in TOGETHER)])
 def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks, refused):
     arguments, *expected = BAD[case]
     done = mpiexec(ranks, *anyrank_command(*arguments), cwd=tmp_path) if ranks else refused(*arguments, cwd=tmp_path)

@@ -24,15 +24,15 @@ def last_json(done) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_list_names_every_program():
-    done = run_anyrank("list")
+def test_list_names_every_program(in_process):
+    done = in_process("list")
     assert done.returncode == 0
     assert re.search(r"^pi +π from", done.stdout, re.M) and re.search(r"^weather +Shallow-water", done.stdout, re.M)
 
 
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("run", "weather", "--help"), ("resume", "--help")])
-def test_help_helps(words):
-    done = run_anyrank(*words)
+def test_help_helps(words, in_process):
+    done = (run_anyrank if len(words) == 1 else in_process)(*words)
     text = " ".join(done.stdout.split())
     assert done.returncode == 0 and "Usage: anyrank" in text
     if "weather" in words:
@@ -40,18 +40,18 @@ def test_help_helps(words):
         assert "one of benchmark, shear [default: benchmark]" in text
 
 
-def test_new_writes_a_program_that_runs(tmp_path):
+def test_new_writes_a_program_that_runs(tmp_path, in_process):
     done = run_anyrank("new", "my_heat.py", cwd=tmp_path)
     assert done.returncode == 0 and "anyrank run ./my_heat.py" in done.stdout
     ran = run_anyrank("run", "./my_heat.py", "--steps", 5, "--out", "r", "--json", cwd=tmp_path, ranks=2)
     assert ran.returncode == 0 and last_json(ran)["program"] == "myheat"
-    again = run_anyrank("new", "my_heat.py", cwd=tmp_path)
+    again = in_process("new", "my_heat.py", cwd=tmp_path)
     assert again.returncode == 2 and "exists and is left as it is" in again.stderr
 
 
 @pytest.mark.parametrize(("name", "message"), [("heat.txt", "ending in .py"), ("no/x.py", "Make it first")])
-def test_new_refuses_what_it_cannot_write(tmp_path, name, message):
-    done = run_anyrank("new", name, cwd=tmp_path)
+def test_new_refuses_what_it_cannot_write(tmp_path, name, message, refused):
+    done = refused("new", name, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
 
 

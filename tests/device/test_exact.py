@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from anyrank import exact
+from anyrank import exact, strided
 from anyrank.device import fake
 from anyrank.errors import AnyrankError
 from anyrank.exact import Accumulator
@@ -41,10 +41,12 @@ def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
     numbers = np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e4
     whole = numbers.astype(dtype) if dtype != np.uint64 else numbers.astype(np.int64).view(dtype)
     x, there = view(whole), view(gpu.from_host(whole))
-    expected = [function(x) for function in FUNCTIONS] + [exact.dot(x, x), exact.dot(x, x.astype(float))]
+    expected = [function(x, local=True) for function in FUNCTIONS]
+    expected += [exact.dot(x, other, local=True) for other in (x, x.astype(float))]
     half = there.astype(np.float64)
     before = fake.crossed.copy()
-    found = [function(there) for function in FUNCTIONS] + [exact.dot(there, there), exact.dot(there, half)]
+    found = [function(there, local=True) for function in FUNCTIONS]
+    found += [exact.dot(there, other, local=True) for other in (there, half)]
     assert told(found) == told(expected)
     if gpu.cupy is not fake:
         return  # CuPy does not count what crosses
@@ -59,9 +61,9 @@ def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
     there = gpu.full((6, 50, 70), 1.5, np.float64)
     for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1], there[1:, 1:-1, 1:-1]):
         before = fake.crossed["out"]
-        assert exact.sum(x) == 1.5 * x.size and exact.dot(x, x) == 2.25 * x.size
+        assert exact.sum(x, local=True) == 1.5 * x.size and exact.dot(x, x, local=True) == 2.25 * x.size
         assert fake.crossed["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
-    monkeypatch.setattr(exact, "_COPIED", 2 * 48 * 68)
+    monkeypatch.setattr(strided, "_COPIED_ON_GPU", 2 * 48 * 68)
     before = fake.crossed["out"]
     assert exact.sum(x, local=True) == 1.5 * x.size
     assert fake.crossed["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "faults"
 COUNT = int(os.environ.get("ANYRANK_FAULTS", "0"))
 
@@ -26,6 +28,7 @@ def chosen(faults: Any) -> list[Any]:
     return list(first.values())
 
 
+@pytest.mark.slow
 def test_random_faults_change_no_bit_and_leave_nothing(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     faults = importlib.import_module("faults")

@@ -46,7 +46,7 @@ def refusal_of(world, program: Pi | None = None, **options) -> str:
     return text
 
 
-@pytest.mark.ranks(1, 3)
+@pytest.mark.ranks(1, 3, exact=True)
 def test_nothing_differs(world, monkeypatch):
     calls = []
     for name in ("allreduce", "gather", "bcast", "barrier"):

@@ -23,8 +23,8 @@ SERIAL = Path(__file__).with_name("serial.py")
 QUICK = ("--milliseconds", 2, "--steps", 4)
 
 
-def scale(*words, status=0, env=None):
-    done = run_anyrank("scale", *words, env=env)
+def scale(*words, status=0, env=None, run=run_anyrank):
+    done = run("scale", *words, env=env)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stderr if status else done.stdout
 
@@ -90,24 +90,27 @@ def test_too_few_ranks_for_a_fit_are_told(folder):
     ],
     ids=str,
 )  # fmt: skip
-def test_bad_input_is_refused_before_any_run(tmp_path, monkeypatch, words, message):
+def test_bad_input_is_refused_before_any_run(tmp_path, monkeypatch, refused, words, message):
     monkeypatch.chdir(tmp_path)
-    told = scale(*words, *(() if words[0] in ("resume", "report") else ("--out", "s")), status=2)
+    told = scale(*words, *(() if words[0] in ("resume", "report") else ("--out", "s")), status=2, run=refused)
     assert message in told and told.count("anyrank:") == 1
     assert not (tmp_path / "s").exists()
 
 
-def test_a_folder_of_another_study_or_of_no_study_is_left_alone(folder, tmp_path):
+def test_a_folder_of_another_study_or_of_no_study_is_left_alone(folder, tmp_path, refused):
     words = ("--ranks", "1,2", "--out")
     there = (folder / "study.toml").read_text()
+
+    def told(*more):
+        return scale(*more, status=2, run=refused)
+
+    # One of them as users meet it.
     assert "study of another program (serial is not pi)" in scale("strong", "pi", *words, folder, status=2)
-    assert "study of another kind (strong is not weak)" in scale("weak", SERIAL, *QUICK, *words, folder, status=2)
-    assert "study of another --steps (4 is not 5)" in scale(
-        "strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder, status=2
-    )
+    assert "study of another kind (strong is not weak)" in told("weak", SERIAL, *QUICK, *words, folder)
+    assert "study of another --steps (4 is not 5)" in told("strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder)
     assert (folder / "study.toml").read_text() == there
     (tmp_path / "diary.txt").write_text("dear")
-    assert "holds something, and no study" in scale("strong", SERIAL, *words, tmp_path, status=2)
+    assert "holds something, and no study" in told("strong", SERIAL, *words, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
 

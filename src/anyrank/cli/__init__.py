@@ -28,7 +28,7 @@ class Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs in the order in which a newcomer needs them."""
-        return list(VERBS)
+        return [*VERBS]  # not list(): that is the module of a verb, once it is imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb's command."""
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_names(words)
         # The words themselves are the context's object: the ranks are started with them.
-        code = anyrank.main(args=list(words), prog_name="anyrank", standalone_mode=False, obj=words)
+        code = anyrank.main(args=[*words], prog_name="anyrank", standalone_mode=False, obj=words)
     except click.ClickException as error:
         code = _complain(_agreed(UsageError(_one_line(error)), words))
     except AnyrankError as error:

@@ -58,14 +58,14 @@ class Device:
         Vectors that cross no line cost less. Rows too short for it, where it would take more than a sixteenth of
         memory more, lie one after the other.
         """
-        size, per = size_of_rows(shape, dtype, first), LINE // np.dtype(dtype).itemsize
-        count = prod(shape[:-1])
-        if size == count * shape[-1]:
+        size, width = size_of_rows(shape, dtype, first)
+        if not width:
             return self.full(shape, value, dtype)
-        width, before = (size - per) // count, -first % per
         whole = self.full((size,), value, dtype)
         skipped = -self.address(whole) % LINE // whole.dtype.itemsize
-        return whole[skipped : skipped + count * width].reshape(*shape[:-1], width)[..., before : before + shape[-1]]
+        rows = whole[skipped : skipped + prod(shape[:-1]) * width].reshape(*shape[:-1], width)
+        before = -first % (LINE // whole.dtype.itemsize)
+        return rows[..., before : before + shape[-1]]
 
     def address(self, array: Any) -> int:
         """Where an array of the device begins."""
@@ -94,12 +94,13 @@ class Device:
         raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")
 
 
-def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> int:
-    """How many elements the memory has that `Device.rows` takes."""
+def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> tuple[int, int]:
+    """How many elements `Device.rows` takes in all, and from row to row: 0 where they lie one after the other."""
     per = LINE // np.dtype(dtype).itemsize
     width = -(-(-first % per + shape[-1]) // per) * per
-    fits = width - shape[-1] <= shape[-1] // 16
-    return prod(shape[:-1]) * width + per if fits else prod(shape)
+    if width - shape[-1] > shape[-1] // 16:
+        return prod(shape), 0
+    return prod(shape[:-1]) * width + per, width
 
 
 class Weightless(Device):

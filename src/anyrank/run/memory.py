@@ -51,7 +51,7 @@ def taken(state: State) -> dict[str, int]:
 
 def _size(field: Field) -> int:
     """Bytes of one of a Field's arrays, where its rows begin cache lines with what is between them."""
-    return size_of_rows(field.storage.shape, field.dtype, field.margin) * field.dtype.itemsize
+    return size_of_rows(field.storage.shape, field.dtype, field.margin)[0] * field.dtype.itemsize
 
 
 def _identity(gpu: Gpu) -> str:

@@ -13,7 +13,7 @@ from mpi4py import MPI
 from ranks import check_collective, run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.programs.grep import Grep
+from anyrank.keyed.programs.grep import Grep
 from anyrank.state import State
 from anyrank.world import World
 

@@ -20,12 +20,12 @@ from keyed.tables.samples import on_root
 from ranks import check_collective, run_anyrank
 
 from anyrank.errors import UsageError
+from anyrank.keyed.programs.groupby import GroupBy
 from anyrank.memory import resident
-from anyrank.programs.groupby import GroupBy
 from anyrank.state import State
 from anyrank.world import World
 
-VISITS = Path(__file__).parents[2] / "examples" / "visits.py"
+VISITS = Path(__file__).parents[3] / "examples" / "visits.py"
 RANDOM = np.random.default_rng(11)
 N = 1500
 USERS = [None if n % 97 == 0 else f"u{n % 13}" for n in RANDOM.integers(0, 1000, N).tolist()]

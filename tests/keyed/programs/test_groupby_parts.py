@@ -14,7 +14,7 @@ from keyed.tables.samples import on_root
 from mpi4py import MPI
 from ranks import check_collective
 
-from anyrank.programs.groupby import GroupBy
+from anyrank.keyed.programs.groupby import GroupBy
 from anyrank.state import State
 from anyrank.world import World
 

@@ -132,10 +132,16 @@ def test_a_book(tmp_path):
         (("--files", "x", "--chunk", 0), "--chunk 0 must be at least 1"),
     ],
 )
-def test_bad_input_is_refused_once_before_any_work(tmp_path, words, message):
+def test_bad_input_is_refused_once_before_any_work(tmp_path, refused, words, message):
+    """What ranks find, two of them find; parameters that are wrong never come to ranks."""
     (tmp_path / "empty").mkdir()
     words = [str(word).format(empty=tmp_path / "empty") for word in words]
-    told = run(*words, "--out", tmp_path / "run", ranks=2, status=2)
+    if "must" in message or "required" in message:
+        done = refused("run", "wordcount", *words, "--out", tmp_path / "run")
+        assert done.returncode == 2
+        told = done.stderr
+    else:
+        told = run(*words, "--out", tmp_path / "run", ranks=2, status=2)
     assert told.count(message) == 1 and not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -153,7 +159,7 @@ def test_files_that_changed_since_the_stop_are_refused(tmp_path):
 
 def test_the_example_counts_as_it_says_and_is_resumed_from_another_folder(texts, tmp_path):
     folder, bodies = texts
-    example = Path(__file__).parents[2] / "examples" / "wordcount.py"
+    example = Path(__file__).parents[3] / "examples" / "wordcount.py"
     done = run_anyrank("run", example, "--files", folder, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 0, done.stderr
     words = Counter(word.strip(b".,;:!?()'\"").lower() for body in bodies for word in body.split())
