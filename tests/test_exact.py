@@ -459,7 +459,7 @@ def test_exact_field_is_reduced_over_its_own_world_or_locally(world):
     ones = np.ones(field.local.shape)
     check_collective(world, exact.dot(field, ones) == exact.dot(ones, field) == 21)
     check_collective(world, exact.dot(ones, ones, world) == n and exact.dot(ones, ones, local=True) == len(ones))
-    other = World()
+    other = World(world.comm)
     check_collective(world, refused(UsageError, "T is a Field of another world", lambda: exact.sum(field, other)))
     check_collective(world, refused(UsageError, "exclude each", lambda: exact.sum(ones, world, local=True)))
     other.close()
