@@ -59,7 +59,7 @@ test: $(READY) lint types ## what must hold before a change lands; with SLOW=1 t
 
 coverage: $(READY) ## which lines of the way of a GPU the tests run, where no GPU is
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q --ignore=tests/device/test_nvrtc.py tests/device tests/exchange tests/checkpoint/test_device.py
+	$(BIN)/coverage run -m pytest -q -n 3 --dist loadfile --ignore=tests/device/test_nvrtc.py tests/device tests/exchange tests/checkpoint/test_device.py
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --show-missing --fail-under=$(COVERED) --include='$(GPU_WAY)'
 
 lint: $(READY) ## style: ruff's rules and format
