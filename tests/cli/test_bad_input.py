@@ -14,7 +14,7 @@ from ranks import anyrank_command, mpiexec, run_anyrank, started
 
 from anyrank.checkpoint.seal import seal
 
-CRASH = Path(__file__).parents[1] / "run" / "crash.py"
+CRASH = Path(__file__).parents[1] / "runtime" / "crash.py"
 WEATHER = ("run", "weather", "--no-picture")
 
 BAD = {

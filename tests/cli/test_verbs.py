@@ -114,7 +114,7 @@ def test_json_is_the_summary(tmp_path):
 
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_a_terminal_gets_a_bar_and_a_pipe_does_not(tmp_path, ranks):
-    words = ("run", ROOT / "tests" / "run" / "crash.py", "--how", "no", "--pause", 0.02, "--steps", 40, "--out")
+    words = ("run", ROOT / "tests" / "runtime" / "crash.py", "--how", "no", "--pause", 0.02, "--steps", 40, "--out")
     parent, child = pty.openpty()
     command = anyrank_command(*words, tmp_path / "tty", ranks=ranks)
     environment = {**os.environ, "COLUMNS": "80", "LINES": "24"}

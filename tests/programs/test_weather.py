@@ -17,7 +17,7 @@ from anyrank.state import State
 from anyrank.world import World
 
 ANSWERS = Path(__file__).parents[1] / "answers" / "swm-64x64"
-STOPPING = Path(__file__).parents[1] / "run" / "stopping.py"
+STOPPING = Path(__file__).parents[1] / "runtime" / "stopping.py"
 BENCHMARK = ("--rows", 64, "--columns", 64, "--no-picture", "--quiet", "--json")
 SHA256 = {
     "p": "200ce83ca1a4e1a9bc4bbdf8618ad32fcee5d33c58397d897a309f699f715613",
