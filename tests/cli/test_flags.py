@@ -154,6 +154,7 @@ def test_kept_options_are_those_that_resume_needs():
     kept = {name for name in Options.model_fields if Options.facts(name).kept}
     assert kept == {
         *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture", "memory_limit"),
+        "allocator",
         *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
     }
     assert set(Options(threads=1, memory_limit="1GB").kept()) == kept

@@ -52,16 +52,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises
     ------
     OSError
-        Where the file system refuses; then the file is as it was.
+        Where the file system refuses; then the file is as it was. It names the file, not the temporary one.
     """
     temporary = temporary_of(path)
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         publish(temporary, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_collectively(
