@@ -96,7 +96,7 @@ def test_parameters_and_machines_that_differ_are_refused(world, monkeypatch):
     check_collective(world, "on ranks 0,2, ppc64 on rank 1\nStart all ranks with the same" in text, text)
 
 
-@pytest.mark.ranks(2)
+@pytest.mark.ranks(2, exact=True)
 @pytest.mark.parametrize(
     ("options", "line"),
     [
