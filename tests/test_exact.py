@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import check_collective, run_anyrank
 
-from anyrank import exact
+from anyrank import exact, extremes
 from anyrank.device import fake
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.exact import Accumulator
@@ -394,7 +394,7 @@ def gapless(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_])
 def test_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, each, dtype):
     """Every element in turn is the extreme; then zeros of both signs, NaN and infinities are among them."""
-    monkeypatch.setattr(exact, "_EACH", each)
+    monkeypatch.setattr(extremes, "_EACH", each)
     shape, view = GAPS[view]
     size = math.prod(shape)
     x = np.random.default_rng(size).permutation(size).reshape(shape) % 251
@@ -459,7 +459,7 @@ def test_exact_field_is_reduced_over_its_own_world_or_locally(world):
     ones = np.ones(field.local.shape)
     check_collective(world, exact.dot(field, ones) == exact.dot(ones, field) == 21)
     check_collective(world, exact.dot(ones, ones, world) == n and exact.dot(ones, ones, local=True) == len(ones))
-    other = World()
+    other = World(world.comm)
     check_collective(world, refused(UsageError, "T is a Field of another world", lambda: exact.sum(field, other)))
     check_collective(world, refused(UsageError, "exclude each", lambda: exact.sum(ones, world, local=True)))
     other.close()

@@ -25,7 +25,7 @@ def test_gpu_tests_collected_alone_come_in_their_order():
     files = list(dict.fromkeys(line.split("::")[0].removeprefix("tests/") for line in lines))
     assert files == [
         *("device/test_exact.py", "device/test_gpu.py", "test_digest.py", "test_random.py"),
-        *("kernels/test_exact_sum.py", "kernels/test_philox.py", "exchange/test_device.py"),
+        *("kernels/test_exact_sum.py", "kernels/test_philox.py", "device/test_slices.py", "exchange/test_device.py"),
     ]
     last = [line.split("::")[1].split("[")[0] for line in lines[-4:]]
     assert [name.split("_")[1] for name in last] == ["pi", "runs", "ncars", "ncars"]

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from anyrank.errors import AnyrankError
+from anyrank.extremes import LOWEST, code_of, decoded, reduced
 from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
 from anyrank.reduction import is_field, ranks_of
@@ -43,11 +44,8 @@ if TYPE_CHECKING:
 _accumulate = Kernel("exact_sum", "accumulate")
 _accumulate_products = Kernel("exact_sum", "accumulate_products")
 _COUNT = SLOTS
-_HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
 #: Types whose extremes are coded each in its own way; smaller integers and bool as int64, smaller floats as float64.
 _KINDS = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
-#: Elements of a GPU along an axis whose extreme one block of threads finds.
-_EACH = 1 << 12
 
 
 class Accumulator:
@@ -336,10 +334,10 @@ def _square_root(fixed: int) -> float:
 def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
     """The smallest or largest element of all ranks: the largest of integers in the elements' order, or reversed."""
     world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
-    mine = [-1, -len(_KINDS), _LOWEST]
+    mine = [-1, -len(_KINDS), LOWEST]
     if array.size:
         kind = 2 if array.dtype.kind == "f" else int(array.dtype == np.uint64)
-        mine = [kind, -kind, _code(_local_extreme(array, largest), array.dtype, largest)]
+        mine = [kind, -kind, code_of(_local_extreme(array, largest), array.dtype, largest)]
     found = np.array(mine, np.int64)
     most, least, code = (found if world is None else world.allreduce(found, "max")).tolist()
     if most < 0:
@@ -347,62 +345,16 @@ def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
     if most != -least:
         kinds = f"{_KINDS[-least]} and {_KINDS[most]}"
         raise TypeError(f"exact.{call} takes arrays of one kind on all ranks that have elements, not {kinds}")
-    return _decoded(code, _KINDS[most], largest)
+    return decoded(code, _KINDS[most], largest)
 
 
 def _local_extreme(array: Any, largest: bool) -> float:
-    value = _reduced(array, largest).item()
+    value = reduced(array, largest).item()
     if _flushed(array) and abs(value) < 2.0**-126:
         found = (_local_extreme(_widened(block), largest) for block in flat_blocks(array, False, array.strides))
-        return builtins.max(found, key=lambda one: _code(one, np.dtype(np.float64), largest))
+        return builtins.max(found, key=lambda one: code_of(one, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         # If 0 is the largest, +0 is, unless all zeros and all else are negative: as integers, too.
         bits = array.view(array.dtype.str.replace("f", "i"))
-        return -0.0 if _reduced(bits, largest).item() < 0 else 0.0
+        return -0.0 if reduced(bits, largest).item() < 0 else 0.0
     return value  # type: ignore[no-any-return]
-
-
-def _reduced(array: Any, largest: bool) -> Any:
-    """The smallest or largest element, or NaN.
-
-    Where a GPU's elements have gaps between them, CuPy gives every result one block of threads, and so the whole
-    array to one. Therefore parts of the longest axis come first, and then what is left, which has no gaps.
-    """
-
-    def extreme(part: Any, **axis: int) -> Any:
-        return part.max(**axis) if largest else part.min(**axis)
-
-    if isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
-        return extreme(array)
-    rows = array.swapaxes(builtins.max(range(array.ndim), key=lambda axis: (array.shape[axis], axis)), -1)
-    *others, columns = rows.shape
-    whole = columns // _EACH * _EACH
-    found = []
-    if whole:
-        found.append(extreme(rows[..., :whole].reshape(*others, whole // _EACH, _EACH), axis=-1).ravel())
-    if whole < columns:
-        found.append(extreme(rows[..., whole:], axis=-1).ravel())
-    return extreme(np.concatenate(found))
-
-
-def _code(value: float, dtype: np.dtype[Any], largest: bool) -> int:
-    if value != value:
-        return _HIGHEST
-    code = int(value) - _offset(dtype) if dtype.kind != "f" else _ordered(int(np.float64(value).view(np.int64)))
-    return code if largest else ~code
-
-
-def _decoded(code: int, dtype: np.dtype[Any], largest: bool) -> float:
-    code = code if largest else ~code
-    if dtype.kind != "f":
-        return code + _offset(dtype)
-    return float(np.int64(_ordered(code)).view(np.float64))
-
-
-def _offset(dtype: np.dtype[Any]) -> int:
-    return 1 << 63 if dtype == np.uint64 else 0
-
-
-def _ordered(bits: int) -> int:
-    """The bits of a double as an integer in the doubles' order, and back: negative ones count downwards."""
-    return bits if bits >= 0 else bits ^ _HIGHEST

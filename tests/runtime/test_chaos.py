@@ -70,7 +70,7 @@ def fired(folder: Path) -> list[str]:
 
 
 def before(one: Chaos, step: int) -> None:
-    one.before(SimpleNamespace(step=step))
+    one.before_step(SimpleNamespace(step=step))
 
 
 def raises(one: Chaos, step: int) -> bool:
@@ -112,11 +112,11 @@ def test_a_slow_rank_takes_so_many_times_as_long_in_the_steps_that_are_told(tmp_
     now, slept = [0.0], []
     monkeypatch.setattr("anyrank.runtime.chaos.time", SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append))
     one = chaos(tmp_path, "slow rank=1 factor=4 from=2 to=2; slow rank=0 factor=100", rank=1)
-    one.after(SimpleNamespace(step=0))  # at the start, when there has been no step
+    one.after_step(SimpleNamespace(step=0))  # at the start, when there has been no step
     for step in (1, 2, 3):
         before(one, step)
         now[0] += 0.5
-        one.after(SimpleNamespace(step=step + 1))
+        one.after_step(SimpleNamespace(step=step + 1))
     assert slept == [1.5]
 
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_is_damaged_once_and_the_place_is_the_texts(tmp_path):
         for step in (5, 10, 15):
             path = folder / str(step)
             path.write_bytes(whole)
-            one.saved(SimpleNamespace(step=step, path=path))
+            one.on_checkpoint(SimpleNamespace(step=step, path=path, error=""))
         hit = [step for step in (5, 10, 15) if (folder / str(step)).read_bytes() != whole]
         assert hit == ([10] if "step" in text else [5])
         damaged[text] = (folder / str(hit[0])).read_bytes()
@@ -141,7 +141,7 @@ def test_a_checkpoint_is_damaged_once_and_the_place_is_the_texts(tmp_path):
     assert all(len(flip) == 1 and flip[0][1].bit_count() == 1 for flip in flips) and flips[0] != flips[1]
     before_it = tmp_path / "other"
     before_it.write_bytes(whole)
-    chaos(tmp_path, "torn-checkpoint step=8", rank=3).saved(SimpleNamespace(step=9, path=before_it))
+    chaos(tmp_path, "torn-checkpoint step=8", rank=3).on_checkpoint(SimpleNamespace(step=9, path=before_it, error=""))
     assert before_it.read_bytes() == whole, "rank 0 does it, and nobody else"
 
 

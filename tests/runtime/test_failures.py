@@ -162,7 +162,7 @@ def test_done_that_one_rank_alone_says_ends_all_with_words(tmp_path, alike):
 
 PICTURE = """
 from anyrank import Program, State, exact
-from anyrank.observe import picture
+from anyrank.runtime import picture
 
 picture.PATIENCE = 1.0
 

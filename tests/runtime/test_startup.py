@@ -13,6 +13,7 @@ from ranks import anyrank_command, check_collective, mpiexec, run_anyrank
 from anyrank import launcher
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
+from anyrank.keyed import Table
 from anyrank.programs.pi import Pi
 from anyrank.provenance import provenance, remember
 from anyrank.runtime import startup
@@ -95,7 +96,7 @@ def test_parameters_and_machines_that_differ_are_refused(world, monkeypatch):
     check_collective(world, "on ranks 0,2, ppc64 on rank 1\nStart all ranks with the same" in text, text)
 
 
-@pytest.mark.ranks(2)
+@pytest.mark.ranks(2, exact=True)
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -203,7 +204,7 @@ def test_state_tables_and_steps_that_differ_are_refused(world):
 
     def declared(key="S3", how="min"):
         state = State(world)
-        state.table("t", {"k": key}, {"x": ("float64", how)})
+        state.add(Table("t", world, {"k": key}, {"x": ("float64", how)}))
         return state
 
     check_state(declared(), 5)

@@ -316,7 +316,8 @@ class Table:
     def describe(self) -> str:
         """See `Member`."""
         combined = {name: value.name for name, value in self.values.items()}
-        return f"table {self.kinds()}" + (f", combined by {combined}" if combined else "")
+        columns = {name.partition("/")[2]: kind for name, kind in self.kinds().items()}
+        return f"table {columns}" + (f", combined by {combined}" if combined else "")
 
     def kinds(self) -> dict[str, str]:
         """See `Member`: the columns, called TABLE/COLUMN; text is two of them, the bytes of all and their sizes."""

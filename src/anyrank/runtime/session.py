@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from anyrank.checkpoint import Checkpoints, Restored
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
-from anyrank.observe.picture import drawn
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
@@ -21,6 +20,7 @@ from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import Clock, Loop
 from anyrank.runtime.options import Options
+from anyrank.runtime.picture import drawn
 from anyrank.runtime.prepare import Prepared
 from anyrank.runtime.stops import Stops
 from anyrank.runtime.watchdog import Watchdog

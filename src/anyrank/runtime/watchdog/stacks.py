@@ -12,7 +12,9 @@ from anyrank.errors import spans
 
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 #: Where a rank sits that waits for others; one that sits elsewhere is odd.
-_WAITING = re.compile(r"/anyrank/(exchange/\w+|world|recorder|state|runtime/agreement|checkpoint/staging|storage/durable)\.py$")
+_WAITING = re.compile(
+    r"/anyrank/(exchange/\w+|world|recorder|state|runtime/agreement|checkpoint/staging|storage/durable)\.py$"
+)
 #: What is outside of this, the way from the command line to the run, is the same in all stacks.
 _SESSION = "/anyrank/runtime/session.py"
 
