@@ -16,6 +16,7 @@ echo "$(basename "$0") GPU=$ANYRANK_TEST_GPU $*" >>"$CALLS"
 case "$*" in
 *"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; cp "$0" "$last/bin/anyrank" ;;
 *sysconfig*) echo "$SITE_OF_VENV" ;;
+*"import cupy"*) exit "${LACKS:-0}" ;;
 *racecheck*) echo "racecheck was here"; exit "${RACES:-0}" ;;
 *pytest*) echo "pytest was here"; exit "${TESTS:-0}" ;;
 *) echo "something was here" ;;
@@ -74,6 +75,12 @@ def test_make_without_what_it_needs_says_so_once(make, words, message):
     assert not any("-m pip" in call for call in calls)
 
 
+def test_make_with_a_site_that_lacks_packages_is_refused(make):
+    done, calls = make(".venv/.ready", "SITE=bin", "WHEELS=wheels", LACKS="1")
+    assert done.returncode == 2 and "SITE=bin lacks CuPy, NumPy, Numba, h5py or pytest" in done.stderr
+    assert not any(call.endswith("-e .") for call in calls)
+
+
 def test_gpu_targets_leave_what_they_saw_in_results(make, tmp_path):
     results = tmp_path / "results"
     for target, file in (
@@ -84,7 +91,7 @@ def test_gpu_targets_leave_what_they_saw_in_results(make, tmp_path):
         done, calls = make(target, "RESULTS=results", "SITE=wheels")
         assert done.returncode == 0, done.stderr
         assert "was here" in (results / file).read_text()
-    assert calls[-1] == "python GPU= benchmarks/gpu/bench.py --out results"
+    assert calls[-1] == "python GPU= benchmarks/gpu/bench.py --limit 250 --out results"
     _, calls = make("gpu-test", "RESULTS=results", "SITE=wheels")
     assert "python GPU=1 -m pytest -v -m gpu" in calls[-1] and "--junit-xml=results/gpu-test.xml tests" in calls[-1]
     assert "anyrank GPU= doctor --no-kernels" in calls
@@ -102,9 +109,9 @@ def test_gpu_sanitize_runs_both_tools_and_names_what_failed(make, tmp_path):
     assert done.returncode == 2 and [call.split()[3] for call in tools] == ["memcheck", "racecheck"]
     assert all("--report-api-errors no --error-exitcode 9" in call and "-k kernel" in call for call in tools)
     text = (tmp_path / "benchmarks/results/gpu/gpu-sanitize.txt").read_text()
-    assert "racecheck was here" in text and text.endswith("failed: memcheck\n")
+    assert "racecheck was here" in text and text.endswith("failed: memcheck (status 9)\n")
     done, _ = make("gpu-sanitize", "SITE=wheels", RACES="9")
-    assert done.returncode == 2 and "failed: racecheck" in done.stdout
+    assert done.returncode == 2 and "failed: racecheck (status 9)" in done.stdout
 
 
 def test_gpu_sanitize_without_the_tool_says_so(make, tmp_path):

@@ -113,6 +113,8 @@ class Results:
 def measure(options: argparse.Namespace, folder: Path, results: Results) -> None:
     """Measure every row for which there is time."""
     known, child, group, left_out = dict(ASSUMED), None, "", []
+    for entry in results.rows.values():  # of an earlier call, on the same machine
+        known |= entry["numbers"]
     until = time.monotonic() + options.limit
     try:
         for attempt in (BY_NAME[name] for name in options.only):
