@@ -106,6 +106,30 @@ def test_without_its_seal(newest):
     assert "seal" in newest.refused_as(newest.good[: newest.good.rindex(b"[[")])
 
 
+TEXTS = {
+    "no hash": lambda good: good[:-65] + b" " * 64 + b"\n",
+    "one word": lambda good: good[:-88] + b"anyrank-seal".ljust(87) + b"\n",
+    "no number": lambda good: good[: -65 - 9] + b"\xc2\xb2      " + good[-66:],
+    "infinite": lambda good: resealed(good, b"[[Infinity, 1]]"),
+    "nested": lambda good: resealed(good, b"[" * 20_000),
+}
+
+
+def resealed(good, extents):
+    """The file with other extents in its seal."""
+    length = int(good[-65 - 9 : -66])
+    rest = good[: -65 - 23 - length]
+    return rest + extents + b" anyrank-seal %08d " % len(extents) + b"0" * 64 + b"\n"
+
+
+@pytest.mark.parametrize("damage", TEXTS)
+def test_seal_of_any_text_is_refused(newest, damage):
+    data = TEXTS[damage](newest.good)
+    assert data != newest.good
+    message = newest.refused_as(data)
+    assert "seal" in message, message
+
+
 def test_not_a_checkpoint_at_all(newest):
     for data in (b"", b"hello\n", bytes(9000), b" anyrank-seal 00000002 " + b"0" * 64 + b"\n"):
         newest.refused_as(data)

@@ -44,13 +44,14 @@ def check_seal(path: Path) -> None:
         file.seek(max(size - _END, 0))
         end = file.read().decode(errors="replace")
         words = end.split()
-        if len(end) != _END or words[:1] != ["anyrank-seal"] or not words[1].isdigit() or end[-1] != "\n":
+        known = len(words) == 3 and words[0] == "anyrank-seal" and words[1].isdecimal() and words[1].isascii()
+        if len(end) != _END or not known or end[-1] != "\n":
             raise CheckpointError(f"it does not end in a seal: it was cut short at {size} bytes, or damaged")
         try:
             file.seek(size - _END - int(words[1]))
             extents = [(int(a), int(n)) for a, n in json.loads(file.read(int(words[1])))]
             good = _hash(file, extents, size - _HASH_LENGTH - 1) == words[2]
-        except (ValueError, TypeError, OSError):
+        except (ValueError, TypeError, OSError, OverflowError, RecursionError):
             good = False
     if not good:
         raise CheckpointError("its description is damaged: the hash in its seal does not hold")
