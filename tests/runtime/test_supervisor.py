@@ -51,6 +51,12 @@ def test_hosts_that_cannot_be_read_are_refused(hosts):
         slots(hosts, 2)
 
 
+@pytest.mark.parametrize("number", ["0", "65537", "99999999999999999999"])
+def test_hosts_with_an_absurd_number_of_slots_are_refused(number):
+    with pytest.raises(UsageError, match=f"b has {number} slots, and must have 1 to 65536"):
+        slots(f"a:2,b:{number}", 2)
+
+
 def test_more_ranks_than_slots_and_more_at_least_than_asked_are_refused_before_any_work(tmp_path):
     done = run_anyrank(*COUNT, "--out", tmp_path / "run", "--hosts", "a:2,b:2", ranks=5)
     told = "-n 5 is more than the 4 slots of --hosts a:2,b:2. Use -n 4, or more hosts."

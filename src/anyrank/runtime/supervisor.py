@@ -31,6 +31,8 @@ PATIENCE_AFTER_DEATH = 300
 #: A cause that is no fault of the program, however often it comes.
 OUT_OF_REACH = "out of reach"
 _HOST = r"[^\s,:]+"
+#: The most ranks that a host may be given: mpiexec spins for ever on numbers beyond its own.
+MOST_SLOTS = 1 << 16
 #: How many steps rank 0 may be ahead of a rank that dies: the ranks agree one step later.
 _AHEAD = 2
 #: Signals of which a rank dies that nobody asked to stop.
@@ -52,6 +54,12 @@ def slots(hosts: str, ranks: int) -> Slots:
         raise UsageError(f"--hosts {hosts!r} cannot be read. Write node1:8,node2:8, or node1,node2.")
     else:
         return []
+    for name, number in found:
+        if not 1 <= number <= MOST_SLOTS:
+            raise UsageError(
+                f"--hosts {hosts}: {name} has {number} slots, and must have 1 to {MOST_SLOTS}. Give each host the "
+                "number of its cores."
+            )
     fit = sum(number for _, number in found)
     if ranks > fit:
         raise UsageError(f"-n {ranks} is more than the {fit} slots of --hosts {hosts}. Use -n {fit}, or more hosts.")
