@@ -51,6 +51,7 @@ def _given(arguments: list[str], flag: str) -> bool:
 
 
 def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
+    from anyrank.runtime.children import end_children
     from anyrank.runtime.failure import report_and_abort
     from anyrank.runtime.session import Session
     from anyrank.world import World, agree_to_begin, check_launch
@@ -64,6 +65,7 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
 
     def report(error: BaseException) -> None:
         """Failing ranks meet in the run folder, which they share, as soon as it is theirs."""
+        end_children()
         if session is not None and session.begun:
             report_and_abort(world, error, session.folder.path / f".failure-{token}", session.note_failure)
         else:

@@ -9,7 +9,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ import tomli_w
 
 from anyrank.declaration import Table
 from anyrank.errors import UsageError
+from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
 from anyrank.toml import read_toml
@@ -52,6 +53,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.stop = path / "stop"
         self._lock: IO[str] | None = None
+        self._forget: Callable[[], None] = lambda: None
 
     def describe(self) -> Description | None:
         """What run.toml says, checked; None where there is no run, UsageError where it cannot be used."""
@@ -150,9 +152,11 @@ class RunFolder:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         self._lock = file
+        self._forget = never_inherit(file.close)  # a lock is free when the last process that has the file is gone
 
     def unlock(self) -> None:
         """Let others in."""
+        self._forget()
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from anyrank.runtime.children import never_inherit
+
 #: Each of these asks the run to write a checkpoint and leave with 75. (MPICH's mpiexec forwards them.)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT)
 #: Reasons are numbers, so that ranks can agree on one by a maximum; signals are their own number.
@@ -59,6 +61,7 @@ class Stops:
         # Python lets only the main thread handle signals.
         numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
         self._before = {number: signal.signal(number, self._receive) for number in numbers}
+        self._forget = never_inherit(self._leave_to_parent)
 
     def _receive(self, number: int, frame: object) -> None:
         self._signal = number
@@ -77,8 +80,15 @@ class Stops:
                 return STOP_FILE
         return NONE
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: SIGTERM ends it, as pools do; the other signals ask the rank, which still needs it."""
+        for number, handler in self._before.items():
+            mine = number == signal.SIGTERM
+            signal.signal(number, (handler or signal.SIG_DFL) if mine else signal.SIG_IGN)
+
     def close(self) -> None:
         """Give the signals their former handlers back; a stop file has done its work and goes."""
+        self._forget()
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if self._watch:

@@ -3,11 +3,13 @@
    process, and touches nothing but what stands here. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -77,6 +79,18 @@ static int reported(void)
     return status == 0;
 }
 
+/* Kill the processes that the main thread has started: a pool, say, that would wait for its work for ever. */
+static void end_children(void)
+{
+    char text[8192], *next = text, *last;
+    snprintf(text, sizeof text, "/proc/self/task/%d/children", (int)getpid());
+    const int file = open(text, O_RDONLY | O_CLOEXEC);
+    const ssize_t size = file < 0 ? 0 : read(file, text, sizeof text - 1);
+    text[size > 0 ? size : 0] = 0;
+    for (long child; (child = strtol(next, &last, 10)) > 0; next = last)
+        kill((pid_t)child, SIGKILL);
+}
+
 /* Does not return. Who leaves takes all ranks along, so who does not have the report made waits for it. */
 static void hang(void)
 {
@@ -90,6 +104,7 @@ static void hang(void)
             dprintf(STDERR_FILENO, "anyrank: hung; there is no report, but stacks in the run folder's log\n");
         rest(watch.grace + 20);
     }
+    end_children();
     _exit(1);
 }
 

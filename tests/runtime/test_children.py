@@ -1,0 +1,127 @@
+"""Processes that a program starts: they inherit nothing of the rank's, and end with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from ranks import run_anyrank
+
+from anyrank.runtime.children import descendants, never_inherit
+
+POOLED = Path(__file__).with_name("pooled.py")
+
+
+def left(folder: Path) -> list[int]:
+    """Which of the processes that were left alone are still there."""
+    numbers = [int(text) for file in folder.glob("left-*") for text in file.read_text().split()]
+    assert numbers, "none was started"
+    return [number for number in numbers if Path(f"/proc/{number}").exists() and state_of(number) != "Z"]
+
+
+def state_of(process: int) -> str:
+    """The letter that says what a process does; Z is one that has ended."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def wait_until_gone(folder: Path) -> None:
+    give_up = time.monotonic() + 10
+    while found := left(folder):
+        assert time.monotonic() < give_up, f"left behind: {found}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("how", ["pool", "process", "subprocess", "signals"])
+def test_children_of_each_step_end_and_the_run_goes_on(how, ranks, tmp_path):
+    run = ("run", f"{POOLED}:Pooled", "--how", how, "--steps", 12, "--out", tmp_path / "run", "--hang-timeout", "20s")
+    done = run_anyrank(*run, ranks=ranks, timeout=60)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["finished"] and summary["steps"] == 12
+    assert "total" in summary["digests"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_children_of_a_run_that_fails_are_ended(ranks, tmp_path):
+    run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "error", "--out", tmp_path / "run")
+    done = run_anyrank(*run, ranks=ranks, timeout=60)
+    assert done.returncode == 1 and "it ends early" in done.stderr
+    wait_until_gone(tmp_path / "run")
+
+
+def test_children_of_a_run_that_hangs_are_ended(tmp_path):
+    run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "hang", "--out", tmp_path / "run", "--hang-timeout", "1s")
+    assert run_anyrank(*run, timeout=60).returncode == 1
+    wait_until_gone(tmp_path / "run")
+
+
+def test_forked_children_of_a_killed_rank_are_ended(tmp_path):
+    run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "kill", "--out", tmp_path / "run")
+    assert run_anyrank(*run, timeout=60).returncode != 0
+    forked, _ = map(int, (tmp_path / "run" / "left-0").read_text().split())
+    give_up = time.monotonic() + 10
+    while forked in left(tmp_path / "run"):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+def test_a_child_undoes_what_it_must_not_inherit_once():
+    calls: list[int] = []
+    forget = never_inherit(lambda: calls.append(os.getpid()))
+    try:
+        assert status_of(lambda: calls == [os.getpid()]) == 0
+        assert calls == []
+    finally:
+        forget()
+    assert status_of(lambda: not calls) == 0
+
+
+def test_a_signal_to_a_new_child_is_not_swallowed():
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    forget = never_inherit(lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    try:
+        for _ in range(200):
+            child = os.fork()
+            if child == 0:
+                time.sleep(20)
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    finally:
+        forget()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_descendants_are_children_and_their_children():
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        grandchild = os.fork()
+        if grandchild:
+            os.write(writing, str(grandchild).encode())
+        time.sleep(60)
+        os._exit(0)
+    grandchild = int(os.read(reading, 20))
+    try:
+        found = descendants(os.getpid())
+        assert child in found and grandchild in found
+        assert descendants(child) == [grandchild]
+    finally:
+        for process in (grandchild, child):
+            os.kill(process, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
+
+
+def status_of(condition) -> int:
+    """The exit code of a forked child: 0 where the condition holds in it."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if condition() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
