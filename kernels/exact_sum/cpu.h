@@ -20,6 +20,9 @@ enum { LOWEST = -800, HIGHEST = 1000, SPECIAL = 0x7ff };
 #define IMPLICIT ((uint64_t)1 << 52)
 #define WORD INT64_C(0xffffffff)
 
+/* A double of an array, which may lie at any address. */
+typedef double Number __attribute__((aligned(1)));
+
 /* low[e] and high[e] sum the low words and the high parts of the mantissas of exponent e, once they are in
    use; `terms` counts what has been added since carries were settled; `top` is the guess for the next block. */
 typedef struct {
@@ -71,7 +74,7 @@ static inline void add_integer(int64_t *limbs, __int128 v, int position) {
 
 static void add_special(int64_t *limbs, double x) { limbs[x != x ? NANS : x > 0 ? PLUS : MINUS]++; }
 
-static void add_numbers(Sum *sum, const double *x, int n) {
+static void add_numbers(Sum *sum, const Number *x, int n) {
     if (!sum->slots_used) {
         memset(sum->low, 0, sizeof sum->low);
         memset(sum->high, 0, sizeof sum->high);
@@ -90,7 +93,7 @@ static void add_numbers(Sum *sum, const double *x, int n) {
     }
 }
 
-static void add_products(Sum *sum, const double *x, const double *y, int n) {
+static void add_products(Sum *sum, const Number *x, const Number *y, int n) {
     for (int i = 0; i < n; i++) {
         uint64_t a = bits_of(x[i]), b = bits_of(y[i]);
         if (exponent_of(a) == SPECIAL || exponent_of(b) == SPECIAL) {
@@ -107,7 +110,7 @@ static void add_products(Sum *sum, const double *x, const double *y, int n) {
 /* Empties the slots into the limbs and carries: all limbs but the last come to lie in [0, 2^32). */
 static void settle(Sum *sum) {
     for (int e = 0; sum->slots_used && e < SPECIAL; e++)
-        add_integer(sum->limbs, sum->low[e] + ((__int128)sum->high[e] << 32), scale_of(e) + 1101);
+        add_integer(sum->limbs, sum->low[e] + (__int128)sum->high[e] * (WORD + 1), scale_of(e) + 1101);
     sum->slots_used = 0;
     sum->terms = 0;
     for (int k = 0; k < LIMBS - 1; k++) {
@@ -118,13 +121,13 @@ static void settle(Sum *sum) {
 
 /* Two folds of n numbers, a multiple of LANES and at most BLOCK, with their remainders. They hold only if
    all numbers are below 2^top: then no lane leaves the binade of its constant. */
-CLONES static void fold(const double *x, double *remainder, int n, int top, Round *found) {
+CLONES static void fold(const Number *x, double *remainder, int n, int top, Round *found) {
     double a[LANES], b[LANES];
     const double first = constant(top + 7), second = constant(top - 39);
     uint64_t left = 0, high = 0, low = 0;
     int64_t largest = 0;
     for (int l = 0; l < LANES; l++) a[l] = first, b[l] = second;
-    for (const double *end = x + n; x < end; x += LANES, remainder += LANES)
+    for (const Number *end = x + n; x < end; x += LANES, remainder += LANES)
         for (int l = 0; l < LANES; l++) {
             int64_t magnitude = (int64_t)(bits_of(x[l]) & ~SIGN);
             double s = a[l] + x[l], r = x[l] - (s - a[l]), t = b[l] + r;
@@ -143,7 +146,7 @@ CLONES static void fold(const double *x, double *remainder, int n, int top, Roun
 }
 
 /* Adds a block whose numbers are thought to be below 2^top; returns the exponent that does bound them. */
-static int add_block(Sum *sum, const double *x, int n, int top) {
+static int add_block(Sum *sum, const Number *x, int n, int top) {
     double remainder[BLOCK];
     Round found;
     fold(x, remainder, n, top, &found);
@@ -165,7 +168,7 @@ static int add_block(Sum *sum, const double *x, int n, int top) {
 }
 
 /* p + e = x y exactly, unless the return value says that some product is too large or too small for that. */
-CLONES static int multiply(const double *x, const double *y, int n, double *p, double *e) {
+CLONES static int multiply(const Number *x, const Number *y, int n, double *p, double *e) {
     int unfit = 0;
     for (int i = 0; i < n; i++) {
         p[i] = x[i] * y[i];
@@ -175,7 +178,7 @@ CLONES static int multiply(const double *x, const double *y, int n, double *p, d
     return unfit;
 }
 
-static void add_product_block(Sum *sum, const double *x, const double *y, int n) {
+static void add_product_block(Sum *sum, const Number *x, const Number *y, int n) {
     double p[BLOCK], e[BLOCK];
     if (multiply(x, y, n, p, e)) {
         add_products(sum, x, y, n);
@@ -187,7 +190,7 @@ static void add_product_block(Sum *sum, const double *x, const double *y, int n)
 }
 
 /* The next block is guessed to be at most four times this one, and folded again where it is more. */
-static void add(Sum *sum, const double *x, const double *y, int n) {
+static void add(Sum *sum, const Number *x, const Number *y, int n) {
     if (y)
         add_product_block(sum, x, y, n);
     else
@@ -208,7 +211,7 @@ static void accumulate_rows(const char *x, const char *y, int64_t x_step, int64_
     sum.slots_used = 0;
     settle(&sum);
     for (int64_t row = 0; row < rows; row++, x += x_step, y += y ? y_step : 0) {
-        const double *a = (const double *)x, *b = (const double *)y;
+        const Number *a = (const Number *)x, *b = (const Number *)y;
         int64_t i = 0;
         for (; i + BLOCK <= columns; i += BLOCK) add(&sum, a + i, b ? b + i : b, BLOCK);
         while (i < columns) {

@@ -82,7 +82,7 @@ static inline ALWAYS void two(const struct key *key, int64_t done, uint64_t *w0,
     const uint8_t *at = key->at + done;
     int64_t left = key->size - done;
     uint8_t copy[INLINE] = {0};
-    if (left < INLINE && at + INLINE > key->end) {
+    if (left < INLINE && key->end - at < INLINE) {
         memcpy(copy, at, left);
         at = copy;
     }

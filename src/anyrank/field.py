@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Field:
     `array` is this rank's block with its halo, an array of the rank's device; `local` is the block alone: both
     are views. Indexing reads and writes the block: `field[...] = values`. Made by `State.field`.
 
-    `storage` holds the block with a `margin` of ghosts: its halo, or more where halos travel once in several
+    `storage`, made when it is first asked for, holds the block with a `margin` of ghosts: its halo, or more where halos travel once in several
     steps. Then the ghosts next to the block are computed here, too, and `valid` layers of them are as their owners
     have them. While there are any, nobody but kernels may write: copies on other ranks would not know.
     """
@@ -61,7 +62,7 @@ class Field:
         self.margin = halo if margin is None else margin
         self.valid = 0
         self._block = tuple(slice(0, n) for n in layout.local_shape)
-        self.storage = self._allocate() if storage is None else storage
+        self._storage = storage
         self._spare: Any = None
         self._halos: dict[tuple[str, ...], Halo] = {}
 
@@ -77,10 +78,21 @@ class Field:
         facts |= {"dims": dims, "description": description, "storage": np.ascontiguousarray(array), "group": group}
         return cls(name, layout, array.dtype, Device(), **facts)
 
+    @property
+    def storage(self) -> Any:
+        """The block with its margin, an array of the device."""
+        if self._storage is None:
+            self._storage = self._allocate()
+        return self._storage
+
+    @property
+    def storage_shape(self) -> tuple[int, ...]:
+        """The shape of `storage`, which need not be there for it."""
+        return tuple(n + 2 * self.margin for n in self.layout.local_shape)
+
     def _allocate(self) -> Any:
-        shape = tuple(n + 2 * self.margin for n in self.layout.local_shape)
         value = self.boundary_value if "fixed" in self.boundary and self.halo else 0
-        array = self.device.rows(shape, value, self.dtype, self.margin)
+        array = self.device.rows(self.storage_shape, value, self.dtype, self.margin)
         if value:
             array[self._within(self._block)] = 0
         return array
@@ -165,7 +177,7 @@ class Field:
     @property
     def nbytes(self) -> int:
         """The bytes of this rank's arrays, the second one included where `advance` has made it."""
-        return int(self.storage.nbytes) * (1 if self._spare is None else 2)
+        return prod(self.storage_shape) * self.dtype.itemsize * (1 if self._spare is None else 2)
 
     def describe(self) -> str:
         """See `Member`."""
@@ -210,7 +222,7 @@ class Field:
 
     def swap(self) -> None:
         """Make the next values the current ones."""
-        self.storage, self._spare = self._spare, self.storage
+        self._storage, self._spare = self._spare, self._storage
 
     def digest(self) -> int:
         """The digest of the whole field, 64 bits, the same on all ranks. Collective."""

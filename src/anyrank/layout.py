@@ -186,7 +186,12 @@ def _parse_grid(split: str, ranks: int, ndim: int) -> tuple[int, ...]:
 
 def _too_small(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> str:
     size = "×".join(str(n) for n in shape)
-    most = next((p for p in range(ranks - 1, 0, -1) if _some_grid_fits(shape, p, split, halo)), 1)
+    most = next((p for p in range(ranks - 1, 0, -1) if _some_grid_fits(shape, p, split, halo)), 0)
+    if not most:
+        return (
+            f"the domain of {size} is too small for a halo of {halo}: it needs at least {halo} along every axis. "
+            "Use a larger domain or a narrower halo."
+        )
     return (
         f"the domain of {size} is too small for {ranks} ranks split by {split!r}: each needs at least "
         f"{max(halo, 1)} row(s) along every axis that is cut, beside its halo of {halo}. "

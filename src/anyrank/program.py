@@ -142,8 +142,11 @@ class Program:
         """Whether the state is final; it must be the same on all ranks. Collective."""
         return bool(state.step >= self.steps)
 
-    def result(self, state: State) -> dict[str, Any]:
-        """What the run found, as JSON types, from the final state. Collective."""
+    def result(self, state: State) -> Any:
+        """What the run found, from the final state: values by name, one value, or None. Collective.
+
+        Rank 0's are written as JSON. NumPy's numbers and arrays may be among them.
+        """
         return {}
 
     def callbacks(self) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,7 +102,7 @@ class State:
 
         `halo` is the width of the ring of ghost cells. `boundary` is `periodic` or `fixed` (ghosts outside
         the domain hold `boundary_value`), one for all axes or one per axis. `dims` names the axes.
-        Raises UsageError where the shape is too small for the ranks and the halo.
+        Raises UsageError where the shape is too small for the ranks and the halo, or too large for any array.
         """
         shape = tuple(int(n) for n in shape)
         boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)
@@ -110,6 +111,7 @@ class State:
         if min(shape, default=0) < 1 or halo < 0:
             raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
         _check_type(name, np.dtype(dtype))
+        _check_size(name, shape, np.dtype(dtype))
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
         layout = self.layout(shape, halo)
         return self.add(
@@ -200,6 +202,11 @@ class State:
         """The Scalars in the order of their declaration."""
         return (member for member in self.members.values() if isinstance(member, Scalar))
 
+    def allocate(self) -> None:
+        """Take the memory of all Fields now, where they do not have it yet. Raises MemoryError."""
+        for field in self.fields():
+            _ = field.storage
+
     def stored(self) -> dict[str, Part]:
         """What a checkpoint of the present values holds, by name. Collective."""
         return {name: item for member in self.members.values() for name, item in member.stored().items()}
@@ -223,6 +230,15 @@ def _check_type(name: str, dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.char in "gG":
         raise UsageError(
             f"{name}: dtype {dtype} cannot be kept in a checkpoint: use bool, integers, float64, complex128…"
+        )
+
+
+def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    size = prod(shape) * dtype.itemsize
+    if size > np.iinfo(np.int64).max:
+        raise UsageError(
+            f"field {name}: {'×'.join(map(str, shape))} elements of {dtype} are {size} bytes, and an array has at most "
+            f"{np.iinfo(np.int64).max}. Use fewer cells."
         )
 
 

@@ -124,3 +124,29 @@ def test_a_scalar_that_differs_between_ranks_is_not_written(world, tmp_path):
     with pytest.raises(AnyrankError, match="hits"):
         writer.begin()
     assert not writer.pending and not list(tmp_path.glob("*step*"))
+
+
+def test_header_that_cannot_be_is_refused_before_a_step(world, tmp_path):
+    state = State(world)
+    state.field("T", (8,), description="a\0b")
+    told = refusal(checkpoints(tmp_path, state).try_header)
+    assert "a checkpoint of this run cannot be written" in told and "NULL" in told
+    world.barrier()
+    assert not [*tmp_path.glob("*")]
+
+
+def test_header_that_can_be_leaves_nothing(world, tmp_path):
+    checkpoints(tmp_path, declare(world)).try_header()
+    world.barrier()
+    assert not [*tmp_path.glob("*")]
+
+
+def test_header_without_room_for_the_values_is_refused(world, tmp_path, monkeypatch):
+    def full(descriptor, size):
+        if size > 1 << 20:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("anyrank.checkpoint.format.reserve", full)
+    state = State(world)
+    state.field("T", (1 << 18,))
+    assert "No space left on device" in refusal(checkpoints(tmp_path, state).try_header)

@@ -189,7 +189,7 @@ def test_fields_of_other_boundaries_cannot_go_along(world):
 
 @pytest.mark.ranks(1)
 def test_domains_too_small_for_the_wide_halo_are_refused(world):
-    rule = r"--halo-steps 5: the domain of 4×9 .* its halo of 5\. Use a larger .* Or use fewer --halo-steps\."
+    rule = r"--halo-steps 5: the domain of 4×9 .* for a halo of 5: .* Use a larger .* Or use fewer --halo-steps\."
     with pytest.raises(UsageError, match=rule):
         two_fields(world, 5, 1, "periodic", shape=(4, 9))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ranks import anyrank_command, check_collective, mpiexec, run_anyrank
 
-from anyrank.device import Weightless, fake
+from anyrank.device import fake
 from anyrank.kernel import BODIES
 from anyrank.programs.weather import Weather
 from anyrank.runtime.failure import of_the_gpu
@@ -40,7 +40,6 @@ def on_this_device(program: Weather) -> State:
 
 def declared(world, halo_steps: int) -> State:
     state = State(world, "rows", halo_steps=halo_steps)
-    state.device = Weightless()
     state.field("a", (60, 20), halo=1)
     state.field("b", (60, 20), "i4")
     return state
@@ -100,10 +99,10 @@ def test_memory_rows_apart_count_with_what_is_between(monkeypatch, bodies):
         free, _ = BODIES.device.free_memory()
         state = State(World())
         field = state.field("a", shape, dtype, halo=halo)
+        state.allocate()
         taken = free - BODIES.device.free_memory()[0]
         assert taken > field.nbytes or dtype == "i2"
         trial = State(World())
-        trial.device = Weightless()
         trial.field("a", shape, dtype, halo=halo)
         needed = taken * (2 if halo else 1) + field.local.nbytes
         for missing in (0, 1):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ranks import mpiexec, run_anyrank
 
+from anyrank import Program, State
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
 from anyrank.runtime.python import Run, run, source_of
@@ -129,3 +130,33 @@ def test_source_of_a_program_is_what_the_command_line_takes(heat):
 
     assert source_of(load("weather")) == "weather"
     assert source_of(heat) == f"{EXAMPLE.resolve()}:Heat"
+
+
+class Found(Program):
+    """Returns what the test wants."""
+
+    steps = 1
+    found: object = None
+
+    def declare(self, state: State) -> None:
+        state.scalar("n", 0)
+
+    def step(self, state: State) -> None:
+        state.n += 1
+
+    def result(self, state: State) -> object:
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [
+        (None, {}),
+        ([1, 2.5], {"result": [1, 2.5]}),
+        (np.float64(0.5), {"result": 0.5}),
+        ({3: np.arange(2)}, {"3": [0, 1]}),
+    ],
+)
+def test_result_of_any_kind_is_written(found, written, tmp_path, monkeypatch):
+    monkeypatch.setattr(Found, "found", found)
+    assert run(Found(), out=tmp_path / "run").result == written

@@ -17,6 +17,7 @@ from ranks import anyrank_command, check_collective, mpiexec_path, processes_of,
 
 from anyrank.runtime.watchdog import STEP_FILE, Watchdog, hosts, make_step_file, position
 
+EARLY = Path(__file__).with_name("early.py")
 HANGING, CRASH = Path(__file__).with_name("hanging.py"), Path(__file__).with_name("crash.py")
 LINES = {
     "loop": "loop: ",  # either of its two lines
@@ -242,3 +243,11 @@ def test_nothing_watches_with_0_nor_after_close_and_signals_in_use_are_left_alon
         assert not faulthandler.unregister(taken - 1), "close leaves it registered"
     finally:
         signal.signal(taken, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("where", ["import", "check", "declare"])
+def test_a_hang_before_the_first_step_is_told_and_ends_all(where, tmp_path):
+    run = ("run", EARLY, "--out", tmp_path / "run", "--hang-timeout", "2s")
+    done = run_anyrank(*run, ranks=2, timeout=60, env={"ANYRANK_TEST_STAY": where})
+    assert done.returncode == 1 and "anyrank: rank 1 hung: no step for 2 s" in done.stderr, done.stderr
+    assert 'early.py", line' in done.stderr and "in stay" in done.stderr

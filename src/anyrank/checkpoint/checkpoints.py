@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from anyrank.checkpoint import keep as folders
-from anyrank.checkpoint.format import Identity, check_dims
+from anyrank.checkpoint.format import Identity, check_dims, lay_out
 from anyrank.checkpoint.read import Restored, restore
 from anyrank.checkpoint.ways import way_called
 from anyrank.checkpoint.write import Saved, Writing
 from anyrank.errors import UsageError
+from anyrank.provenance import provenance
 from anyrank.state import State
+from anyrank.storage import durable
 
 
 class Checkpoints:
@@ -59,6 +61,28 @@ class Checkpoints:
         """Remove the temporary files of writers that died; their names on all ranks. Collective."""
         self._check_idle()
         return self.state.world.on_root(partial(folders.sweep, self.folder))
+
+    def try_header(self) -> None:
+        """Write a checkpoint's header and ask for the room of its values, before any step; then remove it. Collective.
+
+        Raises UsageError on all ranks where a file cannot hold what is declared, or there is no room for it.
+        """
+        self._check_idle()
+        stored, world = self.state.stored(), self.state.world
+        temporary = folders.temporary_of(self.folder, self.state.step)
+
+        def write() -> None:
+            try:
+                durable.make_folder(self.folder)
+                lay_out(temporary, stored, self.state.step, self.identity, False, provenance(world, self.command))
+            except (OSError, RuntimeError, ValueError, TypeError) as error:
+                told = str(error).splitlines()[0]
+                fix = "Mend that, or use another --out."
+                raise UsageError(f"a checkpoint of this run cannot be written: {told}. {fix}") from None
+            finally:
+                temporary.unlink(missing_ok=True)
+
+        world.on_root(write)
 
     def restore(self) -> Restored | None:
         """Put the newest good checkpoint into the state, None where there is none. Collective.

@@ -7,6 +7,8 @@ import re
 import shlex
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -16,6 +18,30 @@ from anyrank.errors import AnyrankError, UsageError, spans
 from anyrank.program import Program
 from anyrank.runtime.options import Options
 from anyrank.runtime.python import new_folder
+
+
+@contextmanager
+def watched(options: Options | None = None) -> Iterator[None]:
+    """Watch this process while code of the user's runs that no step counts: its import and its `check`.
+
+    Before the command line is read, without `options`, the words of it tell how long that may take.
+    """
+    from anyrank.runtime.watchdog import Watchdog
+
+    watchdog = Watchdog((options or _early_options(click.get_current_context().find_root().obj)).hang_seconds)
+    try:
+        yield
+    finally:
+        watchdog.close()
+
+
+def _early_options(words: list[str]) -> Options:
+    """Options with the limit that the words give, if they give one that can be; what is wrong is told later."""
+    text = "\n".join(words)
+    given = re.search(r"^--hang-timeout[=\n](.*)$", text, re.MULTILINE)
+    with suppress(UsageError):
+        return Options.read({"hang_timeout": given[1]} if given else {}, "")
+    return Options()
 
 
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:

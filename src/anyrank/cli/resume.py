@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from anyrank.cli.execution import carry_out
+from anyrank.cli.execution import carry_out, watched
 from anyrank.cli.flags import Command
 from anyrank.errors import UsageError, at
 from anyrank.program import validate
@@ -28,7 +28,8 @@ def command(run: Path, program: str | None, options: Options) -> int:
     if description is None:
         raise UsageError(f"{run} holds no run (no run.toml). Give the folder of a run, as --out named it.")
     source = program or description.source
-    loaded = load(source)
+    with watched():
+        loaded = load(source)
     if program and loaded.name != description.program:
         raise UsageError(
             f"--program {program} is {loaded.name!r}, but {run} is a run of {description.program!r}. "
@@ -37,4 +38,6 @@ def command(run: Path, program: str | None, options: Options) -> int:
     with at(str(folder.description)):
         parameters = validate(loaded, description.parameters, "{} =".format)
     merged = Options(**{**description.options, **given})
-    return carry_out(source, loaded(**parameters), merged, run, given.get("ranks"))
+    with watched(merged):
+        ready = loaded(**parameters)
+    return carry_out(source, ready, merged, run, given.get("ranks"))

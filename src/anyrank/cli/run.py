@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
-from anyrank.cli.execution import carry_out
+from anyrank.cli.execution import carry_out, watched
 from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Table
 from anyrank.program import Program
@@ -40,7 +40,8 @@ class Programs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """The command of a program: its parameters and the options of the verb."""
-        program = load(cmd_name)
+        with watched():
+            program = load(cmd_name)
         source = str(Path(cmd_name).resolve()) if cmd_name.partition(":")[0].endswith(".py") else cmd_name
         return ProgramCommand(
             cmd_name,
@@ -63,7 +64,9 @@ class Runs(Programs):
 
         def run(parameters: dict[str, Any], where: OutOptions, options: Options) -> int:
             out = Path(where.out) if where.out else None
-            return carry_out(source, program(**parameters), options, out, options.given().get("ranks"))
+            with watched(options):
+                ready = program(**parameters)
+            return carry_out(source, ready, options, out, options.given().get("ranks"))
 
         return run
 

@@ -27,13 +27,16 @@ class Haloed(Protocol):
     """What an exchange needs of a Field."""
 
     name: str
-    storage: Any
     layout: Layout
     halo: int
     margin: int
     dtype: np.dtype[Any]
     boundary: tuple[str, ...]
     device: Device
+
+    @property
+    def storage(self) -> Any:
+        """Its block with a margin of `margin` cells around it, an array of the device."""
 
 
 #: A field, its ghosts, and the cells of it that they repeat.

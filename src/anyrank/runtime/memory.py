@@ -1,8 +1,9 @@
-"""Memory: whether what a program declares fits the cards that its ranks take, and what it took in the end."""
+"""Memory: whether what a program declares fits its nodes and the cards that its ranks take, and what it took."""
 
 from __future__ import annotations
 
 import os
+from math import prod
 
 import numpy as np
 
@@ -11,30 +12,44 @@ from anyrank.device.host import size_of_rows
 from anyrank.errors import UsageError, spans
 from anyrank.field import Field
 from anyrank.kernel import BODIES
-from anyrank.memory import peak
+from anyrank.memory import available, peak
 from anyrank.state import State
 
 
 def shortage(state: State, program: str) -> UsageError | None:
-    """What to tell where this rank's GPU has not the bytes for the fields of all ranks that share it. Collective.
+    """What to tell where the bytes for the fields are not there for all ranks of a GPU, or of this node. Collective.
 
-    `state` is declared, of arrays without weight. Fields with a halo count twice, because `advance` makes their next
-    values beside the present ones. What `setup` writes into them from the host passes through the card's memory a
-    slice at a time, or a block where that is smaller, which counts, too.
+    `state` is declared, and its Fields take no memory yet. Fields with a halo count twice, because `advance` makes
+    their next values beside the present ones. What `setup` writes into those of a GPU from the host passes through its
+    memory a slice at a time, or a block where that is smaller, which counts, too.
     """
     gpu = BODIES.device if isinstance(BODIES.device, Gpu) else None
-    passing = min(SLICE, max((field.local.nbytes for field in state.fields()), default=0))
-    mine = passing + sum(_size(field) * (2 if field.halo else 1) for field in state.fields())
-    free, total = gpu.free_memory() if gpu else (0, 0)
-    known = _identity(gpu) if gpu else None
+    mine, limit = sum(_size(field) * (2 if field.halo else 1) for field in state.fields()), state.memory_limit
+    if gpu is not None:
+        mine += min(
+            SLICE, max((prod(field.layout.local_shape) * field.dtype.itemsize for field in state.fields()), default=0)
+        )
+    free, total = gpu.free_memory() if gpu is not None else (available(), 0)
+    known = _identity(gpu) if gpu is not None else None
     found = state.world.node_gather((known, state.world.rank, mine, free))
     ranks, needs, frees = zip(*(rest for other, *rest in found if other == known), strict=True)
-    if gpu is None or sum(needs) <= min(frees):
+    who, host = f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)}", os.uname().nodename
+    if gpu is None and limit is not None and mine > limit:
+        return UsageError(
+            f"{program}: --memory-limit {limit} is less than the {_bytes(mine)} that the fields of a rank need. "
+            "Use more ranks, fewer cells or a higher limit."
+        )
+    if sum(needs) <= min(frees):
         return None
+    if gpu is None:
+        return UsageError(
+            f"{who} need {_bytes(sum(needs))} of memory on {host}, which has {_bytes(min(frees))} available. "
+            "Use more nodes or fewer cells."
+        )
     return UsageError(
-        f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)}, and filling them, need "
-        f"{_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {os.uname().nodename}, which has {_bytes(min(frees))} "
-        f"free of {_bytes(total)}. Use more GPUs or fewer cells, or the host's memory, with --body cython."
+        f"{who}, and filling them, need {_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {host}, which has "
+        f"{_bytes(min(frees))} free of {_bytes(total)}. Use more GPUs or fewer cells, or the host's memory, with "
+        "--body cython."
     )
 
 
@@ -51,7 +66,7 @@ def taken(state: State) -> dict[str, int]:
 
 def _size(field: Field) -> int:
     """Bytes of one of a Field's arrays, where its rows begin cache lines with what is between them."""
-    return size_of_rows(field.storage.shape, field.dtype, field.margin)[0] * field.dtype.itemsize
+    return size_of_rows(field.storage_shape, field.dtype, field.margin)[0] * field.dtype.itemsize
 
 
 def _identity(gpu: Gpu) -> str:
@@ -61,4 +76,4 @@ def _identity(gpu: Gpu) -> str:
 
 
 def _bytes(number: int) -> str:
-    return f"{number} bytes ({number / 1e9:.3g} GB)"
+    return f"{number} bytes ({float(f'{number / 1e9:.3g}'):g} GB)"

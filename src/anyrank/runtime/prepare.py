@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from anyrank.device import Weightless
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
 from anyrank.program import Program
@@ -54,19 +53,16 @@ class Prepared:
         world = self._world
         with world.raise_on_all_ranks():
             self._check_deep_halos()
-        if not world.all(BODIES.device.on_host):  # what a card cannot hold is refused before it is allocated
-            trial = self._new_state()
-            trial.device = Weightless()
-            with world.raise_on_all_ranks():
-                self._program.declare(trial)
-            refusal = shortage(trial, self._program.name)
-            with world.raise_on_all_ranks():
-                if refusal is not None:
-                    raise refusal
         state = self._new_state()
         with world.raise_on_all_ranks():
             self._program.declare(state)
         check_state(state, self._program.steps)
+        refusal = shortage(state, self._program.name)
+        with world.raise_on_all_ranks():  # before any of it is allocated
+            if refusal is not None:
+                raise refusal
+        with world.raise_on_all_ranks(*([MemoryError] if state.device.on_host else [])):
+            state.allocate()
         return state
 
     def _new_state(self) -> State:

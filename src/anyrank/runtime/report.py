@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,13 @@ def _bodies(world: World) -> dict[str, str]:
         kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
         for kernel, by in sorted(found.items())
     }
+
+
+def as_mapping(result: Any) -> dict[str, Any]:
+    """What a program's `result` returned, by name: nothing is empty, and a value without a name is `result`."""
+    if result is None:
+        return {}
+    return {str(name): value for name, value in result.items()} if isinstance(result, Mapping) else {"result": result}
 
 
 def write(folder: RunFolder, summary: dict[str, Any], result: dict[str, Any]) -> None:

@@ -141,6 +141,7 @@ class Session:
                 keep=options.keep,
                 command=self.command,
             )
+        checkpoints.try_header()
         faults = self._faults()
         with world.raise_on_all_ranks():
             self._callbacks += self._writing(lambda: [*self._all_callbacks(checkpoints, faults)])
@@ -201,7 +202,7 @@ class Session:
 
     def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
         state = prepared.state
-        result = self.program.result(state) if span.finished else {}
+        result = report.as_mapping(self.program.result(state)) if span.finished else {}
         picture = self._picture(state) if span.finished and self.options.picture else None
         summary = report.summarise(self.program, prepared, loop, span, self.command)
         if self.root:

@@ -1,0 +1,26 @@
+"""The kernels' C does nothing that C leaves undefined, whatever address and values arrays have."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+KERNELS = HERE.parents[1] / "kernels"
+
+
+def test_kernels_of_any_address_and_range_are_defined(tmp_path):
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("needs gcc or clang")
+    checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
+    command = [compiler, "-O1", "-ffp-contract=off", *checks, "-Wno-unused-function", f"-I{KERNELS}"]
+    made = subprocess.run(
+        [*command, HERE / "undefined.c", "-o", tmp_path / "undefined", "-lm"], capture_output=True, text=True
+    )
+    if made.returncode and "ubsan" in made.stderr:
+        pytest.skip("needs libubsan")
+    assert made.returncode == 0, made.stderr
+    done = subprocess.run([tmp_path / "undefined"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
