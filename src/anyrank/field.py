@@ -31,9 +31,10 @@ class Field:
     `array` is this rank's block with its halo, an array of the rank's device; `local` is the block alone: both
     are views. Indexing reads and writes the block: `field[...] = values`. Made by `State.field`.
 
-    `storage`, made when it is first asked for, holds the block with a `margin` of ghosts: its halo, or more where halos travel once in several
-    steps. Then the ghosts next to the block are computed here, too, and `valid` layers of them are as their owners
-    have them. While there are any, nobody but kernels may write: copies on other ranks would not know.
+    `storage`, made when it is first asked for, holds the block with a `margin` of ghosts: its halo, or more where halos
+    travel once in several steps. Then the ghosts next to the block are computed here, too, and `valid` layers of them
+    are as their owners have them. While there are any, nobody but kernels may write: copies on other ranks would not
+    know.
     """
 
     def __init__(
