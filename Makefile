@@ -26,7 +26,7 @@ STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --
 NCAR ?= weather -n 2 --rows 64 --columns 64 --steps 4000 --out runs/ncar
 
 # The way of a GPU through the runtime, and the percentage of its lines and branches that tests must run without one.
-GPU_WAY := */anyrank/device/*,*/anyrank/exchange/*,*/anyrank/field.py,*/anyrank/checkpoint/staging.py,*/anyrank/checkpoint/crossing.py,*/anyrank/kernel.py
+GPU_WAY := */anyrank/device/*,*/anyrank/exchange/*,*/anyrank/field.py,*/anyrank/storage/staging.py,*/anyrank/storage/crossing.py,*/anyrank/kernel.py
 COVERED := 97
 
 # What a machine with a GPU, CuPy, NumPy, Numba, h5py and pytest may lack: wheels of these and of all that they need.
@@ -59,7 +59,7 @@ test: $(READY) lint types ## what must hold before a change lands; with SLOW=1 t
 
 coverage: $(READY) ## which lines of the way of a GPU the tests run, where no GPU is
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n 3 --dist loadfile --ignore=tests/device/test_nvrtc.py tests/device tests/exchange tests/checkpoint/test_device.py
+	$(BIN)/coverage run -m pytest -q -n 3 --dist loadfile --ignore=tests/device/test_nvrtc.py tests/device tests/exchange tests/storage/test_device.py
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --show-missing --fail-under=$(COVERED) --include='$(GPU_WAY)'
 
 lint: $(READY) ## style: ruff's rules and format

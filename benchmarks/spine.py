@@ -21,8 +21,8 @@ import numpy as np
 from measure import Row, anyrank, interleaved, keep, ratio
 
 from anyrank import exact
-from anyrank.digest import local_digest
 from anyrank.kernel import Kernel
+from anyrank.numerics.digest import local_digest
 from anyrank.runtime.launch import mpiexec
 
 HERE = Path(__file__).parent

@@ -19,9 +19,9 @@ import numpy as np
 from mpi4py import MPI
 from triad import triad
 
-from anyrank.checkpoint import Checkpoints
 from anyrank.programs.weather import Weather
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
 from anyrank.world import World
 
 GIGA = 1e9

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anyrank.random import Philox
+from anyrank.numerics.random import Philox
 
 VISITS = 100_000
 DAYS = 30

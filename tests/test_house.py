@@ -13,11 +13,11 @@ ROOT = Path(__file__).parent.parent
 SOURCE, KERNELS = ROOT / "src", ROOT / "kernels"
 #: Packages and modules of src/anyrank: each imports those of its own line and of the lines above it, never below.
 LAYERS = (
-    "errors values toml declaration launcher memory observe strided elementary extremes device",
+    "errors values toml declaration launcher memory observe device",
     "recorder world layout",
-    "kernel digest random member storage reduction",
-    "exchange field exact state program",
-    "provenance checkpoint",
+    "kernel numerics member",
+    "exchange field state program",
+    "provenance storage",
     "runtime",
     "verify scaling batch cli __main__",
 )

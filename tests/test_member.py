@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from ranks import check_collective
 
-from anyrank.checkpoint import Checkpoints
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.layout import Layout
 from anyrank.runtime.memory import taken
 from anyrank.runtime.startup import check_state
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
 
 
 class Tally:

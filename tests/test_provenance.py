@@ -9,8 +9,8 @@ import time
 
 import h5py
 import numpy as np
-from checkpoint.samples import checkpoints, declare, write
 from ranks import run_anyrank
+from storage.samples import checkpoints, declare, write
 
 import anyrank
 import anyrank.kernels

@@ -18,9 +18,9 @@ import numpy as np
 from measure import Row, anyrank
 
 from anyrank import exact
-from anyrank.digest import local_digest
 from anyrank.kernel import BODIES, Kernel
-from anyrank.random import Philox
+from anyrank.numerics.digest import local_digest
+from anyrank.numerics.random import Philox
 
 GIGA = 1e9
 #: Bytes that a step of the weather moves per cell (six arrays read once, six written once), and bytes of its state.

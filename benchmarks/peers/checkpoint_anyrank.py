@@ -16,8 +16,8 @@ class Anyrank(Peer):
 
     def __init__(self, size, cores, comm, folder):
         super().__init__(size, cores, comm, folder)
-        from anyrank.checkpoint import Checkpoints
         from anyrank.state import State
+        from anyrank.storage.checkpoints import Checkpoints
         from anyrank.world import World
 
         self.state = State(World(comm), split="rows")

@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from anyrank.kernel import Kernel
     from anyrank.keyed.table import Table
     from anyrank.layout import Layout
+    from anyrank.numerics import elementary, exact
+    from anyrank.numerics.random import Philox
     from anyrank.program import Program, param
-    from anyrank.random import Philox
     from anyrank.runtime.callback import Callback
     from anyrank.runtime.python import Run, run
     from anyrank.state import Scalar, State
     from anyrank.world import World
 
+#: Modules that users import from here, and names with the modules that have them.
+_MODULES = {"elementary": "numerics.elementary", "exact": "numerics.exact"}
 _HOMES = {
     "Callback": "runtime.callback",
     "Field": "field",
     "Kernel": "kernel",
     "Layout": "layout",
-    "Philox": "random",
+    "Philox": "numerics.random",
     "Program": "program",
     "Run": "runtime.python",
     "Scalar": "state",
@@ -53,6 +56,8 @@ __all__ = [
     "UsageError",
     "World",
     "advance",
+    "elementary",
+    "exact",
     "param",
     "run",
 ]
@@ -60,6 +65,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Looked up when used: importing anyrank must not start MPI in the process that only starts mpiexec.
+    if name in _MODULES:
+        return import_module(f"anyrank.{_MODULES[name]}")
     if name in _HOMES:
         return getattr(import_module(f"anyrank.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'anyrank' has no attribute {name!r}")

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device
-from anyrank.digest import local_digest
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo, Region, gather
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.member import Source, Stored
+from anyrank.numerics.digest import local_digest
 from anyrank.world import World
 
 #: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster. On a GPU

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from anyrank.digest import combine, local_digest
 from anyrank.layout import Layout
+from anyrank.numerics.digest import combine, local_digest
 
 
 class Part(Protocol):

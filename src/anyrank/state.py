@@ -17,7 +17,7 @@ from anyrank.field import Field, advance
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
 from anyrank.member import Member, Part, Scalar, digest_of
-from anyrank.random import Philox
+from anyrank.numerics.random import Philox
 from anyrank.world import World
 
 __all__ = ["Field", "Scalar", "State", "advance", "check_scalars"]

@@ -12,7 +12,7 @@ import h5py
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank, started
 
-from anyrank.checkpoint.seal import seal
+from anyrank.storage.seal import seal
 
 CRASH = Path(__file__).parents[1] / "runtime" / "crash.py"
 WEATHER = ("run", "weather", "--no-picture")

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from anyrank import exact, strided
+from anyrank import exact
 from anyrank.device import fake
 from anyrank.errors import AnyrankError
-from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
+from anyrank.numerics import strided
+from anyrank.numerics.exact import Accumulator
 
 FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
 VIEWS = {

@@ -12,7 +12,7 @@ from anyrank.device import open_device
 from anyrank.kernel import Kernel
 from anyrank.kernels import philox
 from anyrank.kernels.philox import example
-from anyrank.random import _quantile_table, quantile
+from anyrank.numerics.random import _quantile_table, quantile
 
 KNOWN = Path(__file__).parents[1] / "answers" / "random123" / "philox4x32-10.txt"
 ROWS = [

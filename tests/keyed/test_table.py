@@ -11,13 +11,13 @@ import pytest
 from mpi4py import MPI
 from ranks import check_collective
 
-from anyrank.checkpoint import Checkpoints
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys.reference import hash_of
 from anyrank.keyed.rows import Text
 from anyrank.keyed.table import Table, owners_of
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
 from anyrank.world import World
 
 QUOTIENT = Kernel("group", "quotient")

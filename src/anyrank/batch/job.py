@@ -165,7 +165,7 @@ def _past(one: Standing) -> str:
 
 def _step(folder: Path) -> int | None:
     """The step of the newest checkpoint."""
-    from anyrank.checkpoint.keep import found, step_of
+    from anyrank.storage.keep import found, step_of
 
     return max(map(step_of, found(folder / "checkpoints")), default=None)
 

@@ -14,7 +14,7 @@ from mpi4py import MPI
 from anyrank.device import Device
 from anyrank.kernel import loaded
 from anyrank.layout import Layout
-from anyrank.strided import contiguous_strides
+from anyrank.numerics.strided import contiguous_strides
 
 Region = tuple[slice, ...]
 #: Parts of a buffer begin on multiples of so many bytes.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from anyrank.checkpoint import Saved
-from anyrank.digest import hexadecimal
+from anyrank.numerics.digest import hexadecimal
 from anyrank.state import State
+from anyrank.storage.write import Saved
 
 
 class Callback:

@@ -23,14 +23,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NoReturn
 
-from anyrank.checkpoint import Checkpoints, Saved
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.duration import duration
 from anyrank.runtime.stops import SIGNALS
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
 from anyrank.storage.durable import sync
+from anyrank.storage.write import Saved
 from anyrank.world import World
 
 #: How a kind of fault is written: the keys it needs, those it may have, and an example.

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 
-from anyrank.checkpoint import Restored, Saved
 from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
@@ -15,6 +14,8 @@ from anyrank.program import Program
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.folder import RunFolder
 from anyrank.state import State
+from anyrank.storage.read import Restored
+from anyrank.storage.write import Saved
 from anyrank.world import World
 
 

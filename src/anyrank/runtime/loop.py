@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anyrank.checkpoint import Checkpoints, Saved, young_interval
 from anyrank.errors import AnyrankError, CheckpointError, of_all_ranks
 from anyrank.observe.timers import Timers
 from anyrank.program import Program
@@ -18,6 +17,9 @@ from anyrank.runtime.callback import Callback
 from anyrank.runtime.options import Interval, Options
 from anyrank.runtime.stops import NONE, STOP_AT, Stops
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
+from anyrank.storage.interval import young_interval
+from anyrank.storage.write import Saved
 
 #: What a checkpoint costs before the first one has told: bytes per second, and seconds for a small one.
 GUESSED_RATE, GUESSED_COST = 1e9, 0.02

@@ -15,13 +15,13 @@ import numpy as np
 import tomli_w
 
 from anyrank import launcher
-from anyrank.checkpoint import keep
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.program import Program
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
 from anyrank.runtime.programs import available
+from anyrank.storage import keep
 
 
 def run(program: Program, *, ranks: int = 1, out: Path | str | None = None, **options: Any) -> Run:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anyrank.checkpoint import Checkpoints, Restored
 from anyrank.errors import UsageError
 from anyrank.observe.events import Events
 from anyrank.program import Program
@@ -25,6 +24,8 @@ from anyrank.runtime.prepare import Prepared
 from anyrank.runtime.stops import Stops
 from anyrank.runtime.watchdog import Watchdog
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
+from anyrank.storage.read import Restored
 from anyrank.world import World
 
 FINISHED, STOPPED = 0, 75

@@ -1,1 +1,1 @@
-"""Files on disk: durable ones, and what is written into them at known offsets."""
+"""What is kept on disk: durable files, and the checkpoints of a State."""

@@ -13,9 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from anyrank.checkpoint.keep import path_of
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.launch import mpiexec, status_within
+from anyrank.storage.keep import path_of
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.keyed import arrays
 from anyrank.keyed.files import absolute
 from anyrank.keyed.sort import Sorter
 from anyrank.layout import even_cuts
+from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.program import Program, param
 from anyrank.state import State
 from anyrank.storage.durable import publish, sync, temporary_of

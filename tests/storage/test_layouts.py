@@ -8,16 +8,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from checkpoint.samples import SHAPES, checkpoints, declare, fill, first_ranks, holds, whole, write
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import check_collective
+from storage.samples import SHAPES, checkpoints, declare, fill, first_ranks, holds, whole, write
 
-from anyrank.checkpoint import staging
-from anyrank.checkpoint.staging import writing_layout
 from anyrank.layout import Layout
+from anyrank.numerics.strided import runs
 from anyrank.state import State
-from anyrank.strided import runs
+from anyrank.storage import staging
+from anyrank.storage.staging import writing_layout
 
 SPLITS = ("rows", "columns", "bricks")
 

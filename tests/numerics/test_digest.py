@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ranks import check_collective
 
 from anyrank.device import fake
-from anyrank.digest import combine, hexadecimal, local_digest
 from anyrank.kernel import BODIES
+from anyrank.numerics.digest import combine, hexadecimal, local_digest
 from anyrank.state import State
 
 DTYPES = ["f8", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8", "c16"]
@@ -118,7 +118,7 @@ def test_rows_wider_than_a_kernel_takes_are_cut(monkeypatch, body):
     wide = numbers((3, 40))
     for array in (wide[:, 2:-1], wide.reshape(-1)):
         expected = whole_digest(array)
-        monkeypatch.setattr("anyrank.strided._WIDEST", 7)
+        monkeypatch.setattr("anyrank.numerics.strided._WIDEST", 7)
         BODIES.prefer(body)
         there = BODIES.device.from_host(wide.copy())
         assert whole_digest(there[:, 2:-1] if array.ndim == 2 else there.reshape(-1)) == expected

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from checkpoint.samples import SHAPES, checkpoints, declare, fill, whole, write
 from ranks import check_collective
+from storage.samples import SHAPES, checkpoints, declare, fill, whole, write
 
-from anyrank.checkpoint import staging
-from anyrank.checkpoint.crossing import Crossing
 from anyrank.device import fake
 from anyrank.device.gpu import Gpu
 from anyrank.errors import CheckpointError
 from anyrank.kernel import BODIES
+from anyrank.storage import staging
+from anyrank.storage.crossing import Crossing
 from anyrank.world import World
 
 ORDERS = ("late", "random:1", "random:2")

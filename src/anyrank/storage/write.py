@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.checkpoint import keep
-from anyrank.checkpoint.background import Background
-from anyrank.checkpoint.format import Identity, complete, lay_out
-from anyrank.checkpoint.seal import Extent, seal
-from anyrank.checkpoint.ways import Digests, Way
-from anyrank.digest import hexadecimal
 from anyrank.errors import AnyrankError
 from anyrank.member import digest_of
+from anyrank.numerics.digest import hexadecimal
 from anyrank.provenance import provenance
 from anyrank.state import Field, State, check_scalars
-from anyrank.storage import durable
+from anyrank.storage import durable, keep
+from anyrank.storage.background import Background
+from anyrank.storage.format import Identity, complete, lay_out
+from anyrank.storage.seal import Extent, seal
+from anyrank.storage.ways import Digests, Way
 
 
 @dataclass(frozen=True)

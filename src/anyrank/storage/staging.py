@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from anyrank import digest
-from anyrank.checkpoint.crossing import Crossing
 from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
+from anyrank.numerics import digest
+from anyrank.numerics.strided import run_axis, runs
+from anyrank.storage.crossing import Crossing
 from anyrank.storage.durable import start_writing, write_all
-from anyrank.strided import run_axis, runs
 
 #: Where a brick is made of shorter runs, in bytes, the ranks first exchange bricks for rows: on disks a
 #: million short writes cost more than one exchange in memory.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anyrank.kernel import BODIES, Kernel, native
-from anyrank.strided import blocks, contiguous_strides, merged, offset_of
+from anyrank.numerics.strided import blocks, contiguous_strides, merged, offset_of
 
 _digest = Kernel("digest")
 _MODULUS = 1 << 64

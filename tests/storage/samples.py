@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.checkpoint import Checkpoints, Saved
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
+from anyrank.storage.write import Saved
 from anyrank.world import World
 
 from mpi4py import MPI  # isort: skip

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from anyrank import strided
+from anyrank.numerics import strided
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4), (3, 0, 2), (1, 7, 1)])

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anyrank.checkpoint import keep as folders
-from anyrank.checkpoint.format import Identity, check_dims, lay_out
-from anyrank.checkpoint.read import Restored, restore
-from anyrank.checkpoint.ways import way_called
-from anyrank.checkpoint.write import Saved, Writing
 from anyrank.errors import UsageError
 from anyrank.provenance import provenance
 from anyrank.state import State
 from anyrank.storage import durable
+from anyrank.storage import keep as folders
+from anyrank.storage.format import Identity, check_dims, lay_out
+from anyrank.storage.read import Restored, restore
+from anyrank.storage.ways import way_called
+from anyrank.storage.write import Saved, Writing
 
 
 class Checkpoints:

@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from anyrank.checkpoint import keep
-from anyrank.checkpoint.format import Entry, Header, Identity, read_header
-from anyrank.checkpoint.staging import pieces
 from anyrank.device.find import is_device_error
-from anyrank.digest import hexadecimal, local_digest
 from anyrank.errors import CheckpointError, UsageError, of_all_ranks
 from anyrank.field import Field
 from anyrank.layout import Layout
 from anyrank.member import Block
+from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.provenance import changes
 from anyrank.state import State
+from anyrank.storage import keep
+from anyrank.storage.format import Entry, Header, Identity, read_header
+from anyrank.storage.staging import pieces
 from anyrank.world import World
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from anyrank.elementary import LOG_TABLE, log
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES, Kernel
+from anyrank.numerics.elementary import LOG_TABLE, log
 
 #: Each method's numbers: their type, and for how many of them an index stands.
 RESULTS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from checkpoint.samples import PARAMETERS, checkpoints, declare, write
+from storage.samples import PARAMETERS, checkpoints, declare, write
 
-from anyrank.checkpoint import Checkpoints
-from anyrank.checkpoint.seal import seal
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.state import State
+from anyrank.storage.checkpoints import Checkpoints
+from anyrank.storage.seal import seal
 
 pytestmark = pytest.mark.ranks(1, 2)
 
@@ -146,7 +146,7 @@ def test_header_without_room_for_the_values_is_refused(world, tmp_path, monkeypa
         if size > 1 << 20:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("anyrank.checkpoint.format.reserve", full)
+    monkeypatch.setattr("anyrank.storage.format.reserve", full)
     state = State(world)
     state.field("T", (1 << 18,))
     assert "No space left on device" in refusal(checkpoints(tmp_path, state).try_header)

@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from checkpoint.samples import PARAMETERS, SHAPES, checkpoints, declare, holds, whole, write
 from ranks import completed
+from storage.samples import PARAMETERS, SHAPES, checkpoints, declare, holds, whole, write
 
 from anyrank.world import World
 

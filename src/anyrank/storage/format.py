@@ -14,7 +14,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank.checkpoint.seal import Extent, check_seal
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.member import Scalar, Stored
@@ -22,6 +21,7 @@ from anyrank.provenance import anyrank_version
 from anyrank.state import State
 from anyrank.storage.durable import reserve
 from anyrank.storage.hdf5 import contiguous
+from anyrank.storage.seal import Extent, check_seal
 
 FORMAT = "anyrank checkpoint"
 VERSION = 1

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint.samples import checkpoints, declare, fill, holds, write
 from ranks import check_collective
+from storage.samples import checkpoints, declare, fill, holds, write
 
-from anyrank.checkpoint import Checkpoints, keep, ways
 from anyrank.state import State
+from anyrank.storage import keep, ways
+from anyrank.storage.checkpoints import Checkpoints
 from anyrank.world import World
 
 
@@ -219,7 +220,7 @@ import os, sys, threading
 from pathlib import Path
 import numpy as np
 os.pwrite = lambda *arguments: threading.Event().wait()
-from anyrank.checkpoint import Checkpoints
+from anyrank.storage.checkpoints import Checkpoints
 from anyrank.state import State
 from anyrank.world import World
 state = State(World())
@@ -240,7 +241,7 @@ def test_a_stuck_disk_keeps_no_dying_process_alive(tmp_path):
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from anyrank.checkpoint import Checkpoints
+from anyrank.storage.checkpoints import Checkpoints
 from anyrank.state import State
 from anyrank.world import World
 state = State(World())

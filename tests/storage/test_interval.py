@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from anyrank.checkpoint import young_interval
+from anyrank.storage.interval import young_interval
 
 
 def lost(interval: float, cost: float, mtbf: float) -> float:

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import check_collective, run_anyrank
 
-from anyrank import exact, extremes
+from anyrank import exact
 from anyrank.device import fake
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
+from anyrank.numerics import extremes
+from anyrank.numerics.exact import Accumulator
 from anyrank.state import State
 from anyrank.world import World
 

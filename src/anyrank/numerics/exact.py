@@ -29,17 +29,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from anyrank.errors import AnyrankError
-from anyrank.extremes import LOWEST, code_of, decoded, reduced
 from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
-from anyrank.reduction import is_field, ranks_of
-from anyrank.strided import flat_blocks, has_contiguous_rows
+from anyrank.numerics.extremes import LOWEST, code_of, decoded, reduced
+from anyrank.numerics.reduction import Distributed, is_field, ranks_of
+from anyrank.numerics.strided import flat_blocks, has_contiguous_rows
 
 if TYPE_CHECKING:
-    from anyrank.field import Field
     from anyrank.world import World
 
-    Numbers: TypeAlias = np.ndarray | Field
+    Numbers: TypeAlias = np.ndarray | Distributed
 
 _accumulate = Kernel("exact_sum", "accumulate")
 _accumulate_products = Kernel("exact_sum", "accumulate_products")

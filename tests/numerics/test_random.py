@@ -16,7 +16,7 @@ from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
 from anyrank.kernels.philox import gpu as kernel_on_gpu
 from anyrank.kernels.philox import reference
-from anyrank.random import CHUNK, Philox, quantile
+from anyrank.numerics.random import CHUNK, Philox, quantile
 
 N = 100_000
 METHODS = {

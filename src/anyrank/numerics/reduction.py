@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 
 #: How the arguments of a function of one or two arrays are spelled in a message, as arrays and as Fields.
 _ARRAYS, _FIELDS = ("x", "y"), ("state.T", "state.u")
+
+
+class Distributed(Protocol):
+    """What a Field is to a reduction: elements of this rank, and the ranks that share all of them."""
+
+    @property
+    def local(self) -> Any:
+        """The elements that this rank owns."""
+
+    @property
+    def world(self) -> World:
+        """The ranks that share the whole."""
 
 
 def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> World | None:
@@ -58,6 +70,6 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
 def _site() -> str:
     """The file, line and function that call a function of `exact`."""
     frame: Any = sys._getframe()
-    while frame.f_globals.get("__name__") in (__name__, "anyrank.exact"):
+    while frame.f_globals.get("__name__") in (__name__, "anyrank.numerics.exact"):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -10,15 +10,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank import digest
-from anyrank.checkpoint.crossing import Crossing
-from anyrank.checkpoint.seal import Extent
-from anyrank.checkpoint.staging import Staging, fetch
 from anyrank.device.gpu import Gpu
 from anyrank.errors import UsageError
 from anyrank.field import Field
+from anyrank.numerics import digest
 from anyrank.state import State
+from anyrank.storage.crossing import Crossing
 from anyrank.storage.durable import sync_file, writing
+from anyrank.storage.seal import Extent
+from anyrank.storage.staging import Staging, fetch
 
 Digests = dict[str, int]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from checkpoint.samples import SHAPES, checkpoints, declare, holds, write
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ranks import check_collective
+from storage.samples import SHAPES, checkpoints, declare, holds, write
 
-from anyrank.checkpoint import keep, read
-from anyrank.checkpoint.seal import check_seal
 from anyrank.errors import CheckpointError
+from anyrank.storage import keep, read
+from anyrank.storage.seal import check_seal
 
 pytestmark = pytest.mark.ranks(1, 2)
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from checkpoint.samples import checkpoints, declare, fill, write
 from ranks import check_collective
+from storage.samples import checkpoints, declare, fill, write
 
-from anyrank.checkpoint import keep
+from anyrank.storage import keep
 
 
 def steps(folder) -> list[int]:
