@@ -29,8 +29,9 @@ WANTED = os.environ.get("ANYRANK_TEST_GPU", "")
 BARE, EMULATED = WANTED == "bare", WANTED == "emulated"
 #: Parts of node ids in the order in which their tests run; the last one that fits counts. Whole runs come last.
 ORDER = (
-    *("device/test_exact.py", "device/test_gpu.py", "test_digest.py", "test_random.py", "kernels/test_exact_sum.py"),
-    *("kernels/test_philox.py", "device/test_slices.py", "exchange/", "test_pi_", "test_runs_stop_", "test_ncars_"),
+    *("device/test_exact.py", "device/test_gpu.py", "numerics/test_digest.py", "numerics/test_random.py"),
+    *("kernels/test_exact_sum.py", "kernels/test_philox.py", "device/test_slices.py", "exchange/"),
+    *("test_pi_", "test_runs_stop_", "test_ncars_"),
 )
 _STAND_IN = Path(__file__).parent / "device" / "stand_in"
 _DRIVERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when this process ends

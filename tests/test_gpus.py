@@ -24,7 +24,7 @@ def test_gpu_tests_collected_alone_come_in_their_order():
     lines = [line for line in done.stdout.splitlines() if "::" in line]
     files = list(dict.fromkeys(line.split("::")[0].removeprefix("tests/") for line in lines))
     assert files == [
-        *("device/test_exact.py", "device/test_gpu.py", "test_digest.py", "test_random.py"),
+        *("device/test_exact.py", "device/test_gpu.py", "numerics/test_digest.py", "numerics/test_random.py"),
         *("kernels/test_exact_sum.py", "kernels/test_philox.py", "device/test_slices.py", "exchange/test_device.py"),
     ]
     last = [line.split("::")[1].split("[")[0] for line in lines[-4:]]
@@ -34,9 +34,9 @@ def test_gpu_tests_collected_alone_come_in_their_order():
 def test_gpu_tests_run_where_another_file_lacks_a_module(tmp_path):
     (tmp_path / "hypothesis.py").write_text("raise ImportError('there is no hypothesis')")
     env = {"PYTHONPATH": f"{tmp_path}", "ANYRANK_TEST_GPU": "emulated", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = completed(*command("tests/test_digest.py", "tests/kernels/test_philox.py"), cwd=ROOT, env=env)
+    done = completed(*command("tests/numerics/test_digest.py", "tests/kernels/test_philox.py"), cwd=ROOT, env=env)
     assert done.returncode == 1 and "1 passed" in done.stdout and "1 error" in done.stdout
-    assert "ERROR collecting tests/test_digest.py" in done.stdout and "there is no hypothesis" in done.stdout
+    assert "ERROR collecting tests/numerics/test_digest.py" in done.stdout and "there is no hypothesis" in done.stdout
 
 
 def test_gpu_tests_ended_by_sigterm_leave_what_they_saw(tmp_path):

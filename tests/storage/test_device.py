@@ -161,6 +161,7 @@ def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeyp
     caplog.set_level(logging.INFO, "anyrank.rank0")
     gpu = machine("memory=1e5")
     state = declare(World())
+    state.allocate()
     gc.collect()
     others = gpu.full((gpu.free_memory()[0] - spare,), 1, np.uint8)
     assert written_while_steps_go_on(tmp_path, state, monkeypatch, 1).error == ""
@@ -177,6 +178,7 @@ def test_staging_frees_cached_memory_once_for_all_fields(tmp_path, monkeypatch, 
     """Before the first copy is made; later checkpoints make none."""
     machine()
     state, done = declare(World()), []
+    state.allocate()
     pool = SimpleNamespace(free_all_blocks=lambda: done.append("freed"))
     monkeypatch.setattr(fake, "get_default_memory_pool", lambda: pool)
     full = Gpu.full
