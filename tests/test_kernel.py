@@ -48,6 +48,8 @@ def test_the_body_asked_for_is_taken_and_a_kernel_without_it_says_why_it_took_an
     assert own.body().name == "reference"
     assert own.body().reason == "numba: the program gives no such body; cython: the program gives no such body"
     assert Kernel("digest").body().name == "numba" and Kernel("digest").body().reason == "as asked"
+    sort = Kernel("sort").body()
+    assert (sort.name, sort.reason) == ("cython", "numba: no such body here")
     BODIES.prefer("reference")
     assert Kernel("digest").body().name == "reference"
 
