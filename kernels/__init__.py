@@ -16,8 +16,7 @@ A folder `NAME/` holds
 `gpu.py`, `gpu.cu`
     The body for a GPU: CUDA C, and functions that launch it. They take one more argument, first:
     `gpu`, with `gpu.launch(function, grid, block, arguments)`, where arguments are arrays of the
-    device or NumPy scalars of exactly the type that the CUDA function declares. Where CuPy does it all, there is
-    no `gpu.cu`, and `gpu` is the device.
+    device or NumPy scalars of exactly the type that the CUDA function declares.
 
 What several kernels share lies beside the folders: `rows.h` and `rows.py`, walks over strided rows on a GPU, and
 `clones.h`, a function per level of the processor.

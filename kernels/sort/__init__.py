@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 
 OPERATIONS = ("sort", "argsort", "merge", "merge_order")
-#: `borders` are NumPy's wherever the keys are.
-ON_HOST = (1,)
 
 
 def segments_of(keys: Any, borders: Sequence[int], out: Any = None) -> list[Any]:

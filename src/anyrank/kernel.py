@@ -158,15 +158,14 @@ class Kernel:
             if name not in self._functions:
                 raise Declined("the program gives no such body")
             return self._functions[name]
-        package = f"anyrank.kernels.{self.folder}"
+        path = f"anyrank.kernels.{self.folder}.{FILES[name]}"
         try:
-            module = importlib.import_module(f"{package}.{FILES[name]}")
+            module = importlib.import_module(path)
         except ImportError as error:
-            raise Declined(f"cannot be imported ({error})") from error
+            raise Declined("no such body here" if error.name == path else f"cannot be imported ({error})") from error
         function: Callable[..., Any] = getattr(module, self.operation, None) or _no_operation(self.operation)
         if FILES[name] == "gpu":
-            source = Path(str(module.__file__)).with_name("gpu.cu")
-            return partial(function, loaded(device, source) if source.exists() else device)
+            return partial(function, loaded(device, Path(str(module.__file__)).with_name("gpu.cu")))
         return function
 
 

@@ -64,7 +64,7 @@ def test_doctor_times_every_body_of_every_kernel(monkeypatch):
     kernels = {kernel.name for kernel in installed()}
     assert {"shallow_water", "quarter_circle", "group.limbs"} <= kernels
     assert {(kernel, body) for kernel in kernels for body in ("reference", "cython")} <= timed
-    assert {(kernel, "numba") for kernel in ("digest", "exact_sum.accumulate", "shallow_water")} <= timed
+    assert ("shallow_water", "numba") in timed
     assert facts["mpi"] and facts["mpiexec"].endswith("mpiexec")
 
 

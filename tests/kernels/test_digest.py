@@ -15,7 +15,7 @@ WORD = (1 << 64) - 1
 WORDS = st.integers(0, WORD)
 
 
-@pytest.fixture(params=["reference", "numba", "cython", "shim"])
+@pytest.fixture(params=["reference", "cython", "shim"])
 def digest(request):
     return Kernel("digest").load(request.param, open_device(request.param))
 

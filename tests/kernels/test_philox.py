@@ -22,7 +22,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(params=["reference", "numba", "cython", "shim"])
+@pytest.fixture(params=["reference", "cython", "shim"])
 def words(request):
     return Kernel("philox", "words").load(request.param, open_device(request.param))
 

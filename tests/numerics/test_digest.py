@@ -37,7 +37,7 @@ def bricks(shape, cuts):
         yield tuple(slice(borders[i], borders[i + 1]) for borders, i in zip(grid, index, strict=True))
 
 
-@pytest.mark.parametrize("body", ["reference", "numba", "cython"])
+@pytest.mark.parametrize("body", ["reference", "cython"])
 def test_known_values(body):
     """These are in files that people have: they never change."""
     BODIES.prefer(body)
@@ -184,7 +184,7 @@ def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
     BODIES.prefer("auto")
 
 
-@pytest.mark.parametrize("body", ["reference", "numba", "cython"])
+@pytest.mark.parametrize("body", ["reference", "cython"])
 @pytest.mark.parametrize("dtype", ["f8", "u4", "i2", "c8", "c16"])
 def test_digest_of_packed_or_byte_swapped_arrays_is_the_same(body, dtype):
     """Fields of packed records lie at addresses that are no multiples of the element's size."""

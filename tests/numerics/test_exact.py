@@ -46,7 +46,7 @@ def total(values):
     return sum(map(Fraction, values), Fraction(0))
 
 
-@pytest.fixture(params=["reference", "numba", "cython"])
+@pytest.fixture(params=["reference", "cython"])
 def body(request):
     BODIES.prefer(request.param)
     yield request.param

@@ -22,11 +22,13 @@ def run(*words, ranks=None) -> tuple[dict, dict]:
 
 
 def test_the_same_hits_on_1_to_7_ranks_and_with_every_body(tmp_path):
+    """There is none in Numba: who asks for it gets the compiled one."""
     words = ("--points", 1_000_001, "--seed", 3, "--batch", 300_000, "--out")
     found = set()
     for ranks, body in enumerate(("shim", "reference", "numba", "cython", "cython", "cython", "cython"), 1):
         summary, result = run(*words, tmp_path / str(ranks), "--body", body, ranks=ranks)
-        assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, body)
+        taken = "cython" if body == "numba" else body
+        assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, taken)
         found.add((summary["digest"], result["hits"]))
     assert len(found) == 1
     assert abs(result["error"]) < 4 * result["standard_error"]
