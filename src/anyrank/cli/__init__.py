@@ -16,6 +16,7 @@ import mpi4py
 
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.runtime.child import begin_children_here
 
 VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         # A process that only starts mpiexec, or prints a help, must not start MPI itself.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
+    if arguments is None:
+        begin_children_here()
     words = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no letter ends a run in a terminal without it
