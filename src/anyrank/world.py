@@ -12,9 +12,9 @@ import mpi4py
 import numpy as np
 
 from anyrank import launcher
+from anyrank.child import is_child, leave_launch
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.observe.timers import Timers
-from anyrank.runtime.child import is_child, leave_launch
 
 # One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
 # It takes effect only if nobody has initialised MPI before us.

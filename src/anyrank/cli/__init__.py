@@ -15,8 +15,8 @@ import click
 import mpi4py
 
 from anyrank import launcher
+from anyrank.child import begin_children_here
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.runtime.child import begin_children_here
 
 VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TypeGuard
 
+from anyrank.child import PROGRAM_FILE, execute
 from anyrank.errors import UsageError
 from anyrank.program import Program, check_declaration
-from anyrank.runtime.child import PROGRAM_FILE
 from anyrank.world import initialise
 
 #: Begins the name of a module whose file has the name of another module.
@@ -103,24 +103,6 @@ def _import_file(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:  # the end of the file may be that of a script
         trace = "".join(traceback.format_exception(type(error), error, _of_the_user(error)))
         raise UsageError(f"program file {str(path)!r} does not import. Mend this:\n{trace.rstrip()}") from None
-
-
-def execute(name: str, file: Path) -> ModuleType:
-    """Import a file under a name, after the packages that the name tells."""
-    if package := name.rpartition(".")[0]:
-        importlib.import_module(package)
-        if name in sys.modules:  # the package has imported it
-            return sys.modules[name]
-    specification = importlib.util.spec_from_file_location(name, file)
-    if specification is None or specification.loader is None:
-        raise ImportError(f"{file} is not a Python file")
-    module = sys.modules[name] = importlib.util.module_from_spec(specification)
-    try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _place(file: Path) -> tuple[list[str], Path, bool]:

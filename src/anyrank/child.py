@@ -6,10 +6,13 @@ place of the command line: a child is no rank, so it must not start MPI, nor bel
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import mpi4py
 
@@ -17,7 +20,7 @@ from anyrank.launcher import without_launch
 
 #: The variable with the name and the file of a program that children cannot import by its name alone.
 PROGRAM_FILE = "ANYRANK_PROGRAM_FILE"
-_NAME = "anyrank.runtime.child"
+_NAME = "anyrank.child"
 
 
 def begin_children_here() -> None:
@@ -42,11 +45,27 @@ def leave_launch() -> None:
         del os.environ[name]
 
 
+def execute(name: str, file: Path) -> ModuleType:
+    """Import a file under a name, after the packages that the name tells."""
+    if package := name.rpartition(".")[0]:
+        importlib.import_module(package)
+        if name in sys.modules:  # the package has imported it
+            return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, file)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{file} is not a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
 def _begin() -> None:
     leave_launch()
     if told := os.environ.get(PROGRAM_FILE):
-        from anyrank.runtime.programs import execute
-
         name, _, file = told.partition(":")
         if name not in sys.modules:
             execute(name, Path(file))
