@@ -120,3 +120,18 @@ def test_split_source_takes_the_last_colon_before_a_class(source, file, wanted, 
     assert split_source(source) == (file, wanted)
     whole = f"{tmp_path / file}{wanted and ':' + wanted}" if file.endswith(".py") else file
     assert absolute(source, tmp_path) == whole
+
+
+def test_every_verb_takes_paths_with_colons(tmp_path):
+    folder = tmp_path / "2024-01-01T12:00:00"
+    folder.mkdir()
+    (folder / "ocean.py").write_text(OCEAN.format(imports="def rate():\n    return 2.0\n"))
+    for done in (
+        run_anyrank("run", "ocean.py:Ocean", "--out", "run:1", "--stop-at", 1, cwd=folder, ranks=2),
+        run_anyrank("resume", "run:1", cwd=folder),
+        run_anyrank("submit", "run:1", "--on", "slurm", "--dry-run", cwd=folder),
+        run_anyrank("submit", f"{folder.name}/ocean.py:Ocean", "--on", "pbs", "--dry-run", cwd=tmp_path),
+        run_anyrank("verify", f"{folder}/ocean.py", "--quick", "--ranks", "1", "--out", "of:1", cwd=folder),
+        run_anyrank("scale", "weak", "ocean.py:Ocean", "--grow", "steps", "--ranks", "1", "--repeat", 1, cwd=folder),
+    ):
+        assert done.returncode in (0, 75), done.stderr + done.stdout
