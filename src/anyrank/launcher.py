@@ -20,8 +20,9 @@ _SETTINGS = ("PMIX_MCA_",)
 def tasks(environment: Mapping[str, str] = os.environ) -> int:
     """How many tasks were started together with this process; 0 when no launcher started it.
 
-    `srun` without an MPI plugin sets nothing of MPI's: then its own step counts, but not a step of one task,
-    which may be a shell or a batch script.
+    A process that is the only one may start ranks itself: it may be a shell, such as that of `srun --pty`. `srun`
+    without an MPI plugin sets nothing of MPI's: then its own step counts, but not a step of one task, which may be a
+    shell or a batch script.
     """
     count = _first(environment, _COUNTS)
     if count is not None:

@@ -47,7 +47,7 @@ def anyrank() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0 finished, 75 stopped, 2 bad usage, 1 else."""
-    if not launcher.tasks():
+    if launcher.tasks() <= 1:
         # A process that only starts mpiexec, or prints a help, must not start MPI itself.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
