@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE, KERNELS = ROOT / "src", ROOT / "kernels"
 #: Packages and modules of src/anyrank: each imports those of its own line and of the lines above it, never below.
 LAYERS = (
-    "errors values toml declaration launcher memory observe device",
+    "errors values toml declaration launcher child memory observe device",
     "recorder world layout",
     "kernel numerics member",
     "exchange field state program",

@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 
 _COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
 _NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+#: How the variables begin by which a process finds the launcher that started it; those of a job, such as Slurm's, and
+#: users' own settings begin otherwise.
+_OF_A_LAUNCH = (
+    *("PMI_", "PMI2_", "PMIX_", "HYDI_", "MPI_LOCAL", "MV2_COMM_WORLD", "PRTE_LAUNCHED", "PRTE_MCA_ess", "OMPI_COMM"),
+    *("OMPI_UNIVERSE", "OMPI_APP_", "OMPI_FILE_", "OMPI_FIRST_", "OMPI_NUM_APP", "OMPI_ARGV", "OMPI_MCA_ess"),
+    *("OMPI_MCA_orte",),
+)
+_SETTINGS = ("PMIX_MCA_",)
 
 
 def tasks(environment: Mapping[str, str] = os.environ) -> int:
     """How many tasks were started together with this process; 0 when no launcher started it.
 
-    `srun` without an MPI plugin sets nothing of MPI's: then its own step counts, but not a step of one task,
-    which may be a shell or a batch script.
+    A process that is the only one may start ranks itself: it may be a shell, such as that of `srun --pty`. `srun`
+    without an MPI plugin sets nothing of MPI's: then its own step counts, but not a step of one task, which may be a
+    shell or a batch script.
     """
     count = _first(environment, _COUNTS)
     if count is not None:
@@ -25,6 +34,15 @@ def tasks(environment: Mapping[str, str] = os.environ) -> int:
 def task(environment: Mapping[str, str] = os.environ) -> int:
     """This process's number among them; 0 when no launcher started it."""
     return (_first(environment, _NUMBERS) or 0) if tasks(environment) else 0
+
+
+def without_launch(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a process that is none of this launch: one that starts ranks itself, or a rank's child."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_SETTINGS) or not name.startswith(_OF_A_LAUNCH)
+    }
 
 
 def _first(environment: Mapping[str, str], names: Sequence[str]) -> int | None:

@@ -12,12 +12,15 @@ import mpi4py
 import numpy as np
 
 from anyrank import launcher
+from anyrank.child import is_child, leave_launch
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.observe.timers import Timers
 
 # One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
 # It takes effect only if nobody has initialised MPI before us.
 mpi4py.rc.thread_level = "serialized"
+if is_child():  # of a rank, perhaps: it must not join the ranks' MPI
+    leave_launch()
 
 with warnings.catch_warnings():
     # mpi4py warns, on every rank, of launchers that `check_launch` refuses, on one.

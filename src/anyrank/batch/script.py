@@ -18,6 +18,7 @@ from anyrank.batch.site import Site, configuration
 from anyrank.batch.study import Member
 from anyrank.errors import UsageError, spans
 from anyrank.runtime.options import option_words
+from anyrank.runtime.programs import split_source
 
 #: Longest name of a job that every scheduler takes.
 _LONGEST = 15
@@ -62,7 +63,7 @@ def context(
     member: Member, asked: Request, folder: Path, cwd: Path, script: Path, points: Sequence[int], needs: Sequence[Path]
 ) -> dict[str, Any]:
     """What the template of a run, or of an array of runs in `folder`, may use; see jobs/README.md."""
-    source = (member.source or "").partition(":")[0]
+    source = split_source(member.source or "")[0]
     return {
         "title": f"{'The runs of ' if points else ''}{job_name(folder.name)}",
         "job": asked.model_copy(update={"name": asked.name or job_name(folder.name)}),

@@ -16,7 +16,7 @@ import pydantic
 from anyrank.declaration import Table
 from anyrank.errors import UsageError, at
 from anyrank.runtime.options import Options
-from anyrank.runtime.programs import load
+from anyrank.runtime.programs import absolute, load
 from anyrank.toml import read_toml
 
 
@@ -179,8 +179,7 @@ def _member(name: str, out: Path, home: Path, run: _Node) -> Member:
     needs = tuple(dict.fromkeys(run.needs))
     if run.command:
         return Member(name, out / name, None, {}, {}, run.job, needs, tuple(run.command))
-    file = run.program.partition(":")[0].endswith(".py")
-    source = str((home / run.program).resolve()) if file else run.program
+    source = absolute(run.program, home)
     values = load(source)(**run.parameters).parameters
     return Member(name, out / name, source, values, _options(run.options), run.job, needs, ())
 

@@ -15,6 +15,7 @@ import click
 import mpi4py
 
 from anyrank import launcher
+from anyrank.child import begin_children_here
 from anyrank.errors import AnyrankError, UsageError
 
 VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
@@ -46,10 +47,12 @@ def anyrank() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0 finished, 75 stopped, 2 bad usage, 1 else."""
-    if not launcher.tasks():
+    if launcher.tasks() <= 1:
         # A process that only starts mpiexec, or prints a help, must not start MPI itself.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
+    if arguments is None:
+        begin_children_here()
     words = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no letter ends a run in a terminal without it

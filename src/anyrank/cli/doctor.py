@@ -61,14 +61,15 @@ def command(
 
 def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bool) -> int:
     """Start ranks that measure the network, or be one of them; the exit code. Rank 0 prints, and writes `out`."""
-    count = launcher.tasks() or ranks or 2
+    started = launcher.tasks() if launcher.tasks() > 1 else 0
+    count = started or ranks or 2
     if count < 2 or ranks not in (None, count):
         asked = f"-n {count if ranks is None else ranks}"
-        there = f" but the launcher started {launcher.tasks()}" if launcher.tasks() else ""
+        there = f" but the launcher started {started}" if started else ""
         raise UsageError(f"--network {asked}{there}: a network takes at least 2 ranks. Use -n 2 or more.")
     from anyrank.scaling.network import measure, measured, table
 
-    if not launcher.tasks():
+    if not started:
         return measure(out, count, hosts, *["--json"] * as_json)
     from anyrank.world import World, check_launch
 

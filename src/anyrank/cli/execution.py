@@ -47,9 +47,10 @@ def _early_options(words: list[str]) -> Options:
 def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
     """Run the program: in this process if it is a rank or the only one, else under mpiexec. The exit code.
 
-    `asked` is the number of ranks that the user gave; under a launcher it must be the launcher's.
+    `asked` is the number of ranks that the user gave; under a launcher of several it must be the launcher's. What a
+    launcher started alone is a rank unless more are asked for: it may be a shell on a compute node.
     """
-    if launcher.tasks():
+    if launcher.tasks() > 1:
         for flag, value in (("--max-restarts", options.max_restarts), ("--hosts", options.hosts)):
             if value:
                 raise UsageError(
@@ -58,7 +59,8 @@ def carry_out(source: str, program: Program, options: Options, out: Path | None,
                 )
         return _be_a_rank(source, program, options, out, asked)
     out = out or new_folder(program.name)
-    if options.ranks == 1 and not options.max_restarts and not options.hosts:
+    ranks = (asked or 1) if launcher.tasks() else options.ranks
+    if ranks == 1 and not options.max_restarts and not options.hosts:
         return _be_a_rank(source, program, options, out, None)
     return _launch(options, out)
 

@@ -14,7 +14,7 @@ from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Table
 from anyrank.program import Program
 from anyrank.runtime.options import Options, OutOptions
-from anyrank.runtime.programs import available, load
+from anyrank.runtime.programs import absolute, available, load
 
 
 def _help(program: type[Program]) -> str:
@@ -42,7 +42,7 @@ class Programs(click.Group):
         """The command of a program: its parameters and the options of the verb."""
         with watched():
             program = load(cmd_name)
-        source = str(Path(cmd_name).resolve()) if cmd_name.partition(":")[0].endswith(".py") else cmd_name
+        source = absolute(cmd_name)
         return ProgramCommand(
             cmd_name,
             callback=self.action(source, program),

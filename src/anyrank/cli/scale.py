@@ -119,7 +119,7 @@ def _network(file: str) -> Any:
 
 
 def _alone() -> None:
-    if launcher.tasks():
+    if launcher.tasks() > 1:
         raise UsageError("scale starts ranks itself: run it without mpiexec.")
 
 

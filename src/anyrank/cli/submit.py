@@ -109,7 +109,7 @@ def submit_members(
     only: frozenset[str] | None = None,
 ) -> int:
     """Submit these runs, or print their scripts; `layers` are requests, a later one's values winning. 0."""
-    if launcher.tasks():
+    if launcher.tasks() > 1:
         raise UsageError("submit asks a scheduler, once: run it without mpiexec.")
     requests = {member.name: request(site, *layers[:-1], member.job, layers[-1]) for member in members}
     made = Submission(kind, folder, members, requests, site, cwd, only)

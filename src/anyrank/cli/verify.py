@@ -56,7 +56,7 @@ class Verifications(Programs):
 
 
 def _plan(asked: VerifyOptions) -> Plan:
-    if launcher.tasks():
+    if launcher.tasks() > 1:
         raise UsageError("verify starts ranks itself: run it without mpiexec.")
     numbers = rank_list(asked.ranks, asked.allow)
     bodies, splits = (tuple(text.split(",")) if text else () for text in (asked.body, asked.split))

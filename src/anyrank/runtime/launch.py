@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from anyrank.errors import UsageError
+from anyrank.launcher import without_launch
 from anyrank.observe.progress import TERMINAL, terminal_width
 from anyrank.runtime.stops import SIGNALS
 
@@ -72,8 +73,11 @@ def starting(hosts: Slots) -> list[str]:
 
 
 def popen(command: Sequence[str], more: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, with more in its environment; it gets SIGTERM when we die."""
-    environment = {**OPEN_MPI, **os.environ, **more}
+    """Start a command in a session of its own, with more in its environment; it gets SIGTERM when we die.
+
+    It finds nothing of the launch that this process may be of, which would keep its own ranks from each other.
+    """
+    environment = {**OPEN_MPI, **without_launch(os.environ), **more}
     width = terminal_width()
     if width:
         environment[TERMINAL] = str(width)

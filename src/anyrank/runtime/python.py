@@ -20,11 +20,11 @@ from anyrank.kernel import BODIES
 from anyrank.program import Program
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
-from anyrank.runtime.programs import available
+from anyrank.runtime.programs import available, load
 from anyrank.storage import keep
 
 
-def run(program: Program, *, ranks: int = 1, out: Path | str | None = None, **options: Any) -> Run:
+def run(program: Program | Path | str, *, ranks: int = 1, out: Path | str | None = None, **options: Any) -> Run:
     """Carry out a run of a program and return what it left.
 
     One rank is this process itself; more ranks are started by mpiexec and import the program's file. Where this process
@@ -33,8 +33,9 @@ def run(program: Program, *, ranks: int = 1, out: Path | str | None = None, **op
 
     Parameters
     ----------
-    program : Program
-        The program with its parameters: `Heat(n=64)`.
+    program : Program, path or str
+        The program with its parameters: `Heat(n=64)`. Or what `anyrank run` takes, with the default parameters:
+        `"model/ocean.py"`, `"many.py:Heat"`, `"weather"`.
     ranks : int
         The number of MPI ranks.
     out : path, optional
@@ -62,6 +63,8 @@ def run(program: Program, *, ranks: int = 1, out: Path | str | None = None, **op
     (1.0, (64, 64))
     """
     chosen = Options.model_validate({"quiet": True, "ranks": ranks, **options})
+    if not isinstance(program, Program):
+        program = load(str(program))()
     folder = Path(out) if out is not None else new_folder(program.name)
     if launcher.tasks() > 1:
         return _run_here(program, folder, chosen)
@@ -83,7 +86,8 @@ def source_of(program: type[Program]) -> str:
         file = Path(inspect.getfile(program)).resolve()
     except (TypeError, OSError):  # typed in, or of a notebook
         return ""
-    return f"{file}:{program.__qualname__}" if file.is_file() and file.suffix == ".py" else ""
+    name = program.__qualname__
+    return f"{file}:{name}" if name.isidentifier() and file.is_file() and file.suffix == ".py" else ""
 
 
 def _run_here(program: Program, folder: Path, options: Options) -> Run:

@@ -21,6 +21,7 @@ from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
 from anyrank.runtime.options import Options
+from anyrank.runtime.programs import is_file
 from anyrank.state import State
 from anyrank.world import World
 
@@ -68,7 +69,7 @@ def check_ranks(world: World, program: Program, source: str, options: Options) -
     Call it when the device is chosen. From then on provenance tells of all hosts and the program's file.
     Raises UsageError on all ranks where they differ in what results or the calls of all ranks depend on.
     """
-    file = Path(inspect.getfile(type(program))) if source.partition(":")[0].endswith(".py") else None
+    file = Path(inspect.getfile(type(program))) if is_file(source) else None
     hosts = world.gather(os.uname().nodename)
     known = remember(world, hosts=_ranges(hosts or []), program_hash=file_hash(file) if file else "")
     refused = BODIES.device.refused

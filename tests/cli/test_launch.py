@@ -1,0 +1,49 @@
+"""Who starts ranks: a process alone does, also in a shell that a launcher started; one of several is a rank."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ranks import anyrank_command, mpiexec, run_anyrank
+
+#: What a shell has that looks like a launch of one task; the first without a way to its launcher.
+SHELLS = {
+    "PMI": {"PMI_SIZE": "1", "PMI_RANK": "0"},
+    "PMI with a descriptor": {"PMI_SIZE": "1", "PMI_RANK": "0", "PMI_FD": "99", "PMI_JOBID": "7.0"},
+    "Open MPI": {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
+    "srun --pty": {"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_run_in_a_shell_of_one_task_starts_ranks(tmp_path, shell):
+    done = run_anyrank("run", "pi", "--points", 100, "--out", tmp_path / "run", ranks=2, env=SHELLS[shell])
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["ranks"] == 2
+
+
+@pytest.mark.parametrize("words", [(), ("-n", 1)])
+def test_run_under_mpiexec_of_one_task_is_a_rank(tmp_path, words):
+    done = mpiexec(1, *anyrank_command("run", "pi", "--points", 100, "--out", tmp_path / "run", *words))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["ranks"] == 1
+
+
+def test_resume_under_mpiexec_of_one_task_is_a_rank(tmp_path):
+    """Whoever starts one rank gets one, though the run had two."""
+    stopped = run_anyrank("run", "weather", "--steps", 4, "--out", tmp_path / "run", "--stop-at", 1, ranks=2)
+    assert stopped.returncode == 75, stopped.stderr
+    assert mpiexec(1, *anyrank_command("resume", tmp_path / "run")).returncode == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["ranks"] == 1
+
+
+@pytest.mark.parametrize("verb", ["verify", "scale", "restarts"])
+def test_verbs_that_start_ranks_do_in_a_shell_of_one_task(tmp_path, verb):
+    words = {
+        "verify": ("verify", "pi", "--points", 100, "--quick", "--ranks", "2"),
+        "scale": ("scale", "strong", "weather", "--steps", 3, "--ranks", "2", "--repeat", 1),
+        "restarts": ("run", "pi", "--points", 100, "-n", 2, "--max-restarts", 1),
+    }
+    done = run_anyrank(*words[verb], "--out", tmp_path / "out", env=SHELLS["PMI"])
+    assert done.returncode == 0, done.stdout + done.stderr
