@@ -161,6 +161,23 @@ class Field:
     def _index(self, key: Any) -> Any:
         return tuple(map(self._there, key)) if isinstance(key, tuple) else self._there(key)
 
+    def check_boundary(self) -> None:
+        """Raise UsageError where this rank's ghosts outside a fixed boundary no longer hold its value. Not collective.
+
+        They are in no checkpoint and are not copied to the next values, so what is written there is lost.
+        """
+        ends = zip(self.boundary, self.layout.start, self.layout.stop, self.shape, strict=True)
+        for axis, (kind, first, last, n) in enumerate(ends):
+            outside = [slice(0, self.halo)] * (first == 0) + [slice(-self.halo, None)] * (last == n)
+            for end in outside if self.halo and kind == "fixed" and self.local.size else ():
+                ghosts = self.device.to_host(self.part(self._block, self.halo)[(slice(None),) * axis + (end,)])
+                if not np.array_equal(ghosts, np.full_like(ghosts, self.boundary_value), self.dtype.kind in "fc"):
+                    what = f"setup wrote ghost cells outside the fixed boundary of axis {axis}"
+                    raise UsageError(
+                        f"field {self.name}: {what}, which hold boundary_value={self.boundary_value} in every step. "
+                        "Declare the field with that value, or keep other values in cells of the domain."
+                    )
+
     def part(self, region: Region, ring: int = 0) -> Any:
         """A region of the block, or of the ghosts around it, with a ring of so many cells: a view."""
         return self.storage[self._within(region, ring)]

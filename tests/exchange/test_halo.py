@@ -13,6 +13,8 @@ from anyrank.exchange import Halo, gather
 from anyrank.field import advance
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
+from anyrank.state import State
+from anyrank.world import World
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
@@ -131,3 +133,29 @@ def test_fields_that_cannot_travel_together_are_refused():
         Halo([make(layout), make(layout, boundary="fixed")], tag=0)
     with pytest.raises(ValueError, match="have a halo"):
         Halo([make(layout, halo=0)], tag=0)
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize(("axis", "end"), [(0, 0), (0, -1), (1, 0), (1, -1)])
+def test_boundary_that_was_written_is_refused_by_its_owner(world, axis, end):
+    state = State(world)
+    kinds = [("fixed", "periodic"), ("periodic", "fixed")][axis]
+    field = state.field("u", (9, 7), halo=1, boundary=kinds, boundary_value=2.5)
+    field[...] = 7.0
+    field.exchange()
+    field.check_boundary()
+    outside = field.layout.start[axis] == 0 if end == 0 else field.layout.stop[axis] == field.shape[axis]
+    field.array[(slice(None),) * axis + (end,)] = 1.0
+    if outside:
+        with pytest.raises(UsageError, match=f"field u: setup wrote ghost cells .* axis {axis}"):
+            field.check_boundary()
+    else:
+        field.check_boundary()
+
+
+def test_boundary_of_nan_is_the_one_that_was_declared():
+    field = State(World()).field("u", (4,), halo=2, boundary="fixed", boundary_value=np.nan)
+    field.check_boundary()
+    field.array[-1] = 0
+    with pytest.raises(UsageError, match="ghost cells"):
+        field.check_boundary()

@@ -199,6 +199,9 @@ class Session:
         restored = checkpoints.restore()
         if restored is None:
             self.program.setup(state)
+            with self.world.raise_on_all_ranks():
+                for field in state.fields():
+                    field.check_boundary()
         return restored
 
     def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
