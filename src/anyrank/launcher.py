@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote, unquote
 
 _COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
 _NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
@@ -15,6 +17,8 @@ _OF_A_LAUNCH = (
     *("OMPI_MCA_orte",),
 )
 _SETTINGS = ("PMIX_MCA_",)
+#: The first word where the others are quoted; and how an empty one is.
+_QUOTED, _EMPTY = "--quoted", "%"
 
 
 def tasks(environment: Mapping[str, str] = os.environ) -> int:
@@ -43,6 +47,23 @@ def without_launch(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(_SETTINGS) or not name.startswith(_OF_A_LAUNCH)
     }
+
+
+def rank_command(words: Sequence[str], module: str = "anyrank") -> list[str]:
+    """The command of a rank with these words of a command line, for `mpiexec`.
+
+    mpiexec would take a word `:` for the end of the command, and may not pass on every sign or an empty word. So words
+    with other than plain signs are quoted as in an address: `:` is %3A, and an empty one is %.
+    """
+    quoted = [quote(word, safe="/-_.=,+", errors="surrogateescape") or _EMPTY for word in words]
+    return [sys.executable, "-m", module, *([_QUOTED] if quoted != [*words] else []), *quoted]
+
+
+def words_of(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line that were given to `rank_command`, or typed."""
+    if [*arguments[:1]] != [_QUOTED]:
+        return [*arguments]
+    return ["" if word == _EMPTY else unquote(word, errors="surrogateescape") for word in arguments[1:]]
 
 
 def _first(environment: Mapping[str, str], names: Sequence[str]) -> int | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank
+
+from anyrank.launcher import rank_command, words_of
 
 #: What a shell has that looks like a launch of one task; the first without a way to its launcher.
 SHELLS = {
@@ -47,3 +50,51 @@ def test_verbs_that_start_ranks_do_in_a_shell_of_one_task(tmp_path, verb):
     }
     done = run_anyrank(*words[verb], "--out", tmp_path / "out", env=SHELLS["PMI"])
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+TEXTS = {"colon": ":", "empty": "", "lines": "a\nb\n", "letters": "κ Δt ☃", "signs": "%3A '\"$HOME `*`\\", "flag": "-n"}
+SAID = """
+from anyrank import Program, State, param
+
+
+class Said(Program):
+    steps: int = param(1, "steps")
+    note: str = param("", "a text")
+
+    def declare(self, state: State) -> None:
+        state.scalar("x", 0)
+
+    def step(self, state: State) -> None:
+        state.x += 1
+
+    def result(self, state: State) -> dict:
+        return {"note": self.note}
+"""
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_words_of_any_text_reach_the_ranks(tmp_path, case):
+    (tmp_path / "said.py").write_text(SAID)
+    done = run_anyrank("run", "said.py", f"--note={TEXTS[case]}", "--out", tmp_path / ":", ranks=2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / ":/result.json").read_text()) == {"note": TEXTS[case]}
+    assert json.loads((tmp_path / ":/events.jsonl").read_text().splitlines()[0])["warnings"] == []
+
+
+def test_word_alone_that_mpiexec_takes_for_its_own(tmp_path):
+    (tmp_path / "said.py").write_text(SAID)
+    done = run_anyrank("run", "said.py", "--note", ":", "--out", ":", ranks=2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / ":/result.json").read_text()) == {"note": ":"}
+    done = run_anyrank("verify", "said.py", "--note", ":", "--quick", "--ranks", "1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    study = ("scale", "strong", "said.py", "--note", ":", "--steps", 3, "--ranks", "2", "--repeat", 1, "--out", "of:")
+    assert run_anyrank(*study, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("words", [["run", "pi", "--out", "runs/a-1"], ["a", "", ":", "%", "%3A", "κ\n"], []])
+def test_words_of_a_rank_command_are_read_again(words):
+    command = rank_command(words)
+    assert not any(":" in word or not word for word in command[1:])
+    assert words_of(command[3:]) == words
+    assert (command[3:] == words) == all(re.fullmatch(r"[\w/.=-]+", word, re.ASCII) for word in words)

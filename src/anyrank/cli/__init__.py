@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         mpi4py.rc.finalize = True
     if arguments is None:
         begin_children_here()
-    words = sys.argv[1:] if arguments is None else arguments
+        arguments = sys.argv[1:] = launcher.words_of(sys.argv[1:])
+    words = arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no letter ends a run in a terminal without it
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from anyrank.errors import UsageError
+from anyrank.launcher import rank_command
 from anyrank.layout import even_cuts
 from anyrank.observe.events import Events
 from anyrank.runtime.launch import Launch, Slots, answering, meaning
@@ -145,7 +146,7 @@ class Supervisor:
 
     def _command(self) -> list[str]:
         """The words for the ranks: of the same options the last counts, and what we do they need not."""
-        words = [sys.executable, "-m", "anyrank", *self.words]
+        words = [*self.words]
         if self.options.max_restarts:
             words += ["--max-restarts", "0"]
         if self.hosts:
@@ -158,7 +159,7 @@ class Supervisor:
                 words += ["--chaos", for_ranks(self.options.chaos, self._ranks), "--i-mean-it"]
             if self._deadline < math.inf:
                 words += ["--walltime", f"{self._deadline - time.monotonic():.1f}s"]
-        return words
+        return rank_command(words)
 
     def _restart(self, launch: Launch, death: Death) -> bool:
         """Tell of the death, and wait for the time to start again; False where there is none."""

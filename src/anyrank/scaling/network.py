@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anyrank.errors import UsageError
+from anyrank.launcher import rank_command
 from anyrank.world import World, mpi_versions
 
 #: Bytes of messages, and of what is reduced; G is that of messages at least LONG.
@@ -132,10 +132,9 @@ def measure(out: Path | None, ranks: int, hosts: str = "", *words: str) -> int:
     from anyrank.runtime.launch import Launch
     from anyrank.runtime.supervisor import slots
 
-    command = [sys.executable, "-m", "anyrank", "doctor", "--network", *words]
-    command += ["--out", str(out)] if out is not None else []
+    command = ["doctor", "--network", *words, *(["--out", str(out)] if out is not None else [])]
     with Launch(Path(os.devnull)) as launch:
-        status = launch.run(ranks, command, slots(hosts, ranks))
+        status = launch.run(ranks, rank_command(command), slots(hosts, ranks))
     return status if status in (0, UsageError.status) else 1
 
 

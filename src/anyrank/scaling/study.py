@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
@@ -14,6 +13,7 @@ from typing import Any
 import tomli_w
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.launcher import rank_command
 from anyrank.program import Program, flag_of
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.launch import starting, status_within
@@ -250,9 +250,9 @@ class _Runner:
         options = {"checkpoint_every": "off", **self.plan.options, "ranks": ranks, "picture": False, "quiet": True}
         options |= {} if stop_at is None else {"stop_at": stop_at}
         launcher = [*starting(slots(self.hosts, ranks)), "-n", str(ranks)] if ranks > 1 or self.hosts else []
-        command = [*launcher, sys.executable, "-m", "anyrank", "run", self.plan.source, "--parameters", str(parameters)]
+        run = ["run", self.plan.source, "--parameters", str(parameters), "--out", str(out.path), *option_words(options)]
         with words.open("wb") as file:
-            command += ["--out", str(out.path), *option_words(options)]
+            command = [*launcher, *rank_command(run)]
             status = status_within(self.timeout, command, {}, stdout=file, stderr=file)
         if status is None:
             raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from anyrank.launcher import rank_command
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.launch import mpiexec, status_within
 from anyrank.storage.keep import path_of
@@ -94,7 +94,7 @@ class Runner:
         more = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
         more += [] if changed == "timing" else ["--check"]  # which has ranks wait for each other
         with errors.open("ab") as file:
-            command = [*launcher, sys.executable, "-m", "anyrank.verify.rank", *words, *COMMON, *more]
+            command = [*launcher, *rank_command([*words, *COMMON, *more], "anyrank.verify.rank")]
             streams = {"stdout": subprocess.DEVNULL, "stderr": file}
             status = status_within(self.timeout, command, environment(changed), **streams)
         return f"killed, because it was not over after {self.timeout:g} s (--timeout)" if status is None else status
