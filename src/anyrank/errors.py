@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+#: Exit codes beside those of errors: the run is complete, or was stopped on request with a valid checkpoint.
+FINISHED, STOPPED = 0, 75
+
 E = TypeVar("E", bound="AnyrankError")
 
 

@@ -13,9 +13,9 @@ from anyrank.cli import scale as scale_module
 from anyrank.cli.scale import _growing, _submit, command
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, param
+from anyrank.runtime import child_run
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.programs import load
-from anyrank.scaling import study as study_module
 from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study import Plan, StudyFolder, grown
 
@@ -237,7 +237,7 @@ def test_samples_that_cannot_be_compared_are_not_kept(tmp_path):
 
 
 def test_a_launcher_that_says_all_is_well_of_a_run_that_is_not_finished_is_not_believed(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "status_within", lambda *_, **streams: streams["stdout"].write(b"killed") * 0)
+    monkeypatch.setattr(child_run, "status_within", lambda *_, **streams: streams["stderr"].write(b"killed") * 0)
     folder = StudyFolder(tmp_path / "s")
     folder.create(plan())
     with pytest.raises(AnyrankError, match=r"on 2 ranks, the run failed with status 0; .*\nkilled"):

@@ -13,9 +13,8 @@ from typing import Any
 
 from anyrank.batch.known import find
 from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, Seen
-from anyrank.errors import UsageError
+from anyrank.errors import STOPPED, UsageError
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.session import STOPPED
 from anyrank.storage.durable import write_atomically
 
 #: In the `job` folder: the ids of the jobs, one to a line; a line for every start and end; what was submitted; a file

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from anyrank.errors import UsageError
+from anyrank.errors import FINISHED, STOPPED, UsageError
 from anyrank.observe.events import Events
 from anyrank.program import Program
 from anyrank.provenance import provenance
@@ -28,7 +28,6 @@ from anyrank.storage.checkpoints import Checkpoints
 from anyrank.storage.read import Restored
 from anyrank.world import World
 
-FINISHED, STOPPED = 0, 75
 #: Callbacks of every run of this process, beside the program's and those that options ask for.
 EXTRA_CALLBACKS: list[Callback] = []
 T = TypeVar("T")

@@ -12,14 +12,12 @@ from typing import Any
 
 import tomli_w
 
-from anyrank.errors import AnyrankError, UsageError
-from anyrank.launcher import rank_command
+from anyrank.errors import STOPPED, AnyrankError, UsageError
 from anyrank.program import Program, flag_of
+from anyrank.runtime.child_run import run_child
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.launch import starting, status_within
 from anyrank.runtime.options import option_words
 from anyrank.runtime.programs import load
-from anyrank.runtime.session import STOPPED
 from anyrank.runtime.supervisor import slots
 from anyrank.scaling.measured import Sample, Study
 from anyrank.storage.durable import write_atomically
@@ -245,21 +243,18 @@ class _Runner:
         """The summary of one run on so many ranks, None where it was stopped; AnyrankError where it fails."""
         out = RunFolder(self.folder / name)
         shutil.rmtree(out.path, ignore_errors=True)
-        parameters, words = self.folder / f"{name}.toml", self.folder / f"{name}.txt"
+        parameters, log = self.folder / f"{name}.toml", self.folder / f"{name}.txt"
         parameters.write_text(tomli_w.dumps(self.plan.made(ranks).parameters), encoding="utf-8")
         options = {"checkpoint_every": "off", **self.plan.options, "ranks": ranks, "picture": False, "quiet": True}
         options |= {} if stop_at is None else {"stop_at": stop_at}
-        launcher = [*starting(slots(self.hosts, ranks)), "-n", str(ranks)] if ranks > 1 or self.hosts else []
         run = ["run", self.plan.source, "--parameters", str(parameters), "--out", str(out.path), *option_words(options)]
-        with words.open("wb") as file:
-            command = [*launcher, *rank_command(run)]
-            status = status_within(self.timeout, command, {}, stdout=file, stderr=file)
-        if status is None:
+        log.unlink(missing_ok=True)
+        ended = run_child(run, ranks, out.path, log, self.timeout, hosts=slots(self.hosts, ranks))
+        if ended.status is None:
             raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).")
-        summary = out.finished()
-        if status != STOPPED and (status or summary is None):  # mpiexec says 0 of ranks that it killed itself
-            last = "\n".join(words.read_text(errors="replace", encoding="utf-8").splitlines()[-SHOWN:])
-            kind = UsageError if status == UsageError.status else AnyrankError
-            raise kind(f"on {ranks} ranks, the run failed with status {status}; all is in {words}:\n{last}")
+        if not ended.finished and not ended.stopped:
+            last = "\n".join(ended.words(SHOWN))
+            kind = UsageError if ended.status == UsageError.status else AnyrankError
+            raise kind(f"on {ranks} ranks, the run failed with status {ended.status}; all is in {log}:\n{last}")
         shutil.rmtree(out.path)  # its state may be large
-        return summary
+        return ended.summary if ended.finished else None

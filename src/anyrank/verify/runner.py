@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,17 +10,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from anyrank.launcher import rank_command
+from anyrank.errors import UsageError
+from anyrank.runtime.child_run import ChildRun, read_json, run_child
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.launch import mpiexec, status_within
 from anyrank.storage.keep import path_of
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.
 Trace = dict[int, dict[str, str]]
 SAME, FAILED, IMPOSSIBLE = "same", "FAILED", "not possible"
-#: What mpiexec adds to the words of ranks that failed, and so much of these is shown.
-_NOISE = re.compile(r"=|Abort\(|YOUR APPLICATION|This typically|Please see|$")
+#: Lines of a failed run's words that are shown.
 SHOWN = 24
 COMMON = ("--digests", "--quiet", "--no-picture", "--checkpoint-every", "off", "--keep", "1")
 
@@ -76,11 +73,10 @@ class Runner:
         stops = [*takewhile(lambda stop: until is None or stop < until, case.stops), until]
         for ranks, stop in zip(case.ranks, stops, strict=False):
             stopping = [] if stop is None else ["--stop-at", str(stop)]
-            status = self._start(ranks, [*words, *stopping], case.changed, folder / "stderr.txt")
-            outcome.summary = _json(outcome.run.summary)
-            # mpiexec's 0 counts only where the run says that it is finished
-            if not (outcome.summary.get("finished") if status == 0 else status == 75 and stop is not None):
-                _judge_failure(outcome, status, (folder / "stderr.txt").read_text(errors="replace", encoding="utf-8"))
+            ended = self._start(ranks, [*words, *stopping], case.changed, outcome.run)
+            outcome.summary = ended.summary
+            if not (ended.finished or (ended.stopped and stop is not None)):
+                _judge_failure(outcome, ended, self.timeout)
                 break
             words = ["resume", str(outcome.run.path)]
         else:
@@ -88,23 +84,21 @@ class Runner:
         outcome.seconds = time.monotonic() - began
         return outcome
 
-    def _start(self, ranks: int, words: Sequence[str], changed: str, errors: Path) -> int | str:
-        """The status with which so many ranks end; why they were killed, where they had to be."""
-        launcher = [*mpiexec(), "-n", str(ranks)] if ranks > 1 else []
+    def _start(self, ranks: int, words: Sequence[str], changed: str, run: RunFolder) -> ChildRun:
         more = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
         more += [] if changed == "timing" else ["--check"]  # which has ranks wait for each other
-        with errors.open("ab") as file:
-            command = [*launcher, *rank_command([*words, *COMMON, *more], "anyrank.verify.rank")]
-            streams = {"stdout": subprocess.DEVNULL, "stderr": file}
-            status = status_within(self.timeout, command, environment(changed), **streams)
-        return f"killed, because it was not over after {self.timeout:g} s (--timeout)" if status is None else status
+        log, around = run.path.with_name("stderr.txt"), environment(changed)
+        pinned = "anyrank.verify.rank"
+        return run_child(
+            [*words, *COMMON, *more], ranks, run.path, log, self.timeout, module=pinned, environment=around
+        )
 
 
 def _judge(outcome: Outcome) -> None:
     """Read what a case has left that went well."""
     lines = map(json.loads, outcome.run.digests.read_text(encoding="utf-8").splitlines())
     outcome.trace = {line["step"]: line["digests"] for line in lines}
-    outcome.result = _json(outcome.run.result)
+    outcome.result = read_json(outcome.run.result)
     asked, bodies = outcome.case.body, outcome.summary["bodies"]
     theirs = [bodies[name] for name in bodies if _theirs(name)]
     wanted = set(asked.split(",")) - {"auto", "reference"}
@@ -117,21 +111,13 @@ def _theirs(kernel: str) -> bool:
     return not kernel.startswith(("digest", "exact_sum"))
 
 
-def _judge_failure(outcome: Outcome, status: int | str, errors: str) -> None:
+def _judge_failure(outcome: Outcome, ended: ChildRun, timeout: float) -> None:
     """Ranks that differ are the program's fault; what else is bad usage cannot be had."""
-    outcome.verdict = IMPOSSIBLE if status == 2 and "anyrank: the ranks d" not in errors else FAILED
-    lines = [line.removeprefix(" " * len("anyrank: ")) for line in errors.splitlines() if not _NOISE.match(line)]
-    if len(lines) > SHOWN:  # a traceback tells most at its end
-        more = f"… {len(lines) - SHOWN} more lines are in {outcome.run.path.with_name('stderr.txt')}"
-        lines[SHOWN // 2 : -SHOWN // 2] = [more]
-    if isinstance(status, str) or not lines:
-        lines.append(status if isinstance(status, str) else f"ended with status {status}, without a word")
+    lines = ended.words(SHOWN)
+    bad_use = ended.status == UsageError.status and not any("the ranks d" in line for line in lines)
+    outcome.verdict = IMPOSSIBLE if bad_use else FAILED
+    if ended.status is None:
+        lines.append(f"killed, because it was not over after {timeout:g} s (--timeout)")
+    elif not lines:
+        lines.append(f"ended with status {ended.status}, without a word")
     outcome.message = "\n".join(lines).removeprefix("anyrank: ")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        return {}
-    return found
