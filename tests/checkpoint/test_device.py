@@ -17,7 +17,7 @@ from ranks import check_collective
 
 from anyrank.checkpoint import staging
 from anyrank.checkpoint.crossing import Crossing
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.device.gpu import Gpu
 from anyrank.errors import CheckpointError
 from anyrank.kernel import BODIES
