@@ -23,10 +23,6 @@ cdef extern from "cpu.h" nogil:
     void merge_order_u32(const uint32_t *a, int64_t m, const uint32_t *b, int64_t n, int64_t *order)
     void merge_order_i64(const int64_t *a, int64_t m, const int64_t *b, int64_t n, int64_t *order)
     void merge_order_u64(const uint64_t *a, int64_t m, const uint64_t *b, int64_t n, int64_t *order)
-    void ranks_i32(const int32_t *keys, int64_t n, uint64_t *ranks)
-    void ranks_u32(const uint32_t *keys, int64_t n, uint64_t *ranks)
-    void ranks_i64(const int64_t *keys, int64_t n, uint64_t *ranks)
-    void ranks_u64(const uint64_t *keys, int64_t n, uint64_t *ranks)
     void order_ranks(const uint64_t *ranks, int64_t *order, int64_t n, uint64_t *packed, uint64_t *scratch)
 
 
@@ -87,21 +83,11 @@ def _words(keys):
 
 
 def _ranks(keys):
-    ranks = np.empty(keys.size, np.uint64)
-    _fill_ranks(keys, ranks)
+    """Integers as uint64 in the same order."""
+    ranks = keys.astype(np.uint64)
+    if np.iinfo(keys.dtype).min < 0:
+        ranks ^= np.uint64(1 << 63)
     return ranks
-
-
-def _fill_ranks(const Key[::1] keys, uint64_t[::1] ranks):
-    with nogil:
-        if Key is int32_t:
-            ranks_i32(&keys[0], keys.shape[0], &ranks[0])
-        elif Key is uint32_t:
-            ranks_u32(&keys[0], keys.shape[0], &ranks[0])
-        elif Key is int64_t:
-            ranks_i64(&keys[0], keys.shape[0], &ranks[0])
-        else:
-            ranks_u64(&keys[0], keys.shape[0], &ranks[0])
 
 
 def _order(const uint64_t[::1] ranks, int64_t[::1] order, uint64_t[::1] packed, uint64_t[::1] scratch):

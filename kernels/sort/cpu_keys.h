@@ -1,4 +1,4 @@
-/* Sorting and merging of one type of key. Included once for each KEY, of BITS bits, with FN(name) its names and
+/* Sorting and merging of one type of key. Included once for each KEY, with FN(name) its names and
    FLIP what turns a key into a RANK: an unsigned number in the same order. */
 
 #define RANK_OF(key) ((RANK)(key) ^ FLIP)
@@ -142,10 +142,6 @@ static void FN(merge)(const KEY *a, int64_t m, const KEY *b, int64_t n, KEY *out
 
 static void FN(merge_order)(const KEY *a, int64_t m, const KEY *b, int64_t n, int64_t *order) {
     FN(merge_to)(a, m, b, n, NULL, order, a);
-}
-
-static void FN(ranks)(const KEY *keys, int64_t n, uint64_t *ranks) {
-    for (int64_t i = 0; i < n; i++) ranks[i] = RANK_OF(keys[i]);
 }
 
 #undef NEXT

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from ranks import run_anyrank
 
 from anyrank.cli.doctor import command, time_body
-from anyrank.device import fake, find
+from anyrank.device import find
+from anyrank.device.emulated import fake
 from anyrank.kernel import Kernel
 from anyrank.provenance import here, versions
 

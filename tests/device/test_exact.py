@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anyrank import exact
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError
 from anyrank.kernel import BODIES
 from anyrank.numerics import strided

@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from anyrank.device import fake, machine, open_device
+from anyrank.device import open_device
+from anyrank.device.emulated import fake, machine
 
 SCALE = """extern "C" __global__ void twice(double* a) { a[threadIdx.x] *= 2; }"""
 

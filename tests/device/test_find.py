@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from anyrank.device import fake, find, open_device
+from anyrank.device import find, open_device
+from anyrank.device.emulated import fake
 from anyrank.device.find import gpu_missing, gpus_here, is_device_error
 from anyrank.errors import UsageError
 from anyrank.kernel import Bodies

@@ -7,7 +7,8 @@ import gc
 import numpy as np
 import pytest
 
-from anyrank.device import Device, fake, gpu, machine, open_device
+from anyrank.device import Device, gpu, open_device
+from anyrank.device.emulated import fake, machine
 from anyrank.field import Field
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout

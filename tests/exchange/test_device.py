@@ -14,7 +14,7 @@ from halos import ghost_values, layouts, make
 from mpi4py import MPI
 from ranks import check_collective
 
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.exchange import Halo, packing
 from anyrank.field import advance
 from anyrank.kernel import BODIES, Kernel

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ranks import check_collective
 
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.kernel import BODIES
 from anyrank.numerics.digest import combine, hexadecimal, local_digest
 from anyrank.state import State

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ranks import check_collective, run_anyrank
 
 from anyrank import exact
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrank.device import GPU_BODIES, fake
+from anyrank.device import GPU_BODIES
+from anyrank.device.emulated import fake
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES
 from anyrank.kernels.philox import gpu as kernel_on_gpu

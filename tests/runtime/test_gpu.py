@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ranks import anyrank_command, check_collective, mpiexec, run_anyrank
 
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.kernel import BODIES
 from anyrank.programs.weather import Weather
 from anyrank.runtime.failure import of_the_gpu

@@ -15,7 +15,7 @@ import pytest
 from ranks import check_collective
 from storage.samples import SHAPES, checkpoints, declare, fill, whole, write
 
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 from anyrank.device.gpu import Gpu
 from anyrank.errors import CheckpointError
 from anyrank.kernel import BODIES

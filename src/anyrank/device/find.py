@@ -22,7 +22,7 @@ def open_gpu(body: str, node_rank: int) -> Gpu:
 
     Nothing is believed: the device must allocate, compile, run and copy. UsageError where none does.
     """
-    name = "cupy" if body == "cupy" else "anyrank.device.fake"
+    name = "cupy" if body == "cupy" else "anyrank.device.emulated.fake"
     if refusal := gpu_missing() if body == "cupy" else _refusal(importlib.import_module(name)):
         raise UsageError(f"--body {body}: {refusal}. Use --body auto, or run where a GPU is.")
     cupy = importlib.import_module(name)

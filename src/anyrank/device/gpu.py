@@ -43,7 +43,7 @@ class _Function:
 
 
 class GpuModule:
-    """One `gpu.cu` compiled for the card in use. `cupy` is CuPy or anyrank.device.fake."""
+    """One `gpu.cu` compiled for the card in use. `cupy` is CuPy or anyrank.device.emulated.fake."""
 
     def __init__(self, cupy: Any, source: Path):
         self._cupy = cupy

@@ -51,7 +51,7 @@ def decode(kinds: Kinds, coded: Text) -> Columns:
         at += 8
     for name in texts:
         ends = at + sizes[name] if name in sizes else coded.offsets[1:]
-        found[name] = _slices(coded.data, at, ends) if len(kinds) > 1 else coded
+        found[name] = Text.gathered(coded.data, at, ends - at) if len(kinds) > 1 else coded
         at = ends
     return {name: found[name] for name in kinds}
 
@@ -81,10 +81,3 @@ def _joined(head: np.ndarray, texts: Sequence[Text]) -> Text:
 def _bytes_at(data: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
     """So many bytes from each place on: a uint8 matrix, contiguous."""
     return np.ascontiguousarray(data[at[:, None] + np.arange(size)])
-
-
-def _slices(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Text:
-    """The bytes between each pair of places."""
-    found = Text.sized(np.empty(0, np.uint8), ends - starts)
-    found.data = data[np.repeat(starts - found.offsets[:-1], found.sizes) + np.arange(int(found.offsets[-1]))]
-    return found

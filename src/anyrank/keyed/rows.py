@@ -34,6 +34,14 @@ class Text:
         np.cumsum(sizes, out=offsets[1:])
         return cls(data, offsets)
 
+    @classmethod
+    def gathered(cls, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> Text:
+        """The column of the strings that begin at these places of `data`, of so many bytes each."""
+        text = cls.sized(data, sizes)
+        # Byte k of a row lies as far from the row's begin there as here.
+        text.data = data[np.repeat(starts - text.offsets[:-1], sizes) + np.arange(int(text.offsets[-1]))]
+        return text
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -45,11 +53,7 @@ class Text:
                 offsets = self.offsets[first : max(first, last) + 1]
                 return Text(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
         rows = np.arange(len(self))[rows]
-        taken = Text.sized(self.data, self.sizes[rows])
-        # Byte k of a row lies as far from the row's begin there as here.
-        shift = np.repeat(self.offsets[rows] - taken.offsets[:-1], self.sizes[rows])
-        taken.data = self.data[shift + np.arange(len(shift))]
-        return taken
+        return Text.gathered(self.data, self.offsets[rows], self.sizes[rows])
 
     @property
     def sizes(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import sys
 
-from anyrank.device import fake
+from anyrank.device.emulated import fake
 
 fake.cuda.set_allocator = lambda allocator: None  # type: ignore[attr-defined]
 sys.modules[__name__] = fake

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
-from anyrank.device.machine import (
+from anyrank.device.emulated.machine import (
     CUDARuntimeError,
     OutOfMemoryError,
     alloc_pinned_memory,
@@ -34,7 +34,7 @@ from anyrank.device.machine import (
     is_pinned,
     runtime,
 )
-from anyrank.device.shim import compiled, launch
+from anyrank.device.emulated.shim import compiled, launch
 
 __version__ = "fake"
 #: Bytes that went `out` of the device to the host, and `in`; and the bytes in use, by device.
