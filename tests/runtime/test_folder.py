@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,3 +170,59 @@ def test_resume_names_a_parameter_that_was_damaged(tmp_path, refused):
     RunFolder(tmp_path / "r").create("pi", "pi", {"points": "many"}, {})
     done = refused("resume", "r", cwd=tmp_path)
     assert done.returncode == 2 and "run.toml: pi: points = many must be a whole number" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run of examples/heat.py that was stopped, without its run.toml; and that of one that was not."""
+    folder = tmp_path_factory.mktemp("lost")
+    assert run_anyrank(*HEAT, "--out", folder / "through").returncode == 0
+    assert run_anyrank(*HEAT, "--out", folder / "run", "--stop-at", 4, ranks=2).returncode == 75
+    (folder / "run/run.toml").unlink()
+    return folder / "run", folder / "through"
+
+
+HEAT = ("run", Path(__file__).parents[2] / "examples" / "heat.py", "--n", 12, "--steps", 9, "--keep", 5)
+
+
+@pytest.mark.parametrize("way", ["resume", "run", "resume --program"])
+def test_run_without_run_toml_goes_on(stopped, tmp_path, way):
+    out = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+    words = {"resume": ("resume", out), "run": (*HEAT, "--out", out), "resume --program": ("resume", out)}[way]
+    if "--program" in way:
+        words += ("--program", HEAT[1])
+    done = run_anyrank(*words)
+    assert done.returncode == 0 and done.stderr.count("run.toml is gone: made again") == 1, done.stderr
+    found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped[1]))
+    assert found["resumed_from"] == 4 and found["digest"] == wanted["digest"]
+    again = run_anyrank("resume", out)
+    assert again.returncode == 0 and "is finished" in again.stdout and "gone" not in again.stderr
+    assert RunFolder(out).describe().parameters == RunFolder(stopped[1]).describe().parameters
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((*HEAT, "--nu", 0.2), "holds a run with nu = 0.1, not 0.2"),
+        (("run", "pi", "--points", 10), "holds a run of 'heat', not of 'pi'"),
+    ],
+)
+def test_run_without_run_toml_refuses_another_run(stopped, refused, words, expected):
+    done = refused(*words, "--out", stopped[0])
+    assert done.returncode == 2 and done.stderr.count(expected) == 1
+    assert not (stopped[0] / "run.toml").exists()
+
+
+def test_resume_without_run_toml_and_source_asks_for_it(stopped, tmp_path, refused):
+    out = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+    assert run_anyrank("resume", out, "--stop-at", 6).returncode == 75  # the newest checkpoint is of this command
+    (out / "run.toml").unlink()
+    done = refused("resume", out)
+    assert done.returncode == 2 and "no checkpoint tells where the program 'heat' is. Add --program FILE" in done.stderr
+    done = refused("submit", out, "--on", "slurm", "--dry-run")
+    assert done.returncode == 2 and "run.toml is gone" in done.stderr
+
+
+def test_resume_without_run_toml_and_checkpoints_is_refused(tmp_path, refused):
+    done = refused("resume", tmp_path)
+    assert done.returncode == 2 and "holds no run (no run.toml, and no good checkpoint)" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,8 @@ def test_run_with_an_unknown_option_is_refused(heat, tmp_path):
         run(heat(), out=tmp_path / "run", halo_step=2)
     with pytest.raises(UsageError, match="--keep 0 must be at least 1"):
         run(heat(), out=tmp_path / "run", keep=0)
+    with pytest.raises(UsageError, match="-n 0 must be at least 1"):
+        run(heat(), out=tmp_path / "run", ranks=0)
     with pytest.raises(UsageError, match="holds no run that has ended"):
         Run(tmp_path / "run")
 
@@ -123,6 +126,45 @@ def test_run_by_all_ranks_of_a_script_is_collective(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = {*done.stdout.split("\n")} - {""}
     assert len(lines) == 1 and lines.pop().startswith("2 ")
+
+
+UNDER_MPIEXEC = f"""
+import json, sys
+sys.path.insert(0, {str(EXAMPLE.parent)!r})
+from heat import Heat
+from mpi4py import MPI
+import anyrank
+from anyrank.runtime import python
+
+rank = MPI.COMM_WORLD.rank
+if rank:  # what rank 0 has written, this one may not see yet
+    python.Run.__init__ = None
+try:
+    found = anyrank.run(Heat(n=24, steps=9), out=sys.argv[1], **json.loads(sys.argv[2])[rank])
+    print(found.summary["ranks"], found.finished, found.fields["T"].shape, flush=True)
+except anyrank.UsageError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([{}, {}], "2 True (24, 24)"),
+        ([{"ranks": 2}, {"ranks": 2}], "2 True (24, 24)"),
+        ([{"ranks": 3}, {"ranks": 3}], "ranks=3 but mpiexec has started 2 ranks. Leave ranks out."),
+        ([{"ranks": 2}, {"ranks": 1}], "ranks=1 but mpiexec has started 2 ranks. Leave ranks out."),
+        ([{"keep": 0}, {}], "--keep 0 must be at least 1"),
+    ],
+)
+def test_run_under_mpiexec_is_alike_on_all_ranks(tmp_path, options, expected):
+    """Also where one rank alone asks for what cannot be."""
+    script = tmp_path / "script.py"
+    script.write_text(UNDER_MPIEXEC)
+    done = mpiexec(2, sys.executable, script, tmp_path / "run", json.dumps(options))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and all(line.startswith(expected) for line in lines), done.stdout
 
 
 def test_source_of_a_program_is_what_the_command_line_takes(heat):

@@ -11,6 +11,7 @@ import pytest
 from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, started
 
 from anyrank.errors import UsageError
+from anyrank.launcher import words_of
 from anyrank.runtime import launch
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.launch import Launch
@@ -241,9 +242,9 @@ def test_signals_without_a_name_and_hosts_out_of_reach():
 def test_a_restart_has_the_wall_time_that_is_left_and_the_faults_of_the_ranks_it_has(tmp_path):
     options = Options(ranks=4, max_restarts=1, walltime="100s", chaos="kill rank=3 step=5; hang rank=0 step=9")
     supervisor = Supervisor(options, tmp_path, ["run", "pi"])
-    assert supervisor._command()[3:] == ["run", "pi", "--max-restarts", "0"]
+    assert words_of(supervisor._command()[3:]) == ["run", "pi", "--max-restarts", "0"]
     supervisor._restarts, supervisor._ranks = 1, 2
-    *words, walltime = supervisor._command()[7:]
+    *words, walltime = words_of(supervisor._command()[3:])[4:]
     assert words == ["-n", "2", "--chaos", "hang rank=0 step=9", "--i-mean-it", "--walltime"]
     assert 50 < float(walltime.rstrip("s")) <= 100
 

@@ -26,13 +26,20 @@ def command(run: Path, program: str | None, options: Options) -> int:
     folder, given = RunFolder(run), options.given()
     description = folder.describe()
     if description is None:
-        raise UsageError(f"{run} holds no run (no run.toml). Give the folder of a run, as --out named it.")
+        raise UsageError(
+            f"{run} holds no run (no run.toml, and no good checkpoint). Give the folder of a run, as --out named it."
+        )
     source = program or description.source
+    if not source:
+        raise UsageError(
+            f"{folder.description} is gone, and no checkpoint tells where the program {description.program!r} is. "
+            "Add --program FILE."
+        )
     with watched():
         loaded = load(source)
-    if program and loaded.name != description.program:
+    if loaded.name != description.program:
         raise UsageError(
-            f"--program {program} is {loaded.name!r}, but {run} is a run of {description.program!r}. "
+            f"--program {source} is {loaded.name!r}, but {run} is a run of {description.program!r}. "
             "Give the file of that program."
         )
     with at(str(folder.description)):

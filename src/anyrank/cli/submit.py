@@ -70,6 +70,8 @@ def _again(folder: Path) -> Callable[..., int]:
         path, told = folder.absolute(), RunFolder(folder).describe()
         if told is None:
             raise UsageError(f"{folder} holds no run (no run.toml). Give a run's folder, or a study's TOML file.")
+        if not told.source:
+            raise UsageError(f"{folder}/run.toml is gone. Make it again: anyrank resume {folder} --program FILE.")
         member = Member(path.name, path, told.source, told.parameters, options.given(), {}, (), ())
         cwd, used, before = Path.cwd(), load_site(how.site), {"threads": told.options.get("threads")}
         with suppress(UsageError):  # where it was not submitted before

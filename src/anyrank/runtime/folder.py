@@ -7,9 +7,12 @@ import fcntl
 import json
 import math
 import os
+import shlex
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +21,13 @@ import pydantic
 import tomli_w
 
 from anyrank.declaration import Table
-from anyrank.errors import UsageError
+from anyrank.errors import CheckpointError, UsageError
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
+from anyrank.runtime.programs import absolute, available, is_file, split_source
+from anyrank.storage import keep
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
+from anyrank.storage.format import read_header
 from anyrank.toml import read_toml
 
 FORMAT = 1
@@ -53,14 +59,18 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.stop = path / "stop"
         self._lock: IO[str] | None = None
-        self._forget: Callable[[], None] = lambda: None
+        self._forget: Callable[[], None] | None = None
 
     def describe(self) -> Description | None:
-        """What run.toml says, checked; None where there is no run, UsageError where it cannot be used."""
+        """What run.toml says, checked; None where there is no run, UsageError where it cannot be used.
+
+        Where run.toml is gone, the newest good checkpoint tells of the program and its parameters, not of options; the
+        source is empty where it does not tell of that.
+        """
         path = self.description
         try:
             if not path.exists():
-                return None
+                return self._describe_by_checkpoint()
             if not path.is_file():  # reading a FIFO would wait for ever
                 raise OSError("it is not a file")
             found = read_toml(path)
@@ -71,6 +81,15 @@ class RunFolder:
         description = Description.read(found, str(path))
         Options.read(description.options, f"{path}: options")
         return description
+
+    def _describe_by_checkpoint(self) -> Description | None:
+        for path in keep.found(self.checkpoints):
+            with suppress(CheckpointError):
+                header = read_header(path)
+                program, command = header.identity.program, header.provenance.get("command", "")
+                source = program if program in available() else _source_in(command)
+                return Description(format=FORMAT, program=program, source=source, parameters=header.identity.parameters)
+        return None
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a finished run, None where the run is not finished, or the file is damaged."""
@@ -118,8 +137,17 @@ class RunFolder:
         return [name for name in names if name not in ours and not name.startswith(".failure-")]
 
     def create(self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Make run.toml and then the folders, where they are not there. Raises OSError where it cannot."""
+        """Make run.toml and then the folders, where they are not there. Raises OSError where it cannot.
+
+        Where a run has lost its run.toml, it is told, and made from what the run goes on with.
+        """
         if not self.description.exists():
+            if keep.found(self.checkpoints):
+                print(
+                    f"anyrank: {self.description} is gone: made again, with the parameters of the checkpoints. Options "
+                    "that are not given are the defaults.",
+                    file=sys.stderr,
+                )
             text = {"format": FORMAT, "program": program, "source": source}
             content = {**text, "parameters": dict(parameters), "options": dict(options)}
             write_atomically(self.description, tomli_w.dumps(content))
@@ -156,7 +184,9 @@ class RunFolder:
 
     def unlock(self) -> None:
         """Let others in."""
-        self._forget()
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -168,6 +198,15 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
         write_atomically(self.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def _source_in(command: str) -> str:
+    """The file of the program that a command has run, made absolute; empty where it tells of none that is there."""
+    with suppress(ValueError):
+        match shlex.split(command):
+            case [_, "run", source, *_] if is_file(source) and Path(split_source(source)[0]).is_file():
+                return absolute(source)
+    return ""
 
 
 def _locked(file: IO[str]) -> bool:

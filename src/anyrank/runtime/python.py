@@ -6,10 +6,10 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tomli_w
@@ -22,22 +22,28 @@ from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
 from anyrank.runtime.programs import available, load
 from anyrank.storage import keep
+from anyrank.world import World, agree_to_begin
+
+T = TypeVar("T")
 
 
-def run(program: Program | Path | str, *, ranks: int = 1, out: Path | str | None = None, **options: Any) -> Run:
+def run(
+    program: Program | Path | str, *, ranks: int | None = None, out: Path | str | None = None, **options: Any
+) -> Run:
     """Carry out a run of a program and return what it left.
 
     One rank is this process itself; more ranks are started by mpiexec and import the program's file. Where this process
-    is one of several ranks already (a script under mpiexec), all of them must call it: then it is collective, and
-    `ranks` is left out. A run that is in `out` already is resumed, or only read if it is finished.
+    is one of several ranks already (a script under mpiexec), all of them must call it: then it is collective, `ranks`
+    can only be their number, and rank 0 reads what all return. A run that is in `out` already is resumed, or only read
+    if it is finished.
 
     Parameters
     ----------
     program : Program, path or str
         The program with its parameters: `Heat(n=64)`. Or what `anyrank run` takes, with the default parameters:
         `"model/ocean.py"`, `"many.py:Heat"`, `"weather"`.
-    ranks : int
-        The number of MPI ranks.
+    ranks : int, optional
+        The number of MPI ranks: 1 where it is not given, or the number of those that mpiexec has started.
     out : path, optional
         The run folder; a new one under `runs/` where it is not given.
     **options
@@ -52,7 +58,7 @@ def run(program: Program | Path | str, *, ranks: int = 1, out: Path | str | None
     Raises
     ------
     UsageError
-        Where an option, a parameter or the run folder is refused.
+        Where an option, a parameter or the run folder is refused; on all ranks together.
     AnyrankError
         Where the run fails. What the program itself raises on one rank is raised as it is.
 
@@ -62,15 +68,35 @@ def run(program: Program | Path | str, *, ranks: int = 1, out: Path | str | None
     >>> run.result["mean"], run.fields["T"].shape  # doctest: +SKIP
     (1.0, (64, 64))
     """
-    chosen = Options.model_validate({"quiet": True, "ranks": ranks, **options})
-    if not isinstance(program, Program):
-        program = load(str(program))()
+    chosen, program = _agreed(lambda: _checked(program, ranks, options))
     folder = Path(out) if out is not None else new_folder(program.name)
     if launcher.tasks() > 1:
         return _run_here(program, folder, chosen)
-    if ranks == 1 and not chosen.max_restarts and not chosen.hosts:
+    if chosen.ranks == 1 and not chosen.max_restarts and not chosen.hosts:
         return _run_here(program, folder, chosen.model_copy(update={"hang_timeout": "off"}))
     return _run_under_mpiexec(program, folder, chosen, options)
+
+
+def _checked(program: Program | Path | str, ranks: int | None, options: Mapping[str, Any]) -> tuple[Options, Program]:
+    """The options and the program of a run; UsageError where they cannot be."""
+    started = launcher.tasks() if launcher.tasks() > 1 else 0
+    if started and ranks not in (None, started):
+        raise UsageError(f"ranks={ranks} but mpiexec has started {started} ranks. Leave ranks out.")
+    chosen = Options.model_validate({"quiet": True, "ranks": (started or 1) if ranks is None else ranks, **options})
+    return chosen, program if isinstance(program, Program) else load(str(program))()
+
+
+def _agreed(call: Callable[[], T]) -> T:
+    """The call's value; where it raises an AnyrankError on any of several ranks, that is raised on all. Collective."""
+    try:
+        value = call()
+    except AnyrankError as error:
+        if launcher.tasks() > 1:
+            agree_to_begin(error)
+        raise
+    if launcher.tasks() > 1:
+        agree_to_begin(None)
+    return value
 
 
 def new_folder(program: str) -> Path:
@@ -92,19 +118,18 @@ def source_of(program: type[Program]) -> str:
 
 def _run_here(program: Program, folder: Path, options: Options) -> Run:
     from anyrank.runtime.session import Session
-    from anyrank.world import World
 
     world = World(check=options.check)
     folder = world.bcast(folder)
     session = Session(program, source_of(type(program)), world, folder, options, f"anyrank.run({program.name})")
     try:
         session.execute()
+        return world.on_root(lambda: Run(folder))
     finally:
         if world.size == 1:  # other ranks may be stuck in a call: then the caller's error must end them all
             session.watchdog.close()
             world.close()
             BODIES.prefer("auto")
-    return Run(folder)
 
 
 def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: Mapping[str, Any]) -> Run:
