@@ -180,3 +180,11 @@ def test_a_template_that_does_not_work_is_named(tmp_path, text, message):
     with pytest.raises(UsageError, match="does not work") as refusal:
         submission("slurm", site=Site(templates=str(tmp_path))).scripts()
     assert message in str(refusal.value)
+
+
+def test_script_of_an_image_escapes_colons_for_apptainer():
+    """Its --bind would take what follows a colon for the path in the container."""
+    made = submission("slurm", folder=HOME / "at 12:00/a,b", cwd=HOME / "at 12:00", image="/shared/any.sif")
+    (text,) = made.scripts().values()
+    assert r"--bind '/home/ada/at 12\:00' --bind '/home/ada/at 12\:00/a\,b' /shared/any.sif" in text
+    assert "cd '/home/ada/at 12:00' || exit 2" in text and "\nrun='/home/ada/at 12:00/a,b'\n" in text

@@ -8,7 +8,8 @@ import sys
 import pytest
 from ranks import mpiexec, run_anyrank
 
-from anyrank.launcher import without_launch
+from anyrank.launcher import rank_command, without_launch
+from anyrank.verify.case import environment
 
 PROGRAM = """
 from mpi4py import MPI  # before anyrank, which then cannot keep MPI from starting
@@ -85,8 +86,12 @@ def test_children_of_a_file_of_any_name_import_it(tmp_path, name):
 
 
 def test_children_of_verify_start_no_mpi(package):
-    done = run_anyrank("verify", package, "--quick", "--ranks", "2", "--steps", "1", "--timeout", "60s")
-    assert done.returncode == 0, done.stdout
+    """A rank of verify, whose main module is another than that of other ranks."""
+    words = rank_command(
+        ["run", str(package), "--steps", "1", "--out", str(package.parent / "run")], "anyrank.verify.rank"
+    )
+    done = mpiexec(2, *words, env=environment(""))
+    assert done.returncode == 0, done.stderr
 
 
 def test_children_of_a_script_under_mpiexec_start_no_mpi(tmp_path):
@@ -98,7 +103,8 @@ def test_children_of_a_script_under_mpiexec_start_no_mpi(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         text + "\n\nif __name__ == '__main__':\n    from anyrank import run\n"
-        f"    print(run(Squares(steps=1), out={str(tmp_path / 'run')!r}).result['total'])\n"
+        f"    total = run(Squares(steps=1), out={str(tmp_path / 'run')!r}).result['total']\n"
+        "    os.write(1, b'%d\\n' % total)\n"
     )
     done = mpiexec(2, sys.executable, script)
     assert done.returncode == 0, done.stderr

@@ -129,7 +129,7 @@ def test_run_by_all_ranks_of_a_script_is_collective(tmp_path):
 
 
 UNDER_MPIEXEC = f"""
-import json, sys
+import json, os, sys
 sys.path.insert(0, {str(EXAMPLE.parent)!r})
 from heat import Heat
 from mpi4py import MPI
@@ -141,9 +141,10 @@ if rank:  # what rank 0 has written, this one may not see yet
     python.Run.__init__ = None
 try:
     found = anyrank.run(Heat(n=24, steps=9), out=sys.argv[1], **json.loads(sys.argv[2])[rank])
-    print(found.summary["ranks"], found.finished, found.fields["T"].shape, flush=True)
+    line = f"{{found.summary['ranks']}} {{found.finished}} {{found.fields['T'].shape}}"
 except anyrank.UsageError as error:
-    print(error, flush=True)
+    line = str(error)
+os.write(1, f"{{line}}\\n".encode())  # whole, while the other rank writes
 """
 
 

@@ -40,7 +40,8 @@ def render(template: str, site: Site, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"sh": _quoted, "words": lambda words: " ".join(map(_quoted, words)), "spans": spans}
+    environment.filters |= {"sh": _quoted, "bound": _bound, "spans": spans}
+    environment.filters["words"] = lambda words: " ".join(map(_quoted, words))
     try:
         return environment.get_template(template).render(site=site, **context)
     except (jinja2.TemplateError, OSError) as error:
@@ -57,6 +58,11 @@ def _quoted(value: Any) -> str:
         f"\\x{byte:02x}" if not 32 <= byte < 127 or byte in b"\\'" else chr(byte) for byte in os.fsencode(text)
     )
     return f"$'{codes}'"
+
+
+def _bound(path: Any) -> str:
+    """The path as Apptainer's --bind takes it, where a colon or a comma ends a path unless it is escaped."""
+    return re.sub("[:,]", r"\\\g<0>", str(path))
 
 
 def context(

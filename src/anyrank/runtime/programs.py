@@ -14,14 +14,15 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TypeGuard
 
-from anyrank.child import PROGRAM_FILE, execute
+from anyrank import child
 from anyrank.errors import UsageError
 from anyrank.program import Program, check_declaration
 from anyrank.world import initialise
 
 #: Begins the name of a module whose file has the name of another module.
 OWN_PREFIX = "anyrank_program_"
-_IMPORTLIB = str(Path(importlib.__file__).parent)
+#: How the names of files begin through which a program's file is imported.
+_IMPORTING = (__file__, str(child.__file__), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
 def available() -> list[str]:
@@ -85,7 +86,7 @@ def _import_file(path: Path) -> ModuleType:
     file = path.resolve()
     parts, root, relative = _place(file)
     name = ".".join(parts)
-    os.environ.pop(PROGRAM_FILE, None)
+    os.environ.pop(child.PROGRAM_FILE, None)
     if not _is_free(parts, root):
         if relative:
             raise UsageError(
@@ -93,13 +94,13 @@ def _import_file(path: Path) -> ModuleType:
                 "that name, or a dot is in it. Rename the folder."
             )
         name, root = OWN_PREFIX + file.stem.replace(".", "_"), file.parent
-        os.environ[PROGRAM_FILE] = f"{name}:{file}"
+        os.environ[child.PROGRAM_FILE] = f"{name}:{file}"
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file):
         return sys.modules[name]
     _extend_path(file, root, relative)
     initialise()  # the file may use MPI as soon as it is imported
     try:
-        return execute(name, file)
+        return child.execute(name, file)
     except (Exception, SystemExit) as error:  # the end of the file may be that of a script
         trace = "".join(traceback.format_exception(type(error), error, _of_the_user(error)))
         raise UsageError(f"program file {str(path)!r} does not import. Mend this:\n{trace.rstrip()}") from None
@@ -150,8 +151,8 @@ def _extend_path(file: Path, root: Path, relative: bool) -> None:
 
 def _of_the_user(error: BaseException) -> TracebackType | None:
     """The traceback from the user's own files on; none where the file did not even parse."""
-    trace, ours = error.__traceback__, (__file__, "<frozen importlib", _IMPORTLIB)
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_IMPORTING):
         trace = trace.tb_next
     return trace
 
