@@ -11,8 +11,8 @@ A folder `NAME/` holds
 `reference.py`
     The body in plain NumPy. It is the definition: every other body gives its bits.
 `cpu_numba.py`, `cpu_cython.pyx`
-    Bodies for the CPU, compiled when first called and ahead of time. Each has the same functions
-    with the same arguments.
+    Bodies for the CPU, compiled when first called and ahead of time, where a folder has them. Each has
+    the same functions with the same arguments.
 `gpu.py`, `gpu.cu`
     The body for a GPU: CUDA C, and functions that launch it. They take one more argument, first:
     `gpu`, with `gpu.launch(function, grid, block, arguments)`, where arguments are arrays of the

@@ -83,7 +83,7 @@ class Combine:
         self.add(gids, parts[""])
 
 
-_add, _least, _greatest, _merge = (Kernel("group", name) for name in ("add", "least", "greatest", "merge"))
+_add, _merge = Kernel("group", "add"), Kernel("group", "merge")
 
 
 class Sum(Combine):
@@ -100,6 +100,7 @@ class Least(Combine):
     """The smallest value: NaN where there is one, and −0 is below +0."""
 
     name = "min"
+    gather: ClassVar[Kernel] = Kernel("group", "least")
 
     @property
     def neutral(self) -> Any:
@@ -108,22 +109,19 @@ class Least(Combine):
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""
-        _least(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
+        self.gather(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
 
 
-class Greatest(Combine):
+class Greatest(Least):
     """The largest value: NaN where there is one, and +0 is above −0."""
 
     name = "max"
+    gather = Kernel("group", "greatest")
 
     @property
     def neutral(self) -> Any:
         """See `Combine`."""
         return -np.inf if self.dtype.kind == "f" else np.iinfo(self.dtype).min
-
-    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
-        """See `Combine`."""
-        _greatest(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
 
 
 class Exact(Combine):

@@ -30,7 +30,7 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     escapes. Raises AnyrankError on all ranks where it cannot be written; then nothing has changed.
     """
     columns = agreed(world, columns)
-    parts = [*_lines(columns)] if world.rank else [_lines_of([columns]), *_lines(columns)]
+    parts = [*_lines(columns)] if world.rank else [lines_of([columns]), *_lines(columns)]
     sizes = world.comm.allgather(sum(map(len, parts)))
     at = sum(sizes[: world.rank])
 
@@ -46,10 +46,11 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
 def _lines(columns: Mapping[str, Column]) -> Iterator[bytes]:
     for first in range(0, count(columns), _ROWS):
         rows = slice(first, first + _ROWS)
-        yield _lines_of(zip(*(_cells(column[rows]) for column in columns.values()), strict=True))
+        yield lines_of(zip(*(_cells(column[rows]) for column in columns.values()), strict=True))
 
 
-def _lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
+def lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
+    """Return rows as lines of CSV, in UTF-8. Not collective."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()

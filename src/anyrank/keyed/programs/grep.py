@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from anyrank.errors import UsageError
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.patterns import Patterns
 from anyrank.keyed.text import TextFiles
+from anyrank.keyed.write import lines_of
 from anyrank.program import Program, param
 from anyrank.state import Field, State
 from anyrank.storage.durable import write_atomically
@@ -95,16 +94,11 @@ class Grep(Program):
         counts = state.world.bcast(field.gather())
         assert counts is not None, "rank 0 has the whole of it"
         order = sorted(zip(self.names, counts.tolist(), strict=True), key=lambda row: (-row[1], row[0]))
+        table = lines_of([("pattern", "count"), *order])
         if (folder := state.folder) is not None:
-            state.world.on_root(lambda: write_atomically(folder / "counts.csv", _csv(order)))
+            state.world.on_root(lambda: write_atomically(folder / "counts.csv", table))
         return {"counts": dict(order), "lines": state.lines, "bytes": self.text.size, "broken": state.broken}
 
     def work(self) -> tuple[float, str]:
         """A chunk; on average, as the last one may be shorter, once the files are known."""
         return self.text.size / max(1, self.steps) if hasattr(self, "text") else float(self.chunk), "bytes"
-
-
-def _csv(rows: list[tuple[str, int]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("pattern", "count"), *rows])
-    return text.getvalue()
