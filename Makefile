@@ -20,6 +20,8 @@ EXTRAS ?= test
 RESULTS ?= benchmarks/results/gpu
 # SLOW=1 runs the tests marked slow, too: what takes minutes and seldom breaks, as .ci/run does.
 SLOW ?=
+# TESTS="tests/keyed" runs these alone; also other words for pytest, such as --ignore=tests/exchange.
+TESTS ?=
 
 # What `make run` does: a storm, then NCAR's benchmark, whose every bit is known.
 STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
@@ -55,7 +57,7 @@ run: $(READY) ## run a storm on 2 ranks, then check the weather against NCAR's b
 	@echo "the bits stay the same. Run it again elsewhere: $(BIN)/anyrank run $(STORM)2"
 
 test: $(READY) lint types ## what must hold before a change lands; with SLOW=1 the tests that take minutes, too
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow") $(TESTS)
 
 coverage: $(READY) ## which lines of the way of a GPU the tests run, where no GPU is
 	$(BIN)/coverage erase

@@ -26,7 +26,55 @@ LONG = (
 )
 
 
+#: Tests that take long and whose promise quicker ones guard, too, by parts of their ids: marked `slow`, which `make test
+#: SLOW=1` and CI run. With a part of the parameters behind "except", those that are not.
+SLOW = {
+    "test_on_slurm.py::": "",
+    "test_verify.py::test_a_planted_bug_is_found_and_named": "except own_rows some_ranks float_sum",
+    "test_verify.py::test_our_own_programs_are_clean": "",
+    "test_verify.py::test_other_ways_to_differ": "except raise result",
+    "test_programs.py::test_every_verb_takes": "",
+    "test_launch.py::test_verbs_that_start_ranks": "except scale",
+    "test_launch.py::test_words_of_any_text_reach_the_ranks": "except signs empty",
+    "test_launch.py::test_word_alone_that_mpiexec_takes": "",
+    "test_study.py::test_a_fit_finds_the_serial_fraction": "",
+    "test_study.py::test_ranks_and_rounds_are_added": "",
+    "test_hosts.py::test_a_host_that_is_cut_off": "",
+    "test_hosts.py::test_a_link_that_is_down": "",
+    "test_stops.py::test_a_signal_stops_with_75": "except mpiexec-15 anyrank-2",
+    "test_wordcount.py::test_bodies_and_little_memory": "",
+    "test_wordcount.py::test_the_example_counts_as_it_says": "",
+    "test_sort.py::test_stopped_in_both_phases": "",
+    "test_sort.py::test_little_memory_gives_the_same": "",
+    "test_groupby.py::test_a_run_that_was_stopped": "",
+    "test_grep.py::test_a_run_that_was_stopped": "",
+    "test_gpu.py::test_what_measures_a_gpu_works": "",
+    "test_peers.py::test_peers_on_two_cores": "",
+    "test_supervisor.py::test_a_run_goes_on_with_the_hosts": "",
+    "test_supervisor.py::test_a_restart_waits_for_the_lock": "",
+    "test_watchdog.py::test_one_rank_of_four_that_gets_stuck": "except receive",
+    "test_watchdog.py::test_a_hang_before_the_first_step": "except check",
+    "test_child_imports.py::test_children_of_a_package": "except spawn-2",
+    "test_child_imports.py::test_children_of_a_file_of_any_name": "except random",
+    "test_children.py::test_children_of_each_step": "except pool-2 signals-1",
+    "test_failures.py::test_a_picture_that_fails": "except (1,)",
+    "test_placement.py::test_blas_gives_the_same_bits": "",
+    "test_pack.py::test_a_disk_that_fills_up": "",
+    "test_study.py::test_more_than_ten_thousand_points": "",
+    "test_chaos.py::test_kills_damage_and_a_full_disk": "",
+}
+
+
+def is_slow(item: str) -> bool:
+    """Whether the test with this id is in SLOW."""
+    found = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
+    return any(not any(name in item for name in kept) for kept in found)
+
+
 def pytest_collection_modifyitems(items: list) -> None:
+    for item in items:
+        if is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 

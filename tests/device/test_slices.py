@@ -135,6 +135,7 @@ def test_field_written_from_host_needs_one_slice_of_card(monkeypatch):
     here, there = fields("shim", "f8")
     gc.collect()
     values, slice_ = np.random.default_rng(3).standard_normal((12, 20)), 2 * 20 * 8
+    assert here.storage.shape == there.storage.shape  # each takes its memory when it is asked for
     there.device.synchronize()
     monkeypatch.setenv("ANYRANK_SHIM", f"memory={fake.in_use[0] + slice_ - 1}")
     with pytest.raises(fake.OutOfMemoryError):

@@ -63,7 +63,9 @@ def test_no_thread_keeps_a_rank_that_fails(tmp_path):
     program = tmp_path / "writing.py"
     program.write_text(
         "import threading\nimport h5py\n" + CRASH.read_text() + "\n\ndef write():\n    with h5py._hl.base.phil:\n"
-        "        threading.Event().wait()\n\n\nthreading.Thread(target=write, daemon=True).start()\n"
+        "        threading.Event().wait()\n\n\n"
+        "def happen(self, state, before=Crash.happen):\n    threading.Thread(target=write, daemon=True).start()\n"
+        "    before(self, state)\n\n\nCrash.happen = happen\n"
     )
     done = run_anyrank("run", program, "--who", 0, "--steps", 9, "--out", tmp_path / "run", timeout=30)
     assert done.returncode == 1 and "ValueError: bad luck" in done.stderr

@@ -28,7 +28,7 @@ def watched(options: Options | None = None) -> Iterator[None]:
     """
     from anyrank.runtime.watchdog import Watchdog
 
-    watchdog = Watchdog((options or _early_options(click.get_current_context().find_root().obj)).hang_seconds)
+    watchdog = Watchdog((options or _early_options(click.get_current_context().find_root().obj or [])).hang_seconds)
     try:
         yield
     finally:
