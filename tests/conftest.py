@@ -26,8 +26,8 @@ LONG = (
 )
 
 
-#: Tests that take long and whose promise quicker ones guard, too, by parts of their ids: `make test` leaves them out, and
-#: `make test SLOW=1` and CI run them. Those with a part that is named behind "except" are not slow.
+#: Tests that take long and whose promise quicker ones guard, too, by parts of their ids. `make test` leaves them out,
+#: `make test SLOW=1` and CI do not. Those with a part that is named behind "except" are not slow.
 SLOW = {
     "test_on_slurm.py::": "",
     "test_verify.py::test_a_planted_bug_is_found_and_named": "except own_rows some_ranks float_sum",
