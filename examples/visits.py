@@ -20,7 +20,7 @@ GROUPINGS = {"users": "user", "days": "date(time)"}
 
 
 def write_log(path: Path) -> None:
-    """Write the log: user, time and seconds of stay of each visit. User k makes about 2k − 1 times as many as user 1."""
+    """Write the log: user, time and seconds of stay per visit. User k makes about 2k − 1 times as many as user 1."""
     visit = np.arange(VISITS)
     users = np.sqrt(Philox(20, 0).uniform(visit, high=20.0**2)).astype(int) + 1
     seconds = Philox(20, 1).uniform(visit, high=DAYS * 86_400).astype(int)
