@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")), *sorted((ROOT / "docs").glob("*.md"))]
 #: Names that the style replaced by terms of the field.
 REPLACED = (
     *("Way", "Companion", "Weightless", "Crossing", "Moving", "Least", "absorb", "codes.py", "coding.py"),
@@ -60,7 +60,7 @@ def test_docs_relative_links_have_a_target(page):
     assert not broken_links(page)
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_docs_contain_no_replaced_name(page):
     assert not replaced_names(page.read_text(encoding="utf-8"))
 
