@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ REPLACED = (
 )
 #: Replaced as names, in backticks; ordinary words elsewhere.
 REPLACED_IN_CODE = ("together", "every", "total", "meet", "facts", "shown", "heavy")
+
+#: Paths of this repository and public names in backticks. What `make` writes need not exist.
+PATH = r"`((?:src|tests|benchmarks|kernels|examples|jobs|docs)/(?!results/gpu)[\w/.-]+)`"
+NAME = r"`(anyrank(?:\.\w+)+)`"
 
 
 def prose(text: str) -> str:
@@ -61,6 +66,17 @@ def replaced_names(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_docs_relative_links_have_a_target(page):
     assert not broken_links(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_docs_paths_and_dotted_names_exist(page):
+    missing = [path for path in re.findall(PATH, page.read_text(encoding="utf-8")) if not (ROOT / path).exists()]
+    for name in re.findall(NAME, page.read_text(encoding="utf-8")):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
