@@ -15,7 +15,7 @@ REFERENCE = {
 
 
 def main(folder: str) -> int:
-    """Print a line per field; 0 if every bit is the reference's, else 1."""
+    """Print one line per field; return 0 if every bit equals the reference, else 1."""
     newest = max(Path(folder, "checkpoints").glob("step-*.h5"))
     wrong = 0
     with h5py.File(newest, "r") as file:

@@ -1,6 +1,6 @@
-"""Who came how often, and on which day how many: python examples/visits.py FOLDER [RANKS]
+"""Count the visits of each user and of each day: python examples/visits.py FOLDER [RANKS]
 
-Makes the log of a site with 20 users, FOLDER/log.csv, and asks both questions of it by anyrank run groupby.
+Writes the log of a web site with 20 users, FOLDER/log.csv, and groups it twice with anyrank run groupby.
 """
 
 import csv
@@ -16,11 +16,11 @@ from anyrank.numerics.random import Philox
 VISITS = 100_000
 DAYS = 30
 BEGIN = datetime(2025, 3, 1, tzinfo=timezone.utc)
-QUESTIONS = {"users": "user", "days": "date(time)"}
+GROUPINGS = {"users": "user", "days": "date(time)"}
 
 
 def write_log(path: Path) -> None:
-    """The log: user, time and seconds of stay of every visit. User k comes about 2k − 1 times as often as user 1."""
+    """Write the log: user, time and seconds of stay per visit. User k makes about 2k − 1 times as many as user 1."""
     visit = np.arange(VISITS)
     users = np.sqrt(Philox(20, 0).uniform(visit, high=20.0**2)).astype(int) + 1
     seconds = Philox(20, 1).uniform(visit, high=DAYS * 86_400).astype(int)
@@ -34,14 +34,14 @@ def write_log(path: Path) -> None:
 
 
 def main(folder: Path, ranks: str = "2") -> int:
-    """Write the log, ask both questions, and print the answers; 0 if both could be asked."""
+    """Write the log, group it by user and by day, and print the groups; return 0, or the status of a failed run."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.csv"
     write_log(log)
-    for name, key in QUESTIONS.items():
+    for name, key in GROUPINGS.items():
         out = folder / name
-        what = ("--table", log, "--by", key, "--aggregate", "count,mean(stay)", "--out", out, "--quiet")
-        done = subprocess.run([sys.executable, "-m", "anyrank", "run", "groupby", "-n", ranks, *map(str, what)])
+        options = ("--table", log, "--by", key, "--aggregate", "count,mean(stay)", "--out", out, "--quiet")
+        done = subprocess.run([sys.executable, "-m", "anyrank", "run", "groupby", "-n", ranks, *map(str, options)])
         if done.returncode:
             return done.returncode
         print((out / "groups.csv").read_text())

@@ -1,8 +1,8 @@
-"""A count of words that is yours to change: read, map, combine by key, sort, write.
+"""Count the words of text files, as a program to change: read, map, combine by key, sort, write.
 
     anyrank run examples/wordcount.py -n 2 --files README.md
 
-`anyrank run wordcount` does the same, faster: its words are counted where they lie, and are never Python's.
+`anyrank run wordcount` does the same faster: compiled code counts the words without making Python objects of them.
 """
 
 from anyrank import Program, State, Table, param
@@ -10,10 +10,10 @@ from anyrank.keyed import TextFiles, head, ordered, write_csv
 
 
 class Count(Program):
-    """How often each word of texts comes, whatever its case and the punctuation around it."""
+    """Count the words of text files, without regard to case and surrounding punctuation."""
 
     files: str = param(..., "files, folders and globs, joined by commas")
-    chunk: int = param(1 << 26, "bytes of text between two chances to stop", ge=1)
+    chunk: int = param(1 << 26, "bytes of text that one step reads", ge=1)
 
     def declare(self, state: State) -> None:
         self.text = TextFiles(self.files, state.world)

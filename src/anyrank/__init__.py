@@ -1,6 +1,37 @@
 """anyrank: write the kernel once; run it on any number of ranks, CPU or GPU; get the same bits; never lose a run.
 
-What a program needs is here; everything else is in its own module.
+Each name below is imported from its own module when it is first used. Importing anyrank does not start MPI.
+
+Programs
+    Program     base class of a program: parameters, State, `setup`, `step`, `result`
+    param       declare a parameter of a Program, with its default, help text and bounds
+    State       the declared members of a program: exactly what a checkpoint holds
+    Field       a global array that is split over the ranks, with a halo
+    Scalar      a value that is the same on all ranks
+    Table       rows with a key, combined by key and distributed by key
+    Kernel      an operation on local arrays, with a reference body and optional faster bodies
+    advance     exchange the halos of several Fields, call a Kernel, make the new values current
+    Callback    base class of code that is called before and after steps, and when a checkpoint is written
+
+Runs
+    run         run a Program from Python and return its Run
+    Run         the summary, result and fields of a run folder
+
+Arithmetic with the same bits everywhere
+    exact       module: sums, means, dot products, norms, minimum and maximum of Fields and arrays
+    elementary  module: sin, cos, exp and log
+    Philox      random numbers that are a function of seed, stream, global index and step
+
+Ranks
+    World       a private clone of a communicator, with agreement between ranks
+    Layout      the domain decomposition: which rank owns which global indices
+
+Keyed data
+    keyed       package: text and tables that are read, combined by key, sorted and written by all ranks
+
+Errors
+    AnyrankError  base class of the errors that end a run with one message
+    UsageError    bad usage, parameter or input: exit status 2
 """
 
 from __future__ import annotations
@@ -9,22 +40,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anyrank.errors import UsageError
+    from anyrank import keyed
+    from anyrank.errors import AnyrankError, UsageError
     from anyrank.field import Field, advance
     from anyrank.kernel import Kernel
     from anyrank.keyed.table import Table
     from anyrank.layout import Layout
+    from anyrank.member import Scalar
     from anyrank.numerics import elementary, exact
     from anyrank.numerics.random import Philox
     from anyrank.program import Program, param
     from anyrank.runtime.callback import Callback
     from anyrank.runtime.python import Run, run
-    from anyrank.state import Scalar, State
+    from anyrank.state import State
     from anyrank.world import World
 
-#: Modules that users import from here, and names with the modules that have them.
-_MODULES = {"elementary": "numerics.elementary", "exact": "numerics.exact"}
-_HOMES = {
+#: The module that defines each public name. A name that ends its own module path is that module.
+_MODULE_OF = {
+    "AnyrankError": "errors",
     "Callback": "runtime.callback",
     "Field": "field",
     "Kernel": "kernel",
@@ -32,17 +65,21 @@ _HOMES = {
     "Philox": "numerics.random",
     "Program": "program",
     "Run": "runtime.python",
-    "Scalar": "state",
+    "Scalar": "member",
     "State": "state",
     "Table": "keyed.table",
     "UsageError": "errors",
     "World": "world",
     "advance": "field",
+    "elementary": "numerics.elementary",
+    "exact": "numerics.exact",
+    "keyed": "keyed",
     "param": "program",
     "run": "runtime.python",
 }
 
 __all__ = [
+    "AnyrankError",
     "Callback",
     "Field",
     "Kernel",
@@ -58,15 +95,20 @@ __all__ = [
     "advance",
     "elementary",
     "exact",
+    "keyed",
     "param",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up when used: importing anyrank must not start MPI in the process that only starts mpiexec.
-    if name in _MODULES:
-        return import_module(f"anyrank.{_MODULES[name]}")
-    if name in _HOMES:
-        return getattr(import_module(f"anyrank.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'anyrank' has no attribute {name!r}")
+    # Imported at the first use: the process that only starts mpiexec imports anyrank and must not start MPI.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'anyrank' has no attribute {name!r}")
+    path = _MODULE_OF[name]
+    module = import_module(f"anyrank.{path}")
+    return module if path.rpartition(".")[2] == name else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,57 @@
+"""The public names of the package `anyrank`: all resolve, all are documented, and an import starts no MPI."""
+
+from __future__ import annotations
+
+import ast
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import anyrank
+
+SOURCE = Path(anyrank.__file__ or "")
+
+
+def names_for_type_checkers() -> dict[str, str]:
+    """The names that `if TYPE_CHECKING` imports, each with the module that it comes from."""
+    (block,) = (node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If))
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+@pytest.mark.parametrize("name", anyrank.__all__)
+def test_facade_name_resolves_and_is_listed(name):
+    value = getattr(anyrank, name)
+    module = value.__name__ if isinstance(value, ModuleType) else value.__module__
+    assert module == f"anyrank.{anyrank._MODULE_OF[name]}"
+    assert name in dir(anyrank)
+
+
+def test_facade_all_table_and_type_imports_agree():
+    assert sorted(anyrank.__all__) == anyrank.__all__ == sorted(anyrank._MODULE_OF)
+    modules = {name: f"anyrank.{path}" for name, path in anyrank._MODULE_OF.items()}
+    from_package = {name: modules[name].removesuffix(f".{name}") for name in modules}
+    assert names_for_type_checkers() == from_package
+
+
+def test_facade_help_describes_every_name_in_one_line():
+    described = {line.split()[0] for line in anyrank.__doc__.splitlines() if line.startswith("    ")}
+    assert described == set(anyrank.__all__)
+    text = pydoc.render_doc(anyrank, renderer=pydoc.plaintext)
+    assert not [name for name in anyrank.__all__ if name not in text]
+
+
+def test_facade_unknown_name_raises_attribute_error():
+    with pytest.raises(AttributeError, match="module 'anyrank' has no attribute 'Feild'"):
+        anyrank.Feild  # noqa: B018
+
+
+@pytest.mark.parametrize("use", ["", "dir(anyrank)", "anyrank.AnyrankError, anyrank.keyed"])
+def test_facade_import_does_not_start_mpi(use):
+    code = f"import sys, anyrank; {use or 'None'}; sys.exit('mpi4py.MPI' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
