@@ -471,7 +471,7 @@ def test_exact_dot_of_fields_split_otherwise_is_refused(world):
     """On some ranks the blocks may have one shape all the same."""
     state = State(world)
     one, other = state.field("one", (2 * world.size,)), state.field("other", (2 * world.size + 1,))
-    check_collective(world, refused(ValueError, "other is split otherwise than one", lambda: exact.dot(one, other)))
+    check_collective(world, refused(ValueError, "other and one are split differently", lambda: exact.dot(one, other)))
 
 
 def refused(kind, words, action):
