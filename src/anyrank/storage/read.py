@@ -98,7 +98,7 @@ class Datasets:
     def read(self, name: str, layout: Layout) -> np.ndarray:
         """See `Source`."""
         array: np.ndarray = _on_all_ranks(self._world, lambda: self._file[self._entries[name].path][layout.slices])
-        self._compare(name, Field.holding(name, layout, array, (), "", "").digest())
+        self._compare(name, Field.from_array(name, layout, array, (), "", "").digest())
         return array
 
     def fill(self, field: Block) -> None:
