@@ -48,7 +48,7 @@ def test_the_body_asked_for_is_taken_and_a_kernel_without_it_says_why_it_took_an
     assert own.body().name == "reference"
     assert own.body().reason == "numba: the program gives no such body; cython: the program gives no such body"
     weather, digest = Kernel("shallow_water").body(), Kernel("digest").body()
-    assert (weather.name, weather.reason) == ("numba", "as asked")
+    assert (weather.name, weather.reason) == ("numba", "as requested")
     assert (digest.name, digest.reason) == ("cython", "numba: no such body here")
     BODIES.prefer("reference")
     assert Kernel("digest").body().name == "reference"

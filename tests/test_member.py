@@ -38,7 +38,7 @@ class Tally:
 
     def stored(self):
         total = self.world.allreduce(self.mine)[self.layout.slices]
-        return {self.name: Field.holding(self.name, self.layout, total, ("bin",), self.description, "tallies")}
+        return {self.name: Field.from_array(self.name, self.layout, total, ("bin",), self.description, "tallies")}
 
     def load(self, source):
         self.mine[:] = 0

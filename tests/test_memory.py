@@ -6,7 +6,7 @@ from ranks import run_anyrank
 
 from anyrank import memory
 from anyrank.errors import UsageError
-from anyrank.memory import LEAST, budget, peak, resident
+from anyrank.memory import MINIMUM, budget, peak, resident
 from anyrank.runtime.memory import shortage
 from anyrank.runtime.options import Options
 from anyrank.state import State
@@ -24,9 +24,9 @@ def test_without_a_limit_processes_share_the_node():
 
 
 def test_a_limit_that_leaves_nothing_is_refused_with_one_that_does():
-    with pytest.raises(UsageError, match=f"must leave {LEAST}. Use --memory-limit [0-9]+MB or more") as refused:
+    with pytest.raises(UsageError, match=f"must leave {MINIMUM}. Use --memory-limit [0-9]+MB or more") as refused:
         budget(1 << 20, 1)
-    assert budget(int(str(refused.value).rpartition("MB")[0].rpartition(" ")[2]) * 1_000_000 + (1 << 22), 1) >= LEAST
+    assert budget(int(str(refused.value).rpartition("MB")[0].rpartition(" ")[2]) * 1_000_000 + (1 << 22), 1) >= MINIMUM
 
 
 @pytest.mark.parametrize(("text", "size"), [("", None), ("512MB", 512_000_000), ("2GiB", 2 << 30), ("1000", 1000)])

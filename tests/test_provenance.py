@@ -168,7 +168,7 @@ def test_a_gpu_is_told_where_one_is_used(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2 memory=64e9")
     monkeypatch.setattr(BODIES, "device", open_device("shim", 1))
     told = {
-        "gpu": "a GPU that is not there 0000:01:00.0",
+        "gpu": "an emulated GPU 0000:01:00.0",
         "gpu_memory": "64.0 GB",
         "cupy": "fake",
         "cuda": "13000, driver 13000",

@@ -17,14 +17,14 @@ sys.path.insert(0, str(BENCHMARKS.parent / "tests"))
 
 from nvrtc import CARDS, SOURCES, compile_for, usage  # noqa: E402
 
-from anyrank.device.source import flattened  # noqa: E402
+from anyrank.device.source import inline_includes  # noqa: E402
 
 
 def measured() -> list[dict]:
     """A row for each function and card."""
     rows = []
     for source in SOURCES:
-        code = flattened(source)
+        code = inline_includes(source)
         for card in CARDS:
             for function, used in usage(*compile_for(card, source.name, code)).items():
                 names = {"kernel": source.parent.name, "function": function, "card": card}

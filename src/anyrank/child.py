@@ -1,7 +1,7 @@
-"""The first module of a child process that a program starts by `multiprocessing` with `spawn` or `forkserver`.
+"""The main module of child processes that a program starts by `multiprocessing` with `spawn` or `forkserver`.
 
-Such a child first imports the main module of its parent under the name `__mp_main__`. Here it gets this module in the
-place of the command line: a child is no rank, so it must not start MPI, nor believe that a launcher started it.
+Such a child first imports the main module of its parent under the name `__mp_main__`. It imports this module instead of
+the command line: a child is not a rank, so it must not start MPI, and no launcher started it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ _NAME = "anyrank.child"
 
 
 def begin_children_here() -> None:
-    """Let child processes of this process begin with this module. The main module must be a command line of ours."""
-    # `multiprocessing` reads nothing of it but the name.
+    """Make this module the main module of child processes. The main module must be a command line of anyrank."""
+    # `multiprocessing` reads only the name of the specification.
     sys.modules["__main__"].__spec__ = ModuleSpec(_NAME, None)
 
 
 def is_child() -> bool:
     """Return whether `multiprocessing` started this process, also while its main module is still imported."""
-    process = sys.modules.get("multiprocessing.process")  # who is a child has it
+    process = sys.modules.get("multiprocessing.process")  # every child has imported it
     return process is not None and (
         process.parent_process() is not None or getattr(process.current_process(), "_inheriting", False)
     )
 
 
 def leave_launch() -> None:
-    """Let this process be none of its parent's launch: MPI does not start by itself, and finds no launcher."""
+    """Separate this process from the launch of its parent: do not start MPI, and remove the launcher's variables."""
     mpi4py.rc.initialize = False
-    mpi4py.rc.finalize = True  # where the program starts it
+    mpi4py.rc.finalize = True  # if the program starts MPI itself
     for name in set(os.environ) - set(without_launch(os.environ)):
         del os.environ[name]
 
 
 def execute(name: str, file: Path) -> ModuleType:
-    """Import a file under a name, after the packages that the name tells."""
+    """Import a file under a name, after the packages in the name."""
     if package := name.rpartition(".")[0]:
         importlib.import_module(package)
-        if name in sys.modules:  # the package has imported it
+        if name in sys.modules:  # the package imported it
             return sys.modules[name]
     specification = importlib.util.spec_from_file_location(name, file)
     if specification is None or specification.loader is None:
@@ -65,8 +65,8 @@ def execute(name: str, file: Path) -> ModuleType:
 
 def _begin() -> None:
     leave_launch()
-    if told := os.environ.get(PROGRAM_FILE):
-        name, _, file = told.partition(":")
+    if value := os.environ.get(PROGRAM_FILE):
+        name, _, file = value.partition(":")
         if name not in sys.modules:
             execute(name, Path(file))
 

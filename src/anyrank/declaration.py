@@ -1,4 +1,4 @@
-"""Declarations: tables of named values that flags or files give, one pydantic model each; all else follows from it."""
+"""Declarations of options: a pydantic model for each table of named values from flags or files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from anyrank.errors import UsageError, at
 from anyrank.values import refusal
 
 T = TypeVar("T", bound="Table")
-#: How messages write a value with its name, and the name alone.
+#: Returns the text for a value with its name, and for the name alone, in messages.
 Spelling = Callable[[str, Any], tuple[str, str]]
 
 
 class Table(pydantic.BaseModel):
-    """Named values with their types, defaults and rules. Any other name, and every bad value, is a UsageError."""
+    """Named values with their types, defaults and rules. An unknown name or an invalid value raises UsageError."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -28,32 +28,32 @@ class Table(pydantic.BaseModel):
 
     @classmethod
     def read(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-        """Take the values of a file; messages begin with `where` and write them as TOML does."""
-        made = cls.__new__(cls)
+        """Validate the values of a file; messages begin with `where` and show the values in TOML."""
+        table = cls.__new__(cls)
         with at(where):
-            made._fill(values, lambda name, value: (f"{name} = {value!r}", f"{name} ="))
-        return made
+            table._fill(values, lambda name, value: (f"{name} = {value!r}", f"{name} ="))
+        return table
 
     def _fill(self, values: Mapping[str, Any], spell: Spelling) -> None:
         try:
             self.__pydantic_validator__.validate_python(dict(values), self_instance=self)
-        except pydantic.ValidationError as refused:
-            raise UsageError("\n".join(self._sentence(error, spell) for error in refused.errors())) from None
+        except pydantic.ValidationError as invalid:
+            raise UsageError("\n".join(self._sentence(error, spell) for error in invalid.errors())) from None
 
     def given(self) -> dict[str, Any]:
-        """The values that were given, by name: no defaults."""
+        """Return the values that were set, by name, without defaults."""
         return self.model_dump(exclude_unset=True)
 
     @classmethod
     def flags(cls, name: str) -> tuple[str, ...]:
-        """The spellings of an option on the command line, its own name's first of the long ones."""
-        return cls.facts(name).flags or (f"--{name.replace('_', '-')}",)
+        """Return the flags of an option; the first long flag is that of its name."""
+        return cls.metadata(name).flags or (f"--{name.replace('_', '-')}",)
 
     @classmethod
-    def facts(cls, name: str) -> Facts:
-        """What was declared of a name with `option`."""
+    def metadata(cls, name: str) -> Metadata:
+        """Return the metadata of an option."""
         extra: Any = cls.model_fields[name].json_schema_extra or {}
-        return extra.get("facts", Facts(""))  # type: ignore[no-any-return]
+        return extra.get("metadata", Metadata(""))  # type: ignore[no-any-return]
 
     @classmethod
     def _as_flag(cls, name: str, value: Any) -> tuple[str, str]:
@@ -75,26 +75,27 @@ class Table(pydantic.BaseModel):
 
 
 class OptionTable(Table):
-    """Options, from flags or TOML, where a number may stand for text: checkpoint_every = 200."""
+    """Options from flags or TOML, in which a text may be written as a number: checkpoint_every = 200."""
 
     model_config = pydantic.ConfigDict(coerce_numbers_to_str=True)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of an option beside its name, type, default, rule and help text.
+class Metadata:
+    """The metadata of an option: everything except its name, type, default, rule and help text.
 
-    `group` is where `--help` shows it; `flags` are its spellings, if not its name's; `shown` is the default in words;
-    `kept` says that the run folder keeps it; `not_in` names what refuses it: "jobs", "studies" or "strong".
+    `group` is its section in `--help`; `flags` are its flags, if they differ from its name; `default_text` describes
+    the default; `kept` means that the run folder stores it; `not_in` lists where it is refused: "jobs", "studies" or
+    "strong".
     """
 
     group: str
     flags: tuple[str, ...] = ()
-    shown: str = ""
+    default_text: str = ""
     kept: bool = False
     not_in: tuple[str, ...] = ()
 
 
-def option(default: Any, text: str, group: str, *flags: str, **facts: Any) -> Any:
-    """Declare an option of a Table: its default, its help text, and its `Facts`."""
-    return pydantic.Field(default, description=text, json_schema_extra={"facts": Facts(group, flags, **facts)})  # type: ignore[dict-item]
+def option(default: Any, text: str, group: str, *flags: str, **more: Any) -> Any:
+    """Declare an option of a Table: its default, its help text, and its `Metadata`."""
+    return pydantic.Field(default, description=text, json_schema_extra={"metadata": Metadata(group, flags, **more)})  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""Field: a global array split over the ranks, and how it advances by a step."""
+"""Field: a global array, distributed over the ranks, and `advance`, which replaces its values in a step."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from anyrank.member import Source, Stored
 from anyrank.numerics.digest import local_digest
 from anyrank.world import World
 
-#: A halo exchange overlaps with computing only where a rank has this many points: below, one call is faster. On a GPU
-#: it always does, for a call returns at once, and the edges cross to the host meanwhile.
+#: The number of points per rank from which a halo exchange overlaps with computing; with fewer, one call of the kernel
+#: is faster. On a GPU it always overlaps: a call returns at once, and the edges are copied to the host meanwhile.
 OVERLAP_POINTS = 1 << 14
-#: Of these is an index that gives a view.
+#: The types of indices that give a view.
 _VIEWS = (int, slice, type(None), type(Ellipsis))
 
 
 class Field:
-    """A global array split by a Layout, with a halo.
+    """A global array, distributed by a Layout, with a halo. `State.field` creates it.
 
-    `array` is this rank's block with its halo, an array of the rank's device; `local` is the block alone: both
-    are views. Indexing reads and writes the block: `field[...] = values`. Made by `State.field`.
+    `array` is this rank's block with its halo, and `local` the block without it; both are views of an array of the
+    rank's device. Indexing reads and writes the block: `field[...] = values`.
 
-    `storage`, made when it is first asked for, holds the block with a `margin` of ghosts: its halo, or more where halos
-    travel once in several steps. Then the ghosts next to the block are computed here, too, and `valid` layers of them
-    are as their owners have them. While there are any, nobody but kernels may write: copies on other ranks would not
-    know.
+    `storage`, which is allocated at its first use, holds the block with `margin` layers of ghost cells: its halo, or
+    more if halos are exchanged once in several steps. Then this rank also computes the ghost cells next to its block,
+    and `valid` layers of them have the values of their owners. While `valid` is not 0, only kernels may write the
+    field, because other ranks would not notice a change.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Field:
         group: str = "fields",
     ):
         self.name, self.layout, self.device = name, layout, device
-        #: Where it is in a checkpoint.
+        #: The name of its dataset in a checkpoint.
         self.path = f"{group}/{name}"
         self.dtype = np.dtype(dtype)
         self.unit, self.description, self.dims = unit, description, dims
@@ -68,16 +68,16 @@ class Field:
         self._halos: dict[tuple[str, ...], Halo] = {}
 
     @classmethod
-    def holding(
+    def from_array(
         cls, name: str, layout: Layout, array: np.ndarray, dims: tuple[str, ...], description: str, group: str
     ) -> Field:
-        """A Field without a halo whose block is this array of the host, for instance a column of a Table.
+        """Return a Field without a halo whose block is an array of the host, for instance a column of a Table.
 
-        `group` is that of a checkpoint to which it belongs.
+        `group` is the name of its group in a checkpoint.
         """
-        facts: dict[str, Any] = {"halo": 0, "boundary": ("fixed",) * array.ndim, "boundary_value": 0.0, "unit": ""}
-        facts |= {"dims": dims, "description": description, "storage": np.ascontiguousarray(array), "group": group}
-        return cls(name, layout, array.dtype, Device(), **facts)
+        options: dict[str, Any] = {"halo": 0, "boundary": ("fixed",) * array.ndim, "boundary_value": 0.0, "unit": ""}
+        options |= {"dims": dims, "description": description, "storage": np.ascontiguousarray(array), "group": group}
+        return cls(name, layout, array.dtype, Device(), **options)
 
     @property
     def storage(self) -> Any:
@@ -88,7 +88,7 @@ class Field:
 
     @property
     def storage_shape(self) -> tuple[int, ...]:
-        """The shape of `storage`, which need not be there for it."""
+        """The shape of `storage`, also before it is allocated."""
         return tuple(n + 2 * self.margin for n in self.layout.local_shape)
 
     def _allocate(self) -> Any:
@@ -113,15 +113,15 @@ class Field:
 
     @property
     def indices(self) -> tuple[np.ndarray, ...]:
-        """The global indices of the block, one int64 array per axis, shaped to broadcast together."""
+        """The global indices of the block: one int64 array per axis, with shapes that broadcast."""
         return self.layout.indices
 
     def _within(self, region: Region, ring: int = 0) -> Region:
-        """A region of the block with a ring of so many cells, as slices of `storage`."""
+        """A region of the block, extended by `ring` cells on all sides, as slices of `storage`."""
         return tuple(slice(self.margin + s.start - ring, self.margin + s.stop + ring) for s in region)
 
-    def _shown(self, ring: int) -> Any:
-        """The block with a ring, as programs see it; views of a GPU's arrays cannot be made read-only."""
+    def _view(self, ring: int) -> Any:
+        """The block, extended by `ring` cells; read-only if `valid`, except on a GPU, which has no read-only views."""
         view = self.part(self._block, ring)
         if self.valid and self.device.on_host:
             view.flags.writeable = False
@@ -130,12 +130,12 @@ class Field:
     @property
     def array(self) -> Any:
         """This rank's block with its halo: a view."""
-        return self._shown(self.halo)
+        return self._view(self.halo)
 
     @property
     def local(self) -> Any:
         """This rank's block without its halo: a view."""
-        return self._shown(0)
+        return self._view(0)
 
     def __getitem__(self, key: Any) -> Any:
         return self.local[self._index(key)]
@@ -149,22 +149,22 @@ class Field:
         parts = key if isinstance(key, tuple) else (key,)
         if self.device.on_host or not isinstance(values, np.ndarray | list | tuple):
             self.local[self._index(key)] = values
-        elif all(type(part) in _VIEWS for part in parts):  # straight to where they belong
+        elif all(type(part) in _VIEWS for part in parts):  # without a temporary array on the device
             self.device.write(self.local[key], np.asarray(values))
         else:
-            self.local[self._index(key)] = self._there(np.asarray(values).astype(self.dtype, copy=False))
+            self.local[self._index(key)] = self._on_device(np.asarray(values).astype(self.dtype, copy=False))
 
-    def _there(self, values: Any) -> Any:
-        """What is an array, on the device."""
+    def _on_device(self, values: Any) -> Any:
+        """An array, list or tuple as an array of the device; other values unchanged."""
         return self.device.from_host(np.asarray(values)) if isinstance(values, np.ndarray | list | tuple) else values
 
     def _index(self, key: Any) -> Any:
-        return tuple(map(self._there, key)) if isinstance(key, tuple) else self._there(key)
+        return tuple(map(self._on_device, key)) if isinstance(key, tuple) else self._on_device(key)
 
     def check_boundary(self) -> None:
-        """Raise UsageError where this rank's ghosts outside a fixed boundary no longer hold its value. Not collective.
+        """Raise UsageError if this rank's ghost cells outside a fixed boundary were changed. Not collective.
 
-        They are in no checkpoint and are not copied to the next values, so what is written there is lost.
+        These cells are not in checkpoints and are not copied to the next values, so that a change would be lost.
         """
         ends = zip(self.boundary, self.layout.start, self.layout.stop, self.shape, strict=True)
         for axis, (kind, first, last, n) in enumerate(ends):
@@ -179,11 +179,11 @@ class Field:
                     )
 
     def part(self, region: Region, ring: int = 0) -> Any:
-        """A region of the block, or of the ghosts around it, with a ring of so many cells: a view."""
+        """Return a view of a region of the block or of its ghost cells, extended by `ring` cells on all sides."""
         return self.storage[self._within(region, ring)]
 
-    def grown(self, depth: int) -> Region:
-        """The block with so many layers of ghosts, but for those outside the domain."""
+    def extended_block(self, depth: int) -> Region:
+        """Return the region of the block with `depth` layers of ghost cells, without those outside the domain."""
         layout, kinds = self.layout, self.boundary
         return tuple(
             slice(-depth if kind == "periodic" or g > 0 else 0, n + (depth if kind == "periodic" or g < last else 0))
@@ -194,7 +194,7 @@ class Field:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of this rank's arrays, the second one included where `advance` has made it."""
+        """The bytes of this rank's arrays, with the second one if `advance` has allocated it."""
         return prod(self.storage_shape) * self.dtype.itemsize * (1 if self._spare is None else 2)
 
     def describe(self) -> str:
@@ -216,7 +216,7 @@ class Field:
         source.fill(self)
 
     def exchange(self) -> None:
-        """Fill the halo with the neighbours' values. Collective."""
+        """Fill the halo with the values of the neighbours. Collective."""
         halo = self.halo_with([self])
         halo.start()
         halo.finish()
@@ -226,76 +226,75 @@ class Field:
         advance([self], kernel, *rest)
 
     def halo_with(self, fields: Sequence[Field]) -> Halo:
-        """The exchange of these fields' halos together; collective when it is new."""
+        """Return the exchange of the halos of these fields together; the first call for the fields is collective."""
         key = tuple(field.name for field in fields)
         if key not in self._halos:
             self._halos[key] = Halo(fields, self.layout.world.tag())
         return self._halos[key]
 
     def next(self, region: Region) -> Any:
-        """A region of the block in the array that holds the next values while `advance` computes them: a view."""
+        """Return a view of a region of the block in the second array, into which `advance` computes the next values."""
         if self._spare is None:
             self._spare = self._allocate()
         return self._spare[self._within(region)]
 
     def swap(self) -> None:
-        """Make the next values the current ones."""
+        """Swap the arrays of the current and the next values."""
         self._storage, self._spare = self._spare, self._storage
 
     def digest(self) -> int:
-        """The digest of the whole field, 64 bits, the same on all ranks. Collective."""
-        mine = local_digest(self.local, self.layout.shape, self.layout.start)
-        return int(self.world.allreduce(np.array([mine], np.uint64))[0])
+        """Return the digest of the whole field, 64 bits, the same on all ranks. Collective."""
+        own = local_digest(self.local, self.layout.shape, self.layout.start)
+        return int(self.world.allreduce(np.array([own], np.uint64))[0])
 
     def gather(self, stride: int = 1) -> np.ndarray | None:
-        """Every `stride`-th element along every axis as one array on rank 0, None elsewhere. Collective."""
+        """Return every `stride`-th element along every axis as one array on rank 0, None on other ranks. Collective."""
         return gather(self.layout, self.local, stride, self.device.to_host)
 
 
 def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
-    """Replace the fields by what the kernel makes of them, exchanging their halos meanwhile. Collective.
+    """Replace the values of fields by those that a kernel computes from them, and exchange halos. Collective.
 
-    The kernel is called as `kernel(*new, *current, *rest)` on regions of the block: `new` are views to be
-    written, of the region's shape; `current` are views with their halo around the region; a Field in
-    `rest` becomes its view of the region, which the kernel may update in place; all else, arrays too, is
-    passed whole. The interior is computed while halos travel, its border when they are there: how a block
-    is cut into regions depends on its size and on the ranks. So the kernel must compute each point from its
-    arguments there alone. What differs from point to point, such as indices or a mask, must be a Field in `rest`.
-    Raises UsageError, before any work, where a Field has another layout than the first one, and where a Field in `rest`
-    has a halo, which the kernel would not get.
+    The kernel is called as `kernel(*new, *current, *rest)` on regions of the block. The interior is computed during the
+    halo exchange, and the border after it: the regions depend on the size of the block and on the ranks. Therefore the
+    kernel must compute each point only from the arguments at this point and its neighbours. Data that depends on the
+    point, such as indices or a mask, must be a Field in `rest`.
 
-    Where fields have wider margins, ghosts are computed as well, in ever smaller rings about the block, and
-    halos travel when none are left (Ding and He, A ghost cell expansion method for reducing communications
-    in solving PDE problems, SC 2001; Demmel et al., Avoiding communication in sparse matrix computations, IPDPS 2008).
+    Parameters
+    ----------
+    fields : sequence of Field
+        The fields to replace. `new` are views for the results, of the shape of the region; `current` are views of the
+        present values with their halo around the region.
+    kernel : Kernel
+        The kernel.
+    *rest
+        Further arguments. A Field is passed as its view of the region, which the kernel may update in place; everything
+        else, also an array, is passed unchanged.
+
+    Raises
+    ------
+    UsageError
+        Before any work, if a Field has another layout than the first one, or a Field in `rest` has a halo, which the
+        kernel would not get.
+
+    Notes
+    -----
+    If the margin of the fields is wider than their halo, ghost cells are computed as well, one layer less in each step,
+    and halos are exchanged when no valid layer is left (Ding and He, A ghost cell expansion method for reducing
+    communications in solving PDE problems, SC 2001; Demmel et al., Avoiding communication in sparse matrix
+    computations, IPDPS 2008).
+
     """
-    first, taken = fields[0], [item for item in rest if isinstance(item, Field)]
-    for item in (*fields, *taken):
-        if item.layout.cuts != first.layout.cuts:
-            raise UsageError(
-                f"advance: field {item.name} {item.shape} is split otherwise than {first.name} {first.shape}, and the "
-                "kernel gets one region of both. Give them one shape, or combine their arrays outside of advance."
-            )
-        if item.boundary != first.boundary and first.margin > first.halo:
-            raise UsageError(
-                f"field {item.name}: boundary {item.boundary} must be {first.boundary}, as that of {first.name}, for "
-                "with --halo-steps 2 or more their ghosts go together. Declare it so, or leave --halo-steps out."
-            )
-    for item in taken:
-        if item.halo:
-            raise UsageError(
-                f"advance: field {item.name} is given after the kernel, where a Field comes without its halo of "
-                f"{item.halo}: a kernel that reads its neighbours would read other memory. Declare it with halo=0 if "
-                f"the kernel reads it at each point alone, or list it with the fields that advance replaces: "
-                f"advance([{first.name}, {item.name}], kernel), whose kernel writes both."
-            )
-    halo, depth = None, _depth(fields, taken)
+    first, others = fields[0], [item for item in rest if isinstance(item, Field)]
+    _check_fields(fields, others)
+    halo, depth = None, _depth(fields, others)
     if depth < 0:
-        travelling = [*fields, *(item for item in taken if item.margin > item.halo)]
-        halo = first.halo_with(list(dict.fromkeys(travelling)))
-        for field in travelling:
+        exchanged = [*fields, *(item for item in others if item.margin > item.halo)]
+        halo = first.halo_with(list(dict.fromkeys(exchanged)))
+        for field in exchanged:
             field.valid = field.margin
-        depth = _depth(fields, taken)
-    regions = [first.grown(depth)]
+        depth = _depth(fields, others)
+    regions = [first.extended_block(depth)]
     if halo is not None:
         inner, borders = halo.regions(regions[0])
         halo.start()
@@ -307,13 +306,36 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
         _call(kernel, fields, region, rest)
     for field in fields:
         field.swap()
-    for field in (*fields, *taken):
+    for field in (*fields, *others):
         field.valid = depth
 
 
-def _depth(fields: Sequence[Field], taken: Sequence[Field]) -> int:
-    """How many layers of ghosts the valid ones let us compute; negative where not even the block."""
-    return min([*(field.valid - field.halo for field in fields), *(field.valid for field in taken)])
+def _check_fields(fields: Sequence[Field], others: Sequence[Field]) -> None:
+    first = fields[0]
+    for item in (*fields, *others):
+        if item.layout.cuts != first.layout.cuts:
+            raise UsageError(
+                f"advance: field {item.name} {item.shape} and {first.name} {first.shape} are split differently, but "
+                "the kernel gets one region of both. Give them one shape, or combine their arrays outside of advance."
+            )
+        if item.boundary != first.boundary and first.margin > first.halo:
+            raise UsageError(
+                f"field {item.name}: boundary {item.boundary} must be {first.boundary}, as that of {first.name}: with "
+                "--halo-steps 2 or more they share a halo exchange. Declare it so, or leave --halo-steps out."
+            )
+    for item in others:
+        if item.halo:
+            raise UsageError(
+                f"advance: field {item.name} is given after the kernel, where a Field is passed without its halo of "
+                f"{item.halo}: a kernel that reads its neighbours would read other memory. Declare it with halo=0 if "
+                f"the kernel reads only the value at each point, or list it with the fields that advance replaces: "
+                f"advance([{first.name}, {item.name}], kernel), whose kernel writes both."
+            )
+
+
+def _depth(fields: Sequence[Field], others: Sequence[Field]) -> int:
+    """The number of layers of ghost cells that can be computed from the valid ones; negative if not even the block."""
+    return min([*(field.valid - field.halo for field in fields), *(field.valid for field in others)])
 
 
 def parts_of(region: Region) -> Sequence[Region]:

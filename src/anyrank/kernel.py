@@ -81,7 +81,7 @@ class Bodies:
 
     def reason(self, name: str) -> str:
         """Why a body was taken that was the first to be tried."""
-        return "as asked" if self._wanted == name else "the fastest here"
+        return "as requested" if self._wanted == name else "the fastest here"
 
     def on_host(self, arguments: Sequence[Any]) -> bool:
         """Whether a call with these arguments must run on the host, because NumPy's arrays are all it has."""

@@ -1,4 +1,4 @@
-"""Layout: which rank owns which global indices."""
+"""Layout: the domain decomposition, which assigns global indices to ranks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SPLITS = ("auto", "rows", "columns", "bricks")
 
 
 class Layout:
-    """A global index space cut into one brick per rank.
+    """A domain decomposition: a global index space, cut into one brick per rank.
 
-    The ranks form a grid, last axis fastest; `cuts[axis]` holds the grid's borders along the axis, from 0
-    to the global size, so that the rank at grid position g owns `cuts[axis][g] : cuts[axis][g + 1]`.
-    A part may be empty. `shape`, `start` and `stop` are global; `local_shape` is the brick's.
+    The ranks form a grid, numbered with the last axis fastest. `cuts[axis]` are the borders of the bricks along an
+    axis, from 0 to the global size: the rank at grid position g owns `cuts[axis][g] : cuts[axis][g + 1]`. A brick may
+    be empty. `shape`, `start` and `stop` are global indices; `local_shape` is the shape of this rank's brick.
     """
 
     def __init__(self, shape: Sequence[int], world: World, cuts: Sequence[Sequence[int]]):
@@ -45,26 +45,26 @@ class Layout:
 
     @classmethod
     def blocks(cls, n: int, world: World) -> Layout:
-        """The indices 0 … n − 1 in one block per rank, as even as can be."""
+        """Return the layout of the indices 0 … n − 1 in one block per rank, whose sizes differ by at most one."""
         return cls((n,), world, (even_cuts(n, world.size),))
 
     @classmethod
     def bricks(cls, shape: Sequence[int], world: World, split: str = "auto", halo: int = 0) -> Layout:
-        """A grid of ranks over `shape`, as even as can be.
+        """Return a layout of `shape` over a grid of ranks, whose parts along an axis differ by at most one.
 
-        `split` is `rows` (the first axis alone is cut), `columns` (the last), `bricks` (as square a grid as
-        there is), `auto` (the grid whose halos are smallest), or the grid itself, such as `2x3`.
-        Raises UsageError where a rank would own fewer rows than the halo on an axis that is cut.
+        `split` is `rows` (only the first axis is cut), `columns` (only the last), `bricks` (the grid closest to a
+        cube), `auto` (the grid with the smallest halos), or the grid itself, such as `2x3`. Raises UsageError if a rank
+        would own fewer cells than the width of the halo along an axis that is cut.
         """
         grid = choose_grid(tuple(shape), world.size, split, halo)
         return cls(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
 
     def is_near(self, shape: Sequence[int]) -> bool:
-        """Whether a shape differs from this one's by at most one along each axis."""
+        """Return whether a shape differs from the shape of this layout by at most one along each axis."""
         return len(shape) == self.ndim and all(abs(n - m) <= 1 for n, m in zip(shape, self.shape, strict=True))
 
     def extended(self, shape: Sequence[int]) -> Layout:
-        """The layout of a near shape with the same cuts: along each axis the last part ends where the shape does."""
+        """Return the layout of a near shape with the same cuts; only the last part of each axis changes its length."""
         return Layout(shape, self.world, [(*cut[:-1], n) for cut, n in zip(self.cuts, shape, strict=True)])
 
     @property
@@ -84,46 +84,46 @@ class Layout:
 
     @cached_property
     def indices(self) -> tuple[np.ndarray, ...]:
-        """The global indices of this rank's brick, one int64 array per axis, shaped to broadcast together."""
+        """The global indices of this rank's brick: one int64 array per axis, with shapes that broadcast."""
         return tuple(np.ogrid[self.slices]) if self.ndim else ()
 
     @cached_property
     def linear(self) -> np.ndarray:
-        """The global C-order index of every element of this rank's brick: int64 of `local_shape`."""
+        """The global linear index in C order of every element of this rank's brick: int64 of `local_shape`."""
         result = np.zeros((1,) * self.ndim, np.int64)
         for axis, index in enumerate(self.indices):
             result = result + index * int(np.prod(self.shape[axis + 1 :], dtype=np.int64))
         return np.broadcast_to(result, self.local_shape)
 
     def position_of(self, rank: int) -> tuple[int, ...]:
-        """The grid position of a rank."""
+        """Return the grid position of a rank."""
         return tuple(int(g) for g in np.unravel_index(rank, self.grid)) if self.grid else ()
 
     def rank_at(self, position: Sequence[int]) -> int:
-        """The rank at a grid position."""
+        """Return the rank at a grid position."""
         return int(np.ravel_multi_index(tuple(position), self.grid)) if self.grid else 0
 
     def owner(self, index: Sequence[int]) -> int:
-        """The rank that owns a global index."""
+        """Return the rank that owns a global index; raises IndexError if it is outside the shape."""
         for i, n in zip(index, self.shape, strict=True):
             if not 0 <= i < n:
                 raise IndexError(f"index {tuple(index)} is outside the global shape {self.shape}")
         return self.rank_at([bisect_right(cut, i) - 1 for cut, i in zip(self.cuts, index, strict=True)])
 
     def bricks_of_all(self) -> Iterator[tuple[int, tuple[slice, ...]]]:
-        """Every rank with its brick as global slices."""
+        """Yield every rank with its brick as global slices."""
         for rank in range(self.world.size):
             position = self.position_of(rank)
             yield rank, tuple(slice(cut[g], cut[g + 1]) for cut, g in zip(self.cuts, position, strict=True))
 
 
 def even_cuts(n: int, parts: int) -> tuple[int, ...]:
-    """The borders that cut 0 … n into parts whose sizes differ by at most one."""
+    """Return the borders that cut 0 … n into parts whose sizes differ by at most one."""
     return tuple(n * k // parts for k in range(parts + 1))
 
 
 def grids(ranks: int, ndim: int) -> Iterator[tuple[int, ...]]:
-    """Every way to write `ranks` as an ordered product of `ndim` factors, large first factors first."""
+    """Yield all ordered factorizations of `ranks` into `ndim` factors, the largest first factors first."""
     if ndim <= 1:
         yield (ranks,) * ndim
         return
@@ -134,12 +134,12 @@ def grids(ranks: int, ndim: int) -> Iterator[tuple[int, ...]]:
 
 
 def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> tuple[int, ...]:
-    """The grid of ranks that `split` asks for; see `Layout.bricks`."""
+    """Return the grid of ranks for `split`: see `Layout.bricks`."""
     if not shape:
         raise ValueError("a field without axes cannot be cut; use a Scalar")
     named = split in SPLITS
-    chosen = _named_grids(split, ranks, len(shape)) if named else [_parse_grid(split, ranks, len(shape))]
-    fitting = [grid for grid in chosen if _all_fit(shape, grid, halo)]
+    candidates = _named_grids(split, ranks, len(shape)) if named else [_parse_grid(split, ranks, len(shape))]
+    fitting = [grid for grid in candidates if _all_fit(shape, grid, halo)]
     if not fitting:
         raise UsageError(_too_small(shape, ranks, split, halo))
     if split == "bricks":
@@ -148,7 +148,7 @@ def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> tu
 
 
 def _named_grids(split: str, ranks: int, ndim: int) -> list[tuple[int, ...]]:
-    """The grids that a name of SPLITS allows; all there are for a name that is none."""
+    """The grids that a name in SPLITS allows; all grids for another name."""
     if split == "rows":
         return [(ranks,) + (1,) * (ndim - 1)]
     if split == "columns":
@@ -165,7 +165,7 @@ def _fits(n: int, parts: int, halo: int) -> bool:
 
 
 def _surface(shape: tuple[int, ...], grid: tuple[int, ...]) -> float:
-    """Elements on the cut faces of a brick: what its halo exchange sends."""
+    """The number of elements on the cut faces of a brick, which its halo exchange sends."""
     local = [n / p for n, p in zip(shape, grid, strict=True)]
     faces = (float(np.prod(local[:axis] + local[axis + 1 :])) for axis, p in enumerate(grid) if p > 1)
     return sum(faces)

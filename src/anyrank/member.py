@@ -1,4 +1,4 @@
-"""Member: what a State holds, as checkpoints, start-up checks and memory estimates know it."""
+"""Member: the protocol of the members of a State, for checkpoints, start-up checks and memory estimates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anyrank.numerics.digest import combine, local_digest
 
 
 class Part(Protocol):
-    """What a checkpoint holds under one name: a Field, which is split over the ranks, or a Scalar."""
+    """One dataset of a checkpoint: a Field, which is distributed over the ranks, or a Scalar."""
 
     name: str
     path: str
@@ -26,11 +26,11 @@ class Part(Protocol):
         """The global shape."""
 
     def digest(self) -> int:
-        """64 bits that tell the values. Collective for a Field."""
+        """Return the digest of the values, 64 bits. Collective for a Field."""
 
 
 class Block(Part, Protocol):
-    """What is known of a Field where its values are read."""
+    """The attributes of a Field that a checkpoint is read into."""
 
     layout: Layout
 
@@ -41,57 +41,57 @@ class Block(Part, Protocol):
     def __setitem__(self, key: Any, values: Any) -> None: ...
 
 
-#: What a checkpoint holds, by name.
+#: The parts of a checkpoint, by name.
 Stored: TypeAlias = Mapping[str, Part]
 
 
 class Source(Protocol):
-    """The datasets of a checkpoint, by the names that `Member.stored` gives them.
+    """The datasets of a checkpoint, by their names in `Member.stored`.
 
-    Each is compared with its digest when it is read. All methods but `shape` and `value` are collective; all raise
-    CheckpointError, on all ranks, where the file is damaged.
+    Each dataset is compared with its digest when it is read. All methods except `shape` and `value` are collective. All
+    raise CheckpointError on all ranks if the file is damaged.
     """
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The global shape of an array."""
+        """Return the global shape of an array."""
 
     def value(self, name: str) -> Any:
-        """The value of a Scalar."""
+        """Return the value of a Scalar."""
 
     def read(self, name: str, layout: Layout) -> np.ndarray:
-        """This rank's part of an array."""
+        """Return this rank's part of an array."""
 
     def fill(self, field: Block) -> None:
-        """Put the array of a Field's name into its block, piece by piece."""
+        """Read the array with the name of a Field into its block, in pieces."""
 
 
 @runtime_checkable
 class Member(Protocol):
-    """What a State holds under a name: a Field, a Scalar, a Table, or an object of your own that does the same.
+    """A member of a State: a Field, a Scalar, a Table, or another object with these methods.
 
-    Between `stored` and the end of the checkpoint the member may change: the arrays that it gave may not.
+    Between `stored` and the end of the checkpoint the member may change, but not the arrays that it returned.
     """
 
     name: str
 
     @property
     def nbytes(self) -> int:
-        """The bytes of this rank's memory that it takes."""
+        """The bytes of memory that it uses on this rank."""
 
     def describe(self) -> str:
-        """What is declared of it, which must be the same on all ranks."""
+        """Return a description of its declaration, which must be the same on all ranks."""
 
     def kinds(self) -> Mapping[str, str]:
-        """The dtype of each of its datasets, by name, and the shape behind a space where that is declared, too."""
+        """Return the dtype of each of its datasets, by name, followed by a space and the shape if that is declared."""
 
     def stored(self) -> Stored:
-        """What a checkpoint of its present values holds, by name: its own, or its own with /PART. Collective."""
+        """Return the parts of a checkpoint of its present values; names are NAME or NAME/PART. Collective."""
 
     def load(self, source: Source) -> None:
-        """Take the values of a checkpoint, of any number of ranks. Collective."""
+        """Restore the values from a checkpoint, which may be of another number of ranks. Collective."""
 
     def digest(self) -> int:
-        """64 bits that tell its values, the same on all ranks and for any number of them. Collective."""
+        """Return the digest of its values, 64 bits, the same on all ranks and for any number of ranks. Collective."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Scalar:
         self.path = f"scalars/{self.name}"
 
     def assign(self, value: Any) -> None:
-        """Set the value; raises ValueError where the dtype cannot hold it."""
+        """Set the value; raises ValueError if the dtype cannot hold it."""
         array = np.asarray(value)
         if array.ndim or (self.dtype.kind in "iu" and array.dtype.kind not in "iub"):
             raise ValueError(f"{value!r} is not a single value of type {self.dtype}")
@@ -138,10 +138,10 @@ class Scalar:
         self.assign(source.value(self.name))
 
     def digest(self) -> int:
-        """The digest of the value, 64 bits. Not collective."""
+        """Return the digest of the value, 64 bits. Not collective."""
         return local_digest(np.array([self.value], self.dtype), (1,), (0,))
 
 
 def digest_of(stored: Stored, digests: Mapping[str, int]) -> int:
-    """One digest of all that is stored, from those of its parts."""
+    """Return one digest of all parts of a checkpoint, from their digests."""
     return combine({name: (item.dtype.str, item.shape, digests[name]) for name, item in stored.items()})

@@ -1,4 +1,4 @@
-"""Memory: what a process has of the host's, and what it may still take."""
+"""The memory of the host: how much a process uses, and how much it may still allocate."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from pathlib import Path
 
 from anyrank.errors import UsageError
 
-#: The least that is of use to a program that spills the rest.
-LEAST = 16 << 20
-#: Where Linux tells of memory, and of control groups, which batch systems and containers limit it with.
+#: The smallest budget in bytes with which a program that spills to disk can work.
+MINIMUM = 16 << 20
+#: The folders of Linux for memory, and for control groups, by which batch systems and containers limit memory.
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-#: Of a control group the files of its limit and its use, and the part of its use that can be given back, by version.
+#: For each version of control groups: the files of the limit and of the use, and the entry of the reclaimable use.
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _V2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def resident() -> int:
-    """The bytes of memory that this process has now, shared ones included."""
+    """Return the resident memory of this process in bytes, with shared memory."""
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak() -> int:
-    """The most bytes of memory that this process ever had: not, as `ru_maxrss`, those of whoever started it."""
+    """Return the peak resident memory of this process in bytes; `ru_maxrss` would include that of its parent."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def available() -> int:
-    """The bytes of memory that the processes of this node may still take, by its kernel and its control groups."""
+    """Return the bytes that the processes of this node may still allocate, from the kernel and the control groups."""
     lines = (PROC / "meminfo").read_text(encoding="utf-8").splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    return max(min([free, *_left_to_groups()]), 0)
+    return max(min([free, *_free_in_groups()]), 0)
 
 
-def _left_to_groups() -> Iterator[int]:
-    """What is left of the limit of each control group that this process is in, directly or not."""
+def _free_in_groups() -> Iterator[int]:
+    """The free bytes of each control group of this process, and of its parent groups."""
     groups = ""
     with suppress(OSError):
         groups = (PROC / "self/cgroup").read_text(encoding="utf-8")
@@ -47,28 +47,28 @@ def _left_to_groups() -> Iterator[int]:
             base, names = (CGROUPS / "memory", _V1) if controllers else (CGROUPS, _V2)
             inner = base / path.strip("/")
             for group in (inner, *(parent for parent in inner.parents if parent.is_relative_to(base))):
-                with suppress(OSError, ValueError):  # the group of a container may not be seen within it
+                with suppress(OSError, ValueError):  # the group of a container may not be visible inside of it
                     yield _left_to(group, *names)
 
 
 def _left_to(group: Path, limit: str, used: str, inactive: str) -> int:
-    most = int((group / limit).read_text(encoding="utf-8"))  # "max" is no number: there is no limit
-    facts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
-    return most - int((group / used).read_text(encoding="utf-8")) + int(facts.get(inactive, 0))
+    most = int((group / limit).read_text(encoding="utf-8"))  # ValueError for "max", which means no limit
+    statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+    return most - int((group / used).read_text(encoding="utf-8")) + int(statistics.get(inactive, 0))
 
 
 def budget(limit: int | None, sharing: int) -> int:
-    """The bytes that this process may still take for data, under a limit for all that it has.
+    """Return the bytes that this process may still allocate for data.
 
-    Without one, three quarters of its part of what the node has free, which it shares with `sharing` processes.
-    Raises UsageError where a limit leaves less than LEAST.
+    `limit` is the limit of its total memory. Without a limit the result is three quarters of its share of the free
+    memory of the node, which `sharing` processes share. Raises UsageError if a limit leaves less than MINIMUM.
     """
     if limit is None:
         return available() * 3 // 4 // sharing
     left = limit - resident()
-    if left < LEAST:
+    if left < MINIMUM:
         raise UsageError(
-            f"--memory-limit {limit} leaves a rank {left} bytes for data, beside {limit - left} that it has already, "
-            f"and must leave {LEAST}. Use --memory-limit {(limit - left + LEAST) // 1_000_000 + 1}MB or more."
+            f"--memory-limit {limit} leaves a rank {left} bytes for data, beside {limit - left} that it already uses, "
+            f"and must leave {MINIMUM}. Use --memory-limit {(limit - left + MINIMUM) // 1_000_000 + 1}MB or more."
         )
     return left

@@ -1,4 +1,4 @@
-"""State: the members that a Program declares, exactly what a checkpoint holds."""
+"""State: the members that a Program declares; a checkpoint holds exactly these."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ M = TypeVar("M", bound=Member)
 
 
 class State:
-    """What a Program declares: members by name, and the number of the step they belong to.
+    """The members that a Program declares, by name, and the number of their step.
 
-    Members are attributes: `state.T` is a Field, or what `add` was given, `state.hits` the value of a Scalar,
-    `state.hits += 1` its assignment. Declaring is collective, and all ranks declare the same in the same order.
+    Members are attributes: `state.T` is a Field or another member given to `add`, and `state.hits` the value of a
+    Scalar, to which `state.hits += 1` assigns. Declarations are collective: all ranks declare the same members in the
+    same order.
     """
 
     step: int
     world: World
-    #: The run folder, where a program may leave files; None where there is no run.
+    #: The run folder, in which a program may write files; None without a run.
     folder: Path | None
     members: dict[str, Member]
 
@@ -67,9 +68,9 @@ class State:
         Raises
         ------
         UsageError
-            Where its name cannot be that of an attribute, or is taken.
+            If its name is not valid for an attribute, or in use.
         TypeError
-            Where it lacks a method of `Member`.
+            If it lacks a method of `Member`.
 
         Examples
         --------
@@ -98,18 +99,35 @@ class State:
         boundary_value: float = 0.0,
         dims: Sequence[str] = (),
     ) -> Field:
-        """Declare a Field of a global shape, all zero. Collective.
+        """Declare a Field, whose values are zero. Collective.
 
-        `halo` is the width of the ring of ghost cells. `boundary` is `periodic` or `fixed` (ghosts outside
-        the domain hold `boundary_value`), one for all axes or one per axis. `dims` names the axes.
-        Raises UsageError where the shape is too small for the ranks and the halo, or too large for any array.
+        Parameters
+        ----------
+        name : str
+            The name of the field: `state.NAME`.
+        shape, dtype
+            The global shape, and the dtype of the elements.
+        unit, description : str
+            The unit and the meaning of the values, for checkpoints and plots.
+        halo : int
+            The number of layers of ghost cells.
+        boundary : {"periodic", "fixed"} or sequence of these
+            The boundary condition of all axes, or of each axis. Ghost cells outside a `fixed` boundary hold
+            `boundary_value`.
+        boundary_value : float
+            The value outside fixed boundaries.
+        dims : sequence of str
+            The names of the axes.
+
+        Raises
+        ------
+        UsageError
+            If the shape is too small for the ranks and the halo or too large for an array, or an argument is invalid.
+
         """
         shape = tuple(int(n) for n in shape)
         boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)
-        if len(boundary) != len(shape) or not set(boundary) <= {"periodic", "fixed"}:
-            raise UsageError(f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}.")
-        if min(shape, default=0) < 1 or halo < 0:
-            raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
+        _check_geometry(name, shape, boundary, halo)
         _check_type(name, np.dtype(dtype))
         _check_size(name, shape, np.dtype(dtype))
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
@@ -131,24 +149,24 @@ class State:
         )
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
-        """Declare a Scalar with its first value, which sets its type: int64, float64 or bool."""
+        """Declare a Scalar with its initial value, whose type is that of the Scalar: int64, float64 or bool."""
         _check_type(name, np.asarray(value).dtype)
         scalar = Scalar(name, np.asarray(value).dtype, unit, description, value)
         scalar.assign(value)
         return self.add(scalar)
 
     def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
-        """The Layout that fields of this shape share. The widest halo must be declared first.
+        """Return the Layout that the fields of a shape share. The field with the widest halo must be declared first.
 
-        A shape that differs from an earlier one by at most one along each axis, as faces differ from cells, is cut at
-        the same indices: the last rank along the axis has one element more, or one less.
+        A shape that differs from an earlier one by at most one along each axis, such as that of faces from that of
+        cells, is cut at the same indices: the last rank along the axis has one element more or less.
         """
-        known: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
+        layouts: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
         width = halo * self.halo_steps
-        if shape not in known:
-            near = next((layout for layout, _ in known.values() if layout.is_near(shape)), None)
-            known[shape] = near.extended(shape) if near is not None else self._bricks(shape, width), halo
-        layout, _ = known[shape]
+        if shape not in layouts:
+            near = next((layout for layout, _ in layouts.values() if layout.is_near(shape)), None)
+            layouts[shape] = near.extended(shape) if near is not None else self._bricks(shape, width), halo
+        layout, _ = layouts[shape]
         if any(b - a < width for cut in layout.cuts for a, b in pairwise(cut)):
             raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
         return layout
@@ -172,64 +190,71 @@ class State:
         if isinstance(member, Scalar):
             member.assign(value)
         elif member is not None:
-            kind, way = type(member).__name__, "[...] = …" if hasattr(member, "__setitem__") else ".add(…)"
-            raise AttributeError(f"{name} is a {kind}: write its values with state.{name}{way}")
+            kind, fix = type(member).__name__, "[...] = …" if hasattr(member, "__setitem__") else ".add(…)"
+            raise AttributeError(f"{name} is a {kind}: write its values with state.{name}{fix}")
         elif name in self.__dict__:
             self.__dict__[name] = value
         else:
             raise AttributeError(f"the state has no member {name!r}: declare it, or it is lost at resume")
 
     def budget(self) -> int:
-        """Bytes of memory that each rank may still take for data, the same on all. Collective.
+        """Return the bytes of memory that each rank may still allocate for data, the same on all ranks. Collective.
 
-        They are what --memory-limit leaves, or three quarters of a rank's share of what its node has, on the rank that
-        has the least. Raises UsageError on all ranks where that is next to nothing.
+        The result is the minimum over the ranks of the rest of --memory-limit, or of three quarters of the rank's share
+        of the free memory of its node. Raises UsageError on all ranks if it is too small to work with.
         """
         sharing = self.world.node_size
         with self.world.raise_on_all_ranks():
-            mine = memory.budget(self.memory_limit, sharing)
-        return int(self.world.allreduce(np.array([mine]), "min")[0])
+            own = memory.budget(self.memory_limit, sharing)
+        return int(self.world.allreduce(np.array([own]), "min")[0])
 
     def random(self, stream: int = 0) -> Philox:
-        """Random numbers of the run's seed; every use with a purpose of its own takes its own stream."""
+        """Return the random numbers of the run's seed; use another stream for each independent quantity."""
         return Philox(self.seed, stream)
 
     def fields(self) -> Iterator[Field]:
-        """The Fields in the order of their declaration."""
+        """Return the Fields in the order of their declaration."""
         return (member for member in self.members.values() if isinstance(member, Field))
 
     def scalars(self) -> Iterator[Scalar]:
-        """The Scalars in the order of their declaration."""
+        """Return the Scalars in the order of their declaration."""
         return (member for member in self.members.values() if isinstance(member, Scalar))
 
     def allocate(self) -> None:
-        """Take the memory of all Fields now, where they do not have it yet. Raises MemoryError."""
+        """Allocate the arrays of all Fields now, unless they are allocated. Raises MemoryError."""
         for field in self.fields():
             _ = field.storage
 
     def stored(self) -> dict[str, Part]:
-        """What a checkpoint of the present values holds, by name. Collective."""
+        """Return the parts of a checkpoint of the present values, by name. Collective."""
         return {name: item for member in self.members.values() for name, item in member.stored().items()}
 
     def digests(self) -> dict[str, int]:
-        """The digest of all that a checkpoint holds, by name: every member, or its every part. Collective.
+        """Return the digest of each part of a checkpoint, by name: of every member, or of its parts. Collective.
 
-        Raises AnyrankError where a Scalar differs between ranks.
+        Raises AnyrankError if a Scalar differs between ranks.
         """
         check_scalars(self)
         return {name: item.digest() for name, item in self.stored().items()}
 
     def digest(self) -> int:
-        """One digest for the whole state. Collective."""
+        """Return one digest of the whole state. Collective."""
         stored = self.stored()
         check_scalars(self)
         return digest_of(stored, {name: item.digest() for name, item in stored.items()})
 
 
+def _check_geometry(name: str, shape: tuple[int, ...], boundary: tuple[str, ...], halo: int) -> None:
+    if len(boundary) != len(shape) or not set(boundary) <= {"periodic", "fixed"}:
+        raise UsageError(f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}.")
+    if min(shape, default=0) < 1 or halo < 0:
+        raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
+
+
 def _check_type(name: str, dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.char in "gG":
         raise UsageError(
-            f"{name}: dtype {dtype} cannot be kept in a checkpoint: use bool, integers, float64, complex128…"
+            f"{name}: dtype {dtype} cannot be stored in a checkpoint: use bool, integers, float64, complex128…"
         )
 
 
@@ -243,12 +268,12 @@ def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
 
 
 def check_scalars(state: State) -> None:
-    """Raise AnyrankError on all ranks where a Scalar is not the same on all. Collective."""
+    """Raise AnyrankError on all ranks if a Scalar is not the same on all ranks. Collective."""
     scalars = [*state.scalars()]
-    mine = np.array([scalar.digest() for scalar in scalars], np.uint64)
-    differ = state.world.allreduce(mine, "min") != state.world.allreduce(mine, "max")
+    own = np.array([scalar.digest() for scalar in scalars], np.uint64)
+    differ = state.world.allreduce(own, "min") != state.world.allreduce(own, "max")
     if differ.any():
         scalar = scalars[int(np.argmax(differ))]
         values = state.world.comm.allgather(scalar.value)
-        told = f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank."
-        raise of_all_ranks(AnyrankError(told))
+        message = f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank."
+        raise of_all_ranks(AnyrankError(message))

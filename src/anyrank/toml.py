@@ -1,4 +1,4 @@
-"""TOML for every Python: `tomllib`, which came with 3.11, or what it was before."""
+"""TOML for every version of Python: `tomllib` of Python 3.11, or the package `tomli`."""
 
 import sys
 from pathlib import Path
@@ -13,9 +13,9 @@ __all__ = ["read_toml"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises OSError where it cannot be read, and ValueError where it is no TOML in UTF-8."""
+    """Read a TOML file. Raises OSError if it cannot be read, and ValueError if it is not TOML in UTF-8."""
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return found
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return table
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None

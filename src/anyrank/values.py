@@ -1,4 +1,4 @@
-"""Values as users give them, in flags, in files and as defaults: how they are read, and how bad ones are refused."""
+"""Read the values of parameters and options from flags, files and defaults, and refuse invalid ones."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import pydantic
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-#: The text that stands for None in flags and files, for a type that has it.
+#: The text for None in flags and files, for types that include None.
 NONE = "none"
 _KINDS = "int, float, bool, str, Path, a Literal of texts or whole numbers, one of these | None, or a list of one"
 
 
 def _number(value: Any, error: str = "float_type") -> Any:
-    """Read NumPy's numbers as Python's, and refuse a truth value, which Python takes for a number."""
+    """Convert NumPy numbers to Python numbers, and refuse a bool, which is a number in Python."""
     if isinstance(value, bool | np.bool_):
         raise PydanticCustomError(error, "a truth value is no number")  # type: ignore[arg-type]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _whole(value: Any) -> Any:
-    """Read 1e12 as a whole number, as people write it."""
+    """Read a text such as 1e12 as a whole number."""
     if isinstance(value, str) and "e" in value.lower():
         try:
             number = Decimal(value)
         except InvalidOperation:
             return value
-        # A number of a million digits is a slip, and would take all memory.
+        # A number of a million digits is a typing error, and would use all memory.
         if number.is_finite() and number.adjusted() < 309 and number == number.to_integral_value():
             return int(number)
     return _number(value, "int_type")
 
 
 def _unicode(text: str) -> str:
-    """Refuse what no file can hold: a name that is not UTF-8 has lone surrogates in Python."""
+    """Refuse text that cannot be written as UTF-8: a file name that is not UTF-8 has lone surrogates in Python."""
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError("must be text in UTF-8", "Rename what has this name.")
     return text
@@ -53,12 +53,12 @@ def _absolute(path: Path) -> Path:
 
 
 def _split(value: Any) -> Any:
-    """Read a list from text: its elements are joined by commas."""
+    """Read a list from text with commas between the elements."""
     return (value.split(",") if value else []) if isinstance(value, str) else value
 
 
 def matching(pattern: str, rule: str) -> AfterValidator:
-    """Make a check that a text matches a pattern; `rule` is what it must do, in words."""
+    """Return a validator that a text matches a pattern; `rule` describes the pattern in words."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -69,7 +69,7 @@ def matching(pattern: str, rule: str) -> AfterValidator:
 
 
 def _or_none(kind: Any) -> tuple[Any, bool]:
-    """The type without None, and whether None was in it."""
+    """The type without None, and whether it included None."""
     inner = [one for one in get_args(kind) if one is not type(None)]
     if get_origin(kind) in (Union, UnionType) and len(inner) == 1:
         return (get_args(inner[0])[0] if get_origin(inner[0]) is Annotated else inner[0]), True
@@ -77,17 +77,17 @@ def _or_none(kind: Any) -> tuple[Any, bool]:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether the type is a list, or a list or None."""
+    """Return whether the type is a list, or a list or None."""
     return get_origin(_or_none(kind)[0]) is list
 
 
 def is_truth(kind: Any) -> bool:
-    """Whether the type is bool, or bool or None."""
+    """Return whether the type is bool, or bool or None."""
     return _or_none(kind)[0] is bool
 
 
 def choices(kind: Any) -> tuple[str, ...]:
-    """The values of a Literal, of a list of one too; none for another type."""
+    """Return the values of a Literal or of a list of a Literal; an empty tuple for another type."""
     kind = _or_none(kind)[0]
     if is_list(kind):
         return choices(get_args(kind)[0])
@@ -95,7 +95,7 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 
 def metavar(kind: Any) -> str:
-    """The word for a value of the type in `--help`."""
+    """Return the word for a value of the type in `--help`."""
     kind = _or_none(kind)[0]
     if is_list(kind):
         return f"{metavar(get_args(kind)[0])},…"
@@ -103,9 +103,9 @@ def metavar(kind: Any) -> str:
 
 
 def reader(kind: Any, bounds: Mapping[str, Any]) -> Any:
-    """Make the pydantic type that reads values of a type, from Python, TOML or text; numbers are within the bounds.
+    """Return the pydantic type that reads values of a type, from Python, TOML or text, within the bounds.
 
-    Raises TypeError for a type that no parameter has, and for bounds of what has no order.
+    Raises TypeError for a type that parameters cannot have, and for bounds of a type other than int and float.
     """
     inner, optional = _or_none(kind)
     if optional:
@@ -123,9 +123,9 @@ def reader(kind: Any, bounds: Mapping[str, Any]) -> Any:
         return Annotated[float, pydantic.Field(**bounds), AllowInfNan(False), BeforeValidator(_number)]
     if kind is Path:
         return Annotated[Path, AfterValidator(_absolute)]
-    if get_origin(kind) is Literal and all(type(one) in (str, int) for one in get_args(kind)):
-        by_text = {str(one): one for one in get_args(kind)}
-        return Annotated[kind, BeforeValidator(lambda one: by_text.get(one, one) if isinstance(one, str) else one)]
+    if get_origin(kind) is Literal and all(type(choice) in (str, int) for choice in get_args(kind)):
+        by_text = {str(choice): choice for choice in get_args(kind)}
+        return Annotated[kind, BeforeValidator(lambda text: by_text.get(text, text) if isinstance(text, str) else text)]
     if kind is str:
         return Annotated[str, AfterValidator(_unicode)]
     if kind is bool:
@@ -137,12 +137,12 @@ def _element(kind: Any) -> Any:
     return (get_args(kind) or (str,))[0]
 
 
-#: Whole numbers of options.
+#: Types of options: a whole number, a positive one, and one that is not negative.
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[int, pydantic.Field(ge=1), BeforeValidator(_whole)]
 Natural = Annotated[int, pydantic.Field(ge=0), BeforeValidator(_whole)]
 
-#: The rule that a bad value breaks, and the fix, by pydantic's name of the error, or the first word of it.
+#: The rule that an invalid value breaks, and the fix, by pydantic's name of the error, or the first word of the name.
 _RULES = {
     "greater_than_equal": ("must be at least {ge}", "Use {name} {ge} or more."),
     "greater_than": ("must be greater than {gt}", "Use a number above {gt}."),
@@ -162,7 +162,7 @@ _RULES = {
 
 
 def refusal(error: Any, subject: str, name: str, example: Any = 1, about: str = "") -> str:
-    """What a user reads of one of pydantic's errors: the subject (a name with its value), the rule, and a fix."""
+    """Return the message for an error of pydantic: the subject (a name with its value), the rule, and a fix."""
     context = {key: _digits(value) for key, value in error.get("ctx", {}).items()}
     if error["type"] == "value_error":
         rule, *fix = error["ctx"]["error"].args

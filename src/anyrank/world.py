@@ -1,4 +1,4 @@
-"""World: who takes part in a run, and how its ranks come to agree."""
+"""World: the communicator of a run, and agreement between its ranks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from anyrank.child import is_child, leave_launch
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.observe.timers import Timers
 
-# One thread at a time calls MPI here (checkpoint threads call none), which spares MPI its locks.
-# It takes effect only if nobody has initialised MPI before us.
+# Only one thread at a time calls MPI (the threads of checkpoints do not), so that MPI needs no locks.
+# This has an effect only if MPI is not initialised yet.
 mpi4py.rc.thread_level = "serialized"
-if is_child():  # of a rank, perhaps: it must not join the ranks' MPI
+if is_child():  # a child process of a rank must not join the MPI job of the ranks
     leave_launch()
 
 with warnings.catch_warnings():
-    # mpi4py warns, on every rank, of launchers that `check_launch` refuses, on one.
+    # mpi4py warns on every rank about launchers that `check_launch` refuses on one rank.
     warnings.filterwarnings("ignore", message="suspicious MPI execution environment")
-    from mpi4py import MPI  # initialises MPI, so it comes after the lines above
+    from mpi4py import MPI  # initialises MPI, and therefore follows the lines above
 
 if TYPE_CHECKING:
     from anyrank.recorder import Recorder
@@ -37,18 +37,37 @@ _OPERATIONS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX}
 class World:
     """A private clone of a communicator: ranks, nodes, and agreement between ranks.
 
-    Making a World is collective over `comm` (COMM_WORLD where none is given). Messages on it never meet
-    those of other libraries, because the clone has a context of its own. With `check`, collective calls on
-    `comm`, and on MPI.COMM_WORLD where that is cloned, are compared between ranks by `recorder`, which is
-    None without. `timers` tell what its ranks' time is spent on, `transfer` how halos of GPUs travel: `staged`
-    through pinned memory of the host, or `direct`, by an MPI that was seen to take a GPU's memory.
+    The constructor is collective over `comm`. The clone has its own context, so that its messages cannot be confused
+    with those of other libraries.
+
+    Parameters
+    ----------
+    comm : MPI.Intracomm, optional
+        The communicator to clone; COMM_WORLD if none is given.
+    check : bool
+        Whether `recorder` compares the collective calls on `comm` between ranks, and those on MPI.COMM_WORLD if that
+        is cloned. One rank is enough to switch it on.
+
+    Attributes
+    ----------
+    comm : MPI.Intracomm
+        The clone.
+    rank, size : int
+        This rank, and the number of ranks.
+    recorder : Recorder or None
+        Compares collective calls; None without `check`.
+    timers : Timers
+        The time of each activity of this rank.
+    transfer : {"staged", "direct"}
+        How the halos of GPUs are sent: through pinned memory of the host, or from GPU memory by a GPU-aware MPI.
+
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
         initialise()
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.recorder: Recorder | None = None
-        if self.comm.allreduce(check, MPI.MAX):  # a rank alone that was asked to check would wait for the others' calls
+        if self.comm.allreduce(check, MPI.MAX):  # all ranks check or none, because the comparison is collective
             from anyrank.recorder import Recorder
 
             self.recorder = Recorder(self.comm, everywhere=comm is None)
@@ -68,24 +87,23 @@ class World:
 
     @property
     def node_rank(self) -> int:
-        """This rank's number among the ranks of its node; the first use is collective."""
+        """The number of this rank among the ranks of its node. The first use is collective."""
         return int(self._node.rank)
 
     @property
     def node_size(self) -> int:
-        """How many ranks share this node; the first use is collective."""
+        """The number of ranks on this node. The first use is collective."""
         return int(self._node.size)
 
     def node_gather(self, value: T) -> list[T]:
-        """The values of this node's ranks, in the order of `node_rank`, on all of them. Collective."""
+        """Return the values of the ranks of this node, in the order of `node_rank`, on all of them. Collective."""
         gathered: list[T] = self._node.allgather(value)
         return gathered
 
     def allreduce(self, array: np.ndarray, op: str = "sum") -> np.ndarray:
-        """The element-wise `sum`, `min` or `max` over all ranks, on all ranks. Collective.
+        """Return the element-wise `sum`, `min` or `max` over all ranks, on all ranks. Collective.
 
-        Takes integers only from code that keeps the promise: a float sum depends on the ranks' order,
-        so it is refused; `anyrank.exact` has the sum that does not.
+        Raises TypeError for a sum of floats, because it depends on the order of the ranks; use `anyrank.exact`.
         """
         array = np.asarray(array)
         if op == "sum" and array.dtype.kind not in "iu":
@@ -128,36 +146,36 @@ class World:
         return bool(self.allreduce(np.array([bool(condition)], np.int32), "min")[0])
 
     def gather(self, value: T) -> list[T] | None:
-        """The values of all ranks in rank order on rank 0, None elsewhere. Collective."""
+        """Return the values of all ranks in the order of the ranks on rank 0, None on other ranks. Collective."""
         gathered: list[T] | None = self.comm.gather(value)
         return gathered
 
     def bcast(self, value: T) -> T:
-        """Rank 0's value, on all ranks. Collective."""
+        """Return the value of rank 0 on all ranks. Collective."""
         result: T = self.comm.bcast(value)
         return result
 
     def barrier(self) -> None:
-        """Wait until all ranks are here. Collective."""
+        """Wait until all ranks call this method. Collective."""
         self.comm.Barrier()
 
     def on_root(self, call: Callable[[], T]) -> T:
-        """Call a function on rank 0 and return its value on all ranks. Collective.
+        """Call a function on rank 0 and return its result on all ranks. Collective.
 
         Parameters
         ----------
         call : callable
-            A function without parameters that makes no collective call. Its value must be picklable.
+            A function without parameters that makes no collective call. Its result must be picklable.
 
         Returns
         -------
         object
-            What `call` returned on rank 0.
+            The result of `call` on rank 0.
 
         Raises
         ------
         AnyrankError
-            On all ranks, where `call` raised any Exception: as `raise_on_all_ranks` does.
+            On all ranks, if `call` raises any Exception: see `raise_on_all_ranks`.
         """
         value: Any = None
         with self.raise_on_all_ranks(Exception):
@@ -166,15 +184,15 @@ class World:
         return self.bcast(value)  # type: ignore[no-any-return]
 
     def raise_on_all_ranks(self, *kinds: type[Exception]) -> RaiseOnAllRanks:
-        """Run the body of a `with` statement on each rank, and raise the error of any rank on all. Collective.
+        """Run the body of a `with` statement on each rank, and raise the error of any rank on all ranks. Collective.
 
-        The end of the body is a collective call. The body must make no collective call where it can fail on one
-        rank alone. An error of another kind leaves on its own rank, and ends the run.
+        The end of the body is a collective call. If the body can fail on one rank only, it must not make a collective
+        call. An error of another type is raised on its own rank only, and ends the run.
 
         Parameters
         ----------
         *kinds : type of Exception, optional
-            The errors that are raised on all ranks; AnyrankError where none is given.
+            The types of errors to raise on all ranks; AnyrankError if none is given.
 
         Returns
         -------
@@ -184,8 +202,8 @@ class World:
         Raises
         ------
         AnyrankError
-            On all ranks, the error of the lowest rank that has one: an AnyrankError as it is, any other error as
-            an AnyrankError that names the rank.
+            On all ranks, the error of the lowest rank that has one: an AnyrankError unchanged, any other error as an
+            AnyrankError that names the rank.
 
         Examples
         --------
@@ -195,16 +213,16 @@ class World:
         return RaiseOnAllRanks(self, kinds or (AnyrankError,))
 
     def tag(self) -> int:
-        """A message tag that no other exchange of this World uses, if all ranks ask in the same order."""
+        """Return an unused message tag of this World; all ranks must make these calls in the same order."""
         self._tags += 1
         return self._tags
 
     def abort(self, status: int) -> None:
-        """End all ranks of the job at once with this exit status. Not collective, and does not return."""
+        """End all ranks of the job at once with this exit status. Not collective; does not return."""
         self.comm.Abort(status)
 
     def close(self) -> None:
-        """Give the clone back. Collective."""
+        """Free the communicators. Collective."""
         if self.recorder is not None:
             self.recorder.close()
         if "_node" in self.__dict__:
@@ -215,7 +233,7 @@ class World:
 class RaiseOnAllRanks:
     """The context manager of `World.raise_on_all_ranks`.
 
-    It is a class because --check shows the line that makes a call, and contextlib's generators stand between.
+    It is a class, because --check shows the calling line, and a generator of contextlib would add frames to the stack.
     """
 
     def __init__(self, world: World, kinds: tuple[type[Exception], ...]):
@@ -228,15 +246,15 @@ class RaiseOnAllRanks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and (not isinstance(error, self._kinds) or getattr(error, "collective", False)):
-            return  # what all ranks raise together needs no other call, which some of them may have made already
+            return  # all ranks raise a collective error, so that no agreement is needed
         world = self._world
-        failing = -1 if error is None else world.size - world.rank
-        worst = int(world.allreduce(np.array([failing], np.int64), "max")[0])
-        if worst < 0:
+        own = -1 if error is None else world.size - world.rank  # the lowest failing rank has the largest value
+        largest = int(world.allreduce(np.array([own], np.int64), "max")[0])
+        if largest < 0:
             return
-        root = world.size - worst
-        agreed = world.comm.bcast(_portable(error, world.rank) if world.rank == root else None, root=root)
-        raise of_all_ranks(agreed)
+        root = world.size - largest
+        first_error = world.comm.bcast(_portable(error, world.rank) if world.rank == root else None, root=root)
+        raise of_all_ranks(first_error)
 
 
 def _portable(error: BaseException | None, rank: int) -> AnyrankError:
@@ -246,13 +264,13 @@ def _portable(error: BaseException | None, rank: int) -> AnyrankError:
 
 
 def initialise() -> None:
-    """Initialise MPI where nobody has; the command line puts that off until it is needed. Collective."""
+    """Initialise MPI unless it is; the command line delays this until it needs MPI. Collective."""
     if not MPI.Is_initialized():
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
 
 
 def agree_to_begin(error: AnyrankError | None) -> None:
-    """Raise on all ranks if any of them could not even begin. Collective over all that were launched together."""
+    """Raise the error of any rank that cannot begin on all ranks. Collective over all ranks of the launch."""
     world = World()
     try:
         with world.raise_on_all_ranks():
@@ -263,9 +281,9 @@ def agree_to_begin(error: AnyrankError | None) -> None:
 
 
 def check_launch(world: World) -> None:
-    """Refuse a launcher of another MPI: it would silently run N worlds of one rank each.
+    """Raise UsageError if the launcher belongs to another MPI, which would run N worlds of one rank each.
 
-    Raises UsageError, with a message on the launcher's first task alone.
+    Only the first task of the launcher prints the message.
     """
     tasks = launcher.tasks()
     if tasks <= 1 or world.size > 1:
@@ -281,7 +299,7 @@ def check_launch(world: World) -> None:
 
 
 def mpi_versions() -> dict[str, Any]:
-    """The MPI in use: its library's first line, the standard's version, mpi4py's version."""
+    """Return the first line of the MPI library's version, and the versions of the MPI standard and of mpi4py."""
     return {
         "library": MPI.Get_library_version().split("\n")[0].strip("\0").strip(),
         "standard": ".".join(str(part) for part in MPI.Get_version()),

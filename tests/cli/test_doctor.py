@@ -48,6 +48,6 @@ def test_gpus_are_shown_with_their_memory_and_driver_and_bodies_with_their_rate(
     monkeypatch.setitem(sys.modules, "cupy", fake)
     done = CliRunner().invoke(command, ["--no-kernels", "--json"], env={"ANYRANK_SHIM": "gpus=2 memory=8e9"})
     shown = json.loads(done.stdout)["gpu"].split("; ")
-    assert shown[0].startswith("a GPU that is not there 0000:00:00.0, ") and " of 8.0 GB free" in shown[0]
-    assert shown[1].startswith("a GPU that is not there 0000:01:00.0, ") and shown[2] == "driver for CUDA up to 13.0"
+    assert shown[0].startswith("an emulated GPU 0000:00:00.0, ") and " of 8.0 GB free" in shown[0]
+    assert shown[1].startswith("an emulated GPU 0000:01:00.0, ") and shown[2] == "driver for CUDA up to 13.0"
     assert time_body(Kernel("digest"), "cupy", 100)[0] > 0

@@ -133,7 +133,7 @@ def test_every_option_has_flag_group_and_help_on_run_and_resume():
         for name, info in Options.model_fields.items():
             flag = Options.flags(name)[-1]
             assert re.search(rf"^ +(-\w, )?{flag}\b", shown, re.M), f"{flag} is missing in {words}"
-            assert info.description and Options.facts(name).group
+            assert info.description and Options.metadata(name).group
 
 
 def test_no_flag_of_a_verb_is_there_twice():
@@ -151,7 +151,7 @@ def test_flags_that_no_parameter_has_are_those_of_all_verbs():
 
 
 def test_kept_options_are_those_that_resume_needs():
-    kept = {name for name in Options.model_fields if Options.facts(name).kept}
+    kept = {name for name in Options.model_fields if Options.metadata(name).kept}
     assert kept == {
         *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture", "memory_limit"),
         "allocator",
@@ -162,7 +162,7 @@ def test_kept_options_are_those_that_resume_needs():
 
 def test_options_that_jobs_and_studies_refuse():
     def refused_in(place):
-        return {name for name in Options.model_fields if place in Options.facts(name).not_in}
+        return {name for name in Options.model_fields if place in Options.metadata(name).not_in}
 
     assert refused_in("jobs") == {
         *("ranks", "threads", "walltime", "stop_at", "hosts", "chaos", "i_mean_it", "as_json", "quiet"),

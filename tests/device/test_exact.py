@@ -45,36 +45,36 @@ def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
     expected = [function(x, local=True) for function in FUNCTIONS]
     expected += [exact.dot(x, other, local=True) for other in (x, x.astype(float))]
     half = there.astype(np.float64)
-    before = fake.crossed.copy()
+    before = fake.copied.copy()
     found = [function(there, local=True) for function in FUNCTIONS]
     found += [exact.dot(there, other, local=True) for other in (there, half)]
     assert told(found) == told(expected)
     if gpu.cupy is not fake:
         return  # CuPy does not count what crosses
-    assert fake.crossed["in"] == before["in"]
+    assert fake.copied["in"] == before["in"]
     # The limbs of at most seven planes for five sums, more where integers are the sum of two numbers; and extremes.
     parts = 14 if np.dtype(dtype).kind in "iu" and x.itemsize == 8 else 5
-    assert fake.crossed["out"] - before["out"] <= 7 * parts * 8 * (Accumulator.SIZE - 1) + 4 * 8
+    assert fake.copied["out"] - before["out"] <= 7 * parts * 8 * (Accumulator.SIZE - 1) + 4 * 8
 
 
 @pytest.mark.parametrize("gpu", ["shim"], indirect=True)
 def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
     there = gpu.full((6, 50, 70), 1.5, np.float64)
     for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1], there[1:, 1:-1, 1:-1]):
-        before = fake.crossed["out"]
+        before = fake.copied["out"]
         assert exact.sum(x, local=True) == 1.5 * x.size and exact.dot(x, x, local=True) == 2.25 * x.size
-        assert fake.crossed["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
+        assert fake.copied["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
     monkeypatch.setattr(strided, "_COPIED_ON_GPU", 2 * 48 * 68)
-    before = fake.crossed["out"]
+    before = fake.copied["out"]
     assert exact.sum(x, local=True) == 1.5 * x.size
-    assert fake.crossed["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time
+    assert fake.copied["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time
 
 
 def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):
     x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
-    before = fake.crossed.copy()
+    before = fake.copied.copy()
     assert exact.sum(x, local=True) == math.fsum(x.ravel().tolist())
-    assert fake.crossed == before
+    assert fake.copied == before
     assert (
         exact.dot(gpu.from_host(x), y, local=True)
         == exact.dot(x, gpu.from_host(y), local=True)
@@ -96,7 +96,7 @@ def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
 
 
 def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu, monkeypatch):
-    def as_cupy_does(call, arguments, named, now=fake._now):
+    def as_cupy_does(call, arguments, named, now=fake._run_now):
         x = getattr(call, "__self__", None)
         if isinstance(x, np.ndarray) and x.dtype == np.float32:
             call = getattr(np.where(np.abs(x) < 2.0**-126, np.copysign(np.float32(0), x), x), call.__name__)

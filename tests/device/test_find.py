@@ -23,7 +23,7 @@ def test_ranks_of_a_node_take_its_gpus_in_turn(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
     gpus = [open_device("shim", node_rank) for node_rank in range(5)]
     assert [gpu.name for gpu in gpus] == ["shim:0", "shim:1", "shim:0", "shim:1", "shim:0"]
-    assert gpus[3].card == "a GPU that is not there 0000:01:00.0" and not gpus[3].refused
+    assert gpus[3].card == "an emulated GPU 0000:01:00.0" and not gpus[3].refused
 
 
 def test_a_gpu_that_does_not_work_is_passed_over(monkeypatch):
@@ -40,7 +40,7 @@ def test_a_gpu_that_computes_nonsense_is_passed_over(monkeypatch):
     monkeypatch.setattr(find, "_TRIAL", find._TRIAL.replace("+ 1u", "+ 2u"))
     monkeypatch.setattr(find, "_try", lambda gpu: real(gpu) if gpu.index == 0 else None)
     gpu = open_device("shim")
-    assert gpu.name == "shim:1" and gpu.refused == ("GPU 0 cannot be used (it computes nonsense)",)
+    assert gpu.name == "shim:1" and gpu.refused == ("GPU 0 cannot be used (it computes wrong values)",)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_auto_takes_a_gpu_that_works_and_else_the_host_and_knows_why(monkeypatch
     bodies = Bodies()
     bodies.prefer("auto")
     assert bodies.device.name == "cuda:0" and not bodies.no_gpu
-    assert gpus_here().startswith("a GPU that is not there 0000:00:00.0, 1099.5 of 1099.5 GB free; driver for CUDA")
+    assert gpus_here().startswith("an emulated GPU 0000:00:00.0, 1099.5 of 1099.5 GB free; driver for CUDA")
     monkeypatch.setenv("ANYRANK_SHIM", "lost=0")
     bodies.prefer("auto")
     assert bodies.device.on_host and "GPU 0 cannot be used (cudaErrorDevicesUnavailable" in bodies.no_gpu

@@ -10,7 +10,7 @@ import pytest
 from nvrtc import CARDS, INSTALLED, SOURCES, Usage, compile_for, fused, inexact, usage
 
 from anyrank.device.signature import signatures
-from anyrank.device.source import flattened
+from anyrank.device.source import inline_includes
 
 pytestmark = pytest.mark.skipif(
     not INSTALLED and "CI" not in os.environ, reason="needs CuPy and NVRTC: pip install -e .[gpu]"
@@ -26,7 +26,7 @@ def test_all_sources_are_found() -> None:
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_kernel_compiles_without_spills_and_in_exact_arithmetic(source: Path, card: str) -> None:
-    code = flattened(source)
+    code = inline_includes(source)
     log, ptx = compile_for(card, str(source), code)
     used = usage(log, ptx)
     assert set(used) == set(signatures(source)), "these functions cannot be launched, or were not compiled"

@@ -65,26 +65,26 @@ def cray(kind, supported):
 def test_mpi_says_in_several_ways_that_it_takes_such_memory(library, kinds, claims, monkeypatch):
     monkeypatch.setattr(aware.ctypes, "CDLL", lambda path: SimpleNamespace(**library))
     info = SimpleNamespace(Get=lambda name: kinds, Free=lambda: None)
-    told = aware.claim(SimpleNamespace(Get_info=lambda: info))
-    assert (told == "") == claims and (claims or told.endswith("does not say that it takes a GPU's memory"))
+    problem = aware.query_support(SimpleNamespace(Get_info=lambda: info))
+    assert (problem == "") == claims and (claims or problem.endswith("does not report support for GPU memory"))
 
 
 def test_a_process_of_its_own_tells_how_it_ends(gpu, monkeypatch):
     monkeypatch.setenv("PMI_RANK", "1")  # it must not wait for ranks that are not its own
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_FD", "99")
-    assert aware.attempt(gpu) == ""
+    assert aware.test_process(gpu) == ""
     ends = {DIES: "was killed by SIGSEGV", FAILS: "ended with status 3: no such memory", HANGS: "hung for 0.5 s"}
     for code, end in ends.items():
         monkeypatch.setattr(aware, "LIMIT", 0.5 if code == HANGS else 60.0)
         monkeypatch.setattr(aware, "command", lambda device, code=code: [sys.executable, "-c", code])
-        assert aware.attempt(gpu) == f"a process that tried it {end}"
+        assert aware.test_process(gpu) == f"a test process {end}"
 
 
 def test_no_launcher_counts_such_a_process():
     kept = {"PATH": "/bin", "UCX_TLS": "all", "MPIR_CVAR_ENABLE_GPU": "1", "OMPI_MCA_pml": "ucx", "CUDA_HOME": "/cuda"}
     gone = {"PMI_RANK": "0", "PMIX_RANK": "0", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI_LOCALRANKID": "0"}
-    assert aware.alone(kept | gone) == kept
+    assert aware.without_launcher(kept | gone) == kept
 
 
 def test_a_process_tells_of_wrong_bytes(gpu, monkeypatch, capsys):
@@ -93,7 +93,7 @@ def test_a_process_tells_of_wrong_bytes(gpu, monkeypatch, capsys):
     counts = iter(range(9))
     monkeypatch.setattr(aware, "_values", lambda nbytes, rank, turn: np.full(nbytes, next(counts), np.uint8))
     assert aware.main("shim", "0") == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "messages of 8 bytes from a GPU's memory bring wrong bytes"
+    assert capsys.readouterr().out.splitlines()[-1] == "messages of 8 bytes from GPU memory deliver wrong bytes"
 
 
 @pytest.mark.ranks(1, 3)
@@ -103,7 +103,7 @@ def test_it_is_staged_unless_all_that_is_tried_works(world, bodies, monkeypatch)
     gpus = {(1, "shim"): "rank 0", (3, "shim"): "ranks 0-2", (3, "reference,shim"): "rank 1"}.get((world.size, bodies))
     if gpus is None:  # one rank that has none
         return
-    first, codes, claims, comm = f"(rank {0 if bodies == 'shim' else 1})", [DIES], aware.claim, world.comm
+    first, codes, claims, comm = f"(rank {0 if bodies == 'shim' else 1})", [DIES], aware.query_support, world.comm
     monkeypatch.setattr(aware, "command", lambda device: [sys.executable, "-c", codes[-1]])
     BODIES.prefer(bodies, world.rank)
     try:
@@ -114,24 +114,25 @@ def test_it_is_staged_unless_all_that_is_tried_works(world, bodies, monkeypatch)
 
         way, why = chosen()
         check_collective(
-            world, way == "staged" and why.endswith(f"does not say that it takes a GPU's memory ({gpus})"), why
+            world, way == "staged" and why.endswith(f"does not report support for GPU memory ({gpus})"), why
         )
-        check_collective(world, chosen("staged") == ("staged", "as asked"))
+        check_collective(world, chosen("staged") == ("staged", "as requested"))
 
-        monkeypatch.setattr(aware, "claim", lambda comm: "")
-        told = f"a process that tried it was killed by SIGSEGV {first}"
-        check_collective(world, chosen() == ("staged", told))
+        monkeypatch.setattr(aware, "query_support", lambda comm: "")
+        problem = f"a test process was killed by SIGSEGV {first}"
+        check_collective(world, chosen() == ("staged", problem))
         with pytest.raises(
-            UsageError, match=rf"--transfer direct: {re.escape(told)}. Use --transfer staged, or an MPI"
+            UsageError, match=rf"--transfer direct: {re.escape(problem)}. Use --transfer staged, or an MPI"
         ):
             chosen("direct")
         codes.append("")
-        check_collective(world, chosen() == ("direct", "messages from the memory of GPUs were tried"))
-        monkeypatch.setattr(aware, "claim", claims)
+        check_collective(world, chosen() == ("direct", "test messages from GPU memory arrived"))
+        monkeypatch.setattr(aware, "query_support", claims)
         check_collective(world, chosen("direct")[0] == "direct", "no claim is asked for")
 
-        monkeypatch.setattr(aware, "attempt", lambda device: "")  # LIMIT is its process's, too, which may start late
-        for what, told in (("old", "4194304 bytes .* bring old bytes"), ("lost", "256 bytes .* do not arrive")):
+        # LIMIT also holds for the test process, which may start late.
+        monkeypatch.setattr(aware, "test_process", lambda device: "")
+        for what, told in (("old", "4194304 bytes .* deliver old bytes"), ("lost", "256 bytes .* do not arrive")):
             monkeypatch.setattr(world, "comm", Comm(comm, what))
             monkeypatch.setattr(aware, "LIMIT", 0.3 if what == "lost" else 60.0)
             with pytest.raises(UsageError, match=rf"--transfer direct: messages of {told} .*Use --transfer staged"):
@@ -166,6 +167,6 @@ def test_runs_tell_how_halos_travel(tmp_path):
     assert len(digests) == 1
     events = [json.loads(line) for line in (tmp_path / "staged" / "events.jsonl").read_text().splitlines()]
     (told,) = [event for event in events if event["event"] == "transfer"]
-    assert told["way"] == "staged" and "does not say that it takes a GPU's memory (rank 0)" in told["why"]
+    assert told["way"] == "staged" and "does not report support for GPU memory (rank 0)" in told["why"]
     assert f"halos of GPUs travel staged: {told['why']}" in (tmp_path / "staged" / "log" / "rank-0000.log").read_text()
     assert 'transfer = "direct"' in (tmp_path / "direct" / "run.toml").read_text()

@@ -68,7 +68,7 @@ def expected(halo, boundary, steps, shape=(20, 21)):
 
 def valid_ghosts_are_right(field, whole):
     """Whether all that `valid` vouches for is what its owner has; what lies outside the domain is left out."""
-    region = field.grown(field.valid)
+    region = field.extended_block(field.valid)
     index = [np.arange(s.start, s.stop) + first for s, first in zip(region, field.layout.start, strict=True)]
     return np.array_equal(field.part(region), whole[np.ix_(*(i % n for i, n in zip(index, field.shape, strict=True)))])
 

@@ -166,14 +166,14 @@ def test_only_halos_cross_in_steps(world, body):
     for transfer in ("staged", "direct"):
         world.transfer = transfer
         state, _ = computed(world, "bricks")
-        before = fake.crossed.copy()
+        before = fake.copied.copy()
         for _ in range(3):
             advance([state.T], MIX, state.weight)
         rows, columns = state.T.layout.local_shape
         # Two ranks have cut rows alone, which go with their ghosts; parts begin on multiples of 16 bytes.
         edges = {2: 2 * [columns + 2], 4: [*2 * [columns], *2 * [rows], *4 * [1]]}[world.size]
         halo = 3 * sum(-(-8 * n // 16) * 16 for n in edges) if transfer == "staged" else 0
-        found = fake.crossed - before
+        found = fake.copied - before
         check_collective(world, (found["out"], found["in"]) == (halo, halo), f"{transfer}: {found}, not {halo}")
 
 
@@ -190,12 +190,12 @@ def test_fields_take_and_give_arrays_of_the_host(world, body):
     field[mine > 150], mine[mine > 150] = np.float64(-1), -1
     check_collective(world, np.array_equal(BODIES.device.to_host(field[...]), mine))
     check_collective(world, np.array_equal(BODIES.device.to_host(field[2:, np.array([0, 2])]), mine[2:, [0, 2]]))
-    before = fake.crossed["out"]
+    before = fake.copied["out"]
     gathered = field.gather(4)
     expected = np.concatenate(world.comm.allgather(mine))[::4, ::4]
     check_collective(world, gathered is None if world.rank else np.array_equal(gathered, expected))
     check_collective(
-        world, fake.crossed["out"] - before == 8 * 4 * (2 - 0 * world.rank), str(fake.crossed["out"] - before)
+        world, fake.copied["out"] - before == 8 * 4 * (2 - 0 * world.rank), str(fake.copied["out"] - before)
     )
     check_collective(world, field.nbytes == field.storage.nbytes >= 8 * (len(mine) + 2) * 16)
 
@@ -220,8 +220,8 @@ def test_what_is_launched_is_done_before_its_memory_goes(body):
     field = make(next(layouts((9, 11), world, 1)), device=BODIES.device)
     field.exchange()
     stream = BODIES.device.compute
-    assert stream.done_to < stream.length
+    assert stream.completed < stream.length
     del field
     gc.collect()
-    assert stream.done_to == stream.length
+    assert stream.completed == stream.length
     world.close()

@@ -80,7 +80,7 @@ def test_advance_gives_one_ranks_bits_on_any_layout(world, overlap, monkeypatch)
 def test_a_field_of_another_layout_cannot_go_along(world):
     field = make(Layout.bricks((12, 14), world))
     other = make(Layout.bricks((12, 15), world), halo=0, name="staggered")
-    with pytest.raises(UsageError, match=r"field staggered \(12, 15\) is split otherwise than T \(12, 14\), .* Give"):
+    with pytest.raises(UsageError, match=r"field staggered \(12, 15\) and T \(12, 14\) are split differently, .* Give"):
         advance([field], Kernel(smooth), np.ones(9), other)
 
 
@@ -116,7 +116,7 @@ def test_regions_cover_the_block_once(world):
         field = make(layout)
         halo = Halo([field], tag=world.tag())
         count = np.zeros(layout.local_shape, int)
-        inner, borders = halo.regions(field.grown(0))
+        inner, borders = halo.regions(field.extended_block(0))
         for region in [inner, *borders]:
             count[region] += 1
         check_collective(world, (count == 1).all())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anyrank.device import open_device
-from anyrank.device.source import flattened
+from anyrank.device.source import inline_includes
 from anyrank.kernel import Kernel
 from anyrank.kernels.shallow_water import example, gpu
 from anyrank.kernels.shallow_water.reference import shallow_water as reference
@@ -155,7 +155,7 @@ def test_the_cuda_body_needs_its_barriers_and_no_order_of_threads(
     missing: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barrier = "__syncthreads();"
-    parts = flattened(Path(str(gpu.__file__)).with_name("gpu.cu")).split(barrier)
+    parts = inline_includes(Path(str(gpu.__file__)).with_name("gpu.cu")).split(barrier)
     assert len(parts) == 3
     if missing:
         parts[missing - 1 : missing + 1] = ["".join(parts[missing - 1 : missing + 1])]

@@ -171,7 +171,7 @@ def test_shuffle_rows_of_another_size_are_an_error_not_values(world):
     shuffle = Shuffle(world, [1, 1])
     wide = np.zeros(2, np.int64 if world.rank else np.int32)
     if world.rank:  # four bytes come where eight belong
-        with pytest.raises(AnyrankError, match="other rows on rank 0: 4 bytes came, not 8"):
+        with pytest.raises(AnyrankError, match="rows of another size on rank 0: 4 bytes arrived, not 8"):
             shuffle(wide)
     else:
         with pytest.raises(MPI.Exception):

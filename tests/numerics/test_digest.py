@@ -154,13 +154,13 @@ def test_a_gpu_gives_the_same_without_a_word_that_leaves_it(dtype, body):
         whole = numbers((9, 30, 50), dtype)
         there, start = BODIES.device.from_host(whole), (2, 3, 5)
         for part in (np.s_[:], np.s_[1:, :-1, 1:], np.s_[:, :, ::2], np.s_[::-1, 3:, 8], np.s_[0, 1], np.s_[:, :0]):
-            x, crossed = whole[part], fake.crossed.copy()
+            x, before = whole[part], fake.copied.copy()
             shape = [2 * n + 9 for n in x.shape]
             assert local_digest(there[part], shape, start[: x.ndim]) == local_digest(x, shape, start[: x.ndim])
-            assert fake.crossed["in"] == crossed["in"] and fake.crossed["out"] - crossed["out"] <= 8 * 9
+            assert fake.copied["in"] == before["in"] and fake.copied["out"] - before["out"] <= 8 * 9
             assert local_digest(there[part], x.shape, (0,) * x.ndim) == whole_digest(x)
-        crossed = fake.crossed["out"]
-        assert whole_digest(there) == whole_digest(whole) and fake.crossed["out"] - crossed <= 8
+        before = fake.copied["out"]
+        assert whole_digest(there) == whole_digest(whole) and fake.copied["out"] - before <= 8
     finally:
         BODIES.prefer("auto")
 
@@ -175,9 +175,9 @@ def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
             whole = numbers(field.shape, dtype)
             field.array[...] = 1
             field[...] = whole[field.layout.slices]
-            crossed = fake.crossed["out"]
+            before = fake.copied["out"]
             check_collective(world, field.digest() == whole_digest(whole), f"{split} {dtype}")
-            check_collective(world, fake.crossed["out"] - crossed <= 8, f"{split} {dtype}, one word leaves a GPU")
+            check_collective(world, fake.copied["out"] - before <= 8, f"{split} {dtype}, one word leaves a GPU")
         volume = state.field("volume", (8, 5, 7), halo=1)
         volume[...] = numbers(volume.shape)[volume.layout.slices]
         check_collective(world, volume.digest() == whole_digest(numbers(volume.shape)), f"{split}, three axes")

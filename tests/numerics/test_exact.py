@@ -327,9 +327,9 @@ def test_fields_are_summed_without_their_halo(world):
         field[...] = whole[field.layout.slices]
         check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
         check_collective(world, exact.dot(field, field) == exact.dot(whole, whole, local=True), body)
-        crossed = fake.crossed["out"]
+        before = fake.copied["out"]
         exact.max(field)
-        check_collective(world, fake.crossed["out"] - crossed <= 16, f"{body}, the extreme alone leaves a GPU")
+        check_collective(world, fake.copied["out"] - before <= 16, f"{body}, the extreme alone leaves a GPU")
         hits = state.field("hits", (5, 7), np.int64)
         hits[...] = 3
         check_collective(world, exact.sum(hits) == 105 and type(exact.sum(hits)) is int, body)
@@ -376,7 +376,7 @@ GAPS = {
 @pytest.fixture
 def gapless(monkeypatch):
     """The shim's body, on a device that lets no array with gaps become one number in one go."""
-    now = fake._now
+    now = fake._run_now
 
     def strict(call, arguments, named):
         array = getattr(call, "__self__", None)
@@ -471,7 +471,7 @@ def test_exact_dot_of_fields_split_otherwise_is_refused(world):
     """On some ranks the blocks may have one shape all the same."""
     state = State(world)
     one, other = state.field("one", (2 * world.size,)), state.field("other", (2 * world.size + 1,))
-    check_collective(world, refused(ValueError, "other is split otherwise than one", lambda: exact.dot(one, other)))
+    check_collective(world, refused(ValueError, "other and one are split differently", lambda: exact.dot(one, other)))
 
 
 def refused(kind, words, action):

@@ -122,11 +122,11 @@ def test_indices_on_a_gpu_have_any_shape(gpu, draw, dtype):
 def test_nothing_leaves_the_gpu_but_the_least_index_of_a_signed_type(gpu, draw):
     unsigned, signed = gpu.from_host(np.arange(999, dtype=np.uint64)), gpu.from_host(np.arange(999))
     draw(Philox(5), unsigned, 0)
-    before = fake.crossed["out"]
+    before = fake.copied["out"]
     draw(Philox(5), unsigned, 1)
-    assert fake.crossed["out"] == before
+    assert fake.copied["out"] == before
     draw(Philox(5), signed, 1)
-    assert fake.crossed["out"] == before + 8
+    assert fake.copied["out"] == before + 8
 
 
 @pytest.mark.parametrize(

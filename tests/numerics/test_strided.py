@@ -21,10 +21,10 @@ def test_contiguous_strides_are_those_of_numpy(shape):
 
 def test_merged_joins_axes_that_continue_each_other():
     array = np.zeros((2, 3, 4, 5))
-    assert strided.merged(array.shape, array.strides) == ([120], [[8]])
+    assert strided.merge_axes(array.shape, array.strides) == ([120], [[8]])
     cut = array[:, :, :2]
-    assert strided.merged(cut.shape, cut.strides) == ([6, 10], [[160, 8]])
-    assert strided.merged(cut.shape, cut.strides, [0, 0, 0, 0]) == ([6, 10], [[160, 8], [0, 0]])
+    assert strided.merge_axes(cut.shape, cut.strides) == ([6, 10], [[160, 8]])
+    assert strided.merge_axes(cut.shape, cut.strides, [0, 0, 0, 0]) == ([6, 10], [[160, 8], [0, 0]])
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -62,7 +62,7 @@ def test_what_ranks_need_of_one_card_is_added_up_and_nothing_refused_that_fits(w
                 assert f"plate: the fields of {which}, and filling them, need {sharing * mine} bytes (" in str(told), (
                     told
                 )
-                assert f"on shim:0 (a GPU that is not there 0000:00:00.0) of {os.uname().nodename}, which" in str(told)
+                assert f"on shim:0 (an emulated GPU 0000:00:00.0) of {os.uname().nodename}, which" in str(told)
                 assert f"has {free} bytes ({free / 1e9:.3g} GB) free of {free} bytes" in str(told)
     check_collective(
         world, device_of(world).endswith((", shared with rank(s) 2", ")", ", shared with rank(s) 0")[world.rank])
@@ -121,16 +121,14 @@ def test_one_rank_without_a_gpu_is_told_once_and_nothing_is_made(tmp_path):
 
 def test_a_gpu_that_fails_is_named_and_the_run_goes_on_without_it(tmp_path):
     """The digest is that of a CPU; the second start finds the GPU that failed, and passes it over."""
-    machine = {"ANYRANK_SHIM": f"gpus=2 fails=60 grave={tmp_path / 'grave'}"}
+    machine = {"ANYRANK_SHIM": f"gpus=2 fails=60 fault_file={tmp_path / 'fault_file'}"}
     words = ("--body", "shim", "--max-restarts", 1, "--checkpoint-every", 2, "--out", "r")
     done = run_anyrank(*WEATHER, *words, ranks=2, cwd=tmp_path, env={**os.environ, **machine})
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     events = [json.loads(line) for line in (tmp_path / "r" / "events.jsonl").open()]
-    lost = (tmp_path / "grave").read_text()
+    lost = (tmp_path / "fault_file").read_text()
     error = next(event for event in events if event["event"] == "failed")["error"]
-    assert error.startswith(
-        f"rank {lost} on {os.uname().nodename}: shim:{lost} (a GPU that is not there 0000:0{lost}:00.0)"
-    )
+    assert error.startswith(f"rank {lost} on {os.uname().nodename}: shim:{lost} (an emulated GPU 0000:0{lost}:00.0)")
     # Where a checkpoint's thread meets the failure first, the steps meet what CUDA says afterwards.
     assert ") failed: cudaError" in error and error.endswith("with: anyrank resume r")
     second = [event for event in events if event["event"] == "start"][1]
@@ -162,6 +160,6 @@ def test_results_move_limbs_and_no_fields_from_the_card(bodies, monkeypatch):
     bodies.prefer("shim")
     program = Weather(rows=100, columns=100)
     state = on_this_device(program)
-    before = fake.crossed["out"]
+    before = fake.copied["out"]
     assert np.isfinite(program.result(state)["mean_pressure"])
-    assert fake.crossed["out"] - before < 10_000 < state.p.local.nbytes
+    assert fake.copied["out"] - before < 10_000 < state.p.local.nbytes

@@ -217,7 +217,7 @@ def saves(writer, step: int) -> None:
 
 def steps(newest) -> list[int]:
     newest.world.barrier()
-    return [keep.step_of(path) for path in keep.found(newest.folder)]
+    return [keep.step_of(path) for path in keep.checkpoint_files(newest.folder)]
 
 
 def test_the_seal_holds_only_for_its_own_file(world, tmp_path):

@@ -20,7 +20,7 @@ from anyrank.device.gpu import Gpu
 from anyrank.errors import CheckpointError
 from anyrank.kernel import BODIES
 from anyrank.storage import staging
-from anyrank.storage.crossing import Crossing
+from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.world import World
 
 ORDERS = ("late", "random:1", "random:2")
@@ -66,12 +66,14 @@ def written_while_steps_go_on(folder, state, monkeypatch, *steps: int):
 
     What came of the last.
     """
-    writer, write, enter = checkpoints(folder, state), os.pwrite, Crossing.enter
+    writer, write, enter = checkpoints(folder, state), os.pwrite, DeviceToHostCopy.enter
     with monkeypatch.context() as patch:
         for step in steps:
             gate = threading.Event()
             patch.setattr(os, "pwrite", lambda *arguments, gate=gate: (gate.wait(60), write(*arguments))[1])
-            patch.setattr(Crossing, "enter", lambda *arguments, gate=gate: (gate.wait(60), enter(*arguments))[1])
+            patch.setattr(
+                DeviceToHostCopy, "enter", lambda *arguments, gate=gate: (gate.wait(60), enter(*arguments))[1]
+            )
             fill(state, step)
             writer.begin()
             moved_on(state, step + 100)
@@ -153,7 +155,9 @@ def test_a_writing_that_failed_leaves_nothing_to_the_next(tmp_path, monkeypatch,
     assert not saved.error and same(saved.path, 2)
 
 
-@pytest.mark.parametrize(("spare", "where"), [(50_000, "there, and leaves"), (6_000, "on the host while steps wait")])
+@pytest.mark.parametrize(
+    ("spare", "where"), [(50_000, "on the GPU, and goes"), (6_000, "on the host while steps wait")]
+)
 def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeypatch, caplog, spare, where):
     logger = logging.getLogger("anyrank.rank0")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])

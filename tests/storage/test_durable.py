@@ -58,7 +58,7 @@ def test_write_all_after_a_short_write_continues(tmp_path, monkeypatch):
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:3], offset))
     (tmp_path / "file").write_bytes(b"0123456789")
-    with durable.writing(tmp_path / "file") as descriptor:
+    with durable.open_for_writing(tmp_path / "file") as descriptor:
         durable.write_all(descriptor, memoryview(b"abcdefg"), 2)
     assert (tmp_path / "file").read_bytes() == b"01abcdefg9"
 

@@ -17,7 +17,7 @@ from anyrank.storage import keep
 
 
 def steps(folder) -> list[int]:
-    return [keep.step_of(path) for path in keep.found(folder)]
+    return [keep.step_of(path) for path in keep.checkpoint_files(folder)]
 
 
 @pytest.mark.ranks(1, 2)

@@ -17,7 +17,7 @@ from ranks import check_collective
 from storage.samples import checkpoints, declare, fill, holds, write
 
 from anyrank.state import State
-from anyrank.storage import keep, ways
+from anyrank.storage import keep, writers
 from anyrank.storage.checkpoints import Checkpoints
 from anyrank.world import World
 
@@ -42,7 +42,7 @@ def test_the_state_may_change_while_its_checkpoint_is_written(world, tmp_path, m
     fill(state, 4)
     with pytest.raises(RuntimeError, match="pending"):
         writer.begin()
-    assert not keep.found(tmp_path)
+    assert not keep.checkpoint_files(tmp_path)
     world.barrier()
     gate.set()
     assert writer.proceed() is None and writer.pending, "the seal comes in a phase of its own"
@@ -162,7 +162,7 @@ def test_gather_one_rank_without_memory_holds_up_no_other(world, tmp_path, monke
     def trouble():
         with monkeypatch.context() as patch:
             if world.rank == rank:
-                patch.setattr(ways, "fetch", broken)
+                patch.setattr(writers, "fetch", broken)
             yield
 
     fails_then_recovers(world, tmp_path, trouble(), f"rank {rank}: MemoryError: no room", "gather")

@@ -164,9 +164,9 @@ def _past(one: Standing) -> str:
 
 def _step(folder: Path) -> int | None:
     """The step of the newest checkpoint."""
-    from anyrank.storage.keep import found, step_of
+    from anyrank.storage.keep import checkpoint_files, step_of
 
-    return max(map(step_of, found(folder / "checkpoints")), default=None)
+    return max(map(step_of, checkpoint_files(folder / "checkpoints")), default=None)
 
 
 def _failure(folder: Path) -> str:

@@ -26,19 +26,19 @@ _EITHER = (("image", "pack"), ("pack", "image"), ("ranks", "ranks_per_node"), ("
 class SubmitOptions(OptionTable):
     """How a submission is made; nothing of it is the job's."""
 
-    site: str = option("", "A site of yours: ~/.config/anyrank/sites/NAME.toml.", JOB, shown="default")
+    site: str = option("", "A site of yours: ~/.config/anyrank/sites/NAME.toml.", JOB, default_text="default")
     dry_run: bool = option(False, "Print the scripts, and do nothing.", JOB)
 
 
 class Request(OptionTable):
     """A checked request. Memory is per node; 0 GPUs are none; an empty word is the scheduler's own choice."""
 
-    on: Plain = option("", "slurm, pbs or htcondor.", JOB, shown="the site's, or the only one here")
+    on: Plain = option("", "slurm, pbs or htcondor.", JOB, default_text="the site's, or the only one here")
     nodes: Count = option(1, "Nodes.", JOB)
     ranks: Count | None = option(
-        None, "MPI ranks in all.", JOB, "-n", "--ranks", shown="nodes × ranks per node", not_in=STUDIES
+        None, "MPI ranks in all.", JOB, "-n", "--ranks", default_text="nodes × ranks per node", not_in=STUDIES
     )
-    ranks_per_node: Count | None = option(None, "Ranks of a node.", JOB, shown="the site's cores, or 1")
+    ranks_per_node: Count | None = option(None, "Ranks of a node.", JOB, default_text="the site's cores, or 1")
     threads: Count = option(1, "Threads, and so cores, of a rank.", JOB)
     gpus_per_node: Natural = option(0, "GPUs of a node.", JOB)
     memory: Annotated[str, matching(r"(\d+[KMGT])?", "must be a size such as 16G")] = option(
@@ -46,23 +46,23 @@ class Request(OptionTable):
     )
     walltime: Duration = option("1:00:00", "Time limit of a job; a run goes on in the next one.", JOB)
     warning: MaybeDuration = option(
-        "", "How long before it the run is warned.", JOB, shown="2min, or a quarter of the wall time"
+        "", "How long before it the run is warned.", JOB, default_text="2min, or a quarter of the wall time"
     )
     partition: Plain = option("", "Partition, or queue.", JOB, "--partition", "--queue")
     account: Plain = option("", "Who pays.", JOB)
-    name: Plain = option("", "The job's name.", JOB, shown="the run folder's", not_in=STUDIES)
+    name: Plain = option("", "The job's name.", JOB, default_text="the run folder's", not_in=STUDIES)
     image: str = option("", "A container image with anyrank in it (Apptainer).", JOB, not_in=STUDIES)
     pack: str = option("", "An archive made by anyrank pack, which nodes unpack onto their own disks.", JOB)
     launcher: Line = option(
         "",
         "What starts the ranks, such as 'srun --mpi=pmi2'.",
         JOB,
-        shown="anyrank's mpiexec",
+        default_text="anyrank's mpiexec",
         not_in=STUDIES,
     )
     max_attempts: Count = option(100, "Start a run so many times at most.", JOB, not_in=STUDIES)
     chain: Count = option(
-        1, "Submit so many jobs, each after the one before.", JOB, shown="1, requeued", not_in=STUDIES
+        1, "Submit so many jobs, each after the one before.", JOB, default_text="1, requeued", not_in=STUDIES
     )
     at_a_time: Count | None = option(None, "How many jobs of a sweep may run together.", JOB, not_in=STUDIES)
     directives: list[Line] = option([], "A line more for the scheduler: '--qos=long'.", JOB, "--directive")

@@ -188,7 +188,7 @@ def _options(told: Mapping[str, Any]) -> dict[str, Any]:
     """Options that runs accept, and jobs have a use for."""
     with at("options"):
         given = Options.read(told).given()
-        wrong = next((name for name in given if "jobs" in Options.facts(name).not_in), None)
+        wrong = next((name for name in given if "jobs" in Options.metadata(name).not_in), None)
         if wrong is not None:
             raise UsageError(f"{wrong} = {told[wrong]!r} is not for jobs, or is given in [job]. Leave it out.")
         return given

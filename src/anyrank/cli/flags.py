@@ -43,10 +43,10 @@ def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[
     """The flags of a table's options, without those that one of the places refuses, or only those named."""
     flags = []
     for name, info in table.model_fields.items():
-        facts, (*spellings, last) = table.facts(name), table.flags(name)
-        if set(places) & set(facts.not_in) or (only and name not in only):
+        metadata, (*spellings, last) = table.metadata(name), table.flags(name)
+        if set(places) & set(metadata.not_in) or (only and name not in only):
             continue
-        shown: Any = facts.shown or info.default
+        shown: Any = metadata.default_text or info.default
         more: dict[str, Any] = {"metavar": metavar(info.annotation)}
         if isinstance(info.default, bool):
             shown, more = "", {"is_flag": True}
@@ -54,7 +54,7 @@ def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[
         elif is_list(info.annotation):
             shown, more = "", {"multiple": True}
         text = (info.description or "") + ("" if shown in ("", None) else f"  [default: {shown}]")
-        flags.append(Flag([name, *spellings, last], facts.group, help=text, **more))
+        flags.append(Flag([name, *spellings, last], metadata.group, help=text, **more))
     return flags
 
 

@@ -1,4 +1,4 @@
-"""Which GPU a rank takes: what is looked for, and tried, before a run relies on it."""
+"""Select the GPU of a rank, and test it before a run relies on it."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ _TRIAL = """extern "C" __global__ void trial(unsigned int* out) {
 
 
 def open_gpu(body: str, node_rank: int) -> Gpu:
-    """A GPU of this node: in turn by `node_rank`, or the next one that computes where that one does not.
+    """Open a GPU of this node: in turn by `node_rank`, or the next one that works.
 
-    Nothing is believed: the device must allocate, compile, run and copy. UsageError where none does.
+    A GPU works if a test on it can allocate, compile, run and copy. Raises UsageError if no GPU works.
     """
     name = "cupy" if body == "cupy" else "anyrank.device.emulated.fake"
-    if refusal := gpu_missing() if body == "cupy" else _refusal(importlib.import_module(name)):
-        raise UsageError(f"--body {body}: {refusal}. Use --body auto, or run where a GPU is.")
+    if problem := gpu_missing() if body == "cupy" else _problem(importlib.import_module(name)):
+        raise UsageError(f"--body {body}: {problem}. Use --body auto, or run on a machine with a GPU.")
     cupy = importlib.import_module(name)
     count, failed = cupy.cuda.runtime.getDeviceCount(), []
     for index in ((node_rank + k) % count for k in range(count)):
         try:
             gpu = Gpu(cupy, "cuda" if body == "cupy" else body, index)
             _try(gpu)
-            gpu.card = _card(cupy, index)  # it is known even when the GPU has failed since
-        except UsageError:  # there is no compiler for the fake one
+            gpu.card = _card(cupy, index)  # stored now, because a GPU that fails later does not answer
+        except UsageError:  # the emulated GPU has no compiler
             raise
-        except Exception as error:  # CuPy has many, and of them those of its compiler share no base with others
+        except Exception as error:  # CuPy's errors have no common base class
             failed.append(_unusable(index, error))
             continue
         gpu.refused = tuple(failed)
         return gpu
     raise UsageError(
-        f"--body {body}: {count} GPU(s) found: {'; '.join(failed)}. Look at them with nvidia-smi, or "
-        "use --body auto, which runs on the CPU without."
+        f"--body {body}: {count} GPU(s) found: {'; '.join(failed)}. Check them with nvidia-smi, or "
+        "use --body auto, which runs on the CPU if no GPU works."
     )
 
 
 def _try(gpu: Gpu) -> None:
-    found = gpu.full((64,), 0, np.uint32)
-    gpu.cupy.RawModule(code=_TRIAL, options=OPTIONS, backend="nvrtc").get_function("trial")((1,), (64,), (found,))
-    if not np.array_equal(gpu.to_host(found), np.arange(1, 3 * 64, 3)):
-        raise RuntimeError("it computes nonsense")
+    result = gpu.full((64,), 0, np.uint32)
+    gpu.cupy.RawModule(code=_TRIAL, options=OPTIONS, backend="nvrtc").get_function("trial")((1,), (64,), (result,))
+    if not np.array_equal(gpu.to_host(result), np.arange(1, 3 * 64, 3)):
+        raise RuntimeError("it computes wrong values")
 
 
 def _card(cupy: Any, index: int) -> str:
@@ -62,43 +62,43 @@ def _unusable(index: int, error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or its name where it says nothing."""
+    """Return the first line of an error message, or the name of the error if the message is empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether a GPU says so: of CuPy's own errors, without importing it."""
+    """Return whether it is an error of a GPU: recognizes CuPy's errors by name, without importing CuPy."""
     return type(error).__name__ in ("CUDARuntimeError", "CUDADriverError", "OutOfMemoryError")
 
 
 def gpus_here() -> str:
-    """The GPUs that CuPy finds, with their memory, and the driver, as text; or why none can be used."""
+    """Return a text with the GPUs that CuPy finds, their memory and the driver, or the reason why there is none."""
     if missing := gpu_missing():
         return missing
-    cupy, found = importlib.import_module("cupy"), []
+    cupy, gpus = importlib.import_module("cupy"), []
     for index in range(cupy.cuda.runtime.getDeviceCount()):
         try:
             free, total = cupy.cuda.Device(index).mem_info
-            found.append(f"{_card(cupy, index)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+            gpus.append(f"{_card(cupy, index)}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
         except RuntimeError as error:
-            found.append(_unusable(index, error))
-    return f"{'; '.join(found)}; driver for CUDA up to {_version(cupy.cuda.runtime.driverGetVersion())}"
+            gpus.append(_unusable(index, error))
+    return f"{'; '.join(gpus)}; driver for CUDA up to {_version(cupy.cuda.runtime.driverGetVersion())}"
 
 
 def gpu_missing() -> str:
-    """Why no GPU can be used here, or an empty string where CuPy finds one. Tries none."""
-    if not _has_driver():  # asked first, because importing CuPy takes a good part of a second
+    """Return the reason why no GPU can be used, or an empty string if CuPy finds one. Does not test the GPU."""
+    if not _has_driver():  # checked first, because the import of CuPy takes almost a second
         return "there is no NVIDIA driver (no /dev/nvidiactl, no libcuda.so.1)"
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        plain = first_line(error.__cause__ or error)  # CuPy puts a page of advice around it
-        return f"there is an NVIDIA driver, but CuPy cannot be imported ({plain})"
-    return _refusal(cupy)
+        reason = first_line(error.__cause__ or error)  # CuPy's own message is a page of advice
+        return f"there is an NVIDIA driver, but CuPy cannot be imported ({reason})"
+    return _problem(cupy)
 
 
-def _refusal(cupy: Any) -> str:
-    """What is wrong with the driver, or that it shows no device; an empty string where nothing is."""
+def _problem(cupy: Any) -> str:
+    """The problem of the driver, or that it has no device; an empty string if there is no problem."""
     runtime = cupy.cuda.runtime
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if not driver:

@@ -1,4 +1,4 @@
-"""A GPU through CuPy, or through what stands for it where there is none."""
+"""A GPU through CuPy, or an emulated GPU through the same interface."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from numpy.typing import DTypeLike
 
 from anyrank.device.host import Device, Module
 from anyrank.device.signature import Signature, find, signatures
-from anyrank.device.source import flattened
+from anyrank.device.source import inline_includes
 
-#: No contraction into fused multiply-add, exact division and square root, and no flushing of float32's subnormals.
-#: CuPy puts -ftz=true behind them, which wins: so no kernel of ours computes in float32, as tests/device sees to.
+#: No contraction into fused multiply-add, exact division and square root, and no flushing of float32 subnormals.
+#: CuPy appends -ftz=true, which overrides ours: therefore no kernel computes in float32, which tests/device checks.
 OPTIONS = ("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--std=c++17")
 
-#: Bytes of the host that are copied to a GPU at once: no more is pinned at a time, twice, and none given back.
+#: Bytes that are copied from the host to a GPU at a time. Two pinned buffers of this size exist until the end.
 SLICE = 1 << 24
 _DTYPE = attrgetter("dtype")
 
 
 class _Function:
-    """A function of a module: arguments of the types that passed its check before are not checked one by one."""
+    """A function of a module: it checks its arguments only if their types differ from those of the last check."""
 
     def __init__(self, signature: Signature, start: Callable[..., None]):
         self._signature, self._start = signature, start
-        self._passed: tuple[list[type], list[Any]] = [], []
+        self._checked: tuple[list[type], list[Any]] = [], []
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        types, (passed, dtypes) = [*map(type, arguments)], self._passed
-        if types != passed or [*map(_DTYPE, arguments)] != dtypes:
+        types, (checked, dtypes) = [*map(type, arguments)], self._checked
+        if types != checked or [*map(_DTYPE, arguments)] != dtypes:
             self._signature.check(arguments)
-            if not any(issubclass(one, np.ndarray) for one in types):  # those of NumPy may be read-only
-                self._passed = types, [*map(_DTYPE, arguments)]
+            if not any(issubclass(kind, np.ndarray) for kind in types):  # NumPy arrays may be read-only
+                self._checked = types, [*map(_DTYPE, arguments)]
         self._start(grid, block, arguments)
 
 
 class GpuModule:
-    """One `gpu.cu` compiled for the card in use. `cupy` is CuPy or anyrank.device.emulated.fake."""
+    """One `gpu.cu`, compiled for the current GPU. `cupy` is CuPy or anyrank.device.emulated.fake."""
 
     def __init__(self, cupy: Any, source: Path):
         self._cupy = cupy
         self._source = source
         self._signatures = signatures(source)
         self._functions: dict[str, _Function] = {}
-        self._module = cupy.RawModule(code=flattened(source), options=OPTIONS, backend="nvrtc")
+        self._module = cupy.RawModule(code=inline_includes(source), options=OPTIONS, backend="nvrtc")
 
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         """See `Module`."""
@@ -69,7 +69,7 @@ class GpuModule:
 
 
 class Buffers:
-    """Two pinned buffers in turn, as large as the largest piece so far. They stay."""
+    """Two pinned buffers, used in turn, as large as the largest piece so far. They are never freed."""
 
     def __init__(self, gpu: Gpu):
         self._gpu = gpu
@@ -78,11 +78,11 @@ class Buffers:
         self._turn = 0
 
     def free_at(self, event: Any) -> None:
-        """Do not use the last buffer again before the event."""
+        """Mark the present buffer as in use until the event."""
         self._events[self._turn] = event
 
     def next(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """The buffer that was not the last one, as an array, when it is free."""
+        """Return the other buffer as an array, after waiting until it is free."""
         self._turn = 1 - self._turn
         if self._events[self._turn] is not None:
             self._events[self._turn].synchronize()
@@ -93,10 +93,10 @@ class Buffers:
 
 
 class Gpu(Device):
-    """One GPU of this node, and the stream in which its kernels run: the current one of the thread that made it.
+    """One GPU of this node, with the compute stream of its kernels: the current stream of the thread that opened it.
 
-    Launches return at once. What moves beside the computing has streams of its own (`stream`), and memory of the
-    host that the GPU reaches (`pinned`); events order them.
+    Launches return at once. Asynchronous copies use their own streams (`stream`) and pinned memory of the host
+    (`pinned`); events order the streams.
     """
 
     on_host = False
@@ -106,27 +106,27 @@ class Gpu(Device):
         self.cupy, self.name, self.index = cupy, f"{name}:{index}", index
         cupy.cuda.Device(index).use()
         self.compute = self.stream()
-        # For good, and not by `use`: after a `with` of another stream CuPy has forgotten `use` (its issue 8377).
+        # Entered and not `use`d: after a `with` of another stream CuPy forgets the stream of `use` (its issue 8377).
         self.compute.__enter__()
-        self._paces: deque[Any] = deque()
-        self._buffers, self._sending = Buffers(self), Lock()
+        self._step_events: deque[Any] = deque()
+        self._buffers, self._lock = Buffers(self), Lock()
 
     def stream(self) -> Any:
-        """A new stream, a CuPy Stream: what is launched in it waits for no other."""
+        """Return a new CuPy Stream that does not wait for other streams."""
         return self.cupy.cuda.Stream(non_blocking=True)
 
     def enter(self) -> None:
-        """Make this device that of the calling thread, which is not the one that opened it."""
+        """Make this GPU current in the calling thread, if another thread opened it."""
         self.cupy.cuda.Device(self.index).use()
 
     def pinned(self, size: int) -> np.ndarray:
-        """Bytes on the host that copies beside the computing may use: uint8, all zero."""
+        """Return pinned memory of the host for asynchronous copies: `size` bytes as uint8, all zero."""
         memory = np.frombuffer(self.cupy.cuda.alloc_pinned_memory(max(1, size)), np.uint8, size)
         memory[...] = 0
         return memory
 
     def free_memory(self) -> tuple[int, int]:
-        """Bytes of the card that are free, and all."""
+        """Return the free and the total memory of the GPU, in bytes."""
         free, total = self.cupy.cuda.Device(self.index).mem_info
         return int(free), int(total)
 
@@ -147,48 +147,48 @@ class Gpu(Device):
         return np.asarray(self.cupy.asnumpy(array))
 
     def from_host(self, array: np.ndarray) -> Any:
-        """See `Device`. The array may be changed at once, and the current stream's next work sees the values.
+        """See `Device`. The caller may change the array at once; later work of the current stream sees the values.
 
-        CuPy copies a small one through pinned memory of its own, which it rounds up to a power of two and keeps.
+        CuPy copies a small array through its own pinned memory, whose size is a power of two and which it keeps.
         """
         if array.nbytes <= SLICE:
             return self.cupy.asarray(array)
         array = np.asarray(array)
-        turned = array.flags.f_contiguous and not array.flags.c_contiguous
-        there = self.cupy.empty(array.shape, array.dtype.newbyteorder("="), "F" if turned else "C")
-        self._send(array.T if turned else array, there.T if turned else there)
-        return there
+        transposed = array.flags.f_contiguous and not array.flags.c_contiguous
+        target = self.cupy.empty(array.shape, array.dtype.newbyteorder("="), "F" if transposed else "C")
+        self._send(array.T if transposed else array, target.T if transposed else target)
+        return target
 
-    def write(self, there: Any, values: np.ndarray) -> None:
-        """See `Device`. Many values take no more of the card for a moment than a slice."""
-        if values.shape == there.shape and values.size * there.itemsize > SLICE:
-            self._send(values, there)
+    def write(self, target: Any, values: np.ndarray) -> None:
+        """See `Device`. Large arrays are copied in slices, so that only one slice needs extra GPU memory."""
+        if values.shape == target.shape and values.size * target.itemsize > SLICE:
+            self._send(values, target)
         else:
-            there[...] = self.from_host(values.astype(there.dtype, copy=False))
+            target[...] = self.from_host(values.astype(target.dtype, copy=False))
 
-    def _send(self, values: np.ndarray, there: Any) -> None:
-        """Copy in slices, of which one is put into a buffer while the one before goes from the other."""
+    def _send(self, values: np.ndarray, target: Any) -> None:
+        """Copy in slices: the host fills one pinned buffer while the GPU copies from the other."""
         stream = self.cupy.cuda.get_current_stream()
-        with self._sending:
-            for index in _slices(there.shape, SLICE // there.itemsize):
-                part = there[index]
-                buffer = self._buffers.next(part.shape, there.dtype)
+        with self._lock:
+            for index in _slices(target.shape, SLICE // target.itemsize):
+                part = target[index]
+                buffer = self._buffers.next(part.shape, target.dtype)
                 np.copyto(buffer, values[index], casting="unsafe")
                 self._set(part, buffer, stream)
                 self._buffers.free_at(stream.record())
 
     def _set(self, part: Any, values: np.ndarray, stream: Any) -> None:
-        """Have the stream copy pinned values to where they belong, by way of memory without gaps if that has some."""
-        there = part if part.flags.c_contiguous else self.cupy.empty(part.shape, part.dtype)
-        there.set(values, stream=stream)
-        if there is not part:
-            part[...] = there
+        """Copy pinned values in the stream, through a contiguous array if the target is not contiguous."""
+        contiguous = part if part.flags.c_contiguous else self.cupy.empty(part.shape, part.dtype)
+        contiguous.set(values, stream=stream)
+        if contiguous is not part:
+            part[...] = contiguous
 
     def pace(self) -> None:
-        """See `Device`. Stops and checkpoints need a host that is not seconds ahead of what is done."""
-        self._paces.append(self.compute.record())
-        if len(self._paces) > self.ahead:
-            self._paces.popleft().synchronize()
+        """See `Device`. Stops and checkpoints need a host that is at most a few steps ahead of the GPU."""
+        self._step_events.append(self.compute.record())
+        if len(self._step_events) > self.ahead:
+            self._step_events.popleft().synchronize()
 
     def synchronize(self) -> None:
         """See `Device`."""
@@ -200,7 +200,7 @@ class Gpu(Device):
 
 
 def _slices(shape: Sequence[int], most: int) -> Iterator[tuple[int | slice, ...]]:
-    """Where the parts of an array lie that have at most so many elements, one after the other."""
+    """The indices of the consecutive parts of an array with at most `most` elements each."""
     axis = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= most)
     rows = most // prod(shape[axis + 1 :])
     for before in np.ndindex(*shape[:axis]):

@@ -1,4 +1,4 @@
-"""The host as a device: where a rank's arrays live and its kernels run; GPUs override what differs."""
+"""The host as a device, where a rank's arrays are and its kernels run; GPUs override what differs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from anyrank.errors import UsageError
 
-#: Bytes of a cache line; GPUs fetch as many, too, or twice as many.
+#: Bytes of a cache line; GPUs fetch the same number of bytes or twice as many.
 LINE = 64
 
 
@@ -19,44 +19,44 @@ class Module(Protocol):
     """One compiled `gpu.cu`."""
 
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        """Start `function` on `grid` blocks of `block` threads with arrays of the device and NumPy scalars.
+        """Launch `function` on `grid` blocks of `block` threads with arrays of the device and NumPy scalars.
 
-        Raises TypeError unless their number and types are those that the CUDA function declares, and
+        Raises TypeError unless the number and types of the arguments are those that the CUDA function declares, and
         UsageError if there is no such function.
         """
 
     def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
-        """A new array of the device, all zero."""
+        """Return a new array of the device, all zero."""
 
     def to_host(self, array: Any) -> np.ndarray:
-        """The array's values as a NumPy array, when all that was launched is done."""
+        """Wait for all launches and return the values of the array as a NumPy array."""
 
 
 class Device:
-    """The host: arrays are NumPy's. Other devices override what differs."""
+    """The host: its arrays are NumPy arrays. Other devices override what differs."""
 
     name = "host"
-    #: A GPU's model and PCI address.
+    #: The model and the PCI address of a GPU.
     card = ""
     on_host = True
-    #: How many steps may have been launched and not be done.
+    #: The largest number of launched steps that are not yet complete.
     ahead = 0
-    #: The device's other names that were tried before and failed, with the reason.
+    #: One message for each GPU that was tried before this one and failed.
     refused: tuple[str, ...] = ()
 
     def owns(self, array: Any) -> bool:
-        """Whether it is an array of this device and none of the host."""
+        """Return whether it is an array of this device, and not of the host."""
         return False
 
     def full(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike) -> Any:
-        """A new array of the device filled with `value`."""
+        """Return a new array of the device filled with `value`."""
         return np.full(shape, value, dtype)
 
     def rows(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike, first: int) -> Any:
-        """The same, but element `first` of every row along the last axis begins a cache line: a view.
+        """Return a new array in which element `first` of every row along the last axis begins a cache line: a view.
 
-        Vectors that cross no line cost less. Rows too short for it, where it would take more than a sixteenth of
-        memory more, lie one after the other.
+        Vector loads that do not cross a cache line are faster. Short rows are contiguous instead, if the alignment
+        would need more than 1/16 of additional memory.
         """
         size, width = size_of_rows(shape, dtype, first)
         if not width:
@@ -68,34 +68,34 @@ class Device:
         return rows[..., before : before + shape[-1]]
 
     def address(self, array: Any) -> int:
-        """Where an array of the device begins."""
+        """Return the address of the first element of an array of the device."""
         return int(array.ctypes.data)
 
     def to_host(self, array: Any) -> np.ndarray:
-        """The array's values as a NumPy array; no copy where the array is on the host already."""
+        """Return the values of the array as a NumPy array; not a copy if the array is on the host."""
         return np.asarray(array)
 
     def from_host(self, array: np.ndarray) -> Any:
-        """The values as an array of the device; no copy on the host."""
+        """Return the values as an array of the device; not a copy if the device is the host."""
         return array
 
-    def write(self, there: Any, values: np.ndarray) -> None:
-        """Put values of the host into an array of the device, converted to its type as on the host."""
-        there[...] = values
+    def write(self, target: Any, values: np.ndarray) -> None:
+        """Copy values of the host into an array of the device, and convert them to its dtype."""
+        target[...] = values
 
     def pace(self) -> None:
-        """A step has been launched: wait until no more than a few are to be done."""
+        """Wait, after the launch of a step, until at most `ahead` steps are not complete."""
 
     def synchronize(self) -> None:
-        """Wait until all that was launched is done."""
+        """Wait until all launched work is complete."""
 
     def load(self, source: Path) -> Module:
-        """The CUDA C of `source`, compiled for this device."""
+        """Compile the CUDA C of `source` for this device."""
         raise UsageError(f"{source.name} cannot run on the host. Choose --body cupy on a machine with a GPU.")
 
 
 def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> tuple[int, int]:
-    """How many elements `Device.rows` takes in all, and from row to row: 0 where they lie one after the other."""
+    """Return the number of elements that `Device.rows` allocates, and the row stride: 0 if rows are contiguous."""
     per = LINE // np.dtype(dtype).itemsize
     width = -(-(-first % per + shape[-1]) // per) * per
     if width - shape[-1] > shape[-1] // 16:
@@ -103,8 +103,8 @@ def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> tuple[
     return prod(shape[:-1]) * width + per, width
 
 
-class Weightless(Device):
-    """Arrays of any shape in the memory of one element: what a program declares, before any of it is there."""
+class ShapeOnlyDevice(Device):
+    """A device whose arrays have a shape but only the memory of one element, to inspect the state of a program."""
 
     def rows(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike, first: int) -> Any:
         """See `Device`."""

@@ -1,4 +1,4 @@
-"""The functions of a CUDA C source: what arguments they declare, and whether a launch has them."""
+"""The signatures of the functions of a CUDA C source, and a check of the arguments of a launch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from anyrank.errors import UsageError
 
-#: The NumPy type of each C type that a parameter may have, or point to.
+#: The NumPy dtype of each C type that a parameter may have or point to.
 TYPES: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.bool_),
     "char": np.dtype(np.int8),
@@ -37,7 +37,7 @@ _PARAMETER = re.compile(r"(?P<type>[\w ]+?)\s*(?P<star>\*?)\s*(?:__restrict__\s*
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a CUDA function: `c` is its C type, or what it points to."""
+    """One parameter of a CUDA function: `c` is its C type, or the type that it points to."""
 
     name: str
     c: str
@@ -46,11 +46,11 @@ class Parameter:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The NumPy type of a scalar argument, or of the elements of an array."""
+        """The NumPy dtype of a scalar argument, or of the elements of an array."""
         return TYPES[self.c]
 
-    def objection(self, argument: Any) -> str:
-        """What this parameter needs and the argument is not, or an empty string."""
+    def mismatch(self, argument: Any) -> str:
+        """Return a description of the required argument if this one does not match it, else an empty string."""
         dtype = getattr(argument, "dtype", None)
         scalar = isinstance(argument, np.generic)
         if self.pointer and (scalar or dtype != self.dtype or not hasattr(argument, "strides")):
@@ -73,17 +73,17 @@ class Signature:
     parameters: tuple[Parameter, ...]
 
     def check(self, arguments: tuple[Any, ...]) -> None:
-        """Raise TypeError unless the arguments are what the function declares.
+        """Raise TypeError unless the number and types of the arguments are those that the function declares.
 
-        A launch passes bare bytes, so that a wrong type would not fail but compute nonsense.
+        CUDA does not check types: a wrong argument would give wrong results instead of an error.
         """
         if len(arguments) != len(self.parameters):
             declared = ", ".join(map(str, self.parameters))
             raise TypeError(f"{self.name}({declared}) takes {len(self.parameters)} arguments, not {len(arguments)}")
-        for place, (parameter, argument) in enumerate(zip(self.parameters, arguments, strict=True), 1):
-            if needed := parameter.objection(argument):
+        for number, (parameter, argument) in enumerate(zip(self.parameters, arguments, strict=True), 1):
+            if required := parameter.mismatch(argument):
                 raise TypeError(
-                    f"{self.name}: argument {place}, `{parameter}`, must be {needed}, not {_describe(argument)}"
+                    f"{self.name}: argument {number}, `{parameter}`, must be {required}, not {_describe(argument)}"
                 )
 
 
@@ -96,17 +96,17 @@ def _describe(argument: Any) -> str:
 
 
 def signatures(source: Path) -> dict[str, Signature]:
-    """The launchable functions of a CUDA C source, by name; raises UsageError for a type that none may have."""
+    """Return the `__global__` functions of a CUDA C source by name; raises UsageError for an unsupported type."""
     return signatures_in(source.read_text(encoding="utf-8"), str(source))
 
 
 def signatures_in(code: str, source: str) -> dict[str, Signature]:
-    """The same of a text; `source` names it."""
-    found = {}
+    """Return the `__global__` functions of CUDA C code by name; `source` is the name of the code in messages."""
+    functions = {}
     for name, parameters in _FUNCTION.findall(_COMMENT.sub(" ", code)):
         words = [text.strip() for text in parameters.split(",") if text.strip()]
-        found[name] = Signature(name, tuple(_parameter(source, name, text) for text in words))
-    return found
+        functions[name] = Signature(name, tuple(_parameter(source, name, text) for text in words))
+    return functions
 
 
 def _parameter(source: str, function: str, text: str) -> Parameter:
@@ -122,7 +122,7 @@ def _parameter(source: str, function: str, text: str) -> Parameter:
 
 
 def find(functions: dict[str, Signature], name: str, source: Path) -> Signature:
-    """The function's signature; raises UsageError with those there are where it is not one of them."""
+    """Return the signature of the function; raises UsageError, which lists all functions, if there is none."""
     if name not in functions:
         raise UsageError(f'{source}: no extern "C" __global__ function {name}; there are {sorted(functions)}.')
     return functions[name]

@@ -1,4 +1,4 @@
-"""CUDA C as one text: what a `gpu.cu` includes is put in its place."""
+"""The CUDA C of a `gpu.cu` as one text, with its included files inlined."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*$', re.MULTILINE)
 
 
-def flattened(source: Path, taken: set[Path] | None = None) -> str:
-    """The text of a source with every file that it includes in quotes, each once, and the lines' true numbers.
+def inline_includes(source: Path, inlined: set[Path] | None = None) -> str:
+    """Return the text of a source with each file that it includes in quotes, once, and `#line` directives.
 
-    CUDA's compiler keeps what it has compiled by its text: a header that changes must change the text.
-    Names are relative to the file that has them. Raises OSError where there is no such file.
+    The cache of CUDA's compiler uses the text as its key, so that a changed header must change the text. File names
+    are relative to the including file. Raises OSError if there is no such file.
     """
-    taken = {source.resolve()} if taken is None else taken
+    inlined = {source.resolve()} if inlined is None else inlined
     text = f'#line 1 "{source}"\n{source.read_text(encoding="utf-8")}'
 
     def content(match: re.Match[str]) -> str:
         path = (source.parent / match[1]).resolve()
-        if path in taken:
+        if path in inlined:
             return ""
-        taken.add(path)
-        return f'{flattened(path, taken)}\n#line {text.count(chr(10), 0, match.end()) + 1} "{source}"'
+        inlined.add(path)
+        return f'{inline_includes(path, inlined)}\n#line {text.count(chr(10), 0, match.end()) + 1} "{source}"'
 
     return _INCLUDE.sub(content, text)

@@ -1,4 +1,4 @@
-"""Data that moves between ranks: one file per pattern."""
+"""Communication between ranks: one file per pattern."""
 
 import anyrank.world  # noqa: F401  (sets how MPI is started; modules here import MPI)
 from anyrank.exchange.gather import gather

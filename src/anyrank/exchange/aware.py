@@ -1,7 +1,8 @@
-"""Whether MPI may be given a GPU's memory: it is asked, and then tried, for some that say yes crash or send old bytes.
+"""Test whether MPI can send and receive the memory of a GPU ("GPU-aware MPI").
 
-Imported only where a rank has a GPU. As a program, `python -m anyrank.exchange.aware BODY INDEX`, it is the process
-that tries it first.
+Some MPI libraries report support and then crash or send stale bytes. The module therefore asks the library and then
+sends test messages. It is imported only if a rank has a GPU. The program `python -m anyrank.exchange.aware BODY INDEX`
+is the separate process that runs the first test.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from anyrank.device import Device, open_device
 from anyrank.errors import UsageError, spans
 from anyrank.world import World
 
-#: Bytes of the messages that are tried: MPIs send small ones at once, and large ones when they are awaited.
+#: Bytes of the test messages: MPI sends small ones eagerly, and large ones by a rendezvous with the receiver.
 SIZES = (256, 1 << 22)
-#: Seconds after which something hangs.
+#: Seconds after which a test counts as hanging.
 LIMIT = 60.0
-#: Memory that stays, for MPI may write to it yet.
+#: Buffers of unfinished requests: they are never freed, because MPI may still write to them.
 _UNFINISHED: list[Any] = []
-#: Variables that make a process one of a launcher's; without them it is an MPI job of its own.
+#: Prefixes of the environment variables that a launcher sets; without these a process is an MPI job of its own.
 _LAUNCHERS = (
     *("PMI", "HYD", "MPI_LOCAL", "MPIEXEC", "PALS_", "FLUX_", "SLURM_", "PRTE_", "JSM_", "MV2_COMM_WORLD"),
     *("OMPI_COMM_WORLD", "OMPI_UNIVERSE", "OMPI_APP_", "OMPI_FILE_", "OMPI_FIRST_", "OMPI_NUM_APP", "OMPI_ARGV"),
@@ -39,37 +40,39 @@ _LAUNCHERS = (
 
 
 def choose(world: World, device: Device, wanted: str) -> tuple[str, str]:
-    """How halos of GPUs travel, `direct` or `staged`, and why. Collective; `device` is a GPU on some ranks.
+    """Return how the halos of GPUs are sent, `direct` or `staged`, and the reason. Collective.
 
-    `auto` takes `direct` where every such rank's MPI says that it takes a GPU's memory, a process that does it
-    survives, and messages of all ranks arrive. `direct` asks for no claim; UsageError on all ranks where it fails.
+    `device` must be a GPU on at least one rank. `auto` selects `direct` if the MPI of every GPU rank reports support,
+    a test process succeeds on every node, and the test messages of all ranks arrive. `direct` skips the query of the
+    library, and raises UsageError on all ranks if a test fails.
     """
     if wanted == "staged":
-        return "staged", "as asked"
+        return "staged", "as requested"
     gpu = not device.on_host
-    if wanted == "auto" and (told := _agreed(world, claim(world.comm) if gpu else "")):
-        return "staged", told
-    of_node = world.node_gather(gpu)
-    first = gpu and of_node.index(True) == world.node_rank
-    told = _agreed(world, attempt(device) if first else "") or _agreed(world, ring(world, device))
-    if told and wanted == "direct":
+    if wanted == "auto" and (problem := _first_problem(world, query_support(world.comm) if gpu else "")):
+        return "staged", problem
+    gpus_of_node = world.node_gather(gpu)
+    first = gpu and gpus_of_node.index(True) == world.node_rank
+    problem = _first_problem(world, test_process(device) if first else "")
+    problem = problem or _first_problem(world, test_ring(world, device))
+    if problem and wanted == "direct":
         with world.raise_on_all_ranks():
-            raise UsageError(f"--transfer direct: {told}. Use --transfer staged, or an MPI built for CUDA.")
-    return ("staged", told) if told else ("direct", "messages from the memory of GPUs were tried")
+            raise UsageError(f"--transfer direct: {problem}. Use --transfer staged, or an MPI built for CUDA.")
+    return ("staged", problem) if problem else ("direct", "test messages from GPU memory arrived")
 
 
-def _agreed(world: World, problem: str) -> str:
-    """One of the ranks' problems, with the ranks that have it; empty where none has any. Collective."""
-    told: list[str] = world.comm.allgather(problem)
-    one = next(filter(None, told), "")
-    ranks = [rank for rank, text in enumerate(told) if text == one]
-    return one and f"{one} (rank{'s' * (len(ranks) > 1)} {spans(ranks)})"
+def _first_problem(world: World, problem: str) -> str:
+    """The first problem of any rank, with the ranks that have it; empty if no rank has one. Collective."""
+    problems: list[str] = world.comm.allgather(problem)
+    first = next(filter(None, problems), "")
+    ranks = [rank for rank, text in enumerate(problems) if text == first]
+    return first and f"{first} (rank{'s' * (len(ranks) > 1)} {spans(ranks)})"
 
 
-def claim(comm: MPI.Comm) -> str:
-    """Empty where MPI says that it takes the memory of CUDA devices, in one of the ways there are to say so.
+def query_support(comm: MPI.Comm) -> str:
+    """Return an empty string if MPI reports support for the memory of CUDA devices, else the problem.
 
-    These are extensions of Open MPI and of MPICH, which others share, and an info of MPI 4.1 (section 12.4.3).
+    The queries are extensions of Open MPI and of MPICH, and an info key of MPI 4.1 (section 12.4.3).
     """
     library, supported = ctypes.CDLL(MPI.__file__), ctypes.c_int(0)
     with suppress(AttributeError):
@@ -81,69 +84,73 @@ def claim(comm: MPI.Comm) -> str:
     kinds = info.Get("mpi_memory_alloc_kinds") or ""
     info.Free()
     name = " ".join(MPI.Get_library_version().split("\n")[0].strip("\0").split())
-    return "" if supported.value or "cuda" in kinds else f"{name} does not say that it takes a GPU's memory"
+    return "" if supported.value or "cuda" in kinds else f"{name} does not report support for GPU memory"
 
 
 def command(device: Any) -> list[str]:
-    """What tries it in a process of its own."""
+    """The command line of the test process."""
     body = "shim" if device.name.startswith("shim") else "cupy"
     return [sys.executable, "-m", "anyrank.exchange.aware", body, str(device.index)]
 
 
-def alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process that no launcher started."""
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables without those that a launcher sets."""
     return {name: value for name, value in environment.items() if not name.startswith(_LAUNCHERS)}
 
 
-def attempt(device: Device) -> str:
-    """What came of a process that sends a GPU's memory to itself, where it did not end well: it dies for the job."""
+def test_process(device: Device) -> str:
+    """Send GPU memory in a separate process, so that a crash does not end the job; return the problem or ""."""
     with TemporaryFile("w+", errors="replace", encoding="utf-8") as out:
-        started = subprocess.Popen(
-            command(device), env=alone(os.environ), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        process = subprocess.Popen(
+            command(device),
+            env=without_launcher(os.environ),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
-            status = started.wait(LIMIT)
+            status = process.wait(LIMIT)
         except subprocess.TimeoutExpired:
-            return f"a process that tried it hung for {LIMIT:g} s"
+            return f"a test process hung for {LIMIT:g} s"
         finally:
-            with suppress(ProcessLookupError):  # it may have started others
-                os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
+            with suppress(ProcessLookupError):  # its child processes, too
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         out.seek(0)
-        words = out.read().strip().splitlines() or ["it said nothing"]
+        lines = out.read().strip().splitlines() or ["it printed nothing"]
     if status < 0:
-        return f"a process that tried it was killed by {signal.Signals(-status).name}"
-    return f"a process that tried it ended with status {status}: {words[-1]}" if status else ""
+        return f"a test process was killed by {signal.Signals(-status).name}"
+    return f"a test process ended with status {status}: {lines[-1]}" if status else ""
 
 
-def ring(world: World, device: Device) -> str:
-    """What is wrong with messages from each rank to the next, from the memory where it computes; empty where nothing.
+def test_ring(world: World, device: Device) -> str:
+    """Send messages from each rank to the next, from the memory of its device; return the problem or "". Collective.
 
-    Made as those of halos are: by requests that last, twice from the same memory, with other values. Collective.
+    As in a halo exchange, the requests are persistent, and the same memory is sent twice, with different values.
     """
-    before, after, tag, wrong = (world.rank - 1) % world.size, (world.rank + 1) % world.size, world.tag(), ""
+    before, after, tag, problem = (world.rank - 1) % world.size, (world.rank + 1) % world.size, world.tag(), ""
     for nbytes in SIZES:
-        what = f"messages of {nbytes} bytes from a GPU's memory"
-        out, into = (device.full((nbytes,), 0, np.uint8) for _ in range(2))
-        there, here = (MPI.buffer.fromaddress(device.address(memory), nbytes) for memory in (out, into))
+        messages = f"messages of {nbytes} bytes from GPU memory"
+        source, target = (device.full((nbytes,), 0, np.uint8) for _ in range(2))
+        send, receive = (MPI.buffer.fromaddress(device.address(memory), nbytes) for memory in (source, target))
         requests: list[Any] = []
         for turn in range(2):
-            out[...] = device.from_host(_values(nbytes, world.rank, turn))
+            source[...] = device.from_host(_values(nbytes, world.rank, turn))
             device.synchronize()
             if not requests:
-                requests.append(world.comm.Recv_init([here, MPI.BYTE], before, tag))
-                requests.append(world.comm.Send_init([there, MPI.BYTE], after, tag))
+                requests.append(world.comm.Recv_init([receive, MPI.BYTE], before, tag))
+                requests.append(world.comm.Send_init([send, MPI.BYTE], after, tag))
             MPI.Prequest.Startall(requests)
             deadline = time.monotonic() + LIMIT
             while not MPI.Request.Testall(requests):
                 if time.monotonic() > deadline:
-                    _UNFINISHED.extend((out, into))
-                    return f"{what} do not arrive"
-            if not np.array_equal(device.to_host(into), _values(nbytes, before, turn)):
-                wrong = wrong or f"{what} bring {'old' if turn else 'wrong'} bytes"
+                    _UNFINISHED.extend((source, target))
+                    return f"{messages} do not arrive"
+            if not np.array_equal(device.to_host(target), _values(nbytes, before, turn)):
+                problem = problem or f"{messages} deliver {'old' if turn else 'wrong'} bytes"
         for request in requests:
             request.Free()
-    return wrong
+    return problem
 
 
 def _values(nbytes: int, rank: int, turn: int) -> np.ndarray:
@@ -151,9 +158,9 @@ def _values(nbytes: int, rank: int, turn: int) -> np.ndarray:
 
 
 def main(body: str, index: str) -> int:
-    """Send a GPU's memory to this process itself. The exit status, with the problem on the last line."""
+    """Send GPU memory from this process to itself; print the problem and return the exit status."""
     device, world = open_device(body, int(index)), World()
-    print(problem := ring(world, device))
+    print(problem := test_ring(world, device))
     return int(bool(problem))
 
 

@@ -1,8 +1,8 @@
-// Copies boxes of elements between memory of any strides, all in one launch: the halo exchange's packing.
+// Copies strided boxes of elements in one launch: packs and unpacks the halo exchange.
 //
-// A box is a row of `boxes`: where it begins in the source and in the target, the bytes of an element, the number of
-// elements, and for each axis its length and its steps in bytes in the source and in the target.
-// Blocks along x are boxes, blocks along y share the elements of one.
+// A box is a row of `boxes`: its address in the source and in the target, the bytes of an element, the number of
+// elements, and for each axis its length and its strides in bytes in the source and in the target.
+// blockIdx.x is the box; the blocks along y divide its elements among themselves.
 
 template <class T>
 static __device__ __forceinline__ void copy(unsigned long long from, unsigned long long to, int words = 1) {

@@ -1,4 +1,4 @@
-"""Gather: a split array, or a sample of it, as one array on rank 0."""
+"""Gather a distributed array, or every n-th element of it, on rank 0."""
 
 from __future__ import annotations
 
@@ -13,20 +13,34 @@ from anyrank.layout import Layout
 def gather(
     layout: Layout, block: Any, stride: int = 1, to_host: Callable[[Any], np.ndarray] = np.asarray
 ) -> np.ndarray | None:
-    """Every `stride`-th element along every axis of an array whose blocks the ranks hold. Collective.
+    """Gather every `stride`-th element along every axis of a distributed array on rank 0. Collective.
 
-    `block` has the layout's local shape; what is wanted of it is brought `to_host`. The array is returned on rank 0,
-    None elsewhere.
+    Parameters
+    ----------
+    layout : Layout
+        The domain decomposition of the array.
+    block : array
+        This rank's elements, of shape `layout.local_shape`, on the host or a device.
+    stride : int
+        The distance of gathered elements along every axis.
+    to_host : callable
+        Copies an array of the device to the host.
+
+    Returns
+    -------
+    ndarray or None
+        The gathered array on rank 0; None on other ranks.
+
     """
     first = tuple(-start % stride for start in layout.start)
     corner = tuple(-(-start // stride) for start in layout.start)
-    mine = np.ascontiguousarray(to_host(block[tuple(slice(a, None, stride) for a in first)]))
-    parts = layout.world.gather((corner, mine))
+    own = np.ascontiguousarray(to_host(block[tuple(slice(a, None, stride) for a in first)]))
+    parts = layout.world.gather((corner, own))
     if parts is None:
         return None
-    # Of the type that holds every rank's values: rank 0's own may be another, where it has none.
-    kind = np.result_type(*({part.dtype for _, part in parts if part.size} or {mine.dtype}))
-    whole = np.zeros(tuple(-(-n // stride) for n in layout.shape), kind)
-    for at, part in parts:
-        whole[tuple(slice(a, a + n) for a, n in zip(at, part.shape, strict=True))] = part
+    # The dtype holds the values of every rank; an empty part may have another dtype, also on rank 0.
+    dtype = np.result_type(*({part.dtype for _, part in parts if part.size} or {own.dtype}))
+    whole = np.zeros(tuple(-(-n // stride) for n in layout.shape), dtype)
+    for start, part in parts:
+        whole[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
     return whole

@@ -1,4 +1,4 @@
-"""What leaves a rank in a halo exchange and what arrives: side by side in one buffer each way, on the host or a GPU."""
+"""The send and the receive buffer of a halo exchange, on the host or on a GPU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from anyrank.layout import Layout
 from anyrank.numerics.strided import contiguous_strides
 
 Region = tuple[slice, ...]
-#: Parts of a buffer begin on multiples of so many bytes.
+#: The offset of each part of a buffer is a multiple of this many bytes.
 ALIGNMENT = 16
-#: Threads of a block that copies a box, and blocks that share one at most.
+#: Threads per block of the copy kernel, and the largest number of blocks per box.
 THREADS, SHARED = 256, 1024
 
 
-class Haloed(Protocol):
-    """What an exchange needs of a Field."""
+class HaloField(Protocol):
+    """The attributes of a Field that a halo exchange uses."""
 
     name: str
     layout: Layout
@@ -36,17 +36,17 @@ class Haloed(Protocol):
 
     @property
     def storage(self) -> Any:
-        """Its block with a margin of `margin` cells around it, an array of the device."""
+        """The block with `margin` cells around it, an array of the device."""
 
 
-#: A field, its ghosts, and the cells of it that they repeat.
-Wrap = tuple[Haloed, Region, Region]
-#: Boxes on a GPU, and the grid of the launch that copies them.
+#: A field, a region of its ghost cells, and the region that they copy.
+Wrap = tuple[HaloField, Region, Region]
+#: The boxes, an array on a GPU, and the grid of the launch that copies them.
 _Table = tuple[Any, tuple[int, int]]
 
 
 class Box(NamedTuple):
-    """Elements somewhere in memory; strides are in bytes."""
+    """A strided array in memory; strides are in bytes."""
 
     address: int
     itemsize: int
@@ -55,68 +55,68 @@ class Box(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A region of a field's storage, and its place in a buffer, where it has no gaps."""
+    """A region of a field's storage, and its byte offset in a buffer, where it is contiguous."""
 
-    field: Haloed
+    field: HaloField
     region: Region
     offset: int
     shape: tuple[int, ...]
 
     def packed(self, buffer: int) -> Box:
-        """Its elements in the buffer that begins at this address."""
+        """The box of its elements in the buffer at this address."""
         size, shape = self.field.dtype.itemsize, self.shape
         return Box(buffer + self.offset, size, shape, tuple(contiguous_strides(shape, size)))
 
 
 class Parts(list[Part]):
-    """What a buffer holds, one part after the other."""
+    """The parts of a buffer, one after the other."""
 
     nbytes = 0
 
-    def add(self, regions: Iterable[tuple[Haloed, Region]]) -> slice:
-        """Put regions at the end; returns the bytes of the buffer that they take."""
-        began = self.nbytes
+    def add(self, regions: Iterable[tuple[HaloField, Region]]) -> slice:
+        """Append regions; returns their slice of the buffer, in bytes."""
+        first = self.nbytes
         for field, region in regions:
             shape = tuple(len(range(*s.indices(n))) for s, n in zip(region, field.storage.shape, strict=True))
             self.append(Part(field, region, self.nbytes, shape))
             self.nbytes += -(-prod(shape) * field.dtype.itemsize // ALIGNMENT) * ALIGNMENT
-        return slice(began, self.nbytes)
+        return slice(first, self.nbytes)
 
 
 class HostBuffers:
-    """Buffers of fields on the host: copies are done when a method returns.
+    """Buffers of fields on the host: each method returns when its copies are complete.
 
-    `outgoing` and `incoming` are what MPI is given, bytes.
+    `outgoing` and `incoming` are the bytes that MPI sends and receives.
     """
 
-    #: Whether what is packed may be sent, and arrivals be received, before `wait`.
-    at_once = True
+    #: Whether MPI may send and receive before `wait`.
+    synchronous = True
 
-    def __init__(self, fields: Sequence[Haloed], wraps: Sequence[Wrap], leaving: Parts, arriving: Parts):
+    def __init__(self, fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
         self._wraps = wraps
-        self.outgoing, self._leaving = _views(leaving)
-        self.incoming, self._arriving = _views(arriving)
+        self.outgoing, self._edges = _views(edges)
+        self.incoming, self._ghosts = _views(ghosts)
 
     def wrap(self) -> None:
-        """Fill the ghosts that this rank owns itself."""
-        for field, there, here in self._wraps:
-            field.storage[there] = field.storage[here]
+        """Fill the ghost cells whose owner is this rank."""
+        for field, target, source in self._wraps:
+            field.storage[target] = field.storage[source]
 
     def pack(self) -> None:
         """Copy the edges into `outgoing`."""
-        for field, region, view in self._leaving:
+        for field, region, view in self._edges:
             view[...] = field.storage[region]
 
     def wait(self) -> None:
-        """Come back when `outgoing` is packed, and what was in `incoming` before is in its place."""
+        """Wait until `outgoing` is packed and the previous contents of `incoming` are unpacked."""
 
     def unpack(self) -> None:
-        """Copy `incoming` into the ghosts."""
-        for field, region, view in self._arriving:
+        """Copy `incoming` into the ghost cells."""
+        for field, region, view in self._ghosts:
             field.storage[region] = view
 
 
-def _views(parts: Parts) -> tuple[np.ndarray, list[tuple[Haloed, Region, np.ndarray]]]:
+def _views(parts: Parts) -> tuple[np.ndarray, list[tuple[HaloField, Region, np.ndarray]]]:
     memory = np.zeros(parts.nbytes, np.uint8)
     return memory, [
         (part.field, part.region, np.ndarray(part.shape, part.field.dtype, memory, part.offset)) for part in parts
@@ -124,33 +124,34 @@ def _views(parts: Parts) -> tuple[np.ndarray, list[tuple[Haloed, Region, np.ndar
 
 
 class DeviceBuffers:
-    """Buffers of fields on a GPU: one launch for each method, which returns before anything is done, but for `wait`.
+    """Buffers of fields on a GPU: each method launches one kernel and returns at once; only `wait` waits.
 
-    Wraps and packing go in the computing's stream, after what was computed before and before the interior. All else
-    goes beside the computing, in a stream of its own. MPI is given the GPU's memory itself (`direct`), or pinned
-    memory of the host to which the bytes are copied (staged). Three things are waited for:
+    Wraps and packing run in the compute stream, after earlier computing and before the interior. Everything else
+    runs concurrently in a copy stream. MPI reads and writes the memory of the GPU (`direct`), or pinned memory of the
+    host, to and from which the bytes are copied (`staged`). There are three waits:
 
-    - copies to the host wait for the packing (staged);
-    - the host waits for `outgoing` before MPI may read it. The exchange before is over by then, so that MPI may
-      write `incoming`, too;
-    - the computing waits for the ghosts.
+    - the copies to the host wait for the packing (`staged`);
+    - the host waits for `outgoing` before MPI reads it. By then the previous exchange is complete, so that MPI may
+      also write `incoming`;
+    - the compute stream waits for the ghost cells.
     """
 
-    at_once = False
+    synchronous = False
 
-    def __init__(self, fields: Sequence[Haloed], wraps: Sequence[Wrap], leaving: Parts, arriving: Parts):
-        self._fields, self._wraps, self._leaving, self._arriving = fields, wraps, leaving, arriving
+    def __init__(self, fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
+        self._fields, self._wraps, self._edges, self._ghosts = fields, wraps, edges, ghosts
         device: Any = fields[0].device
         self._device, self._module = device, loaded(device, Path(__file__).with_name("boxes.cu"))
         self._direct = fields[0].layout.world.transfer == "direct"
-        self._out, self._in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (leaving, arriving))
+        self._out, self._in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (edges, ghosts))
         self.outgoing, self.incoming = (self._for_mpi(memory) for memory in (self._out, self._in))
         self._tables: dict[tuple[int, ...], list[_Table]] = {}
-        self._beside = device.stream()
-        self._packed, self._left, self._unpacked = (device.cupy.cuda.Event(disable_timing=True) for _ in range(3))
+        self._copy_stream = device.stream()
+        # Events: the edges are packed, `outgoing` may be read, and the ghost cells are filled.
+        self._packed, self._sendable, self._unpacked = (device.cupy.cuda.Event(disable_timing=True) for _ in range(3))
         if self._direct:
-            self._left = self._packed
-        # What the GPU has still to do with this memory is done before the memory goes.
+            self._sendable = self._packed
+        # The GPU must finish its work on this memory before the memory is freed.
         weakref.finalize(self, device.compute.synchronize).atexit = False
 
     def _for_mpi(self, memory: Any) -> Any:
@@ -163,32 +164,33 @@ class DeviceBuffers:
         self._copy(0)
 
     def pack(self) -> None:
-        """See `HostBuffers`; staged, they go to the host, too."""
+        """See `HostBuffers`; if staged, also copy the edges to the host."""
         self._copy(1)
         self._packed.record(self._device.compute)
         if not self._direct:
-            self._beside.wait_event(self._packed)
-            self._out.get(stream=self._beside, out=self.outgoing, blocking=False)
-            self._left.record(self._beside)
+            self._copy_stream.wait_event(self._packed)
+            self._out.get(stream=self._copy_stream, out=self.outgoing, blocking=False)
+            self._sendable.record(self._copy_stream)
 
     def wait(self) -> None:
         """See `HostBuffers`."""
-        self._left.synchronize()
+        self._sendable.synchronize()
 
     def unpack(self) -> None:
-        """See `HostBuffers`; staged, they come from the host first."""
+        """See `HostBuffers`; if staged, first copy the bytes from the host."""
         if not self._direct:
-            self._in.set(self.incoming, stream=self._beside)
-        with self._beside:
+            self._in.set(self.incoming, stream=self._copy_stream)
+        with self._copy_stream:
             self._copy(2)
-        self._unpacked.record(self._beside)
+        self._unpacked.record(self._copy_stream)
         self._device.compute.wait_event(self._unpacked)
 
     def _copy(self, which: int) -> None:
-        places = tuple(self._device.address(field.storage) for field in self._fields)
-        if places not in self._tables:  # a field has two arrays, which `advance` swaps
-            self._tables[places] = [self._table(rows) for rows in self._rows()]
-        boxes, grid = self._tables[places][which]
+        """Launch the copies of wraps (0), packing (1) or unpacking (2)."""
+        addresses = tuple(self._device.address(field.storage) for field in self._fields)
+        if addresses not in self._tables:  # a field has two arrays, which `advance` swaps
+            self._tables[addresses] = [self._table(rows) for rows in self._rows()]
+        boxes, grid = self._tables[addresses][which]
         if grid[0]:
             self._module.launch("copy_boxes", grid, (THREADS,), (boxes, np.int32(self._fields[0].layout.ndim)))
 
@@ -198,13 +200,13 @@ class DeviceBuffers:
         return self._device.from_host(np.array(rows, np.uint64)), grid
 
     def _rows(self) -> tuple[list[list[int]], ...]:
-        """The boxes of wraps, packing and unpacking, as boxes.cu has them, for the fields' present arrays."""
+        """The boxes of wraps, packing and unpacking for the present arrays of the fields, in the format of boxes.cu."""
         out, into = self._device.address(self._out), self._device.address(self._in)
-        wraps = [_row(self._at(field, here), self._at(field, there)) for field, there, here in self._wraps]
-        leaving = [_row(self._at(part.field, part.region), part.packed(out)) for part in self._leaving]
-        return wraps, leaving, [_row(part.packed(into), self._at(part.field, part.region)) for part in self._arriving]
+        wraps = [_row(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
+        edges = [_row(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
+        return wraps, edges, [_row(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts]
 
-    def _at(self, field: Haloed, region: Region) -> Box:
+    def _box(self, field: HaloField, region: Region) -> Box:
         view = field.storage[region]
         return Box(self._device.address(view), view.itemsize, view.shape, view.strides)
 
@@ -215,8 +217,8 @@ def _row(source: Box, target: Box) -> list[int]:
 
 
 def open_buffers(
-    fields: Sequence[Haloed], wraps: Sequence[Wrap], leaving: Parts, arriving: Parts
+    fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts
 ) -> HostBuffers | DeviceBuffers:
-    """The buffers of an exchange, where the fields are."""
+    """The buffers of an exchange, on the device of the fields."""
     kind = HostBuffers if fields[0].device.on_host else DeviceBuffers
-    return kind(fields, wraps, leaving, arriving)
+    return kind(fields, wraps, edges, ghosts)

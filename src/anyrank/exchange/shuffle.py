@@ -1,4 +1,4 @@
-"""Shuffle: rows to the ranks that own them."""
+"""Shuffle: send rows to the ranks that own them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from mpi4py import MPI
 from anyrank.errors import AnyrankError
 from anyrank.world import World
 
-#: The largest message, in bytes: counts and sizes of more than 31 bits are not for every MPI.
+#: The largest message, in bytes: not every MPI supports counts and sizes of more than 31 bits.
 MESSAGE = 1 << 28
-#: All shuffles use the tag that `World.tag` never gives: each is over before the next begins, on every rank.
+#: The tag of all shuffles, which `World.tag` never returns: on every rank a shuffle ends before the next one begins.
 _TAG = 0
 
 
 class Shuffle:
-    """Rows to the ranks that own them, any number to each: an all-to-all. Making one is collective.
+    """An all-to-all exchange of rows. The constructor is collective.
 
-    `counts[r]` of this rank's rows go to rank r; `received[r]` come from rank r. Called with a column whose rows lie
-    by their destination, it returns the rows that this rank receives, by their source. Both are int64 arrays.
+    This rank sends `counts[r]` rows to rank r and receives `received[r]` rows from it; both are int64 arrays. A call
+    takes a column with its rows in the order of their destinations, and returns the received rows in the order of
+    their sources.
     """
 
     def __init__(self, world: World, counts: Sequence[int] | np.ndarray):
@@ -32,41 +33,44 @@ class Shuffle:
         world.timers.stop("exchange", began)
 
     def __call__(self, column: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The rows received of a column of any fixed dtype, and any shape beyond the first axis: in the first rows of
-        `out`, where it is given. Its type is the same on all ranks. Collective."""
+        """Exchange a column and return the received rows, in the first rows of `out` if it is given. Collective.
+
+        The column may have any dtype of fixed size, and any number of axes after the first; both are the same on all
+        ranks.
+        """
         rows = int(self.received.sum())
         result = np.empty((rows, *column.shape[1:]), column.dtype) if out is None else out[:rows]
-        sent, got = self._parts(np.ascontiguousarray(column), self.counts), self._parts(result, self.received)
+        send, receive = self._parts(np.ascontiguousarray(column), self.counts), self._parts(result, self.received)
         world = self.world
         began = world.timers.start()
-        arriving, leaving = [], []
+        receives, sends = [], []
         for distance in range(1, world.size):
             to, source = (world.rank + distance) % world.size, (world.rank - distance) % world.size
-            arriving += [(source, len(part), world.comm.Irecv(part, source, _TAG)) for part in _messages(got[source])]
-            leaving += [world.comm.Isend(part, to, _TAG) for part in _messages(sent[to])]
-        got[world.rank][:] = sent[world.rank]
-        for source, size, request in arriving:
+            receives += [(source, len(p), world.comm.Irecv(p, source, _TAG)) for p in _messages(receive[source])]
+            sends += [world.comm.Isend(part, to, _TAG) for part in _messages(send[to])]
+        receive[world.rank][:] = send[world.rank]
+        for source, size, request in receives:
             _wait(request, source, size)
-        MPI.Request.Waitall(leaving)
+        MPI.Request.Waitall(sends)
         world.timers.stop("exchange", began)
-        world.timers.count("messages", "bytes", column.nbytes - sent[world.rank].nbytes, world.size - 1)
+        world.timers.count("messages", "bytes", column.nbytes - send[world.rank].nbytes, world.size - 1)
         return result
 
     @staticmethod
     def _parts(array: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-        """The bytes of the rows of each rank: views."""
+        """Views of the bytes of each rank's rows."""
         ends = np.cumsum(counts) * (array.nbytes // max(1, len(array)))
         return np.split(array.reshape(-1).view(np.uint8), ends[:-1])
 
 
 def _wait(request: MPI.Request, source: int, size: int) -> None:
-    """Wait for a message; raises AnyrankError where it is not of this size, for then the rest of it is no values."""
+    """Wait for a message; raises AnyrankError unless it has `size` bytes, because the others would be undefined."""
     status = MPI.Status()
     request.Wait(status)
-    if (came := status.Get_count(MPI.BYTE)) != size:
+    if (received := status.Get_count(MPI.BYTE)) != size:
         raise AnyrankError(
-            f"a column of a shuffle has other rows on rank {source}: {came} bytes came, not {size}. "
-            "Give it the same dtype and shape on all ranks."
+            f"a column of a shuffle has rows of another size on rank {source}: {received} bytes arrived, not {size}. "
+            "Give the column the same dtype and shape on all ranks."
         )
 
 

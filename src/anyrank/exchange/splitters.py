@@ -1,4 +1,4 @@
-"""Splitters: where sorted rows of all ranks must be cut, so that exactly so many of all lie before each cut."""
+"""Splitters: cut the sorted rows of all ranks so that an exact number of rows lies before each cut."""
 
 from __future__ import annotations
 
@@ -12,70 +12,70 @@ from anyrank.world import World
 
 
 class Run(Protocol):
-    """Keys in ascending order: an array of integers or of fixed bytes, or what stands for one that is on disk."""
+    """Keys in ascending order: an array of integers or of bytes of fixed length, in memory or on disk."""
 
     dtype: np.dtype[Any]
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int) -> Any:
-        """The key at a place; −1 is the last."""
+    def __getitem__(self, index: int) -> Any:
+        """The key at an index; −1 is the last."""
 
     def searchsorted(self, keys: Any, side: Any = "left") -> Any:
-        """As NumPy's: how many keys are less, or on the `right` side not greater."""
+        """As in NumPy: the number of keys that are less, or not greater if `side` is `right`."""
 
 
 def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[np.int64]:
-    """For each of this rank's runs, where to cut it: int64 of (runs, positions). Collective.
+    """Return where to cut each run of this rank: int64 of shape (runs, positions). Collective.
 
-    Of the keys of all ranks and runs in ascending order, equal ones by rank, then by run, then by place, exactly
-    `positions[j]` lie before cut j. The positions are the same on all ranks, from 0 to the number of keys, in any
-    order; the runs are of one dtype, and there is at least one on every rank, which may be empty.
+    Consider the keys of all ranks and runs in ascending order, with equal keys ordered by rank, run and index.
+    Exactly `positions[j]` of them lie before cut j. The positions are the same on all ranks, between 0 and the number
+    of keys, in any order. All runs have the same dtype; every rank has at least one run, which may be empty.
 
-    The key at each position is found by bisection between the least and the greatest, in as many rounds as these
-    differ in bits: Solomonik and Kalé, Highly Scalable Parallel Sorting, IPDPS 2010.
+    The key at each position is found by bisection between the smallest and the largest key. The number of rounds is
+    the number of bits of their difference: Solomonik and Kalé, Highly Scalable Parallel Sorting, IPDPS 2010.
     """
     code = _Code(runs[0].dtype)
     sizes = np.array([len(run) for run in runs], np.int64)
-    ends = [code.number(run[place]) for run in runs if len(run) for place in (0, -1)]
-    known = world.comm.allgather((int(sizes.sum()), min(ends, default=0), max(ends, default=0)))
-    total = sum(size for size, _, _ in known)
-    least = min((low for size, low, _ in known if size), default=0)
-    most = max((high for size, _, high in known if size), default=0)
-    wanted = np.array(positions, np.int64)
-    low, high = [least] * len(wanted), [most] * len(wanted)  # the key at the position is none below, none above
-    for _ in range((most - least).bit_length()):
-        half = [(a + b) // 2 for a, b in zip(low, high, strict=True)]
-        until = world.allreduce(_places(runs, code.keys(half), "right").sum(0))
-        beyond = until > wanted
-        low = [a if less else min(h + 1, b) for a, b, h, less in zip(low, high, half, beyond, strict=True)]
-        high = [h if less else b for b, h, less in zip(high, half, beyond, strict=True)]
+    ends = [code.number(run[index]) for run in runs if len(run) for index in (0, -1)]
+    ranges = world.comm.allgather((int(sizes.sum()), min(ends, default=0), max(ends, default=0)))
+    total = sum(size for size, _, _ in ranges)
+    smallest = min((low for size, low, _ in ranges if size), default=0)
+    largest = max((high for size, _, high in ranges if size), default=0)
+    targets = np.array(positions, np.int64)
+    low, high = [smallest] * len(targets), [largest] * len(targets)  # low <= the key at the position <= high
+    for _ in range((largest - smallest).bit_length()):
+        middle = [(a + b) // 2 for a, b in zip(low, high, strict=True)]
+        counts = world.allreduce(_searchsorted(runs, code.keys(middle), "right").sum(0))
+        below = counts > targets
+        low = [a if less else min(m + 1, b) for a, b, m, less in zip(low, high, middle, below, strict=True)]
+        high = [m if less else b for b, m, less in zip(high, middle, below, strict=True)]
     keys = code.keys(low)
-    first = _places(runs, keys, "left")
-    return np.where(wanted >= total, sizes[:, None], first + _shares(world, runs, keys, first, wanted))
+    first = _searchsorted(runs, keys, "left")
+    return np.where(targets >= total, sizes[:, None], first + _equal_before(world, runs, keys, first, targets))
 
 
-def _shares(
-    world: World, runs: Sequence[Run], keys: Any, first: NDArray[np.int64], wanted: NDArray[np.int64]
+def _equal_before(
+    world: World, runs: Sequence[Run], keys: Any, first: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """How many of the keys equal to each splitter lie before the cut, by run: the first ones of all ranks do."""
-    equal = _places(runs, keys, "right") - first
-    mine = np.stack([first.sum(0), equal.sum(0)])
-    before = np.zeros_like(mine[1])
-    world.comm.Exscan(mine[1], before)
+    """The number of keys of each run that equal the splitter and lie before the cut; lower ranks come first."""
+    equal = _searchsorted(runs, keys, "right") - first
+    counts = np.stack([first.sum(0), equal.sum(0)])
+    before = np.zeros_like(counts[1])
+    world.comm.Exscan(counts[1], before)
     if world.rank == 0:
-        before[:] = 0  # MPI leaves it undefined there
-    left = wanted - world.allreduce(mine[0]) - before
-    shares: NDArray[np.int64] = np.clip(left - (np.cumsum(equal, 0) - equal), 0, equal)
-    return shares
+        before[:] = 0  # MPI leaves the result of rank 0 undefined
+    remaining = targets - world.allreduce(counts[0]) - before
+    result: NDArray[np.int64] = np.clip(remaining - (np.cumsum(equal, 0) - equal), 0, equal)
+    return result
 
 
-def _places(runs: Sequence[Run], keys: Any, side: str) -> NDArray[np.int64]:
+def _searchsorted(runs: Sequence[Run], keys: Any, side: str) -> NDArray[np.int64]:
     return np.array([run.searchsorted(keys, side) for run in runs], np.int64).reshape(len(runs), -1)
 
 
 class _Code:
-    """Keys as whole numbers in the same order: integers themselves, bytes as big-endian digits."""
+    """Converts keys to integers with the same order: integers stay, bytes are big-endian digits."""
 
     def __init__(self, dtype: np.dtype[Any]):
         self.dtype = dtype

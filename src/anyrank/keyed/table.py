@@ -355,7 +355,7 @@ class Table:
         shape = (cuts[-1], *array.shape[1:])
         layout = Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])])
         dims = (f"{self.name}_{axis}", *(f"{self.name}_{name}_{k}" for k in range(1, len(shape))))
-        return Field.holding(f"{self.name}/{name}", layout, array, dims, description or self.description, "tables")
+        return Field.from_array(f"{self.name}/{name}", layout, array, dims, description or self.description, "tables")
 
     def load(self, source: Source) -> None:
         """See `Member`: each rank takes an even part of the rows, whosever they will be."""

@@ -1,1 +1,1 @@
-"""Numbers that are the same everywhere: exact sums, random numbers, digests, elementary functions."""
+"""Numerics with the same bits everywhere: exact sums, random numbers, digests, elementary functions."""

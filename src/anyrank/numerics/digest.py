@@ -1,8 +1,8 @@
-"""The digest of global arrays: 64 bits that depend on values and global indices, not on who holds them.
+"""The digest of global arrays: 64 bits that depend on values and global indices, and not on the decomposition.
 
-A digest is Σ mix(global index, bits) mod 2^64 (see `anyrank.kernels.digest`), so that ranks digest what
-they own, in any order and any layout, and the sum is the digest of the whole. Equal digests mean equal
-bits, up to one chance in 2^64; −0 and +0 differ, and so do NaNs with different bits.
+A digest is Σ mix(global index, bits) mod 2^64 (see `anyrank.kernels.digest`). Each rank digests the elements that it
+owns, in any order and any layout, and the sum is the digest of the whole array. Different arrays have equal digests
+with a probability of 2^−64. The digests of −0 and +0 differ, as do those of NaNs with different bits.
 """
 
 from __future__ import annotations
@@ -14,28 +14,45 @@ from typing import Any
 import numpy as np
 
 from anyrank.kernel import BODIES, Kernel, native
-from anyrank.numerics.strided import blocks, contiguous_strides, merged, offset_of
+from anyrank.numerics.strided import blocks, contiguous_strides, merge_axes, offset_of
 
 _digest = Kernel("digest")
 _MODULUS = 1 << 64
 
 
 def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
-    """What a block of a global array of `shape` adds to the digest: an int in [0, 2^64).
+    """Return the part of a block in the digest of a global array of `shape`. Not collective; thread-safe.
 
-    `start` is the global index of the block's first element; the block may have any strides, and be on this
-    process's GPU, where it stays. Elements are integers, real numbers or bool of up to 8 bytes, whose bits are
-    widened by zeros, complex64, which count as one word, or complex128, which count as two float64 along a further
-    last axis. Not collective, and safe in a thread. Raises TypeError for elements of another kind.
+    Parameters
+    ----------
+    array : array
+        The block, with any strides, on the host or on the GPU of this process, where it is digested. Integers, real
+        numbers and bool of up to 8 bytes are extended with zero bits to one word. A complex64 is one word; a complex128
+        is two float64 along an additional last axis.
+    shape : sequence of int
+        The global shape.
+    start : sequence of int
+        The global index of the first element of the block.
+
+    Returns
+    -------
+    int
+        The part of the digest, in [0, 2^64).
+
+    Raises
+    ------
+    TypeError
+        If the elements have another dtype.
+
     """
     array = array if BODIES.device.owns(array) else native(np.asarray(array))
     words = _words(array)
     steps = contiguous_strides(shape, array.itemsize // words.itemsize)
     origin = offset_of(start, steps)
     steps[-1:] = [1]
-    joined, (_, steps) = merged(words.shape, words.strides, steps)
+    joined, (_, steps) = merge_axes(words.shape, words.strides, steps)
     steps = [0] * (2 - len(steps)) + steps
-    # A GPU's kernel reads words of any width.
+    # The kernel of a GPU reads words of any width.
     whole, total = words.itemsize == 8 or not isinstance(words, np.ndarray), 0
     for corner, block in blocks(words.reshape(joined), whole):
         first = origin + offset_of(corner, steps)
@@ -44,10 +61,10 @@ def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
 
 
 def combine(members: Mapping[str, tuple[str, tuple[int, ...], int]]) -> int:
-    """One digest for a whole state from the dtype, global shape and digest of each member: an int in [0, 2^64).
+    """Return one digest of a whole state, in [0, 2^64), from the dtype, global shape and digest of each member.
 
-    It is BLAKE2b with 8 bytes, read as a big-endian number, of one line `name dtype shape digest` per
-    member in the order of their names, for instance `T <f8 512x512 00c0ffee00c0ffee`.
+    It is the BLAKE2b hash of 8 bytes, as a big-endian number, of one line `name dtype shape digest` per member in the
+    order of their names, for instance `T <f8 512x512 00c0ffee00c0ffee`.
     """
     lines = (
         f"{name} {dtype} {'x'.join(map(str, shape))} {hexadecimal(value)}\n"
@@ -57,12 +74,12 @@ def combine(members: Mapping[str, tuple[str, tuple[int, ...], int]]) -> int:
 
 
 def hexadecimal(value: int) -> str:
-    """A digest as it is written: 16 hexadecimal digits."""
+    """Return a digest as text: 16 hexadecimal digits."""
     return f"{value:016x}"
 
 
 def _words(array: Any) -> Any:
-    """The elements as unsigned integers of their own size, or two of eight bytes; one axis or more."""
+    """The elements as unsigned integers of the same size, or as two of 8 bytes, with at least one axis."""
     kind, size = array.dtype.kind, array.itemsize
     if kind not in "biufc" or size > (16 if kind == "c" else 8):
         raise TypeError(f"a digest takes bool, integers, real and complex numbers of 64 bits, not {array.dtype}")

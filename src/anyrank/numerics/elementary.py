@@ -1,11 +1,11 @@
 """sin, cos, exp and log with the same bits on every machine, for values that enter the state.
 
-C libraries, NumPy and GPUs differ in the last bit of these functions, and one library differs between its
-versions and processors. Here they are computed in double-double arithmetic from IEEE +, −, × and ÷ alone,
-to a relative error below 2^−99, and rounded once. The result is correctly rounded but for arguments, one in
-2^45 or so, whose result lies that close to the middle between two doubles; its bits are the same everywhere.
+C libraries, NumPy and GPUs differ in the last bit of these functions, as do versions of one library and processors.
+This module computes them in double-double arithmetic from IEEE +, −, × and ÷ alone, to a relative error below 2^−99,
+and rounds once. The result is correctly rounded, except for about one argument in 2^45, whose exact result is that
+close to the middle between two doubles. Its bits are always the same everywhere.
 
-Arguments are float64 arrays of any shape, results are new ones. None of this is collective.
+Arguments are float64 arrays of any shape; results are new arrays. No function is collective.
 
 Sources: T. J. Dekker, Numer. Math. 18 (1971) 224–242, and D. Knuth, The Art of Computer Programming 2, 4.2.2,
 for sums and products without error; T. Ogita, S. Rump and S. Oishi, SIAM J. Sci. Comput. 26 (2005) 1955–1988,
@@ -27,9 +27,9 @@ from numpy.typing import ArrayLike
 #: An unevaluated sum of two doubles; the second is at most half a unit in the last place of the first.
 Double: TypeAlias = tuple[Any, Any]
 
-#: sin and cos take arguments up to this size.
+#: The largest absolute value of the arguments of sin and cos.
 LARGEST_ANGLE = 2.0**20
-#: Elements computed at a time, so that what lies in between stays in cache.
+#: Elements computed at a time, so that intermediate results stay in the cache.
 _CHUNK = 1 << 12
 
 
@@ -48,25 +48,25 @@ def _elementwise(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arra
 
 @_elementwise
 def sin(x: np.ndarray) -> np.ndarray:
-    """The sine of `x` in radians; raises ValueError where |x| > LARGEST_ANGLE. NaN gives NaN."""
+    """Return the sine of `x` in radians; raises ValueError if any |x| > LARGEST_ANGLE. NaN gives NaN."""
     return np.where(np.abs(x) < 2.0**-27, x, _sine(x, 0))
 
 
 @_elementwise
 def cos(x: np.ndarray) -> np.ndarray:
-    """The cosine of `x` in radians; raises ValueError where |x| > LARGEST_ANGLE. NaN gives NaN."""
+    """Return the cosine of `x` in radians; raises ValueError if any |x| > LARGEST_ANGLE. NaN gives NaN."""
     return _sine(x, 64)
 
 
 @_elementwise
 def exp(x: np.ndarray) -> np.ndarray:
-    """The exponential e^x, also where it is subnormal; ∞ where it overflows. NaN gives NaN."""
+    """Return the exponential e^x, also if it is subnormal; ∞ if it overflows. NaN gives NaN."""
     bounded = np.where(np.isnan(x), 0.0, np.clip(x, -800.0, 800.0))
     n = np.rint(bounded * (128 / _LN2[0]))
     power, remainder = n.astype(np.int64), _sum([bounded, *(-n * part for part in _LN2_128)])
     high, low = _multiply(_pick(_POWERS, power & 127), _polynomial(remainder, _EXP, 5))
     exponent = power >> 7
-    # A subnormal has fewer bits, and is rounded to them once: by adding 2^52 of its units in the last place.
+    # A subnormal has fewer bits. Adding and subtracting 2^52 of its units in the last place rounds to them, once.
     constant = np.ldexp(1.0, np.maximum(-1022 - exponent, 0))
     rounded, rest = _two_sum(constant, high)
     rounded = rounded + (rest + low) - constant
@@ -77,7 +77,7 @@ def exp(x: np.ndarray) -> np.ndarray:
 
 @_elementwise
 def log(x: np.ndarray) -> np.ndarray:
-    """The natural logarithm of `x`: −∞ for ±0, ∞ for ∞, NaN below zero. NaN gives NaN."""
+    """Return the natural logarithm of `x`: −∞ for ±0, ∞ for ∞, NaN below zero. NaN gives NaN."""
     usual = (x > 0) & (x < math.inf)
     m, exponent = np.frexp(np.where(usual, x, 1.0))
     small = m < 0.7071067811865476
@@ -93,10 +93,10 @@ def log(x: np.ndarray) -> np.ndarray:
 
 
 def _sine(x: np.ndarray, ahead: int) -> np.ndarray:
-    """sin(x + ahead·π/128): the sine of the nearest multiple of π/128 and of the angle that remains."""
+    """sin(x + ahead·π/128), by the addition theorem for the nearest multiple of π/128 and the remaining angle."""
     if (np.abs(x) > LARGEST_ANGLE).any():
         largest = np.nanmax(np.abs(x))
-        raise ValueError(f"sin and cos take angles up to 2^20, not {largest}: reduce it by 2π where it is made")
+        raise ValueError(f"sin and cos take angles up to 2^20, not {largest}: reduce the angle by 2π first")
     n = np.rint(np.where(np.isnan(x), 0.0, x) * (128 / math.pi))
     index, angle = n.astype(np.int64) + ahead, _sum([x, *(-n * part for part in _PI_128)])
     square = _multiply(angle, angle)
@@ -146,7 +146,7 @@ def _divide(a: Double, b: Double) -> Double:
 
 
 def _sum(terms: Sequence[Any]) -> Double:
-    """The sum of doubles as if with 159 bits: errors of sums are summed, and errors of those."""
+    """The sum of doubles with 159 bits: it also sums the rounding errors, and the rounding errors of these sums."""
     high, middle, low = terms[0], 0.0, 0.0
     for term in terms[1:]:
         high, error = _two_sum(high, term)
@@ -157,7 +157,7 @@ def _sum(terms: Sequence[Any]) -> Double:
 
 
 def _polynomial(x: Double, coefficients: Sequence[Double], doubles: int) -> Double:
-    """Horner's rule; only the first coefficients, so many as `doubles`, matter beyond double precision."""
+    """Horner's rule; the first `doubles` coefficients in double-double arithmetic, the others in double precision."""
     *_, last = coefficients
     tail = last[0]
     for c in reversed(coefficients[doubles:-1]):
@@ -172,7 +172,7 @@ def _pick(table: np.ndarray, index: np.ndarray) -> Double:
     return table[0, index], table[1, index]
 
 
-# The tables come from integers alone, as fixed-point numbers of _BITS bits after the point.
+# The tables are computed with integers only, as fixed-point numbers with _BITS bits after the binary point.
 _BITS = 320
 _ONE = 1 << _BITS
 
@@ -199,9 +199,9 @@ def _table(numbers: Iterable[int]) -> np.ndarray:
 def _parts(number: int) -> Iterator[float]:
     """A number in seven parts of 27 bits, whose products with integers below 2^26 are exact."""
     for _ in range(7):
-        place = number.bit_length() - 27
-        yield (number >> place << place) / _ONE
-        number &= (1 << place) - 1
+        shift = number.bit_length() - 27
+        yield (number >> shift << shift) / _ONE
+        number &= (1 << shift) - 1
 
 
 def _sines() -> Iterator[int]:
@@ -240,5 +240,5 @@ _SIN = _table((-1) ** k * _ONE // math.factorial(2 * k + 1) for k in range(7)).T
 _COS = _table((-1) ** k * _ONE // math.factorial(2 * k) for k in range(7)).T
 _ARTANH = _table(_ONE // (2 * k + 1) for k in range(7)).T
 
-#: What `log` takes, for its like in CUDA C: the series' coefficients, log 2, and the logarithms, as Doubles.
+#: The constants of `log` for its version in CUDA C: the coefficients, log 2, and the logarithms, as Doubles.
 LOG_TABLE = np.concatenate([_ARTANH, [_LN2], _LOGS.T]).ravel()

@@ -1,22 +1,22 @@
-"""Sums, dot products and norms that are correctly rounded and have no order, over all ranks.
+"""Sums, dot products and norms over all ranks, correctly rounded and independent of the order of the terms.
 
-Terms go into a fixed-point number wide enough for every double and every product of two (see
-`anyrank.kernels.exact_sum`). Adding integers has no order, so the result is the same on any number of
-ranks and with any split: it is the exact result, rounded once, to nearest, ties to even, and ±∞ where it
-is too large. A sum equals `math.fsum`, but where that raises OverflowError for what overflows on the way.
+The terms are added to a fixed-point number that is wide enough for every double and every product of two doubles (see
+`anyrank.kernels.exact_sum`). The addition of integers is associative, so that the result is the same on any number of
+ranks and with any decomposition: the exact result, rounded once, to nearest, ties to even, and ±∞ if it overflows. A
+sum equals `math.fsum`, but does not raise OverflowError if only an intermediate sum overflows.
 
-Everywhere here `x` is an array of any shape, of NumPy or of this process's GPU, or a Field, of which every rank
-adds what it owns. Elements stay where they are: limbs alone come from a GPU, and the extreme of a rank.
-Elements are bool, integers or real numbers of up to 8 bytes, in any byte order. NaN, or +∞ with −∞, gives NaN.
-A sum that is zero is +0.0, whatever the signs of its terms. Other elements raise TypeError.
+In all functions `x` is an array of any shape, on the host or on the GPU of this process, or a Field, of which every
+rank adds the elements that it owns. Elements stay on the GPU: only limbs, or the extreme of a rank, are copied to the
+host. Elements are bool, integers or real numbers of up to 8 bytes, in any byte order; others raise TypeError. NaN, or
++∞ with −∞, gives NaN. A zero sum is +0.0, whatever the signs of its terms are.
 
-Which ranks a function reduces over is never a guess:
+The ranks of a reduction are always explicit:
 
-- of a Field: all ranks of its world; collective;
-- of an array and `world=state.world`: all ranks of that world, each with its own array; collective;
-- with `local=True`: this rank alone, of a Field the part that it owns; not collective.
+- for a Field: all ranks of its world; collective;
+- for an array with `world=state.world`: all ranks of that world, each with its own array; collective;
+- with `local=True`: this rank alone, and of a Field only the elements that it owns; not collective.
 
-An array without either raises UsageError, for on one rank the result would be right, and on several that of a part.
+An array without either raises UsageError, because the result would be right on one rank and partial on several.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from anyrank.errors import AnyrankError
 from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
-from anyrank.numerics.extremes import LOWEST, code_of, decoded, reduced
+from anyrank.numerics.extremes import LOWEST, decode, encode, extreme
 from anyrank.numerics.reduction import Distributed, is_field, ranks_of
 from anyrank.numerics.strided import flat_blocks, has_contiguous_rows
 
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 _accumulate = Kernel("exact_sum", "accumulate")
 _accumulate_products = Kernel("exact_sum", "accumulate_products")
 _COUNT = SLOTS
-#: Types whose extremes are coded each in its own way; smaller integers and bool as int64, smaller floats as float64.
+#: The dtypes of the encoding of extremes: smaller integers and bool as int64, smaller floats as float64.
 _KINDS = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
 
 
 class Accumulator:
-    """A sum that goes on: exact, and complete in `limbs`, an int64 array of Accumulator.SIZE elements.
+    """An exact running sum, whose whole state is `limbs`, an int64 array of Accumulator.SIZE elements.
 
-    `Accumulator(limbs)` continues with an array that was kept, for instance in the State, and changes it
-    in place. Limbs of ranks may be added up in any order; `allreduce` does.
+    `Accumulator(limbs)` continues a sum from an array, for instance in the State, and changes it in place. The limbs of
+    ranks may be added in any order, as `allreduce` does.
     """
 
     SIZE = SLOTS + 1
@@ -65,7 +65,7 @@ class Accumulator:
         """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
         array = _local(x)
         for block in flat_blocks(array, array.dtype == np.float64, array.strides):
-            for part in _doubles(block):
+            for part in _as_doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
 
@@ -78,28 +78,28 @@ class Accumulator:
             a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
         whole = a.dtype == b.dtype == np.float64 and has_contiguous_rows(a) and has_contiguous_rows(b)
         for left, right in zip(*(flat_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
-            for p in _doubles(left):
-                for q in _doubles(right):
+            for p in _as_doubles(left):
+                for q in _as_doubles(right):
                     _accumulate_products(p, q, self.limbs)
         self.limbs[_COUNT] += a.size
 
     def merge(self, other: Accumulator) -> None:
-        """Add what `other` has summed. Not collective."""
+        """Add the sum of another accumulator. Not collective."""
         self.limbs += other.limbs
-        self._settle()
+        self._propagate_carries()
 
     def allreduce(self, world: World | None) -> Accumulator:
-        """The sum of all ranks' accumulators, as a new one on all ranks. Collective over `world`."""
+        """Return the sum of the accumulators of all ranks, as a new one on all ranks. Collective over `world`."""
         total = Accumulator(self.limbs.copy() if world is None else world.allreduce(self.limbs))
-        total._settle()
+        total._propagate_carries()
         return total
 
-    def _settle(self) -> None:
-        _accumulate(np.empty((0, 0)), self.limbs)  # settles the carries, and adds nothing
+    def _propagate_carries(self) -> None:
+        _accumulate(np.empty((0, 0)), self.limbs)  # an empty sum only propagates the carries
 
     @property
     def count(self) -> int:
-        """How many terms have been added."""
+        """The number of terms that were added."""
         return int(self.limbs[_COUNT])
 
     @property
@@ -109,20 +109,21 @@ class Accumulator:
         return int.from_bytes(words, "little") + (int(self.limbs[LIMBS - 1]) << 8 * len(words))
 
     def value(self) -> float:
-        """The sum, correctly rounded; 0.0 where nothing has been added."""
-        return self._finish(lambda: _quotient(self.fixed, 1 << ORIGIN))
+        """Return the sum, correctly rounded; 0.0 if nothing was added."""
+        return self._special_or(lambda: _quotient(self.fixed, 1 << ORIGIN))
 
     def mean(self) -> float:
-        """The sum over the number of terms, correctly rounded. Raises AnyrankError where there is none."""
+        """Return the sum divided by the number of terms, correctly rounded. Raises AnyrankError without terms."""
         if not self.count:
             raise AnyrankError("the mean of no numbers is not defined: give it at least one.")
-        return self._finish(lambda: _quotient(self.fixed, self.count << ORIGIN))
+        return self._special_or(lambda: _quotient(self.fixed, self.count << ORIGIN))
 
     def root(self) -> float:
-        """The square root of the sum, correctly rounded; NaN where the sum is negative."""
-        return self._finish(lambda: _square_root(self.fixed))
+        """Return the square root of the sum, correctly rounded; NaN if the sum is negative."""
+        return self._special_or(lambda: _square_root(self.fixed))
 
-    def _finish(self, finite: Callable[[], float]) -> float:
+    def _special_or(self, finite: Callable[[], float]) -> float:
+        """NaN or ±∞ if a term was one, else the finite result."""
         plus, minus, nans = (self.limbs[slot] > 0 for slot in (PLUS, MINUS, NANS))
         if nans or (plus and minus):
             return math.nan
@@ -142,11 +143,11 @@ def sum(x: Numbers, world: World | None = None, *, local: bool = False) -> float
     Returns
     -------
     float or int
-        Correctly rounded float64, or an exact int where `x` holds integers or bool.
+        Correctly rounded float64, or an exact int if `x` holds integers or bool.
 
     """
-    total, whole = _summed("sum", (x,), world, local)
-    return total.fixed >> ORIGIN if whole else total.value()
+    total, integral = _sum("sum", (x,), world, local)
+    return total.fixed >> ORIGIN if integral else total.value()
 
 
 def mean(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -167,10 +168,10 @@ def mean(x: Numbers, world: World | None = None, *, local: bool = False) -> floa
     Raises
     ------
     AnyrankError
-        Where there are no elements.
+        If there are no elements.
 
     """
-    return _summed("mean", (x,), world, local)[0].mean()
+    return _sum("mean", (x,), world, local)[0].mean()
 
 
 def dot(x: Numbers, y: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -186,16 +187,16 @@ def dot(x: Numbers, y: Numbers, world: World | None = None, *, local: bool = Fal
     Returns
     -------
     float or int
-        Correctly rounded even where a product underflows or overflows; an exact int of integers and bool.
+        Correctly rounded even if a product underflows or overflows; an exact int for integers and bool.
 
     Raises
     ------
     ValueError
-        Where the shapes differ, or the Fields are split otherwise.
+        If the shapes or the layouts of the Fields differ.
 
     """
-    total, whole = _summed("dot", (x, y), world, local)
-    return total.fixed >> ORIGIN if whole else total.value()
+    total, integral = _sum("dot", (x, y), world, local)
+    return total.fixed >> ORIGIN if integral else total.value()
 
 
 def norm(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -211,10 +212,10 @@ def norm(x: Numbers, world: World | None = None, *, local: bool = False) -> floa
     Returns
     -------
     float
-        Correctly rounded, without overflow or underflow on the way.
+        Correctly rounded, without intermediate overflow or underflow.
 
     """
-    return _summed("norm", (x, x), world, local)[0].root()
+    return _sum("norm", (x, x), world, local)[0].root()
 
 
 def min(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
@@ -230,12 +231,12 @@ def min(x: Numbers, world: World | None = None, *, local: bool = False) -> float
     Returns
     -------
     float or int
-        NaN where there is one; −0 is below +0.
+        NaN if there is one; −0 is below +0.
 
     Raises
     ------
     AnyrankError
-        Where there are no elements.
+        If there are no elements.
 
     """
     return _extreme("min", x, world, local)
@@ -254,21 +255,21 @@ def max(x: Numbers, world: World | None = None, *, local: bool = False) -> float
     Returns
     -------
     float or int
-        NaN where there is one; +0 is above −0.
+        NaN if there is one; +0 is above −0.
 
     Raises
     ------
     AnyrankError
-        Where there are no elements.
+        If there are no elements.
 
     """
     return _extreme("max", x, world, local)
 
 
-def _summed(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> tuple[Accumulator, bool]:
-    """The sum of an array, or of the products of two, over the ranks that the caller names; whether it is whole.
+def _sum(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> tuple[Accumulator, bool]:
+    """The sum of an array, or of the products of two, over the ranks of the call; and whether the terms are integers.
 
-    All ranks answer alike: the type of a rank's array counts where it has elements, or no rank has any.
+    The second result is the same on all ranks: a dtype counts only on ranks with elements, unless no rank has any.
     """
     world = ranks_of(call, numbers, world, local)
     total, integral = Accumulator(), all(map(_integral, numbers))
@@ -277,12 +278,12 @@ def _summed(call: str, numbers: tuple[Any, ...], world: World | None, local: boo
     if world is not None:
         both = world.allreduce(np.concatenate([total.limbs, kinds]))
         total, kinds = Accumulator(both[: Accumulator.SIZE]).allreduce(None), both[Accumulator.SIZE :]
-    some_real, real, whole = kinds.tolist()
-    return total, not real and (whole > 0 or not some_real)
+    ranks_with_real, real_terms, integers = kinds.tolist()
+    return total, not real_terms and (integers > 0 or not ranks_with_real)
 
 
 def _local(x: Any) -> Any:
-    """This process's elements, where they are."""
+    """The elements of this process, on their device."""
     array = native(x.local if is_field(x) else x if BODIES.device.owns(x) else np.asarray(x))
     if array.dtype.kind not in "biuf" or array.itemsize > 8:
         raise TypeError(f"exact arithmetic takes bool, integers and real numbers of 64 bits, not {array.dtype}")
@@ -293,21 +294,21 @@ def _integral(x: Any) -> bool:
     return (x if hasattr(x, "dtype") else np.asarray(x)).dtype.kind in "biu"
 
 
-def _doubles(x: Any) -> Iterator[Any]:
+def _as_doubles(x: Any) -> Iterator[Any]:
     """One or two arrays of float64 whose sum is `x`, exactly."""
     if x.dtype.kind in "iu" and x.itemsize == 8:
         yield (x >> 32).astype(np.float64) * 2.0**32
         x = x & 0xFFFFFFFF
-    yield _widened(x) if _flushed(x) else x.astype(np.float64, copy=False)
+    yield _float64_of(x) if _flushes_subnormals(x) else x.astype(np.float64, copy=False)
 
 
-def _flushed(x: Any) -> bool:
-    """Whether it is float32 of a GPU: CuPy compiles its own code, and ours, so that subnormals count as zeros there."""
+def _flushes_subnormals(x: Any) -> bool:
+    """Whether it is float32 on a GPU: CuPy compiles all code such that float32 subnormals count as zeros there."""
     return x.dtype == np.float32 and not isinstance(x, np.ndarray)
 
 
-def _widened(x: Any) -> Any:
-    """float32 as float64, subnormals by their bits."""
+def _float64_of(x: Any) -> Any:
+    """float32 as float64; the values of subnormals are computed from their bits."""
     bits = x.view(np.uint32)
     size = (bits & 0x7FFFFF).astype(np.float64) * 2.0**-149
     subnormal = np.where(bits > 0x7FFFFFFF, -size, size)
@@ -316,13 +317,13 @@ def _widened(x: Any) -> Any:
 
 def _quotient(numerator: int, denominator: int) -> float:
     try:
-        return numerator / denominator  # Python rounds it correctly, also to subnormals
+        return numerator / denominator  # Python rounds the quotient of integers correctly, also to subnormals
     except OverflowError:
         return math.inf if numerator > 0 else -math.inf
 
 
 def _square_root(fixed: int) -> float:
-    """√(fixed·2^−ORIGIN): 64 bits below the smallest double, and one that says whether there are more."""
+    """√(fixed·2^−ORIGIN): the integer root has 64 bits below the smallest double, and a sticky bit for the rest."""
     if fixed < 0:
         return math.nan
     square = fixed << 128
@@ -331,29 +332,29 @@ def _square_root(fixed: int) -> float:
 
 
 def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
-    """The smallest or largest element of all ranks: the largest of integers in the elements' order, or reversed."""
+    """The smallest or largest element of all ranks, by the maximum of its codes."""
     world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
-    mine = [-1, -len(_KINDS), LOWEST]
+    own = [-1, -len(_KINDS), LOWEST]
     if array.size:
         kind = 2 if array.dtype.kind == "f" else int(array.dtype == np.uint64)
-        mine = [kind, -kind, code_of(_local_extreme(array, largest), array.dtype, largest)]
-    found = np.array(mine, np.int64)
-    most, least, code = (found if world is None else world.allreduce(found, "max")).tolist()
-    if most < 0:
+        own = [kind, -kind, encode(_local_extreme(array, largest), array.dtype, largest)]
+    result = np.array(own, np.int64)
+    last, first, code = (result if world is None else world.allreduce(result, "max")).tolist()
+    if last < 0:
         raise AnyrankError("the smallest or largest of no numbers is not defined: give it at least one.")
-    if most != -least:
-        kinds = f"{_KINDS[-least]} and {_KINDS[most]}"
+    if last != -first:
+        kinds = f"{_KINDS[-first]} and {_KINDS[last]}"
         raise TypeError(f"exact.{call} takes arrays of one kind on all ranks that have elements, not {kinds}")
-    return decoded(code, _KINDS[most], largest)
+    return decode(code, _KINDS[last], largest)
 
 
 def _local_extreme(array: Any, largest: bool) -> float:
-    value = reduced(array, largest).item()
-    if _flushed(array) and abs(value) < 2.0**-126:
-        found = (_local_extreme(_widened(block), largest) for block in flat_blocks(array, False, array.strides))
-        return builtins.max(found, key=lambda one: code_of(one, np.dtype(np.float64), largest))
+    value = extreme(array, largest).item()
+    if _flushes_subnormals(array) and abs(value) < 2.0**-126:
+        values = (_local_extreme(_float64_of(block), largest) for block in flat_blocks(array, False, array.strides))
+        return builtins.max(values, key=lambda value: encode(value, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
-        # If 0 is the largest, +0 is, unless all zeros and all else are negative: as integers, too.
+        # The sign of a zero extreme: the bits as integers have the order of the values, and only −0 is negative.
         bits = array.view(array.dtype.str.replace("f", "i"))
-        return -0.0 if reduced(bits, largest).item() < 0 else 0.0
+        return -0.0 if extreme(bits, largest).item() < 0 else 0.0
     return value  # type: ignore[no-any-return]

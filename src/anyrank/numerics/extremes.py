@@ -1,4 +1,4 @@
-"""Extremes: the smallest or largest element of an array, and its code, an integer that ranks compare."""
+"""The smallest or largest element of an array, and its encoding as an integer for the reduction over ranks."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ from typing import Any
 import numpy as np
 
 _HIGHEST, LOWEST = (1 << 63) - 1, -(1 << 63)
-#: Elements of a GPU along an axis whose extreme one block of threads finds.
+#: Elements along an axis of an array on a GPU that one block of threads reduces.
 _EACH = 1 << 12
 
 
-def reduced(array: Any, largest: bool) -> Any:
-    """The smallest or largest element, or NaN.
+def extreme(array: Any, largest: bool) -> Any:
+    """Return the smallest or largest element, or NaN if there is one.
 
-    Where a GPU's elements have gaps between them, CuPy gives every result one block of threads, and so the whole
-    array to one. Therefore parts of the longest axis come first, and then what is left, which has no gaps.
+    CuPy reduces a non-contiguous array with one block of threads per result, so that one block would reduce the whole
+    array. Therefore this function first reduces parts of the longest axis, and then their results, which are
+    contiguous.
     """
 
-    def extreme(part: Any, **axis: int) -> Any:
+    def reduce(part: Any, **axis: int) -> Any:
         return part.max(**axis) if largest else part.min(**axis)
 
     if isinstance(array, np.ndarray) or array.flags.c_contiguous or array.flags.f_contiguous:
-        return extreme(array)
+        return reduce(array)
     rows = array.swapaxes(max(range(array.ndim), key=lambda axis: (array.shape[axis], axis)), -1)
     *others, columns = rows.shape
     whole = columns // _EACH * _EACH
-    found = []
+    partial = []
     if whole:
-        found.append(extreme(rows[..., :whole].reshape(*others, whole // _EACH, _EACH), axis=-1).ravel())
+        partial.append(reduce(rows[..., :whole].reshape(*others, whole // _EACH, _EACH), axis=-1).ravel())
     if whole < columns:
-        found.append(extreme(rows[..., whole:], axis=-1).ravel())
-    return extreme(np.concatenate(found))
+        partial.append(reduce(rows[..., whole:], axis=-1).ravel())
+    return reduce(np.concatenate(partial))
 
 
-def code_of(value: float, dtype: np.dtype[Any], largest: bool) -> int:
-    """An int64 that is larger for what is more extreme, whose largest value is NaN's."""
+def encode(value: float, dtype: np.dtype[Any], largest: bool) -> int:
+    """Return an int64 that increases with the order of the values, or decreases; NaN has the largest code."""
     if value != value:
         return _HIGHEST
     code = int(value) - _offset(dtype) if dtype.kind != "f" else _ordered(int(np.float64(value).view(np.int64)))
     return code if largest else ~code
 
 
-def decoded(code: int, dtype: np.dtype[Any], largest: bool) -> float:
-    """The value of a code; NaN of NaN's."""
+def decode(code: int, dtype: np.dtype[Any], largest: bool) -> float:
+    """Return the value of a code."""
     code = code if largest else ~code
     if dtype.kind != "f":
         return code + _offset(dtype)
@@ -55,5 +56,8 @@ def _offset(dtype: np.dtype[Any]) -> int:
 
 
 def _ordered(bits: int) -> int:
-    """The bits of a double as an integer in the doubles' order, and back: negative ones count downwards."""
+    """Map the bits of a double to an integer with the order of the doubles, and back.
+
+    The bits of negative doubles, as an integer, decrease with the value; flipping all bits except the sign reverses it.
+    """
     return bits if bits >= 0 else bits ^ _HIGHEST

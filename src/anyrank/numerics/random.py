@@ -1,8 +1,8 @@
-"""Random numbers that belong to global indices: functions of seed, stream, index and step, and of nothing else.
+"""Counter-based random numbers: functions of the seed, the stream, the global index and the step only.
 
-Which rank draws a number, in what order and in how many pieces makes no difference, and nothing has to be
-kept in a checkpoint but the seed. The bits are those of the kernel `philox`, the same with every body, and the
-same on a GPU, where one kernel makes them of indices that are there.
+A number does not depend on the rank, the order or the number of calls that draw it, so that a checkpoint needs only
+the seed. The bits are those of the kernel `philox`, the same with every body, and on a GPU, where one kernel computes
+them for indices on the GPU.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from anyrank.errors import UsageError
 from anyrank.kernel import BODIES, Kernel
 from anyrank.numerics.elementary import LOG_TABLE, log
 
-#: Each method's numbers: their type, and for how many of them an index stands.
+#: The dtype of the numbers of each method, and the shape of the numbers of one index.
 RESULTS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
     "words": (np.uint32, (4,)),
     "uniform": (np.float64, ()),
@@ -27,12 +27,12 @@ RESULTS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
     "normal": (np.float64, ()),
     "integers": (np.int64, ()),
 }
-#: What makes them on a GPU; the host makes all of words.
+#: The kernels of the methods on a GPU; the host computes all methods from `words`.
 KERNELS = {method: Kernel("philox", method) for method in RESULTS}
 
-#: Indices at a time: they and what is made of them stay in a core's cache.
+#: Indices at a time, so that they and their numbers stay in the cache of a core.
 CHUNK = 1 << 14
-#: The stream's bits above these hold the number of the attempt.
+#: The number of bits of a stream; the bits above them are the number of the attempt.
 STREAM_BITS = 24
 
 # AS 241, PPND16: the coefficients of numerators and denominators, highest power first.
@@ -71,72 +71,84 @@ _FAR_TAIL = (
 class Philox:
     """Random numbers of one seed and stream (Philox4x32-10: Salmon and others, SC'11).
 
-    Every method takes global indices, integers of any shape, and gives one number for each, in an array
-    of that shape. Indices that are an array of the GPU in use give one there: nothing crosses to the host but,
-    for a signed type, the least index, which is checked. A number is a function of seed, stream, index, step and
-    the method's other arguments. Within one method, numbers of different streams, indices or steps are
-    independent; different methods make theirs of the same random words, so quantities that must be independent
-    take streams of their own.
+    Every method takes global indices, integers of any shape, and returns one number for each, in an array of the same
+    shape. For indices in an array on the GPU the result is there, too; only the smallest index of a signed dtype is
+    copied to the host, to check it. A number is a function of the seed, the stream, the index, the step and the other
+    arguments of the method. Within one method, numbers of different streams, indices or steps are independent.
+    Different methods use the same random words: use a stream of its own for each quantity that must be independent.
 
-    `seed` is in [0, 2^64), `stream` in [0, 2^24), indices in [0, 2^64) and `step` in [0, 2^32). Anything
-    else raises UsageError. No method is collective.
+    No method is collective.
+
+    Parameters
+    ----------
+    seed : int
+        In [0, 2^64).
+    stream : int
+        In [0, 2^24).
+
+    Raises
+    ------
+    UsageError
+        If the seed, the stream, an index (in [0, 2^64)) or a step (in [0, 2^32)) is out of range.
+
     """
 
     def __init__(self, seed: int, stream: int = 0):
-        self.seed = _whole("seed", seed, 0, 1 << 64, "Take it modulo 2**64.")
-        self.stream = _whole("stream", stream, 0, 1 << STREAM_BITS, "Number streams from 0.")
+        self.seed = _integer("seed", seed, 0, 1 << 64, "Take it modulo 2**64.")
+        self.stream = _integer("stream", stream, 0, 1 << STREAM_BITS, "Number streams from 0.")
 
     def words(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
-        """Four random words for each index: uint32, with one more axis, of 4, at the end."""
-        return self._each("words", indices, step, self._words)
+        """Return four random words for each index: uint32, with an additional last axis of 4."""
+        return self._evaluate("words", indices, step, self._words)
 
     def uniform(self, indices: ArrayLike, step: int = 0, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """Numbers spread evenly over [low, high): float64.
+        """Return uniformly distributed numbers in [low, high): float64.
 
-        They are low + (high − low)·u, rounded, with u a multiple of 2^−53 in [0, 1) made of words 0 and 1.
+        They are low + (high − low)·u, rounded; u is a multiple of 2^−53 in [0, 1) from words 0 and 1.
         """
         _check_interval(low, high)
         width = high - low
 
-        def made(index: np.ndarray, step: int) -> np.ndarray:
+        def values(index: np.ndarray, step: int) -> np.ndarray:
             return low + width * _unit(self._pairs(index, step)[:, 0])
 
-        return self._each("uniform", indices, step, made, lambda: (low, width))
+        return self._evaluate("uniform", indices, step, values, lambda: (low, width))
 
     def pair(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
-        """Two independent numbers in [0, 1) for each index: float64, with one more axis, of 2, at the end.
+        """Return two independent numbers in [0, 1) for each index: float64, with an additional last axis of 2.
 
-        The first is what `uniform` gives; the second is made of words 2 and 3.
+        The first number is that of `uniform`; the second one is computed from words 2 and 3.
         """
-        return self._each("pair", indices, step, lambda *at: _unit(self._pairs(*at)))
+        return self._evaluate("pair", indices, step, lambda *index_step: _unit(self._pairs(*index_step)))
 
     def normal(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
-        """Standard normal numbers: float64, none beyond ±8.3. Times σ plus μ for others.
+        """Return standard normal numbers: float64, within ±8.3.
 
-        They are the quantiles at u + 2^−54, u being what `uniform` gives.
+        They are the quantiles at u + 2^−54, where u is the number of `uniform`. For a mean μ and a standard deviation σ
+        multiply by σ and add μ.
         """
 
-        def made(index: np.ndarray, step: int) -> np.ndarray:
+        def values(index: np.ndarray, step: int) -> np.ndarray:
             return quantile(self._pairs(index, step)[:, 0] >> np.uint64(11))
 
-        return self._each("normal", indices, step, made, lambda: (_quantile_table(BODIES.device),))
+        return self._evaluate("normal", indices, step, values, lambda: (_quantile_table(BODIES.device),))
 
     def integers(self, indices: ArrayLike, low: int, high: int, step: int = 0) -> np.ndarray:
-        """Whole numbers in [low, high), each as likely as any other: int64; −2^63 ≤ low < high ≤ 2^63.
+        """Return uniformly distributed integers in [low, high): int64; −2^63 ≤ low < high ≤ 2^63.
 
-        Lemire's method (ACM Trans. Model. Comput. Simul. 29 (2019) 3) on words 0 and 1; where it rejects, on
-        words 2 and 3, and then on those of the next attempt, which is part of the counter.
+        Lemire's method (ACM Trans. Model. Comput. Simul. 29 (2019) 3) on words 0 and 1; if it rejects them, on words
+        2 and 3, and then on those of the next attempt, whose number is part of the counter.
         """
-        low = _whole("low", low, -(1 << 63), 1 << 63, "Numbers are int64.")
-        high = _whole("high", high, low + 1, (1 << 63) + 1, "It is the first number not to be drawn.")
+        low = _integer("low", low, -(1 << 63), 1 << 63, "Numbers are int64.")
+        high = _integer("high", high, low + 1, (1 << 63) + 1, "It is the first number not to be drawn.")
 
-        def made(index: np.ndarray, step: int) -> np.ndarray:
+        def values(index: np.ndarray, step: int) -> np.ndarray:
             numbers: np.ndarray = self._below(high - low, index, step) + np.uint64(low % (1 << 64))
             return numbers.view(np.int64)
 
-        return self._each("integers", indices, step, made, lambda: (low, high - low))
+        return self._evaluate("integers", indices, step, values, lambda: (low, high - low))
 
-    def _each(
+    def _evaluate(
         self,
         method: str,
         indices: ArrayLike,
@@ -144,18 +156,21 @@ class Philox:
         values: Callable[[np.ndarray, int], np.ndarray],
         others: Callable[[], tuple[Any, ...]] = tuple,
     ) -> np.ndarray:
-        """The method's numbers for each index: by its kernel where the indices are a GPU's, with the arguments
-        `others`, and else by `values(some indices, step)`, in chunks."""
-        step = _whole("step", step, 0, 1 << 32, "Go on in another stream.")
+        """The numbers of a method for each index.
+
+        For indices on a GPU the kernel of the method computes them, with the further arguments `others`; on the host
+        `values(some indices, step)` computes them in chunks.
+        """
+        step = _integer("step", step, 0, 1 << 32, "Go on in another stream.")
         device: Any = BODIES.device
-        here = device.owns(indices)
-        index = _checked(indices if here else np.asarray(indices))
+        on_gpu = device.owns(indices)
+        index = _check_indices(indices if on_gpu else np.asarray(indices))
         flat, (dtype, shape) = index.reshape(-1), RESULTS[method]
-        result: np.ndarray = (device.cupy if here else np).empty((flat.size, *shape), dtype)
-        if here:
+        result: np.ndarray = (device.cupy if on_gpu else np).empty((flat.size, *shape), dtype)
+        if on_gpu:
             flat = flat.view(np.uint64) if flat.itemsize == 8 and flat.flags.c_contiguous else flat.astype(np.uint64)
             KERNELS[method](self.seed, self.stream, step, flat, *others(), result)
-        for first in range(0, 0 if here else flat.size, CHUNK):
+        for first in range(0, 0 if on_gpu else flat.size, CHUNK):
             part = flat[first : first + CHUNK].astype(np.uint64)
             result[first : first + CHUNK] = values(part, step)
         return result.reshape((*index.shape, *shape))
@@ -166,26 +181,29 @@ class Philox:
         return words
 
     def _pairs(self, index: np.ndarray, step: int, attempt: int = 0) -> np.ndarray:
-        """Words 0 and 1, and 2 and 3, as two uint64, the first word the lower half."""
+        """Words 0 and 1, and words 2 and 3, as two uint64; the first word is the lower half."""
         pairs: np.ndarray = self._words(index, step, attempt).astype("<u4", copy=False).view("<u8")
         return pairs
 
     def _below(self, span: int, index: np.ndarray, step: int) -> np.ndarray:
-        """Whole numbers in [0, span): uint64."""
+        """Uniformly distributed integers in [0, span): uint64."""
         result = np.empty(index.size, np.uint64)
         pending, attempt = np.arange(index.size), 0
         while pending.size:
             pairs = self._pairs(index[pending], step, attempt)
             for column in (0, 1):
-                value, accepted = _scaled(pairs[:, column], span)
+                value, accepted = _scale(pairs[:, column], span)
                 result[pending[accepted]] = value[accepted]
                 pairs, pending = pairs[~accepted], pending[~accepted]
-            attempt += 1  # half are accepted at the least, so that the 256 attempts never run out
+            attempt += 1  # at least half are accepted, so that 256 attempts are always enough
         return result
 
 
-def _scaled(x: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
-    """x·span / 2^64 rounded down, and whether it is accepted: the remainder is at least 2^64 mod span."""
+def _scale(x: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """x·span / 2^64 rounded down, and whether it is accepted: whether the remainder is at least 2^64 mod span.
+
+    The product has 128 bits; its upper half is computed from products of 32-bit halves.
+    """
     if span == 1 << 64:
         return x, np.ones(x.shape, bool)
     half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
@@ -196,18 +214,18 @@ def _scaled(x: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit(pairs: np.ndarray) -> np.ndarray:
-    """The upper 53 bits of each as a number in [0, 1)."""
+    """The upper 53 bits of each element as a number in [0, 1)."""
     k: np.ndarray = pairs >> np.uint64(11)
     return k.astype(np.float64) * 2.0**-53
 
 
 def quantile(k: np.ndarray) -> np.ndarray:
-    """The standard normal's quantile at (k + ½)·2^−53, for k (uint64) in [0, 2^53): float64.
+    """Return the quantile of the standard normal distribution at (k + ½)·2^−53, for k (uint64) in [0, 2^53): float64.
 
-    Antisymmetric to the last bit; within 8·10^−16 of the true value, relatively. Wichura, Algorithm AS 241
-    (PPND16), Applied Statistics 37 (1988) 477-484, in one written order of exactly rounded operations.
+    The result is antisymmetric to the last bit, with a relative error below 8·10^−16. Wichura, Algorithm AS 241
+    (PPND16), Applied Statistics 37 (1988) 477-484, with a fixed order of exactly rounded operations.
     """
-    odd = 2 * k.astype(np.int64) + 1 - (1 << 53)  # 2^54 (p − ½): an odd number, so that no rounding moves p to 0 or 1
+    odd = 2 * k.astype(np.int64) + 1 - (1 << 53)  # 2^54 (p − ½), an odd integer, so that p is never rounded to 0 or 1
     q = odd * 2.0**-54
     result = np.empty(q.shape)
     centre = np.abs(q) <= 0.425
@@ -230,13 +248,13 @@ def _ratio(coefficients: tuple[tuple[float, float], ...], r: np.ndarray) -> np.n
 
 @lru_cache(maxsize=1)
 def _quantile_table(device: Any) -> Any:
-    """The `constants` of the kernel's quantile.h as an array of a GPU."""
+    """The `constants` of quantile.h of the kernel, as an array on a GPU."""
     table = device.from_host(np.concatenate([np.ravel([_CENTRE, _TAIL, _FAR_TAIL]), LOG_TABLE]))
-    device.cupy.cuda.get_current_stream().synchronize()  # it is there, whichever stream will read it
+    device.cupy.cuda.get_current_stream().synchronize()  # the copy is complete before another stream reads it
     return table
 
 
-def _whole(name: str, value: Any, low: int, high: int, fix: str) -> int:
+def _integer(name: str, value: Any, low: int, high: int, fix: str) -> int:
     try:
         number = operator.index(value)
     except TypeError:
@@ -254,12 +272,12 @@ def _check_interval(low: float, high: float) -> None:
         )
 
 
-def _checked(index: Any) -> Any:
+def _check_indices(index: Any) -> Any:
     if not np.issubdtype(index.dtype, np.integer):
         raise UsageError(
             f"Philox: indices of type {index.dtype} are not whole numbers: they are global indices. "
             "Give an array of integers, such as np.arange(n)."
         )
-    if index.size and index.dtype.kind == "i" and (least := int(index.min())) < 0:
-        raise UsageError(f"Philox: index {least} is out of range: it must be in [0, {1 << 64}). Number things from 0.")
+    if index.size and index.dtype.kind == "i" and (smallest := int(index.min())) < 0:
+        raise UsageError(f"Philox: index {smallest} is out of range: it must be in [0, {1 << 64}). Number from 0.")
     return index

@@ -1,4 +1,4 @@
-"""Which ranks a reduction is over: those of a Field, those that the caller names, or this rank alone."""
+"""The ranks of a reduction: those of a Field, those that the caller names, or this rank alone."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from anyrank.errors import UsageError
 if TYPE_CHECKING:
     from anyrank.world import World
 
-#: How the arguments of a function of one or two arrays are spelled in a message, as arrays and as Fields.
+#: The arguments of a function of one or two arrays in a message, as arrays and as Fields.
 _ARRAYS, _FIELDS = ("x", "y"), ("state.T", "state.u")
 
 
 class Distributed(Protocol):
-    """What a Field is to a reduction: elements of this rank, and the ranks that share all of them."""
+    """The attributes of a Field that a reduction uses."""
 
     @property
     def local(self) -> Any:
@@ -26,18 +26,18 @@ class Distributed(Protocol):
 
     @property
     def world(self) -> World:
-        """The ranks that share the whole."""
+        """The ranks that share the Field."""
 
 
 def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> World | None:
     """Return the world over which `exact.CALL(*numbers)` reduces; None for this rank alone. Not collective.
 
-    Raises UsageError where the caller does not name the ranks of an array, or contradicts itself, and ValueError
-    where two Fields are split otherwise: all of it depends on the program alone, and is the same on all ranks.
+    Raises UsageError if the caller does not name the ranks of an array or gives contradictory arguments, and
+    ValueError if two Fields have different layouts. All ranks raise the same error, because only the program decides.
     """
     fields = [x for x in numbers if is_field(x)]
     if any(field.layout.cuts != fields[0].layout.cuts for field in fields):
-        raise ValueError(f"exact.{call}: {fields[1].name} is split otherwise than {fields[0].name}")
+        raise ValueError(f"exact.{call}: {fields[1].name} and {fields[0].name} are split differently")
     if local and world is not None:
         raise UsageError(f"exact.{call} at {_site()}: world= and local=True exclude each other. Leave one of them out.")
     if local:
@@ -52,7 +52,7 @@ def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bo
 
 
 def is_field(x: Any) -> bool:
-    """Return whether it is a Field; anything else is an array or a number of this rank."""
+    """Return whether it is a Field, and not an array or a number."""
     return hasattr(x, "local")
 
 
@@ -68,7 +68,7 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
 
 
 def _site() -> str:
-    """The file, line and function that call a function of `exact`."""
+    """The file, line and function of the call of `exact`."""
     frame: Any = sys._getframe()
     while frame.f_globals.get("__name__") in (__name__, "anyrank.numerics.exact"):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""Walks over arrays with strides: axes joined, blocks as kernels take them, runs that lie together in a file."""
+"""Iteration over strided arrays: merged axes, blocks for kernels, and contiguous runs for files."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 
 import numpy as np
 
-#: Elements copied at a time where a kernel needs them in another type or order, on the host and on a GPU; and
-#: the most in a row that a kernel takes.
+#: Elements copied at a time if a kernel needs another dtype or order, on the host and on a GPU; and the longest row of
+#: a kernel.
 _COPIED, _COPIED_ON_GPU, _WIDEST = 1 << 15, 1 << 24, 1 << 31
 
 
 def contiguous_strides(shape: Sequence[int], item: int = 1) -> list[int]:
-    """The strides of an array in C order without gaps, whose elements are `item` apart."""
+    """Return the strides of a contiguous array in C order, with `item` as the stride of its elements."""
     return [item * prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
 def offset_of(index: Sequence[int], strides: Sequence[int]) -> int:
-    """How far the element of an index is from the first one."""
-    return sum(place * stride for place, stride in zip(index, strides, strict=True))
+    """Return the offset of the element at an index."""
+    return sum(i * stride for i, stride in zip(index, strides, strict=True))
 
 
-def merged(shape: Sequence[int], *walks: Sequence[int]) -> tuple[list[int], list[list[int]]]:
-    """Join every axis to the next one where that continues it in all walks, which are steps from element to element.
+def merge_axes(shape: Sequence[int], *strides: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+    """Merge each axis with the next one if both together are one axis of constant stride, in all of the `strides`.
 
-    Returns the shape and the steps of the joined axes.
+    Returns the shape and the strides of the merged axes.
     """
     last = len(shape) - 1
-    kept = [i for i in range(last + 1) if i == last or any(w[i] != shape[i + 1] * w[i + 1] for w in walks)]
-    return [prod(shape[i + 1 : j + 1]) for i, j in pairwise([-1, *kept])], [[walk[i] for i in kept] for walk in walks]
+    kept = [i for i in range(last + 1) if i == last or any(s[i] != shape[i + 1] * s[i + 1] for s in strides)]
+    return [prod(shape[i + 1 : j + 1]) for i, j in pairwise([-1, *kept])], [[s[i] for i in kept] for s in strides]
 
 
 def blocks(array: Any, whole: bool) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Cut an array into blocks as kernels take them: two axes, the last contiguous.
+    """Cut an array into blocks for kernels: two axes, the last one contiguous.
 
-    Yields the index of each block's first element (with zeros in front where the array has fewer than two
-    axes) and the block: a view, or a copy where the last axis is not contiguous. Blocks are as large as
-    can be where `whole`, and small where the caller, or this function, copies them.
+    Yields the index of the first element of each block (after leading zeros if the array has fewer than two axes) and
+    the block: a view, or a copy if the last axis is not contiguous. Blocks are as large as possible if `whole`, and
+    small if the caller or this function copies them.
     """
     array = array.reshape((1,) * (2 - array.ndim) + array.shape)
     *lead, rows, columns = array.shape
@@ -55,12 +55,13 @@ def blocks(array: Any, whole: bool) -> Iterator[tuple[tuple[int, ...], Any]]:
                 yield (*index, row, column), block if whole or block.flags.c_contiguous else block.copy()
 
 
-def flat_blocks(array: Any, whole: bool, *walks: Sequence[int]) -> Iterator[Any]:
-    """The elements of an array in blocks as kernels take them, cut alike for equal walks: see `merged` and `blocks`.
+def flat_blocks(array: Any, whole: bool, *strides: Sequence[int]) -> Iterator[Any]:
+    """Cut an array into blocks for kernels, the same blocks for the same `strides`: see `merge_axes` and `blocks`.
 
-    Where a GPU's lie in more than two axes many planes are copied at a time, for the host waits for each block.
+    If an array on a GPU has more than two axes, many planes are copied at a time, because the host waits for each
+    block.
     """
-    array = array.reshape(merged(array.shape, *walks)[0])
+    array = array.reshape(merge_axes(array.shape, *strides)[0])
     parts: Iterable[Any] = (array,)
     if array.ndim > 2 and array.size and not isinstance(array, np.ndarray):
         planes = max(1, _COPIED_ON_GPU * len(array) // array.size)
@@ -69,12 +70,12 @@ def flat_blocks(array: Any, whole: bool, *walks: Sequence[int]) -> Iterator[Any]
 
 
 def has_contiguous_rows(array: Any) -> bool:
-    """Whether the elements along the last axis lie one after the other."""
+    """Return whether the last axis is contiguous."""
     return not array.ndim or bool(array.shape[-1] == 1 or array.strides[-1] == array.itemsize)
 
 
 def run_axis(brick: Sequence[int], shape: Sequence[int]) -> int:
-    """The first axis of the longest runs of a brick that lie together in the global array."""
+    """Return the first axis of the longest runs of a brick that are contiguous in the global array."""
     axis = len(shape) - 1
     while axis > 0 and brick[axis] == shape[axis]:
         axis -= 1
@@ -82,7 +83,7 @@ def run_axis(brick: Sequence[int], shape: Sequence[int]) -> int:
 
 
 def runs(part: np.ndarray, shape: Sequence[int], start: Sequence[int]) -> Iterator[tuple[int, memoryview]]:
-    """The runs of a C-contiguous brick at `start` of a global array: offset in bytes there, and the bytes."""
+    """Yield the contiguous runs of a C-contiguous brick at `start` of a global array: the byte offset and the bytes."""
     if part.size == 0:
         return
     axis, strides = run_axis(part.shape, shape), contiguous_strides(shape, part.itemsize)

@@ -83,7 +83,7 @@ class RunFolder:
         return description
 
     def _describe_by_checkpoint(self) -> Description | None:
-        for path in keep.found(self.checkpoints):
+        for path in keep.checkpoint_files(self.checkpoints):
             with suppress(CheckpointError):
                 header = read_header(path)
                 program, command = header.identity.program, header.provenance.get("command", "")
@@ -142,7 +142,7 @@ class RunFolder:
         Where a run has lost its run.toml, it is told, and made from what the run goes on with.
         """
         if not self.description.exists():
-            if keep.found(self.checkpoints):
+            if keep.checkpoint_files(self.checkpoints):
                 print(
                     f"anyrank: {self.description} is gone: made again, with the parameters of the checkpoints. Options "
                     "that are not given are the defaults.",

@@ -124,7 +124,7 @@ class Options(OptionTable):
     max_restarts: Natural = option(0, "Restart a run that died so many times.", STOPS, not_in=STUDIES)
     min_ranks: Count = option(1, "Restart on no fewer ranks, where hosts are gone.", STOPS, not_in=STUDIES)
 
-    threads: Count | None = option(None, "Threads of a rank.", PLACEMENT, shown="1", kept=True, not_in=JOBS)
+    threads: Count | None = option(None, "Threads of a rank.", PLACEMENT, default_text="1", kept=True, not_in=JOBS)
     bind: Literal["auto", "core", "none"] = option(
         "auto", "Bind ranks to cores: auto (in batch jobs), core, none.", PLACEMENT
     )
@@ -169,13 +169,13 @@ class Options(OptionTable):
 
     def kept(self) -> dict[str, Any]:
         """What the run folder keeps: all but what belongs to one invocation, and what nobody has asked for."""
-        return {k: v for k, v in self.model_dump().items() if self.facts(k).kept and v not in (None, "")}
+        return {k: v for k, v in self.model_dump().items() if self.metadata(k).kept and v not in (None, "")}
 
 
 class OutOptions(OptionTable):
     """Where a run is kept."""
 
-    out: str = option("", "The run folder.", RUN, shown="a new one under runs/")
+    out: str = option("", "The run folder.", RUN, default_text="a new one under runs/")
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:

@@ -139,10 +139,10 @@ class Supervisor:
 
     def _reached(self, steps: Path) -> int | None:
         """The step that rank 0 has reached; its newest checkpoint's, where rank 0 is on another host."""
-        from anyrank.storage.keep import found, step_of  # takes h5py along, which few starts need
+        from anyrank.storage.keep import checkpoint_files, step_of  # takes h5py along, which few starts need
 
         at = position(steps)
-        return at if at is not None else max(map(step_of, found(self.out / "checkpoints")), default=None)
+        return at if at is not None else max(map(step_of, checkpoint_files(self.out / "checkpoints")), default=None)
 
     def _command(self) -> list[str]:
         """The words for the ranks: of the same options the last counts, and what we do they need not."""

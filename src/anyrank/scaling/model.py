@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from anyrank.device import Weightless
+from anyrank.device import ShapeOnlyDevice
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo
 from anyrank.field import OVERLAP_POINTS, Field
@@ -84,7 +84,7 @@ class _Ghost:
 
 def _fields(program: Program, split: str, world: _Ghost) -> list[Field]:
     state = State(cast(World, world), split)
-    state.device = Weightless()
+    state.device = ShapeOnlyDevice()
     program.declare(state)
     return [*state.fields()]
 

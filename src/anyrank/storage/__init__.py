@@ -1,1 +1,1 @@
-"""What is kept on disk: durable files, and the checkpoints of a State."""
+"""Files on disk: durable files, and the checkpoints of a State."""

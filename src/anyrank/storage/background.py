@@ -1,4 +1,4 @@
-"""Work in a thread beside the computing."""
+"""Run a call in a thread while the rank computes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """One call in a thread of its own: its result or its error, and how long it took.
+    """A call in its own thread, with its result or its error, and its duration.
 
-    The thread is a daemon: it keeps no dying process alive. `call` must not use MPI.
+    The thread is a daemon, so that it does not keep a process alive that ends. `call` must not use MPI.
     """
 
     result: T
@@ -36,5 +36,5 @@ class Background(Generic[T]):
         self.done = True
 
     def wait(self) -> None:
-        """Come back when the call is over."""
+        """Wait until the call has ended."""
         self._thread.join()

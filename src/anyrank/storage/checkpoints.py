@@ -14,16 +14,36 @@ from anyrank.storage import durable
 from anyrank.storage import keep as folders
 from anyrank.storage.format import Identity, check_dims, lay_out
 from anyrank.storage.read import Restored, restore
-from anyrank.storage.ways import way_called
-from anyrank.storage.write import Saved, Writing
+from anyrank.storage.write import PendingCheckpoint, Saved
+from anyrank.storage.writers import open_writer
 
 
 class Checkpoints:
-    """The checkpoints of one run in one folder: written beside the computing, kept, and restored.
+    """Write, keep and restore the checkpoints of a run in one folder.
 
-    Make it when the state is declared. `begin` starts one and returns; `proceed`, called by all ranks when
-    none is `working`, takes it from phase to phase. `io` is `pwrite`, `mpio` or `gather`; the last `keep`
-    stay. Raises UsageError for values that cannot be.
+    Create it after the state is declared. `begin` starts a checkpoint and returns. All ranks then call `proceed` when
+    no rank is `working`: it ends a phase and starts the next one.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the checkpoints, on a file system that all ranks share.
+    state : State
+        The state that is written and restored.
+    program, parameters
+        The name and the parameters of the program: they identify the run.
+    io : {"pwrite", "mpio", "gather"}
+        How the values are written.
+    keep : int
+        The number of checkpoints to keep, at least 1.
+    command : str
+        The command line, for the provenance.
+
+    Raises
+    ------
+    UsageError
+        If an argument or a name of the state is not valid.
+
     """
 
     def __init__(
@@ -42,30 +62,31 @@ class Checkpoints:
         check_dims(state)
         self.folder, self.state, self.keep, self.command = Path(folder), state, keep, command
         self.identity = Identity.of(program, parameters, state.seed)
-        #: What writing the checkpoint of a step meets, if not what the file system says; alike on all ranks.
+        #: The error to inject when the checkpoint of a step is written, or None; the same on all ranks.
         self.fault: Callable[[int], OSError | None] = lambda step: None
-        self._way = way_called(io, state)
+        self._writer = open_writer(io, state)
         self._refused: dict[Path, str] = {}
-        self._writing: Writing | None = None
+        self._pending: PendingCheckpoint | None = None
 
     @property
     def pending(self) -> bool:
-        """Whether a checkpoint is under way; the same on all ranks."""
-        return self._writing is not None
+        """Whether a checkpoint is in progress; the same on all ranks."""
+        return self._pending is not None
 
     def working(self) -> bool:
-        """Whether this rank's part of the present phase still runs. Local, and cheap."""
-        return self._writing is not None and self._writing.working()
+        """Return whether this rank is still working on the present phase. Not collective, and cheap."""
+        return self._pending is not None and self._pending.working()
 
     def sweep(self) -> list[str]:
-        """Remove the temporary files of writers that died; their names on all ranks. Collective."""
+        """Remove the temporary files of processes that died; return their names on all ranks. Collective."""
         self._check_idle()
         return self.state.world.on_root(partial(folders.sweep, self.folder))
 
     def try_header(self) -> None:
-        """Write a checkpoint's header and ask for the room of its values, before any step; then remove it. Collective.
+        """Write the header of a checkpoint, reserve the space of the values, and remove the file. Collective.
 
-        Raises UsageError on all ranks where a file cannot hold what is declared, or there is no room for it.
+        Call it before the first step. Raises UsageError on all ranks if the file format cannot hold the declared
+        state, or if there is not enough disk space.
         """
         self._check_idle()
         stored, world = self.state.stored(), self.state.world
@@ -76,33 +97,33 @@ class Checkpoints:
                 durable.make_folder(self.folder)
                 lay_out(temporary, stored, self.state.step, self.identity, False, provenance(world, self.command))
             except (OSError, RuntimeError, ValueError, TypeError) as error:
-                told = str(error).splitlines()[0]
-                fix = "Mend that, or use another --out."
-                raise UsageError(f"a checkpoint of this run cannot be written: {told}. {fix}") from None
+                reason = str(error).splitlines()[0]
+                fix = "Correct that, or use another --out."
+                raise UsageError(f"a checkpoint of this run cannot be written: {reason}. {fix}") from None
             finally:
                 temporary.unlink(missing_ok=True)
 
         world.on_root(write)
 
     def restore(self) -> Restored | None:
-        """Put the newest good checkpoint into the state, None where there is none. Collective.
+        """Restore the state from the newest valid checkpoint; return None if there is no checkpoint. Collective.
 
-        Raises UsageError where it is of another run or a newer format, CheckpointError where all are damaged.
+        Raises UsageError if it belongs to another run or has a newer format, CheckpointError if all are damaged.
         """
         self._check_idle()
         return restore(self.folder, self.state, self.identity, self._refused)
 
     def begin(self, finished: bool = False) -> None:
-        """Start a checkpoint of the state as it is; when this returns, the state may change. Collective.
+        """Start a checkpoint of the present state. The state may change after the return. Collective.
 
-        `finished` says that the run is over. Raises AnyrankError where a Scalar differs between ranks; what
-        the file system refuses is told by `Saved.error` in the end.
+        `finished` marks the checkpoint as the last of a finished run. Raises AnyrankError if a Scalar differs between
+        ranks. `Saved.error` reports errors of the file system at the end.
         """
         self._check_idle()
-        self._way.fault = self.fault(self.state.step)
-        self._writing = Writing(
+        self._writer.fault = self.fault(self.state.step)
+        self._pending = PendingCheckpoint(
             self.state,
-            self._way,
+            self._writer,
             self.identity,
             folders.path_of(self.folder, self.state.step),
             self._rotate,
@@ -111,17 +132,17 @@ class Checkpoints:
         )
 
     def proceed(self) -> Saved | None:
-        """End the present phase and start the next; what came of the checkpoint when it was the last.
+        """End the present phase and start the next one; return the result after the last phase, else None.
 
-        Collective; waits where a rank is still working. None also where nothing is pending.
+        Collective; waits for ranks that are still working. Returns None also if no checkpoint is pending.
         """
-        saved = self._writing.proceed() if self._writing is not None else None
+        saved = self._pending.proceed() if self._pending is not None else None
         if saved is not None:
-            self._writing = None
+            self._pending = None
         return saved
 
     def finish(self) -> Saved | None:
-        """Wait for the pending checkpoint and tell what came of it, None where none is. Collective."""
+        """Wait for the pending checkpoint and return its result; None if no checkpoint is pending. Collective."""
         saved = None
         while self.pending:
             saved = self.proceed()
@@ -132,5 +153,5 @@ class Checkpoints:
         folders.rotate(self.folder, newest, self.keep, self._refused)
 
     def _check_idle(self) -> None:
-        if self._writing is not None:
+        if self._pending is not None:
             raise RuntimeError("a checkpoint is pending: call finish() first")

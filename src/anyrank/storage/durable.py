@@ -1,7 +1,7 @@
-"""Durable files: a file has its name only when it is complete and on the disk.
+"""Durable files: a file gets its name only when it is complete and on the disk.
 
-Write under a temporary name, sync the file, rename it, and sync its folder: a reader, a killed process and a power
-cut find the old file or the new one. Every file that anyrank replaces is written by this module.
+Write under a temporary name, sync the file, rename it, and sync its folder. After a kill or a power cut there is
+either the old file or the new one. This module writes every file that anyrank replaces.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
 
 
 def temporary_of(path: Path, *marks: str) -> Path:
-    """Return the name under which a file is written: hidden, in the same folder, with marks of the writer."""
+    """Return the temporary name of a file: hidden, in the same folder, with `marks` that identify the process."""
     return path.with_name(".".join(["", path.name, *marks, "tmp"]))
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder where there is none, so that a power cut does not undo it."""
+    """Make the folder if it does not exist, so that a power cut does not undo it."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
@@ -45,14 +45,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Parameters
     ----------
     path : Path
-        The file, which need not be there.
+        The file, which need not exist.
     content : str or bytes
         The whole content; text is written as UTF-8.
 
     Raises
     ------
     OSError
-        Where the file system refuses; then the file is as it was. It names the file, not the temporary one.
+        If the file system refuses; then the file is unchanged. The error names the file, not the temporary one.
     """
     temporary = temporary_of(path)
     try:
@@ -67,7 +67,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_collectively(
     world: World, path: Path, lay_out: Callable[[Path], T], pieces: Callable[[T], Iterable[Piece]]
 ) -> Path:
-    """Write one file by all ranks under a temporary name, and give it its name when it is complete. Collective.
+    """Write one file on all ranks under a temporary name, and rename it when it is complete. Collective.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ def write_collectively(
     path : Path
         The file, on a file system that all ranks share.
     lay_out : callable
-        Makes the file of a path; rank 0 alone calls it, and its value goes to all ranks.
+        Creates the file of a path. Only rank 0 calls it, and its result is broadcast to all ranks.
     pieces : callable
-        This rank's pieces of the file, given the value of `lay_out`; it must make no collective call.
+        Returns this rank's pieces of the file, given the result of `lay_out`; it must not make a collective call.
 
     Returns
     -------
@@ -88,13 +88,13 @@ def write_collectively(
     Raises
     ------
     AnyrankError
-        On all ranks, where any of them cannot write; then the file is as it was.
+        On all ranks, if any rank cannot write; then the file is unchanged.
     """
-    temporary = temporary_of(path)  # one run writes to a folder, and what a dead one left is overwritten
+    temporary = temporary_of(path)  # one run writes to a folder, and overwrites the temporary file of a dead one
     try:
-        laid_out = world.on_root(lambda: lay_out(temporary))
-        with world.raise_on_all_ranks(OSError, AnyrankError), writing(temporary) as descriptor:
-            for offset, data in pieces(laid_out):
+        layout = world.on_root(lambda: lay_out(temporary))
+        with world.raise_on_all_ranks(OSError, AnyrankError), open_for_writing(temporary) as descriptor:
+            for offset, data in pieces(layout):
                 write_all(descriptor, data, offset)
         world.on_root(lambda: publish(temporary, path))
     except AnyrankError as refusal:
@@ -105,8 +105,8 @@ def write_collectively(
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[int]:
-    """Open a file that is there for positioned writes, which are on the disk when the body ends; its descriptor."""
+def open_for_writing(path: Path) -> Iterator[int]:
+    """Open an existing file for positioned writes, and sync it at the end of the block; yields its descriptor."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         yield descriptor
@@ -116,19 +116,19 @@ def writing(path: Path) -> Iterator[int]:
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write bytes at an offset, all of them: the system may take less at once. Raises OSError."""
+    """Write all bytes at an offset, in several calls if the system writes fewer at once. Raises OSError."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         if written == 0:
-            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+            raise OSError(errno.EIO, "the file system takes no more bytes and gives no reason")
         data, offset = data[written:], offset + written
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Have the file system set aside so much space: in one piece, and refused before anything is written.
+    """Reserve disk space for a file, so that a full disk is noticed before anything is written.
 
-    The file's length stays as it is. Raises OSError where the disk or the quota is full; a file system that cannot
-    do it is left alone. (`os.posix_fallocate` would write to every page there.)
+    The length of the file does not change. Raises OSError if the disk or the quota is full. A file system that cannot
+    reserve space is ignored. (`os.posix_fallocate` would write to every page there.)
     """
     if not hasattr(_LIBRARY, "fallocate"):
         return
@@ -139,31 +139,31 @@ def reserve(descriptor: int, size: int) -> None:
 
 
 def start_writing(descriptor: int, offset: int, size: int) -> None:
-    """Have the system begin to put what was written on the disk, which else begins at `sync`. Does not wait."""
+    """Start the transfer of the written bytes to the disk, which otherwise starts at `sync`. Does not wait."""
     if hasattr(_LIBRARY, "sync_file_range"):
         _LIBRARY.sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), _START_WRITING)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a complete file its name; when this returns, a power cut undoes neither. Raises OSError."""
+    """Sync a complete file and rename it; after the return a power cut undoes neither. Raises OSError."""
     sync_file(temporary)
     temporary.replace(path)
     sync_folder(path.parent)
 
 
 def sync(descriptor: int) -> None:
-    """Wait until what was written to an open file is on the disk."""
+    """Wait until the bytes written to an open file are on the disk."""
     os.fsync(descriptor)
 
 
 def sync_file(path: Path) -> None:
-    """Wait until what was written to the file is on the disk."""
-    with writing(path):
+    """Wait until the bytes written to the file are on the disk."""
+    with open_for_writing(path):
         pass
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in the folder are on the disk."""
+    """Wait until the file names of the folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         sync(descriptor)

@@ -1,6 +1,6 @@
-"""What a checkpoint file holds and where: its layout by one rank, and its header.
+"""The format of a checkpoint file: how one rank lays it out, and its header.
 
-docs/checkpoint-format.md describes the file for readers elsewhere.
+docs/checkpoint-format.md describes the file for other software.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from anyrank.storage.seal import Extent, check_seal
 
 FORMAT = "anyrank checkpoint"
 VERSION = 1
-#: What stands beside the dimensions in the root of the file.
+#: The groups in the root of the file; the dimensions are beside them.
 GROUPS = ("fields", "tables", "scalars", "provenance")
-#: What the netCDF-4 format calls a dimension without coordinates.
+#: The name that the netCDF-4 format gives a dimension without coordinates.
 _NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
-#: Where bulk data begins on a page of its own, so that ranks write whole pages.
+#: The alignment of large datasets, in bytes, so that ranks write whole pages.
 _PAGE = 4096
-#: What HDF5 writes beside bulk data, with a margin, in bytes. HDF5 does not bear a disk that fills up under it: the
-#: process crashes when it ends. So the space is asked for first.
-_ROOM = 1 << 16
+#: An upper bound of the bytes that HDF5 writes besides the values. If the disk becomes full while HDF5 writes, the
+#: process crashes at its end; therefore the space is reserved first.
+_METADATA_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The run that a checkpoint belongs to; the parameters as JSON has them."""
+    """The run that a checkpoint belongs to; the parameters are JSON values."""
 
     program: str
     parameters: dict[str, Any]
@@ -46,7 +46,7 @@ class Identity:
 
     @classmethod
     def of(cls, program: str, parameters: Mapping[str, Any], seed: int) -> Identity:
-        """The identity with each parameter as it comes back from JSON, so that it can be compared."""
+        """Return the identity with the parameters converted to JSON and back, so that they can be compared."""
         return cls(program, json.loads(json.dumps(dict(parameters), default=_plain)), int(seed))
 
 
@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the file tells of a dataset; `value` is a Scalar's."""
+    """The description of a dataset in the file; only Scalars have a `value`."""
 
     path: str
     dtype: str
@@ -67,18 +67,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """All that a checkpoint file tells but the values of its Fields."""
+    """The content of a checkpoint file without the values of its Fields."""
 
     step: int
     finished: bool
     identity: Identity
     entries: dict[str, Entry]
-    #: What made it, as far as it is text.
+    #: The text attributes of the provenance.
     provenance: dict[str, str]
 
 
 def check_dims(state: State) -> None:
-    """Raise UsageError where the names of the fields' axes cannot be those of a file."""
+    """Raise UsageError if a checkpoint file cannot have axes of these names."""
     sizes: dict[str, tuple[int, str]] = {}
     for field in state.fields():
         if len(field.dims) != len(field.shape):
@@ -89,23 +89,23 @@ def check_dims(state: State) -> None:
                     f"field {field.name}: dims has {name!r}, which no axis of a checkpoint can have: use "
                     f"a name without / that is none of {', '.join(GROUPS)}."
                 )
-            known, owner = sizes.setdefault(name, (size, field.name))
-            if known != size:
+            other, owner = sizes.setdefault(name, (size, field.name))
+            if other != size:
                 raise UsageError(
                     f"field {field.name}: dims names an axis of {size} {name!r}, which in field {owner} has "
-                    f"{known}: axes that share a name share their size. Give one of them another name."
+                    f"{other}: axes that share a name share their size. Give one of them another name."
                 )
 
 
 def lay_out(
     path: Path, stored: Stored, step: int, identity: Identity, finished: bool, provenance: Mapping[str, Any]
 ) -> dict[str, Extent]:
-    """Make the file with everything but the Fields' values and the digests; raises OSError.
+    """Create the file with everything except the digests and the values of the Fields; raises OSError.
 
-    Returns for each Field the offset and the bytes of its values, which are in C order. Not collective.
+    Returns the byte offset and the size of each Field's values, which are in C order. Not collective.
     """
     with path.open("wb") as plain:
-        reserve(plain.fileno(), _ROOM)
+        reserve(plain.fileno(), _METADATA_BYTES)
     pages = {"alignment_threshold": 16 * _PAGE, "alignment_interval": _PAGE}
     with h5py.File(path, "w", locking=False, **pages) as file:
         file.attrs["format"] = FORMAT
@@ -116,8 +116,8 @@ def lay_out(
         file.attrs["seed"] = identity.seed
         file.attrs["step"] = step
         file.attrs["finished"] = finished
-        made = {name: json.dumps(fact) if isinstance(fact, dict) else fact for name, fact in provenance.items()}
-        file.create_group("provenance").attrs.update(made)
+        attributes = {name: json.dumps(v) if isinstance(v, dict) else v for name, v in provenance.items()}
+        file.create_group("provenance").attrs.update(attributes)
         for group in ("scalars", "fields", "tables"):
             file.create_group(group)
         extents = {}
@@ -128,7 +128,7 @@ def lay_out(
                 file[item.path] = np.array(item.value, item.dtype)
                 _describe(file[item.path], item)
     with path.open("r+b") as plain:
-        reserve(plain.fileno(), path.stat().st_size + _ROOM)
+        reserve(plain.fileno(), path.stat().st_size + _METADATA_BYTES)
     return extents
 
 
@@ -136,7 +136,7 @@ def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     *groups, name = field.path.split("/")
     dataset = contiguous(file.require_group("/".join(groups)), name, field.shape, field.dtype)
     for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
-        if name not in file:  # nothing is ever written to it, so it takes no space
+        if name not in file:  # HDF5 allocates no space for a dataset without written values
             file.create_dataset(name, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
         dataset.dims[axis].attach_scale(file[name])
     _describe(dataset, field)
@@ -153,7 +153,7 @@ def _describe(dataset: h5py.Dataset, item: Field | Scalar) -> None:
 
 
 def complete(path: Path, stored: Stored, digests: Mapping[str, str], whole: str) -> None:
-    """Store the digests, which are known when all values are written; raises OSError. Not collective."""
+    """Store the digests, after all values are written; raises OSError. Not collective."""
     with h5py.File(path, "r+", locking=False) as file:
         for name, digest in digests.items():
             file[stored[name].path].attrs["digest"] = digest
@@ -162,9 +162,9 @@ def complete(path: Path, stored: Stored, digests: Mapping[str, str], whole: str)
 
 
 def read_header(path: Path) -> Header:
-    """The header of a checkpoint whose seal holds. Not collective.
+    """Return the header of a checkpoint after checking its seal. Not collective.
 
-    Raises CheckpointError where the file is damaged or unfinished, UsageError where its format is newer.
+    Raises CheckpointError if the file is damaged or incomplete, UsageError if its format is newer.
     """
     try:
         check_seal(path)
@@ -175,12 +175,12 @@ def read_header(path: Path) -> Header:
 
 
 def _header(path: Path, file: h5py.File) -> Header:
-    found, newest = file.attrs.get("format"), int(file.attrs.get("format_version", 0))
-    if found != FORMAT:
-        raise CheckpointError(f"it is no checkpoint: its format is {found!r}, not {FORMAT!r}")
-    if newest > VERSION:
+    file_format, version = file.attrs.get("format"), int(file.attrs.get("format_version", 0))
+    if file_format != FORMAT:
+        raise CheckpointError(f"it is not a checkpoint: its format is {file_format!r}, not {FORMAT!r}")
+    if version > VERSION:
         raise UsageError(
-            f"{path} has checkpoint format {newest}, and this anyrank {anyrank_version()} reads formats up to "
+            f"{path} has checkpoint format {version}, and this anyrank {anyrank_version()} reads formats up to "
             f"{VERSION}: install the anyrank that wrote it, {file['provenance'].attrs.get('anyrank')}, or newer."
         )
     identity = Identity(file.attrs["program"], json.loads(file.attrs["parameters"]), int(file.attrs["seed"]))
@@ -188,8 +188,8 @@ def _header(path: Path, file: h5py.File) -> Header:
     for group in file.values():
         if isinstance(group, h5py.Group):
             group.visititems(lambda name, item: entries.update(_entry(name, item)))
-    made = {name: fact for name, fact in file["provenance"].attrs.items() if isinstance(fact, str)}
-    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, entries, made)
+    provenance = {name: text for name, text in file["provenance"].attrs.items() if isinstance(text, str)}
+    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, entries, provenance)
 
 
 def _entry(name: str, item: h5py.Dataset | h5py.Group) -> dict[str, Entry]:

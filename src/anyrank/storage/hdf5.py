@@ -1,4 +1,4 @@
-"""Datasets of HDF5 whose values are written later, at their offset in the file."""
+"""HDF5 datasets whose values are written later, without HDF5, at their offset in the file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 
 def contiguous(group: h5py.Group, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> h5py.Dataset:
-    """A dataset allocated at once and never filled, so that its values have an offset to be written to."""
+    """Create a dataset that is allocated at once and never filled, so that its offset in the file is known."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_layout(h5py.h5d.CONTIGUOUS)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)  # the same data make the same file
+    plan.set_obj_track_times(False)  # the same values give the same bytes of the file
     kind, space = h5py.h5t.py_create(dtype, logical=True), h5py.h5s.create_simple(tuple(shape))
     return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, plan))

@@ -1,4 +1,4 @@
-"""The checkpoint folder: the names of files, and which are kept."""
+"""The checkpoint folder: the names of its files, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from anyrank.storage import durable
 
 _FINAL = re.compile(r"step-(\d+)\.h5")
 _TEMPORARY = re.compile(r"\.step-\d+\.h5\.(?P<host>.+)\.(?P<pid>\d+)\.tmp")
-#: Seconds that a writer which was just killed may take to die.
+#: Seconds that a killed process may take to end.
 DYING = 0.5
-#: A temporary file that another host wrote is stale when nothing was written to it for this long, in seconds.
+#: A temporary file of another host is stale if nobody wrote to it for this many seconds.
 SILENCE = 600.0
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """The file of the checkpoint at a step."""
+    """Return the file of the checkpoint at a step."""
     return folder / f"step-{step:012d}.h5"
 
 
 def temporary_of(folder: Path, step: int) -> Path:
-    """Where this process writes the checkpoint at a step until it is whole: the name tells who writes."""
+    """Return the temporary file of the checkpoint at a step; its name has the host and process id of the writer."""
     return durable.temporary_of(path_of(folder, step), socket.gethostname(), str(os.getpid()))
 
 
 def mark_of(path: Path) -> Path:
-    """The empty file whose presence makes a checkpoint stay for ever."""
+    """Return the empty file whose presence protects a checkpoint from deletion."""
     return path.with_suffix(".keep")
 
 
 def step_of(path: Path) -> int:
-    """The step that a checkpoint's name tells, −1 where it is no checkpoint's name."""
+    """Return the step in the name of a checkpoint, −1 if it is not the name of a checkpoint."""
     match = _FINAL.fullmatch(path.name)
     return int(match[1]) if match else -1
 
 
-def found(folder: Path) -> list[Path]:
-    """The checkpoints in the folder, the newest first."""
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the checkpoints in the folder, the newest first."""
     return sorted((p for p in folder.glob("step-*.h5") if step_of(p) >= 0), key=step_of, reverse=True)
 
 
 def rotate(folder: Path, newest: Path, keep: int, refused: Collection[Path] = ()) -> None:
-    """Delete the checkpoints before `newest`, which is durable, but the last `keep` (with it) and marked ones.
+    """Delete old checkpoints, except the last `keep` up to `newest`, which is durable, and protected ones.
 
-    Refused ones do not count among those that stay, nor do later ones, left by a future that is no more.
+    Checkpoints that were refused are not counted in `keep`, nor those of later steps, which an earlier resume left.
     """
-    past = [path for path in found(folder) if step_of(path) <= step_of(newest)]
+    past = [path for path in checkpoint_files(folder) if step_of(path) <= step_of(newest)]
     good = [path for path in past if path not in refused or path == newest]
     for path in past:
         if path not in good[: max(keep, 1)] and not mark_of(path).exists():
-            with suppress(OSError):  # what is left costs space, not the run, and goes at the next rotation
+            with suppress(OSError):  # the next rotation tries again; until then the file only takes space
                 path.unlink()
     durable.sync_folder(folder)
 
 
 def sweep(folder: Path) -> list[str]:
-    """Remove the temporary files whose writers are dead; their names. This process must not be writing."""
-    swept = []
+    """Remove the temporary files of dead processes; return their names. This process must not be writing."""
+    removed = []
     for path in sorted(folder.glob(".step-*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
         if match and not _alive(path, match["host"], int(match["pid"])):
             with suppress(OSError):
                 path.unlink()
-                swept.append(path.name)
-    return swept
+                removed.append(path.name)
+    return removed
 
 
 def _alive(path: Path, host: str, pid: int) -> bool:
@@ -79,16 +79,16 @@ def _alive(path: Path, host: str, pid: int) -> bool:
         return False
     if pid == os.getpid():
         return False
-    give_up = time.monotonic() + DYING
+    deadline = time.monotonic() + DYING
     while alive := _runs(pid):
-        if time.monotonic() > give_up:
+        if time.monotonic() > deadline:
             break
         time.sleep(0.02)
     return alive
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process of this host runs; one that is dead but not yet buried does not."""
+    """Whether a process of this host runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return (
@@ -97,5 +97,5 @@ def _runs(pid: int) -> bool:
         )
     except ProcessLookupError:
         return False
-    except OSError:  # another user's, or no /proc here
+    except OSError:  # a process of another user, or no /proc
         return True

@@ -1,4 +1,4 @@
-"""Reading: the newest checkpoint that every rank accepts."""
+"""Read the newest checkpoint that every rank accepts."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored, one message for each newer checkpoint that was refused, and what changed since."""
+    """The restored checkpoint, one message for each newer one that was refused, and the changes since."""
 
     step: int
     path: Path
     finished: bool
     refused: list[str]
-    #: Where the file was written with another program, anyrank or NumPy than this run's.
+    #: One message for each difference from the program, anyrank and NumPy that wrote the file.
     changes: list[str]
 
 
 def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, str]) -> Restored | None:
-    """Put the newest good checkpoint of the folder into the state; None where there is none. Collective.
+    """Restore the state from the newest valid checkpoint; return None if there is no checkpoint. Collective.
 
-    Each newer one that was refused is put into `refused`, with a message.
+    Adds a message to `refused` for each newer checkpoint that is refused.
 
-    A checkpoint is taken if every rank could read its part and every digest holds in the present layout.
-    Raises UsageError where it belongs to another run or a newer format, and CheckpointError, which names
-    each file, where all are damaged; the state's values are then unspecified.
+    A checkpoint is valid if every rank can read its part and every digest is correct in the present layout.
+    Raises UsageError if it belongs to another run or has a newer format. Raises CheckpointError, which names each
+    file, if all are damaged; the values of the state are then unspecified.
     """
-    paths = state.world.on_root(partial(keep.found, folder))
+    paths = state.world.on_root(partial(keep.checkpoint_files, folder))
     for path in paths:
         try:
-            header = _take(path, state, identity)
+            header = _load(path, state, identity)
         except CheckpointError as error:
             refused[path] = f"{path}: {error}"
             continue
-        changed = changes(state.world, header.provenance)
-        return Restored(header.step, path, header.finished, [*refused.values()], changed)
+        differences = changes(state.world, header.provenance)
+        return Restored(header.step, path, header.finished, [*refused.values()], differences)
     if refused:
         raise of_all_ranks(CheckpointError("no checkpoint can be used:\n" + "\n".join(refused.values())))
     return None
 
 
-def _take(path: Path, state: State, identity: Identity) -> Header:
+def _load(path: Path, state: State, identity: Identity) -> Header:
     header = state.world.on_root(partial(read_header, path))
     try:
         check_identity(path, header.identity, identity)
         _check_members(path, header.entries, state)
     except UsageError as error:
-        raise of_all_ranks(error)  # noqa: B904 (the very same)
+        raise of_all_ranks(error)  # noqa: B904 (the same error)
     with ExitStack() as stack:
-        file = _attempt(state.world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
+        file = _on_all_ranks(state.world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
         datasets = Datasets(state.world, file, header.entries)
         for member in state.members.values():
             member.load(datasets)
@@ -80,7 +80,7 @@ def _take(path: Path, state: State, identity: Identity) -> Header:
 
 
 class Datasets:
-    """The datasets of an open checkpoint file, as members take them: see `member.Source`."""
+    """The datasets of an open checkpoint file: implements `member.Source`."""
 
     def __init__(self, world: World, file: Any, entries: Mapping[str, Entry]):
         self._world, self._file, self._entries = world, file, entries
@@ -97,56 +97,56 @@ class Datasets:
 
     def read(self, name: str, layout: Layout) -> np.ndarray:
         """See `Source`."""
-        array: np.ndarray = _attempt(self._world, lambda: self._file[self._entries[name].path][layout.slices])
-        self._compare(name, Field.holding(name, layout, array, (), "", "").digest())
+        array: np.ndarray = _on_all_ranks(self._world, lambda: self._file[self._entries[name].path][layout.slices])
+        self._compare(name, Field.from_array(name, layout, array, (), "", "").digest())
         return array
 
     def fill(self, field: Block) -> None:
         """See `Source`."""
-        _attempt(self._world, partial(_read_block, self._file, field))
+        _on_all_ranks(self._world, partial(_read_block, self._file, field))
         self._compare(field.name, field.digest())
 
-    def _compare(self, name: str, found: int) -> None:
-        wanted = self._entries[name].digest
-        if found != wanted:
+    def _compare(self, name: str, digest: int) -> None:
+        expected = self._entries[name].digest
+        if digest != expected:
             raise CheckpointError(
-                f"{name} is damaged: its digest is {hexadecimal(found)}, not {hexadecimal(wanted)} as written"
+                f"{name} is damaged: its digest is {hexadecimal(digest)}, not {hexadecimal(expected)} as written"
             )
 
 
-def _attempt(world: World, call: Callable[[], T]) -> T:
-    """What the call returns; CheckpointError on all ranks where one cannot read. Collective."""
+def _on_all_ranks(world: World, call: Callable[[], T]) -> T:
+    """Return the result of the call; raises CheckpointError on all ranks if one cannot read. Collective."""
     with world.raise_on_all_ranks(CheckpointError):
         try:
             value = call()
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if is_device_error(error):
-                raise  # the file is not to blame
+                raise  # the GPU failed, not the file
             raise CheckpointError(f"rank {world.rank} cannot read it: {error}") from error
     return value
 
 
 def _read_block(file: Any, field: Block) -> None:
-    """Read this rank's brick, piece by piece: no more of it is in memory a second time."""
+    """Read this rank's block in pieces, so that only one piece is in memory twice."""
     dataset, (along, *others) = file[field.path], field.layout.slices
     for rows in pieces(field.local):
         part = slice(along.start + rows.start, min(along.start + rows.stop, along.stop)), *others
         field[rows] = dataset[part]
 
 
-def check_identity(path: Path, found: Identity, wanted: Identity) -> None:
-    """Raise UsageError where the checkpoint is another run's: another program, parameter or seed."""
-    if found.program != wanted.program:
+def check_identity(path: Path, of_file: Identity, of_run: Identity) -> None:
+    """Raise UsageError if the checkpoint belongs to another run: another program, parameter or seed."""
+    if of_file.program != of_run.program:
         raise UsageError(
-            f"{path} is a checkpoint of the program {found.program}, not of {wanted.program}: a run folder "
-            f"holds one run. Use another --out, or run {found.program}."
+            f"{path} is a checkpoint of the program {of_file.program}, not of {of_run.program}: a run folder "
+            f"holds one run. Use another --out, or run {of_file.program}."
         )
-    there = {**found.parameters, "seed": found.seed}
-    here = {**wanted.parameters, "seed": wanted.seed}
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name) or (name in here) != (name in there):
+    written = {**of_file.parameters, "seed": of_file.seed}
+    present = {**of_run.parameters, "seed": of_run.seed}
+    for name in sorted(present.keys() | written.keys()):
+        if present.get(name) != written.get(name) or (name in present) != (name in written):
             raise UsageError(
-                f"{_flag(name, here)} does not fit {path}, which was written with {_flag(name, there)}: a "
+                f"{_flag(name, present)} does not fit {path}, which was written with {_flag(name, written)}: a "
                 f"run keeps its parameters. Use the same, or another --out for a run of its own."
             )
 
@@ -156,14 +156,14 @@ def _flag(name: str, values: dict[str, Any]) -> str:
     return f"{flag} {values[name]}" if name in values else f"no {flag}"
 
 
-def _check_members(path: Path, found: Mapping[str, Entry], state: State) -> None:
-    """Raise UsageError where the program declares another state than the file holds."""
-    wanted = {name: kind for member in state.members.values() for name, kind in member.kinds().items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        entry = found.get(name)
-        there = [f"{entry.dtype} {entry.shape}", entry.dtype] if entry is not None else ["missing"]
-        if wanted.get(name) not in there:
+def _check_members(path: Path, entries: Mapping[str, Entry], state: State) -> None:
+    """Raise UsageError if the file does not hold the state that the program declares."""
+    declared = {name: kind for member in state.members.values() for name, kind in member.kinds().items()}
+    for name in sorted(declared.keys() | entries.keys()):
+        entry = entries.get(name)
+        kinds = [f"{entry.dtype} {entry.shape}", entry.dtype] if entry is not None else ["missing"]
+        if declared.get(name) not in kinds:
             raise UsageError(
-                f"{name} is {wanted.get(name, 'missing')} in the program's state and {there[0]} in {path}: the program "
-                f"has changed since. Use the program as it was, or another --out for a run of its own."
+                f"{name} is {declared.get(name, 'missing')} in the program's state and {kinds[0]} in {path}: the "
+                f"program has changed since. Use the program as it was, or another --out for a run of its own."
             )

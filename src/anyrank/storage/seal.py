@@ -1,12 +1,12 @@
-"""The seal: the last bytes of a checkpoint, which tell that it is whole and its description undamaged.
+"""The seal: the last line of a checkpoint, which shows that the file is complete and its metadata undamaged.
 
-HDF5 does not notice a file that lost its middle or a flipped bit in its own structures, and may crash on
-them. So the last thing written is one line of text after HDF5's end, which HDF5 does not read:
+HDF5 does not detect a missing part of a file or a flipped bit in its own metadata, and may crash on them. The seal is
+therefore written last, as one line of text after the end of the HDF5 data, where HDF5 does not read:
 
     EXTENTS anyrank-seal LENGTH HASH
 
-EXTENTS is the JSON list of [offset, bytes] of the bulk data, LENGTH the number of its bytes in eight digits,
-HASH the BLAKE2b-256 of all bytes of the file before HASH except the bulk data, whose digests are stored.
+EXTENTS is the JSON list of [offset, bytes] of the values, LENGTH the number of bytes of EXTENTS in eight digits,
+HASH the BLAKE2b-256 of all bytes of the file before HASH except the values, whose digests are stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Extent = tuple[int, int]
 
 
 def seal(path: Path, extents: Sequence[Extent]) -> None:
-    """Append the seal to a file whose bulk data lies at `extents`, each an offset and a number of bytes."""
+    """Append the seal to a file whose values are at `extents`, each an offset and a number of bytes."""
     text = json.dumps(sorted(extents))
     with path.open("r+b") as file:
         file.seek(0, os.SEEK_END)
@@ -38,7 +38,7 @@ def seal(path: Path, extents: Sequence[Extent]) -> None:
 
 
 def check_seal(path: Path) -> None:
-    """Raise CheckpointError unless the file ends in a seal and the seal holds."""
+    """Raise CheckpointError unless the file ends in a valid seal."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _END, 0))
@@ -59,15 +59,15 @@ def check_seal(path: Path) -> None:
 
 def _hash(file: BinaryIO, extents: Sequence[Extent], end: int) -> str:
     """The hash of the bytes from 0 to `end` without the extents."""
-    sponge = hashlib.blake2b(digest_size=_HASH_LENGTH // 2)
-    at = 0
+    hasher = hashlib.blake2b(digest_size=_HASH_LENGTH // 2)
+    position = 0
     for offset, size in [*sorted(extents), (end, 0)]:
-        if not at <= offset <= end:
-            raise ValueError(f"extent {offset} is not between {at} and {end}")
-        file.seek(at)
-        while at < offset:
-            part = file.read(min(offset - at, 1 << 20))
-            sponge.update(part)
-            at += len(part) or offset
-        at = offset + size
-    return sponge.hexdigest()
+        if not position <= offset <= end:
+            raise ValueError(f"extent {offset} is not between {position} and {end}")
+        file.seek(position)
+        while position < offset:
+            part = file.read(min(offset - position, 1 << 20))
+            hasher.update(part)
+            position += len(part) or offset
+        position = offset + size
+    return hasher.hexdigest()

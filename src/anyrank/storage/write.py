@@ -1,4 +1,4 @@
-"""Writing: one checkpoint under way, from the copy of the values to the durable file."""
+"""Write one checkpoint, from the copy of the values to the durable file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from anyrank.storage import durable, keep
 from anyrank.storage.background import Background
 from anyrank.storage.format import Identity, complete, lay_out
 from anyrank.storage.seal import Extent, seal
-from anyrank.storage.ways import Digests, Way
+from anyrank.storage.writers import Digests, Writer
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What came of a checkpoint, the same on all ranks.
+    """The result of a checkpoint, the same on all ranks.
 
-    `error` is empty when it is good; else those before it are as they were, and `digests` is empty.
-    `seconds` passed from its begin until it was durable; for `blocked` of them computing stood still (on
-    the rank where it was longest). `hidden` is the share of its cost that computing did not wait for.
+    `error` is empty if the checkpoint is valid; otherwise earlier checkpoints are unchanged, and `digests` is empty.
+    `seconds` is the time from its start until it was durable. `blocked` is the time for which computing waited, the
+    maximum of all ranks. `hidden` is the share of its cost for which computing did not wait.
     """
 
     step: int
@@ -44,17 +44,17 @@ class Saved:
     error: str = ""
 
 
-class Writing:
-    """One checkpoint under way: `proceed` ends one of its two phases and starts the next. Collective.
+class PendingCheckpoint:
+    """A checkpoint in progress: `proceed` ends one of its two phases and starts the next one. Collective.
 
-    First every rank writes its values; then rank 0 adds the digests of all, seals the file, gives it its name
-    and deletes old ones with `rotate`. What takes time is done in threads.
+    In the first phase every rank writes its values. In the second phase rank 0 adds the digests, seals and renames
+    the file, and deletes old checkpoints with `rotate`. Threads do the work of both phases.
     """
 
     def __init__(
         self,
         state: State,
-        way: Way,
+        writer: Writer,
         identity: Identity,
         path: Path,
         rotate: Callable[[Path], None],
@@ -72,42 +72,42 @@ class Writing:
         self._stored = state.stored()
         self._digests = {scalar.name: scalar.digest() for scalar in state.scalars()}
 
-        def laid_out() -> tuple[Path, dict[str, Extent]]:
+        def create() -> tuple[Path, dict[str, Extent]]:
             durable.make_folder(path.parent)
-            made = provenance(state.world, command)
-            return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, made)
+            origin = provenance(state.world, command)
+            return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, origin)
 
         try:
-            self._temporary, self._extents = state.world.on_root(laid_out)
+            self._temporary, self._extents = state.world.on_root(create)
         except AnyrankError as error:
-            self._error = _plainly(path, error)
+            self._error = _message(path, error)
         else:
-            way.take(
+            writer.begin(
                 self._temporary, self._extents, [item for item in self._stored.values() if isinstance(item, Field)]
             )
-            self._background = Background(way.write)
+            self._background = Background(writer.write)
         self._blocked = perf_counter() - self._began
 
     def working(self) -> bool:
-        """Whether this rank's part of the present phase still runs. Local."""
+        """Whether this rank is still working on the present phase. Not collective."""
         return self._background is not None and not self._background.done
 
     def proceed(self) -> Saved | None:
-        """End the present phase, waiting for it where it still runs; what came of it all after the last one."""
+        """Wait for the present phase and start the next one; returns the result after the last phase. Collective."""
         entered = perf_counter()
-        over = True
+        complete = True
         if not self._error:
             try:
-                over = self._sealed() if self._sealing else self._written()
+                complete = self._finish_seal() if self._sealing else self._finish_values()
             except AnyrankError as error:
-                self._error = _plainly(self._path, error)
+                self._error = _message(self._path, error)
         if self._error and self._world.rank == 0:
             self._discard()
         self._blocked += perf_counter() - entered
-        return self._saved() if over or self._error else None
+        return self._saved() if complete or self._error else None
 
     def _wait(self) -> Any:
-        """The result of the thread of this rank, if it has one; raises on all ranks if any one's failed."""
+        """The result of this rank's thread, if it has one; raises on all ranks if the thread of any rank failed."""
         entered, work = perf_counter(), self._background
         if work is not None:
             work.wait()
@@ -118,13 +118,13 @@ class Writing:
                 raise work.error
         return work.result if work is not None else None
 
-    def _written(self) -> bool:
-        mine: Digests = self._wait()
-        names = list(mine)
-        parts = np.array([mine[name] for name in names], np.uint64)
+    def _finish_values(self) -> bool:
+        own: Digests = self._wait()
+        names = list(own)
+        parts = np.array([own[name] for name in names], np.uint64)
         totals = self._world.allreduce(parts).tolist()
-        known = {**self._digests, **dict(zip(names, totals, strict=True))}
-        self._digests = {name: known[name] for name in self._stored}
+        digests = {**self._digests, **dict(zip(names, totals, strict=True))}
+        self._digests = {name: digests[name] for name in self._stored}
         self._digest = digest_of(self._stored, self._digests)
         self._background = Background(self._seal) if self._world.rank == 0 else None
         self._sealing = True
@@ -137,40 +137,40 @@ class Writing:
         size = self._temporary.stat().st_size
         durable.publish(self._temporary, self._path)
         self._ended = perf_counter()
-        with suppress(OSError):  # the checkpoint is good, whatever becomes of old ones
+        with suppress(OSError):  # the checkpoint is valid even if old ones cannot be deleted
             self._rotate(self._path)
         return size
 
-    def _sealed(self) -> bool:
+    def _finish_seal(self) -> bool:
         size = self._wait()
         self._bytes, seconds = self._world.bcast((size, self._ended - self._began))
         self._ended = self._began + seconds
         return True
 
     def _discard(self) -> None:
-        """Give the space back even where HDF5, after an error, still holds the file open."""
+        """Free the disk space even if HDF5 still has the file open after an error."""
         with suppress(OSError):
             with self._temporary.open("r+b") as file:
                 file.truncate()
             self._temporary.unlink()
 
     def _saved(self) -> Saved:
-        mine = np.array([self._blocked, max(self._busy - self._waited, 0.0)])
-        blocked, unseen = self._world.allreduce(mine, "max").tolist()
+        own = np.array([self._blocked, max(self._busy - self._waited, 0.0)])
+        blocked, hidden = self._world.allreduce(own, "max").tolist()
         return Saved(
             self._step,
             self._path,
             self._bytes,
-            self._ended - self._began if not self._error else blocked + unseen,
+            self._ended - self._began if not self._error else blocked + hidden,
             blocked,
-            unseen / (blocked + unseen),
+            hidden / (blocked + hidden),
             self._digests if not self._error else {},
             self._digest if not self._error else 0,
             self._error,
         )
 
 
-def _plainly(path: Path, error: AnyrankError) -> str:
-    """What went wrong, without the paragraph that HDF5 puts around the system's message."""
-    told = re.search(r"error message = '([^']+)'", str(error))
-    return f"{path} was not written: {told[1] if told else error}"
+def _message(path: Path, error: AnyrankError) -> str:
+    """The error message, with only the system's message of an HDF5 error."""
+    match = re.search(r"error message = '([^']+)'", str(error))
+    return f"{path} was not written: {match[1] if match else error}"

@@ -27,12 +27,12 @@ class VerifyOptions(OptionTable):
     """The options of a verification; numbers of ranks are read by the command, which knows the machine."""
 
     ranks: str = option("1,2,3,4", "Numbers of ranks.", VERIFY, "-n", "--ranks")
-    body: Bodies = option("", "Kernel bodies: numba,cython.", VERIFY, shown="all")
+    body: Bodies = option("", "Kernel bodies: numba,cython.", VERIFY, default_text="all")
     split: Annotated[str, AfterValidator(_splits)] = option(
-        "", "Splits: rows,bricks.", VERIFY, shown="rows,columns,bricks"
+        "", "Splits: rows,bricks.", VERIFY, default_text="rows,columns,bricks"
     )
     quick: bool = option(False, "The cases that tell most, for every commit.", VERIFY)
     junit: str = option("", "Write what came of the cases to this file, as JUnit XML.", VERIFY)
-    out: str = option("", "A new folder for all runs.", VERIFY, shown="a temporary one, kept if cases differ")
+    out: str = option("", "A new folder for all runs.", VERIFY, default_text="a temporary one, kept if cases differ")
     timeout: Duration = option("10min", "A run that takes longer has failed.", VERIFY)
-    allow: Count | None = option(None, "The most ranks there may be.", VERIFY, shown="4, or 2 per core")
+    allow: Count | None = option(None, "The most ranks there may be.", VERIFY, default_text="4, or 2 per core")

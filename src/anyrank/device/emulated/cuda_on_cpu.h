@@ -1,8 +1,8 @@
-// CUDA C on the CPU: compiled in front of a gpu.cu, it makes its kernels plain C++ functions, and
-// cuda_on_cpu::launch runs their threads one after another. Where a kernel has barriers each thread of
-// a block is a fibre, which a barrier leaves for the next one. Nothing runs at the same time, so that
-// atomic operations are plain ones. What a missing barrier lets happen on a GPU shows in one of two
-// orders: threads go from the first to the last, or the other way with ANYRANK_SHIM_ORDER=reverse.
+// CUDA C on the CPU. With this header before a gpu.cu, its kernels compile as C++ functions, and
+// cuda_on_cpu::launch runs their threads one after another. If a kernel has barriers, each thread of a
+// block is a fibre, and a barrier switches to the next fibre. No threads run concurrently, so that atomic
+// operations are plain ones. A missing barrier shows in one of two orders of the threads: from the first
+// to the last, or from the last to the first with ANYRANK_SHIM_ORDER=reverse.
 #pragma once
 #undef _FORTIFY_SOURCE  // its longjmp refuses to go to another stack
 #include <math.h>
@@ -21,7 +21,8 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __global__
 #define __device__
 #define __constant__
-// All of it lies in one place, which holds NaN when a block begins. Functions that have some are static.
+// All shared memory is one section of the library, which is filled with NaN at the start of each block.
+// Functions with shared memory must be static.
 #define __shared__ static __attribute__((section("cuda_shared")))
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
@@ -29,7 +30,7 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 using llong = long long;
 using ullong = unsigned long long;
 
-// What kernels use of CUDA's functions; the next one that they need has its line here.
+// The functions of CUDA that kernels use. Add a line for each further one.
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 inline llong __double_as_longlong(double a) {
     llong bits;
@@ -60,24 +61,24 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 
 template <class T>
 struct cuda_on_cpu_same {
-    using type = T;  // the value converts to what the place holds, as in CUDA's overloads
+    using type = T;  // the value converts to the type of the target, as in CUDA's overloads
 };
 #define CUDA_ON_CPU_ATOMIC(NAME, NEW)                                       \
-    template <class T> T NAME(T* place, typename cuda_on_cpu_same<T>::type value) { \
-        T old = *place;                                                     \
-        *place = (NEW);                                                     \
+    template <class T> T NAME(T* target, typename cuda_on_cpu_same<T>::type value) { \
+        T old = *target;                                                    \
+        *target = (NEW);                                                    \
         return old;                                                         \
     }
 CUDA_ON_CPU_ATOMIC(atomicAdd, old + value)
 CUDA_ON_CPU_ATOMIC(atomicMax, old < value ? value : old)
 
-// From where to where the linker has put what is __shared__; null where nothing is.
+// The linker sets these to the start and the end of the shared memory; null if there is none.
 extern "C" __attribute__((weak, visibility("hidden"))) char __start_cuda_shared[], __stop_cuda_shared[];
 
 namespace cuda_on_cpu {
 
 constexpr size_t STACK = 64 * 1024, MOST_THREADS = 1024;
-// One thread of the block at hand, and of all blocks after it: it is started once, as that is slow.
+// One thread of the current block. All blocks reuse it, because its start is slow.
 struct Fibre {
     jmp_buf at;
     char* stack;
@@ -90,7 +91,7 @@ inline jmp_buf scheduler;
 inline void (*call)(const void*) = nullptr;
 inline const void* kernel = nullptr;
 
-// Back to the scheduler, until it goes on with this fibre.
+// Return to the scheduler until it resumes this fibre.
 inline void leave() {
     if (!_setjmp(running->at)) _longjmp(scheduler, 1);
 }

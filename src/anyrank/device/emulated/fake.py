@@ -1,12 +1,13 @@
-"""A GPU that is not there: CuPy's interface, as far as anyrank uses it, over memory and threads of the host.
+"""An emulated GPU: arrays in host memory behind the part of CuPy's interface that anyrank uses.
 
-It is there to run the whole way of a GPU where none is, and to fail where a GPU would, if not more often. Its
-arrays are not NumPy's and do not become such by themselves. What is launched waits in its stream and runs as late as
-may be: when the host waits for it, or what the host waits for has to come after it. So a result that nobody waited
-for is not there yet, and what two streams do in an order that no event sets is done in the wrong one.
+It runs the code paths of a GPU on machines without one, and fails at least where a GPU would fail. Its arrays are not
+NumPy arrays and are not converted implicitly. Launched work waits in the queue of its stream and runs as late as
+possible: when the host waits for it, or for later work that depends on it. A missing wait therefore shows as an old
+result, and a missing event between two streams as the wrong order.
 
 ANYRANK_SHIM describes the machine, for tests: `gpus=2 memory=1e9 lost=1 driver=12020 order=random:7`. With
-`fails=N grave=FILE` a device is lost after N launches, in later processes too, for FILE then names it.
+`fails=N fault_file=FILE` a device is lost after N launches; FILE then names it, so that it stays lost in later
+processes.
 """
 
 from __future__ import annotations
@@ -30,90 +31,90 @@ from anyrank.device.emulated.machine import (
     OutOfMemoryError,
     alloc_pinned_memory,
     check,
-    described,
     is_pinned,
     runtime,
+    setting,
 )
 from anyrank.device.emulated.shim import compiled, launch
 
 __version__ = "fake"
-#: Bytes that went `out` of the device to the host, and `in`; and the bytes in use, by device.
-crossed: Counter[str] = Counter()
+#: Bytes copied from the device to the host (`out`) and to the device (`in`); and allocated bytes, by device.
+copied: Counter[str] = Counter()
 in_use: Counter[int] = Counter()
-_ONE_AT_A_TIME = threading.RLock()
-_HERE = threading.local()
+_LOCK = threading.RLock()
+_THREAD = threading.local()
 _NUMBERS = count()
 _STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
-_VIEWS = (type(None), slice, int, type(Ellipsis))
-#: What arrays have: facts, other views of their memory (a copy where there can be none), and new arrays.
-_FACTS = ("dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides")
-_OTHERS = ("T", "real", "imag", "reshape", "ravel", "transpose", "squeeze", "swapaxes")
-_MAKERS = ("copy", "astype", "min", "max", "any", "all", "sum", "mean", "prod", "clip", "round", "argmin", "argmax")
+_VIEW_INDICES = (type(None), slice, int, type(Ellipsis))
+#: The members of arrays: attributes, views of the same memory (a copy if there is no view), and new arrays.
+_ATTRIBUTES = ("dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides")
+_VIEWS = ("T", "real", "imag", "reshape", "ravel", "transpose", "squeeze", "swapaxes")
+_NEW_ARRAYS = ("copy", "astype", "min", "max", "any", "all", "sum", "mean", "prod", "clip", "round", "argmin", "argmax")
 
 
 class Event:
-    """A place in a stream."""
+    """A position in the queue of a stream."""
 
     def __init__(self, **_: Any) -> None:
-        self.stream, self.place = Stream.null, 0
+        self.stream, self.position = Stream.null, 0
 
     def record(self, stream: Stream | None = None) -> None:
-        """Be the place that the stream has come to."""
+        """Move the event to the end of the stream's queue."""
         self.stream = stream or get_current_stream()
-        self.place = self.stream.length
+        self.position = self.stream.length
 
     def synchronize(self) -> None:
-        """Run what comes before it."""
-        self.stream.run(self.place)
+        """Run the work before the event."""
+        self.stream.run(self.position)
 
 
 class Stream:
-    """Work in its order; none of it is done before somebody waits for it."""
+    """A queue of work, which runs in order and only when something waits for it."""
 
     null: Stream
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
-        self.length = self.done_to = 0
+        self.length = self.completed = 0
         self.number, self.device = next(_NUMBERS), Device().id
-        self._waiting: dict[int, Callable[[], Any]] = {}
+        self._queue: dict[int, Callable[[], Any]] = {}
         _STREAMS.add(self)
 
     def add(self, work: Callable[[], Any]) -> None:
-        """Put work at the end."""
-        with _ONE_AT_A_TIME:
-            self._waiting[self.length] = work
+        """Append work."""
+        with _LOCK:
+            self._queue[self.length] = work
             self.length += 1
-            _shuffle()
+            _run_some()
 
-    def run(self, place: int) -> None:
-        """Do what comes before a place."""
-        with _ONE_AT_A_TIME:
-            while self.done_to < place:
-                work = self._waiting.pop(self.done_to)
-                self.done_to += 1
+    def run(self, position: int) -> None:
+        """Run the work before a position."""
+        with _LOCK:
+            while self.completed < position:
+                work = self._queue.pop(self.completed)
+                self.completed += 1
                 work()
 
     def record(self, event: Event | None = None) -> Event:
-        """An event at the end."""
+        """Record an event at the end of the queue."""
         event = event or Event()
         event.record(self)
         return event
 
     def wait_event(self, event: Event) -> None:
-        """Do nothing that comes now before the event."""
-        stream, place = event.stream, event.place
-        self.add(lambda: stream.run(place))
+        """Run later work of this stream after the event."""
+        stream, position = event.stream, event.position
+        self.add(lambda: stream.run(position))
 
     def synchronize(self) -> None:
-        """Do everything; CUDARuntimeError of a device that is lost."""
+        """Run all work; raises CUDARuntimeError if the device is lost."""
         check(self.device)
         self.run(self.length)
 
     def use(self) -> Stream:
-        """Be this thread's stream; CUDARuntimeError where it is another device's than the thread's."""
+        """Make the stream current in this thread; raises CUDARuntimeError if another device is current."""
         if self is not Stream.null and self.device != Device().id:
             raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
-        _HERE.__dict__.setdefault("streams", {})[Device().id] = self
+        _THREAD.__dict__.setdefault("streams", {})[Device().id] = self
         return self
 
     def __enter__(self) -> Stream:
@@ -123,29 +124,29 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         _entered().pop()
-        _entered()[-1].use()  # what another `use` said is forgotten
+        _entered()[-1].use()  # as in CuPy, this forgets the stream of an earlier `use`
 
 
-_ORDER = described("order", "late")
-_DICE = random.Random(_ORDER)
+_ORDER = setting("order", "late")
+_RANDOM = random.Random(_ORDER)
 
 
-def _shuffle() -> None:
-    """Where the order is random, some streams go on by some of their work."""
+def _run_some() -> None:
+    """If the order is random, run a random part of the work of each stream."""
     if _ORDER != "late":
-        for stream in sorted(_STREAMS, key=lambda one: one.number):
-            stream.run(_DICE.randint(stream.done_to, stream.length))
+        for stream in sorted(_STREAMS, key=lambda stream: stream.number):
+            stream.run(_RANDOM.randint(stream.completed, stream.length))
 
 
 def _entered() -> list[Stream]:
-    """The streams that this thread is in, the innermost last."""
-    streams: list[Stream] = _HERE.__dict__.setdefault("entered", {}).setdefault(Device().id, [Stream.null])
+    """The streams that this thread has entered, the innermost last."""
+    streams: list[Stream] = _THREAD.__dict__.setdefault("entered", {}).setdefault(Device().id, [Stream.null])
     return streams
 
 
 def get_current_stream() -> Stream:
-    """This thread's stream, on its device."""
-    stream: Stream = _HERE.__dict__.setdefault("streams", {}).setdefault(Device().id, Stream.null)
+    """Return the current stream of this thread on its current device."""
+    stream: Stream = _THREAD.__dict__.setdefault("streams", {}).setdefault(Device().id, Stream.null)
     return stream
 
 
@@ -158,69 +159,69 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
         self._memory = memory
 
     def __getattr__(self, name: str) -> Any:
-        if name in _FACTS:
+        if name in _ATTRIBUTES:
             return getattr(self._memory, name)
-        if name in _OTHERS and not callable(getattr(self._memory, name)):
+        if name in _VIEWS and not callable(getattr(self._memory, name)):
             return ndarray(getattr(self._memory, name))
-        if name in _OTHERS:
-            return lambda *args, **named: self._other(getattr(self._memory, name), args, named)
-        if name in _MAKERS:
-            return lambda *args, **named: _now(getattr(self._memory, name), args, named)
-        raise AttributeError(f"the fake GPU's arrays have no {name}")
+        if name in _VIEWS:
+            return lambda *args, **named: self._view(getattr(self._memory, name), args, named)
+        if name in _NEW_ARRAYS:
+            return lambda *args, **named: _run_now(getattr(self._memory, name), args, named)
+        raise AttributeError(f"arrays of the emulated GPU have no {name}")
 
-    def _other(self, call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> ndarray:
-        changed = call(*args, **named)
-        return ndarray(changed) if np.may_share_memory(changed, self._memory) else _now(call, args, named)
+    def _view(self, call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> ndarray:
+        result = call(*args, **named)
+        return ndarray(result) if np.may_share_memory(result, self._memory) else _run_now(call, args, named)
 
     @property
     def flags(self) -> Any:
-        """How the array lies in memory."""
+        """The memory layout of the array."""
         flags = self._memory.flags
         return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous, owndata=flags.owndata)
 
     @property
     def data(self) -> Any:
-        """Where the array begins, as `ptr`."""
+        """The address of the array, as `ptr`."""
         return SimpleNamespace(ptr=self._memory.ctypes.data)
 
     def view(self, dtype: DTypeLike) -> ndarray:
-        """The same memory as another type."""
+        """View the same memory with another dtype."""
         return ndarray(self._memory.view(dtype))
 
     def fill(self, value: Any) -> None:
-        """Hold `value` everywhere."""
+        """Set all elements to `value`."""
         self[...] = value
 
     def get(self, stream: Stream | None = None, out: np.ndarray | None = None, blocking: bool = True) -> np.ndarray:
-        """The values on the host, in `out`; they are there when the stream has come to it."""
+        """Copy the values to the host, into `out`, in the order of the stream."""
         result = np.empty(self.shape, self.dtype) if out is None else out
         if out is not None:
             self._check(out, not blocking)
         stream = stream or get_current_stream()
-        crossed["out"] += self.nbytes
+        copied["out"] += self.nbytes
         stream.add(lambda: np.copyto(result, self._memory))
         if blocking:
             stream.synchronize()
         return result
 
     def set(self, values: np.ndarray, stream: Stream | None = None) -> None:
-        """Take the values of the host; with a stream they must stay until it has come to it."""
+        """Copy values of the host to the device; if a stream is given, the caller must not change them before."""
         self._check(values, stream is not None)
-        crossed["in"] += self.nbytes
-        kept = values if stream is not None else values.copy()
-        (stream or get_current_stream()).add(lambda: np.copyto(self._memory, kept))
+        copied["in"] += self.nbytes
+        source = values if stream is not None else values.copy()
+        (stream or get_current_stream()).add(lambda: np.copyto(self._memory, source))
 
-    def _check(self, host: np.ndarray, beside: bool) -> None:
-        """Raise ValueError unless bytes can be copied as they lie, and be so beside the computing."""
+    def _check(self, host: np.ndarray, asynchronous: bool) -> None:
+        """Raise ValueError unless the arrays match, are contiguous, and are pinned for an asynchronous copy."""
         if (host.dtype, host.shape) != (self.dtype, self.shape):
             raise ValueError(f"{host.dtype} {host.shape} is copied to or from {self.dtype} {self.shape}")
         if not (host.flags.c_contiguous and self.flags.c_contiguous):
-            raise ValueError("a copy without a pause needs arrays without gaps")
-        if beside and not is_pinned(host):
-            raise ValueError("a copy beside the computing needs pinned memory")
+            raise ValueError("a copy between the host and the GPU needs contiguous arrays")
+        if asynchronous and not is_pinned(host):
+            raise ValueError("an asynchronous copy needs pinned memory")
 
     def item(self) -> Any:
-        """The one value."""
+        """Return the value of an array with one element."""
         return self.get().item()
 
     def __bool__(self) -> bool:
@@ -237,30 +238,30 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
 
     def __getitem__(self, key: Any) -> ndarray:
         parts = key if isinstance(key, tuple) else (key,)
-        if all(isinstance(part, _VIEWS) for part in parts):
+        if all(isinstance(part, _VIEW_INDICES) for part in parts):
             return ndarray(self._memory[parts if Ellipsis in parts else (*parts, Ellipsis)])
-        return _now(self._memory.__getitem__, (key,), {})  # type: ignore[no-any-return]
+        return _run_now(self._memory.__getitem__, (key,), {})  # type: ignore[no-any-return]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
-            raise ValueError("a list is no array of the GPU: use device.from_host(array)")
-        _soon(self._memory.__setitem__, (key, value), {})
+            raise ValueError("a list is not an array of the GPU: use device.from_host(array)")
+        _enqueue(self._memory.__setitem__, (key, value), {})
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("an array of the GPU does not become one of NumPy by itself: use device.to_host(array)")
+        raise TypeError("an array of the GPU is not converted to NumPy implicitly: use device.to_host(array)")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **named: Any) -> Any:
         if (out := named.get("out")) is None:
-            return _now(getattr(ufunc, method), inputs, named)
-        _soon(getattr(ufunc, method), inputs, named)
+            return _run_now(getattr(ufunc, method), inputs, named)
+        _enqueue(getattr(ufunc, method), inputs, named)
         return out[0] if len(out) == 1 else out
 
     def __array_function__(self, function: Any, _: Any, args: Any, named: Any) -> Any:
-        return _now(function, args, named)
+        return _run_now(function, args, named)
 
 
 def _memory_of(value: Any) -> Any:
-    """The arguments of a call with memory in the place of arrays; no array of the host may be among them."""
+    """The arguments of a call with the memory of each GPU array; raises TypeError for an array of the host."""
     if isinstance(value, ndarray):
         return value._memory
     if isinstance(value, (tuple, list)):
@@ -270,32 +271,32 @@ def _memory_of(value: Any) -> Any:
     return value
 
 
-def _soon(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> None:
-    plain, options = _memory_of(args), {name: _memory_of(value) for name, value in named.items()}
-    get_current_stream().add(lambda: call(*plain, **options))
+def _enqueue(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    positional, options = _memory_of(args), {name: _memory_of(value) for name, value in named.items()}
+    get_current_stream().add(lambda: call(*positional, **options))
 
 
-def _now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """What makes a new array is done at once, after what was launched before."""
+def _run_now(call: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Run a call that returns a new array, after the work that was launched before."""
     get_current_stream().synchronize()
-    made = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
-    same = made is getattr(call, "__self__", None)  # astype may give what it has
-    return ndarray(made) if same else _there(made)  # type: ignore[no-any-return]
+    result = call(*_memory_of(args), **{name: _memory_of(value) for name, value in named.items()})
+    same = result is getattr(call, "__self__", None)  # astype may return the array itself
+    return ndarray(result) if same else _on_device(result)  # type: ignore[no-any-return]
 
 
-def _there(made: Any) -> Any:
-    if isinstance(made, (tuple, list)):
-        return type(made)(map(_there, made))
-    return ndarray(_counted(np.asarray(made))) if isinstance(made, (np.ndarray, np.generic)) else made
+def _on_device(result: Any) -> Any:
+    if isinstance(result, (tuple, list)):
+        return type(result)(map(_on_device, result))
+    return ndarray(_allocated(np.asarray(result))) if isinstance(result, (np.ndarray, np.generic)) else result
 
 
-def _counted(memory: np.ndarray) -> np.ndarray:
-    """New memory of the device in use; CUDARuntimeError where there is not so much."""
+def _allocated(memory: np.ndarray) -> np.ndarray:
+    """Count new memory of the current device; raises OutOfMemoryError if the device has too little free memory."""
     device = Device().id
     check(device)
-    if in_use[device] + memory.nbytes > float(described("memory", "inf")):
-        get_current_stream().synchronize()  # what work before alone needs CuPy gives to the work after it
-    if in_use[device] + memory.nbytes > float(described("memory", "inf")):
+    if in_use[device] + memory.nbytes > float(setting("memory", "inf")):
+        get_current_stream().synchronize()  # frees memory that only earlier work of the stream uses, as CuPy does
+    if in_use[device] + memory.nbytes > float(setting("memory", "inf")):
         raise OutOfMemoryError(f"Out of memory allocating {memory.nbytes} bytes")
     in_use[device] += memory.nbytes
     weakref.finalize(memory, in_use.subtract, {device: memory.nbytes})
@@ -303,49 +304,49 @@ def _counted(memory: np.ndarray) -> np.ndarray:
 
 
 def empty(shape: Any, dtype: DTypeLike = float, order: Any = "C") -> ndarray:
-    """A new array that holds nonsense."""
+    """Return a new array with undefined values: all bytes are 0xA5."""
     memory = np.empty(shape, dtype, order)
     memory.ravel("K").view(np.uint8).fill(0xA5)
-    return ndarray(_counted(memory))
+    return ndarray(_allocated(memory))
 
 
 def full(shape: Any, value: Any, dtype: DTypeLike | None = None) -> ndarray:
-    """A new array that holds `value` when the stream has come to it."""
+    """Return a new array, which the stream fills with `value`."""
     array = empty(shape, dtype or np.asarray(value).dtype)
     array[...] = value
     return array
 
 
 def zeros(shape: Any, dtype: DTypeLike = float) -> ndarray:
-    """A new array of zeros."""
+    """Return a new array of zeros."""
     return full(shape, 0, dtype)
 
 
 def asarray(values: Any) -> ndarray:
-    """The values as an array of the device."""
+    """Return the values as an array of the device."""
     if isinstance(values, ndarray):
         return values
-    host = np.array(values, order="A")  # CuPy keeps Fortran's order, too
+    host = np.array(values, order="A")  # as in CuPy, an array in Fortran order stays so
     host = host.astype(host.dtype.newbyteorder("="), copy=False)
     array = empty(host.shape, host.dtype, "C" if host.flags.c_contiguous else "F")
-    crossed["in"] += host.nbytes
+    copied["in"] += host.nbytes
     get_current_stream().add(lambda: np.copyto(array._memory, host))
     return array
 
 
 def asnumpy(array: Any) -> np.ndarray:
-    """The values as an array of the host."""
+    """Return the values as an array of the host."""
     return array.get() if isinstance(array, ndarray) else np.asarray(array)
 
 
 class RawModule:
-    """CUDA C, compiled for the host."""
+    """CUDA C code, compiled for the host."""
 
     def __init__(self, *, code: str, **_: Any):
         self._library = ctypes.CDLL(str(compiled(code)))
 
     def get_function(self, name: str) -> Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]:
-        """Launches a function. Arrays of NumPy count as memory of both: then it has run on return."""
+        """Return a call that launches a function; with NumPy arrays as arguments it also waits for the end."""
 
         def start(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             memory = tuple(a._memory if isinstance(a, ndarray) else a for a in arguments)
@@ -360,25 +361,25 @@ class RawModule:
 
 
 class Device:
-    """One of the devices; `use` makes it this thread's."""
+    """One of the devices; `use` makes it current in this thread."""
 
     def __init__(self, index: int | None = None):
-        self.id: int = getattr(_HERE, "device", 0) if index is None else index
+        self.id: int = getattr(_THREAD, "device", 0) if index is None else index
         self.pci_bus_id = f"0000:{self.id:02X}:00.0"
 
     def use(self) -> Device:
-        """Be this thread's device."""
-        _HERE.device = self.id
+        """Make the device current in this thread."""
+        _THREAD.device = self.id
         return self
 
     @property
     def mem_info(self) -> tuple[int, int]:
-        """Bytes that are free, and all."""
-        total = int(float(described("memory", str(1 << 40))))
+        """The free and the total memory, in bytes."""
+        total = int(float(setting("memory", str(1 << 40))))
         return total - in_use[self.id], total
 
     def synchronize(self) -> None:
-        """Do all that was launched."""
+        """Run all launched work."""
         for stream in list(_STREAMS):
             stream.synchronize()
 
@@ -395,5 +396,5 @@ cuda = SimpleNamespace(
 
 
 def get_default_memory_pool() -> Any:
-    """What is in use: nothing is kept for later."""
+    """Return a memory pool that caches nothing."""
     return SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: in_use[Device().id])

@@ -1,4 +1,4 @@
-"""The machine that the fake GPU is in: what ANYRANK_SHIM says of it, and what goes wrong there."""
+"""The machine of the emulated GPU: the settings in ANYRANK_SHIM, and its faults."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _LAUNCHES = count(1)
 
 
 class CUDARuntimeError(RuntimeError):
-    """What a device says that cannot be used."""
+    """The device cannot be used."""
 
 
 class OutOfMemoryError(MemoryError):
-    """What a device says that is full."""
+    """The device has too little free memory."""
 
 
-def described(name: str, default: str) -> str:
-    """The value that ANYRANK_SHIM gives a name."""
+def setting(name: str, default: str) -> str:
+    """Return the value of a name in ANYRANK_SHIM."""
     return dict(word.partition("=")[::2] for word in os.environ.get("ANYRANK_SHIM", "").split()).get(name, default)
 
 
 def check(device: int, launching: bool = False) -> None:
-    """Raise CUDARuntimeError where the device is lost, or is with this launch."""
-    grave = Path(described("grave", ""))
-    if launching and next(_LAUNCHES) > float(described("fails", "inf")):
-        # Of ranks that come to it at once, one writes it.
-        with suppress(FileExistsError), grave.open("x", encoding="utf-8") as file:
+    """Raise CUDARuntimeError if the device is lost, or becomes lost by this launch."""
+    fault_file = Path(setting("fault_file", ""))
+    if launching and next(_LAUNCHES) > float(setting("fails", "inf")):
+        # If several ranks reach this launch, only one creates the file and loses its device.
+        with suppress(FileExistsError), fault_file.open("x", encoding="utf-8") as file:
             file.write(str(device))
             raise CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered")
-    buried = grave.read_text(encoding="utf-8") if grave.is_file() else ""
-    if str(device) in (described("lost", ""), buried):
+    lost_devices = {setting("lost", ""), fault_file.read_text(encoding="utf-8") if fault_file.is_file() else ""}
+    if str(device) in lost_devices:
         raise CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
 
 
@@ -45,13 +45,13 @@ _PINNED: dict[int, int] = {}
 
 
 def is_pinned(array: np.ndarray) -> bool:
-    """Whether copies beside the computing may use the memory."""
+    """Return whether the array is in pinned memory."""
     at = array.ctypes.data
     return any(begin <= at and at + array.nbytes <= begin + size for begin, size in list(_PINNED.items()))
 
 
 def alloc_pinned_memory(size: int) -> Any:
-    """Memory of the host that copies beside the computing may use."""
+    """Allocate pinned memory of the host."""
     memory = np.zeros(max(1, size), np.uint8)
     _PINNED[memory.ctypes.data] = memory.nbytes
     weakref.finalize(memory, _PINNED.pop, memory.ctypes.data)
@@ -59,7 +59,7 @@ def alloc_pinned_memory(size: int) -> Any:
 
 
 def _count() -> int:
-    if gpus := int(described("gpus", "1")):
+    if gpus := int(setting("gpus", "1")):
         return gpus
     raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
 
@@ -67,7 +67,7 @@ def _count() -> int:
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     getDeviceCount=_count,
-    getDeviceProperties=lambda index: {"name": b"a GPU that is not there", "uuid": bytes([index])},
-    driverGetVersion=lambda: int(described("driver", "13000")),
+    getDeviceProperties=lambda index: {"name": b"an emulated GPU", "uuid": bytes([index])},
+    driverGetVersion=lambda: int(setting("driver", "13000")),
     runtimeGetVersion=lambda: 13000,
 )

@@ -1,6 +1,6 @@
-"""The CPU in a GPU's clothes: runs the CUDA C of a kernel on the host, bit for bit as a GPU would.
+"""Compile the CUDA C of a kernel for the CPU and run it there, with the same bits as on a GPU.
 
-It is there to test GPU bodies where no GPU is: slower than any other body, right in every bit.
+This tests GPU bodies on machines without a GPU. It is slower than every other body.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from anyrank.device.signature import Signature, signatures_in
 from anyrank.errors import UsageError
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-#: No contraction into fused multiply-add, as on the GPU; hidden names, so that kernels can be inlined.
+#: No contraction into fused multiply-add, as on the GPU; hidden symbols, so that the compiler can inline kernels.
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden", "-x", "c++")
-#: What CUDA allows: threads in a block, and blocks and threads along each axis.
+#: The limits of CUDA: threads per block, and blocks and threads along each axis.
 MOST_THREADS = 1024
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 MOST_ALONG = (1024, 1024, 64)
-_ONE_AT_A_TIME = Lock()  # threadIdx and its like are global variables
+_LOCK = Lock()  # threadIdx, blockIdx, ... are global variables
 
 
 def launch(
     library: ctypes.CDLL, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]
 ) -> Callable[[], None]:
-    """What runs `function` on arrays of NumPy and NumPy scalars; ValueError for a grid or block that no GPU takes."""
+    """Return a call that runs `function` on NumPy arrays and scalars; ValueError for an invalid grid or block."""
     blocks, threads = _three(function, grid), _three(function, block)
     fits = all(1 <= n <= most for n, most in zip(blocks + threads, MOST_BLOCKS + MOST_ALONG, strict=True))
     if not fits or math.prod(threads) > MOST_THREADS:
         raise ValueError(f"{function}: no GPU takes a grid of {grid} blocks of {block} threads")
-    # Each argument is passed as the address of its value, which an array of no dimensions holds.
+    # Each argument is passed as the address of its value, which is in an array without axes.
     values = [np.array(a.ctypes.data, np.uintp) if isinstance(a, np.ndarray) else np.array(a) for a in arguments]
     addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
     extents = (ctypes.c_uint * 3)(*blocks), (ctypes.c_uint * 3)(*threads)
 
-    def run(_kept: Any = (arguments, values)) -> None:  # memory that is used lives until then
-        with _ONE_AT_A_TIME:
+    def run(_references: Any = (arguments, values)) -> None:  # keeps the memory alive until the run
+        with _LOCK:
             library[f"launch_{function}"](*extents, addresses)
 
     return run
@@ -60,9 +60,9 @@ def _three(function: str, extents: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def compiled(code: str) -> Path:
-    """The shared library made of CUDA C: from the cache, or compiled now and put there.
+    """Return the shared library of CUDA C code, compiled now unless it is in the cache.
 
-    Raises UsageError where there is no C++ compiler, or it refuses the code.
+    Raises UsageError if there is no C++ compiler or the code does not compile.
     """
     compiler = _compiler()
     text = _translation(code)
@@ -74,7 +74,7 @@ def compiled(code: str) -> Path:
 
 
 def _compiler() -> list[str]:
-    """The command of `$CXX`, or of the first C++ compiler on the PATH."""
+    """The command in `$CXX`, or the first C++ compiler on the PATH."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for candidate in candidates:
         command = shlex.split(candidate)
@@ -87,7 +87,7 @@ def _compiler() -> list[str]:
 
 
 def _translation(code: str) -> str:
-    """The CUDA C between the header and, for each function, one that launches it on the CPU."""
+    """The CUDA C with the header before it, and after it a launcher for each function."""
     barriers = "true" if "__syncthreads" in code else "false"
     launchers = [_launcher(signature, barriers) for signature in signatures_in(code, "CUDA C").values()]
     return f'#include "{HEADER.name}"\n{code}\n' + "".join(launchers)
@@ -117,11 +117,11 @@ def _cache() -> Path:
 
 
 def _compile(code: str, compiler: list[str], library: Path) -> None:
-    """Compile beside the library's place and rename: ranks that compile at once all end with a whole one."""
+    """Compile under a temporary name and rename: ranks that compile at the same time all get a complete library."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder, library.name)
-        command = [*compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(made), "-"]
+        temporary = Path(folder, library.name)
+        command = [*compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(temporary), "-"]
         result = subprocess.run(command, input=code, capture_output=True, encoding="utf-8", errors="replace")
         if result.returncode:
             raise UsageError(f"CUDA C does not compile with {compiler[0]}:\n{result.stderr[-2000:]}")
-        made.replace(library)
+        temporary.replace(library)
