@@ -55,66 +55,73 @@ class Aggregates:
 
     def __init__(self, aggregates: Sequence[Aggregate], kinds: dict[str, str], nullable: set[str]):
         self.aggregates = aggregates
-        self.columns = [*dict.fromkeys(one.column for one in aggregates if one.column)]
+        self.columns = [*dict.fromkeys(aggregate.column for aggregate in aggregates if aggregate.column)]
         self.nullable = nullable
         self.kinds = {name: "int64" if kinds[name] == "bool" else kinds[name] for name in self.columns}
 
-    def declared(self) -> dict[str, tuple[str, str]]:
+    def table_values(self) -> dict[str, tuple[str, str]]:
         """The values of a Table that they need, as it takes them."""
-        found = {}
+        result = {}
         for c, name in enumerate(self.columns):
             if name in self.nullable:
-                found[f"x{c}_n"] = ("int64", "sum")
-            found |= {f"x{c}_{part}": (self.kinds[name], _HOW[part]) for part in self._parts(name)}
-        return found
+                result[f"x{c}_n"] = ("int64", "sum")
+            result |= {f"x{c}_{part}": (self.kinds[name], _HOW[part]) for part in self._parts(name)}
+        return result
 
     def _parts(self, column: str) -> list[str]:
-        used = [part for one in self.aggregates if one.column == column for part in _COMBINED.get(one.function, ())]
+        used = [
+            part
+            for aggregate in self.aggregates
+            if aggregate.column == column
+            for part in _COMBINED.get(aggregate.function, ())
+        ]
         return [*dict.fromkeys(used)]
 
     def values(self, batch: dict[str, Values]) -> dict[str, np.ndarray]:
         """The values of rows, as `Table.add` takes them."""
-        found = {}
+        result = {}
         for c, name in enumerate(self.columns):
-            one = batch[name]
+            column = batch[name]
             if name in self.nullable:
-                there = np.ones(len(one.values), np.int64) if one.nulls is None else (~one.nulls).astype(np.int64)
-                found[f"x{c}_n"] = there
+                present = (
+                    np.ones(len(column.values), np.int64) if column.nulls is None else (~column.nulls).astype(np.int64)
+                )
+                result[f"x{c}_n"] = present
             if parts := self._parts(name):
-                x = np.asarray(one.values).astype(self.kinds[name], copy=False)
-                masked = x if one.nulls is None else np.ma.MaskedArray(x, one.nulls)
-                found |= {f"x{c}_{part}": masked for part in parts}
-        return found
+                x = np.asarray(column.values).astype(self.kinds[name], copy=False)
+                masked = x if column.nulls is None else np.ma.MaskedArray(x, column.nulls)
+                result |= {f"x{c}_{part}": masked for part in parts}
+        return result
 
-    def finished(self, table: Table) -> Columns:
-        """The aggregates of this rank's groups, by label; masked where there are too few values. Collective."""
-        return {one.label: self._finish(one, table, table.columns) for one in self.aggregates}
+    def results(self, table: Table) -> Columns:
+        """The aggregates of this rank's groups, by label; masked where present are too few values. Collective."""
+        return {aggregate.label: self._result(aggregate, table, table.columns) for aggregate in self.aggregates}
 
-    def _finish(self, one: Aggregate, table: Table, found: Columns) -> np.ndarray:
-        if not one.column:
-            return np.asarray(found["count"])
-        c = self.columns.index(one.column)
-        n = np.asarray(found[f"x{c}_n" if one.column in self.nullable else "count"])
-        if one.function == "count":
+    def _result(self, aggregate: Aggregate, table: Table, columns: Columns) -> np.ndarray:
+        if not aggregate.column:
+            return np.asarray(columns["count"])
+        c = self.columns.index(aggregate.column)
+        n = np.asarray(columns[f"x{c}_n" if aggregate.column in self.nullable else "count"])
+        if aggregate.function == "count":
             return n
-        if one.function in ("min", "max"):
-            return self._of_some(one, np.asarray(found[f"x{c}_{one.function}"]), n)
-        limbs, specials = (np.ascontiguousarray(found[f"x{c}_sum{ending}"]) for ending in ("", "_special"))
-        origin = Window(*table.facts[f"x{c}_sum_window"].tolist()).origin
-        if one.function == "var":
-            squares = np.ascontiguousarray(found[f"x{c}_square"])
+        if aggregate.function in ("min", "max"):
+            return self._mask_empty(aggregate, np.asarray(columns[f"x{c}_{aggregate.function}"]), n)
+        limbs, specials = (np.ascontiguousarray(columns[f"x{c}_sum{ending}"]) for ending in ("", "_special"))
+        origin = Window(*table.metadata[f"x{c}_sum_window"].tolist()).origin
+        if aggregate.function == "var":
+            squares = np.ascontiguousarray(columns[f"x{c}_square"])
             return mask(_variance(limbs, squares, n, origin, specials, 1), n < 2)
-        if one.function == "mean":
-            return self._of_some(one, _quotient(limbs, n, origin, specials), n)
+        if aggregate.function == "mean":
+            return self._mask_empty(aggregate, _quotient(limbs, n, origin, specials), n)
         low = limbs[:, 0]
-        whole = self.kinds[one.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
+        whole = self.kinds[aggregate.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
         if table.world.all(whole):
             return np.array(low)
         return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
 
-    def _of_some(self, one: Aggregate, x: np.ndarray, n: np.ndarray) -> np.ndarray:
-        """What has no value where there are none; masked on all ranks or on none."""
-        return mask(x, n == 0) if one.column in self.nullable else x
+    def _mask_empty(self, aggregate: Aggregate, x: np.ndarray, n: np.ndarray) -> np.ndarray:
+        """What has no value where present are none; masked on all ranks or on none."""
+        return mask(x, n == 0) if aggregate.column in self.nullable else x
 
 
 def mask(x: np.ndarray, nulls: np.ndarray) -> np.ndarray:

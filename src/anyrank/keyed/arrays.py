@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.keyed.codes import TAKEN, sortable
+from anyrank.keyed.sort_keys import SUPPORTED, sortable
 from anyrank.storage.durable import reserve, write_all
 from anyrank.storage.hdf5 import contiguous
 
@@ -54,8 +54,8 @@ class ArrayFile:
     def fingerprint(self) -> int:
         """64 bits, signed, of the file's name without its folder, what it holds, and the key."""
         kinds = {name: dtype.descr for name, dtype in self.types.items()}
-        facts = repr((self.path.name, self.rows, kinds, self.key, self.group))
-        return int.from_bytes(blake2b(facts.encode(), digest_size=8).digest(), "little", signed=True)
+        identity = repr((self.path.name, self.rows, kinds, self.key, self.group))
+        return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "little", signed=True)
 
     def read(self, first: int, last: int) -> tuple[NDArray[Any], Arrays]:
         """The keys of some rows, and their other columns, in which records are bytes of no type. Not collective.
@@ -152,7 +152,7 @@ def find(name: str, key: str) -> ArrayFile:
     except (OSError, ValueError) as error:
         raise UsageError(f"--input {path} is not what its name says ({error}). Name another file.") from None
     if not sortable(table.key_type):
-        raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {TAKEN}.")
+        raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {SUPPORTED}.")
     return table
 
 
@@ -175,10 +175,10 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
         inner = inner or "/"
         if inner not in file:
             raise UsageError(f"--input {path} has no {inner}. It has {', '.join(file) or 'nothing'}.")
-        found = file[inner]
-        alone = isinstance(found, h5py.Dataset)
-        group = found.parent if alone else found
-        key = found.name.rpartition("/")[2] if alone and not key else key
+        item = file[inner]
+        alone = isinstance(item, h5py.Dataset)
+        group = item.parent if alone else item
+        key = item.name.rpartition("/")[2] if alone and not key else key
         columns = {name: item for name, item in group.items() if isinstance(item, h5py.Dataset)}
         if not key and len(columns) == 1:
             key = next(iter(columns))

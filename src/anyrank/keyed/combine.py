@@ -10,7 +10,7 @@ import numpy as np
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.group import EMPTY
-from anyrank.keyed.window import Window, joint_span, span_of, widened
+from anyrank.keyed.window import Window, joint_span, span_of, widen
 from anyrank.world import World
 
 Parts = dict[str, np.ndarray]
@@ -40,16 +40,16 @@ class Combine:
         return type(self)(self.dtype)
 
     @property
-    def facts(self) -> np.ndarray:
+    def metadata(self) -> np.ndarray:
         """What `take` takes for known: int64; empty where there is nothing of the kind."""
         return np.empty(0, np.int64)
 
-    @facts.setter
-    def facts(self, values: np.ndarray) -> None:
+    @metadata.setter
+    def metadata(self, values: np.ndarray) -> None:
         """Begin with these facts, before any value."""
 
     def agree(self, world: World) -> None:
-        """Have the same facts on all ranks, so that `absorb` takes what others gave. Collective."""
+        """Have the same facts on all ranks, so that `merge` takes what others gave. Collective."""
 
     @property
     def neutral(self) -> Any:
@@ -75,10 +75,10 @@ class Combine:
         raise NotImplementedError
 
     def take(self, gids: np.ndarray) -> Parts:
-        """The values of the keys of these numbers, as `absorb` takes them."""
+        """The values of the keys of these numbers, as `merge` takes them."""
         return {ending: array[gids] for ending, array in self.arrays.items()}
 
-    def absorb(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+    def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         """Combine values that have been combined elsewhere."""
         self.add(gids, parts[""])
 
@@ -96,7 +96,7 @@ class Sum(Combine):
         _add(self.arrays[""], gids, np.ascontiguousarray(x, np.int64))
 
 
-class Least(Combine):
+class Min(Combine):
     """The smallest value: NaN where there is one, and −0 is below +0."""
 
     name = "min"
@@ -112,7 +112,7 @@ class Least(Combine):
         self.gather(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
 
 
-class Greatest(Least):
+class Max(Min):
     """The largest value: NaN where there is one, and +0 is above −0."""
 
     name = "max"
@@ -127,7 +127,7 @@ class Greatest(Least):
 class Exact(Combine):
     """Sums without an order and without rounding: limbs in a window as wide as the numbers so far ask for.
 
-    `window` is that of this rank's numbers; when all ranks have agreed, that of all numbers.
+    `window` is that of this rank's numbers; when all ranks have unify_columns, that of all numbers.
     """
 
     name = "exact"
@@ -145,12 +145,12 @@ class Exact(Combine):
         return Window(self._span[0], self._span[1], self._rows, self.power)
 
     @property
-    def facts(self) -> np.ndarray:
+    def metadata(self) -> np.ndarray:
         """See `Combine`: the span of all numbers, and how many there are."""
         return np.array([*self._span, self._rows], np.int64)
 
-    @facts.setter
-    def facts(self, values: np.ndarray) -> None:
+    @metadata.setter
+    def metadata(self, values: np.ndarray) -> None:
         least, greatest, rows = values.tolist()
         self._agreed = rows
         self._widen((least, greatest), rows)
@@ -158,14 +158,14 @@ class Exact(Combine):
     def new(self) -> Exact:
         """See `Combine`."""
         made = type(self)(self.dtype)
-        made.facts = self.facts
+        made.metadata = self.metadata
         return made
 
     def _widen(self, span: tuple[int, int], rows: int) -> None:
         before = self.window
         self._span, self._rows = span, rows
         if (before.origin, before.words) != (self.window.origin, self.window.words):
-            self.arrays[""] = widened(self.arrays[""], before, self.window)
+            self.arrays[""] = widen(self.arrays[""], before, self.window)
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""
@@ -174,7 +174,7 @@ class Exact(Combine):
         self._widen((min(least, self._span[0]), max(greatest, self._span[1])), self._rows + len(x))
         self.gather(self.arrays[""], self.arrays["_special"], gids, x, self.window.origin)
 
-    def absorb(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+    def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         """See `Combine`."""
         _merge(self.arrays[""], gids, parts[""])
         np.bitwise_or.at(self.arrays["_special"], gids, parts["_special"])

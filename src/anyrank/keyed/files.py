@@ -27,21 +27,21 @@ def find(names: str | Sequence[str]) -> dict[Path, int]:
     several in one text joined by commas. A file that is found twice counts once.
     Raises UsageError where a name has no file or a file cannot be read.
     """
-    found: dict[Path, int] = {}
+    files: dict[Path, int] = {}
     real: set[Path] = set()
     for name in sorted({*(names.split(",") if isinstance(names, str) else names)}):
         for path in _expand(name):
-            if (one := path.resolve()) not in real:
-                real.add(one)
-                found[path] = _size(path)
-    if not found:
+            if (target := path.resolve()) not in real:
+                real.add(target)
+                files[path] = _size(path)
+    if not files:
         raise UsageError(f"no file is named. {_FIX}")
-    return found
+    return files
 
 
-def fingerprint(facts: Iterable[object]) -> int:
-    """64 bits, signed, of facts that `repr` tells in full: text, numbers and tuples of them."""
-    digest = blake2b(repr([*facts]).encode(errors="surrogateescape"), digest_size=8).digest()
+def fingerprint(values: Iterable[object]) -> int:
+    """64 bits, signed, of values that `repr` tells in full: text, numbers and tuples of them."""
+    digest = blake2b(repr([*values]).encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
@@ -80,12 +80,12 @@ def _below(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         _refuse(f"{error.filename!r} cannot be read ({error.strerror})")
 
-    found = []
+    files = []
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(place, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file()]
-    return sorted(found)
+        files += [path for path in paths if path.is_file()]
+    return sorted(files)
 
 
 def _size(path: Path) -> int:

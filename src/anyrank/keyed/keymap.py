@@ -11,11 +11,11 @@ from anyrank.keyed.rows import Text
 _add, _words, _rehash = (Kernel("keys", operation) for operation in ("add", "words", "rehash"))
 _entries, _keys = Kernel("keys", "entries"), Kernel("keys", "keys")
 _hashes, _partition = Kernel("keys", "hashes"), Kernel("keys", "partition")
-_SMALLEST = 1 << 10
+_MIN_CAPACITY = 1 << 10
 #: What is a small capacity: a table of some megabytes.
-SMALL = 1 << 18
+SMALL_CAPACITY = 1 << 18
 #: A number of a key has 32 bits, and none is 0 in a slot.
-MOST = (1 << 32) - 2
+MAX_KEYS = (1 << 32) - 2
 
 
 def _rows(capacity: int) -> int:
@@ -30,7 +30,7 @@ class KeyMap:
     """
 
     def __init__(self, spread: int = 1):
-        self.slots, self.pool, self.state = empty(_rows(_SMALLEST), 0, spread)
+        self.slots, self.pool, self.state = empty(_rows(_MIN_CAPACITY), 0, spread)
 
     def __len__(self) -> int:
         return int(self.state[ENTRIES])
@@ -73,12 +73,12 @@ class KeyMap:
     ) -> None:
         """Count the words of text[start:stop]; those beyond ASCII, where they are to be folded, in `others`."""
         while start < stop:
-            tables = [(one.slots, one.pool, one.state) for one in (self, others)]
+            tables = [(table.slots, table.pool, table.state) for table in (self, others)]
             start = _words(text, start, stop, rule, fold, points, *tables)
             if start < stop:
                 size, both = _to_white(text, start, stop), (self, others)
-                for one in [one for one in both if len(one) >= one.limit or not one.has_room(size)] or both:
-                    one.make_room(size)
+                for table in [table for table in both if len(table) >= table.limit or not table.has_room(size)] or both:
+                    table.make_room(size)
 
     def has_room(self, size: int) -> bool:
         """Whether the pool has room for another key of that size."""
@@ -97,15 +97,15 @@ class KeyMap:
     def reserve(self, keys: int) -> None:
         """Have room for so many keys in all, if they are no longer than INLINE."""
         capacity = self.capacity
-        # Small tables have more room than they need: a key found at its first place costs less.
-        while (capacity // 4 * 3 if capacity > SMALL else capacity // 2) < keys:
+        # Small tables have more room than they need: a key result at its first place costs less.
+        while (capacity // 4 * 3 if capacity > SMALL_CAPACITY else capacity // 2) < keys:
             capacity *= 2
         if capacity > self.capacity:
             self._grow(capacity)
 
     def _grow(self, capacity: int) -> None:
-        if len(self) >= MOST:
-            raise MemoryError(f"a rank can hold {MOST} keys, and there are more: use more ranks")
+        if len(self) >= MAX_KEYS:
+            raise MemoryError(f"a rank can hold {MAX_KEYS} keys, and there are more: use more ranks")
         slots = np.zeros((_rows(capacity), 4), np.uint64)
         while not _rehash(self.slots, slots, self.pool, self.state):
             capacity *= 2
@@ -129,19 +129,19 @@ class KeyMap:
     def keys_at(self, places: np.ndarray) -> Text:
         """The keys at these places."""
         sizes = (self.slots[places, 2] >> np.uint64(32)).astype(np.int64)
-        found = Text.sized(np.empty(int(sizes.sum()), np.uint8), sizes)
-        _keys(self.slots, self.pool, self.state, places, found.data)
-        return found
+        result = Text.sized(np.empty(int(sizes.sum()), np.uint8), sizes)
+        _keys(self.slots, self.pool, self.state, places, result.data)
+        return result
 
 
 def hashes_of(keys: Text | np.ndarray) -> np.ndarray:
     """The hashes of keys, a Text or the rows of a uint8 matrix: uint64."""
-    found = np.empty(len(keys), np.uint64)
+    result = np.empty(len(keys), np.uint64)
     if isinstance(keys, Text):
-        _hashes(keys.data, keys.offsets, 0, found)
+        _hashes(keys.data, keys.offsets, 0, result)
     else:
-        _hashes(np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], found)
-    return found
+        _hashes(np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], result)
+    return result
 
 
 def parts_of(hashes: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,29 +10,29 @@ import numpy as np
 
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.kernel import Kernel
-from anyrank.keyed.codes import encode, sortable
-from anyrank.keyed.moving import shuffled
+from anyrank.keyed.row_batch import shuffle_column
 from anyrank.keyed.rows import Column, Columns, Text, count, take
-from anyrank.keyed.schema import NULLS, agreed, join_masks, split_masks
+from anyrank.keyed.schema import NULLS, join_masks, split_masks, unify_columns
+from anyrank.keyed.sort_keys import encode, sortable
 from anyrank.world import World
 
 ARGSORT = Kernel("sort", "argsort")
 #: Rows of each rank among which the borders between ranks are chosen, for each rank.
-SAMPLED = 32
+SAMPLES_PER_RANK = 32
 #: Text is compared by so many words of eight bytes; what is alike until then, byte by byte.
-_DEEP = 16
+_MAX_WORDS = 16
 
 
 def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = False) -> Columns:
     """This rank's part of the rows of all ranks, sorted by the columns `by`: numbers, or Text by its bytes. Collective.
 
     `-` before a name of numbers sorts from the largest to the smallest; masked ones come last. Columns and masks that
-    one rank has, all must have: see `agreed`. Rows that are alike in `by` are sorted by the
+    one rank has, all must have: see `unify_columns`. Rows that are alike in `by` are sorted by the
     other columns of one axis, so that the whole does not depend on who had which row; `unique` says that there are no
     such rows. Parts are about equal: their
     borders are chosen among samples (Frazer and McKellar, Samplesort, J. ACM 17, 1970).
     """
-    columns = split_masks(agreed(world, columns))
+    columns = split_masks(unify_columns(world, columns))
     by = [one for name in by for one in (NULLS + name.lstrip("-"), name) if one in columns or one == name]
     names = [name.lstrip("-") for name in by]
     rest = [name for name, x in columns.items() if name not in names and (isinstance(x, Text) or x.ndim == 1)]
@@ -41,14 +41,14 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     if world.size == 1:
         return join_masks(columns)
     n = count(columns)
-    places = np.arange(min(n, SAMPLED * world.size)) * n // max(1, min(n, SAMPLED * world.size))
+    places = np.arange(min(n, SAMPLES_PER_RANK * world.size)) * n // max(1, min(n, SAMPLES_PER_RANK * world.size))
     mine = _rows(take(columns, places), by)
     samples = sorted(row for part in world.comm.allgather([mine(i) for i in range(len(places))]) for row in part)
     borders = [samples[len(samples) * k // world.size] for k in range(1, world.size)] if samples else []
     row = _rows(columns, by)
     cuts = [0, *(bisect_left(range(n), border, key=row) for border in borders)]
     shuffle = Shuffle(world, np.diff([*cuts, *[n] * (world.size + 1 - len(cuts))]))
-    received = {name: shuffled(shuffle, x) for name, x in columns.items()}
+    received = {name: shuffle_column(shuffle, x) for name, x in columns.items()}
     return join_masks(take(received, _order(received, by)))
 
 
@@ -67,10 +67,10 @@ def _lexsort(codes: Sequence[np.ndarray]) -> np.ndarray:
     return order
 
 
-def _codes(column: Column, falling: bool) -> np.ndarray:
+def _codes(column: Column, descending: bool) -> np.ndarray:
     """Numbers in the order of the column's elements, or against it."""
     codes = text_ranks(column) if isinstance(column, Text) else encode(column)
-    return ~codes if falling else codes
+    return ~codes if descending else codes
 
 
 def _rows(columns: Columns, by: Sequence[str]) -> Callable[[int], tuple[Any, ...]]:
@@ -87,15 +87,15 @@ def _rows(columns: Columns, by: Sequence[str]) -> Callable[[int], tuple[Any, ...
 def text_ranks(text: Text) -> np.ndarray:
     """For each element how many are smaller, as bytes: int64. From eight bytes to the next, where there are equals."""
     ranks, active = np.zeros(len(text), np.int64), np.arange(len(text))
-    for depth in range(_DEEP):
+    for depth in range(_MAX_WORDS):
         left = np.minimum(text.sizes[active] - 8 * depth, 9)
-        active = _refine(ranks, active, _words_at(text, active, depth), left)
+        active = _split_ties(ranks, active, _words_at(text, active, depth), left)
         if not len(active):
             return ranks
     rest = text[active].tolist()
     order = sorted(range(len(rest)), key=lambda i: (ranks[active[i]], rest[i]))
     same = [a and rest[order[a]] == rest[order[a - 1]] for a in range(len(order))]
-    _settle(ranks, active[np.array(order)], np.array(same, bool))
+    _assign_ranks(ranks, active[np.array(order)], np.array(same, bool))
     return ranks
 
 
@@ -111,19 +111,19 @@ def _words_at(text: Text, rows: np.ndarray, depth: int) -> np.ndarray:
     return words
 
 
-def _refine(ranks: np.ndarray, active: np.ndarray, words: np.ndarray, left: np.ndarray) -> np.ndarray:
+def _split_ties(ranks: np.ndarray, active: np.ndarray, words: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Tell rows of one rank apart by their next words; those that still are alike and go on."""
     order = _lexsort([ranks[active], words, left])
     rows, words, left, before = active[order], words[order], left[order], ranks[active][order]
     same = np.zeros(len(rows), bool)
     same[1:] = (words[1:] == words[:-1]) & (left[1:] == left[:-1]) & (before[1:] == before[:-1])
-    _settle(ranks, rows, same)
+    _assign_ranks(ranks, rows, same)
     twins = same.copy()
     twins[:-1] |= same[1:]
     return np.asarray(rows[twins & (left == 9)])
 
 
-def _settle(ranks: np.ndarray, rows: np.ndarray, same: np.ndarray) -> None:
+def _assign_ranks(ranks: np.ndarray, rows: np.ndarray, same: np.ndarray) -> None:
     """Give sorted rows the ranks of their places within what was one rank; `same` is as the one before."""
     before = ranks[rows]
     place = np.arange(len(rows))

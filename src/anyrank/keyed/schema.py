@@ -40,7 +40,7 @@ class Kind(NamedTuple):
         return "text" if self.dtype is None else f"{self.dtype}{list(self.shape) if self.shape else ''}"
 
 
-def agreed(world: World, columns: Mapping[str, Column]) -> Columns:
+def unify_columns(world: World, columns: Mapping[str, Column]) -> Columns:
     """The columns, of one type on all ranks, and with a mask on all ranks where any rank has one. Collective.
 
     Whatever sends rows or writes them takes its columns from here: the types and masks that one rank sees decide how
@@ -56,10 +56,10 @@ def agreed(world: World, columns: Mapping[str, Column]) -> Columns:
 
 def check_types(world: World, types: Mapping[str, np.dtype[Any]]) -> None:
     """Raise UsageError on all ranks where columns that are on disk already are not of one type. Collective."""
-    told = [{name: str(dtype) for name, dtype in rank.items()} for rank in world.comm.allgather({**types})]
-    for rank, other in enumerate(told):
-        if other != told[0]:
-            raise _refusal(f"columns are {told[0]} on rank 0 and {other} on rank {rank}")
+    types_by_rank = [{name: str(dtype) for name, dtype in rank.items()} for rank in world.comm.allgather({**types})]
+    for rank, other in enumerate(types_by_rank):
+        if other != types_by_rank[0]:
+            raise _refusal(f"columns are {types_by_rank[0]} on rank 0 and {other} on rank {rank}")
 
 
 def _joint(name: str, kinds: Sequence[Kind]) -> Kind:
@@ -92,23 +92,23 @@ def with_mask(column: np.ndarray) -> np.ndarray:
 
 def split_masks(columns: Mapping[str, Column]) -> Columns:
     """Masked columns as two, before each, called NULLS and its name, where it is null; hidden values are zero."""
-    found = Columns()
+    result = Columns()
     for name, column in columns.items():
         if isinstance(column, np.ma.MaskedArray):
-            found[NULLS + name] = nulls = np.ma.getmaskarray(column)
+            result[NULLS + name] = nulls = np.ma.getmaskarray(column)
             column = np.where(nulls, np.zeros(1, column.dtype), column.data)
-        found[name] = column
-    return found
+        result[name] = column
+    return result
 
 
 def join_masks(columns: Mapping[str, Column]) -> Columns:
     """The columns that `split_masks` took apart."""
-    found = Columns()
+    result = Columns()
     for name, column in columns.items():
         if not name.startswith(NULLS):
             nulls: Any = columns.get(NULLS + name)
-            found[name] = column if nulls is None else np.ma.MaskedArray(np.asarray(column), nulls)
-    return found
+            result[name] = column if nulls is None else np.ma.MaskedArray(np.asarray(column), nulls)
+    return result
 
 
 def _named(columns: Iterable[str]) -> list[str]:

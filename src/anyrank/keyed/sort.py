@@ -22,11 +22,11 @@ from anyrank.errors import UsageError
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.exchange.splitters import cut
 from anyrank.kernel import Kernel
-from anyrank.keyed.codes import TAKEN, decode, encode, sortable
-from anyrank.keyed.moving import shuffled
+from anyrank.keyed.row_batch import shuffle_column
 from anyrank.keyed.rows import Column, Columns, concat
-from anyrank.keyed.schema import agreed, check_types
-from anyrank.keyed.spill import KEY, Held, Scratch, Spilled
+from anyrank.keyed.schema import check_types, unify_columns
+from anyrank.keyed.sort_keys import SUPPORTED, decode, encode, sortable
+from anyrank.keyed.spill import KEY, DiskRun, MemoryRun, ScratchFile
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -34,9 +34,9 @@ SORT, ARGSORT = Kernel("sort", "sort"), Kernel("sort", "argsort")
 MERGE, MERGE_ORDER = Kernel("sort", "merge"), Kernel("sort", "merge_order")
 #: Bytes that a row takes while its order is found, beside its columns, where numbers alone are not sorted in place:
 #: the order, and what argsort works with.
-_ORDERING = 40
+_ORDER_BYTES = 40
 #: Rows that a rank takes at a time at least, however little memory it has.
-_LEAST = 1024
+_MIN_ROWS = 1024
 
 
 def sort(
@@ -48,21 +48,21 @@ def sort(
     sorted rows comes to rank r. `columns` are arrays of any fixed dtype, or Text. The keys that come in may be
     sorted where they lie where `overwrite`: that spares memory. Raises UsageError for keys of another type.
     """
-    columns = agreed(world, {KEY: keys, **(columns or {})})
+    columns = unify_columns(world, {KEY: keys, **(columns or {})})
     keys = np.asarray(columns.pop(KEY))
     if not sortable(keys.dtype) or keys.ndim != 1:
-        raise UsageError(f"keys of {keys.dtype} and {keys.ndim} axes cannot be sorted: use one axis of {TAKEN}.")
+        raise UsageError(f"keys of {keys.dtype} and {keys.ndim} axes cannot be sorted: use one axis of {SUPPORTED}.")
     codes = encode(keys)
     positions = even_cuts(world.sum(len(codes)), world.size)
     if columns or codes.dtype.kind == "S":
-        run = _sorted([{KEY: codes, **columns}])
-        result = _delivered(world, [run], positions)
+        run = _sort_pieces([{KEY: codes, **columns}])
+        result = _deliver_rows(world, [run], positions)
     else:
         room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
         own = np.empty_like(codes) if np.shares_memory(codes, keys) and not overwrite else codes
         SORT(codes, room, own)
         codes = own
-        result = _delivered(world, [Held({KEY: codes})], positions, room)
+        result = _deliver_rows(world, [MemoryRun({KEY: codes})], positions, room)
     return decode(np.asarray(result.pop(KEY)), keys.dtype), result
 
 
@@ -75,16 +75,16 @@ class Sorter:
     """
 
     def __init__(self, world: World, budget: int, folder: Path):
-        self.world, self.scratch = world, Scratch(folder)
+        self.world, self.scratch = world, ScratchFile(folder)
         self.budget = int(world.allreduce(np.array([budget], np.int64), "min")[0])
-        self.runs: list[Held | Spilled] = []
+        self.runs: list[MemoryRun | DiskRun] = []
         self._pieces: list[Columns] = []
         self._types: dict[str, np.dtype[Any]] = {}
         self._key = np.dtype(np.int64)
 
     def rows(self, row: int) -> int:
         """How many rows of so many bytes should at most be added at once."""
-        return max(_LEAST, self.budget // (16 * row))
+        return max(_MIN_ROWS, self.budget // (16 * row))
 
     def add(self, keys: NDArray[Any], columns: Mapping[str, NDArray[Any]]) -> None:
         """Add rows after those that were added before; their arrays now belong to the Sorter. Not collective.
@@ -95,25 +95,25 @@ class Sorter:
         self._types = {name: np.asarray(column).dtype for name, column in piece.items()}
         self._key = keys.dtype
         rows = len(keys) + sum(len(each[KEY]) for each in self._pieces)
-        if self._pieces and rows * self._needed(3) > self.budget:
+        if self._pieces and rows * self._bytes_per_row(3) > self.budget:
             self._spill()
         self._pieces.append(piece)
 
-    def _needed(self, copies: int) -> int:
+    def _bytes_per_row(self, copies: int) -> int:
         """The bytes of memory that a row needs for so many copies of it, of which the C library may keep one that was
         freed, and for finding its order."""
-        ordering = 0 if _in_place(self._types) else _ORDERING
+        ordering = 0 if _in_place(self._types) else _ORDER_BYTES
         return copies * sum(dtype.itemsize for dtype in self._types.values()) + ordering
 
     def _spill(self) -> None:
-        self.runs.append(self.scratch.spill(_sorted(self._pieces)))
+        self.runs.append(self.scratch.spill(_sort_pieces(self._pieces)))
 
     def finish(self) -> None:
         """Sort what was added last; then comes `blocks`. Not collective. Raises AnyrankError where the disk is full."""
         if self.runs and self._pieces:
             self._spill()
         elif self._pieces:
-            self.runs.append(_sorted(self._pieces))
+            self.runs.append(_sort_pieces(self._pieces))
 
     def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any], dict[str, NDArray[Any]]]]:
         """The rows `first` to `last` of the global order, by and by, as much as memory bears at a time. Collective.
@@ -123,12 +123,12 @@ class Sorter:
         """
         check_types(self.world, {**self._types, "key": self._key})
         free = self.budget - sum(run.nbytes for run in self.runs)
-        mine = max(_LEAST, free // self._needed(6))
+        mine = max(_MIN_ROWS, free // self._bytes_per_row(6))
         most = self.world.size * int(self.world.allreduce(np.array([mine], np.int64), "min")[0])
         for begin in range(first, last, most):
             size = min(most, last - begin)
             positions = [begin + place for place in even_cuts(size, self.world.size)]
-            columns = {n: np.asarray(c) for n, c in _delivered(self.world, self.runs, positions).items()}
+            columns = {n: np.asarray(c) for n, c in _deliver_rows(self.world, self.runs, positions).items()}
             yield positions[self.world.rank], decode(columns.pop(KEY), self._key), columns
 
     def close(self) -> None:
@@ -137,19 +137,19 @@ class Sorter:
         self.runs = []
 
 
-def _sorted(pieces: list[Columns]) -> Held:
+def _sort_pieces(pieces: list[Columns]) -> MemoryRun:
     """The rows of all pieces as one sorted run; the pieces are emptied as it grows."""
     names = list(pieces[0])
-    keys = _joined(pieces, KEY)
+    keys = _concat_pieces(pieces, KEY)
     if _in_place(dict.fromkeys(names, keys.dtype)):
         SORT(keys)
         columns: Columns = {KEY: keys}
     else:
         order = ARGSORT(keys)
         keys = keys[order]
-        columns = {KEY: keys, **{name: _joined(pieces, name)[order] for name in names if name != KEY}}
+        columns = {KEY: keys, **{name: _concat_pieces(pieces, name)[order] for name in names if name != KEY}}
     pieces.clear()
-    return Held(columns)
+    return MemoryRun(columns)
 
 
 def _in_place(types: Mapping[str, np.dtype[Any]]) -> bool:
@@ -157,12 +157,12 @@ def _in_place(types: Mapping[str, np.dtype[Any]]) -> bool:
     return len(types) == 1 and types[KEY].kind != "S"
 
 
-def _joined(pieces: Sequence[Columns], name: str) -> Any:
+def _concat_pieces(pieces: Sequence[Columns], name: str) -> Any:
     return concat([piece.pop(name) for piece in pieces])
 
 
-def _delivered(
-    world: World, runs: Sequence[Held | Spilled], positions: Sequence[int], room: NDArray[Any] | None = None
+def _deliver_rows(
+    world: World, runs: Sequence[MemoryRun | DiskRun], positions: Sequence[int], room: NDArray[Any] | None = None
 ) -> Columns:
     """The rows between two positions of the global order, this rank's and the next one's. Collective.
 
@@ -175,22 +175,22 @@ def _delivered(
     counts = np.diff(cuts)
     shuffle, borders = Shuffle(world, counts.sum(0)), _borders(world, counts)
 
-    def received(name: str, into: NDArray[Any] | None = None) -> Any:
+    def receive(name: str, into: NDArray[Any] | None = None) -> Any:
         if len(runs) == 1:
             column = runs[0].read(name, cuts[0, 0], cuts[0, -1])
         else:
             spans = ((run, cuts[r, to], cuts[r, to + 1]) for to in range(world.size) for r, run in enumerate(runs))
             column = concat([run.read(name, a, b) for run, a, b in spans])
-        return shuffled(shuffle, column) if into is None else shuffle(np.asarray(column), into)
+        return shuffle_column(shuffle, column) if into is None else shuffle(np.asarray(column), into)
 
-    keys = received(KEY, room)
+    keys = receive(KEY, room)
     if _in_place(dict.fromkeys(_names(runs), keys.dtype)):
         enough = room is not None and len(runs[0].keys) >= len(keys)
         out = np.asarray(runs[0].read(KEY, 0, len(keys))) if enough else np.empty_like(keys)
         MERGE(keys, borders, out)
         return {KEY: out}
     order = MERGE_ORDER(keys, borders)
-    return {KEY: keys[order], **{name: received(name)[order] for name in _names(runs) if name != KEY}}
+    return {KEY: keys[order], **{name: receive(name)[order] for name in _names(runs) if name != KEY}}
 
 
 def _borders(world: World, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -199,5 +199,5 @@ def _borders(world: World, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _names(runs: Sequence[Held | Spilled]) -> list[str]:
+def _names(runs: Sequence[MemoryRun | DiskRun]) -> list[str]:
     return list(runs[0].columns)

@@ -22,7 +22,7 @@ KEY = ""
 SAMPLE, GAPS = 512, 8
 
 
-class Held:
+class MemoryRun:
     """A sorted run in memory."""
 
     def __init__(self, columns: Columns):
@@ -39,7 +39,7 @@ class Held:
         return self.columns[name][first:last]
 
 
-class Scratch:
+class ScratchFile:
     """A file for runs that is gone when it is closed or the process ends, however it does."""
 
     def __init__(self, folder: Path):
@@ -47,7 +47,7 @@ class Scratch:
         self.size = 0
         self._file: Any = None
 
-    def spill(self, run: Held) -> Spilled:
+    def spill(self, run: MemoryRun) -> DiskRun:
         """Write a run, and return it as one on disk. Raises AnyrankError where the disk has no room for it."""
         try:
             if self._file is None:
@@ -60,7 +60,7 @@ class Scratch:
                 f"{self.size} of this rank ({error.strerror}). What was there is removed. Make room for all rows of "
                 "the ranks of a node, or use --scratch on another disk, more ranks or a larger --memory-limit."
             ) from None
-        return Spilled(self, places, run)
+        return DiskRun(self, places, run)
 
     def _append(self, column: Any) -> int:
         """Write a column at the end; the place where it begins."""
@@ -87,10 +87,10 @@ class Scratch:
             self._file = None
 
 
-class Spilled:
+class DiskRun:
     """A sorted run on disk; `keys` is what splitters take for an array."""
 
-    def __init__(self, scratch: Scratch, places: dict[str, int], run: Held):
+    def __init__(self, scratch: ScratchFile, places: dict[str, int], run: MemoryRun):
         self._scratch, self._places = scratch, places
         self.columns = {name: np.asarray(column).dtype for name, column in run.columns.items()}
         self.keys = KeysOnDisk(self, len(run.keys), run.keys[::SAMPLE].copy())
@@ -109,7 +109,7 @@ class Spilled:
 class KeysOnDisk:
     """The keys of a run on disk: some of them are in memory, and tell between which of the others to look."""
 
-    def __init__(self, run: Spilled, size: int, samples: NDArray[Any]):
+    def __init__(self, run: DiskRun, size: int, samples: NDArray[Any]):
         self._run, self._size, self.samples, self.dtype = run, size, samples, samples.dtype
         self._gap = lru_cache(GAPS)(self._read_gap)
 

@@ -12,25 +12,25 @@ from numpy.typing import DTypeLike
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.field import Field
-from anyrank.keyed.coding import decode, encode
 from anyrank.keyed.combine import Combine, combine_called
+from anyrank.keyed.composite_keys import decode, encode
 from anyrank.keyed.keymap import KeyMap, hashes_of, parts_of
-from anyrank.keyed.moving import Moving
+from anyrank.keyed.row_batch import RowBatch
 from anyrank.keyed.rows import Column, Columns, Text
-from anyrank.keyed.sample import heavy, population, sampled, shown
+from anyrank.keyed.sample import estimate_cardinality, expected_distinct, heavy_hitters, sample_rows
 from anyrank.layout import Layout, even_cuts
 from anyrank.member import Source, Stored, digest_of
 from anyrank.world import World
 
 #: What a rank sends at most in one round of a shuffle, in bytes.
-ROUND = 1 << 26
-#: So many rows are worth putting into parts by their hashes first, at most MOST of them, such that what the map has of
-#: the keys of a part, about KEY_BYTES each, fits into a cache of so many bytes; not where all of it is UNPARTED bytes.
-MANY, MOST, KEY_BYTES, CACHE, UNPARTED = 1 << 16, 1 << 10, 64, 1 << 19, 1 << 23
+ROUND_BYTES = 1 << 26
+#: A batch of at least PARTITION_ROWS rows is first partitioned by hash, into at most MAX_PARTS parts. The map
+#: entries of one part, about KEY_BYTES for each key, then fit into CACHE_BYTES. A map below ONE_PART_BYTES is not partitioned.
+PARTITION_ROWS, MAX_PARTS, KEY_BYTES, CACHE_BYTES, ONE_PART_BYTES = 1 << 16, 1 << 10, 64, 1 << 19, 1 << 23
 #: So many rows travel in a round, are put into parts at once at least, and are combined at a time.
-ROWS, PARTED, SLICE = 1 << 23, 1 << 22, 1 << 16
+ROUND_ROWS, ROWS_PARTITIONED, SLICE_ROWS = 1 << 23, 1 << 22, 1 << 16
 #: From up to so many ranks rows may come one rank's after the other's.
-FEW = 4
+FEW_RANKS = 4
 #: The type of a key that is text: bytes of any length.
 TEXT = "text"
 
@@ -91,12 +91,12 @@ class Table:
         """Remove all rows of this rank."""
         self._map = KeyMap(self.world.size)
         self._combined = {name: value.new() for name, value in self.values.items()}
-        self._home = True
-        self._touch(home=True)
+        self._all_owned = True
+        self._mark_changed(owned=True)
 
-    def _touch(self, home: bool = False) -> None:
-        """Rows have changed; `home`: those that did are this rank's own."""
-        self._home &= home or self.world.size == 1
+    def _mark_changed(self, owned: bool = False) -> None:
+        """Rows have changed; `owned`: those that did are this rank's own."""
+        self._all_owned &= owned or self.world.size == 1
         self._settled = False
         self._sorted_columns: Columns | None = None
 
@@ -119,7 +119,7 @@ class Table:
 
         Not collective. Masked values take no part. Raises TypeError where columns are missing or their lengths differ.
         """
-        self._combine(self._rows(keys, count, values))
+        self._add_rows(self._make_batch(keys, count, values))
 
     def gather(
         self, *keys: Column | Sequence[Any], count: np.ndarray | None = None, **values: np.ndarray | Sequence[Any]
@@ -128,36 +128,37 @@ class Table:
 
         The keys that come very often are combined here all the same, so that no rank gets them all.
         """
-        rows, world = self._rows(keys, count, values), self.world
-        sample = hashes_of(rows.keys[sampled(len(rows))])
-        mine = np.array([population(sample), len(rows), *rows.traits], np.int64)
-        total, n, *traits = world.allreduce(mine).tolist()
+        rows, world = self._make_batch(keys, count, values), self.world
+        sample = hashes_of(rows.keys[sample_rows(len(rows))])
+        mine = np.array([estimate_cardinality(sample), len(rows), *rows.message_flags], np.int64)
+        total, n, *message_flags = world.allreduce(mine).tolist()
         known = total // world.size
-        if world.size == 1 or 2 * shown(known, n // world.size) * world.size <= n:  # also where there are no rows
-            self._combine(rows)
+        # This is also true where there are no rows.
+        if world.size == 1 or 2 * expected_distinct(known, n // world.size) * world.size <= n:
+            self._add_rows(rows)
             return
-        own, often = shown(known, n) // world.size, heavy(sample, world.size)
+        own, often = expected_distinct(known, n) // world.size, heavy_hitters(sample, world.size)
         self._reserve(max(len(self._map), own) * 17 // 16)
-        rows = rows.with_traits(traits)  # weights and masks that any rank has, for all send alike
-        rounds = -(-int(world.allreduce(np.array([len(rows)]), "max")[0]) // ROWS)
+        rows = rows.with_message_flags(message_flags)  # weights and masks that any rank has, for all send alike
+        rounds = -(-int(world.allreduce(np.array([len(rows)]), "max")[0]) // ROUND_ROWS)
         for first, last in pairwise(even_cuts(len(rows), rounds)):
-            self._travel(rows.take(slice(first, last)), own, often)
+            self._send_to_owners(rows.take(slice(first, last)), own, often)
 
-    def _travel(self, rows: Moving, own: int, often: np.ndarray) -> None:
+    def _send_to_owners(self, rows: RowBatch, own: int, often: np.ndarray) -> None:
         """Rows go to the ranks of their keys, each of which has about `own`; those that come often stay. Collective."""
         hashes, world = hashes_of(rows.keys), self.world
         if len(often):
             here = np.isin(hashes, often)
-            self._combine(rows.take(here))
+            self._add_rows(rows.take(here))
             rows, hashes = rows.take(~here), hashes[~here]
-        each = self._parts(max(own, len(self._map)))
+        each = self._part_count(max(own, len(self._map)))
         places, starts = parts_of(hashes, world.size * each)
-        rows = rows.moved(places).sent(Shuffle(world, np.diff(starts[::each])))
+        rows = rows.reorder(places).send(Shuffle(world, np.diff(starts[::each])))
         # Of few sources each has many rows in every part, and theirs may come one after the other.
-        if world.size <= FEW:
-            self._merge(rows, first=True, home=True)
+        if world.size <= FEW_RANKS:
+            self._merge(rows, raw=True, owned=True)
         else:
-            self._combine(rows, home=True)
+            self._add_rows(rows, owned=True)
 
     def _reserve(self, keys: int) -> None:
         """Have room for so many keys in all, and their values."""
@@ -165,37 +166,37 @@ class Table:
         for combined in self._combined.values():
             combined.make_room(keys)
 
-    def _rows(self, keys: Sequence[Any], count: np.ndarray | None, values: Mapping[str, Any]) -> Moving:
+    def _make_batch(self, keys: Sequence[Any], count: np.ndarray | None, values: Mapping[str, Any]) -> RowBatch:
         lengths = {len(column) for column in (*keys, *values.values(), *([] if count is None else [count]))}
         if len(keys) != len(self.keys) or values.keys() != self.values.keys() or len(lengths) != 1:
             raise TypeError(f"table {self.name} takes keys {[*self.keys]}, values {[*self.values]}, of one length")
         weights = None if count is None else np.ascontiguousarray(count, np.int64)
         typed = {name: np.asanyarray(values[name], value.dtype) for name, value in self._combined.items()}
-        return Moving(encode(self.keys, keys), weights, {name: {"": x} for name, x in typed.items()})
+        return RowBatch(encode(self.keys, keys), weights, {name: {"": x} for name, x in typed.items()})
 
-    def _combine(self, rows: Moving, home: bool = False) -> None:
+    def _add_rows(self, rows: RowBatch, owned: bool = False) -> None:
         """Combine rows that were read: if many, in parts whose keys lie near each other in the map.
 
         One part after the other fits the cache. Not all rows at once, for what they need meanwhile is memory.
         """
-        if len(rows) < MANY:
-            self._merge(rows, first=True, home=home)
+        if len(rows) < PARTITION_ROWS:
+            self._merge(rows, raw=True, owned=owned)
             return
-        sample = hashes_of(rows.keys[sampled(len(rows))])
-        keys = max(len(self._map), shown(population(sample), len(rows)))
+        sample = hashes_of(rows.keys[sample_rows(len(rows))])
+        keys = max(len(self._map), expected_distinct(estimate_cardinality(sample), len(rows)))
         self._reserve(keys * 17 // 16)
-        parts = self._parts(keys)
-        at_once = max(4 * keys, PARTED) if parts > 1 else len(rows)
+        parts = self._part_count(keys)
+        at_once = max(4 * keys, ROWS_PARTITIONED) if parts > 1 else len(rows)
         for first in range(0, len(rows), at_once):
             part = rows.take(slice(first, first + at_once))
             if parts > 1:
-                part = part.moved(parts_of(hashes_of(part.keys), parts * self.world.size)[0])
-            self._merge(part, first=True, home=home)
+                part = part.reorder(parts_of(hashes_of(part.keys), parts * self.world.size)[0])
+            self._merge(part, raw=True, owned=owned)
 
     @staticmethod
-    def _parts(keys: int) -> int:
+    def _part_count(keys: int) -> int:
         size = keys * KEY_BYTES
-        return 1 if size < UNPARTED else min(1 << (size // CACHE).bit_length(), MOST)
+        return 1 if size < ONE_PART_BYTES else min(1 << (size // CACHE_BYTES).bit_length(), MAX_PARTS)
 
     @property
     def words_seen(self) -> int:
@@ -206,25 +207,25 @@ class Table:
         self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, others: KeyMap
     ) -> None:
         """Add the words of a text as rows; see `KeyMap.words`. Not collective."""
-        self._touch()
+        self._mark_changed()
         self._map.words(text, start, stop, rule, fold, points, others)
 
-    def _merge(self, rows: Moving, first: bool = False, home: bool = False) -> None:
-        """Combine rows: values as they were read (`first`), or combined elsewhere; `home`: all are this rank's."""
+    def _merge(self, rows: RowBatch, raw: bool = False, owned: bool = False) -> None:
+        """Combine rows: values as they were read (`raw`), or combined elsewhere; `owned`: all are this rank's."""
         if not len(rows):
             return
-        self._touch(home)
-        gids = np.empty(min(len(rows), SLICE), np.uint32)
-        for begin in range(0, len(rows), SLICE):  # so few that the cache holds their numbers
-            self._merge_slice(rows.take(slice(begin, begin + SLICE)), gids, first)
+        self._mark_changed(owned)
+        gids = np.empty(min(len(rows), SLICE_ROWS), np.uint32)
+        for begin in range(0, len(rows), SLICE_ROWS):  # so few that the cache holds their numbers
+            self._merge_slice(rows.take(slice(begin, begin + SLICE_ROWS)), gids, raw)
 
-    def _merge_slice(self, rows: Moving, gids: np.ndarray, first: bool) -> None:
+    def _merge_slice(self, rows: RowBatch, gids: np.ndarray, raw: bool) -> None:
         gids = gids[: len(rows)]
         self._map.add(rows.keys, rows.count, gids if self.values else None)
         for name, combined in self._combined.items():
             combined.make_room(len(self._map))
-            if not first:
-                combined.absorb(gids, rows.values[name])
+            if not raw:
+                combined.merge(gids, rows.values[name])
             elif isinstance(x := rows.values[name][""], np.ma.MaskedArray):
                 combined.add(gids[~np.ma.getmaskarray(x)], x.compressed())
             else:
@@ -236,9 +237,9 @@ class Table:
             return
         for value in self._combined.values():
             value.agree(self.world)
-        if not self.world.all(self._home):
+        if not self.world.all(self._all_owned):
             self._exchange()
-        self._settled = self._home = True
+        self._settled = self._all_owned = True
 
     def keep_within(self, budget: int) -> None:
         """Settle where a rank holds much of its budget of memory, in bytes. Collective.
@@ -263,43 +264,45 @@ class Table:
         self._map, self._combined = KeyMap(self.world.size), {name: value.new() for name, value in combined.items()}
         mine = owners == self.world.rank
         self._reserve(int(np.count_nonzero(mine)))
-        self._merge(self._held(old, combined, places[mine]))
+        self._merge(self._rows_at(old, combined, places[mine]))
         away, owners = places[~mine], owners[~mine]
         # The entries lie in the order of their places among their owners' hashes: each part of them is a round.
         size = old.nbytes + sum(value.nbytes for value in combined.values())
-        rounds = int(self.world.allreduce(np.array([-(-size // ROUND)]), "max")[0])
+        rounds = int(self.world.allreduce(np.array([-(-size // ROUND_BYTES)]), "max")[0])
         for first, last in pairwise(len(away) * k // rounds for k in range(rounds + 1)):
-            self._round(old, combined, away[first:last], owners[first:last])
+            self._exchange_round(old, combined, away[first:last], owners[first:last])
 
-    def _round(self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray, owners: np.ndarray) -> None:
+    def _exchange_round(
+        self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray, owners: np.ndarray
+    ) -> None:
         order = np.argsort(owners, kind="stable")
         shuffle = Shuffle(self.world, np.bincount(owners, minlength=self.world.size))
-        rows = self._held(old, combined, places[order]).sent(shuffle)
+        rows = self._rows_at(old, combined, places[order]).send(shuffle)
         for first, last in pairwise([0, *np.cumsum(shuffle.received).tolist()]):
             self._map.reserve(len(self._map) + last - first)  # a source's keys differ, and lie as ours will
             self._merge(rows.take(slice(first, last)))
 
-    def _held(self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray) -> Moving:
+    def _rows_at(self, old: KeyMap, combined: Mapping[str, Combine], places: np.ndarray) -> RowBatch:
         """Rows of a map that holds them at these places."""
         gids = old.gids_at(places)
         values = {name: value.take(gids) for name, value in combined.items()}
-        return Moving(old.keys_at(places), old.weights_at(places), values)
+        return RowBatch(old.keys_at(places), old.weights_at(places), values)
 
-    def _sorted(self) -> Columns:
+    def _sort_by_hash(self) -> Columns:
         _, places = self._map.entries()
         gids = self._map.gids_at(places)
-        found = decode(self.keys, self._map.keys_at(places))
-        found["count"] = self._map.weights_at(places)
+        columns = decode(self.keys, self._map.keys_at(places))
+        columns["count"] = self._map.weights_at(places)
         for name, value in self._combined.items():
-            found |= {name + ending: array for ending, array in value.take(gids).items()}
-        return found
+            columns |= {name + ending: array for ending, array in value.take(gids).items()}
+        return columns
 
     @property
     def columns(self) -> Columns:
         """This rank's rows of the settled table: keys, `count` and what was combined. Collective."""
         self.settle()
         if self._sorted_columns is None:
-            self._sorted_columns = self._sorted()
+            self._sorted_columns = self._sort_by_hash()
         return self._sorted_columns
 
     @property
@@ -309,9 +312,9 @@ class Table:
         return self.world.sum(len(self))
 
     @property
-    def facts(self) -> dict[str, np.ndarray]:
+    def metadata(self) -> dict[str, np.ndarray]:
         """What is true of all values of a column, as one array, the same on all ranks when the table is settled."""
-        return {f"{name}_window": value.facts for name, value in self._combined.items() if len(value.facts)}
+        return {f"{name}_window": value.metadata for name, value in self._combined.items() if len(value.metadata)}
 
     def describe(self) -> str:
         """See `Member`."""
@@ -321,7 +324,7 @@ class Table:
 
     def kinds(self) -> dict[str, str]:
         """See `Member`: the columns, called TABLE/COLUMN; text is two of them, the bytes of all and their sizes."""
-        kinds: dict[str, Any] = {"count": np.int64, **dict.fromkeys(self.facts, np.int64)}
+        kinds: dict[str, Any] = {"count": np.int64, **dict.fromkeys(self.metadata, np.int64)}
         for name, kind in self.keys.items():
             kinds |= {name: kind} if kind is not None else {name: np.uint8, f"{name}_size": np.int64}
         for name, value in self._combined.items():
@@ -335,20 +338,20 @@ class Table:
 
     def stored(self) -> Stored:
         """See `Member`: the columns of the settled rows of all ranks."""
-        found = []
+        fields = []
         for name, column in self.columns.items():
             if isinstance(column, Text):
-                found += [
+                fields += [
                     self._field(f"{name}_size", column.sizes, "row", f"bytes of each {name}"),
                     self._field(name, column.data, f"{name}_byte", f"the bytes of each {name}, one after the other"),
                 ]
             else:
-                found.append(self._field(name, column, "row", ""))
-        for name, whole in self.facts.items():
+                fields.append(self._field(name, column, "row", ""))
+        for name, whole in self.metadata.items():
             cuts = even_cuts(len(whole), self.world.size)
             mine = whole[cuts[self.world.rank] : cuts[self.world.rank + 1]]
-            found.append(self._field(name, mine, name, "bits of the sums"))
-        return {field.name: field for field in found}
+            fields.append(self._field(name, mine, name, "bits of the sums"))
+        return {field.name: field for field in fields}
 
     def _field(self, name: str, array: np.ndarray, axis: str, description: str) -> Field:
         cuts = np.cumsum([0, *self.world.comm.allgather(len(array))]).tolist()
@@ -366,7 +369,7 @@ class Table:
             if self.keys.get(name, self) is None:  # text: the bytes of this rank's rows
                 cuts = np.cumsum([0, *self.world.comm.allgather(int(columns[f"{name}_size"].sum()))]).tolist()
             columns[name] = source.read(stored, Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])]))
-            if name in self.facts:
+            if name in self.metadata:
                 columns[name] = np.concatenate(self.world.comm.allgather(columns[name]))
         self.clear()
         texts = {
@@ -374,17 +377,17 @@ class Table:
         }
         coded = encode(self.keys, [texts[key] if key in texts else columns[key] for key in self.keys])
         for name, value in self._combined.items():
-            if len(value.facts):
-                value.facts = columns[f"{name}_window"]
+            if len(value.metadata):
+                value.metadata = columns[f"{name}_window"]
         values = {
             name: {ending: columns[name + ending] for ending in value.arrays} for name, value in self._combined.items()
         }
         self._reserve(len(coded))
-        self._merge(Moving(coded, columns["count"], values))
+        self._merge(RowBatch(coded, columns["count"], values))
 
 
 def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
     """The rank that owns each hash: even parts of all hashes, in their order. uint16, or int64 of many ranks."""
     borders = [-(-(rank << 64) // ranks) for rank in range(1, ranks)]
-    found = np.searchsorted(np.array(borders, np.uint64), hashes, side="right")
-    return found.astype(np.uint16) if ranks <= 1 << 16 else found
+    owners = np.searchsorted(np.array(borders, np.uint64), hashes, side="right")
+    return owners.astype(np.uint16) if ranks <= 1 << 16 else owners

@@ -22,7 +22,7 @@ from anyrank.world import World
 SPACE = b" \t\n\v\f\r"
 #: Readable zero bytes before and after what is valid in a block's buffer, for kernels that read many at once.
 MARGIN = 64
-_LOOK = 1 << 16  # bytes that are looked through at a time for the end of a word or line
+_SEARCH_BYTES = 1 << 16  # bytes that are looked through at a time for the end of a word or line
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TextFiles:
         self.size = self._ends[-1]
         self.fingerprint = fingerprint((path.name, size) for path, size in files.items())
         # The last run of bytes that was seen to hold no end of a word or line: the file, cut, first and last place.
-        self._unbroken = Path(), b"", 0, 0
+        self._last_gap = Path(), b"", 0, 0
 
     def check(self, known: int) -> None:
         """Raise UsageError, on all ranks, where this is not the files' fingerprint: they are others than they were."""
@@ -107,25 +107,25 @@ class TextFiles:
             if end <= max(begin, first):
                 return
             if size:
-                with _opened(self.paths[index], size) as file:
-                    low = self._moved(file, max(begin - first, 0), cut)
-                    high = self._moved(file, min(end - first, size), cut)
+                with _open_file(self.paths[index], size) as file:
+                    low = self._next_cut(file, max(begin - first, 0), cut)
+                    high = self._next_cut(file, min(end - first, size), cut)
                     yield from _Reader(file, low, high, cut if whole else b"", behind, ahead).blocks(self.block)
 
-    def _moved(self, file: _File, place: int, cut: bytes) -> int:
+    def _next_cut(self, file: _File, place: int, cut: bytes) -> int:
         """The first place from this one on where the file may be cut."""
-        path, known, low, high = self._unbroken
+        path, known, low, high = self._last_gap
         if (path, known) == (file.path, cut) and low <= place <= high:
             return high
         if place in (0, file.size):
             return place
-        found, at = -1, place - 1
-        while found < 0 and at < file.size:
-            data = bytearray(min(_LOOK, file.size - at))
+        first_cut, at = -1, place - 1
+        while first_cut < 0 and at < file.size:
+            data = bytearray(min(_SEARCH_BYTES, file.size - at))
             file.read(memoryview(data), at)
-            found = min((i for byte in cut if (i := data.find(byte)) >= 0), default=-1)
-            at += len(data) if found < 0 else found + 1
-        self._unbroken = file.path, cut, place, at
+            first_cut = min((i for byte in cut if (i := data.find(byte)) >= 0), default=-1)
+            at += len(data) if first_cut < 0 else first_cut + 1
+        self._last_gap = file.path, cut, place, at
         return at
 
 
@@ -148,7 +148,7 @@ class _File:
 
 
 @contextmanager
-def _opened(path: Path, size: int) -> Iterator[_File]:
+def _open_file(path: Path, size: int) -> Iterator[_File]:
     try:
         number = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -170,7 +170,7 @@ class _Reader:
     def __init__(self, file: _File, low: int, high: int, cut: bytes, behind: int, ahead: int):
         self.file, self.low, self.high, self.cut = file, low, high, cut
         self.front, self.behind, self.ahead = MARGIN + behind, behind, ahead
-        self.held = low  # the place up to which the file is in the buffer
+        self.loaded = low  # the place up to which the file is in the buffer
         self.bytes = bytearray()
 
     def blocks(self, size: int) -> Iterator[Block]:
@@ -185,31 +185,31 @@ class _Reader:
             start, length = self.front, stop - offset
             buffer = np.frombuffer(self.bytes, np.uint8)
             yield Block(buffer, start, start + length, self.file.path, offset, self.file.size)
-            self._shift(length, self.held - stop)
+            self._shift(length, self.loaded - stop)
             offset, wanted = stop, size
 
     def _fill(self, offset: int, upto: int) -> None:
         """Hold the bytes before this place, at least, and zeros after them."""
-        upto = max(upto, self.held)
-        have, need = self.front + self.held - offset, self.front + upto - offset + MARGIN
+        upto = max(upto, self.loaded)
+        have, need = self.front + self.loaded - offset, self.front + upto - offset + MARGIN
         if need > len(self.bytes):
             self.bytes = self.bytes[:have] + bytes(need - min(have, len(self.bytes)))
         with memoryview(self.bytes) as view:
-            self.file.read(view[have : need - MARGIN], self.held)
+            self.file.read(view[have : need - MARGIN], self.loaded)
             view[need - MARGIN : need] = bytes(MARGIN)
-        self.held = upto
+        self.loaded = upto
 
     def _stop(self, offset: int) -> int:
         """The place where the block that begins at `offset` ends; `offset` itself where more must be read."""
-        if self.held == self.high:
+        if self.loaded == self.high:
             return self.high
-        last = self.held - self.ahead
+        last = self.loaded - self.ahead
         if not self.cut:
             return last
-        base, found = self.front - offset, self.front - 1
+        base, last_cut = self.front - offset, self.front - 1
         for byte in self.cut:
-            found = max(found, self.bytes.rfind(byte, found + 1, base + last))
-        return found + 1 - base
+            last_cut = max(last_cut, self.bytes.rfind(byte, last_cut + 1, base + last))
+        return last_cut + 1 - base
 
     def _shift(self, length: int, rest: int) -> None:
         """Make what follows the block begin where it began, with what lies behind it."""

@@ -32,7 +32,7 @@ class Values:
         return Values(self.values[rows], None if self.nulls is None else self.nulls[rows])
 
 
-def joined(parts: Sequence[Values], kind: str) -> Values:
+def concat_values(parts: Sequence[Values], kind: str) -> Values:
     """Columns of that kind, one after the other; there may be none."""
     if not parts:
         return Values(Text.of([]) if kind == "text" else np.empty(0, kind if kind in NUMBERS else np.int64))
@@ -42,7 +42,7 @@ def joined(parts: Sequence[Values], kind: str) -> Values:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnSpec:
     """A column of a table, as it is or a `function` of its time; `number` where it must be one."""
 
     column: str
@@ -59,7 +59,7 @@ class Wanted:
         return ("date" if self.function == "date" else "int64") if self.function else kind
 
 
-def parse_key(text: str) -> Wanted:
+def parse_key(text: str) -> ColumnSpec:
     """What a key is: `user`, or `date(timestamp)`, likewise with year, month, hour or weekday (Monday is 0), in UTC.
 
     Raises UsageError where it is no such thing.
@@ -69,10 +69,10 @@ def parse_key(text: str) -> Wanted:
         raise UsageError(
             f"--by {text!r} is no key. Use a column's name, or one of {', '.join(FUNCTIONS)}, such as date(time)."
         )
-    return Wanted((match[2] or match[3]).strip(), match[1] or "")
+    return ColumnSpec((match[2] or match[3]).strip(), match[1] or "")
 
 
-def derived(function: str, kind: str, times: np.ndarray) -> np.ndarray:
+def time_component(function: str, kind: str, times: np.ndarray) -> np.ndarray:
     """The function of times of a kind of DAY, int64: of days since 1970 in UTC, or of their hours."""
     if function == "hour":
         return times % DAY[kind] * 24 // DAY[kind]

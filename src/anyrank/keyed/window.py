@@ -57,7 +57,7 @@ def joint_span(span: tuple[int, int], world: World) -> tuple[int, int]:
     return low, -high
 
 
-def widened(limbs: np.ndarray, old: Window, new: Window) -> np.ndarray:
+def widen(limbs: np.ndarray, old: Window, new: Window) -> np.ndarray:
     """The same sums, int64 [groups, new.words], in a window that spans the old one. Not collective."""
     if old == new:
         return limbs

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from anyrank.keyed.rows import Column, Text, count
-from anyrank.keyed.schema import agreed
+from anyrank.keyed.schema import unify_columns
 from anyrank.storage.durable import Piece, write_collectively
 from anyrank.storage.hdf5 import contiguous
 from anyrank.world import World
@@ -29,7 +29,7 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     Numbers are written so that they are read back with every bit, masked ones as nothing, bytes that are no UTF-8 as
     escapes. Raises AnyrankError on all ranks where it cannot be written; then nothing has changed.
     """
-    columns = agreed(world, columns)
+    columns = unify_columns(world, columns)
     parts = [*_lines(columns)] if world.rank else [lines_of([columns]), *_lines(columns)]
     sizes = world.comm.allgather(sum(map(len, parts)))
     at = sum(sizes[: world.rank])
@@ -72,7 +72,7 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
     and their sizes beside them as NAME_size. Masked numbers are NaN. Raises AnyrankError as `write_csv` does.
     """
     arrays: dict[str, np.ndarray] = {}
-    for name, column in agreed(world, columns).items():
+    for name, column in unify_columns(world, columns).items():
         arrays |= _array(world, name, column)
     counts = {name: world.comm.allgather(len(array)) for name, array in arrays.items()}
 

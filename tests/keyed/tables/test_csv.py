@@ -7,7 +7,7 @@ from keyed.tables.samples import rows_of
 
 from anyrank.errors import UsageError
 from anyrank.keyed.tables import TableFiles
-from anyrank.keyed.values import Wanted, parse_key
+from anyrank.keyed.values import ColumnSpec, parse_key
 from anyrank.world import World
 
 
@@ -30,7 +30,7 @@ def table(alone, tmp_path):
     return read
 
 
-NUMBER = Wanted("x", number=True)
+NUMBER = ColumnSpec("x", number=True)
 
 
 def test_quotes_crlf_blank_lines_nulls_and_a_last_line_without_an_end(table):

@@ -48,7 +48,7 @@ class Grep(Program):
         """The counts by pattern, and what was seen of the text so far."""
         self.text = TextFiles(self.files, state.world)
         self.names = state.world.on_root(self._names)
-        self.found = Patterns(self.names, words=self.words, ignore_case=self.ignore_case)
+        self.matcher = Patterns(self.names, words=self.words, ignore_case=self.ignore_case)
         self.steps = self.text.chunks(self.chunk)
         state.field("counts", (len(self.names),), np.int64, description="occurrences by pattern", dims=("pattern",))
         state.scalar("lines", 0, description="lines so far")
@@ -79,11 +79,13 @@ class Grep(Program):
     def step(self, state: State) -> None:
         """Count this rank's lines of the chunk; all ranks' counts are whole numbers, so they add exactly."""
         field: Field = state.counts
-        found, part = self.found, self.text.part(state.step, self.chunk)
-        found.clear()
-        for block in self.text.blocks(*part, LINES, whole=False, behind=found.behind, ahead=found.ahead):
-            found.read(block)
-        *counts, lines, broken = state.world.allreduce(np.array([*found.counts, found.lines, found.broken], np.int64))
+        matcher, part = self.matcher, self.text.part(state.step, self.chunk)
+        matcher.clear()
+        for block in self.text.blocks(*part, LINES, whole=False, behind=matcher.behind, ahead=matcher.ahead):
+            matcher.read(block)
+        *counts, lines, broken = state.world.allreduce(
+            np.array([*matcher.counts, matcher.lines, matcher.broken], np.int64)
+        )
         field[...] += state.device.from_host(np.array(counts, np.int64)[field.layout.slices])
         state.lines += lines
         state.broken += broken

@@ -13,7 +13,7 @@ from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.table import Table
 from anyrank.keyed.tables import TableFiles
-from anyrank.keyed.values import KINDS, Values, Wanted, joined, parse_key
+from anyrank.keyed.values import KINDS, ColumnSpec, Values, concat_values, parse_key
 from anyrank.keyed.write import write_csv, write_hdf5
 from anyrank.program import Program, param
 from anyrank.state import State
@@ -57,18 +57,18 @@ class GroupBy(Program):
         return self.files.chunks(self.chunk) if hasattr(self, "files") else 1
 
     def check(self) -> None:
-        """Keys and aggregates that can be read, of different names; files are found wherever the run is resumed."""
+        """Keys and aggregates that can be read, of different names; files are result wherever the run is resumed."""
         self.table = absolute(self.table)
         self.keys = [*{key.label: key for key in map(parse_key, self.by.split(","))}.values()]
         self.aggregates = [*dict.fromkeys(map(parse_aggregate, self.aggregate.split(",")))]
-        self.told = dict(_type_of(one) for one in self.types.split(",") if one)
+        self.csv_types = dict(_type_of(one) for one in self.types.split(",") if one)
         if same := {key.label for key in self.keys} & {one.label for one in self.aggregates}:
             raise UsageError(f"groupby: {min(same)} is a key and an aggregate, and the output has one name for each.")
 
     def declare(self, state: State) -> None:
         """The table of groups, and what was read so far."""
-        wanted = [Wanted(a.column, number=a.function != "count") for a in self.aggregates if a.column]
-        self.files = TableFiles(self.table, [*self.keys, *wanted], state.world, self.on_bad, self.told)
+        wanted = [ColumnSpec(a.column, number=a.function != "count") for a in self.aggregates if a.column]
+        self.files = TableFiles(self.table, [*self.keys, *wanted], state.world, self.on_bad, self.csv_types)
         nullable = {label for label in self.files.kinds if self.files.nullable(label)}
         self.combined = Aggregates(self.aggregates, self.files.kinds, nullable)
         keys: dict[str, str] = {}
@@ -76,7 +76,7 @@ class GroupBy(Program):
             keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
             keys[f"key{k}"] = _KEYS.get(self.files.kinds[key.label], self.files.kinds[key.label])
         description = "groups and what was combined of their rows"
-        state.add(Table("groups", state.world, keys, self.combined.declared(), description=description))
+        state.add(Table("groups", state.world, keys, self.combined.table_values(), description=description))
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="rows that were left out so far")
         state.scalar("input", self.files.fingerprint, description="tells other files")
@@ -100,7 +100,9 @@ class GroupBy(Program):
 
     def _gather(self, state: State, batches: list[dict[str, Values]]) -> int:
         """Add rows to their groups; how many they are. Collective."""
-        batch = {label: joined([one[label] for one in batches], kind) for label, kind in self.files.kinds.items()}
+        batch = {
+            label: concat_values([one[label] for one in batches], kind) for label, kind in self.files.kinds.items()
+        }
         keys: list[Column] = []
         for k, key in enumerate(self.keys):
             column, nulls = _key(batch[key.label])
@@ -112,14 +114,14 @@ class GroupBy(Program):
     def result(self, state: State) -> dict[str, Any]:
         """How many rows and groups there are, and the first groups; all of them go into groups.csv and groups.h5."""
         keys = self._keys(state.groups.columns)
-        groups = ordered(state.world, keys | self.combined.finished(state.groups), [*keys], unique=True)
-        shown = {key.label: self._shown(k, groups) for k, key in enumerate(self.keys)}
-        shown |= {one.label: groups[one.label] for one in self.aggregates}
+        groups = ordered(state.world, keys | self.combined.results(state.groups), [*keys], unique=True)
+        output = {key.label: self._output_key(k, groups) for k, key in enumerate(self.keys)}
+        output |= {one.label: groups[one.label] for one in self.aggregates}
         nulls = {key.label: groups[f"null{k}"] for k, key in enumerate(self.keys) if f"null{k}" in groups}
         if state.folder is not None:
-            write_csv(state.world, state.folder / "groups.csv", shown)
-            write_hdf5(state.world, state.folder / "groups.h5", _flat(shown, nulls))
-        first = head(state.world, shown, self.top)
+            write_csv(state.world, state.folder / "groups.csv", output)
+            write_hdf5(state.world, state.folder / "groups.h5", _flat(output, nulls))
+        first = head(state.world, output, self.top)
         for label, flags in head(state.world, nulls, self.top).items():
             first[label] = [None if null else value for value, null in zip(first[label], flags, strict=True)]
         rows = [[*map(_plain, row)] for row in zip(*first.values(), strict=True)]
@@ -133,17 +135,17 @@ class GroupBy(Program):
 
     def _keys(self, columns: Columns) -> Columns:
         """The keys of groups, each after where it is null."""
-        found = Columns()
+        result = Columns()
         for k, key in enumerate(self.keys):
             column = columns[f"key{k}"]
             if f"null{k}" in columns:
-                found[f"null{k}"] = columns[f"null{k}"]
+                result[f"null{k}"] = columns[f"null{k}"]
             elif isinstance(column, Text) and self.files.empty_is_null(key.label):
-                found[f"null{k}"] = (column.sizes == 0).astype(np.uint8)
-            found[f"key{k}"] = column
-        return found
+                result[f"null{k}"] = (column.sizes == 0).astype(np.uint8)
+            result[f"key{k}"] = column
+        return result
 
-    def _shown(self, k: int, groups: Columns) -> Column:
+    def _output_key(self, k: int, groups: Columns) -> Column:
         """A key as the output has it: times as text of ISO 8601, and where it is null, nothing."""
         column, kind = groups[f"key{k}"], self.files.kinds[self.keys[k].label]
         if isinstance(column, Text):
@@ -168,7 +170,7 @@ def _key(values: Values) -> tuple[Column, np.ndarray]:
     if nulls is None:
         return column, np.zeros(len(column), np.uint8)
     if isinstance(column, Text):
-        column = column if not (column.sizes[nulls] > 0).any() else _emptied(column, nulls)
+        column = column if not (column.sizes[nulls] > 0).any() else _clear_nulls(column, nulls)
     else:
         column = np.where(nulls, np.zeros(1, column.dtype), column)
     return column, nulls.astype(np.uint8)
@@ -176,18 +178,18 @@ def _key(values: Values) -> tuple[Column, np.ndarray]:
 
 def _flat(columns: Columns, nulls: Columns) -> Columns:
     """The columns for HDF5: names without slashes, and beside what has no NaN, where it is null."""
-    found = Columns()
+    result = Columns()
     for label, column in columns.items():
         name = label.replace("/", ".")
-        found[name] = column
+        result[name] = column
         if label in nulls:
-            found[f"{name}_null"] = np.asarray(nulls[label], bool)
+            result[f"{name}_null"] = np.asarray(nulls[label], bool)
         if isinstance(column, np.ma.MaskedArray) and column.dtype.kind != "f":
-            found |= {name: column.filled(0), f"{name}_null": np.ma.getmaskarray(column)}
-    return found
+            result |= {name: column.filled(0), f"{name}_null": np.ma.getmaskarray(column)}
+    return result
 
 
-def _emptied(column: Text, nulls: np.ndarray) -> Text:
+def _clear_nulls(column: Text, nulls: np.ndarray) -> Text:
     kept = column[~nulls]
     sizes = np.where(nulls, 0, column.sizes)
     return Text.sized(kept.data, sizes)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _MODULUS = 1 << 64
 #: Bytes of memory, at least, for what is none of the Sorter's: code and messages yet to come, and huge pages, which
 #: may be larger than what is in them.
-_BESIDE = 8 << 20
+_OTHER_BYTES = 8 << 20
 
 
 class Sort(Program):
@@ -87,7 +87,7 @@ class Sort(Program):
             )
         if self._sorter is None:
             budget = state.budget()
-            budget -= max(_BESIDE, budget // 4)
+            budget -= max(_OTHER_BYTES, budget // 4)
             self._sorter = Sorter(state.world, budget, Path(self.scratch or state.folder or "."))
         try:
             self._advance(state, self._sorter)
@@ -130,11 +130,11 @@ class Sort(Program):
             self._extents = self.table.extents(self._temporary)
             self._descriptor = os.open(self._temporary, os.O_WRONLY)
 
-        state.world.on_root(partial(self._told, begun))
+        state.world.on_root(partial(self._check_io, begun))
         with state.world.raise_on_all_ranks():
-            self._told(opened)
+            self._check_io(opened)
 
-    def _told(self, action: Callable[[], T]) -> T:
+    def _check_io(self, action: Callable[[], T]) -> T:
         """The action's value; AnyrankError where the output cannot be written."""
         try:
             return action()
@@ -150,11 +150,11 @@ class Sort(Program):
         for start, keys, others in sorter.blocks(first, last):
             columns = self.table.columns(keys, others)
             with state.world.raise_on_all_ranks():
-                self._told(partial(self._put, columns, start))
+                self._check_io(partial(self._put, columns, start))
             for number, column in enumerate(columns.values()):
                 digest += _digest(column, number * self.table.rows + start)
         with state.world.raise_on_all_ranks():
-            self._told(lambda: sync(self._descriptor))
+            self._check_io(lambda: sync(self._descriptor))
         total = int(state.world.allreduce(np.array([digest % _MODULUS], np.uint64))[0])
         state.output_digest = _signed(state.output_digest + total)
         state.rows_written = last
@@ -169,7 +169,7 @@ class Sort(Program):
             os.close(self._descriptor)
         if self._sorter is not None:
             self._sorter.close()
-        ends = state.world.on_root(lambda: self._told(self._publish))
+        ends = state.world.on_root(lambda: self._check_io(self._publish))
         return {
             "rows": self.table.rows,
             "output": self.output or self.path.name,  # the run folder may be anywhere

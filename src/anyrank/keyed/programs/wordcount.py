@@ -39,7 +39,7 @@ class WordCount(Program):
     top: int = param(10, "words that the result shows, the most frequent ones", ge=0)
 
     def check(self) -> None:
-        """Files are found from wherever the run is resumed."""
+        """Files are counts from wherever the run is resumed."""
         self.files = absolute(self.files)
 
     def declare(self, state: State) -> None:
@@ -60,12 +60,12 @@ class WordCount(Program):
     def step(self, state: State) -> None:
         """Count this rank's part of the chunk, some bytes at a time where there is little memory."""
         begin, end = self.text.part(state.step, self.chunk)
-        budget, words, found = state.budget(), Words(state.words, self.rule, self.fold), np.zeros(2, np.int64)
+        budget, words, counts = state.budget(), Words(state.words, self.rule, self.fold), np.zeros(2, np.int64)
         for low, high in self.text.rounds(begin, end, budget // SHARE):
             for block in self.text.blocks(low, high):
-                found += words.read([block]), BROKEN(block.buffer, block.start, block.stop)
+                counts += words.read([block]), BROKEN(block.buffer, block.start, block.stop)
             state.words.keep_within(budget)
-        total, broken = state.world.allreduce(found).tolist()
+        total, broken = state.world.allreduce(counts).tolist()
         state.total += total
         state.broken += broken
 

@@ -11,9 +11,9 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, csv, parquet  # noqa: F401 (they register)
 from anyrank.keyed.tables.arrow import times_of
-from anyrank.keyed.tables.source import Bad, Piece, Rows, source_of
+from anyrank.keyed.tables.source import BadRows, Piece, Rows, source_of
 from anyrank.keyed.text import TextFiles
-from anyrank.keyed.values import DAY, KINDS, NUMBERS, Values, Wanted, derived
+from anyrank.keyed.values import DAY, KINDS, NUMBERS, ColumnSpec, Values, time_component
 from anyrank.world import World
 
 _TIMES = (*DAY, "text")
@@ -32,18 +32,18 @@ class TableFiles(TextFiles):
     def __init__(
         self,
         names: str | Sequence[str],
-        wanted: Sequence[Wanted],
+        wanted: Sequence[ColumnSpec],
         world: World,
         on_bad: str = "error",
         types: Mapping[str, str] | None = None,
     ):
         super().__init__(names, world)
-        self.wanted = {one.label: one for one in wanted}
-        self.bad = Bad(on_bad == "skip")
+        self.wanted = {spec.label: spec for spec in wanted}
+        self.bad = BadRows(on_bad == "skip")
         #: The kinds of all columns of each file, in their order, and of those that are read.
         self.schemas: list[dict[str, str]]
         self.schemas, self.columns, self._nullable = world.on_root(lambda: self._look(wanted, types or {}))
-        self.kinds = {label: one.kind(self.columns[one.column]) for label, one in self.wanted.items()}
+        self.kinds = {label: spec.kind(self.columns[spec.column]) for label, spec in self.wanted.items()}
 
     def nullable(self, label: str) -> bool:
         """Whether this may be null in some row."""
@@ -71,7 +71,7 @@ class TableFiles(TextFiles):
                     raise AnyrankError(f"{path} cannot be read: {error}") from None
 
     def _look(
-        self, wanted: Sequence[Wanted], types: Mapping[str, str]
+        self, wanted: Sequence[ColumnSpec], types: Mapping[str, str]
     ) -> tuple[list[dict[str, str]], dict[str, str], set[str]]:
         """The schemas of all files, the kinds that the wanted columns have in all of them, and which may be null."""
         schemas: list[dict[str, str]] = []
@@ -85,16 +85,16 @@ class TableFiles(TextFiles):
             except (OSError, ValueError) as error:
                 raise UsageError(f"{path} cannot be read as a table: {error}") from None
             if source is csv.Csv:
-                told = {name: kind for name, kind in types.items() if name in schemas[-1]}
-                schemas[-1] |= told
-                known |= told.keys()
+                given = {name: kind for name, kind in types.items() if name in schemas[-1]}
+                schemas[-1] |= given
+                known |= given.keys()
         if unknown := types.keys() - known:
             raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Leave it out, or mend its name.")
-        columns = {one.column: self._kind(one.column, schemas) for one in wanted}
-        numbers = {one.column for one in wanted if one.number}
+        columns = {spec.column: self._kind(spec.column, schemas) for spec in wanted}
+        numbers = {spec.column for spec in wanted if spec.number}
         columns |= {n: "float64" if n in numbers else "text" for n, kind in columns.items() if kind == "null"}
-        for one in wanted:
-            _check(one, columns[one.column])
+        for spec in wanted:
+            _check(spec, columns[spec.column])
         return schemas, columns, nullable
 
     def _kind(self, column: str, schemas: list[dict[str, str]]) -> str:
@@ -105,44 +105,46 @@ class TableFiles(TextFiles):
                 close = difflib.get_close_matches(column, schema, 1)
                 fix = f"Did you mean {close[0]!r}?" if close else f"They are {', '.join(schema)}."
                 raise UsageError(f"{path} has no column {column!r}. {fix}")
-            found = schema[column]
-            if "null" in (kind, found) or kind == found:
-                kind, where = (found, path) if kind == "null" else (kind, where)
-            elif {kind, found} == {"int64", "float64"} and {source_of(path), source_of(where)} == {csv.Csv}:
+            other = schema[column]
+            if "null" in (kind, other) or kind == other:
+                kind, where = (other, path) if kind == "null" else (kind, where)
+            elif {kind, other} == {"int64", "float64"} and {source_of(path), source_of(where)} == {csv.Csv}:
                 kind = "float64"
             else:
                 raise UsageError(
-                    f"column {column!r} is {kind} in {where} and {found} in {path}: a column has one type."
+                    f"column {column!r} is {kind} in {where} and {other} in {path}: a column has one type."
                 )
         return kind
 
     def _derive(self, rows: Rows) -> dict[str, Values]:
         """What is wanted of the columns, without the rows whose times are none."""
-        found = {label: self._value(one, rows) for label, one in self.wanted.items()}
+        result = {label: self._value(spec, rows) for label, spec in self.wanted.items()}
         if rows.wrong is None:
-            return found
-        return {label: values[~rows.wrong] for label, values in found.items()}
+            return result
+        return {label: values[~rows.wrong] for label, values in result.items()}
 
-    def _value(self, one: Wanted, rows: Rows) -> Values:
-        values, kind = rows.columns[one.column], self.columns[one.column]
-        if not one.function:
+    def _value(self, spec: ColumnSpec, rows: Rows) -> Values:
+        values, kind = rows.columns[spec.column], self.columns[spec.column]
+        if not spec.function:
             return values
         times, wrong = times_of(values, kind)
         if wrong is not None:
             row = int(np.argmax(wrong))
-            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {one.column} {_shown(values, row)} is no time")
+            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {spec.column} {_shown(values, row)} is no time")
             times = np.where(wrong, 0, times)
-        return Values(derived(one.function, "timestamp" if kind == "text" else kind, times), values.nulls)
+        return Values(time_component(spec.function, "timestamp" if kind == "text" else kind, times), values.nulls)
 
 
-def _check(one: Wanted, kind: str) -> None:
+def _check(spec: ColumnSpec, kind: str) -> None:
     """Raise UsageError where a column's kind is not what it is wanted for."""
     if kind not in KINDS:
-        raise UsageError(f"column {one.column!r} is {kind}, which cannot be read. Use a column of {', '.join(KINDS)}.")
-    if one.function and kind not in _TIMES:
-        raise UsageError(f"{one.label}: column {one.column!r} is {kind}, no time. Use times, ISO 8601 or Unix seconds.")
-    if one.number and kind not in NUMBERS:
-        raise UsageError(f"column {one.column!r} is {kind} and must be numbers to be aggregated. Use another column.")
+        raise UsageError(f"column {spec.column!r} is {kind}, which cannot be read. Use a column of {', '.join(KINDS)}.")
+    if spec.function and kind not in _TIMES:
+        raise UsageError(
+            f"{spec.label}: column {spec.column!r} is {kind}, no time. Use times, ISO 8601 or Unix seconds."
+        )
+    if spec.number and kind not in NUMBERS:
+        raise UsageError(f"column {spec.column!r} is {kind} and must be numbers to be aggregated. Use another column.")
 
 
 def _shown(values: Values, row: int) -> str:

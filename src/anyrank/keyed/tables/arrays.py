@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.tables.source import Bad, Piece, Rows, Source
+from anyrank.keyed.tables.source import BadRows, Piece, Rows, Source
 from anyrank.keyed.values import kind_of, of_numpy
 
 
@@ -22,19 +22,19 @@ class Hdf5(Source):
     @staticmethod
     def kinds(path: Path) -> dict[str, str]:
         """Every dataset of one axis."""
-        found = {}
+        result = {}
 
         def visit(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and item.ndim == 1:
                 text = h5py.check_string_dtype(item.dtype) is not None
-                found[name] = kind_of(item.dtype) if text or item.dtype.kind != "O" else "objects"
+                result[name] = kind_of(item.dtype) if text or item.dtype.kind != "O" else "objects"
 
         with h5py.File(path) as file:
             file.visititems(visit)
-        return found
+        return result
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """The same rows of all datasets; UsageError where they are not of one length."""
         with h5py.File(piece.path) as file:
             columns = {name: file[name] for name in wanted}
@@ -67,7 +67,7 @@ class Npy(Source):
         return {name for name, kind in Npy.kinds(path).items() if kind in ("timestamp", "date")}
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Some rows at a time, of a new map each: else what was read counts as memory of the process."""
         for first, last in piece.rows(len(np.load(piece.path, mmap_mode="r"))):
             some = np.load(piece.path, mmap_mode="r")[first:last]

@@ -70,8 +70,8 @@ def text_of(array: Any) -> Text:
         return Text.of([])
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    held = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-    return Text(held[ends[0] : ends[-1]], ends - ends[0])
+    content = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    return Text(content[ends[0] : ends[-1]], ends - ends[0])
 
 
 def times_of(values: Values, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -130,11 +130,11 @@ def _array(text: Text) -> Any:
 
 def _zoned(text: Text) -> np.ndarray:
     """Which times end in Z or an offset: +01:00, +0100 or +01. The shortest time of day with a zone has 14 bytes."""
-    found = np.zeros(len(text), bool)
+    zoned = np.zeros(len(text), bool)
     rows = np.flatnonzero(text.sizes > 13)
     ends = text.offsets[1:][rows]
     for back, signs in ((1, b"Z"), (3, b"+-"), (5, b"+-"), (6, b"+-")):
         byte = text.data[ends - back]
         for sign in signs:
-            found[rows] |= byte == sign
-    return found
+            zoned[rows] |= byte == sign
+    return zoned

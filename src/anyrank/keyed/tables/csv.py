@@ -16,7 +16,7 @@ import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.keyed.tables.arrow import arrow, cast_rows, kind_of, of_arrow, text_of
-from anyrank.keyed.tables.source import Bad, Piece, Rows, Source
+from anyrank.keyed.tables.source import BadRows, Piece, Rows, Source
 from anyrank.keyed.values import NUMBERS, Values
 
 _NULLS = ["", "NA", "N/A", "NULL", "null"]
@@ -47,7 +47,7 @@ class Csv(Source):
             return {*_header(path, file.readline())}
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """The lines of a piece, a block at a time."""
         first = sum(piece.files.sizes[: piece.index])
         for block in piece.files.blocks(first + piece.begin, first + piece.end, b"\n"):
@@ -73,24 +73,24 @@ class Lines(Rows):
         lines = (number for number, text in enumerate(texts) if text and text not in self.broken)
         return self._line(next(islice(lines, row, None)))
 
-    def read(self, names: list[str], wanted: Mapping[str, str], bad: Bad) -> None:
+    def read(self, names: list[str], wanted: Mapping[str, str], bad: BadRows) -> None:
         """Read the columns; what is broken, or not of its column's type, is bad."""
         self._check_quotes()
-        found: list[Any] = []
+        malformed: list[Any] = []
         types = {name: _type(kind) for name, kind in wanted.items()}
         try:
-            table = _table(self.data, names, self.path.suffix, types, found)
+            table = _table(self.data, names, self.path.suffix, types, malformed)
         except arrow().ArrowInvalid:
-            found.clear()
+            malformed.clear()
             types = dict.fromkeys(types, arrow().string())
-            table = _table(self.data, names, self.path.suffix, types, found)
-        if found:
-            self.broken = {row.text for row in found}
-            bad.found(len(found), lambda: self._broken(found[0]))
+            table = _table(self.data, names, self.path.suffix, types, malformed)
+        if malformed:
+            self.broken = {row.text for row in malformed}
+            bad.report(len(malformed), lambda: self._broken(malformed[0]))
         for name, kind in wanted.items():
             self.columns[name] = self._column(name, table[name].combine_chunks(), kind, bad)
 
-    def _column(self, name: str, column: Any, kind: str, bad: Bad) -> Values:
+    def _column(self, name: str, column: Any, kind: str, bad: BadRows) -> Values:
         if kind == "text":
             text = text_of(column)
             empty = text.sizes == 0
@@ -100,8 +100,8 @@ class Lines(Rows):
         values, wrong = _cast(column, kind)
         if wrong.any():
             row = int(np.argmax(wrong))
-            shown = column[row].as_buffer().to_pybytes().decode(errors="replace")
-            self.drop(wrong, bad, lambda: f"{self.where(row)}: {name} {shown!r} is no {kind}, as the first rows are")
+            text = column[row].as_buffer().to_pybytes().decode(errors="replace")
+            self.drop(wrong, bad, lambda: f"{self.where(row)}: {name} {text!r} is no {kind}, as the first rows are")
         return values
 
     def _check_quotes(self) -> None:

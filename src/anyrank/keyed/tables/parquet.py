@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from anyrank.keyed.tables.arrow import arrow, kind_of, of_arrow
-from anyrank.keyed.tables.source import ROWS, Bad, Piece, Rows, Source
+from anyrank.keyed.tables.source import ROWS, BadRows, Piece, Rows, Source
 
 
 class Parquet(Source):
@@ -22,17 +22,17 @@ class Parquet(Source):
     @staticmethod
     def nullable(path: Path) -> set[str]:
         """Those of which the file does not tell that they have no null."""
-        found = set()
+        names = set()
         metadata = arrow("parquet").read_metadata(path)
         for group in (metadata.row_group(k) for k in range(metadata.num_row_groups)):
             for column in (group.column(k) for k in range(group.num_columns)):
                 known = column.is_stats_set and column.statistics.has_null_count
                 if not known or column.statistics.null_count:
-                    found.add(column.path_in_schema)
-        return found
+                    names.add(column.path_in_schema)
+        return names
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Rows of one row group at a time."""
         with arrow("parquet").ParquetFile(piece.path) as file:
             groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]

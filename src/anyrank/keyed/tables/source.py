@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 ROWS = 1 << 17
 
 
-class Bad:
+class BadRows:
     """Rows that are bad: an error, or counted and left out, and the first of them kept as text."""
 
     def __init__(self, skip: bool):
         self.skip, self.count, self.first = skip, 0, ""
 
-    def found(self, count: int, what: Callable[[], str]) -> None:
+    def report(self, count: int, what: Callable[[], str]) -> None:
         """Count rows; raises UsageError where they are not to be skipped."""
         if not self.skip:
             raise UsageError(f"{what()}. Mend the file, or use --on-bad skip, which skips and counts such rows.")
@@ -40,11 +40,11 @@ class Rows:
         self.path, self.columns, self.first = path, columns, first
         self.wrong: np.ndarray | None = None
 
-    def drop(self, wrong: np.ndarray, bad: Bad, what: Callable[[], str]) -> None:
+    def drop(self, wrong: np.ndarray, bad: BadRows, what: Callable[[], str]) -> None:
         """Leave out these rows: count those that were good until now. Raises UsageError as `bad` says."""
         before = np.zeros_like(wrong) if self.wrong is None else self.wrong
         self.wrong = before | wrong
-        bad.found(int(np.count_nonzero(wrong & ~before)), what)
+        bad.report(int(np.count_nonzero(wrong & ~before)), what)
 
     def where(self, row: int) -> str:
         """The file, and the row's number in it, from 0."""
@@ -100,7 +100,7 @@ class Source:
         return set()
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """The rows of a piece, some at a time, with the wanted columns in the wanted kinds."""
         raise NotImplementedError
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 #: What keys may be, as NumPy writes types; and the words for it.
 TYPES = ("i4", "i8", "u4", "u8", "f4", "f8")
-TAKEN = "int32, int64, uint32, uint64, float32, float64 or bytes of a fixed length"
+SUPPORTED = "int32, int64, uint32, uint64, float32, float64 or bytes of a fixed length"
 
 
 def sortable(dtype: np.dtype[Any]) -> bool:

@@ -25,7 +25,7 @@ def encode(kinds: Kinds, keys: Sequence[Column | Sequence[Any]]) -> Text | np.nd
     fixed = [column for column in columns if isinstance(column, np.ndarray)]
     fixed += [text.sizes[:, None].view(np.uint8) for text in texts[:-1]]
     head = np.concatenate(fixed, axis=1) if fixed else np.empty((len(columns[0]), 0), np.uint8)
-    return _joined(head, texts) if texts else head
+    return _append_texts(head, texts) if texts else head
 
 
 def _as_key(kind: np.dtype[Any] | None, column: Column | Sequence[Any]) -> Column:
@@ -35,25 +35,25 @@ def _as_key(kind: np.dtype[Any] | None, column: Column | Sequence[Any]) -> Colum
     return array.reshape(len(array), 1).view(np.uint8).reshape(len(array), kind.itemsize)
 
 
-def decode(kinds: Kinds, coded: Text) -> Columns:
+def decode(kinds: Kinds, encoded: Text) -> Columns:
     """The columns of keys that `encode` made."""
     if None not in kinds.values():
-        return _decode_fixed({name: kind for name, kind in kinds.items() if kind is not None}, coded.data)
+        return _decode_fixed({name: kind for name, kind in kinds.items() if kind is not None}, encoded.data)
     texts = [name for name, kind in kinds.items() if kind is None]
-    at, found = coded.offsets[:-1].copy(), Columns()
+    position, columns = encoded.offsets[:-1].copy(), Columns()
     for name, kind in kinds.items():
         if kind is not None:
-            found[name] = _bytes_at(coded.data, at, kind.itemsize).view(kind).reshape(-1)
-            at += kind.itemsize
+            columns[name] = _bytes_at(encoded.data, position, kind.itemsize).view(kind).reshape(-1)
+            position += kind.itemsize
     sizes = {}
     for name in texts[:-1]:
-        sizes[name] = _bytes_at(coded.data, at, 8).view(np.int64).reshape(-1)
-        at += 8
+        sizes[name] = _bytes_at(encoded.data, position, 8).view(np.int64).reshape(-1)
+        position += 8
     for name in texts:
-        ends = at + sizes[name] if name in sizes else coded.offsets[1:]
-        found[name] = Text.gathered(coded.data, at, ends - at) if len(kinds) > 1 else coded
-        at = ends
-    return {name: found[name] for name in kinds}
+        ends = position + sizes[name] if name in sizes else encoded.offsets[1:]
+        columns[name] = Text.gathered(encoded.data, position, ends - position) if len(kinds) > 1 else encoded
+        position = ends
+    return {name: columns[name] for name in kinds}
 
 
 def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Columns:
@@ -64,20 +64,20 @@ def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Colum
     return {name: np.ascontiguousarray(rows[:, a:b]).view(kind).reshape(-1) for (name, kind), a, b in parts}
 
 
-def _joined(head: np.ndarray, texts: Sequence[Text]) -> Text:
+def _append_texts(head: np.ndarray, texts: Sequence[Text]) -> Text:
     """The rows of a matrix of bytes, each followed by its element of every text."""
-    wide = head.shape[1]
-    coded = Text.sized(np.empty(0, np.uint8), wide + np.sum([text.sizes for text in texts], axis=0, dtype=np.int64))
-    coded.data = np.empty(int(coded.offsets[-1]), np.uint8)
-    at = coded.offsets[:-1]
-    coded.data[at[:, None] + np.arange(wide)] = head
-    at = at + wide
+    width = head.shape[1]
+    encoded = Text.sized(np.empty(0, np.uint8), width + np.sum([text.sizes for text in texts], axis=0, dtype=np.int64))
+    encoded.data = np.empty(int(encoded.offsets[-1]), np.uint8)
+    position = encoded.offsets[:-1]
+    encoded.data[position[:, None] + np.arange(width)] = head
+    position = position + width
     for text in texts:
-        coded.data[np.repeat(at - text.offsets[:-1], text.sizes) + np.arange(len(text.data))] = text.data
-        at = at + text.sizes
-    return coded
+        encoded.data[np.repeat(position - text.offsets[:-1], text.sizes) + np.arange(len(text.data))] = text.data
+        position = position + text.sizes
+    return encoded
 
 
-def _bytes_at(data: np.ndarray, at: np.ndarray, size: int) -> np.ndarray:
+def _bytes_at(data: np.ndarray, position: np.ndarray, size: int) -> np.ndarray:
     """So many bytes from each place on: a uint8 matrix, contiguous."""
-    return np.ascontiguousarray(data[at[:, None] + np.arange(size)])
+    return np.ascontiguousarray(data[position[:, None] + np.arange(size)])
