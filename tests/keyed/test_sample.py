@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anyrank.keyed import sample
-from anyrank.keyed.sample import SAMPLED, sample_rows
+from anyrank.keyed.sample import SAMPLE_ROWS, sample_rows
 
 RANDOM = np.random.default_rng(2)
 
@@ -36,4 +36,4 @@ def test_a_key_is_heavy_if_a_rank_would_have_too_many():
     hashes = np.arange(1_000_000)
     hashes[::10] = 7
     assert heavy_hitters(hashes, 2).tolist() == [] and heavy_hitters(hashes, 4).tolist() == [7]
-    assert heavy_hitters(np.arange(10 * SAMPLED), 10_000).tolist() == []
+    assert heavy_hitters(np.arange(10 * SAMPLE_ROWS), 10_000).tolist() == []

@@ -44,6 +44,6 @@ def test_keys_are_columns_or_functions_of_columns():
     assert ColumnSpec("t", "date").kind("text") == "date" and ColumnSpec("t", "hour").kind("text") == "int64"
     for wrong in ("day(t)", "date(t", "date()", "", "date(t))x"):
         with pytest.raises(
-            UsageError, match=r"is no key. Use a column's name, or one of date, year, month, hour, weekday"
+            UsageError, match=r"is not a key. Use a column's name, or one of date, year, month, hour, weekday"
         ):
             parse_key(wrong)

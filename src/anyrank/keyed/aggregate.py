@@ -1,4 +1,4 @@
-"""Aggregates of groups: what a Table combines for them, and what they are in the end."""
+"""Aggregates of groups: the values that a Table combines, and the results computed from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anyrank.keyed.values import Values
 from anyrank.keyed.window import Window
 
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "var")
-#: What a Table combines for each function, and how.
+#: The values that a Table combines for each function, and the name of the combination.
 _COMBINED = {"sum": ("sum",), "mean": ("sum",), "var": ("sum", "square"), "min": ("min",), "max": ("max",)}
 _HOW = {"sum": "exact", "square": "squares", "min": "min", "max": "max"}
 
@@ -25,32 +25,32 @@ _quotient, _variance = Kernel("group", "quotient"), Kernel("group", "variance")
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A function of the rows of a group, of one column where it has a name."""
+    """A function of a group's rows; `column` is empty for `count` of all rows."""
 
     function: str
     column: str = ""
 
     @property
     def label(self) -> str:
-        """Its name in the output: `count`, or `mean(price)`."""
+        """The column name in the output: `count`, or `mean(price)`."""
         return f"{self.function}({self.column})" if self.column else self.function
 
 
 def parse_aggregate(text: str) -> Aggregate:
-    """What an aggregate is: `count`, or `mean(price)`. Raises UsageError where it is no such thing."""
+    """Parse an aggregate: `count`, or `mean(price)`. Raises UsageError if the text is not an aggregate."""
     match = re.fullmatch(r"\s*(\w+)(?:\((.+)\))?\s*", text)
     if match is None or match[1] not in FUNCTIONS or (not match[2] and match[1] != "count"):
         raise UsageError(
-            f"--aggregate {text!r} is no aggregate. Use count, or one of {', '.join(FUNCTIONS)} of a column, such as "
-            "mean(price)."
+            f"--aggregate {text!r} is not an aggregate. Use count, or one of {', '.join(FUNCTIONS)} of a column, such "
+            "as mean(price)."
         )
     return Aggregate(match[1], (match[2] or "").strip())
 
 
 class Aggregates:
-    """Aggregates of columns of `kinds`, of which those that are `nullable` may have nulls, which take no part.
+    """Aggregates of the columns in `kinds`. Columns in `nullable` may hold nulls; aggregates ignore nulls.
 
-    Of a column c the values `xc_…` of a Table hold what is combined: exact sums, which have no order.
+    The Table's values named `xN_…` belong to column number N. Their sums are exact, so the order of rows has no effect.
     """
 
     def __init__(self, aggregates: Sequence[Aggregate], kinds: dict[str, str], nullable: set[str]):
@@ -60,7 +60,7 @@ class Aggregates:
         self.kinds = {name: "int64" if kinds[name] == "bool" else kinds[name] for name in self.columns}
 
     def table_values(self) -> dict[str, tuple[str, str]]:
-        """The values of a Table that they need, as it takes them."""
+        """Return the `values` argument of the Table: dtype and combination by name."""
         result = {}
         for c, name in enumerate(self.columns):
             if name in self.nullable:
@@ -78,7 +78,7 @@ class Aggregates:
         return [*dict.fromkeys(used)]
 
     def values(self, batch: dict[str, Values]) -> dict[str, np.ndarray]:
-        """The values of rows, as `Table.add` takes them."""
+        """Return the values of a batch of rows for `Table.add`."""
         result = {}
         for c, name in enumerate(self.columns):
             column = batch[name]
@@ -94,7 +94,7 @@ class Aggregates:
         return result
 
     def results(self, table: Table) -> Columns:
-        """The aggregates of this rank's groups, by label; masked where present are too few values. Collective."""
+        """Return the aggregates of this rank's groups by label, masked where a group has too few values. Collective."""
         return {aggregate.label: self._result(aggregate, table, table.columns) for aggregate in self.aggregates}
 
     def _result(self, aggregate: Aggregate, table: Table, columns: Columns) -> np.ndarray:
@@ -120,11 +120,11 @@ class Aggregates:
         return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
 
     def _mask_empty(self, aggregate: Aggregate, x: np.ndarray, n: np.ndarray) -> np.ndarray:
-        """What has no value where present are none; masked on all ranks or on none."""
+        """Mask groups without values; the column has a mask on all ranks or on none."""
         return mask(x, n == 0) if aggregate.column in self.nullable else x
 
 
 def mask(x: np.ndarray, nulls: np.ndarray) -> np.ndarray:
-    """The values, masked where they are null."""
+    """Return the values with a mask where they are null."""
     masked: np.ndarray = np.ma.MaskedArray(x, nulls)
     return masked

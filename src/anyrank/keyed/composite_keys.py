@@ -1,4 +1,4 @@
-"""Keys of several columns as bytes, and back."""
+"""Encode keys of several columns as bytes, and decode them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from anyrank.keyed.rows import Column, Columns, Text
 
-#: The columns of a key: a dtype of fixed size, None for text.
+#: The columns of a key by name: a dtype of fixed size, or None for text.
 Kinds = Mapping[str, "np.dtype[Any] | None"]
 
 
 def encode(kinds: Kinds, keys: Sequence[Column | Sequence[Any]]) -> Text | np.ndarray:
-    """Keys as bytes: a Text where one of them is text, else the rows of a uint8 matrix.
+    """Encode keys as bytes: a Text if any key column is text, otherwise the rows of a uint8 matrix.
 
-    Columns of a fixed size come first, then the lengths of all texts but the last, then the texts.
+    The order within a row is: columns of fixed size, the lengths of all texts except the last, the texts.
     """
     columns = [_as_key(kind, column) for kind, column in zip(kinds.values(), keys, strict=True)]
     if len(columns) == 1:
@@ -36,7 +36,7 @@ def _as_key(kind: np.dtype[Any] | None, column: Column | Sequence[Any]) -> Colum
 
 
 def decode(kinds: Kinds, encoded: Text) -> Columns:
-    """The columns of keys that `encode` made."""
+    """Return the key columns that `encode` encoded."""
     if None not in kinds.values():
         return _decode_fixed({name: kind for name, kind in kinds.items() if kind is not None}, encoded.data)
     texts = [name for name, kind in kinds.items() if kind is None]
@@ -57,7 +57,7 @@ def decode(kinds: Kinds, encoded: Text) -> Columns:
 
 
 def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Columns:
-    """The columns of keys of one size that lie one after the other."""
+    """Return the key columns of rows of equal size that are contiguous in `data`."""
     ends = np.cumsum([kind.itemsize for kind in kinds.values()]).tolist()
     rows = data.reshape(-1, ends[-1])
     parts = zip(kinds.items(), [0, *ends], ends, strict=False)
@@ -65,7 +65,7 @@ def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Colum
 
 
 def _append_texts(head: np.ndarray, texts: Sequence[Text]) -> Text:
-    """The rows of a matrix of bytes, each followed by its element of every text."""
+    """Return the rows of a byte matrix, each followed by its element of every text."""
     width = head.shape[1]
     encoded = Text.sized(np.empty(0, np.uint8), width + np.sum([text.sizes for text in texts], axis=0, dtype=np.int64))
     encoded.data = np.empty(int(encoded.offsets[-1]), np.uint8)
@@ -79,5 +79,5 @@ def _append_texts(head: np.ndarray, texts: Sequence[Text]) -> Text:
 
 
 def _bytes_at(data: np.ndarray, position: np.ndarray, size: int) -> np.ndarray:
-    """So many bytes from each place on: a uint8 matrix, contiguous."""
+    """Return `size` bytes from each position: a contiguous uint8 matrix."""
     return np.ascontiguousarray(data[position[:, None] + np.arange(size)])

@@ -232,9 +232,9 @@ def test_bad_rows_end_the_run_with_2_or_are_counted(alone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"by": "user,day(time)"}, "--by 'day\\(time\\)' is no key"),
-        ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is no aggregate. Use count, or one of count, sum"),
-        ({"aggregate": "sum"}, "--aggregate 'sum' is no aggregate"),
+        ({"by": "user,day(time)"}, "--by 'day\\(time\\)' is not a key"),
+        ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is not an aggregate. Use count, or one of count, sum"),
+        ({"aggregate": "sum"}, "--aggregate 'sum' is not an aggregate"),
         ({"by": "count"}, "count is a key and an aggregate"),
         ({"types": "x=number"}, "--types 'x=number' is no type of a column. Write COLUMN=float64 or int64"),
         ({"by": "usr"}, "has no column 'usr'. Did you mean 'user'"),
