@@ -168,7 +168,7 @@ def test_names_are_files_folders_and_globs(alone, library, names, found):
 def test_a_name_of_nothing_is_refused(alone, library, names, told):
     with pytest.raises(UsageError) as refusal:
         TextFiles(names, alone)
-    assert str(refusal.value) == f"{told}. Name files, folders or globs, joined by commas."
+    assert str(refusal.value) == f"{told}. Name files, folders or globs, separated by commas."
 
 
 @pytest.mark.parametrize("name", ["shelf", "shelf/c.txt"])

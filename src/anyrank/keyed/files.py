@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from anyrank.errors import UsageError, of_all_ranks
 
-_FIX = "Name files, folders or globs, joined by commas."
+_FIX = "Name files, folders or globs, separated by commas."
 
 
 def absolute(names: str) -> str:

@@ -122,12 +122,12 @@ def test_what_is_there_is_not_overwritten_and_other_input_is_refused(tmp_path):
     np.save(keys, np.arange(9)[::-1])
     words = ("run", "sort", "--input", keys, "--chunk", 24)
     done = run_anyrank(*words, "--output", there, "--out", tmp_path / "a", ranks=2)
-    assert done.returncode == 2 and f"--output {there} is there already" in done.stderr
+    assert done.returncode == 2 and f"--output {there} exists, and is never overwritten" in done.stderr
     assert there.read_text() == "mine" and not (tmp_path / "a").exists()
     run(*words, "--stop-at", 1, "--out", tmp_path / "b", ranks=1, code=75)
     np.save(keys, np.arange(10))
     done = run_anyrank("resume", tmp_path / "b", ranks=1)
-    assert done.returncode == 2 and "is not what the run began with" in done.stderr
+    assert done.returncode == 2 and "has changed since the run began" in done.stderr
     np.save(keys, np.arange(0))
     run("run", "sort", "--input", keys, "--out", tmp_path / "empty", ranks=2)
     assert np.load(tmp_path / "empty" / "sorted.npy").shape == (0,)

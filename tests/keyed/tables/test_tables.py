@@ -71,7 +71,7 @@ def test_files_of_several_kinds_are_one_table_and_refused_ones_are_refused_on_al
         TableFiles(str(folder), [ColumnSpec("prise")], world)
     assert refused.value.collective
     with pytest.raises(
-        UsageError, match=r"'time' is int64 in .*log.h5 and timestamp in .*log.parquet: a column has one type"
+        UsageError, match=r"'time' is int64 in .*log.h5 and timestamp in .*log.parquet; a column must have one type"
     ):
         TableFiles([str(folder / "log.h5"), str(folder / "log.parquet")], [ColumnSpec("time")], world)
 
@@ -91,16 +91,16 @@ def test_what_cannot_be_read_is_told_with_names(alone, tmp_path):
     assert "column 'user' is text and must be numbers to be aggregated" in refused(
         alone, log, ColumnSpec("user", number=True)
     )
-    assert "date(price): column 'price' is float64, no time." in refused(alone, log, parse_key("date(price)"))
+    assert "date(price): column 'price' is float64, not a time." in refused(alone, log, parse_key("date(price)"))
     (tmp_path / "log.xlsx").write_text("x")
-    assert "no table has the suffix '.xlsx'. Use .csv, .h5, .hdf5, .npy" in refused(
+    assert "a table file cannot have the suffix '.xlsx'. Use .csv, .h5, .hdf5, .npy" in refused(
         alone, tmp_path / "log.xlsx", ColumnSpec("x")
     )
     for suffix in ("parquet", "h5", "npy"):
         (tmp_path / f"bad.{suffix}").write_bytes(b"not this")
         assert f"bad.{suffix} cannot be read as a table" in refused(alone, tmp_path / f"bad.{suffix}", ColumnSpec("x"))
     np.save(tmp_path / "plain.npy", np.arange(3))
-    assert "is no table: it needs fields" in refused(alone, tmp_path / "plain.npy", ColumnSpec("x"))
+    assert "is not a table: it needs one axis and fields" in refused(alone, tmp_path / "plain.npy", ColumnSpec("x"))
 
 
 def test_without_pyarrow_the_fix_is_told(alone, tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_hdf5_has_groups_text_of_any_length_and_one_length(alone, tmp_path):
         file["grid"] = np.zeros((2, 2))
     files = TableFiles(str(tmp_path / "log.h5"), [ColumnSpec("log/user"), ColumnSpec("log/x", number=True)], alone)
     assert rows_of(files, files.size) == {"log/user": ["anna", "b", "ä"], "log/x": [0.0, 1.0, 2.0]}
-    assert "columns of a table have one length, not {'log/x': 3, 'log/y': 4}" in refused(
+    assert "columns must have the same length, but have {'log/x': 3, 'log/y': 4}" in refused(
         alone, tmp_path / "log.h5", ColumnSpec("log/x"), ColumnSpec("log/y")
     )
     assert "has no column 'grid'" in refused(alone, tmp_path / "log.h5", ColumnSpec("grid"))
@@ -201,7 +201,7 @@ def test_unix_seconds_beyond_the_year_9999_are_no_time(alone, tmp_path):
     for dtype, times in ((np.int64, [0, 1_700_000_000_000, -5]), (np.uint64, [0, 2**63 + 1, 5])):
         np.save(tmp_path / "log.npy", np.array([(t,) for t in times], [("t", dtype)]))
         said = refused(alone, tmp_path / "log.npy", parse_key("hour(t)"))
-        assert f"log.npy: row 1 (from 0): t {times[1]} is no time. Mend the file, or use --on-bad skip" in said
+        assert f"log.npy: row 1 (from 0): t {times[1]} is not a time. Correct the file, or use --on-bad skip" in said
         files = TableFiles(str(tmp_path / "log.npy"), [parse_key("hour(t)"), ColumnSpec("t")], alone, "skip")
         assert rows_of(files, files.size) == {"hour(t)": [0, 23 if times[2] < 0 else 0], "t": [times[0], times[2]]}
         assert files.bad.count == 1 and "row 1 " in files.bad.first
