@@ -52,10 +52,10 @@ class Grep(Program):
         self.steps = self.text.chunks(self.chunk)
         state.field("counts", (len(self.names),), np.int64, description="occurrences by pattern", dims=("pattern",))
         state.scalar("lines", 0, description="lines so far")
-        state.scalar("broken", 0, description="byte sequences that are no UTF-8 so far")
-        state.scalar("files", self.text.fingerprint, description="tells other files")
+        state.scalar("broken", 0, description="byte sequences so far that are not valid UTF-8")
+        state.scalar("files", self.text.fingerprint, description="hash of the files' names and sizes")
         self.known = fingerprint(self.names)
-        state.scalar("patterns", self.known, description="tells other patterns")
+        state.scalar("patterns", self.known, description="hash of the patterns")
 
     def _names(self) -> list[str]:
         if self.patterns:

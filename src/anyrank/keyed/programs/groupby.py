@@ -75,13 +75,13 @@ class GroupBy(Program):
         for k, key in enumerate(self.keys):
             keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
             keys[f"key{k}"] = _KEYS.get(self.files.kinds[key.label], self.files.kinds[key.label])
-        description = "groups and what was combined of their rows"
+        description = "groups and the combined values of their rows"
         state.add(Table("groups", state.world, keys, self.combined.table_values(), description=description))
         state.scalar("rows", 0, description="rows so far")
-        state.scalar("bad", 0, description="rows that were left out so far")
-        state.scalar("input", self.files.fingerprint, description="tells other files")
+        state.scalar("bad", 0, description="bad rows skipped so far")
+        state.scalar("input", self.files.fingerprint, description="hash of the files' names and sizes")
         self.known = fingerprint(self.files.kinds.items())
-        state.scalar("kinds", self.known, description="tells other columns")
+        state.scalar("kinds", self.known, description="hash of the columns' names and kinds")
 
     def step(self, state: State) -> None:
         """Read and combine this rank's part of the chunk, in rounds that fit into the memory budget."""

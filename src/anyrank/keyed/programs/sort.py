@@ -68,8 +68,8 @@ class Sort(Program):
         self._sorter: Sorter | None = None
         self._read_to, self._descriptor = 0, -1
         state.scalar("rows_written", 0, description="rows of the output so far")
-        state.scalar("output_digest", 0, description="digest of these rows, as a signed number")
-        state.scalar("input_fingerprint", self.table.fingerprint, description="what the input is")
+        state.scalar("output_digest", 0, description="digest of the rows written, as a signed number")
+        state.scalar("input_fingerprint", self.table.fingerprint, description="hash of the input's layout")
 
     def _check_output(self, begun: bool) -> None:
         if self.path.suffix != self.table.path.suffix:

@@ -47,10 +47,10 @@ class WordCount(Program):
         """Declare the table of words, the number of words and invalid sequences, and a hash of the input."""
         self.text = TextFiles(self.files, state.world)
         self.steps = self.text.chunks(self.chunk)
-        description = "words and how often they came"
+        description = "words and their counts"
         state.add(Table("words", state.world, {"word": "text"}, description=description))
         state.scalar("total", 0, description="words counted so far")
-        state.scalar("broken", 0, description="sequences of bytes that are no UTF-8")
+        state.scalar("broken", 0, description="byte sequences so far that are not valid UTF-8")
         state.scalar("input", self.text.fingerprint, description="hash of the files' names and sizes")
 
     def done(self, state: State) -> bool:
