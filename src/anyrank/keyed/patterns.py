@@ -203,23 +203,23 @@ def _rows(trie: _Trie, codes: Codes) -> np.ndarray:
     """
     rows = [np.zeros(256, np.uint32)] * len(trie.children)
     for node in trie.order:
-        steps, places = _places(trie.children[node], codes, node, len(rows))
-        rows += [rows[0]] * (len(places) - 1)
+        steps, states = _prefix_states(trie.children[node], codes, node, len(rows))
+        rows += [rows[0]] * (len(states) - 1)
         if len(rows) > MOST_STATES:
             raise UsageError(
                 f"the patterns are too long or too many: together they take more than {MOST_STATES} states of the "
                 "automaton, about one per byte. Count some of them in another run."
             )
         back = {b"": trie.fail[node]}
-        for head, place in places.items():
+        for head, state in states.items():
             if head:
                 back[head] = int(rows[back[head[:-1]]][head[-1]]) if node else 0
-            rows[place] = rows[back[head]].copy()
-            rows[place][[*steps[head]]] = [*steps[head].values()]
+            rows[state] = rows[back[head]].copy()
+            rows[state][[*steps[head]]] = [*steps[head].values()]
     return np.stack(rows)
 
 
-def _places(
+def _prefix_states(
     children: Mapping[str, int], codes: Codes, node: int, free: int
 ) -> tuple[dict[bytes, dict[int, int]], dict[bytes, int]]:
     """Return the states between a node and its children: transitions and state number by the bytes read so far.
@@ -227,13 +227,13 @@ def _places(
     New states have numbers from `free`; a prefix has a lower number than the longer byte strings.
     """
     steps: dict[bytes, dict[int, int]] = {b"": {}}
-    places = {b"": node}
+    states = {b"": node}
     for character, child in children.items():
         for code in codes[character]:
             for k in range(1, len(code)):
                 head = code[:k]
-                if head not in places:
-                    places[head] = steps[head[:-1]][head[-1]] = free + len(places) - 1
+                if head not in states:
+                    states[head] = steps[head[:-1]][head[-1]] = free + len(states) - 1
                     steps[head] = {}
             steps[code[:-1]][code[-1]] = child
-    return steps, places
+    return steps, states
