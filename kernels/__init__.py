@@ -1,31 +1,31 @@
-"""The kernels: one folder per kernel, one file per body. They know nothing of MPI, ranks or files.
+"""The kernels: one folder per kernel, one file per body. They do not depend on MPI, ranks or files.
 
-A folder `NAME/` holds
+A folder `NAME/` contains:
 
 `__init__.py`
-    The kernel's definition in words (equations, arrays, shapes, dtypes, source), `OPERATIONS`, the
-    names of its functions, and `example(operation, size)`, which returns `(arguments, amount, unit)`
-    for a problem of about `size` elements: the tests call every body with these arguments and compare
-    every array and the returned value bit for bit; `anyrank doctor` times them (`amount` of `unit` per call).
-    `ON_HOST` has the places of arguments that are NumPy arrays with every body, if there are such.
+    The definition of the kernel in its docstring (equations, arrays, shapes, dtypes, source), the names of its
+    functions in `OPERATIONS`, and `example(operation, size)`, which returns `(arguments, amount, unit)` for a
+    problem of about `size` elements. The tests call every body with these arguments and compare all arrays and
+    the returned value bit for bit; `anyrank doctor` times them (`amount` of `unit` per call). `ON_HOST` lists the
+    positions of arguments that are NumPy arrays for every body, if there are any.
 `reference.py`
-    The body in plain NumPy. It is the definition: every other body gives its bits.
+    The body in plain NumPy. It is the definition: every other body returns the same bits.
 `cpu_numba.py`, `cpu_cython.pyx`
-    Bodies for the CPU, compiled when first called and ahead of time, where a folder has them. Each has
-    the same functions with the same arguments.
+    Optional bodies for the CPU, compiled on the first call or ahead of time. They have the same functions with
+    the same arguments.
 `gpu.py`, `gpu.cu`
-    The body for a GPU: CUDA C, and functions that launch it. They take one more argument, first:
-    `gpu`, with `gpu.launch(function, grid, block, arguments)`, where arguments are arrays of the
-    device or NumPy scalars of exactly the type that the CUDA function declares.
+    The body for a GPU: CUDA C, and functions that launch it. These have an additional first argument `gpu`,
+    with `gpu.launch(function, grid, block, arguments)`. The arguments of a launch are device arrays or NumPy
+    scalars of exactly the type that the CUDA function declares.
 
-What several kernels share lies beside the folders: `rows.h` and `rows.py`, walks over strided rows on a GPU, and
-`clones.h`, a function per level of the processor.
+Files shared by several kernels are beside the folders: `rows.h` and `rows.py` iterate over strided rows on a GPU, and
+`clones.h` compiles a function for several levels of the x86-64 architecture.
 
-Arithmetic on floating-point numbers has one written order, no contraction into fused multiply-add
-and no reassociation, in every body. A body that cannot do its work raises `Declined` with the reason
-when it is imported; the runtime then takes another.
+In every body, floating-point operations have one order, as written: no contraction into fused multiply-add and no
+reassociation. A body that cannot work raises `Declined` with the reason when it is imported; the runtime then
+uses another body.
 """
 
 
-class Declined(Exception):  # noqa: N818  (an answer, not an error)
-    """A body's typed answer that it cannot be used here, and why."""
+class Declined(Exception):  # noqa: N818  (a decision, not an error)
+    """A body cannot be used here; the message is the reason."""

@@ -1,15 +1,15 @@
-// Walks over the elements of rows that lie some distance apart. All threads of a grid (or all blocks) take them in
-// turn, row after row, so that neighbours read neighbours: thread t of T has the elements t, t + T, t + 2T, …
+// Iteration over the elements of strided rows. The threads of a grid (or its blocks) share the elements cyclically,
+// row by row, so that adjacent threads read adjacent elements: thread t of T has the elements t, t + T, t + 2T, …
 
 using u64 = unsigned long long;
 
-// What moves along: by `pitch` from row to row and by `unit` from column to column, mod 2^64.
+// A value that is linear in row and column, such as an address: increments per row and per column, mod 2^64.
 struct Line {
     u64 pitch, unit;
 };
 
-// N lines at once; `place[n]` is where line n has come to, and `left` counts the elements that this thread still has.
-// Going on takes no division: it is one step, and a second where that ends beyond the row.
+// Iterates over N lines; `place[n]` is the current value of line n, and `left` the number of elements left for this
+// thread. An advance needs no division: one increment, and a second one if that passes the end of the row.
 template <int N> struct Walk {
     u64 place[N], jump[N], back[N];
     unsigned int column, columns, across;  // at most 2^31 columns
@@ -18,7 +18,7 @@ template <int N> struct Walk {
     __device__ Walk(unsigned int columns, u64 elements, const Line (&lines)[N])
         : Walk(columns, elements, lines, (u64)blockIdx.x * blockDim.x + threadIdx.x, (u64)gridDim.x * blockDim.x) {}
 
-    // The same for number `thread` of `threads`, which need not be threads.
+    // The same for worker number `thread` of `threads`, for example a block.
     __device__ Walk(unsigned int columns, u64 elements, const Line (&lines)[N], u64 thread, u64 threads)
         : columns(columns) {
         left = thread < elements ? (int)((elements - thread - 1) / threads) + 1 : 0;
@@ -31,7 +31,7 @@ template <int N> struct Walk {
         }
     }
 
-    // To the thread's next element.
+    // Advances to the next element of this thread.
     __device__ void go_on() {
         column += across;
         const bool beyond = column >= columns;

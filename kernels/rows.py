@@ -1,4 +1,4 @@
-"""What the GPU bodies tell CUDA of rows: see rows.h."""
+"""Launch arguments for CUDA functions that iterate over strided rows: see rows.h."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import numpy as np
 
 THREADS = 256
 _BATCH = 8
-#: Sixteen blocks for each multiprocessor of an H200, four at a time: each thread then takes many elements.
+#: At most sixteen blocks for each multiprocessor of an H200, four at a time, so that a thread processes many elements.
 _MOST_BLOCKS = 16 * 132
 
 
 def walk(arrays: tuple[Any, ...], blocks: int | None = None) -> tuple[tuple[int], tuple[Any, ...]]:
-    """The grid, and the arguments by which a kernel walks over arrays of one shape, of one or two axes.
+    """Return the grid and the arguments for a kernel that iterates over arrays of one shape with one or two axes.
 
-    The last axis is contiguous and has at most 2^31 elements. The arguments are the arrays, how many elements their
-    rows are apart, the columns and the elements. Rows that are no whole elements apart are copied.
+    The last axis must be contiguous and have at most 2^31 elements. The arguments are the arrays, their row strides in
+    elements, the number of columns and the number of elements. An array whose row stride is not a multiple of its
+    element size is copied.
     """
     arrays = tuple(array.copy() if array.strides[0] % array.itemsize else array for array in arrays)
     size, columns = arrays[0].size, arrays[0].shape[-1]

@@ -29,7 +29,7 @@ class Anyrank(Peer):
 
         self.state.groups.gather(self.keys, value=self.values)
         found, quotient = self.state.groups.columns, Kernel("group", "quotient")
-        origin = Window(*self.state.groups.facts["value_window"].tolist()).origin
+        origin = Window(*self.state.groups.metadata["value_window"].tolist()).origin
         limbs, count, special = found["value"], found["count"], found["value_special"]
         total, mean = (quotient(limbs, n, origin, special) for n in (np.ones_like(count), count))
         self.found = {"key": found["key"], "count": count, "sum": total, "mean": mean}

@@ -4,10 +4,10 @@
 
 #include "../clones.h"
 
-/* A word of an array, which may lie at any address. */
+/* An element of an array that may be unaligned. */
 typedef uint64_t Word __attribute__((aligned(1)));
 
-/* v4 multiplies 64-bit integers in vectors, v3 puts such a product together from three of 32 bits. */
+/* x86-64-v4 has vector multiplication of 64-bit integers; v3 composes a product of three 32-bit products. */
 CLONES static uint64_t digest_row(const Word *bits, uint64_t first, int64_t columns) {
     const uint64_t golden = UINT64_C(0x9e3779b97f4a7c15);
     uint64_t sum = 0, key = (first + 1) * golden;

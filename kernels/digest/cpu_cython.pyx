@@ -1,4 +1,4 @@
-"""The digest for the CPU, compiled ahead of time: the loop over a row is in cpu.h."""
+"""The digest for the CPU, compiled ahead of time; the loop over a row is in cpu.h."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -8,7 +8,7 @@ cdef extern from "cpu.h" nogil:
 
 
 def digest(bits, first, row_step):
-    """The sum of the mixed elements mod 2^64."""
+    """Return the digest: the sum of the mixed elements mod 2^64."""
     return _digest(bits, first % (1 << 64), row_step % (1 << 64))
 
 

@@ -1,4 +1,5 @@
-// The digest of a block: see __init__.py. Words of any width are read as they are; keys, like addresses, only step on.
+// The digest of a block: see __init__.py. Words of any width are read directly. A key, the global index times GOLDEN,
+// advances by addition like an address.
 
 #include "../rows.h"
 
@@ -8,7 +9,7 @@ __shared__ u64 sums[THREADS];
 
 enum : u64 { GOLDEN = 0x9e3779b97f4a7c15 };
 
-// A thread's words in one tile of a row: every step is the same, so that only keys need arithmetic.
+// The words of a thread in one tile of a row: all increments are constants.
 struct InTile {
     u64 place[2];
     int left;
@@ -19,7 +20,7 @@ struct InTile {
     }
 };
 
-// The terms of a thread's next COUNT words.
+// The sum of the terms of a thread's next COUNT words.
 template <int COUNT, class Word, class Path> __device__ inline u64 mixed(const Word* bits, Path& path) {
     u64 batch[COUNT], keys[COUNT], sum = 0;
     for (int j = 0; j < COUNT; ++j, path.go_on()) {
@@ -45,7 +46,8 @@ template <class Word, class Path> __device__ inline u64 mixed(const Word* bits, 
     return sum;
 }
 
-// The same in rows of at least a tile: blocks take tiles in turn, and only from tile to tile is asked where a row ends.
+// The same for rows of at least one tile: blocks share the tiles cyclically, and only an advance to the next tile tests
+// for the end of a row.
 template <class Word> __device__ inline u64 tiled(const Word* bits, Walk<2> tiles, unsigned int columns) {
     u64 sum = 0;
 #pragma unroll 1

@@ -8,7 +8,7 @@ from anyrank.kernels.rows import THREADS, walk
 
 
 def digest(gpu: Any, bits: Any, first: int, row_step: int, blocks: int | None = None) -> int:
-    """The sum of the mixed elements mod 2^64. `bits` may be of any unsigned type; it counts as widened by zeros."""
+    """Return the digest. `bits` may have any unsigned type; elements are zero-extended to 64 bits."""
     if not bits.size:
         return 0
     total = gpu.zeros(1, np.uint64)

@@ -1,11 +1,11 @@
 /* Exact accumulation of doubles and of products of doubles in integer limbs: see __init__.py.
 
-   A block of numbers goes in by folds. Each lane adds its numbers to a constant so large that what the
-   sum keeps of a number is a multiple of a known unit, exactly, and what it loses is exact too and goes
-   to the next fold (Rump, Ogita and Oishi, SIAM J. Sci. Comput. 31 (2008) 189-224; Demmel and Nguyen,
-   ARITH 21 (2013) 163-172). Since constant and sum have one exponent, the integer that a lane has summed
-   is the difference of their bits. Two rounds of two folds reach 183 bits below the largest number; what
-   is left then, and blocks with infinities, NaNs or very large numbers, goes in number by number. */
+   A block of numbers is added by folds. Each lane adds its numbers to a large constant. The part of a number that
+   the sum keeps is an exact multiple of a known unit, and the remainder is exact too and is the input of the next
+   fold (Rump, Ogita and Oishi, SIAM J. Sci. Comput. 31 (2008) 189-224; Demmel and Nguyen, ARITH 21 (2013) 163-172).
+   Constant and sum have the same exponent, so the sum of a lane as an integer is the difference of their bits. Two
+   rounds of two folds reach 183 bits below the largest number. Remainders after that, and blocks with infinities,
+   NaNs or very large numbers, are added number by number. */
 
 #include <math.h>
 #include <stdint.h>
@@ -20,19 +20,19 @@ enum { LOWEST = -800, HIGHEST = 1000, SPECIAL = 0x7ff };
 #define IMPLICIT ((uint64_t)1 << 52)
 #define WORD INT64_C(0xffffffff)
 
-/* A double of an array, which may lie at any address. */
+/* An element of an array that may be unaligned. */
 typedef double Number __attribute__((aligned(1)));
 
-/* low[e] and high[e] sum the low words and the high parts of the mantissas of exponent e, once they are in
-   use; `terms` counts what has been added since carries were settled; `top` is the guess for the next block. */
+/* low[e] and high[e] are the sums of the low words and the high parts of mantissas with exponent e, if `slots_used`.
+   `terms` counts the terms since carries were propagated. `top` is the guessed exponent bound of the next block. */
 typedef struct {
     int64_t *limbs, terms;
     int top, slots_used;
     int64_t low[SPECIAL], high[SPECIAL];
 } Sum;
 
-/* What a round of folds has found: the integers of its two folds, the exponent that bounds the block's
-   numbers, and whether the remainders are anything but zero. */
+/* The result of a round of folds: the integer sums of its two folds, the exponent bound of the numbers of the block,
+   and whether a remainder is not zero. */
 typedef struct {
     int64_t high, low;
     int bound, left;
@@ -107,7 +107,7 @@ static void add_products(Sum *sum, const Number *x, const Number *y, int n) {
     }
 }
 
-/* Empties the slots into the limbs and carries: all limbs but the last come to lie in [0, 2^32). */
+/* Adds the slots to the limbs and propagates carries: then all limbs but the last are in [0, 2^32). */
 static void settle(Sum *sum) {
     for (int e = 0; sum->slots_used && e < SPECIAL; e++)
         add_integer(sum->limbs, sum->low[e] + (__int128)sum->high[e] * (WORD + 1), scale_of(e) + 1101);
@@ -119,8 +119,8 @@ static void settle(Sum *sum) {
     }
 }
 
-/* Two folds of n numbers, a multiple of LANES and at most BLOCK, with their remainders. They hold only if
-   all numbers are below 2^top: then no lane leaves the binade of its constant. */
+/* Two folds of n numbers (a multiple of LANES, at most BLOCK) and their remainders. They are valid only if all
+   numbers are less than 2^top in magnitude: then no lane leaves the binade of its constant. */
 CLONES static void fold(const Number *x, double *remainder, int n, int top, Round *found) {
     double a[LANES], b[LANES];
     const double first = constant(top + 7), second = constant(top - 39);
@@ -145,7 +145,7 @@ CLONES static void fold(const Number *x, double *remainder, int n, int top, Roun
     *found = (Round){(int64_t)high, (int64_t)low, (int)(largest >> 52) - 1022, left != 0};
 }
 
-/* Adds a block whose numbers are thought to be below 2^top; returns the exponent that does bound them. */
+/* Adds a block whose numbers are expected to be less than 2^top; returns the actual exponent bound. */
 static int add_block(Sum *sum, const Number *x, int n, int top) {
     double remainder[BLOCK];
     Round found;
@@ -167,7 +167,7 @@ static int add_block(Sum *sum, const Number *x, int n, int top) {
     return bound;
 }
 
-/* p + e = x y exactly, unless the return value says that some product is too large or too small for that. */
+/* Computes p + e = x y exactly; returns nonzero if a product is too large or too small for that. */
 CLONES static int multiply(const Number *x, const Number *y, int n, double *p, double *e) {
     int unfit = 0;
     for (int i = 0; i < n; i++) {
@@ -189,7 +189,7 @@ static void add_product_block(Sum *sum, const Number *x, const Number *y, int n)
     sum->top = bound + 2;
 }
 
-/* The next block is guessed to be at most four times this one, and folded again where it is more. */
+/* Expects the next block to be at most four times as large as this one; a larger block is folded twice. */
 static void add(Sum *sum, const Number *x, const Number *y, int n) {
     if (y)
         add_product_block(sum, x, y, n);
@@ -199,8 +199,8 @@ static void add(Sum *sum, const Number *x, const Number *y, int n) {
     if (sum->terms >= SETTLE) settle(sum);
 }
 
-/* Adds the numbers x, or the products x y where y is given. Rows are steps of bytes apart. Whole blocks are
-   taken where they lie; what rows have beside them is gathered into blocks. */
+/* Adds the numbers x, or the products x y if y is not NULL. Steps are row strides in bytes. Whole blocks are read in
+   place; the rest of each row is gathered into blocks. */
 static void accumulate_rows(const char *x, const char *y, int64_t x_step, int64_t y_step, int64_t rows,
                             int64_t columns, int64_t *limbs) {
     Sum sum;

@@ -1,4 +1,4 @@
-"""Exact sums for the CPU, compiled ahead of time: the work is in cpu.h."""
+"""Exact sums for the CPU, compiled ahead of time; the loops are in cpu.h."""
 
 from libc.stdint cimport int64_t
 
@@ -16,7 +16,7 @@ def accumulate(x, limbs):
 
 
 def accumulate_products(x, y, limbs):
-    """Add the product of every element of `x` with that of `y` to `limbs`."""
+    """Add the products of the elements of `x` and `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
     _accumulate(_rows(x), _rows(y), limbs)

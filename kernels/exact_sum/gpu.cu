@@ -1,19 +1,20 @@
-// Exact sums: see __init__.py. Every thread folds its numbers as cpu.h does: it adds them to constants so large that
-// what the sums keep is a multiple of a known unit and what they lose is exact and goes to the next fold. Four folds
-// reach 160 bits below the largest number; what is left then, and numbers that no fold takes, go in one by one.
+// Exact sums: see __init__.py. Every thread folds its numbers as in cpu.h: it adds them to large constants. The part
+// that a sum keeps is a multiple of a known unit; the remainder is exact and is the input of the next fold. Four folds
+// reach 160 bits below the largest number. Remainders after that, and numbers that cannot be folded, are added one by
+// one.
 //
-// A block keeps sums of magnitudes, of the positive terms and of the negative ones, in words of 32 bits, and whoever
-// makes a word overflow carries for it: they are whole at any time, and wide enough for 2^127 terms. There are COPIES
-// of them, in different banks of shared memory, since neighbours mostly add to the same words. At its end a block
-// adds their differences to the limbs, less than COPIES·2^32 to each, so that 2^28 blocks may do so.
+// A thread block keeps the sums of positive and of negative magnitudes in 32-bit words. A thread whose addition
+// overflows a word adds the carry to the next one, so the sums are exact at any time and wide enough for 2^127 terms.
+// There are COPIES of the sums in different banks of shared memory, because adjacent threads mostly add to the same
+// words. At the end a block adds their differences to the limbs: less than COPIES·2^32 each, for up to 2^28 blocks.
 
 #include "../rows.h"
 
 enum { LIMBS = 136, SLOTS = LIMBS + 3, ORIGIN = 2176, SPECIAL = 0x7ff, BATCH = 8, COPIES = 8, WORDS = LIMBS + SLOTS };
-// Sums start at 1.5·2^(top + ROOM) and stay in their binade while there are no more than 2^(ROOM - 1) numbers below
-// 2^top, also where each is rounded up to that. FOLDS share the bits of a number, STEP at a time.
+// Sums start at 1.5·2^(top + ROOM) and stay in their binade for up to 2^(ROOM - 1) numbers below 2^top, even if each is
+// rounded up to 2^top. The FOLDS split the bits of a number, STEP bits each.
 enum { FOLDS = 4, ROOM = 11, STEP = 53 - ROOM, LOWEST = -800, HIGHEST = 1000 };
-// The guess of top leaves so many bits above the numbers seen; it is lowered when it is so many too high.
+// The guess of top is ABOVE bits above the numbers seen; it is lowered if it is more than TOO_HIGH bits too high.
 enum { ABOVE = 3, TOO_HIGH = 64 };
 
 __shared__ unsigned int sums[COPIES][WORDS];  // |positive terms|, |negative ones|, and how many are +∞, −∞ and NaN
@@ -22,7 +23,7 @@ __device__ inline u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
 __device__ inline int exponent_of(u64 bits) { return (int)(bits >> 52) & SPECIAL; }
 __device__ inline int scale_of(u64 bits) { return exponent_of(bits) + !exponent_of(bits); }
 __device__ inline u64 mantissa_of(u64 bits) { return (bits & ((1ull << 52) - 1)) | (u64)(exponent_of(bits) != 0) << 52; }
-// The upper half of |x|, which orders as |x| does: 2^e has (e + 1023)·2^20.
+// The upper half of the bits of |x|, which sorts like |x|: for 2^e it is (e + 1023)·2^20.
 __device__ inline int magnitude(double x) { return (int)(bits_of(x) >> 32) & 0x7fffffff; }
 __device__ constexpr int power(int exponent) { return (exponent + 1023) * (1 << 20); }
 
@@ -57,7 +58,7 @@ __device__ inline void add_product(double x, double y) {
     add_integer(__umul64hi(m, n), position + 64, (a ^ b) >> 63);
 }
 
-// One thread's folds of numbers below 2^top, where limit = power(top).
+// The folds of one thread for numbers below 2^top; limit = power(top).
 struct Folds {
     double sum[FOLDS];
     int limit, batches;
@@ -72,7 +73,7 @@ struct Folds {
         for (int f = 0; f < FOLDS; ++f) sum[f] = constant(f);
     }
 
-    // Since a constant and its sum have one exponent, the integer that was summed is the difference of their bits.
+    // A constant and its sum have the same exponent, so the sum as an integer is the difference of their bits.
     __device__ void empty() {
         for (int f = 0; f < FOLDS; ++f) {
             const long long found = (long long)(bits_of(sum[f]) - bits_of(constant(f)));
@@ -90,7 +91,7 @@ struct Folds {
         return x;
     }
 
-    // Adds a batch, whose last ERRORS numbers are below 2^-53 of another one.
+    // Adds a batch; each of its last ERRORS numbers is less than 2^-53 times another number of the batch.
     template <int ERRORS> __device__ void add(double (&x)[BATCH]) {
         int largest = 0;
         u64 left = 0;
@@ -139,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) accumulate(
     hand_over(limbs);
 }
 
-// Of p + e = x·y both are folded, unless p is too large or too small for e to be exact: then the mantissas are multiplied.
+// Folds p and e with p + e = x·y. If p is too large or too small for an exact e, it multiplies the mantissas instead.
 extern "C" __global__ void __launch_bounds__(256, 4) accumulate_products(
     const double* x, const double* y, long long x_pitch, long long y_pitch, unsigned int columns,
     unsigned long long numbers, unsigned long long* limbs)

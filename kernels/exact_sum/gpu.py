@@ -1,4 +1,4 @@
-"""Exact sums on a GPU. The limbs that come in and go out are NumPy's; the numbers stay where they are."""
+"""Exact sums on a GPU. The numbers are in device memory; `limbs` is a NumPy array."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from anyrank.kernels.rows import THREADS, walk
 
 
 def accumulate(gpu: Any, x: Any, limbs: np.ndarray, blocks: int | None = None) -> None:
-    """Add every element of `x` to `limbs`, on so many blocks of threads, or as many as are good."""
+    """Add every element of `x` to `limbs`, with `blocks` thread blocks (None: a suitable number)."""
     _add(gpu, "accumulate", (x,), limbs, blocks)
 
 
 def accumulate_products(gpu: Any, x: Any, y: Any, limbs: np.ndarray, blocks: int | None = None) -> None:
-    """Add the product of every element of `x` with that of `y` to `limbs`, likewise."""
+    """Add the products of the elements of `x` and `y` to `limbs`, with `blocks` thread blocks."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
     _add(gpu, "accumulate_products", (x, y), limbs, blocks)
@@ -22,8 +22,8 @@ def accumulate_products(gpu: Any, x: Any, y: Any, limbs: np.ndarray, blocks: int
 
 def _add(gpu: Any, function: str, arrays: tuple[Any, ...], limbs: np.ndarray, blocks: int | None) -> None:
     if arrays[0].size:
-        found = gpu.zeros(SLOTS, np.uint64)
-        grid, told = walk(arrays, blocks)
-        gpu.launch(function, grid, (THREADS,), (*told, found))
-        limbs[:SLOTS] += gpu.to_host(found).view(np.int64)
-    reference.accumulate(np.empty(0), limbs)  # settles the carries
+        total = gpu.zeros(SLOTS, np.uint64)
+        grid, arguments = walk(arrays, blocks)
+        gpu.launch(function, grid, (THREADS,), (*arguments, total))
+        limbs[:SLOTS] += gpu.to_host(total).view(np.int64)
+    reference.accumulate(np.empty(0), limbs)  # propagates the carries

@@ -1,4 +1,4 @@
-"""Exact sums in plain NumPy: every mantissa is an integer, shifted and added into its limbs."""
+"""Exact sums in plain NumPy: every mantissa is an integer that is shifted and added to its limbs."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def accumulate(x: np.ndarray, limbs: np.ndarray) -> None:
 
 
 def accumulate_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None:
-    """Add the product of every element of `x` with that of `y` to `limbs`."""
+    """Add the products of the elements of `x` and `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
     _settle(limbs)
@@ -44,7 +44,7 @@ def _count_specials(x: np.ndarray, limbs: np.ndarray) -> np.ndarray:
 
 
 def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The signed integers m and e with x = m 2^(e − 1075), |m| < 2^53, e ≥ 1."""
+    """Return the signed integers m and e with x = m 2^(e − 1075), |m| < 2^53, e ≥ 1."""
     bits = np.ascontiguousarray(x).view(np.int64)
     biased = (bits >> 52) & 0x7FF
     mantissa = (bits & ((1 << 52) - 1)) | ((biased != 0).astype(np.int64) << 52)
@@ -61,7 +61,7 @@ def _add(integers: np.ndarray, position: np.ndarray, limbs: np.ndarray) -> None:
 
 
 def _add_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None:
-    """Products of mantissas halved at bit 27, so that no partial product passes 2^54."""
+    """Add products of mantissas, split at bit 27 so that no partial product exceeds 2^54."""
     (a, i), (b, j) = _split(x), _split(y)
     position = i + j + 26
     a_high, a_low, b_high, b_low = a >> 27, a & 0x7FFFFFF, b >> 27, b & 0x7FFFFFF
@@ -71,7 +71,7 @@ def _add_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None:
 
 
 def _settle(limbs: np.ndarray) -> None:
-    """Carry, so that all limbs but the last are in [0, 2^32)."""
+    """Propagate carries, so that all limbs but the last are in [0, 2^32)."""
     carry = 0
     for k, limb in enumerate(limbs[:LIMBS].tolist()):
         carry += limb

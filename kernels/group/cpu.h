@@ -1,5 +1,5 @@
-/* Gathering by group: see __init__.py. Groups come in no order and their arrays may be far larger than the caches, so
-   that what a row will change is asked for some rows ahead. */
+/* Reductions by group: see __init__.py. Groups are in random order and their arrays may be much larger than the caches,
+   so the element of a row is prefetched AHEAD rows earlier. */
 
 #include <math.h>
 #include <stdint.h>
@@ -29,7 +29,7 @@ INLINE double double_of(uint64_t bits) {
     return x;
 }
 
-/* Whether a gid is beyond the groups. */
+/* Whether a gid is out of range. */
 CLONES static int beyond(const uint32_t *gids, int64_t n, uint64_t groups) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < n; i++) largest = gids[i] > largest ? gids[i] : largest;
@@ -47,7 +47,7 @@ static void add_rows(int64_t *sums, const uint32_t *gids, const int64_t *x, int6
     }
 }
 
-/* Doubles as integers in their order, −0 below +0. A NaN is the lowest, whatever is sought. */
+/* Maps doubles to integers in the same order (reversed for `largest`), −0 less than +0; NaN is always the lowest. */
 INLINE int64_t code_of(double x, int largest) {
     int64_t bits = (int64_t)bits_of(x), code = bits ^ (int64_t)((uint64_t)(bits >> 63) >> 1);
     return x != x ? INT64_MIN : largest ? ~code : code;
@@ -78,14 +78,14 @@ static void extreme_rows(void *values, const uint32_t *gids, const void *x, int6
     if (kind == UNSIGNED) extreme_unsigned(values, gids, x, n, largest);
 }
 
-/* A term in units: `low`, and above it words of `sign`, moved to the left. */
+/* A term in units: `low`, extended with words of `sign`, shifted left by `left` bits. */
 typedef struct {
     u128 low;
     uint64_t sign;
     unsigned left;
 } Term;
 
-/* What lies below the unit are zeros, so that moving to the right loses nothing. A zero may have any exponent. */
+/* The bits below the unit are zeros, so that a shift to the right is exact. A zero may have any exponent. */
 INLINE Term term_of_double(double x, int origin, int square) {
     uint64_t bits = bits_of(x);
     int exponent = (int)(bits >> 52) & SPECIAL, place = exponent + !exponent - 1075;
@@ -110,7 +110,7 @@ INLINE uint64_t add_word(uint64_t *word, uint64_t more, uint64_t carry) {
     return (uint64_t)(sum >> 64);
 }
 
-/* Adds a term to a number of W words; what it would change beyond them is its sign alone. */
+/* Adds a term to a number of `words` words; beyond them the term has only its sign. */
 INLINE void add_term(uint64_t *limb, int words, Term term) {
     if (words == 2) {
         u128 sum = ((u128)limb[1] << 64 | limb[0]) + (term.low << (term.left & 127));
@@ -158,7 +158,7 @@ INLINE void gather(const Gather *g, int words, int kind, int square) {
     }
 }
 
-/* A loop for two words, and one for any number, of each kind of number. */
+/* Selects a specialized loop: two words or any number of words, for each kind of number. */
 CLONES static void gather_rows(const Gather *g) {
     if (g->words == 2) {
         if (g->kind == DOUBLE && !g->square) gather(g, 2, DOUBLE, 0);
@@ -181,7 +181,8 @@ static void merge_rows(int64_t *limbs, const uint32_t *gids, const int64_t *othe
     }
 }
 
-/* Less than any power of two: the least bit of a number is the number without the same without it. */
+/* The range of units and magnitudes. The unit (lowest bit) of a number is the number minus the same number with that
+   bit cleared; bits of positive doubles sort like the numbers. */
 CLONES static void span_of_bits(const double *x, int64_t n, uint64_t *lowest, uint64_t *highest) {
     uint64_t low = INFINITE, high = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -197,13 +198,13 @@ CLONES static void span_of_bits(const double *x, int64_t n, uint64_t *lowest, ui
     *highest = high;
 }
 
-/* floor(log2) of a positive double by its bits; 1024 for infinity, −1075 for zero. */
+/* floor(log2) of a positive double, from its bits; 1024 for infinity, −1075 for zero. */
 static int exponent_of(uint64_t bits) {
     int exponent = (int)(bits >> 52);
     return exponent ? exponent - 1023 : bits ? -1011 - __builtin_clzll(bits) : -1075;
 }
 
-/* Whole numbers that are not negative, of `size` words, lowest first. */
+/* A non-negative integer of `size` words, lowest first. */
 typedef struct {
     uint64_t word[ROOM];
     int size;
@@ -227,7 +228,7 @@ static int magnitude_of(const int64_t *limbs, int words, int below, Whole *a) {
     return (int)negative;
 }
 
-/* a = a / divisor without the remainder; returns whether there is one. */
+/* a = floor(a / divisor); returns whether the remainder is not zero. */
 static int divide(Whole *a, uint64_t divisor) {
     uint64_t rest = 0;
     if (divisor == 1) return 0;
@@ -245,7 +246,7 @@ static int divide(Whole *a, uint64_t divisor) {
     return rest != 0;
 }
 
-/* The 64 bits of a from bit `place` on, which may be negative; bits beyond are zero. */
+/* 64 bits of a from bit `place` on, which may be negative; bits outside of a are zero. */
 static uint64_t bits_at(const Whole *a, int64_t place) {
     int64_t word = place >> 6;
     int bit = place & 63;
@@ -260,7 +261,7 @@ static int any_below(const Whole *a, int64_t place) {
     return 0;
 }
 
-/* a · 2^exponent, to nearest, ties to even; `more` says that a little is to be added to a, which then has 64 bits. */
+/* a · 2^exponent, rounded to nearest, ties to even. `more` adds a positive amount below 1 to a; a then has 64 bits. */
 static double rounded(const Whole *a, int exponent, int more, int negative) {
     if (!a->size) return negative ? -0.0 : 0.0;
     int64_t top = 64 * (int64_t)a->size - 1 - __builtin_clzll(a->word[a->size - 1]);
@@ -281,7 +282,7 @@ static void quotients(const int64_t *limbs, const int64_t *counts, int origin, c
             found[i] = !counts[i] || (special != PLUS && special != MINUS) ? NAN : special == PLUS ? INFINITY : -INFINITY;
             continue;
         }
-        /* Two words below: 64 bits are left of one over 2^63. */
+        /* Two more words: even 1 / 2^63 then keeps 64 bits. */
         int below = counts[i] == 1 ? 0 : 2, negative = magnitude_of(limbs, words, below, &a);
         if (!a.size) {
             found[i] = 0;
@@ -304,7 +305,7 @@ static void multiply(Whole *a, uint64_t factor) {
     a->size += carry != 0;
 }
 
-/* a = a − b² · 2^(64 · below), which is not negative. */
+/* a = a − b² · 2^(64 · below); the result must not be negative. */
 static void subtract_square(Whole *a, const Whole *b, int below) {
     for (int i = 0; i < b->size; i++) {
         u128 product = 0;
@@ -320,7 +321,7 @@ static void subtract_square(Whole *a, const Whole *b, int below) {
     trim(a);
 }
 
-/* (n Σx² − (Σx)²) / n / (n − ddof): the whole part of a quotient's whole part is that of both divisions at once. */
+/* (n Σx² − (Σx)²) / n / (n − ddof). Two integer divisions in sequence give the floor of the whole quotient. */
 static void variances(const int64_t *limbs, int words, const int64_t *squares, int square_words, const int64_t *counts,
                       int origin, const uint8_t *specials, int64_t ddof, int64_t groups, double *found) {
     Whole a, b;

@@ -1,4 +1,4 @@
-"""Gathering by group for the CPU, compiled ahead of time: the work is in cpu.h."""
+"""Reductions by group for the CPU, compiled ahead of time; the loops are in cpu.h."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -29,7 +29,7 @@ cdef extern from "cpu.h" nogil:
 
 
 def add(int64_t[::1] sums, const uint32_t[::1] gids, x):
-    """Add every x, or 1, to its group's sum."""
+    """Add every x, or 1, to the sum of its group."""
     cdef const int64_t[::1] terms = x
     cdef const int64_t *first = NULL
     _check(gids, sums.shape[0], gids.shape[0] if x is None else terms.shape[0])
@@ -41,27 +41,27 @@ def add(int64_t[::1] sums, const uint32_t[::1] gids, x):
 
 
 def least(values, const uint32_t[::1] gids, x):
-    """The smallest value of every group so far."""
+    """Update the minimum of every group."""
     _extreme(values, gids, x, 0)
 
 
 def greatest(values, const uint32_t[::1] gids, x):
-    """The largest value of every group so far."""
+    """Update the maximum of every group."""
     _extreme(values, gids, x, 1)
 
 
 def limbs(limbs, specials, gids, x, origin):
-    """Add every x to its group's sum."""
+    """Add every x to the sum of its group."""
     _gather(limbs, specials, gids, x, _kind(x), origin, 0)
 
 
 def squares(limbs, specials, gids, x, origin):
-    """Add the square of every x to its group's sum."""
+    """Add the square of every x to the sum of its group."""
     _gather(limbs, specials, gids, x, _kind(x), origin, 1)
 
 
 def merge(int64_t[:, ::1] limbs, const uint32_t[::1] gids, const int64_t[:, ::1] other):
-    """Add rows of limbs to their groups'."""
+    """Add rows of limbs to the sums of their groups."""
     if limbs.shape[1] != other.shape[1]:
         raise ValueError(f"limbs of {limbs.shape[1]} words cannot take those of {other.shape[1]}")
     _check(gids, limbs.shape[0], other.shape[0])
@@ -71,7 +71,7 @@ def merge(int64_t[:, ::1] limbs, const uint32_t[::1] gids, const int64_t[:, ::1]
 
 
 def span(const double[::1] x):
-    """The exponents of the smallest unit and of the largest magnitude; EMPTY without any."""
+    """Return the exponents of the smallest unit and of the largest magnitude, or EMPTY."""
     cdef uint64_t low, high
     with nogil:
         span_of_bits(&x[0], x.shape[0], &low, &high)
@@ -79,7 +79,7 @@ def span(const double[::1] x):
 
 
 def quotient(const int64_t[:, ::1] limbs, const int64_t[::1] counts, int origin, const uint8_t[::1] specials):
-    """Sums over counts, correctly rounded."""
+    """Return the sums divided by the counts, correctly rounded."""
     cdef int64_t groups = limbs.shape[0]
     cdef double[::1] found = np.empty(groups)
     _check_groups(limbs.shape[1], groups, counts.shape[0], specials.shape[0])
@@ -91,7 +91,7 @@ def quotient(const int64_t[:, ::1] limbs, const int64_t[::1] counts, int origin,
 
 def variance(const int64_t[:, ::1] limbs, const int64_t[:, ::1] squares, const int64_t[::1] counts, int origin,
              const uint8_t[::1] specials, int64_t ddof):
-    """Variances, correctly rounded."""
+    """Return the variances, correctly rounded."""
     cdef int64_t groups = limbs.shape[0]
     cdef double[::1] found = np.empty(groups)
     _check_groups(limbs.shape[1], groups, counts.shape[0], specials.shape[0])

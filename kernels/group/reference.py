@@ -1,4 +1,4 @@
-"""Gathering by group in Python's whole numbers and fractions."""
+"""Reductions by group with Python's integers and fractions."""
 
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -9,53 +9,53 @@ from anyrank.kernels.group import EMPTY, MINUS, NANS, PLUS
 
 
 def add(sums: np.ndarray, gids: np.ndarray, x: np.ndarray | None) -> None:
-    """Add every x, or 1, to its group's sum."""
+    """Add every x, or 1, to the sum of its group."""
     _check(sums, gids, x)
     np.add.at(sums, gids, np.int64(1) if x is None else x)
 
 
 def least(values: np.ndarray, gids: np.ndarray, x: np.ndarray) -> None:
-    """The smallest value of every group so far."""
+    """Update the minimum of every group."""
     _extreme(values, gids, x, lambda new, old: new < old)
 
 
 def greatest(values: np.ndarray, gids: np.ndarray, x: np.ndarray) -> None:
-    """The largest value of every group so far."""
+    """Update the maximum of every group."""
     _extreme(values, gids, x, lambda new, old: new > old)
 
 
 def limbs(limbs: np.ndarray, specials: np.ndarray, gids: np.ndarray, x: np.ndarray, origin: int) -> None:
-    """Add every x to its group's sum."""
+    """Add every x to the sum of its group."""
     _gather(limbs, specials, gids, x, origin, 1)
 
 
 def squares(limbs: np.ndarray, specials: np.ndarray, gids: np.ndarray, x: np.ndarray, origin: int) -> None:
-    """Add the square of every x to its group's sum."""
+    """Add the square of every x to the sum of its group."""
     _gather(limbs, specials, gids, x, origin, 2)
 
 
 def merge(limbs: np.ndarray, gids: np.ndarray, other: np.ndarray) -> None:
-    """Add rows of limbs to their groups'."""
+    """Add rows of limbs to the sums of their groups."""
     if limbs.shape[1:] != other.shape[1:]:
-        raise ValueError(f"limbs of shape {limbs.shape} cannot take those of {other.shape}")
+        raise ValueError(f"limbs of shape {other.shape} cannot be added to limbs of shape {limbs.shape}")
     _check(limbs, gids, other)
     for gid, term in zip(gids.tolist(), _whole(other), strict=True):
         _add(limbs, gid, term)
 
 
 def span(x: np.ndarray) -> tuple[int, int]:
-    """The exponents of the smallest unit and of the largest magnitude; EMPTY without any."""
+    """Return the exponents of the smallest unit and of the largest magnitude, or EMPTY."""
     values = [abs(Fraction(v)) for v in x.tolist() if np.isfinite(v) and v]
     if not values:
         return EMPTY
-    # A denominator is a power of two; where it is 1, the numerator's trailing zeros count.
+    # The denominator is a power of two; if it is 1, the trailing zeros of the numerator give the unit.
     units = [_log2(v.numerator & -v.numerator) - _log2(v.denominator) for v in values]
     largest = float(max(values))
     return min(units), int(np.frexp(largest)[1]) - 1
 
 
 def quotient(limbs: np.ndarray, counts: np.ndarray, origin: int, specials: np.ndarray) -> np.ndarray:
-    """Sums over counts, correctly rounded."""
+    """Return the sums divided by the counts, correctly rounded."""
     groups = zip(_whole(limbs), counts.tolist(), specials.tolist(), strict=True)
     return np.array([_quotient(total, n, origin, special) for total, n, special in groups], np.float64)
 
@@ -63,7 +63,7 @@ def quotient(limbs: np.ndarray, counts: np.ndarray, origin: int, specials: np.nd
 def variance(
     limbs: np.ndarray, squares: np.ndarray, counts: np.ndarray, origin: int, specials: np.ndarray, ddof: int
 ) -> np.ndarray:
-    """Variances, correctly rounded."""
+    """Return the variances, correctly rounded."""
     groups = zip(_whole(limbs), _whole(squares), counts.tolist(), specials.tolist(), strict=True)
     return np.array(
         [
@@ -124,7 +124,7 @@ def _quotient(total: int, count: int, origin: int, special: int) -> float:
 
 
 def _rounded(numerator: int, denominator: int, exponent: int) -> float:
-    """numerator/denominator · 2^exponent: Python rounds a quotient of integers correctly, to subnormals, too."""
+    """Return numerator/denominator · 2^exponent; Python rounds the quotient of integers correctly, also subnormals."""
     try:
         return (numerator << max(exponent, 0)) / (denominator << max(-exponent, 0))
     except OverflowError:

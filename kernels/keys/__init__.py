@@ -1,46 +1,46 @@
-"""Keys in a hash table, counted, and the words of a text as keys.
+"""A hash table of counted keys, and the words of a text as keys.
 
-A key is any number of bytes below 2^32. The table is `slots`, uint64 [rows, 4], a `pool` of bytes, uint8, and `state`,
-int64 [STATE]. A slot that is used holds
+A key is a byte string of less than 2^32 bytes. The table consists of `slots`, uint64 [rows, 4], `pool`, uint8, and
+`state`, int64 [STATE]. A used slot contains
 
-    word 0, 1   the key's bytes, padded with zeros, if there are up to 16; else its hash, and its place in the pool
-    word 2      the size of the key · 2^32 + its number + 1; keys are numbered from 0 as they come (32 bits)
-    word 3      how often the key was there: the sum of its weights, modulo 2^64
+    word 0, 1   the bytes of the key, padded with zeros, for up to 16 bytes; otherwise its hash and its pool offset
+    word 2      the size of the key · 2^32 + its number + 1; keys are numbered from 0 in order of insertion (32 bits)
+    word 3      the count of the key: the sum of its weights, modulo 2^64
 
-and one that is not used is zero. Of `state`, ENTRIES counts the keys, POOLED the bytes in the pool, SEEN the words;
-SPREAD is a factor, at least 1. The capacity C is the largest power of two up to the rows; a table holds up to ¾ C keys.
-A key belongs to the first free slot from hash · SPREAD mod 2^64 · C / 2^64 on: entries lie nearly in the order of
-their hashes · SPREAD (linear probing, Knuth, The Art of Computer Programming 3, 6.4). If SPREAD parts of a job hold one
-part each of the hashes, those of a part still spread over its whole table.
+and an unused slot is zero. In `state`, ENTRIES is the number of keys, POOLED the bytes used in the pool, and SEEN the
+number of words; SPREAD is a factor, at least 1. The capacity C is the largest power of two that is at most the number
+of rows; a table holds up to ¾ C keys. A key is stored in the first free slot from hash · SPREAD mod 2^64 · C / 2^64 on
+(linear probing; Knuth, The Art of Computer Programming 3, 6.4). Entries are therefore nearly sorted by hash · SPREAD.
+With SPREAD ranks that each own a contiguous range of the hashes, the keys of a rank still use its whole table.
 
-The hash of a key with bytes b: with its 16-byte blocks as pairs of little-endian words, zeros after the last byte,
+The hash of a key uses its 16-byte blocks as pairs (w0, w1) of little-endian words, padded with zeros:
 
     h = size;  h = mix(w0 ⊕ M0 ⊕ h, w1 ⊕ M1) for each block;  hash = mix(h ⊕ M2, M0),
 
-where mix is the exclusive or of the halves of a 128-bit product (after W. Yi, wyhash, 2019). A key of no bytes has one
-block, of zeros.
+where mix is the exclusive or of the halves of a 128-bit product (after W. Yi, wyhash, 2019). An empty key has one
+block of zeros.
 
 `add(data, offsets, size, weights, gids, slots, pool, state, start)`
     Add to the weight of each key, from row `start` on. Key i is data[offsets[i]:offsets[i + 1]], or the i-th `size`
-    bytes where `offsets` is None; its weight `weights[i]`, or 1 where that is None. `gids[i]` (uint32), if not None,
-    becomes its number. Returns the row at which the table had no room, and the number of rows where it had.
+    bytes if `offsets` is None. Its weight is `weights[i]`, or 1 if `weights` is None. If `gids` (uint32) is not None,
+    `gids[i]` becomes the number of the key. Returns the first row without room in the table, or the number of rows.
 `words(text, start, stop, rule, fold, points, table, others)`
-    Count the words of text[start:stop]; 64 bytes must follow it. By rule WHITE they are what white space separates,
-    ASCII's as Python's `str.split` has it, and the characters of `points`; by rule WORDS they are runs of ASCII's
-    letters and digits, `_`, and the characters of `points`: a bit each (uint8 [0x110000 / 8], the lowest first).
-    With `fold` words of ASCII have their capitals made small, and all others are counted in the table `others`; a table
-    is (slots, pool, state). Returns where the counting ended: at the begin of the word for which there was no room.
+    Count the words of text[start:stop]; 64 readable bytes must follow. With rule WHITE, words are separated by ASCII
+    white space as in Python's `str.split`, and by the characters of `points`. With rule WORDS, words are sequences of
+    ASCII letters, digits, `_` and the characters of `points`. `points` is a bitmap (uint8 [0x110000 / 8], lowest bit
+    first). With `fold`, ASCII words are converted to lower case, and all other words are counted in the table `others`.
+    A table is (slots, pool, state). Returns `stop`, or the start of the first word without room in its table.
 `rehash(old, slots, pool, state)`
-    Put the entries of `old` slots into `slots`, which are larger and empty; False where that did not do.
+    Insert the entries of `old` slots into `slots`, which are larger and empty. Returns False if they do not fit.
 `entries(slots, pool, state, hashes, places)`
-    The hashes of all keys, and the rows of their slots, ordered by hash · SPREAD mod 2^64, then hash, then key.
+    Write the hashes of all keys and the rows of their slots, sorted by hash · SPREAD mod 2^64, then hash, then key.
 `keys(slots, pool, state, places, data)`
-    The bytes of the keys in these slots, one after the other.
+    Write the concatenated bytes of the keys in the slots `places`.
 `hashes(data, offsets, size, found)`
-    The hash of each key, uint64.
+    Write the hash of each key, uint64.
 `partition(hashes, parts, places, starts)`
-    Where each row goes (int64) when rows are ordered by the part, 0 … parts − 1, that ⌊hash · parts / 2^64⌋ is, rows of
-    one part in their order; part k begins at `starts[k]`, and `starts[parts]` is the number of rows.
+    Write the position (int64) of each row when rows are sorted stably by part ⌊hash · parts / 2^64⌋; part k begins at
+    `starts[k]`, and `starts[parts]` is the number of rows.
 """
 
 from typing import Any
@@ -56,14 +56,14 @@ M0, M1, M2 = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F
 
 
 def empty(rows: int, pool: int = 0, spread: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A table with so many slots and bytes of its pool."""
+    """Return an empty table with this number of slots and pool bytes."""
     state = np.zeros(STATE, np.int64)
     state[SPREAD] = spread
     return np.zeros((rows, 4), np.uint64), np.zeros(pool, np.uint8), state
 
 
 def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
-    """Arguments for about `size` keys, of which some come often and some are long."""
+    """Return arguments for about `size` keys; some are frequent and some are long."""
     draws = np.minimum(np.random.default_rng(size).zipf(1.3, size), 1 << 40).tolist()
     text = b" ".join(b"%d" % n + b"-and-so-forth" * (n % 7 == 0) for n in draws)
     parts = text.split()

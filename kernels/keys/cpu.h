@@ -8,7 +8,7 @@
 #define MULTIPLIER_0 0x9E3779B97F4A7C15u
 #define MULTIPLIER_1 0xD6E8FEB86659FD93u
 #define MULTIPLIER_2 0xA0761D6478BD642Fu
-/* Functions that are compiled anew for each of a few arguments that the compiler knows. */
+/* Functions that are specialized for constant arguments by inlining. */
 #define ALWAYS __attribute__((always_inline))
 #define BYTES 0x0101010101010101u
 
@@ -19,11 +19,11 @@ struct table {
     uint64_t *slots;
     uint8_t *pool;
     int64_t *state, rows, room;
-    int64_t limit;  /* entries at most: beyond, the caller makes a larger table */
+    int64_t limit;  /* maximum number of entries; the caller then makes a larger table */
     int shift;
 };
 
-/* A key: its bytes, which are nobody else's before `end`; `fold` makes its capital letters small. */
+/* A key. Bytes from `at` up to `end` can be read, also beyond the key; `fold` converts ASCII letters to lower case. */
 struct key {
     uint64_t w0, w1, hash;
     const uint8_t *at, *end;
@@ -31,7 +31,7 @@ struct key {
     int fold;
 };
 
-/* A table's capacity is the largest power of two in its rows: the others are behind the last place. */
+/* The capacity is the largest power of two up to `rows`; the other slots follow and take keys that overflow the end. */
 static inline void open_table(struct table *t, uint64_t *slots, int64_t rows, uint8_t *pool, int64_t room,
                               int64_t *state)
 {
@@ -46,13 +46,14 @@ static inline uint64_t load(const uint8_t *at)
     return word;
 }
 
-/* The first `size` bytes of a word, 0 … 8 and beyond. */
+/* The first `size` bytes of a word, with zeros after them; any size is allowed. */
 static inline uint64_t first(uint64_t word, int64_t size)
 {
     return size >= 8 ? word : size <= 0 ? 0 : word & (~(uint64_t)0 >> (64 - 8 * size));
 }
 
-/* ASCII's capital letters made small, in eight bytes at once. */
+/* Converts eight ASCII bytes to lower case. In each byte, adding a constant to the low seven bits sets bit 7 if the
+   byte is at least 'A' (or beyond 'Z'); where exactly one of them is set, bit 5 is set. */
 static inline uint64_t folded(uint64_t word)
 {
     uint64_t seven = word & 0x7F * BYTES;
@@ -76,7 +77,7 @@ static inline uint64_t finished(uint64_t hash)
     return mixed(hash ^ MULTIPLIER_2, MULTIPLIER_0);
 }
 
-/* The 16 bytes from place `done` of a key as two words, with zeros after its last one. */
+/* The 16 bytes of a key from offset `done` as two words, padded with zeros. */
 static inline ALWAYS void two(const struct key *key, int64_t done, uint64_t *w0, uint64_t *w1)
 {
     const uint8_t *at = key->at + done;
@@ -109,7 +110,7 @@ static __attribute__((noinline)) void make_long(struct key *key, int fold)
     key->hash = finished(key->hash);
 }
 
-/* A key of `size` bytes; with `fold`, and if all of them are ASCII, its capital letters are made small. */
+/* Initializes a key of `size` bytes; with `fold`, an ASCII key is converted to lower case. */
 static inline ALWAYS void make_key(struct key *key, const uint8_t *at, int64_t size, const uint8_t *end, int fold)
 {
     key->at = at, key->end = end, key->size = size, key->fold = 0;
@@ -168,7 +169,7 @@ static __attribute__((noinline)) int keep(struct table *t, uint64_t *slot, const
     return 1;
 }
 
-/* The slot of a key, which is put there if it was not; NULL where the table has no room for it. */
+/* Returns the slot of a key, and inserts the key if it is new; NULL if the table has no room for it. */
 static inline ALWAYS uint64_t *slot_of(struct table *t, const struct key *key)
 {
     uint64_t *end = t->slots + SLOT * t->rows;
@@ -182,7 +183,8 @@ static inline ALWAYS uint64_t *slot_of(struct table *t, const struct key *key)
     return NULL;
 }
 
-/* Add to the keys of rows from `row` on, as `add_keys`: inlined for keys of eight bytes, which are the most. */
+/* Adds weights to the keys of rows from `row` on, see `add_keys`; inlined separately for 8-byte keys, the usual case.
+   */
 static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size,
                                       int64_t row, int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
 {
@@ -195,7 +197,7 @@ static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, c
             __builtin_prefetch(place_of(t, batch[i].hash), 1);
         }
         for (int i = 0; i < m; i++, row++) {
-            if (!offsets) batch[i].size = size;  /* which the compiler knows, then */
+            if (!offsets) batch[i].size = size;  /* so that the compiler knows the size */
             uint64_t *slot = slot_of(t, &batch[i]);
             if (!slot) return row;
             slot[3] += weights ? (uint64_t)weights[row] : 1;
@@ -205,11 +207,12 @@ static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, c
     return n;
 }
 
-/* Add `weights` to the keys from row `from` on, and tell their numbers; the row where the table had no room, or n. */
+/* Adds `weights` to the keys from row `from` on and writes key numbers to `gids`; returns the row without room, or n.
+   */
 static int64_t add_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t from,
                         int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
 {
-    int64_t safe = offsets || size != 8 || n < 2 ? from : n - 2;  /* for 16 bytes of these rows can be read */
+    int64_t safe = offsets || size != 8 || n < 2 ? from : n - 2;  /* 16 bytes can be read in these rows */
     if (from < safe) from = add_rows(data, end, NULL, 8, from, safe, weights, gids, t);
     return from < safe ? from : add_rows(data, end, offsets, size, from, n, weights, gids, t);
 }
@@ -227,7 +230,7 @@ static int64_t rehash_slots(const uint64_t *old, int64_t rows, struct table *t)
     return 1;
 }
 
-/* Whether the key of one slot comes before another's of the same hash. */
+/* Whether the key of slot a sorts before the key of slot b; their hashes are equal. */
 static int before(const struct table *t, const uint64_t *a, const uint64_t *b)
 {
     uint64_t n = slot_size(a), m = slot_size(b);
@@ -237,7 +240,7 @@ static int before(const struct table *t, const uint64_t *a, const uint64_t *b)
     return order ? order < 0 : n < m;
 }
 
-/* The entries by their place in the table, which is nearly the order of their hashes: insertion makes it that. */
+/* Lists the entries in the order of their slots, which is nearly sorted; an insertion sort completes the order. */
 static void list_entries(const struct table *t, uint64_t *hashes, int64_t *places)
 {
     uint64_t spread = (uint64_t)t->state[SPREAD];
@@ -257,7 +260,7 @@ static void list_entries(const struct table *t, uint64_t *hashes, int64_t *place
     }
 }
 
-/* White space, and characters of words, of 64 bytes as bits. */
+/* One bit for each of 64 bytes: white space, word characters, bytes beyond ASCII. */
 struct classes { uint64_t white, word, high; };
 
 static inline int ascii_word(unsigned c)
@@ -298,7 +301,7 @@ static inline struct classes classify(const uint8_t *at, int words)
     return found;
 }
 
-/* The length of the well-formed UTF-8 sequence at `at` within `left` bytes and its code point; 0 where there is none. */
+/* The length of the valid UTF-8 sequence at `at` within `left` bytes, and its code point; 0 if it is not valid. */
 static inline int decode(const uint8_t *at, int64_t left, uint32_t *point)
 {
     uint32_t c = at[0];
@@ -314,7 +317,7 @@ static inline int decode(const uint8_t *at, int64_t left, uint32_t *point)
     return size;
 }
 
-/* The bits of characters beyond ASCII that are in the set, of those that begin in 64 bytes. */
+/* One bit for each byte of the characters beyond ASCII that begin in 64 bytes and are in the set. */
 static unsigned __int128 beyond_ascii(const uint8_t *at, int64_t left, uint64_t high, const uint8_t *set)
 {
     unsigned __int128 found = 0;
@@ -329,7 +332,8 @@ static unsigned __int128 beyond_ascii(const uint8_t *at, int64_t left, uint64_t 
     return found;
 }
 
-/* Count the keys of a batch; how many could be: a table may have no room. What cannot be folded goes to `others`. */
+/* Counts the keys of a batch; returns the number counted before a table had no room. With `fold`, keys that are not
+   ASCII are counted in `others`. */
 static inline ALWAYS int count_batch(struct key *batch, int n, int fold, struct table *t, struct table *others)
 {
     for (int i = 0; i < n; i++) {
@@ -342,7 +346,8 @@ static inline ALWAYS int count_batch(struct key *batch, int n, int fold, struct 
     return n;
 }
 
-/* Count the words of text[start:stop], after which 64 bytes can be read; where the counting ended, which is `stop` unless a table has no room. */
+/* Counts the words of text[start:stop], after which 64 bytes can be read; returns `stop`, or the start of the first
+   word without room in its table. */
 static inline ALWAYS int64_t count_by(const uint8_t *text, int64_t start, int64_t stop, int words, int fold,
                                       const uint8_t *set, struct table *t, struct table *others)
 {
@@ -388,7 +393,7 @@ static int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int
     return fold ? count_by(text, start, stop, 0, 1, set, t, others) : count_by(text, start, stop, 0, 0, set, t, others);
 }
 
-/* The bytes of the keys at these places, one after the other. */
+/* Copies the concatenated bytes of the keys in these slots. */
 static void copy_keys(const struct table *t, const int64_t *places, int64_t n, uint8_t *data)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -415,7 +420,7 @@ static inline int64_t part_of(uint64_t hash, int64_t parts)
     return (int64_t)((unsigned __int128)hash * (uint64_t)parts >> 64);
 }
 
-/* Where each row goes when rows are ordered by the part that their hashes fall in; `starts` has one more than parts. */
+/* Positions of rows sorted stably by the part of their hash; `starts` has parts + 1 elements. */
 static void place_rows(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *places, int64_t *starts)
 {
     int64_t at = 0;

@@ -1,4 +1,4 @@
-"""Keys for the CPU, compiled ahead of time: the work is in cpu.h."""
+"""Keys for the CPU, compiled ahead of time; the loops are in cpu.h."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -69,7 +69,7 @@ def rehash(const uint64_t[:, ::1] old, slots, pool, state):
 
 
 def entries(slots, pool, state, uint64_t[::1] hashes, int64_t[::1] places):
-    """The hashes of all keys, and the rows of their slots, in order."""
+    """Write the hashes of all keys and the rows of their slots, sorted."""
     cdef table t = _open(slots, pool, state)
     if hashes.shape[0] < state[0] or places.shape[0] < state[0]:
         raise ValueError(f"{hashes.shape[0]} places for {state[0]} entries")
@@ -79,7 +79,7 @@ def entries(slots, pool, state, uint64_t[::1] hashes, int64_t[::1] places):
 
 
 def keys(slots, pool, state, const int64_t[::1] places, uint8_t[::1] data):
-    """The bytes of the keys in these slots."""
+    """Write the concatenated bytes of the keys in these slots."""
     cdef table t = _open(slots, pool, state)
     if places.shape[0] and data.shape[0]:
         with nogil:
@@ -87,7 +87,7 @@ def keys(slots, pool, state, const int64_t[::1] places, uint8_t[::1] data):
 
 
 def hashes(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, uint64_t[::1] found):
-    """The hash of each key."""
+    """Write the hash of each key."""
     cdef int64_t n = offsets.shape[0] - 1 if offsets is not None else data.shape[0] // size
     if found.shape[0] < n:
         raise ValueError(f"{found.shape[0]} places for {n} hashes")
@@ -100,7 +100,7 @@ def hashes(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, ui
 
 
 def partition(const uint64_t[::1] hashes, int64_t parts, int64_t[::1] places, int64_t[::1] starts):
-    """Where each row goes when rows are ordered by the part that their hashes fall in."""
+    """Write the position of each row when rows are sorted stably by the part of their hash."""
     if parts < 1 or places.shape[0] < hashes.shape[0] or starts.shape[0] <= parts:
         raise ValueError(f"{parts} parts of {hashes.shape[0]} hashes, {places.shape[0]} places, {starts.shape[0]} starts")
     if hashes.shape[0]:

@@ -15,7 +15,7 @@ _MASK = (1 << 64) - 1
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _mixed(a: int, b: int) -> int:
+def _mix(a: int, b: int) -> int:
     product = a * b
     return (product ^ product >> 64) & _MASK
 
@@ -27,11 +27,11 @@ def _blocks(key: bytes) -> Iterator[tuple[int, int]]:
 
 
 def hash_of(key: bytes) -> int:
-    """The hash of a key."""
-    found = len(key)
+    """Return the hash of a key."""
+    h = len(key)
     for w0, w1 in _blocks(key):
-        found = _mixed(w0 ^ M0 ^ found, w1 ^ M1)
-    return _mixed(found ^ M2, M0)
+        h = _mix(w0 ^ M0 ^ h, w1 ^ M1)
+    return _mix(h ^ M2, M0)
 
 
 def _key(slot: Any, pool: np.ndarray) -> bytes:
@@ -40,24 +40,24 @@ def _key(slot: Any, pool: np.ndarray) -> bytes:
     return data[:size]
 
 
-def _first(slots: np.ndarray, state: np.ndarray, found: int) -> int:
+def _first(slots: np.ndarray, state: np.ndarray, hash_: int) -> int:
     bits = len(slots).bit_length() - 1
-    return (found * int(state[SPREAD]) & _MASK) >> (64 - bits)
+    return (hash_ * int(state[SPREAD]) & _MASK) >> (64 - bits)
 
 
 def _slot(key: bytes, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> Any:
-    """The slot of a key, None where there is no room for it."""
-    found = hash_of(key)
-    for row in range(_first(slots, state, found), len(slots)):
+    """Return the slot of a key, or None if there is no room for it."""
+    hash_ = hash_of(key)
+    for row in range(_first(slots, state, hash_), len(slots)):
         slot = slots[row]
         if not slot[2]:
-            return _keep(key, found, slot, slots, pool, state)
+            return _insert(key, hash_, slot, slots, pool, state)
         if int(slot[2]) >> 32 == len(key) and _key(slot, pool) == key:
             return slot
     return None
 
 
-def _keep(key: bytes, found: int, slot: Any, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> Any:
+def _insert(key: bytes, hash_: int, slot: Any, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> Any:
     limit = (1 << len(slots).bit_length() - 1) // 4 * 3
     at = int(state[POOLED])
     if state[ENTRIES] >= limit or (len(key) > INLINE and at + len(key) > len(pool)):
@@ -65,7 +65,7 @@ def _keep(key: bytes, found: int, slot: Any, slots: np.ndarray, pool: np.ndarray
     if len(key) > INLINE:
         pool[at : at + len(key)] = np.frombuffer(key, np.uint8)
         state[POOLED] += len(key)
-        slot[:2] = found, at
+        slot[:2] = hash_, at
     else:
         slot[:2] = next(_blocks(key))
     state[ENTRIES] += 1
@@ -100,8 +100,8 @@ def add(
 _ASCII = {WHITE: " \t\n\v\f\r\x1c\x1d\x1e\x1f", 1: "_0-9A-Za-z"}
 
 
-def _of_words(rule: int, points: np.ndarray) -> re.Pattern[str]:
-    """Words in text whose broken bytes are escaped to code points that are in no set."""
+def _word_pattern(rule: int, points: np.ndarray) -> re.Pattern[str]:
+    """Return a pattern for words; bytes that are not valid UTF-8 are surrogates, which are not in `points`."""
     beyond = np.flatnonzero(np.unpackbits(points, bitorder="little"))
     listed = "".join(re.escape(chr(point)) for point in beyond if point > 0x7F)
     return re.compile(f"[{'^' if rule == WHITE else ''}{_ASCII[rule]}{listed}]+")
@@ -113,22 +113,22 @@ def words(
     """Count the words of text[start:stop]."""
     whole = text[start:stop].tobytes().decode(errors="surrogateescape")
     at, before = start, 0
-    for match in _of_words(rule, points).finditer(whole):
+    for match in _word_pattern(rule, points).finditer(whole):
         at += len(whole[before : match.start()].encode(errors="surrogateescape"))
         before = match.start()
         key = match[0].encode(errors="surrogateescape")
         foldable = fold and key.isascii()
-        chosen = others if fold and not foldable else table
-        slot = _slot(key.lower() if foldable else key, *chosen)
+        target = others if fold and not foldable else table
+        slot = _slot(key.lower() if foldable else key, *target)
         if slot is None:
             return at
         slot[3] += np.uint64(1)
-        chosen[2][SEEN] += 1
+        target[2][SEEN] += 1
     return stop
 
 
 def rehash(old: np.ndarray, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> bool:
-    """Put the entries of old slots into larger ones."""
+    """Insert the entries of old slots into larger slots."""
     for slot in old[old[:, 2] != 0]:
         row = _first(slots, state, hash_of(_key(slot, pool)))
         while row < len(slots) and slots[row, 2]:
@@ -140,29 +140,29 @@ def rehash(old: np.ndarray, slots: np.ndarray, pool: np.ndarray, state: np.ndarr
 
 
 def entries(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, hashes: np.ndarray, places: np.ndarray) -> None:
-    """The hashes of all keys, and the rows of their slots, in order."""
-    found = [(_key(slots[row], pool), row) for row in np.flatnonzero(slots[:, 2]).tolist()]
-    listed = [(hash_of(key), key, row) for key, row in found]
-    listed.sort(key=lambda one: (one[0] * int(state[SPREAD]) & _MASK, *one))
-    n = len(listed)
-    hashes[:n], places[:n] = [one[0] for one in listed], [one[2] for one in listed]
+    """Write the hashes of all keys and the rows of their slots, sorted."""
+    keys_and_rows = [(_key(slots[row], pool), row) for row in np.flatnonzero(slots[:, 2]).tolist()]
+    entries = [(hash_of(key), key, row) for key, row in keys_and_rows]
+    entries.sort(key=lambda entry: (entry[0] * int(state[SPREAD]) & _MASK, *entry))
+    n = len(entries)
+    hashes[:n], places[:n] = [entry[0] for entry in entries], [entry[2] for entry in entries]
 
 
 def keys(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, places: np.ndarray, data: np.ndarray) -> None:
-    """The bytes of the keys in these slots."""
-    joined = b"".join(_key(slots[row], pool) for row in places.tolist())
-    data[: len(joined)] = np.frombuffer(joined, np.uint8)
+    """Write the concatenated bytes of the keys in these slots."""
+    content = b"".join(_key(slots[row], pool) for row in places.tolist())
+    data[: len(content)] = np.frombuffer(content, np.uint8)
 
 
 def hashes(data: np.ndarray, offsets: np.ndarray | None, size: int, found: np.ndarray) -> None:
-    """The hash of each key."""
+    """Write the hash of each key."""
     text = data.tobytes()
     borders = offsets.tolist() if offsets is not None else range(0, len(text) + 1, size)
     found[: len(borders) - 1] = [hash_of(text[a:b]) for a, b in pairwise(borders)]
 
 
 def partition(hashes: np.ndarray, parts: int, places: np.ndarray, starts: np.ndarray) -> None:
-    """Where each row goes when rows are ordered by the part that their hashes fall in."""
+    """Write the position of each row when rows are sorted stably by the part of their hash."""
     part = np.array([value * parts >> 64 for value in hashes.tolist()], np.int64)
     places[np.argsort(part, kind="stable")] = np.arange(len(hashes))
     starts[: parts + 1] = np.searchsorted(np.sort(part), np.arange(parts + 1))

@@ -1,37 +1,38 @@
-r"""Occurrences of any number of patterns in UTF-8 text, in one pass: an automaton over bytes (Aho and Corasick).
+r"""Count the occurrences of many patterns in UTF-8 text in one pass, with an automaton over bytes (Aho and Corasick).
 
 `count(text, start, stop, classes, table, owner, link, length, letters, near, state, counts)` reads
-`text[start:stop]` (uint8), adds to `counts` (int64, one per pattern) what it finds, and returns the number
-of line ends (\n) there. An occurrence counts if it begins at or after the end of the last one of its own pattern
-that counted: they do not overlap, and are taken from left to right. The automaton is
+`text[start:stop]` (uint8), adds the occurrences to `counts` (int64, one per pattern), and returns the number of line
+ends (\n). Occurrences of one pattern do not overlap: from left to right, an occurrence counts if it begins at or after
+the end of the previous counted one. The automaton is
 
 `classes`, `table`
-    uint8[256] and uint32[states, columns]: from state s, byte b leads to `table[s, classes[b]]`, which is the next
-    state times `columns`, a power of two, plus OUT where a pattern ends there. State 0 is the root.
+    uint8[256] and uint32[states, columns]: from state s, byte b leads to `table[s, classes[b]]`. This is the next
+    state times `columns` (a power of two), plus OUT if a pattern ends there. State 0 is the root.
 `owner`, `link`
-    int32[states]: the pattern that ends in a state, or −1, and the next state, or 0, whose pattern ends there too.
+    int32[states]: the pattern that ends in a state, or −1; and the next state, or 0, whose pattern also ends there.
 `length`
-    int32[patterns]: the bytes of each occurrence of a pattern; or, where letters of upper and lower case differ in
-    their bytes, minus its number of characters.
+    int32[patterns]: the bytes of an occurrence; or minus the number of characters, if upper and lower case letters of
+    the pattern differ in their number of bytes.
 `letters`
-    uint8[0x110000 / 8], a bit per character (the lowest first): an occurrence then counts only if neither the
-    character before it nor the one after it has its bit set. Broken UTF-8 is no such character. Empty: all count.
+    uint8[0x110000 / 8], a bitmap of characters (lowest bit first): an occurrence counts only if the characters before
+    and after it are not in the bitmap. Invalid UTF-8 is not in the bitmap. If empty, all occurrences count.
 `near`
-    uint8[6, 16]: a place where an occurrence begins has a bit b set in `near[2k, byte & 15] & near[2k + 1, byte >> 4]`
-    for the bytes k = 0, 1, 2 from there on. It tells where the root may be left, so that it need not be looked up.
+    uint8[6, 16], a prefilter: if an occurrence begins at a position, some bit is set in
+    `near[2k, byte & 15] & near[2k + 1, byte >> 4]` for all of the bytes k = 0, 1, 2 from that position on. In the root
+    state, positions that fail this test are skipped without a table access.
 
-`state` (int64, one more than patterns) carries on from block to block of one text: first the automaton's state, then
-where, relative to the block's start, the last counted occurrence of each pattern ended. It begins with zeros. No
-pattern may contain a line end. What the last occurrences and the characters around them need must be readable before
-`start` and after `stop`, in the text or as zeros: the longest pattern and 4 bytes, and 4 bytes.
+`state` (int64, patterns + 1) is passed from block to block of one text, initially zeros: the state of the automaton,
+then for each pattern the end of its last counted occurrence relative to the start of the block. Patterns must not
+contain a line end. Context must be readable, from the text or as zeros: the length of the longest pattern plus 4 bytes
+before `start`, and 4 bytes after `stop`.
 
-`broken(text, start, stop)` is the number of byte sequences that begin in `text[start:stop]` and are no UTF-8:
-of characters U+FFFD that stand for them when the text is decoded, one for each longest begin of a character, as
-Unicode recommends and Python does. 3 bytes before `start` and after `stop` must be readable, in the text or as zeros.
+`broken(text, start, stop)` returns the number of byte sequences that begin in `text[start:stop]` and are not valid
+UTF-8: the number of U+FFFD characters in the decoded text, one for each maximal subpart, as recommended by
+Unicode and implemented by Python. 3 bytes before `start` and after `stop` must be readable, from the text or as zeros.
 
 Source: A. V. Aho and M. J. Corasick, Efficient string matching: an aid to bibliographic search, CACM 18 (1975) 333-340;
-The Unicode Standard, section 3.9, table 3-7 and "U+FFFD substitution of maximal subparts". `near` is read in vectors
-as in Hyperscan (X. Wang et al., NSDI 2019).
+The Unicode Standard, section 3.9, table 3-7 and "U+FFFD substitution of maximal subparts". The vector code for `near`
+follows Hyperscan (X. Wang et al., NSDI 2019).
 """
 
 from typing import Any
@@ -40,12 +41,12 @@ import numpy as np
 
 OPERATIONS = ("count", "broken")
 
-#: In an entry of `table`: a pattern ends here.
+#: Flag in an entry of `table`: a pattern ends in the next state.
 OUT = 1 << 31
 
 
 def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
-    """Text of the letters a and b with the patterns `aa` and `ab`, or with a broken letter here and there."""
+    """Return arguments: a text of a and b with patterns `aa` and `ab`; for `broken`, with some invalid bytes."""
     random = np.random.default_rng(size)
     text = np.zeros(size + 128, np.uint8)
     text[64 : 64 + size] = random.choice(np.frombuffer(b"ab \n", np.uint8), size)

@@ -1,4 +1,4 @@
-/* Patterns in text, and text that is no UTF-8: see __init__.py. */
+/* Count patterns in text, and byte sequences that are not valid UTF-8: see __init__.py. */
 
 #include <stdint.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 
 enum { OUT = INT32_MIN, LANES = 64, NEAR = 3, VECTOR = 32, TRIES = 1024, WORTH = 8 };
 
-/* What counting needs: see __init__.py. `end` has the ends of the last occurrences, from the text's begin. */
+/* Arguments of a count: see __init__.py. `end` has the ends of the last counted occurrences, relative to `text`. */
 typedef struct {
     const uint8_t *text, *classes;
     const uint32_t *table;
@@ -25,7 +25,7 @@ typedef struct {
 
 static inline int is_tail(uint8_t byte) { return (byte & 0xc0) == 0x80; }
 
-/* The bytes of the character that begins here; of what is none, minus those that belong together. */
+/* The bytes of the character at p; if it is not valid, minus the bytes of the invalid sequence. */
 static inline int sequence(const uint8_t *p) {
     uint8_t lead = p[0], low = 0x80, high = 0xbf;
     if (lead < 0x80) return 1;
@@ -48,14 +48,14 @@ static int is_letter(const uint8_t *letters, const uint8_t *p, int size) {
     return letters[character >> 3] >> (character & 7) & 1;
 }
 
-/* Whether a letter touches the bytes from `begin` to `end`. */
+/* Whether a letter is directly before `begin` or at `end`. */
 static int is_inside(const uint8_t *letters, const uint8_t *begin, const uint8_t *end) {
     for (int size = 1; size <= 4; size++)
         if (is_letter(letters, begin - size, size) || is_letter(letters, end, size)) return 1;
     return 0;
 }
 
-/* Where an occurrence begins: so many bytes, or characters, before its end. */
+/* The start of an occurrence: `length` bytes, or -length characters, before its end. */
 static inline int64_t begin_of(const uint8_t *text, int64_t end, int32_t length) {
     if (length >= 0) return end - length;
     for (; length < 0; length++)
@@ -64,7 +64,7 @@ static inline int64_t begin_of(const uint8_t *text, int64_t end, int32_t length)
     return end;
 }
 
-/* Counts the patterns that end in this state. */
+/* Counts the occurrences of the patterns that end in this state. */
 static void found(const Search *s, int64_t state, int64_t end) {
     for (; state; state = s->link[state]) {
         int32_t pattern = s->owner[state];
@@ -77,7 +77,7 @@ static void found(const Search *s, int64_t state, int64_t end) {
     }
 }
 
-/* A window of VECTOR bytes, and the places in it where an occurrence may begin, a bit each. */
+/* A window of VECTOR bytes, and a bit for each position in it at which an occurrence may begin. */
 typedef struct {
     int64_t begin;
     uint32_t places;
@@ -97,7 +97,7 @@ AVX2 static inline uint32_t places_of(const uint8_t *near, const uint8_t *p) {
     all = _mm256_and_si256(all, fitting(near + 64, LOAD(p + 2)));
     return ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(all, _mm256_setzero_si256()));
 }
-/* The next place from `i` on where an occurrence may begin; where no whole window is left, what is left. */
+/* The next position from `i` on at which an occurrence may begin, or the first position that no whole window covers. */
 AVX2 static inline int64_t next_place(const Search *s, Window *window, int64_t i, int64_t stop) {
     if (i < window->begin + VECTOR) {
         uint32_t places = window->places & ~(uint32_t)0 << (i - window->begin);
@@ -119,8 +119,8 @@ static int64_t next_place(const Search *s, Window *window, int64_t i, int64_t st
 static int has_vectors(void) { return 0; }
 #endif
 
-/* Counts from `i` to `stop`; the automaton goes from this state to the returned one, both times the columns. In the
-   root it skips to the next place that matters, until that proves to be too near too often. */
+/* Counts from `i` to `stop`, starts in `state` and returns the final state (both times the columns). In the root state
+   it skips to the next possible occurrence; if the skips are too short on average, it stops skipping. */
 INLINE uint32_t count_from(const Search *s, uint32_t state, int64_t i, int64_t stop, int skips) {
     Window window = {i - VECTOR, 0};
     int64_t first = i, tries = 0;
@@ -160,7 +160,7 @@ CLONES static int64_t count_line_ends(const uint8_t *text, int64_t n) {
     return ends;
 }
 
-/* The number of bytes from the text's begin that are ASCII for certain. */
+/* The number of bytes at the start of the text in whole groups of LANES that are all ASCII. */
 CLONES static int64_t count_ascii(const uint8_t *text, int64_t n) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -173,7 +173,7 @@ CLONES static int64_t count_ascii(const uint8_t *text, int64_t n) {
 
 static int64_t count_broken(const uint8_t *text, int64_t start, int64_t stop) {
     int64_t broken = 0, i = start;
-    for (int back = 1; back <= 3; back++) { /* what began before the block was counted there */
+    for (int back = 1; back <= 3; back++) { /* skip a sequence that began before the block */
         int size = sequence(text + start - back);
         if (size < 0) size = -size;
         if (!is_tail(text[start - back]) && size > back) i = start - back + size;

@@ -1,4 +1,4 @@
-"""Patterns in text for the CPU, compiled ahead of time: the work is in cpu.h."""
+"""Count patterns in text on the CPU, compiled ahead of time; the loops are in cpu.h."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
@@ -25,7 +25,7 @@ cdef extern from "cpu.h" nogil:
 def count(const uint8_t[::1] text, int64_t start, int64_t stop, const uint8_t[::1] classes, const uint32_t[:, ::1] table,
           const int32_t[::1] owner, const int32_t[::1] link, const int32_t[::1] length, const uint8_t[::1] letters,
           const uint8_t[:, ::1] near, int64_t[::1] state, int64_t[::1] counts):
-    """Add the occurrences of each pattern to `counts`; the number of line ends."""
+    """Add the occurrences of each pattern to `counts`; return the number of line ends."""
     cdef Search search
     cdef int64_t k, lines
     columns: int = table.shape[1]
@@ -45,7 +45,7 @@ def count(const uint8_t[::1] text, int64_t start, int64_t stop, const uint8_t[::
 
 
 def broken(const uint8_t[::1] text, int64_t start, int64_t stop):
-    """The number of sequences that begin here and are no UTF-8."""
+    """Return the number of sequences that begin in text[start:stop] and are not valid UTF-8."""
     _check(text, start, stop)
     with nogil:
         start = count_broken(&text[0], start, stop)

@@ -1,4 +1,4 @@
-"""Patterns in text, in plain Python."""
+"""Count patterns in text in plain Python."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ def count(
     state: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """Add the occurrences of each pattern to `counts`; the number of line ends."""
+    """Add the occurrences of each pattern to `counts`; return the number of line ends."""
     columns, now = table.shape[1], int(state[0])
     data = text[: stop + 4].tobytes()
     state[1:] += start
@@ -39,7 +39,7 @@ def count(
 
 
 def _ending(state: int, owner: np.ndarray, link: np.ndarray) -> Iterator[int]:
-    """The patterns that end in this state."""
+    """Yield the patterns that end in this state."""
     while state:
         if owner[state] >= 0:
             yield int(owner[state])
@@ -47,7 +47,7 @@ def _ending(state: int, owner: np.ndarray, link: np.ndarray) -> Iterator[int]:
 
 
 def _begin(data: bytes, end: int, length: int) -> int:
-    """Where an occurrence begins: so many bytes, or characters, before its end."""
+    """Return the start of an occurrence: `length` bytes, or −`length` characters, before its end."""
     if length >= 0:
         return end - length
     for _ in range(-length):
@@ -58,14 +58,14 @@ def _begin(data: bytes, end: int, length: int) -> int:
 
 
 def _inside(data: bytes, begin: int, end: int, letters: np.ndarray) -> bool:
-    """Whether a letter touches the bytes from `begin` to `end`."""
+    """Return whether a letter is directly before `begin` or at `end`."""
     before = (data[begin - n : begin] for n in range(1, 5))
     after = (data[end : end + n] for n in range(1, 5))
     return any(_is_letter(code, letters) for code in (*before, *after))
 
 
 def _is_letter(code: bytes, letters: np.ndarray) -> bool:
-    """Whether these bytes are one character, and that a letter."""
+    """Return whether these bytes are exactly one character and it is a letter."""
     try:
         (character,) = map(ord, code.decode())
     except (UnicodeDecodeError, ValueError):
@@ -74,12 +74,12 @@ def _is_letter(code: bytes, letters: np.ndarray) -> bool:
 
 
 def broken(text: np.ndarray, start: int, stop: int) -> int:
-    """The number of sequences that begin here and are no UTF-8."""
-    data, at, found = text[start - 3 : stop + 3].tobytes(), 0, 0
-    while True:  # what the first three bytes lack, or the last, is counted in other blocks
+    """Return the number of sequences that begin in text[start:stop] and are not valid UTF-8."""
+    data, at, total = text[start - 3 : stop + 3].tobytes(), 0, 0
+    while True:  # sequences that begin in the three bytes of context are counted in other blocks
         try:
             data[at:].decode()
-            return found
+            return total
         except UnicodeDecodeError as error:
-            found += 3 <= at + error.start < 3 + stop - start
+            total += 3 <= at + error.start < 3 + stop - start
             at += error.end

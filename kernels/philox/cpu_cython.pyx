@@ -1,4 +1,4 @@
-"""Philox4x32-10 for the CPU, compiled ahead of time: the loop is in cpu.h."""
+"""Philox4x32-10 for the CPU, compiled ahead of time; the loop is in cpu.h."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -1,12 +1,13 @@
-// Random numbers by Philox4x32-10: see __init__.py. One thread for each index; in `normal` for several. `index` and
-// `out` do not overlap. In `normal`, `out` is not __restrict__: the compiler would keep the table's constants in
-// registers, 70 instead of 48 to 50, and a multiprocessor would hold 768 threads instead of 1024 or more.
+// Random numbers by Philox4x32-10: see __init__.py. One thread per index, except in `normal`: several indices per
+// thread. `index` and `out` do not overlap. In `normal`, `out` is not __restrict__: otherwise the compiler keeps the
+// constants of the table in registers (70 instead of 48 to 50), and a multiprocessor runs 768 threads instead of 1024
+// or more.
 #define WORD unsigned int
 #include "quantile.h"
 #include "rounds.h"
 
 template <class T, int N>
-struct alignas(sizeof(T) * N) together {  // written at once
+struct alignas(sizeof(T) * N) together {  // written by one store
     T value[N];
 };
 
@@ -16,7 +17,7 @@ __device__ __forceinline__ unsigned long long joined(WORD low, WORD high) {
     return (unsigned long long)high << 32 | low;
 }
 
-// The upper 53 bits of two words as a number in [0, 1).
+// The upper 53 bits of two words, as a number in [0, 1).
 __device__ __forceinline__ double unit(WORD low, WORD high) { return __ull2double_rn(joined(low, high) >> 11) * 0x1p-53; }
 
 extern "C" __global__ void words(unsigned long long seed, unsigned int stream, unsigned int step,
@@ -45,8 +46,8 @@ extern "C" __global__ void pair(unsigned long long seed, unsigned int stream, un
     reinterpret_cast<together<double, 2>*>(out)[i] = {unit(c.c0, c.c1), unit(c.c2, c.c3)};
 }
 
-// Numbers of the tails take five times the work of others. Each thread leaves its own until the end (`out` holds where
-// they are), so that its neighbours do not wait for every single one. `each` is at most 32.
+// Numbers in the tails take five times the work of others. Each thread computes its tail numbers last (`out` holds
+// their arguments meanwhile), so that the other threads of the warp do not wait for each one. `each` is at most 32.
 extern "C" __global__ void normal(unsigned long long seed, unsigned int stream, unsigned int step,
                                   const unsigned long long* __restrict__ index, const double* table, int each,
                                   double* out, long long n) {
@@ -68,7 +69,7 @@ extern "C" __global__ void normal(unsigned long long seed, unsigned int stream, 
     }
 }
 
-// Lemire's method; `span` is 0 for 2^64, `unfair` is 2^64 mod span, and the stream's upper bits hold the attempt.
+// Lemire's method. `span` is 0 for 2^64; `unfair` is 2^64 mod span; the upper bits of the stream are the attempt.
 extern "C" __global__ void integers(unsigned long long seed, unsigned int stream, unsigned int step,
                                     const unsigned long long* __restrict__ index, unsigned long long low,
                                     unsigned long long span, unsigned long long unfair, long long* __restrict__ out,

@@ -1,8 +1,8 @@
-"""Random numbers for the GPU: `words`, and ready made what anyrank.random makes of words on the host.
+"""Random numbers on the GPU: `words`, and the distributions that anyrank.random computes from words on the host.
 
-Like `words`, the others take seed, stream, step and `index`, then what they are to make, and `out` (n, and `pair`
-n × 2; `integers` int64, float64 the rest), which shares no memory with `index`. They give the bits that the host's
-methods give.
+Like `words`, the other functions take seed, stream, step and `index`, then their parameters, then `out`: n elements
+(n × 2 for `pair`), int64 for `integers` and float64 otherwise. `out` must not overlap `index`. The results have the
+same bits as those of the host.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 THREADS = 256
-ENOUGH = 1 << 18  # threads for one card
+ENOUGH = 1 << 18  # this number of threads occupies one GPU
 
 
 def words(gpu: Any, seed: int, stream: int, step: int, index: Any, out: Any) -> None:
@@ -35,7 +35,7 @@ def normal(gpu: Any, seed: int, stream: int, step: int, index: Any, table: Any, 
 
 
 def integers(gpu: Any, seed: int, stream: int, step: int, index: Any, low: int, span: int, out: Any) -> None:
-    """Write a whole number in [low, low + span) for each index."""
+    """Write an integer in [low, low + span) for each index."""
     numbers = (np.uint64(number) for number in (low % (1 << 64), span % (1 << 64), (1 << 64) % span))
     _launch(gpu, "integers", seed, stream, step, index, *numbers, out)
 

@@ -1,12 +1,12 @@
-// The standard normal's quantile in CUDA C, by the operations of anyrank.random and of the logarithm of
-// anyrank.elementary, which tell the sources. Only products without error go another way, to the same bits: their
-// error is a double, which a fused operation gives as Dekker's method does.
+// The quantile of the standard normal distribution in CUDA C, by the operations of anyrank.random and the logarithm of
+// anyrank.elementary (see there for the sources). Only exact products are computed differently: a fused multiply-add
+// returns the error of a product, with the same bits as Dekker's method.
 
 struct sum2 {  // an unevaluated sum of two doubles
     double high, low;
 };
 
-// Coefficients of numerators and denominators in turn, and what the logarithm takes.
+// Coefficients of numerator and denominator, alternating, and the constants of the logarithm.
 struct constants {
     double centre[16], tail[16], far_tail[16];
     sum2 artanh[7], ln2, logs[93];
@@ -43,7 +43,7 @@ __device__ __forceinline__ sum2 operator/(sum2 a, sum2 b) {
     return quick_two_sum(q, (((a.high - p.high) - p.low) + a.low - q * b.low) / b.high);
 }
 
-// The logarithm of a normal number.
+// The logarithm of a normal (not subnormal) number.
 __device__ __forceinline__ double logarithm(const constants& constant, double x) {
     const long long bits = __double_as_longlong(x);
     int exponent = (int)(bits >> 52) - 1022;

@@ -1,5 +1,5 @@
-/* Philox4x32-10 in C and in CUDA C, which is C++: see __init__.py. WORD is the type that holds a word: where it has
-   64 bits, as products have, compilers for CPUs make vectors of the blocks. */
+/* Philox4x32-10 in C and in CUDA C++: see __init__.py. WORD is the type of a word. With 64 bits, the size of a product,
+   compilers for CPUs vectorize over blocks. */
 #ifdef __cplusplus
 #define INLINE __device__ __forceinline__
 #else
@@ -21,7 +21,7 @@ struct block {
 
 INLINE void multiply(unsigned int multiplier, WORD word, WORD *high, WORD *low)
 {
-#ifdef __CUDACC__ /* of the C below NVRTC makes two multiplications, one for each half */
+#ifdef __CUDACC__ /* NVRTC compiles the C below to two multiplications, one for each half */
     asm("{ .reg .u64 p; mul.wide.u32 p, %2, %3; mov.b64 {%0, %1}, p; }" : "=r"(*low), "=r"(*high) : "r"(word), "r"(multiplier));
 #else
     const unsigned long long product = (unsigned long long)multiplier * word;

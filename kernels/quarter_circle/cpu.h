@@ -82,7 +82,7 @@ static const struct {
 #endif
 };
 
-/* The best of INSTRUCTIONS that this processor has. */
+/* The index of the best of INSTRUCTIONS that this processor supports. */
 static int best_instructions(void)
 {
 #ifdef __x86_64__
@@ -106,7 +106,7 @@ static uint64_t count_hits(int instructions, uint64_t seed, uint32_t stream, uin
         hits += INSTRUCTIONS[instructions].hits(&run, low, bundled);
         hits += hits_plain(&run, low + (uint32_t)bundled, blocks - bundled);
     }
-    if (first & 1) { /* the point before the first shares its block */
+    if (first & 1) { /* the point before the range is in the first block */
         run = run_of(seed, stream, first >> 1);
         hits -= (uint64_t)(block_hits(&run, (uint32_t)(first >> 1)) & 1);
     }

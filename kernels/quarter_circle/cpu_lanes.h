@@ -1,16 +1,16 @@
-/* Blocks in vectors: included by cpu.h once for every instruction set, with the vector type V of LANES
-   64-bit lanes, GROUPS, TARGET, the name's ending FN and the operations defined; they are undefined at the end.
+/* Hits of blocks with vectors. cpu.h includes this file once for each instruction set and defines the vector type V of
+   LANES 64-bit lanes, GROUPS, TARGET, the name suffix FN and the operations; this file undefines them at the end.
 
-   A lane holds one word of one block in its low half; in its high half is what a product left there, which
-   MUL ignores. GROUPS vectors go through the rounds side by side, to keep the multipliers busy: a bundle. */
+   The low half of a lane is one word of one block. The high half is left over from a product; MUL ignores it. A bundle
+   of GROUPS vectors passes through the rounds together, to use all multipliers. */
 
 #define EACH UNROLL for (int g = 0; g < GROUPS; g++)
 
 enum { FN(bundle) = LANES * GROUPS };
 
-/* Words 0 and 2 of a bundle's blocks, and the products that hold words 1 and 3. The first three rounds are
-   written out, because there the words that all blocks share fall away. `first` is word 0 of the counter
-   times M0; addition takes it on to the next bundle. */
+/* Words 0 and 2 of the blocks of a bundle, and the products that hold words 1 and 3. The first three rounds are
+   written out, because terms that are equal for all blocks are computed once. `first` is word 0 of the counter times
+   M0; an addition advances it to the next bundle. */
 static inline TARGET void FN(rounds)(const struct run *run, V *first, V *c0, V *c2, V *p0, V *p1)
 {
     const V m0 = ALL(M0), m1 = ALL(M1);
@@ -31,7 +31,7 @@ static inline TARGET void FN(rounds)(const struct run *run, V *first, V *c0, V *
         }
 }
 
-/* The hits of `blocks` blocks, a multiple of the bundle. */
+/* The number of hits in `blocks` blocks, a multiple of the bundle. */
 static TARGET uint64_t FN(hits)(const struct run *run, uint32_t low, uint64_t blocks)
 {
     V first[GROUPS], c0[GROUPS], c2[GROUPS], p0[GROUPS], p1[GROUPS], misses = ALL(0);

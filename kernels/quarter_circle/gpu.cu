@@ -1,15 +1,16 @@
-// Points in the quarter circle: see __init__.py. Every thread takes blocks of the range in turn, GROUPS side by side.
+// Points in the quarter circle: see __init__.py. The threads share the blocks of the range cyclically; each processes
+// GROUPS blocks at a time.
 //
-// A block of two points takes 21 products of 32 by 32 bits to 64, 25 operations of logic and shifts, and 3 sums. Hopper
-// makes 64 plain products a clock and multiprocessor. If those to 64 bits take two turns, as is reported of Ada, they
-// bound an H200 (132 multiprocessors, 1.98 GHz) to 132 · 1.98e9 · 32 / 21 · 2 = 796e9 points a second; the other 28,
-// 64 a clock, fit beside them.
+// A block of two points takes 21 multiplications of 32 by 32 to 64 bits, 25 logical operations and shifts, and 3
+// additions. Hopper issues 64 32-bit multiplications per clock and multiprocessor. If a 64-bit result takes two
+// issues, as reported for Ada, the bound of an H200 (132 multiprocessors, 1.98 GHz) is 132 · 1.98e9 · 32 / 21 · 2 =
+// 796e9 points per second. The other 28 operations, 64 per clock, are issued in parallel.
 #include "run.h"
 
 enum { GROUPS = 4 };
 
-// The misses of the threads' next blocks, from word 0 of their counters times M0. In the first three rounds the words
-// that all blocks share fall away.
+// The number of misses in the next GROUPS blocks of a thread; `first` is word 0 of their counters times M0. In the
+// first three rounds, terms that are equal for all blocks are computed once.
 __device__ __forceinline__ unsigned int misses_of(const run& same, const unsigned long long* first) {
     block c[GROUPS];
     unsigned int misses = 0;
@@ -24,8 +25,8 @@ __device__ __forceinline__ unsigned int misses_of(const run& same, const unsigne
     return misses;
 }
 
-// Adds to `hits` those of the blocks from `index` on, all with its high word: GROUPS · `bundles` for every thread, and
-// `rest` after them.
+// Adds to `hits` the hits of the blocks from `index` on, which all have the same high word: GROUPS · `bundles` blocks
+// per thread, then `rest` blocks.
 extern "C" __global__ void quarter_circle(unsigned long long seed, unsigned int stream, unsigned long long index,
                                           unsigned int bundles, unsigned int rest, unsigned long long* hits) {
     __shared__ unsigned int total;
@@ -35,7 +36,7 @@ extern "C" __global__ void quarter_circle(unsigned long long seed, unsigned int 
     const unsigned int threads = gridDim.x * blockDim.x, thread = blockIdx.x * blockDim.x + threadIdx.x;
     unsigned long long first[GROUPS];
     WORD high, low;
-    multiply(M0, GROUPS * threads, &high, &low);  // with * the loop would multiply again where it adds this
+    multiply(M0, GROUPS * threads, &high, &low);  // `*` would multiply in the loop instead
     UNROLL for (int g = 0; g < GROUPS; ++g) first[g] = (unsigned long long)M0 * ((WORD)index + thread + g * threads);
     unsigned int mine = 2 * GROUPS * bundles;
     for (unsigned int done = 0; done < bundles; ++done) {
@@ -49,7 +50,7 @@ extern "C" __global__ void quarter_circle(unsigned long long seed, unsigned int 
     if (threadIdx.x == 0) atomicAdd(hits, (unsigned long long)total);
 }
 
-// Takes away the hit of one point, 0 or 1, of a block that is in the range by half.
+// Subtracts the hit of point 0 or 1 of a block that has only its other point in the range.
 extern "C" __global__ void without(unsigned long long seed, unsigned int stream, unsigned long long index,
                                    unsigned int point, unsigned long long* hits) {
     const run same = run_of(seed, stream, index);

@@ -4,12 +4,12 @@ import numpy as np
 
 from anyrank.kernels.philox.reference import words
 
-_CHUNK = 1 << 17  # blocks at a time, to bound the memory
+_CHUNK = 1 << 17  # blocks at a time, to limit memory
 _ONE, _62 = np.uint64(1), np.uint64(62)
 
 
 def quarter_circle(seed: int, stream: int, first: int, count: int) -> int:
-    """The number of hits among the points first … first + count − 1."""
+    """Return the number of hits among the points first … first + count − 1."""
     hits, begin, end = 0, first // 2, (first + count + 1) // 2
     for block in range(begin, end, _CHUNK):
         index = np.uint64(block) + np.arange(min(_CHUNK, end - block), dtype=np.uint64)

@@ -1,12 +1,12 @@
-/* What CPU and GPU share: C and CUDA C. */
+/* Shared by CPU and GPU: valid C and CUDA C. */
 #define WORD unsigned int
 #include "../philox/rounds.h"
 
-/* What is the same for all blocks whose indices have one high word: words 1 and 3 of the counter, the key
-   of every round, and what the first rounds make of them. */
+/* Values that are equal for all blocks with the same high word of the index: words 1 and 3 of the counter, the keys of
+   all rounds, and their terms in the first rounds. */
 struct run {
     WORD word1, word3, key0[10], key1[10];
-    WORD word2, next2, next3; /* shared parts of word 2 after one and two rounds and of word 3 after two */
+    WORD word2, next2, next3; /* common terms of word 2 after one and two rounds, and of word 3 after two */
 };
 
 INLINE struct run run_of(unsigned long long seed, WORD stream, unsigned long long index)
@@ -24,7 +24,7 @@ INLINE struct run run_of(unsigned long long seed, WORD stream, unsigned long lon
     return run;
 }
 
-/* 1 where a point misses: the top bit of x² + y². */
+/* 1 if a point is not a hit: the top bit of x² + y². */
 INLINE WORD miss(WORD x_word, WORD y_word)
 {
     const unsigned long long x = x_word >> 1, y = y_word >> 1;

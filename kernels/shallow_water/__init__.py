@@ -1,21 +1,21 @@
-"""One step of the shallow-water equations on a staggered grid, conserving potential enstrophy.
+"""One step of the shallow-water equations on a staggered grid that conserves potential enstrophy.
 
-`shallow_water(new_p, new_u, new_v, p, u, v, old_p, old_u, old_v, tdt, alpha, dx, dy, first)` takes float64
-arrays of two axes, row i and column j, the last axis contiguous and rows any distance apart:
+`shallow_water(new_p, new_u, new_v, p, u, v, old_p, old_u, old_v, tdt, alpha, dx, dy, first)` takes two-dimensional
+float64 arrays, row i and column j, with a contiguous last axis and any row stride:
 
 `p`, `u`, `v`
-    The current level of m × n cells with a halo of 1 on every side, so (m + 2, n + 2): pressure (m²/s²),
-    and velocity (m/s) along i and along j, half a cell before p in their direction.
+    The current time level of m × n cells with a halo of 1, shape (m + 2, n + 2): pressure (m²/s²), and velocity
+    (m/s) along i and along j, staggered by half a cell before p in their direction.
 `new_p`, `new_u`, `new_v`
     (m, n), written: the next level.
 `old_p`, `old_u`, `old_v`
-    (m, n), read, then replaced: the level before the current one, filtered in time.
+    (m, n), read, then replaced: the previous level, filtered in time.
 
-`tdt` is Δt on the first step, which is a forward step from old levels equal to the current ones, and 2Δt
-after it (leapfrog); `alpha` is the time filter's weight, `dx` and `dy` the cell in m. No array may overlap
-another. Any block of cells may be cut into any regions, each with its ring of neighbours, with the same bits.
+`tdt` is Δt on the first step, a forward step from old levels equal to the current ones, and 2Δt on later steps
+(leapfrog). `alpha` is the weight of the time filter; `dx` and `dy` are the cell size in m. Arrays must not overlap.
+A block of cells may be divided into any regions, each with its ghost cells; the bits are the same.
 
-Operations from left to right as written, with t8 = tdt/8, tx = tdt/dx, ty = tdt/dy, fsdx = 4/dx, fsdy = 4/dy:
+Operations are from left to right as written, with t8 = tdt/8, tx = tdt/dx, ty = tdt/dy, fsdx = 4/dx, fsdy = 4/dy:
 
     cu[i,j] = (.5·(p[i,j] + p[i−1,j]))·u[i,j]
     cv[i,j] = (.5·(p[i,j] + p[i,j−1]))·v[i,j]
@@ -32,8 +32,8 @@ Operations from left to right as written, with t8 = tdt/8, tx = tdt/dx, ty = tdt
     old := current on the first step, else current + alpha·((new − 2·current) + old), for p, u and v.
 
 Source: R. Sadourny, The dynamics of finite-difference models of the shallow-water equations, J. Atmos. Sci. 32
-(1975) 680–689; P. Swarztrauber's benchmark (NCAR, 1984), kept as NCAR/SWM, whose order of operations this is;
-the time filter: R. Asselin, Mon. Weather Rev. 100 (1972) 487–490.
+(1975) 680–689. The order of operations is that of P. Swarztrauber's benchmark (NCAR, 1984), maintained as NCAR/SWM.
+Time filter: R. Asselin, Mon. Weather Rev. 100 (1972) 487–490.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ OPERATIONS = ("shallow_water",)
 
 
 def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
-    """Arguments for about `size` cells, all in the inside of wider arrays, as fields with a halo have them."""
+    """Return arguments for about `size` cells in the interior of wider arrays, like fields with a halo."""
     m = max(1, int(size**0.5))
     n = -(-size // m)
     random = np.random.default_rng(size)

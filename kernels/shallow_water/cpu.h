@@ -1,7 +1,7 @@
-/* The shallow-water step in one sweep over the rows: every value of p, u, v and the old level is read
- * from memory once, every new one written once, 96 bytes a cell. The fluxes of the row before stay in
- * four row buffers; those of the row at hand stay in registers. Written over vectors of 8, 4, 2 or 1
- * columns (cpu_lanes.h): each cell sees the same operations in the same order at every width. */
+/* The shallow-water step in one sweep over the rows: every value of p, u, v and the old level is read from memory
+ * once, and every new value is written once, 96 bytes per cell. The fluxes of the previous row are in four row
+ * buffers, those of the current row in registers. The code uses vectors of 8, 4, 2 or 1 columns (cpu_lanes.h): at
+ * every width, each cell has the same operations in the same order. */
 
 #ifndef SHALLOW_WATER_CPU_H
 #define SHALLOW_WATER_CPU_H
@@ -16,31 +16,31 @@
 #include <immintrin.h>
 #endif
 
-/* One array: its first element, and elements from row to row. */
+/* An array: its first element, and its row stride in elements. */
 typedef struct { double *at; ptrdiff_t row; } View;
 
-/* p, u, v in this order: the new level, the current one with its halo of 1, the old one. */
+/* p, u, v in this order: the new level, the current level with its halo of 1, the old level. */
 typedef struct {
     View new_level[3], level[3], old_level[3];
     double t8, tx, ty, fsdx, fsdy, alpha;
     int first, lanes;
 } Step;
 
-/* Two rows of the current level, and what belongs to them. Column j is that of the halo array. */
+/* Two rows of the current level, and the rows of the other arrays. Column j is the column of the halo array. */
 typedef struct {
     const double *p0, *p1, *u0, *u1, *v0, *v1;
     double *new_level[3], *old_level[3];
-    double *cu, *cv, *z, *h;    /* in: of the row before; out: of this one */
-    double west[7];             /* what column j needs of column j - 1 */
+    double *cu, *cv, *z, *h;    /* in: of the previous row; out: of this row */
+    double west[7];             /* values of column j - 1 that column j needs */
 } Row;
 
 typedef enum { FLUXES, FIRST, PLAIN, STREAM } Mode;
 typedef ptrdiff_t (*Columns)(const Step *, Row *, ptrdiff_t, ptrdiff_t, Mode);
 
-/* From here on stores of the new level bypass the cache, as it is not read again in the sweep; nine
- * arrays of fewer bytes stay in a last-level cache of 32 MB, where plain stores are faster. */
+/* From this total size of the nine arrays, stores of the new level bypass the cache, because the sweep does not read it
+ * again. Smaller arrays stay in a last-level cache of 32 MB, and plain stores are faster. */
 #define STREAM_BYTES (24u << 20)
-/* Columns that the reads from memory are asked for ahead of their use. */
+/* Prefetch distance in columns. */
 #define AHEAD 128
 #define LINE 64
 
@@ -70,7 +70,7 @@ typedef ptrdiff_t (*Columns)(const Step *, Row *, ptrdiff_t, ptrdiff_t, Mode);
 #include "cpu_lanes.h"
 #endif
 
-/* The widest vectors that this processor has, of at most `lanes` columns. */
+/* The row function for the widest vectors of this processor, of at most `lanes` columns. */
 static Columns widest(int lanes)
 {
 #if defined(__x86_64__)
@@ -82,7 +82,7 @@ static Columns widest(int lanes)
     return lanes >= 2 ? columns_2 : columns_1;
 }
 
-/* Columns before the new rows reach a cache line, or -1 where the three do not reach it together. */
+/* The number of columns before the new rows reach a cache line, or -1 if the three rows are aligned differently. */
 static ptrdiff_t lead(const Row *r)
 {
     uintptr_t past = (uintptr_t)r->new_level[0] % LINE;
@@ -108,7 +108,7 @@ static Row row_at(const Step *s, ptrdiff_t i, double *buffer, ptrdiff_t width)
     return r;
 }
 
-/* The row in its mode: a head up to the cache line where stores bypass the cache, vectors, a tail. */
+/* One row: with stores that bypass the cache, scalar columns up to a cache line; then vectors; then the tail. */
 static void one_row(const Step *s, Row *r, ptrdiff_t n, Mode mode, Columns wide)
 {
     ptrdiff_t j = columns_1(s, r, 0, 1, FLUXES), head = mode == STREAM ? lead(r) : 0;
@@ -123,7 +123,7 @@ static void one_row(const Step *s, Row *r, ptrdiff_t n, Mode mode, Columns wide)
         columns_1(s, r, j, n + 1, rest);
 }
 
-/* Advance m x n cells; 0, or -1 where there is no memory for the row buffers. */
+/* Advances m x n cells; returns 0, or -1 if there is no memory for the row buffers. */
 static int shallow_water_sweep(const Step *s, ptrdiff_t m, ptrdiff_t n)
 {
     const size_t bytes = 9 * sizeof(double) * (size_t)m * (size_t)n;

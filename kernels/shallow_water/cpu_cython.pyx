@@ -1,4 +1,4 @@
-"""The shallow-water step in C: one sweep over the rows, in the widest vectors of this processor."""
+"""The shallow-water step in C: one sweep over the rows with the widest vectors of this processor."""
 
 from cpython.buffer cimport (
     PyBUF_FORMAT,
@@ -25,7 +25,7 @@ cdef extern from "cpu.h":
 
 
 cdef View view(object array, Py_ssize_t rows, Py_ssize_t columns, int access) except *:
-    """Where an array is, which must be of this shape; in a third of the time of a typed memoryview."""
+    """Return pointer and row stride of an array of this shape; a typed memoryview would take three times as long."""
     cdef Py_buffer buffer
     cdef View found
     PyObject_GetBuffer(array, &buffer, PyBUF_STRIDES | PyBUF_FORMAT | access)
@@ -45,7 +45,7 @@ def shallow_water(
     new_p, new_u, new_v, p, u, v, old_p, old_u, old_v,
     double tdt, double alpha, double dx, double dy, bint first, *, int lanes=8,
 ):
-    """See the package; `lanes` is the most columns that one vector may hold (8, 4, 2 or 1: the same bits)."""
+    """See the package; `lanes` is the maximum number of columns per vector (8, 4, 2 or 1, with the same bits)."""
     cdef Step step
     cdef Py_ssize_t m, n
     cdef int failed, q

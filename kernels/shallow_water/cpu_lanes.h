@@ -1,6 +1,6 @@
-/* One row of the sweep over vectors of LANES columns; cpu.h includes this once for each width, with
- * TARGET the processor that the width needs, WEST the lanes of the vector one column to the west, and
- * STREAM_OUT a store that bypasses the cache. */
+/* One row of the sweep with vectors of LANES columns. cpu.h includes this file once for each width and defines TARGET,
+ * the instruction set for the width, WEST, the shuffle indices of the vector one column to the west, and STREAM_OUT,
+ * a store that bypasses the cache. */
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -25,12 +25,12 @@ typedef long long OF(Lanes) __attribute__((vector_size(8 * LANES)));
 #define V OF(Vector)
 #define LOAD(at) ((V) * (const OF(Unaligned) *)(at))
 #define STORE(to, x) (*(OF(Unaligned) *)(to) = (x))
-#define ALL(x) ((x) - (V){0})    /* the number in every lane: x - 0 is x, of either sign of zero */
+#define ALL(x) ((x) - (V){0})    /* the number in every lane; x - 0 is x for either sign of zero */
 #ifndef STREAM_OUT
 #define STREAM_OUT(to, x) STORE(to, x)
 #endif
 
-/* One quantity of one interior column: its new value, and the old level filtered in time. */
+/* Stores one quantity of an interior column: its new value, and the old level filtered in time. */
 INLINE void OF(write)(double *new_level, double *old_level, V next, V now, V old, double alpha, Mode mode)
 {
     if (mode == STREAM)
@@ -41,12 +41,12 @@ INLINE void OF(write)(double *new_level, double *old_level, V next, V now, V old
     __builtin_prefetch(old_level + AHEAD, 1);
 }
 
-/* Columns j, j + LANES, ... for as long as a whole vector ends before `end`; the column reached.
- * Names as in formulas.h. `mode` is a constant where this is inlined. */
+/* Processes columns j, j + LANES, ... while a whole vector fits before `end`; returns the next column. Names are as in
+ * formulas.h. `mode` is a compile-time constant in each inlined copy. */
 INLINE ptrdiff_t OF(lanes)(const Step *s, Row *r, ptrdiff_t j, ptrdiff_t end, const Mode mode)
 {
     const double t8 = s->t8, tx = s->tx, ty = s->ty, fsdx = s->fsdx, fsdy = s->fsdy, alpha = s->alpha;
-    const Row a = *r;    /* a copy, which no store can alias */
+    const Row a = *r;    /* a local copy, so that no store can alias it */
     double *west = r->west;
     V w_cu = ALL(west[0]), w_cv = ALL(west[1]), w_z = ALL(west[2]), w_h = ALL(west[3]);
     V w_up_cu = ALL(west[4]), w_up_cv = ALL(west[5]), w_up_z = ALL(west[6]);

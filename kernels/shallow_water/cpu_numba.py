@@ -1,7 +1,7 @@
-"""The shallow-water step in Numba: one sweep over the rows, in simple loops over stretches of columns.
+"""The shallow-water step in Numba: one sweep over the rows, with simple loops over stretches of columns.
 
-Each loop writes one or two arrays and reads few, so that LLVM can check that they do not overlap and
-use vectors; a stretch's values stay in the first cache from loop to loop.
+Each loop writes one array and reads few, so that LLVM can check that they do not overlap and use vectors.
+The values of a stretch stay in the L1 cache from loop to loop.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ from numba.np.arrayobj import make_array, populate_array
 STRETCH = 1024
 _LEVEL = types.Array(types.float64, 2, "A")
 _CURRENT = types.Array(types.float64, 2, "A", readonly=True)
-#: One signature for all callers: compiled when imported, and no more for a strip of one row or a read-only array.
+#: One signature for all callers: compiled on import, and not again for a strip of one row or a read-only array.
 _SIGNATURE = types.void(*(_LEVEL,) * 3, *(_CURRENT,) * 3, *(_LEVEL,) * 3, *(types.float64,) * 4, types.boolean)
 
 
 @intrinsic
 def _row(typing_context: Any, array: Any, i: Any, j: Any) -> Any:
-    """array[i, j:] as a contiguous array of one axis (of unchecked length): known strides make vectors possible."""
+    """Return array[i, j:] as a contiguous array (length not checked); LLVM needs the known stride for vectors."""
     result = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

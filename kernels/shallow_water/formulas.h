@@ -1,8 +1,8 @@
-/* The arithmetic of one cell, which the sweep in C does on vectors of cells and the GPU on numbers: V is the type.
+/* The arithmetic of one cell. V is the type: vectors of cells in the C sweep, double on the GPU.
  *
- * Cell j of rows i and i + 1 of the current level is p0 and p1, and so on; `_e` is one column to the east, `_w` to
- * the west. Its fluxes are cu and z of row i + 1 and column j + 1 (cu: j), h of row i, and cv of row i, column j + 1;
- * `up_` are those of the row before. p, u and v are the old level. */
+ * p0 and p1 are cell j of rows i and i + 1 of the current level, and so on; `_e` is one column to the east, `_w` one to
+ * the west. The fluxes are z of row i + 1, column j + 1, cu of row i + 1, column j, h of row i, and cv of row i, column
+ * j + 1; `up_` marks those of the previous row. p, u and v are the old level. */
 
 #ifndef SHALLOW_WATER_FORMULAS_H
 #define SHALLOW_WATER_FORMULAS_H

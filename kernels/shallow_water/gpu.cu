@@ -1,18 +1,18 @@
-// The shallow-water step: a block marches down a strip of columns, one thread a column, and every value of p, u, v
-// and the old level is read from memory once, every new one written once: 96 bytes a cell.
+// The shallow-water step: a block processes a strip of columns row by row, one thread per column. Every value of p, u,
+// v and the old level is read from memory once, and every new value is written once: 96 bytes per cell.
 //
-// Rows of the current level and their fluxes go through shared memory, three of each, so that one barrier a row is
-// enough: none is written over before the barrier after its last use. Each flux is computed once. Loads are issued a
-// row ahead, so that 1024 threads a multiprocessor have 24 to 48 KB on their way; bandwidth times delay is about 15 KB
-// on an H200. Pointers move by rows and are the same in all threads of a block, which keeps them in uniform
-// registers and the threads within 64. A row takes about 290 instructions a thread, 71 of them FP64: 0.4 of what a
-// multiprocessor issues while memory brings the row. Tiles in two axes need two barriers and compute four edges
-// twice; strips repeat one row in `depth` and one column in 256.
+// Rows of the current level and their fluxes are in shared memory, three of each, so that one barrier per row
+// suffices: no row is overwritten before the barrier after its last use. Each flux is computed once. Loads are issued
+// one row ahead, so that the 1024 threads of a multiprocessor have 24 to 48 KB in flight; bandwidth times latency is
+// about 15 KB on an H200. Pointers advance by rows and are equal in all threads of a block, so they are in uniform
+// registers, and a thread needs at most 64 registers. A row takes about 290 instructions per thread, 71 of them FP64:
+// 0.4 of the instructions that a multiprocessor issues while memory delivers the row. Two-dimensional tiles would need
+// two barriers and compute four edges twice; strips compute one row in `depth` and one column in 256 twice.
 #include "formulas.h"
 
-constexpr unsigned WIDTH = 256;  // the most threads in a block
+constexpr unsigned WIDTH = 256;  // maximum threads per block
 
-// The fluxes of column c from p, u, v of its two rows and the column to the east.
+// The fluxes of column c, from p, u, v of its two rows and of the column to the east.
 static __device__ __forceinline__ void fluxes(const double (*row0)[WIDTH + 2], const double (*row1)[WIDTH + 2],
                                               double (*to)[WIDTH + 1], unsigned c, double fsdx, double fsdy)
 {
@@ -23,7 +23,7 @@ static __device__ __forceinline__ void fluxes(const double (*row0)[WIDTH + 2], c
     to[0][c] = cu, to[1][c] = cv, to[2][c] = z, to[3][c] = h;
 }
 
-// Arrays are at their first element, `_row` elements from row to row; `depth` rows a block. See the package.
+// Pointers are to the first elements; `_row` is a row stride in elements; a block has `depth` rows. See the package.
 extern "C" __global__ void __launch_bounds__(WIDTH, 4) shallow_water(
     double* new_p, double* new_u, double* new_v, const double* level_p, const double* level_u, const double* level_v,
     double* old_p, double* old_u, double* old_v,
@@ -32,14 +32,14 @@ extern "C" __global__ void __launch_bounds__(WIDTH, 4) shallow_water(
     long long rows, long long columns, long long depth,
     double t8, double tx, double ty, double fsdx, double fsdy, double alpha, int first)
 {
-    __shared__ double level[3][3][WIDTH + 2];  // column c of the strip's, of which 0 is beside it
+    __shared__ double level[3][3][WIDTH + 2];  // column 0 is the one before the strip
     __shared__ double flux[3][4][WIDTH + 1];
     const long long i0 = blockIdx.y * depth, j0 = blockIdx.x * (long long)blockDim.x;
     const int count = (int)min(depth, rows - i0);
     const unsigned t = threadIdx.x, wide = (unsigned)min((long long)blockDim.x, columns - j0);
 
-    // Thread t brings column t + 1, the first six also p, u and v of a column beside the strip; where the region
-    // has fewer columns than the block, the last one again.
+    // Thread t loads column t + 1. The first six threads also load p, u and v of the columns on both sides of the
+    // strip. If the region has fewer columns than the block, the other threads load the last column again.
     const unsigned mine = min(t, wide) + 1, brought = t % 3, beside = t < 3 ? 0 : wide + 1;
     const unsigned place = t < 3 ? 0 : blockDim.x + 1;
     double ahead_p, ahead_u, ahead_v, ahead_beside = 0.;
@@ -60,13 +60,14 @@ extern "C" __global__ void __launch_bounds__(WIDTH, 4) shallow_water(
     fetch();
     __syncthreads();
 
-    // Pass i makes the fluxes of rows i and i + 1 of the current level and, but for the first, one row of the new.
+    // Pass i computes the fluxes from rows i and i + 1 of the current level and, except the first, a row of the new
+    // level.
     for (int i = 0; i <= count; ++i) {
-        const int slot = i % 3, next = (i + 1) % 3, other = (i + 2) % 3;  // of row i, i + 1, and i - 1 or i + 2
+        const int slot = i % 3, next = (i + 1) % 3, other = (i + 2) % 3;  // slots of rows i, i + 1, and i - 1 or i + 2
         const bool writes = i > 0 && t < wide;
         double p = 0., u = 0., v = 0.;
         if (writes) p = old_p[t], u = old_u[t], v = old_v[t];
-        for (unsigned c = t ? t + 1 : 0; c <= t + 1; ++c)  // the first thread's are those beside the strip, too
+        for (unsigned c = t ? t + 1 : 0; c <= t + 1; ++c)  // thread 0 also computes column 0
             fluxes(level[slot], level[next], flux[slot], c, fsdx, fsdy);
         if (i < count) keep(other);
         if (i + 1 < count) fetch();

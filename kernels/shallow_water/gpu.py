@@ -1,13 +1,13 @@
-"""The shallow-water step on a GPU: a block of threads marches down each part of a strip of columns."""
+"""The shallow-water step on a GPU: each thread block processes part of a strip of columns row by row."""
 
 from typing import Any
 
 import numpy as np
 
-#: Threads of a block, one a column: the last is WIDTH in gpu.cu, the others are for the thin borders of a block.
+#: Threads per block, one per column: the last is WIDTH in gpu.cu, the others are for narrow border regions.
 _WIDTHS = (32, 64, 128, 256)
-#: Rows that a block marches down: few enough to have this many blocks, many enough that the two rows of the
-#: halo, which it reads too, weigh little; and a grid has so many blocks along its second axis.
+#: Target number of blocks, minimum and maximum rows per block (with more rows, the two halo rows that a block also
+#: reads cost less), and maximum blocks along the second axis of a grid.
 _BLOCKS, _DEPTHS, _MOST_BLOCKS = 2048, (8, 64), 65535
 
 

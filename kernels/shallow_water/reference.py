@@ -2,8 +2,8 @@
 
 import numpy as np
 
-_HERE, _NEXT = slice(1, -1), slice(2, None)  # of a halo array: the interior, and one further along an axis
-_BEFORE = slice(None, -2)
+# Slices of an axis of a halo array: the interior, and the interior shifted by +1 and by -1.
+_HERE, _NEXT, _BEFORE = slice(1, -1), slice(2, None), slice(None, -2)
 
 
 def shallow_water(
@@ -37,7 +37,7 @@ def shallow_water(
 
 
 def _fluxes(p: np.ndarray, u: np.ndarray, v: np.ndarray, dx: float, dy: float) -> tuple[np.ndarray, ...]:
-    """cu, cv, z and h as halo arrays; where a formula would need a value beyond the halo, they hold NaN."""
+    """Return cu, cv, z and h as halo arrays, NaN where a formula needs a value beyond the halo."""
     cu, cv, z, h = (np.full(p.shape, np.nan) for _ in range(4))
     fsdx, fsdy = 4.0 / dx, 4.0 / dy
     cu[1:] = 0.5 * (p[1:] + p[:-1]) * u[1:]

@@ -1,18 +1,18 @@
-"""Sorting keys, and merging sorted ones.
+"""Sort keys, and merge sorted keys.
 
-Keys are one contiguous axis of int32, int64, uint32 or uint64; those of which an order is asked may also be fixed
-bytes (`S`), in the order of their bytes.
+Keys are a contiguous one-dimensional array of int32, int64, uint32 or uint64. `argsort` and `merge_order` also accept
+fixed-length bytes (`S`), compared as bytes.
 
-`sort(keys, scratch=None, out=None)` puts the keys into ascending order where they lie, or into `out`, and then leaves
-them. `scratch` and `out`, if given, are other arrays of their dtype, at least as long; what `scratch` holds afterwards
-means nothing.
+`sort(keys, scratch=None, out=None)` sorts the keys in place in ascending order, or writes them sorted into `out` and
+leaves `keys` unchanged. `scratch` and `out` are other arrays of the same dtype, at least as long; the contents of
+`scratch` are undefined afterwards.
 
-`argsort(keys)` returns their stable order: int64 indices, those of equal keys ascending.
+`argsort(keys)` returns the stable order: int64 indices, ascending for equal keys.
 
-`merge(keys, borders, out)` merges the segments keys[borders[i] : borders[i + 1]], each in ascending order, into `out`.
+`merge(keys, borders, out)` merges the sorted segments keys[borders[i] : borders[i + 1]] into `out`.
 
-`merge_order(keys, borders)` returns the stable order (int64 indices into `keys`) of that merge: equal keys by
-segment, then by place.
+`merge_order(keys, borders)` returns the stable order (int64 indices into `keys`) of that merge: equal keys are
+ordered by segment, then by index.
 
 Source: D. Knuth, The Art of Computer Programming 3 (1998), 5.2.4 and 5.2.5.
 """
@@ -27,10 +27,10 @@ OPERATIONS = ("sort", "argsort", "merge", "merge_order")
 
 
 def segments_of(keys: Any, borders: Sequence[int], out: Any = None) -> list[Any]:
-    """The segments that the borders cut; raises ValueError where they cut none, or do not fill `out`."""
+    """Return the segments between borders. Raises ValueError for invalid borders or an `out` that does not fit."""
     cuts = [int(border) for border in borders]
     if cuts != sorted(cuts) or any(not 0 <= cut <= keys.size for cut in cuts):
-        raise ValueError(f"borders {cuts} must rise from 0 or more to at most the {keys.size} keys")
+        raise ValueError(f"borders {cuts} must be ascending, from 0 or more to at most {keys.size} keys")
     segments = [keys[a:b] for a, b in pairwise(cuts)]
     size = sum(segment.size for segment in segments)
     if out is not None and (out.shape, out.dtype) != ((size,), keys.dtype):
@@ -39,7 +39,7 @@ def segments_of(keys: Any, borders: Sequence[int], out: Any = None) -> list[Any]
 
 
 def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
-    """Arguments for `size` random keys, cut into two sorted segments where they are to be merged."""
+    """Return arguments for `size` random keys, in two sorted segments for a merge."""
     keys = np.random.default_rng(size).integers(-(1 << 63), (1 << 63) - 1, size, np.int64)
     if operation in ("sort", "argsort"):
         return (keys,), size, "keys"

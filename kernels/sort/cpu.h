@@ -1,9 +1,9 @@
-/* Sorting by digits from the top, out of place: see __init__.py.
+/* Most-significant-digit radix sort, out of place: see __init__.py.
 
-   A pass puts keys into buckets by the leading bits in which the least and the greatest differ; each bucket is then
-   sorted by itself, until it has few enough keys for a network of AVX-512 (cpu_small.h), or for an insertion sort. As
-   every pass narrows the range by many bits, few passes do, however the keys are spread. There are as many buckets
-   as lie in the caches of a core and of its address translation. */
+   A pass distributes keys to buckets by the leading bits in which the smallest and the largest key differ. Each bucket
+   is then sorted recursively, until it is small enough for a sorting network in AVX-512 (cpu_small.h) or an insertion
+   sort. Every pass narrows the range by many bits, so few passes are needed for any distribution of keys. The number of
+   buckets is limited by the caches and the address translation (TLB) of a core. */
 
 #include <stdint.h>
 #include <string.h>
@@ -16,7 +16,7 @@ static int has_rows;
 
 static inline int width(uint64_t number) { return number ? 64 - __builtin_clzll(number) : 0; }
 
-/* Bits that leave buckets of such a size that few are too long for what sorts them at last. */
+/* The number of digit bits for n keys: buckets are then mostly small enough for the final network or insertion sort. */
 static inline int digits(int64_t n) {
     int bits = width((uint64_t)(n - 1) / (has_rows ? 48 : 6));
     return bits < 1 ? 1 : bits > MOST_BITS ? MOST_BITS : bits;
@@ -60,11 +60,11 @@ static void use_rows(int wanted) {}
 #define SMALL SMALL_OF(u64)
 #include "cpu_keys.h"
 
-/* Puts `order`, the places of `ranks`, into the order of these, those of equal ranks left as they are. `packed` and
-   `scratch` have room for n.
+/* Sorts `order`, indices into `ranks`, stably by rank. `packed` and `scratch` are work arrays of n elements.
 
-   The leading bits of a rank and its place share a word, and the words are sorted. Ranks that agree in these bits
-   are then told apart by the others in the same way: their range is so much narrower that twice does it. */
+   The leading bits of a rank and its position are packed into one word, and the words are sorted. Groups of ranks that
+   are equal in these bits are then sorted in the same way; their range is so narrow that the second pass uses all
+   bits. */
 static void order_ranks(const uint64_t *ranks, int64_t *order, int64_t n, uint64_t *packed, uint64_t *scratch) {
     uint64_t low = UINT64_MAX, high = 0;
     for (int64_t i = 0; i < n; i++) {

@@ -1,4 +1,4 @@
-"""Sorting for the CPU, compiled ahead of time: the work is in cpu.h."""
+"""Sort and merge for the CPU, compiled ahead of time; the loops are in cpu.h."""
 
 from itertools import zip_longest
 
@@ -32,19 +32,19 @@ ctypedef fused Key:
     int64_t
     uint64_t
 
-#: Sorting anew is faster than merging so many segments by twos.
+#: With more segments, sorting all keys is faster than merging the segments in pairs.
 MOST_SEGMENTS = 8
 
 use_rows(True)
 
 
 def choose(rows):
-    """Whether AVX-512, where there is, sorts short buckets: it does unless told otherwise, in tests."""
+    """Choose whether AVX-512, if available, sorts short buckets; the default is yes. Only for tests."""
     use_rows(rows)
 
 
 def sort(keys, scratch=None, out=None):
-    """Sort in place, or into `out`; `scratch`, of the same kind, may hold anything and does so afterwards."""
+    """Sort in place, or into `out`; `scratch` is a work array of the same dtype."""
     _sort(keys, np.empty_like(keys) if scratch is None else scratch, keys if out is None else out)
 
 
@@ -65,7 +65,7 @@ def _sort(const Key[::1] keys, Key[::1] scratch, Key[::1] out):
 
 
 def argsort(keys):
-    """The stable order of keys, int64."""
+    """Return the stable order of keys, int64."""
     order = np.arange(keys.size)
     if keys.size < 2:
         return order
@@ -75,7 +75,7 @@ def argsort(keys):
 
 
 def _words(keys):
-    """The bytes of keys, eight at a time, as numbers in the same order."""
+    """Return the bytes of keys, eight at a time, as numbers in the same order."""
     width = -(-keys.itemsize // 8)
     padded = np.ascontiguousarray(keys).astype(f"S{8 * width}", copy=False)
     words = padded.view(">u8").reshape(keys.size, width)
@@ -83,7 +83,7 @@ def _words(keys):
 
 
 def _ranks(keys):
-    """Integers as uint64 in the same order."""
+    """Return integers as uint64 in the same order."""
     ranks = keys.astype(np.uint64)
     if np.iinfo(keys.dtype).min < 0:
         ranks ^= np.uint64(1 << 63)
@@ -96,7 +96,7 @@ def _order(const uint64_t[::1] ranks, int64_t[::1] order, uint64_t[::1] packed, 
 
 
 def merge(keys, borders, out):
-    """Write the keys of all segments into `out`, in order."""
+    """Write the keys of all segments into `out`, sorted."""
     segments = segments_of(keys, borders, out)
     if len(segments) > MOST_SEGMENTS:
         start = int(borders[0])
@@ -107,7 +107,7 @@ def merge(keys, borders, out):
 
 
 def _merge_levels(segments, out):
-    """Merge by twos until all is one; what lies between is in one more array, and in `out` in turn."""
+    """Merge pairs of segments until one is left; levels write to a work array and to `out` alternately."""
     levels = max((len(segments) - 1).bit_length(), 1)
     between = np.empty_like(out) if levels > 1 else None
     for level in range(levels, 0, -1):
@@ -134,14 +134,14 @@ def _merge(const Key[:] a, const Key[:] b, Key[:] out):
 
 
 def merge_order(keys, borders):
-    """The stable order of the segments' keys, int64."""
+    """Return the stable order of the keys of all segments, int64."""
     segments = segments_of(keys, borders)
     if not segments:
         return np.empty(0, np.int64)
     start = int(borders[0])
     part = keys[start : start + sum(segment.size for segment in segments)]
     if keys.dtype.kind == "S":
-        order = reference.argsort(part)  # timsort finds the segments
+        order = reference.argsort(part)  # timsort detects the sorted segments
     elif len(segments) != 2 or not part.size:
         order = argsort(part)
     else:

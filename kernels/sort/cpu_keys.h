@@ -1,5 +1,5 @@
-/* Sorting and merging of one type of key. Included once for each KEY, with FN(name) its names and
-   FLIP what turns a key into a RANK: an unsigned number in the same order. */
+/* Sorting and merging of one key type. Included once for each KEY, with names FN(name). FLIP converts a key by
+   exclusive or to a RANK: an unsigned number in the same order. */
 
 #define RANK_OF(key) ((RANK)(key) ^ FLIP)
 
@@ -34,8 +34,8 @@ static __attribute__((noinline)) void FN(scatter)(const KEY *restrict from, KEY 
     for (int64_t i = 0; i < n; i++) to[at[BUCKET_OF(from[i])]++] = from[i];
 }
 
-/* Sorts n keys of `source`, which come to lie in `here` if they stay, else in `there`; both are used. `source` is
-   `here`, or an array beside them that is only read. */
+/* Sorts n keys of `source` into `here` if `stay`, otherwise into `there`; both arrays are overwritten. `source` is
+   `here` or a separate array that is only read. */
 static void FN(sort)(const KEY *source, KEY *here, KEY *there, int64_t n, int stay) {
     KEY *out = stay ? here : there;
     if (n <= FEW) {
@@ -62,7 +62,7 @@ static void FN(sort)(const KEY *source, KEY *here, KEY *there, int64_t n, int st
         at[b] = begin;
         begin += keys;
     }
-    FN(scatter)(source, there, n, low, shift, at); /* after it, `at` tells where buckets end */
+    FN(scatter)(source, there, n, low, shift, at); /* afterwards, `at` has the ends of the buckets */
     if (!shift && stay) memcpy(here, there, (size_t)n * sizeof(KEY));
     if (!shift) return;
     begin = 0;
@@ -70,7 +70,7 @@ static void FN(sort)(const KEY *source, KEY *here, KEY *there, int64_t n, int st
         if (at[b] > begin) FN(sort)(there + begin, there + begin, here + begin, at[b] - begin, !stay);
 }
 
-/* How many of a's keys are among the first `count` of the merged a and b. */
+/* The number of keys of a among the first `count` keys of the merged a and b. */
 static int64_t FN(crossing)(const KEY *a, int64_t m, const KEY *b, int64_t n, int64_t count) {
     int64_t low = count > n ? count - n : 0, high = count < m ? count : m;
     while (low < high) {
@@ -95,8 +95,9 @@ static int64_t FN(crossing)(const KEY *a, int64_t m, const KEY *b, int64_t n, in
         a[c] += !second;                                              \
     }
 
-/* Merges a and b, keys of a first where they are equal, into `out`; or writes into `order` how far from `origin`
-   each lies. Four parts go on side by side, so that none waits for the memory of another. */
+/* Merges `first` and `second` into `out`, or writes into `order` the offset of each key from `origin`; among equal
+   keys, those of `first` come first. Four independent parts are merged in one loop, so that their memory accesses
+   overlap. */
 static inline __attribute__((always_inline)) void FN(merge_to)(const KEY *first, int64_t m, const KEY *second, int64_t n,
                                                               KEY *out, int64_t *order, const KEY *origin) {
     enum { PARTS = 4 };

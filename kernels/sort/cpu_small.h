@@ -1,5 +1,5 @@
-/* Up to 64 keys in eight AVX-512 registers: eight columns sorted by a network, turned into rows, rows merged by
-   bitonic networks (Batcher, AFIPS 1968). Narrower keys are widened on their way in. */
+/* Sorts up to 64 keys in eight AVX-512 registers: a network sorts the eight columns, a transposition makes them rows,
+   and bitonic networks merge the rows (Batcher, AFIPS 1968). 32-bit keys are widened when they are loaded. */
 
 #include <immintrin.h>
 
@@ -12,7 +12,7 @@ WIDE void exchange(Row *v, int a, int b) {
     v[a] = low;
 }
 
-/* Knuth, The Art of Computer Programming 3 (1998), 5.3.4: eight keys by 19 comparators. */
+/* The network of 19 comparators for eight keys: Knuth, The Art of Computer Programming 3 (1998), 5.3.4. */
 WIDE void sort_columns(Row *v) {
     exchange(v, 0, 2), exchange(v, 1, 3), exchange(v, 4, 6), exchange(v, 5, 7);
     exchange(v, 0, 4), exchange(v, 1, 5), exchange(v, 2, 6), exchange(v, 3, 7);
@@ -40,7 +40,7 @@ WIDE void transpose(Row *v) {
     for (int i = 0; i < 8; i++) v[i] = t[i];
 }
 
-/* Sorts a row that is bitonic. */
+/* Sorts a bitonic row. */
 WIDE Row tidied(Row v) {
     Row t = _mm512_shuffle_i64x2(v, v, 0x4e);
     v = _mm512_mask_max_epi64(_mm512_min_epi64(v, t), 0xf0, v, t);
@@ -50,7 +50,7 @@ WIDE Row tidied(Row v) {
     return _mm512_mask_max_epi64(_mm512_min_epi64(v, t), 0xaa, v, t);
 }
 
-/* Merges two sorted sequences that fill the halves of m rows. */
+/* Merges two sorted sequences, the halves of m rows. */
 WIDE void merge_rows(Row *v, const int m) {
     const Row backwards = _mm512_set_epi64(0, 1, 2, 3, 4, 5, 6, 7);
     Row high[4];
@@ -81,7 +81,7 @@ WIDE void sort_rows(Row *v) {
 
 WIDE __mmask8 first_of(int n) { return (__mmask8)(n >= 8 ? 0xff : n > 0 ? (1 << n) - 1 : 0); }
 
-/* LOAD and STORE move eight keys or the first of them, as signed words of 64 bits in their order. */
+/* LOAD and STORE move up to eight keys under a mask, as signed 64-bit words in the same order. */
 #define SMALL_SORT(NAME, KEY, LOAD, STORE)                                                        \
     __attribute__((target("avx512f"))) static void NAME(const KEY *from, KEY *to, int n) {        \
         const Row last = _mm512_set1_epi64(INT64_MAX), flip = _mm512_set1_epi64(INT64_MIN);       \

@@ -6,7 +6,7 @@ from ranks import check_collective
 
 from anyrank.exchange import shuffle as module
 from anyrank.exchange.shuffle import Shuffle
-from anyrank.keyed.moving import shuffled
+from anyrank.keyed.row_batch import shuffle_column
 from anyrank.keyed.rows import Text
 
 
@@ -29,7 +29,7 @@ def test_rows_of_every_kind_arrive_by_their_source(world, monkeypatch, message):
     check_collective(world, np.array_equal(shuffle(pairs), np.stack([expected, -expected], 1).astype("f4")), "pairs")
     words = shuffle(mine.astype("S7"))
     check_collective(world, np.array_equal(words, expected.astype("S7")), "bytes")
-    texts = shuffled(shuffle, Text.of(b"x" * (n % 5) + b"%d" % n for n in mine.tolist()))
+    texts = shuffle_column(shuffle, Text.of(b"x" * (n % 5) + b"%d" % n for n in mine.tolist()))
     check_collective(world, texts.tolist() == [b"x" * (n % 5) + b"%d" % n for n in expected.tolist()], "text")
 
 
@@ -37,4 +37,4 @@ def test_rows_of_every_kind_arrive_by_their_source(world, monkeypatch, message):
 def test_nothing_may_travel(world):
     shuffle = Shuffle(world, np.zeros(world.size, np.int64))
     check_collective(world, shuffle(np.empty((0, 2))).shape == (0, 2))
-    check_collective(world, shuffled(shuffle, Text.of([])).tolist() == [])
+    check_collective(world, shuffle_column(shuffle, Text.of([])).tolist() == [])

@@ -17,10 +17,10 @@ from anyrank.keyed.patterns import Patterns, word_characters
     ("patterns", "told"),
     [
         ([], "there is no pattern. Name at least one."),
-        (["a", ""], "pattern 2 of 2 is empty: it would be everywhere. Drop it."),
-        (["a\nb"], r"pattern 'a\nb' has a line end, but is looked for in lines. Count its parts."),
-        (["a", "b", "a"], "pattern 'a' comes twice, first as 'a'. Name each once."),
-        (["\udcff"], r"pattern '\udcff' is no text of Unicode. Write it in UTF-8."),
+        (["a", ""], "pattern 2 of 2 is empty. Remove it."),
+        (["a\nb"], r"pattern 'a\nb' has a line end; a match must lie in one line. Count its parts."),
+        (["a", "b", "a"], "pattern 'a' is given twice, first as 'a'. Name each pattern once."),
+        (["\udcff"], r"pattern '\udcff' is not valid Unicode. Write it in UTF-8."),
     ],
 )
 def test_patterns_that_cannot_be_counted_are_refused(patterns, told):
@@ -30,7 +30,7 @@ def test_patterns_that_cannot_be_counted_are_refused(patterns, told):
 
 def test_the_same_in_another_case_comes_twice_if_case_is_ignored():
     Patterns(["Évora", "ÉVORA"])
-    with pytest.raises(UsageError, match="pattern 'ÉVORA' comes twice, first as 'Évora'"):
+    with pytest.raises(UsageError, match="pattern 'ÉVORA' is given twice, first as 'Évora'"):
         Patterns(["Évora", "ÉVORA"], ignore_case=True)
 
 

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from anyrank.keyed import sample
-from anyrank.keyed.sample import SAMPLED, sampled
+from anyrank.keyed.sample import SAMPLE_ROWS, sample_rows
 
 RANDOM = np.random.default_rng(2)
 
 
 def distinct(hashes):
     n = len(hashes)
-    return sample.shown(sample.population(hashes[sampled(n)]), n)
+    return sample.expected_distinct(sample.estimate_cardinality(hashes[sample_rows(n)]), n)
 
 
-def heavy(hashes, ranks):
-    return sample.heavy(hashes[sampled(len(hashes))], ranks)
+def heavy_hitters(hashes, ranks):
+    return sample.heavy_hitters(hashes[sample_rows(len(hashes))], ranks)
 
 
 @pytest.mark.parametrize("groups", [1, 50, 10_000, 300_000, 10_000_000])
@@ -35,5 +35,5 @@ def test_sorted_keys_are_sampled_all_over():
 def test_a_key_is_heavy_if_a_rank_would_have_too_many():
     hashes = np.arange(1_000_000)
     hashes[::10] = 7
-    assert heavy(hashes, 2).tolist() == [] and heavy(hashes, 4).tolist() == [7]
-    assert heavy(np.arange(10 * SAMPLED), 10_000).tolist() == []
+    assert heavy_hitters(hashes, 2).tolist() == [] and heavy_hitters(hashes, 4).tolist() == [7]
+    assert heavy_hitters(np.arange(10 * SAMPLE_ROWS), 10_000).tolist() == []

@@ -14,7 +14,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Text, take
-from anyrank.keyed.schema import agreed, join_masks, split_masks
+from anyrank.keyed.schema import join_masks, split_masks, unify_columns
 from anyrank.keyed.sort import Sorter, sort
 from anyrank.keyed.table import Table
 from anyrank.keyed.write import write_csv, write_hdf5
@@ -36,7 +36,7 @@ def mine(world, odd):
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("odd", [0, 1, 2])
 def test_agreed_has_one_type_and_a_mask_on_all_ranks(world, odd):
-    columns = agreed(world, mine(world, odd))
+    columns = unify_columns(world, mine(world, odd))
     kinds = [(str(x.dtype), isinstance(x, np.ma.MaskedArray)) for x in columns.values() if isinstance(x, np.ndarray)]
     check_collective(world, len({*map(repr, world.comm.allgather(kinds))}) == 1, str(kinds))
     check_collective(world, isinstance(columns["x"], np.ma.MaskedArray) == (odd < world.size))
@@ -57,7 +57,7 @@ def test_agreed_has_one_type_and_a_mask_on_all_ranks(world, odd):
 def test_agreed_columns_of_two_kinds_are_refused_by_all(world, tmp_path, other, said):
     columns = other if world.rank == 1 else {"a": np.zeros(1, np.int64)}
     for call in (
-        lambda: agreed(world, columns),
+        lambda: unify_columns(world, columns),
         lambda: ordered(world, columns, ["a"]),
         lambda: sort(world, np.arange(1), columns),
         lambda: write_csv(world, tmp_path / "a.csv", columns),
@@ -72,7 +72,7 @@ def test_agreed_columns_of_two_kinds_are_refused_by_all(world, tmp_path, other, 
 def test_agreed_without_rows_takes_the_type_of_the_others(world):
     columns = {"a": np.arange(3, dtype=np.int32), "b": Text.of("xyz"), "c": np.zeros((3, 2))}
     empty = {"a": np.empty(0), "b": np.empty(0), "c": np.empty(0)}
-    found = agreed(world, columns if world.rank else empty)
+    found = unify_columns(world, columns if world.rank else empty)
     check_collective(world, (found["a"].dtype, type(found["b"]), found["c"].shape[1:]) == (np.int32, Text, (2,)))
 
 
@@ -162,7 +162,7 @@ def test_table_cleared_by_one_rank_alone_still_settles(world):
         table.clear()
     table.add(np.arange(8), sum=np.full(8, 2.0**-70))
     check_collective(world, table.rows > 8)
-    facts = world.comm.allgather(table.facts["sum_window"].tolist())
+    facts = world.comm.allgather(table.metadata["sum_window"].tolist())
     check_collective(world, facts[0] == facts[1], str(facts))
 
 

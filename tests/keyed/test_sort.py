@@ -12,10 +12,10 @@ import pytest
 from ranks import check_collective
 
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.keyed.codes import decode, encode
 from anyrank.keyed.rows import Text
 from anyrank.keyed.sort import Sorter, sort
-from anyrank.keyed.spill import SAMPLE, Held, Scratch
+from anyrank.keyed.sort_keys import decode, encode
+from anyrank.keyed.spill import SAMPLE, MemoryRun, ScratchFile
 from anyrank.layout import even_cuts
 
 SIZE = 2000
@@ -106,7 +106,7 @@ def check_order(world, name, size):
 @pytest.mark.parametrize("name", ["float32", "S9"])
 @pytest.mark.parametrize("budget", [1 << 30, 5000])
 def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
-    monkeypatch.setattr("anyrank.keyed.sort._LEAST", 100)
+    monkeypatch.setattr("anyrank.keyed.sort._MIN_ROWS", 100)
     keys, columns = table(name, SIZE)
     del columns["pair"]  # rows on disk are of one axis
     order, part = order_of(keys), mine(world, SIZE)
@@ -116,7 +116,7 @@ def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, 
             rows = slice(begin, min(begin + 100, part.stop))
             sorter.add(keys[rows].copy(), {name: column[rows] for name, column in payload.items()})
         sorter.finish()
-        spilled = world.sum(sum(not isinstance(run, Held) for run in sorter.runs))
+        spilled = world.sum(sum(not isinstance(run, MemoryRun) for run in sorter.runs))
         check_collective(world, spilled > 1 if budget < 1 << 20 else spilled == 0, f"{spilled} runs on disk")
         for first, last in ((0, 1), (1, SIZE)):
             for start, block_keys, others in sorter.blocks(first, last):
@@ -146,7 +146,7 @@ def test_codes_are_one_to_one_and_keep_every_bit():
 @pytest.mark.ranks(1, 2)
 def test_keys_of_other_types_are_refused(world):
     for keys in (np.zeros(3, bool), np.zeros(3, "f2"), np.zeros(3, "U4"), np.zeros((2, 2)), np.array([None])):
-        with pytest.raises(UsageError, match="cannot be sorted: use one axis of int32"):
+        with pytest.raises(UsageError, match=r"cannot be sorted. Use one axis of int32"):
             sort(world, keys)
 
 
@@ -161,16 +161,16 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, after):
         return write(*arguments)
 
     monkeypatch.setattr(os, "pwrite", full)
-    scratch = Scratch(tmp_path)
+    scratch = ScratchFile(tmp_path)
     with pytest.raises(AnyrankError, match=rf"--scratch {tmp_path} cannot take 8000 bytes more.*No space left"):
-        scratch.spill(Held({"": np.arange(500), "other": np.arange(500)}))
+        scratch.spill(MemoryRun({"": np.arange(500), "other": np.arange(500)}))
     assert list(tmp_path.iterdir()) == [] and scratch._file is None
 
 
 def test_places_in_a_run_on_disk_are_those_in_memory():
     keys = np.sort(np.random.default_rng(1).integers(0, 900, 3 * SAMPLE + 5))
-    scratch = Scratch(Path("/tmp"))
-    run = scratch.spill(Held({"": keys}))
+    scratch = ScratchFile(Path("/tmp"))
+    run = scratch.spill(MemoryRun({"": keys}))
     wanted = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
     for side in ("left", "right"):
         assert run.keys.searchsorted(wanted, side) == keys.searchsorted(wanted, side).tolist()

@@ -14,8 +14,9 @@ from ranks import check_collective
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys.reference import hash_of
+from anyrank.keyed.keymap import owners_of
 from anyrank.keyed.rows import Text
-from anyrank.keyed.table import Table, owners_of
+from anyrank.keyed.table import Table
 from anyrank.state import State
 from anyrank.storage.checkpoints import Checkpoints
 from anyrank.world import World
@@ -137,7 +138,7 @@ def test_what_cannot_be_a_table_is_refused(world):
     state = State(world)
     for keys, values, message in [
         ({}, {}, "need a key"),
-        ({"a": "text"}, {"a": ("int64", "sum")}, "identifiers that differ"),
+        ({"a": "text"}, {"a": ("int64", "sum")}, "need a key and distinct identifiers"),
         ({"a": object}, {}, "fixed size"),
         ({"a": "text"}, {"b": ("int64", "median")}, "must be one of sum, min, max, exact, squares"),
         ({"a": "text"}, {"b": ("float64", "sum")}, "depends on the order"),

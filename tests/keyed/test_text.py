@@ -159,16 +159,16 @@ def test_names_are_files_folders_and_globs(alone, library, names, found):
         ("a.txt,none.txt", "'none.txt' cannot be read (No such file or directory)"),
         ("*.rst", "'*.rst' matches no file"),
         ("empt*", "'empt*' matches no file"),
-        ("empty", "'empty' is a folder without a file that is not hidden"),
-        ("a.txt,", "an empty name stands for no file"),
-        ("shelf/pipe", "'shelf/pipe' is no file"),
+        ("empty", "folder 'empty' has no files, or only hidden ones"),
+        ("a.txt,", "a file name is empty"),
+        ("shelf/pipe", "'shelf/pipe' is not a regular file"),
         ([], "no file is named"),
     ],
 )
 def test_a_name_of_nothing_is_refused(alone, library, names, told):
     with pytest.raises(UsageError) as refusal:
         TextFiles(names, alone)
-    assert str(refusal.value) == f"{told}. Name files, folders or globs, joined by commas."
+    assert str(refusal.value) == f"{told}. Name files, folders or globs, separated by commas."
 
 
 @pytest.mark.parametrize("name", ["shelf", "shelf/c.txt"])
@@ -209,8 +209,8 @@ def test_a_file_that_became_shorter_is_told(alone, tmp_path, begin):
     (tmp_path / "a").write_bytes(b"w" * 100)
     text = TextFiles(str(tmp_path / "a"), alone)
     (tmp_path / "a").write_bytes(b"w" * 60)
-    with pytest.raises(AnyrankError, match=r"a became shorter while it was read: it ends at byte \d+ now"):
+    with pytest.raises(AnyrankError, match=r"a became shorter while it was read: it now ends at byte \d+"):
         [*text.blocks(begin, 100)]
     (tmp_path / "a").unlink()
-    with pytest.raises(AnyrankError, match=r"a cannot be read any more on this rank \(No such file"):
+    with pytest.raises(AnyrankError, match=r"a can no longer be read on this rank \(No such file"):
         [*text.blocks(begin, 100)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyrank.errors import UsageError
-from anyrank.keyed.values import DAY, Wanted, derived, parse_key
+from anyrank.keyed.values import DAY, ColumnSpec, parse_key, time_component
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -34,16 +34,16 @@ def test_they_are_those_of_datetime(times):
     for function, values in expected.items():
         for kind, counts in units.items():
             wanted = [0] * len(times) if (function, kind) == ("hour", "date") else values
-            assert derived(function, kind, np.array(counts, np.int64)).tolist() == wanted, (function, kind)
+            assert time_component(function, kind, np.array(counts, np.int64)).tolist() == wanted, (function, kind)
     assert DAY.keys() >= units.keys()
 
 
 def test_keys_are_columns_or_functions_of_columns():
-    assert parse_key(" user ") == Wanted("user") and parse_key("log/user").label == "log/user"
-    assert parse_key("date(my time)") == Wanted("my time", "date") and parse_key("date( t )").label == "date(t)"
-    assert Wanted("t", "date").kind("text") == "date" and Wanted("t", "hour").kind("text") == "int64"
+    assert parse_key(" user ") == ColumnSpec("user") and parse_key("log/user").label == "log/user"
+    assert parse_key("date(my time)") == ColumnSpec("my time", "date") and parse_key("date( t )").label == "date(t)"
+    assert ColumnSpec("t", "date").kind("text") == "date" and ColumnSpec("t", "hour").kind("text") == "int64"
     for wrong in ("day(t)", "date(t", "date()", "", "date(t))x"):
         with pytest.raises(
-            UsageError, match=r"is no key. Use a column's name, or one of date, year, month, hour, weekday"
+            UsageError, match=r"is not a key. Use a column's name, or one of date, year, month, hour, weekday"
         ):
             parse_key(wrong)

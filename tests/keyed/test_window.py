@@ -12,7 +12,7 @@ from ranks import check_collective
 
 from anyrank.kernel import Kernel
 from anyrank.kernels.group import EMPTY, MOST
-from anyrank.keyed.window import Window, joint_span, span_of, widened
+from anyrank.keyed.window import Window, joint_span, span_of, widen
 
 SPANS = st.tuples(st.integers(-1074, 1023), st.integers(0, 300)).map(lambda s: (s[0], min(s[0] + s[1], 1023)))
 
@@ -46,14 +46,14 @@ def test_a_wider_window_holds_the_same_sums(one, other, rows, totals, power):
     totals = [t >> max(0, 64 * old.words - 1 - bits) for t in totals]
     data = b"".join(t.to_bytes(8 * old.words, "little", signed=True) for t in totals)
     limbs = np.frombuffer(data, np.int64).reshape(-1, old.words)
-    wide = widened(limbs, old, new)
+    wide = widen(limbs, old, new)
     assert wide.shape == (len(totals), new.words) and wide.dtype == np.int64
     unit = Fraction(2) ** old.origin / Fraction(2) ** new.origin
     assert [whole(row) for row in wide] == [t * unit for t in totals]
 
 
 def test_nothing_yet_becomes_zeros():
-    wide = widened(np.zeros((3, 2), np.int64), Window(*EMPTY, 0), Window(100, 300, 5))
+    wide = widen(np.zeros((3, 2), np.int64), Window(*EMPTY, 0), Window(100, 300, 5))
     assert wide.shape == (3, 4) and not wide.any()
 
 

@@ -1,6 +1,6 @@
-"""Keyed data: rows that are read, combined by key, sorted and written by all ranks together.
+"""Keyed data: read, combine by key, sort and write rows on all ranks.
 
-What a program needs is here; docs/keyed.md tells how it goes together.
+This module exports the public names; docs/keyed.md shows how to use them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anyrank.keyed.words import Words
     from anyrank.keyed.write import write_csv, write_hdf5
 
-_HOMES = {
+_MODULES = {
     "Patterns": "patterns",
     "Sorter": "sort",
     "Table": "table",
@@ -51,7 +51,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up when used: some of these need what the others make.
-    if name in _HOMES:
-        return getattr(import_module(f"anyrank.keyed.{_HOMES[name]}"), name)
+    # Import on first use: some of these modules import each other.
+    if name in _MODULES:
+        return getattr(import_module(f"anyrank.keyed.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'anyrank.keyed' has no attribute {name!r}")

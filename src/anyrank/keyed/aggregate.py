@@ -1,4 +1,4 @@
-"""Aggregates of groups: what a Table combines for them, and what they are in the end."""
+"""Aggregates of groups: the values that a Table combines, and the results computed from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anyrank.keyed.values import Values
 from anyrank.keyed.window import Window
 
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "var")
-#: What a Table combines for each function, and how.
+#: The values that a Table combines for each function, and the name of the combination.
 _COMBINED = {"sum": ("sum",), "mean": ("sum",), "var": ("sum", "square"), "min": ("min",), "max": ("max",)}
 _HOW = {"sum": "exact", "square": "squares", "min": "min", "max": "max"}
 
@@ -25,99 +25,106 @@ _quotient, _variance = Kernel("group", "quotient"), Kernel("group", "variance")
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A function of the rows of a group, of one column where it has a name."""
+    """A function of a group's rows; `column` is empty for `count` of all rows."""
 
     function: str
     column: str = ""
 
     @property
     def label(self) -> str:
-        """Its name in the output: `count`, or `mean(price)`."""
+        """The column name in the output: `count`, or `mean(price)`."""
         return f"{self.function}({self.column})" if self.column else self.function
 
 
 def parse_aggregate(text: str) -> Aggregate:
-    """What an aggregate is: `count`, or `mean(price)`. Raises UsageError where it is no such thing."""
+    """Parse an aggregate: `count`, or `mean(price)`. Raises UsageError if the text is not an aggregate."""
     match = re.fullmatch(r"\s*(\w+)(?:\((.+)\))?\s*", text)
     if match is None or match[1] not in FUNCTIONS or (not match[2] and match[1] != "count"):
         raise UsageError(
-            f"--aggregate {text!r} is no aggregate. Use count, or one of {', '.join(FUNCTIONS)} of a column, such as "
-            "mean(price)."
+            f"--aggregate {text!r} is not an aggregate. Use count, or one of {', '.join(FUNCTIONS)} of a column, such "
+            "as mean(price)."
         )
     return Aggregate(match[1], (match[2] or "").strip())
 
 
 class Aggregates:
-    """Aggregates of columns of `kinds`, of which those that are `nullable` may have nulls, which take no part.
+    """Aggregates of the columns in `kinds`. Columns in `nullable` may hold nulls; aggregates ignore nulls.
 
-    Of a column c the values `xc_…` of a Table hold what is combined: exact sums, which have no order.
+    The Table's values named `xN_…` belong to column number N. Their sums are exact, so the order of rows has no effect.
     """
 
     def __init__(self, aggregates: Sequence[Aggregate], kinds: dict[str, str], nullable: set[str]):
         self.aggregates = aggregates
-        self.columns = [*dict.fromkeys(one.column for one in aggregates if one.column)]
+        self.columns = [*dict.fromkeys(aggregate.column for aggregate in aggregates if aggregate.column)]
         self.nullable = nullable
         self.kinds = {name: "int64" if kinds[name] == "bool" else kinds[name] for name in self.columns}
 
-    def declared(self) -> dict[str, tuple[str, str]]:
-        """The values of a Table that they need, as it takes them."""
-        found = {}
+    def table_values(self) -> dict[str, tuple[str, str]]:
+        """Return the `values` argument of the Table: dtype and combination by name."""
+        result = {}
         for c, name in enumerate(self.columns):
             if name in self.nullable:
-                found[f"x{c}_n"] = ("int64", "sum")
-            found |= {f"x{c}_{part}": (self.kinds[name], _HOW[part]) for part in self._parts(name)}
-        return found
+                result[f"x{c}_n"] = ("int64", "sum")
+            result |= {f"x{c}_{part}": (self.kinds[name], _HOW[part]) for part in self._parts(name)}
+        return result
 
     def _parts(self, column: str) -> list[str]:
-        used = [part for one in self.aggregates if one.column == column for part in _COMBINED.get(one.function, ())]
+        used = [
+            part
+            for aggregate in self.aggregates
+            if aggregate.column == column
+            for part in _COMBINED.get(aggregate.function, ())
+        ]
         return [*dict.fromkeys(used)]
 
     def values(self, batch: dict[str, Values]) -> dict[str, np.ndarray]:
-        """The values of rows, as `Table.add` takes them."""
-        found = {}
+        """Return the values of a batch of rows for `Table.add`."""
+        result = {}
         for c, name in enumerate(self.columns):
-            one = batch[name]
+            column = batch[name]
             if name in self.nullable:
-                there = np.ones(len(one.values), np.int64) if one.nulls is None else (~one.nulls).astype(np.int64)
-                found[f"x{c}_n"] = there
+                present = (
+                    np.ones(len(column.values), np.int64) if column.nulls is None else (~column.nulls).astype(np.int64)
+                )
+                result[f"x{c}_n"] = present
             if parts := self._parts(name):
-                x = np.asarray(one.values).astype(self.kinds[name], copy=False)
-                masked = x if one.nulls is None else np.ma.MaskedArray(x, one.nulls)
-                found |= {f"x{c}_{part}": masked for part in parts}
-        return found
+                x = np.asarray(column.values).astype(self.kinds[name], copy=False)
+                masked = x if column.nulls is None else np.ma.MaskedArray(x, column.nulls)
+                result |= {f"x{c}_{part}": masked for part in parts}
+        return result
 
-    def finished(self, table: Table) -> Columns:
-        """The aggregates of this rank's groups, by label; masked where there are too few values. Collective."""
-        return {one.label: self._finish(one, table, table.columns) for one in self.aggregates}
+    def results(self, table: Table) -> Columns:
+        """Return the aggregates of this rank's groups by label, masked where a group has too few values. Collective."""
+        return {aggregate.label: self._result(aggregate, table, table.columns) for aggregate in self.aggregates}
 
-    def _finish(self, one: Aggregate, table: Table, found: Columns) -> np.ndarray:
-        if not one.column:
-            return np.asarray(found["count"])
-        c = self.columns.index(one.column)
-        n = np.asarray(found[f"x{c}_n" if one.column in self.nullable else "count"])
-        if one.function == "count":
+    def _result(self, aggregate: Aggregate, table: Table, columns: Columns) -> np.ndarray:
+        if not aggregate.column:
+            return np.asarray(columns["count"])
+        c = self.columns.index(aggregate.column)
+        n = np.asarray(columns[f"x{c}_n" if aggregate.column in self.nullable else "count"])
+        if aggregate.function == "count":
             return n
-        if one.function in ("min", "max"):
-            return self._of_some(one, np.asarray(found[f"x{c}_{one.function}"]), n)
-        limbs, specials = (np.ascontiguousarray(found[f"x{c}_sum{ending}"]) for ending in ("", "_special"))
-        origin = Window(*table.facts[f"x{c}_sum_window"].tolist()).origin
-        if one.function == "var":
-            squares = np.ascontiguousarray(found[f"x{c}_square"])
+        if aggregate.function in ("min", "max"):
+            return self._mask_empty(aggregate, np.asarray(columns[f"x{c}_{aggregate.function}"]), n)
+        limbs, specials = (np.ascontiguousarray(columns[f"x{c}_sum{ending}"]) for ending in ("", "_special"))
+        origin = Window(*table.metadata[f"x{c}_sum_window"].tolist()).origin
+        if aggregate.function == "var":
+            squares = np.ascontiguousarray(columns[f"x{c}_square"])
             return mask(_variance(limbs, squares, n, origin, specials, 1), n < 2)
-        if one.function == "mean":
-            return self._of_some(one, _quotient(limbs, n, origin, specials), n)
+        if aggregate.function == "mean":
+            return self._mask_empty(aggregate, _quotient(limbs, n, origin, specials), n)
         low = limbs[:, 0]
-        whole = self.kinds[one.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
+        whole = self.kinds[aggregate.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
         if table.world.all(whole):
             return np.array(low)
         return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
 
-    def _of_some(self, one: Aggregate, x: np.ndarray, n: np.ndarray) -> np.ndarray:
-        """What has no value where there are none; masked on all ranks or on none."""
-        return mask(x, n == 0) if one.column in self.nullable else x
+    def _mask_empty(self, aggregate: Aggregate, x: np.ndarray, n: np.ndarray) -> np.ndarray:
+        """Mask groups without values; the column has a mask on all ranks or on none."""
+        return mask(x, n == 0) if aggregate.column in self.nullable else x
 
 
 def mask(x: np.ndarray, nulls: np.ndarray) -> np.ndarray:
-    """The values, masked where they are null."""
+    """Return the values with a mask where they are null."""
     masked: np.ndarray = np.ma.MaskedArray(x, nulls)
     return masked

@@ -1,6 +1,6 @@
-"""Rows in files of arrays: `.npy`, of one axis, and HDF5, as datasets of one length in one group.
+"""Rows in array files: a one-dimensional `.npy` array, or HDF5 datasets of equal length in one group.
 
-Ranks read rows by their numbers, and write them at their places in a file that one rank lays out.
+Every rank reads rows by row number. One rank creates the output file, and every rank writes its rows at their offsets.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.keyed.codes import TAKEN, sortable
+from anyrank.keyed.sort_keys import SUPPORTED, sortable
 from anyrank.storage.durable import reserve, write_all
 from anyrank.storage.hdf5 import contiguous
 
 Arrays = dict[str, NDArray[Any]]
-#: The name of what a .npy file holds.
+#: The column name for the array of a .npy file.
 ARRAY = "array"
 _HDF5 = (".h5", ".hdf5")
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """The rows of a file: their number, the dtype of each column, and the key among the columns.
+    """Description of an array file: number of rows, dtype of each column, name of the key column.
 
-    A .npy file has one column; if that is of records, `key` is one of their fields. `group` is HDF5's.
+    A .npy file has one column; for a structured dtype, `key` is a field name. `group` is the HDF5 group.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class ArrayFile:
 
     @property
     def row(self) -> int:
-        """The bytes of a row."""
+        """Bytes per row."""
         return sum(dtype.itemsize for dtype in self.types.values())
 
     @property
@@ -52,20 +52,20 @@ class ArrayFile:
 
     @property
     def fingerprint(self) -> int:
-        """64 bits, signed, of the file's name without its folder, what it holds, and the key."""
+        """Signed 64-bit hash of the file name (without folder), its layout and the key."""
         kinds = {name: dtype.descr for name, dtype in self.types.items()}
-        facts = repr((self.path.name, self.rows, kinds, self.key, self.group))
-        return int.from_bytes(blake2b(facts.encode(), digest_size=8).digest(), "little", signed=True)
+        identity = repr((self.path.name, self.rows, kinds, self.key, self.group))
+        return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "little", signed=True)
 
     def read(self, first: int, last: int) -> tuple[NDArray[Any], Arrays]:
-        """The keys of some rows, and their other columns, in which records are bytes of no type. Not collective.
+        """Read rows `first` to `last`: the keys, and the other columns by name. Not collective.
 
-        Raises AnyrankError where the file cannot be read, or is shorter than it was.
+        Records are returned as untyped bytes. Raises AnyrankError if the file cannot be read or has become shorter.
         """
         try:
             columns = self._read_hdf5(first, last) if self.group else {ARRAY: self._read_npy(first, last)}
         except OSError as error:
-            raise AnyrankError(f"--input {self.path} cannot be read any more on this rank ({error}).") from None
+            raise AnyrankError(f"--input {self.path} can no longer be read on this rank ({error}).") from None
         if any(len(column) != last - first for column in columns.values()):
             raise AnyrankError(f"--input {self.path} became shorter while it was read: it had {self.rows} rows.")
         keys = columns[self.key] if self.group else columns[ARRAY][self.key] if self.key else columns[ARRAY]
@@ -74,8 +74,8 @@ class ArrayFile:
 
     def _read_npy(self, first: int, last: int) -> NDArray[Any]:
         dtype = self.types[ARRAY]
-        place = self._begin + first * dtype.itemsize
-        return np.fromfile(self.path, dtype, last - first, offset=place)
+        offset = self._begin + first * dtype.itemsize
+        return np.fromfile(self.path, dtype, last - first, offset=offset)
 
     @cached_property
     def _begin(self) -> int:
@@ -86,13 +86,13 @@ class ArrayFile:
             return {name: file[self.group][name][first:last] for name in self.types}
 
     def columns(self, keys: NDArray[Any], others: Mapping[str, NDArray[Any]]) -> Arrays:
-        """What `read` returned, as columns of a file."""
+        """Return keys and other columns, as `read` returns them, as the columns of a file."""
         if not self.group:
             return {ARRAY: others.get(ARRAY, keys)}
         return {name: keys if name == self.key else others[name] for name in self.types}
 
     def lay_out(self, path: Path) -> None:
-        """Make a file of the same kind, with so many rows whose values are not there yet. Raises OSError."""
+        """Create a file of the same format and number of rows, with undefined values. Raises OSError."""
         types = {name: dtype if dtype.names else dtype.newbyteorder("=") for name, dtype in self.types.items()}
         if self.group:
             with h5py.File(path, "w", locking=False) as file:
@@ -108,12 +108,12 @@ class ArrayFile:
             reserve(plain.fileno(), path.stat().st_size)
 
     def extents(self, path: Path) -> dict[str, int]:
-        """Where the values of each column begin in a file that `lay_out` made. Raises OSError."""
+        """Return the byte offset of each column in a file created by `lay_out`. Raises OSError."""
         return _extents(path, self.group, tuple(self.types))
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    """In the machine's order of bytes; records as they are, and as bytes, which nobody puts into another order."""
+    """Return the column in native byte order, or records as untyped bytes, so that their byte order stays."""
     if column.dtype.names:
         return np.ascontiguousarray(column).view(f"V{column.itemsize}")
     return column.astype(column.dtype.newbyteorder("="), copy=False)
@@ -126,15 +126,15 @@ def _extents(path: Path, group: str = "", names: tuple[str, ...] = ()) -> dict[s
     return {ARRAY: np.load(path, mmap_mode="r", allow_pickle=False).offset}
 
 
-def write(descriptor: int, column: NDArray[Any], place: int) -> None:
-    """Write the elements of a column at a place of a file. Raises OSError."""
-    write_all(descriptor, memoryview(np.ascontiguousarray(column).view(np.uint8)), place)  # type: ignore[arg-type]
+def write(descriptor: int, column: NDArray[Any], offset: int) -> None:
+    """Write the elements of a column at a byte offset of a file. Raises OSError."""
+    write_all(descriptor, memoryview(np.ascontiguousarray(column).view(np.uint8)), offset)  # type: ignore[arg-type]
 
 
 def find(name: str, key: str) -> ArrayFile:
-    """The table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for that column alone.
+    """Describe the table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for one column.
 
-    `--key` names the key among the fields or datasets. Not collective. Raises UsageError where there is none such.
+    `--key` names the key field or dataset. Not collective. Raises UsageError if the file or the key does not exist.
     """
     path, inner = Path(name), ""
     for suffix in _HDF5:
@@ -150,9 +150,9 @@ def find(name: str, key: str) -> ArrayFile:
     try:
         table = _find_npy(path, key) if path.suffix == ".npy" else _find_hdf5(path, inner, key)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--input {path} is not what its name says ({error}). Name another file.") from None
+        raise UsageError(f"--input {path} is not a valid {path.suffix} file ({error}). Name another file.") from None
     if not sortable(table.key_type):
-        raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {TAKEN}.")
+        raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {SUPPORTED}.")
     return table
 
 
@@ -162,7 +162,7 @@ def _find_npy(path: Path, key: str) -> ArrayFile:
     fields = array.dtype.names or ()
     if key not in (fields or ("",)):
         fix = f"--key {' or '.join(fields)}" if fields else "no --key: it has no fields"
-        raise UsageError(f"--input {path} has no field {key!r} to sort by. Use {fix}.")
+        raise UsageError(f"--input {path} has no field {key!r}. Use {fix}.")
     return ArrayFile(path, len(array), {ARRAY: array.dtype}, key)
 
 
@@ -175,16 +175,16 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
         inner = inner or "/"
         if inner not in file:
             raise UsageError(f"--input {path} has no {inner}. It has {', '.join(file) or 'nothing'}.")
-        found = file[inner]
-        alone = isinstance(found, h5py.Dataset)
-        group = found.parent if alone else found
-        key = found.name.rpartition("/")[2] if alone and not key else key
+        item = file[inner]
+        alone = isinstance(item, h5py.Dataset)
+        group = item.parent if alone else item
+        key = item.name.rpartition("/")[2] if alone and not key else key
         columns = {name: item for name, item in group.items() if isinstance(item, h5py.Dataset)}
         if not key and len(columns) == 1:
             key = next(iter(columns))
         if key not in columns:
             raise UsageError(
-                f"--input {path}: {group.name} has no dataset {key!r} to sort by. "
+                f"--input {path}: {group.name} has no dataset {key!r}. "
                 f"Use --key with one of {', '.join(columns) or 'none: it has no datasets'}."
             )
         if alone:
@@ -193,14 +193,17 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
             _check(path, f"{group.name.rstrip('/')}/{name}", column)
             if len(column) != len(columns[key]):
                 raise UsageError(
-                    f"--input {path}: {name} has {len(column)} rows, and the key {key} {len(columns[key])}: all must "
-                    f"have one length. Move it to another group, or sort {path}:{group.name.rstrip('/')}/{key} alone."
+                    f"--input {path}: {name} has {len(column)} rows, and the key {key} has {len(columns[key])}; all "
+                    "datasets must have the same length. Move it to another group, or sort only "
+                    f"{path}:{group.name.rstrip('/')}/{key}."
                 )
         return ArrayFile(path, len(columns[key]), {n: c.dtype for n, c in columns.items()}, key, group.name)
 
 
 def _check(path: Path, name: str, array: Any) -> None:
     if array.ndim != 1:
-        raise UsageError(f"--input {path}: {name} has {array.ndim} axes, and rows have one. Reshape it.")
+        raise UsageError(f"--input {path}: {name} has {array.ndim} axes; it must have one. Reshape it.")
     if array.dtype.hasobject:
-        raise UsageError(f"--input {path}: {name} holds objects or text of any length. Use numbers or fixed bytes.")
+        raise UsageError(
+            f"--input {path}: {name} holds objects or variable-length text. Use numbers or fixed-length bytes."
+        )

@@ -1,4 +1,4 @@
-"""What the rows of one key are combined into, by the key's number: sums, extremes."""
+"""Combine the values of the rows with equal keys: sums, minimum, maximum, exact sums."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.group import EMPTY
-from anyrank.keyed.window import Window, joint_span, span_of, widened
+from anyrank.keyed.window import Window, joint_span, span_of, widen
 from anyrank.world import World
 
 Parts = dict[str, np.ndarray]
 
 
 class Combine:
-    """One value of each key, combined from its rows in any order. Subclasses are chosen by their `name`.
+    """One combined value per key, independent of the order of rows. A subclass is selected by its `name`.
 
-    The values lie in `arrays`, by the ending of their name in a checkpoint, one element or row a key.
+    `arrays` holds the values, one element or row per key number, by the suffix of their name in a checkpoint.
     """
 
     name: ClassVar[str] = ""
@@ -36,33 +36,33 @@ class Combine:
         self.arrays = {"": np.empty(0, dtype)}
 
     def new(self) -> Combine:
-        """One of the same kind and with the same facts, without values."""
+        """Return an empty object of the same type with the same metadata."""
         return type(self)(self.dtype)
 
     @property
-    def facts(self) -> np.ndarray:
-        """What `take` takes for known: int64; empty where there is nothing of the kind."""
+    def metadata(self) -> np.ndarray:
+        """What `merge` must know to interpret the arrays: int64, empty if nothing."""
         return np.empty(0, np.int64)
 
-    @facts.setter
-    def facts(self, values: np.ndarray) -> None:
-        """Begin with these facts, before any value."""
+    @metadata.setter
+    def metadata(self, values: np.ndarray) -> None:
+        """Set the metadata before any value is added."""
 
     def agree(self, world: World) -> None:
-        """Have the same facts on all ranks, so that `absorb` takes what others gave. Collective."""
+        """Make the metadata equal on all ranks, so that `merge` accepts values from other ranks. Collective."""
 
     @property
     def neutral(self) -> Any:
-        """What a key has before its first row."""
+        """The value of a key without rows."""
         return 0
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the arrays."""
+        """Bytes of the arrays."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def make_room(self, keys: int) -> None:
-        """Have room for so many keys."""
+        """Grow the arrays to hold at least this number of keys."""
         for ending, array in self.arrays.items():
             if len(array) < keys:
                 larger = np.empty((max(keys, 2 * len(array)), *array.shape[1:]), array.dtype)
@@ -71,15 +71,15 @@ class Combine:
                 self.arrays[ending] = larger
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
-        """Combine the values x of rows whose keys have these numbers."""
+        """Combine the row values `x` into the keys with numbers `gids`."""
         raise NotImplementedError
 
     def take(self, gids: np.ndarray) -> Parts:
-        """The values of the keys of these numbers, as `absorb` takes them."""
+        """Return the values of the keys with numbers `gids`, in the form that `merge` accepts."""
         return {ending: array[gids] for ending, array in self.arrays.items()}
 
-    def absorb(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
-        """Combine values that have been combined elsewhere."""
+    def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+        """Combine values that `take` returned, here or on another rank."""
         self.add(gids, parts[""])
 
 
@@ -87,7 +87,7 @@ _add, _merge = Kernel("group", "add"), Kernel("group", "merge")
 
 
 class Sum(Combine):
-    """Sums of whole numbers, int64, modulo 2⁶⁴."""
+    """Sums of int64 modulo 2⁶⁴."""
 
     name = "sum"
 
@@ -96,8 +96,8 @@ class Sum(Combine):
         _add(self.arrays[""], gids, np.ascontiguousarray(x, np.int64))
 
 
-class Least(Combine):
-    """The smallest value: NaN where there is one, and −0 is below +0."""
+class Min(Combine):
+    """The minimum: NaN if any value is NaN; −0 is less than +0."""
 
     name = "min"
     gather: ClassVar[Kernel] = Kernel("group", "least")
@@ -112,8 +112,8 @@ class Least(Combine):
         self.gather(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
 
 
-class Greatest(Least):
-    """The largest value: NaN where there is one, and +0 is above −0."""
+class Max(Min):
+    """The maximum: NaN if any value is NaN; +0 is greater than −0."""
 
     name = "max"
     gather = Kernel("group", "greatest")
@@ -125,9 +125,9 @@ class Greatest(Least):
 
 
 class Exact(Combine):
-    """Sums without an order and without rounding: limbs in a window as wide as the numbers so far ask for.
+    """Exact sums, independent of order: integer limbs in a window wide enough for all values added so far.
 
-    `window` is that of this rank's numbers; when all ranks have agreed, that of all numbers.
+    `window` covers the values of this rank; after `agree` it covers the values of all ranks.
     """
 
     name = "exact"
@@ -141,31 +141,31 @@ class Exact(Combine):
 
     @property
     def window(self) -> Window:
-        """The window of the numbers so far."""
+        """The window of the values added so far."""
         return Window(self._span[0], self._span[1], self._rows, self.power)
 
     @property
-    def facts(self) -> np.ndarray:
-        """See `Combine`: the span of all numbers, and how many there are."""
+    def metadata(self) -> np.ndarray:
+        """See `Combine`: the exponent span of all values, and their number."""
         return np.array([*self._span, self._rows], np.int64)
 
-    @facts.setter
-    def facts(self, values: np.ndarray) -> None:
+    @metadata.setter
+    def metadata(self, values: np.ndarray) -> None:
         least, greatest, rows = values.tolist()
         self._agreed = rows
         self._widen((least, greatest), rows)
 
     def new(self) -> Exact:
         """See `Combine`."""
-        made = type(self)(self.dtype)
-        made.facts = self.facts
-        return made
+        copy = type(self)(self.dtype)
+        copy.metadata = self.metadata
+        return copy
 
     def _widen(self, span: tuple[int, int], rows: int) -> None:
         before = self.window
         self._span, self._rows = span, rows
         if (before.origin, before.words) != (self.window.origin, self.window.words):
-            self.arrays[""] = widened(self.arrays[""], before, self.window)
+            self.arrays[""] = widen(self.arrays[""], before, self.window)
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""
@@ -174,14 +174,14 @@ class Exact(Combine):
         self._widen((min(least, self._span[0]), max(greatest, self._span[1])), self._rows + len(x))
         self.gather(self.arrays[""], self.arrays["_special"], gids, x, self.window.origin)
 
-    def absorb(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+    def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         """See `Combine`."""
         _merge(self.arrays[""], gids, parts[""])
         np.bitwise_or.at(self.arrays["_special"], gids, parts["_special"])
 
     def agree(self, world: World) -> None:
         """See `Combine`."""
-        # A rank that was cleared alone knows of no rows before; all must have one window.
+        # A rank that was cleared has lost the agreed number of rows; all ranks must use the same window.
         before = int(world.allreduce(np.array([self._agreed], np.int64), "max")[0])
         rows = before + world.sum(self._rows - self._agreed)
         self._widen(joint_span(self._span, world), rows)
@@ -189,7 +189,7 @@ class Exact(Combine):
 
 
 class Squares(Exact):
-    """Sums of squares, as Exact."""
+    """Exact sums of squares."""
 
     name = "squares"
     power = 2
@@ -197,11 +197,11 @@ class Squares(Exact):
 
 
 def combine_called(name: str, dtype: np.dtype[Any]) -> Combine:
-    """The way to combine of that name; raises UsageError where there is none, or not for this dtype."""
+    """Return an empty Combine by name. Raises UsageError for an unknown name or an unsupported dtype."""
     if name not in Combine.known:
         raise UsageError(f"values cannot be combined by {name!r}: it must be one of {', '.join(Combine.known)}.")
     if dtype not in (np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)):
         raise UsageError(f"values of {dtype} cannot be combined: they must be int64, uint64 or float64.")
     if name == "sum" and dtype.kind == "f":
-        raise UsageError("a sum of float64 depends on the order of its terms: combine by 'exact', which does not.")
+        raise UsageError("a sum of float64 depends on the order of its terms. Combine by 'exact' instead.")
     return Combine.known[name](dtype)

@@ -1,4 +1,4 @@
-"""The files that names stand for: files, folders and globs."""
+"""Find the input files that a list of files, folders and globs names."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from typing import NoReturn
 
 from anyrank.errors import UsageError, of_all_ranks
 
-_FIX = "Name files, folders or globs, joined by commas."
+_FIX = "Name files, folders or globs, separated by commas."
 
 
 def absolute(names: str) -> str:
-    """The names from the root on, so that a run can be resumed from any folder; an empty text stays empty."""
+    """Return the names as absolute paths, so that a run can be resumed from any folder; an empty name stays empty."""
     return ",".join(os.path.abspath(name) if name else name for name in names.split(","))  # noqa: PTH100 (globs, too)
 
 
 def find(names: str | Sequence[str]) -> dict[Path, int]:
-    """The files' paths with their sizes in bytes, in the order of the names, and then of the paths.
+    """Return the path and the size in bytes of each file, ordered by name and then by path.
 
-    `names` are files, folders (with all below them but what is hidden) and globs (`**` for folders at any depth),
-    several in one text joined by commas. A file that is found twice counts once.
-    Raises UsageError where a name has no file or a file cannot be read.
+    `names` are files, folders (searched recursively, without hidden files) and globs (`**` matches folders at any
+    depth); a text may hold several names separated by commas. A file found more than once is listed once.
+    Raises UsageError if a name matches no file or a file cannot be read.
     """
-    found: dict[Path, int] = {}
+    files: dict[Path, int] = {}
     real: set[Path] = set()
     for name in sorted({*(names.split(",") if isinstance(names, str) else names)}):
         for path in _expand(name):
-            if (one := path.resolve()) not in real:
-                real.add(one)
-                found[path] = _size(path)
-    if not found:
+            if (target := path.resolve()) not in real:
+                real.add(target)
+                files[path] = _size(path)
+    if not files:
         raise UsageError(f"no file is named. {_FIX}")
-    return found
+    return files
 
 
-def fingerprint(facts: Iterable[object]) -> int:
-    """64 bits, signed, of facts that `repr` tells in full: text, numbers and tuples of them."""
-    digest = blake2b(repr([*facts]).encode(errors="surrogateescape"), digest_size=8).digest()
+def fingerprint(values: Iterable[object]) -> int:
+    """Return a signed 64-bit hash of values with a complete `repr`: text, numbers and tuples of them."""
+    digest = blake2b(repr([*values]).encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def check_unchanged(what: str, now: int, then: int) -> None:
-    """Raise UsageError, on all ranks, where the fingerprint of a run's input is not what it was."""
+    """Raise UsageError on all ranks if the fingerprint of a run's input has changed."""
     if now != then:
         raise of_all_ranks(
             UsageError(
-                f"the {what} are not those that the run began with: a run keeps its input. Bring them back, or use "
-                "another --out for a run of its own."
+                f"the {what} are not those that the run began with; a run must keep its input. Restore them, or use "
+                "another --out for a new run."
             )
         )
 
 
 def _expand(name: str) -> list[Path]:
-    """The files of one name, sorted by path."""
+    """Return the files of one name, sorted by path."""
     path = Path(name)
     if not name:
-        _refuse("an empty name stands for no file")
+        _refuse("a file name is empty")
     if path.is_dir():
-        return _below(path) or _refuse(f"{name!r} is a folder without a file that is not hidden")
+        return _below(path) or _refuse(f"folder {name!r} has no files, or only hidden ones")
     if os.path.lexists(name) or not glob.has_magic(name):
         return [path]
-    matches = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207 (Path's own takes hidden files, too)
+    matches = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob also matches hidden files)
     files = {file for match in matches for file in (_below(match) if match.is_dir() else [match])}
     return sorted(files) or _refuse(f"{name!r} matches no file")
 
@@ -75,26 +75,26 @@ def _refuse(what: str) -> NoReturn:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The files below a folder, without what is hidden and what is no file, sorted by path."""
+    """Return the regular, not hidden files below a folder, sorted by path."""
 
     def refuse(error: OSError) -> None:
         _refuse(f"{error.filename!r} cannot be read ({error.strerror})")
 
-    found = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(place, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file()]
-    return sorted(found)
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        files += [path for path in paths if path.is_file()]
+    return sorted(files)
 
 
 def _size(path: Path) -> int:
-    """The size of a file that can be read."""
+    """Return the size of a file after a check that it can be read."""
     try:
         status = path.stat()
-        if S_ISREG(status.st_mode):  # a pipe would wait for its other end
+        if S_ISREG(status.st_mode):  # opening a pipe would block
             path.open("rb").close()
             return status.st_size
     except OSError as error:
         _refuse(f"{str(path)!r} cannot be read ({error.strerror})")
-    _refuse(f"{str(path)!r} is no file")
+    _refuse(f"{str(path)!r} is not a regular file")

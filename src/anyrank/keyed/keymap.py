@@ -1,4 +1,4 @@
-"""A map from keys to their weights and numbers, of one rank: a table of the kernel `keys` that grows."""
+"""A map from keys to weights and key numbers on one rank: a growing hash table for the kernel `keys`."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from anyrank.keyed.rows import Text
 _add, _words, _rehash = (Kernel("keys", operation) for operation in ("add", "words", "rehash"))
 _entries, _keys = Kernel("keys", "entries"), Kernel("keys", "keys")
 _hashes, _partition = Kernel("keys", "hashes"), Kernel("keys", "partition")
-_SMALLEST = 1 << 10
-#: What is a small capacity: a table of some megabytes.
-SMALL = 1 << 18
-#: A number of a key has 32 bits, and none is 0 in a slot.
-MOST = (1 << 32) - 2
+_MIN_CAPACITY = 1 << 10
+#: Tables up to this capacity (a few megabytes) are kept at most half full.
+SMALL_CAPACITY = 1 << 18
+#: A slot stores the key number plus 1 in 32 bits; 0 marks an empty slot.
+MAX_KEYS = (1 << 32) - 2
 
 
 def _rows(capacity: int) -> int:
-    """The slots of a table: behind the capacity lie some for keys whose places at the end are taken."""
+    """Return the number of slots: extra slots after the capacity take keys that overflow the end of the table."""
     return capacity + max(256, capacity >> 5)
 
 
 class KeyMap:
-    """Keys of any bytes with their weights, int64, and the numbers 0, 1, … in which they came.
+    """A map from keys (arbitrary bytes) to int64 weights and key numbers 0, 1, … in order of insertion.
 
-    `spread` is the number of parts into which the hashes of all keys are split, of which the map may hold one.
+    `spread` is the number of parts into which the hashes of all keys are split; the map may hold only one part.
     """
 
     def __init__(self, spread: int = 1):
-        self.slots, self.pool, self.state = empty(_rows(_SMALLEST), 0, spread)
+        self.slots, self.pool, self.state = empty(_rows(_MIN_CAPACITY), 0, spread)
 
     def __len__(self) -> int:
         return int(self.state[ENTRIES])
 
     @property
     def capacity(self) -> int:
-        """How many slots a key can belong to: a power of two."""
+        """The number of slots that a hash can select: a power of two."""
         return 1 << (len(self.slots).bit_length() - 1)
 
     @property
     def limit(self) -> int:
-        """How many keys there is room for."""
+        """The maximum number of keys before the table grows."""
         return self.capacity // 4 * 3
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the map's arrays."""
+        """Bytes of the arrays of the map."""
         return int(self.slots.nbytes + self.pool.nbytes)
 
     @property
     def words_seen(self) -> int:
-        """How many words `words` has counted here."""
+        """The number of words that `words` counted in this map."""
         return int(self.state[SEEN])
 
     def add(
         self, keys: Text | np.ndarray, weights: np.ndarray | None = None, gids: np.ndarray | None = None
     ) -> np.ndarray | None:
-        """Add the weights (1 where None) to the keys, a Text or the rows of a uint8 matrix; fill and return `gids`."""
+        """Add weights (None: 1 each) to keys, a Text or the rows of a uint8 matrix; store key numbers in `gids`."""
         if isinstance(keys, Text):
             data, offsets, size, n = keys.data, keys.offsets, 0, len(keys)
         else:
@@ -71,21 +71,21 @@ class KeyMap:
     def words(
         self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, others: KeyMap
     ) -> None:
-        """Count the words of text[start:stop]; those beyond ASCII, where they are to be folded, in `others`."""
+        """Count the words of text[start:stop]; with `fold`, words that are not ASCII are counted in `others`."""
         while start < stop:
-            tables = [(one.slots, one.pool, one.state) for one in (self, others)]
+            tables = [(table.slots, table.pool, table.state) for table in (self, others)]
             start = _words(text, start, stop, rule, fold, points, *tables)
             if start < stop:
                 size, both = _to_white(text, start, stop), (self, others)
-                for one in [one for one in both if len(one) >= one.limit or not one.has_room(size)] or both:
-                    one.make_room(size)
+                for table in [table for table in both if len(table) >= table.limit or not table.has_room(size)] or both:
+                    table.make_room(size)
 
     def has_room(self, size: int) -> bool:
-        """Whether the pool has room for another key of that size."""
+        """Return whether the pool has room for another key of that size in bytes."""
         return size <= INLINE or int(self.state[POOLED]) + size <= len(self.pool)
 
     def make_room(self, size: int) -> None:
-        """Make room for a key of that size that had none: in the pool, or in a larger table."""
+        """Make room for a key of that size in bytes: enlarge the pool or the table."""
         if not self.has_room(size):
             larger = np.zeros(max(2 * len(self.pool), int(self.state[POOLED]) + size, 1 << 12), np.uint8)
             larger[: len(self.pool)] = self.pool
@@ -95,17 +95,17 @@ class KeyMap:
         self._grow(2 * self.capacity)
 
     def reserve(self, keys: int) -> None:
-        """Have room for so many keys in all, if they are no longer than INLINE."""
+        """Grow the table for a total number of keys; keys longer than INLINE bytes also need room in the pool."""
         capacity = self.capacity
-        # Small tables have more room than they need: a key found at its first place costs less.
-        while (capacity // 4 * 3 if capacity > SMALL else capacity // 2) < keys:
+        # A small table is at most half full: then most keys are in the first slot that is searched.
+        while (capacity // 4 * 3 if capacity > SMALL_CAPACITY else capacity // 2) < keys:
             capacity *= 2
         if capacity > self.capacity:
             self._grow(capacity)
 
     def _grow(self, capacity: int) -> None:
-        if len(self) >= MOST:
-            raise MemoryError(f"a rank can hold {MOST} keys, and there are more: use more ranks")
+        if len(self) >= MAX_KEYS:
+            raise MemoryError(f"a rank can hold at most {MAX_KEYS} keys. Use more ranks.")
         slots = np.zeros((_rows(capacity), 4), np.uint64)
         while not _rehash(self.slots, slots, self.pool, self.state):
             capacity *= 2
@@ -113,46 +113,53 @@ class KeyMap:
         self.slots = slots
 
     def entries(self) -> tuple[np.ndarray, np.ndarray]:
-        """The hashes (uint64) and places (int64) of all keys, by hash · spread mod 2⁶⁴, then hash, then key."""
-        hashes, places = np.empty(len(self), np.uint64), np.empty(len(self), np.int64)
-        _entries(self.slots, self.pool, self.state, hashes, places)
-        return hashes, places
+        """Return hashes (uint64) and slot indices (int64) of all keys, sorted by hash · spread mod 2⁶⁴, hash, key."""
+        hashes, rows = np.empty(len(self), np.uint64), np.empty(len(self), np.int64)
+        _entries(self.slots, self.pool, self.state, hashes, rows)
+        return hashes, rows
 
-    def weights_at(self, places: np.ndarray) -> np.ndarray:
-        """The weights of the keys at these places, int64."""
-        return np.asarray(self.slots[places, 3].view(np.int64))
+    def weights_at(self, rows: np.ndarray) -> np.ndarray:
+        """Return the weights of the keys in these slots, int64."""
+        return np.asarray(self.slots[rows, 3].view(np.int64))
 
-    def gids_at(self, places: np.ndarray) -> np.ndarray:
-        """The numbers of the keys at these places, uint32."""
-        return np.asarray(self.slots[places, 2].astype(np.uint32) - np.uint32(1))
+    def gids_at(self, rows: np.ndarray) -> np.ndarray:
+        """Return the numbers of the keys in these slots, uint32."""
+        return np.asarray(self.slots[rows, 2].astype(np.uint32) - np.uint32(1))
 
-    def keys_at(self, places: np.ndarray) -> Text:
-        """The keys at these places."""
-        sizes = (self.slots[places, 2] >> np.uint64(32)).astype(np.int64)
-        found = Text.sized(np.empty(int(sizes.sum()), np.uint8), sizes)
-        _keys(self.slots, self.pool, self.state, places, found.data)
-        return found
+    def keys_at(self, rows: np.ndarray) -> Text:
+        """Return the keys in these slots."""
+        sizes = (self.slots[rows, 2] >> np.uint64(32)).astype(np.int64)
+        result = Text.sized(np.empty(int(sizes.sum()), np.uint8), sizes)
+        _keys(self.slots, self.pool, self.state, rows, result.data)
+        return result
 
 
 def hashes_of(keys: Text | np.ndarray) -> np.ndarray:
-    """The hashes of keys, a Text or the rows of a uint8 matrix: uint64."""
-    found = np.empty(len(keys), np.uint64)
+    """Return the hashes (uint64) of keys, a Text or the rows of a uint8 matrix."""
+    result = np.empty(len(keys), np.uint64)
     if isinstance(keys, Text):
-        _hashes(keys.data, keys.offsets, 0, found)
+        _hashes(keys.data, keys.offsets, 0, result)
     else:
-        _hashes(np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], found)
-    return found
+        _hashes(np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], result)
+    return result
+
+
+def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
+    """Return the owner of each hash; ranks own equal ranges of hashes. uint16, or int64 for over 65536 ranks."""
+    borders = [-(-(rank << 64) // ranks) for rank in range(1, ranks)]
+    owners = np.searchsorted(np.array(borders, np.uint64), hashes, side="right")
+    return owners.astype(np.uint16) if ranks <= 1 << 16 else owners
 
 
 def parts_of(hashes: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each row goes when rows are ordered by the part of all hashes that theirs is in; where parts begin."""
-    places, starts = np.empty(len(hashes), np.int64), np.empty(parts + 1, np.int64)
-    _partition(hashes, parts, places, starts)
-    return places, starts
+    """Partition rows by hash into `parts` equal ranges: the new position of each row, and where each part begins."""
+    positions, starts = np.empty(len(hashes), np.int64), np.empty(parts + 1, np.int64)
+    _partition(hashes, parts, positions, starts)
+    return positions, starts
 
 
 def _to_white(text: np.ndarray, start: int, stop: int) -> int:
-    """How many bytes there are from `start` to the next white space of ASCII: no word is longer."""
+    """Return the number of bytes from `start` to the next ASCII white space: an upper bound of the word length."""
     at = start
     while at < stop:
         part = text[at : min(at + (1 << 16), stop)]

@@ -1,4 +1,4 @@
-"""Order: the rows of columns of any kind, sorted over all ranks."""
+"""Sort the rows of columns of any type over all ranks."""
 
 from __future__ import annotations
 
@@ -10,30 +10,53 @@ import numpy as np
 
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.kernel import Kernel
-from anyrank.keyed.codes import encode, sortable
-from anyrank.keyed.moving import shuffled
+from anyrank.keyed.row_batch import shuffle_column
 from anyrank.keyed.rows import Column, Columns, Text, count, take
-from anyrank.keyed.schema import NULLS, agreed, join_masks, split_masks
+from anyrank.keyed.schema import NULLS, join_masks, split_masks, unify_columns
+from anyrank.keyed.sort_keys import encode, sortable
 from anyrank.world import World
 
 ARGSORT = Kernel("sort", "argsort")
-#: Rows of each rank among which the borders between ranks are chosen, for each rank.
-SAMPLED = 32
-#: Text is compared by so many words of eight bytes; what is alike until then, byte by byte.
-_DEEP = 16
+#: Each rank samples this number of rows for each rank; the splitters between ranks are chosen among the samples.
+SAMPLES_PER_RANK = 32
+#: Text is compared by this number of 8-byte words; texts that are equal so far are then compared as bytes.
+_MAX_WORDS = 16
 
 
 def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = False) -> Columns:
-    """This rank's part of the rows of all ranks, sorted by the columns `by`: numbers, or Text by its bytes. Collective.
+    """Sort the rows of all ranks and return this rank's part. Collective.
 
-    `-` before a name of numbers sorts from the largest to the smallest; masked ones come last. Columns and masks that
-    one rank has, all must have: see `agreed`. Rows that are alike in `by` are sorted by the
-    other columns of one axis, so that the whole does not depend on who had which row; `unique` says that there are no
-    such rows. Parts are about equal: their
-    borders are chosen among samples (Frazer and McKellar, Samplesort, J. ACM 17, 1970).
+    Rows that are equal in `by` are sorted by the other one-dimensional columns, so that the result does not depend on
+    the distribution of the rows.
+
+    Parameters
+    ----------
+    world : World
+        The ranks that hold the rows.
+    columns : mapping of str to array or Text
+        This rank's rows; all ranks must have the same names and types.
+    by : sequence of str
+        The columns to sort by: numbers, or Text by its bytes. `-` before the name of a column of numbers sorts it in
+        descending order. Masked values come last.
+    unique : bool
+        True if no two rows are equal in `by`; the other columns are then not compared.
+
+    Returns
+    -------
+    dict of str to array or Text
+        The sorted rows of this rank: parts of about equal size, in the order of the ranks.
+
+    Raises
+    ------
+    UsageError
+        On all ranks, if names, types or axes of columns differ between ranks.
+
+    Notes
+    -----
+    The splitters are chosen among samples (Frazer and McKellar, Samplesort, J. ACM 17, 1970).
     """
-    columns = split_masks(agreed(world, columns))
-    by = [one for name in by for one in (NULLS + name.lstrip("-"), name) if one in columns or one == name]
+    columns = split_masks(unify_columns(world, columns))
+    by = [key for name in by for key in (NULLS + name.lstrip("-"), name) if key in columns or key == name]
     names = [name.lstrip("-") for name in by]
     rest = [name for name, x in columns.items() if name not in names and (isinstance(x, Text) or x.ndim == 1)]
     by = [*by] if unique else [*by, *rest]
@@ -41,24 +64,24 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     if world.size == 1:
         return join_masks(columns)
     n = count(columns)
-    places = np.arange(min(n, SAMPLED * world.size)) * n // max(1, min(n, SAMPLED * world.size))
-    mine = _rows(take(columns, places), by)
-    samples = sorted(row for part in world.comm.allgather([mine(i) for i in range(len(places))]) for row in part)
-    borders = [samples[len(samples) * k // world.size] for k in range(1, world.size)] if samples else []
+    sampled = np.arange(min(n, SAMPLES_PER_RANK * world.size)) * n // max(1, min(n, SAMPLES_PER_RANK * world.size))
+    mine = _rows(take(columns, sampled), by)
+    samples = sorted(row for part in world.comm.allgather([mine(i) for i in range(len(sampled))]) for row in part)
+    splitters = [samples[len(samples) * k // world.size] for k in range(1, world.size)] if samples else []
     row = _rows(columns, by)
-    cuts = [0, *(bisect_left(range(n), border, key=row) for border in borders)]
+    cuts = [0, *(bisect_left(range(n), splitter, key=row) for splitter in splitters)]
     shuffle = Shuffle(world, np.diff([*cuts, *[n] * (world.size + 1 - len(cuts))]))
-    received = {name: shuffled(shuffle, x) for name, x in columns.items()}
+    received = {name: shuffle_column(shuffle, x) for name, x in columns.items()}
     return join_masks(take(received, _order(received, by)))
 
 
 def _order(columns: Columns, by: Sequence[str]) -> np.ndarray:
-    """The rows' numbers in their order."""
+    """Return the row numbers in sorted order."""
     return _lexsort([_codes(columns[name.lstrip("-")], name.startswith("-")) for name in by])
 
 
 def _lexsort(codes: Sequence[np.ndarray]) -> np.ndarray:
-    """The stable order of rows by numbers, the first ones before all: by the last ones first."""
+    """Return the stable order of rows; `codes[0]` is the primary key. Sorts by the last key first."""
     if not all(sortable(code.dtype) for code in codes):
         return np.lexsort(codes[::-1])
     order = np.arange(0)
@@ -67,14 +90,14 @@ def _lexsort(codes: Sequence[np.ndarray]) -> np.ndarray:
     return order
 
 
-def _codes(column: Column, falling: bool) -> np.ndarray:
-    """Numbers in the order of the column's elements, or against it."""
+def _codes(column: Column, descending: bool) -> np.ndarray:
+    """Return numbers that sort like the elements of the column, or in reverse."""
     codes = text_ranks(column) if isinstance(column, Text) else encode(column)
-    return ~codes if falling else codes
+    return ~codes if descending else codes
 
 
 def _rows(columns: Columns, by: Sequence[str]) -> Callable[[int], tuple[Any, ...]]:
-    """Row i as a tuple whose order is that of rows."""
+    """Return a function that maps a row number to a tuple; tuples sort like the rows."""
     texts = {name: x for name, x in columns.items() if isinstance(x, Text)}
     codes = {name: _codes(columns[name.lstrip("-")], name.startswith("-")) for name in by if name not in texts}
 
@@ -85,22 +108,22 @@ def _rows(columns: Columns, by: Sequence[str]) -> Callable[[int], tuple[Any, ...
 
 
 def text_ranks(text: Text) -> np.ndarray:
-    """For each element how many are smaller, as bytes: int64. From eight bytes to the next, where there are equals."""
+    """Return for each element the number of smaller elements, compared as bytes: int64. Compares 8 bytes at a time."""
     ranks, active = np.zeros(len(text), np.int64), np.arange(len(text))
-    for depth in range(_DEEP):
+    for depth in range(_MAX_WORDS):
         left = np.minimum(text.sizes[active] - 8 * depth, 9)
-        active = _refine(ranks, active, _words_at(text, active, depth), left)
+        active = _split_ties(ranks, active, _words_at(text, active, depth), left)
         if not len(active):
             return ranks
     rest = text[active].tolist()
     order = sorted(range(len(rest)), key=lambda i: (ranks[active[i]], rest[i]))
     same = [a and rest[order[a]] == rest[order[a - 1]] for a in range(len(order))]
-    _settle(ranks, active[np.array(order)], np.array(same, bool))
+    _assign_ranks(ranks, active[np.array(order)], np.array(same, bool))
     return ranks
 
 
 def _words_at(text: Text, rows: np.ndarray, depth: int) -> np.ndarray:
-    """Bytes 8·depth … of each element as a number, zeros after its end: uint64."""
+    """Return bytes 8·depth to 8·depth + 7 of each row as a big-endian number, padded with zeros: uint64."""
     starts, size = text.offsets[rows] + 8 * depth, len(text.data)
     ends = text.offsets[rows + 1]
     words = np.zeros(len(rows), np.uint64)
@@ -111,32 +134,35 @@ def _words_at(text: Text, rows: np.ndarray, depth: int) -> np.ndarray:
     return words
 
 
-def _refine(ranks: np.ndarray, active: np.ndarray, words: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Tell rows of one rank apart by their next words; those that still are alike and go on."""
+def _split_ties(ranks: np.ndarray, active: np.ndarray, words: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Split groups of equal rank by their next words; return the rows that are still equal and have more bytes."""
     order = _lexsort([ranks[active], words, left])
     rows, words, left, before = active[order], words[order], left[order], ranks[active][order]
     same = np.zeros(len(rows), bool)
     same[1:] = (words[1:] == words[:-1]) & (left[1:] == left[:-1]) & (before[1:] == before[:-1])
-    _settle(ranks, rows, same)
+    _assign_ranks(ranks, rows, same)
     twins = same.copy()
     twins[:-1] |= same[1:]
     return np.asarray(rows[twins & (left == 9)])
 
 
-def _settle(ranks: np.ndarray, rows: np.ndarray, same: np.ndarray) -> None:
-    """Give sorted rows the ranks of their places within what was one rank; `same` is as the one before."""
+def _assign_ranks(ranks: np.ndarray, rows: np.ndarray, same: np.ndarray) -> None:
+    """Assign new ranks to sorted rows within each group of equal rank; `same` marks rows equal to the previous row."""
     before = ranks[rows]
-    place = np.arange(len(rows))
+    position = np.arange(len(rows))
     heads = np.ones(len(rows), bool)
     heads[1:] = before[1:] != before[:-1]
-    first = np.maximum.accumulate(np.where(heads, place, 0))
-    own = np.maximum.accumulate(np.where(same, 0, place))
+    first = np.maximum.accumulate(np.where(heads, position, 0))
+    own = np.maximum.accumulate(np.where(same, 0, position))
     ranks[rows] = before + own - first
 
 
 def head(world: World, columns: Columns, rows: int) -> dict[str, list[Any]]:
-    """The first rows of all ranks' rows, rank 0's first, as lists of Python's values; text as str. Collective."""
+    """Return the first `rows` rows of all ranks, on all ranks: a list of Python values per column. Collective.
+
+    Rows are in the order of the ranks. Text becomes str.
+    """
     few = take(columns, slice(0, rows))
-    mine = {name: x.strings() if isinstance(x, Text) else x.tolist() for name, x in few.items()}
-    parts = world.comm.allgather(mine)
+    local = {name: x.strings() if isinstance(x, Text) else x.tolist() for name, x in few.items()}
+    parts = world.comm.allgather(local)
     return {name: [value for part in parts for value in part[name]][:rows] for name in columns}

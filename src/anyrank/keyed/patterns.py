@@ -1,4 +1,4 @@
-"""Patterns to be counted in text: the automaton that finds all of them in one pass, and what is asked of patterns."""
+"""Count patterns in text with an automaton that finds all patterns in one pass (Aho and Corasick 1975)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,40 @@ from anyrank.keyed.text import Block
 
 COUNT = Kernel("patterns", "count")
 BROKEN = Kernel("patterns", "broken")
-#: The largest automaton: each state has up to 1 KB of its table.
+#: Maximum number of states of the automaton; a state takes up to 1 KB.
 MOST_STATES = 1 << 18
-_NEAR = 3  # bytes of a pattern that `near` looks at
+_NEAR = 3  # the prefilter `near` tests this number of leading bytes of a pattern
 _BUCKETS = 8
 
-#: A letter's codes in UTF-8, of all cases that are the same; a letter itself is told by one of them.
+#: The UTF-8 codes of each letter: one for each case that counts as the same letter.
 Codes: TypeAlias = Mapping[str, Sequence[bytes]]
 
 
 class Patterns:
-    """Counts patterns in text: for each what `grep -o PATTERN | wc -l` gives for it alone.
+    """Count patterns in text: each count is equal to `grep -o PATTERN | wc -l` for that pattern alone.
 
-    With `words`, as `grep -ow`: only where neither before nor after it is a letter, digit or mark of Unicode, or `_`.
-    With `ignore_case`, as `grep -oi`: characters that have one upper case are the same.
-    Raises UsageError where there is no pattern, or one is empty, has a line end, comes twice, or they are too long.
+    Parameters
+    ----------
+    patterns : sequence of str
+        The patterns: fixed text, not regular expressions.
+    words : bool
+        Count whole words only, as `grep -ow`: no Unicode letter, digit or mark, or `_`, before or after the pattern.
+    ignore_case : bool
+        Ignore case, as `grep -oi`: characters with the same upper case are equal.
 
-    `counts` (int64, one per pattern), `lines`, and `broken`, the number of sequences that are no UTF-8, add up what
-    `read` was given. It needs blocks with `behind` and `ahead` bytes of context.
+    Attributes
+    ----------
+    counts : int64 array
+        The number of occurrences of each pattern in the blocks read so far.
+    lines, broken : int
+        The number of lines, and of byte sequences that are not valid UTF-8, in the blocks read so far.
+    behind, ahead : int
+        The bytes of context that blocks must have, see `TextFiles.blocks`.
+
+    Raises
+    ------
+    UsageError
+        If there is no pattern, if a pattern is empty, has a line end or is given twice, or if they are too long.
     """
 
     def __init__(self, patterns: Sequence[str], *, words: bool = False, ignore_case: bool = False):
@@ -53,18 +69,18 @@ class Patterns:
         self.clear()
 
     def clear(self) -> None:
-        """Begin again: nothing is counted."""
+        """Reset all counts to zero. Not collective."""
         self.counts[:] = self.lines = self.broken = 0
         self._next: tuple[Path, int] | None = None
 
     def read(self, block: Block) -> None:
-        """Count what is in a block. It begins a line, or follows the block before it."""
+        """Count patterns in a block. It must start at a line start or continue the previous block. Not collective."""
         text, start, stop = block.buffer, block.start, block.stop
         if self._next != (block.path, block.offset):
             self._state[:] = 0
         self._next = block.path, block.offset + stop - start
         self.lines += COUNT(text, start, stop, *self._automaton, self._state, self.counts)
-        self.lines += int(self._next[1] == block.size and text[stop - 1] != ord("\n"))  # the last line may have no end
+        self.lines += int(self._next[1] == block.size and text[stop - 1] != ord("\n"))  # the last line has no line end
         self.broken += BROKEN(text, start, stop)
 
 
@@ -74,24 +90,24 @@ def _check(patterns: Sequence[str], letters: Sequence[Sequence[str]]) -> None:
     known: dict[tuple[str, ...], str] = {}
     for pattern, key in zip(patterns, map(tuple, letters), strict=True):
         if not pattern:
-            raise UsageError(f"pattern {len(known) + 1} of {len(patterns)} is empty: it would be everywhere. Drop it.")
+            raise UsageError(f"pattern {len(known) + 1} of {len(patterns)} is empty. Remove it.")
         if "\n" in pattern:
-            raise UsageError(f"pattern {pattern!r} has a line end, but is looked for in lines. Count its parts.")
+            raise UsageError(f"pattern {pattern!r} has a line end; a match must lie in one line. Count its parts.")
         if any("\ud800" <= c <= "\udfff" for c in pattern):
-            raise UsageError(f"pattern {pattern!r} is no text of Unicode. Write it in UTF-8.")
+            raise UsageError(f"pattern {pattern!r} is not valid Unicode. Write it in UTF-8.")
         if key in known:
-            raise UsageError(f"pattern {pattern!r} comes twice, first as {known[key]!r}. Name each once.")
+            raise UsageError(f"pattern {pattern!r} is given twice, first as {known[key]!r}. Name each pattern once.")
         known[key] = pattern
 
 
 def _upper(character: str) -> str:
-    """The upper case of a character, if that is one character; else its title case, or itself."""
+    """Return the upper case of a character if that is one character, otherwise its title case, otherwise itself."""
     return next(c for c in (character.upper(), character.title(), character) if len(c) == 1)
 
 
 @cache
 def _same_upper() -> dict[str, str]:
-    """All characters of the same upper case, by that upper case."""
+    """Return all characters with the same upper case, by that upper case."""
     same: dict[str, str] = {}
     for character in map(chr, range(sys.maxunicode + 1)):
         if character.upper() != character and (upper := _upper(character)) != character:
@@ -101,7 +117,7 @@ def _same_upper() -> dict[str, str]:
 
 @cache
 def word_characters() -> np.ndarray:
-    """A bit per character of Unicode, the lowest first: whether it is a letter, a digit, a mark or `_`. uint8."""
+    """Return a bitmap (uint8, lowest bit first) of the Unicode characters that are a letter, digit, mark or `_`."""
     kinds = map(unicodedata.category, map(chr, range(sys.maxunicode + 1)))
     bits = np.fromiter((kind[0] in "LM" or kind in ("Nd", "Nl") for kind in kinds), bool, sys.maxunicode + 1)
     bits[ord("_")] = True
@@ -109,14 +125,14 @@ def word_characters() -> np.ndarray:
 
 
 def _length(pattern: Sequence[str], codes: Codes) -> int:
-    """The bytes of the pattern, or minus its characters where they are not the same in all cases."""
+    """Return the pattern's length in bytes, or minus its length in characters if its cases differ in bytes."""
     if any(len({*map(len, codes[c])}) > 1 for c in pattern):
         return -len(pattern)
     return sum(len(codes[c][0]) for c in pattern)
 
 
 def _near(patterns: Sequence[Sequence[str]], codes: Codes) -> np.ndarray:
-    """How patterns begin, in buckets of patterns that begin alike: see the kernel."""
+    """Return the prefilter of the kernel: for each leading byte, the buckets of patterns that it can belong to."""
     near = np.zeros((2 * _NEAR, 16), np.uint8)
     begins = [{b""} for _ in patterns]
     for begin, pattern in zip(begins, patterns, strict=True):
@@ -124,18 +140,19 @@ def _near(patterns: Sequence[Sequence[str]], codes: Codes) -> np.ndarray:
             longer = {(head + code)[:_NEAR] for head in begin for code in codes[character]}
             begin.clear()
             begin |= longer
+    # Patterns with similar beginnings share a bucket: a bit of each byte of `near`, indexed by half bytes.
     for rank, begin in enumerate(sorted(begins, key=min)):
         bit = 1 << rank * _BUCKETS // len(begins)
         for head in begin:
             for k, byte in enumerate(head):
                 near[2 * k, byte & 15] |= bit
                 near[2 * k + 1, byte >> 4] |= bit
-            near[2 * len(head) :] |= bit  # a pattern of fewer bytes may be followed by anything
+            near[2 * len(head) :] |= bit  # after a shorter pattern any byte may follow
     return near
 
 
 class _Trie:
-    """The patterns as paths of characters from node 0; `fail`, `owner`, `link`: of each node, as Aho and Corasick."""
+    """A trie of the patterns' characters with root 0, and `fail`, `owner` and `link` of each node (Aho, Corasick)."""
 
     def __init__(self, patterns: Sequence[Sequence[str]]):
         self.children: list[dict[str, int]] = [{}]
@@ -150,7 +167,7 @@ class _Trie:
             self.owner[node] = number
         self.fail = [0] * len(self.children)
         self.link = [0] * len(self.children)
-        #: Breadth first: each node after those that it may fail to.
+        #: Breadth first: the failure link of a node points to an earlier node.
         self.order = [0]
         for node in self.order:
             for character, child in self.children[node].items():
@@ -166,7 +183,7 @@ class _Trie:
 
 
 def _automaton(patterns: Sequence[Sequence[str]], codes: Codes) -> tuple[np.ndarray, ...]:
-    """`classes`, `table`, `owner` and `link` of the kernel."""
+    """Return the arguments `classes`, `table`, `owner` and `link` of the kernel."""
     trie = _Trie(patterns)
     rows = _rows(trie, codes)
     owner, link = np.full(len(rows), -1, np.int32), np.zeros(len(rows), np.int32)
@@ -179,44 +196,44 @@ def _automaton(patterns: Sequence[Sequence[str]], codes: Codes) -> tuple[np.ndar
 
 
 def _rows(trie: _Trie, codes: Codes) -> np.ndarray:
-    """The next state by state and byte: first of the trie's nodes, then of the places within characters.
+    """Return the next state by state and byte: first the nodes of the trie, then the states within characters.
 
-    A state goes where the one goes that it falls back to, but with the bytes that lead on from it. From a place
-    within a character that is where the same bytes lead from the state that the node falls back to.
+    A state has its own transitions, and the transitions of its failure state for all other bytes. A state within a
+    character fails to the state that the same bytes reach from the failure state of the node.
     """
     rows = [np.zeros(256, np.uint32)] * len(trie.children)
     for node in trie.order:
-        steps, places = _places(trie.children[node], codes, node, len(rows))
-        rows += [rows[0]] * (len(places) - 1)
+        steps, states = _prefix_states(trie.children[node], codes, node, len(rows))
+        rows += [rows[0]] * (len(states) - 1)
         if len(rows) > MOST_STATES:
             raise UsageError(
-                f"the patterns are too long or too many: in all they take more than {MOST_STATES} states of the "
-                "automaton, about one a byte. Count some of them in another run."
+                f"the patterns are too long or too many: together they take more than {MOST_STATES} states of the "
+                "automaton, about one per byte. Count some of them in another run."
             )
         back = {b"": trie.fail[node]}
-        for head, place in places.items():
+        for head, state in states.items():
             if head:
                 back[head] = int(rows[back[head[:-1]]][head[-1]]) if node else 0
-            rows[place] = rows[back[head]].copy()
-            rows[place][[*steps[head]]] = [*steps[head].values()]
+            rows[state] = rows[back[head]].copy()
+            rows[state][[*steps[head]]] = [*steps[head].values()]
     return np.stack(rows)
 
 
-def _places(
+def _prefix_states(
     children: Mapping[str, int], codes: Codes, node: int, free: int
 ) -> tuple[dict[bytes, dict[int, int]], dict[bytes, int]]:
-    """Where bytes lead from a node until they make a character: by the bytes read, the steps and the state.
+    """Return the states between a node and its children: transitions and state number by the bytes read so far.
 
-    States are numbered from `free` on, and bytes come after what they begin with.
+    New states have numbers from `free`; a prefix has a lower number than the longer byte strings.
     """
     steps: dict[bytes, dict[int, int]] = {b"": {}}
-    places = {b"": node}
+    states = {b"": node}
     for character, child in children.items():
         for code in codes[character]:
             for k in range(1, len(code)):
                 head = code[:k]
-                if head not in places:
-                    places[head] = steps[head[:-1]][head[-1]] = free + len(places) - 1
+                if head not in states:
+                    states[head] = steps[head[:-1]][head[-1]] = free + len(states) - 1
                     steps[head] = {}
             steps[code[:-1]][code[-1]] = child
-    return steps, places
+    return steps, states

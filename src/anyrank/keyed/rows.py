@@ -1,4 +1,4 @@
-"""Rows in columns: arrays of one length, and Text, whose elements are bytes of any length."""
+"""Columns of rows: arrays of equal length, and Text, whose elements are byte strings of any length."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-#: How text is kept whose bytes are no UTF-8: what is broken is written as \\xff.
+#: The error handler for bytes that are not valid UTF-8: they are written as \\xff.
 BROKEN = "backslashreplace"
 
 
 class Text:
     """A column of byte strings: element i is `data[offsets[i]:offsets[i + 1]]`.
 
-    `data` is uint8, `offsets` int64 with one element more than the column, from 0 to the length of `data`.
+    Parameters
+    ----------
+    data : uint8 array
+        The bytes of all elements, concatenated.
+    offsets : int64 array, shape (n + 1,)
+        The element boundaries, from 0 to the length of `data`.
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray):
@@ -23,22 +28,22 @@ class Text:
 
     @classmethod
     def of(cls, strings: Iterable[bytes | str]) -> Text:
-        """The column of these strings; str as UTF-8."""
+        """Return the column of these strings; str is encoded as UTF-8."""
         parts = [s.encode() if isinstance(s, str) else s for s in strings]
         return cls.sized(np.frombuffer(b"".join(parts), np.uint8), np.fromiter(map(len, parts), np.int64, len(parts)))
 
     @classmethod
     def sized(cls, data: np.ndarray, sizes: np.ndarray) -> Text:
-        """The column of strings that lie one after the other in `data`, of so many bytes each."""
+        """Return the column of strings that are contiguous in `data`, with their sizes in bytes."""
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
         return cls(data, offsets)
 
     @classmethod
     def gathered(cls, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> Text:
-        """The column of the strings that begin at these places of `data`, of so many bytes each."""
+        """Return the column of strings that begin at offsets `starts` of `data`, with their sizes in bytes."""
         text = cls.sized(data, sizes)
-        # Byte k of a row lies as far from the row's begin there as here.
+        # All bytes of a row move by the same distance, so a repeated shift plus the target index gives the source.
         text.data = data[np.repeat(starts - text.offsets[:-1], sizes) + np.arange(int(text.offsets[-1]))]
         return text
 
@@ -46,7 +51,7 @@ class Text:
         return len(self.offsets) - 1
 
     def __getitem__(self, rows: Any) -> Text:
-        """The rows of a slice without a step, an array of row numbers or a mask."""
+        """Return the rows that a slice, an array of row numbers or a mask selects."""
         if isinstance(rows, slice):
             first, last, step = rows.indices(len(self))
             if step == 1:
@@ -62,16 +67,16 @@ class Text:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of memory of the column."""
+        """Bytes of memory of the column."""
         return int(self.data.nbytes + self.offsets.nbytes)
 
     def tolist(self) -> list[bytes]:
-        """The elements."""
+        """Return the elements as bytes."""
         data, offsets = self.data.tobytes(), self.offsets.tolist()
         return [data[a:b] for a, b in pairwise(offsets)]
 
     def strings(self) -> list[str]:
-        """The elements as str; what is no UTF-8 in them as escapes."""
+        """Return the elements as str; bytes that are not valid UTF-8 become escapes."""
         return [element.decode(errors=BROKEN) for element in self.tolist()]
 
 
@@ -80,12 +85,12 @@ Columns: TypeAlias = dict[str, Column]
 
 
 def take(columns: Mapping[str, Column], rows: Any) -> Columns:
-    """These rows of all columns: an array of their numbers, a mask or a slice."""
+    """Return the rows of all columns that an array of row numbers, a mask or a slice selects."""
     return {name: column[rows] for name, column in columns.items()}
 
 
 def concat(parts: Sequence[Column]) -> Column:
-    """Columns of one kind, one after the other; at least one."""
+    """Concatenate columns of the same type; at least one."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -96,5 +101,5 @@ def concat(parts: Sequence[Column]) -> Column:
 
 
 def count(columns: Mapping[str, Column]) -> int:
-    """How many rows the columns have; 0 where there is no column."""
+    """Return the number of rows; 0 if there is no column."""
     return len(next(iter(columns.values()), ()))

@@ -1,4 +1,4 @@
-"""What a sample tells of many keys: how many differ, and which come very often."""
+"""Estimate the number of distinct keys and find heavy hitters from a sample of rows."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ import math
 
 import numpy as np
 
-#: Keys that are looked at.
-SAMPLED = 1 << 17
-#: More keys than anybody has.
-MOST = 1 << 40
-#: A key that comes so many times in the sample is no chance.
-_LEAST = 16
+#: Number of rows in a sample.
+SAMPLE_ROWS = 1 << 17
+#: Upper bound of the number of keys; the estimate if all sampled keys differ.
+MAX_KEYS = 1 << 40
+#: A heavy hitter must occur more often than this in the sample; fewer occurrences may be chance.
+_MIN_REPEATS = 16
 
 
-def sampled(n: int) -> np.ndarray:
-    """About SAMPLED of n rows, from all over them, at no regular distance: keys may come in turns. int64."""
-    step = max(1, n // SAMPLED)
+def sample_rows(n: int) -> np.ndarray:
+    """Return about SAMPLE_ROWS of n row numbers, int64: one random row per stride, because keys may be periodic."""
+    step = max(1, n // SAMPLE_ROWS)
     firsts = np.arange(0, n - step + 1, step)
     return np.asarray(firsts + np.random.default_rng(0).integers(0, step, len(firsts)))
 
 
-def population(sample: np.ndarray) -> int:
-    """How many keys there may be, from the hashes of a sample of rows.
+def estimate_cardinality(sample: np.ndarray) -> int:
+    """Estimate the number of distinct keys from the hashes of a sample of rows.
 
-    They are as many equally frequent ones as would show as many in the sample; MOST where no two of it are alike.
+    Assumes that all keys are equally frequent and solves for the number that gives the distinct keys seen in the
+    sample. Returns MAX_KEYS if all sampled keys differ.
     """
     m, d = len(sample), len(np.unique(sample))
     if d == m:
-        return MOST
-    low, high = float(d), float(MOST)
+        return MAX_KEYS
+    low, high = float(d), float(MAX_KEYS)
     for _ in range(60):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if -middle * math.expm1(-m / middle) < d else (low, middle)
     return int(high)
 
 
-def shown(population: int, n: int) -> int:
-    """How many of so many keys n rows have, if all are as frequent."""
-    return round(-population * math.expm1(-n / population)) if population else 0
+def expected_distinct(estimate_cardinality: int, n: int) -> int:
+    """Return the expected number of distinct keys in n rows, if all keys are equally frequent."""
+    return round(-estimate_cardinality * math.expm1(-n / estimate_cardinality)) if estimate_cardinality else 0
 
 
-def heavy(sample: np.ndarray, ranks: int) -> np.ndarray:
-    """Of a sample's hashes those of keys each of which is more than a quarter of a rank's even share of all rows."""
-    found, counts = np.unique(sample, return_counts=True)
-    return np.asarray(found[counts > max(_LEAST, len(sample) / (4 * ranks))])
+def heavy_hitters(sample: np.ndarray, ranks: int) -> np.ndarray:
+    """Return the hashes of keys that each have more than a quarter of a rank's even share of all rows."""
+    distinct, counts = np.unique(sample, return_counts=True)
+    return np.asarray(distinct[counts > max(_MIN_REPEATS, len(sample) / (4 * ranks))])

@@ -1,4 +1,4 @@
-"""Schema: names, types and masks of columns, on which all ranks agree before rows travel or are written."""
+"""Schema: all ranks agree on names, types and masks of columns before rows are sent or written."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from anyrank.errors import UsageError, of_all_ranks
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.world import World
 
-#: Before the name of a column: where it is null. No user's column begins so.
+#: Prefix for the name of a null mask. No user column has this prefix.
 NULLS = "\0"
 
 
 class Kind(NamedTuple):
-    """A rank's column: its dtype (None for Text), its axes beyond the first, whether it has a mask, and any rows."""
+    """Type of a column on one rank: dtype (None for Text), shape beyond axis 0, has a mask, has rows."""
 
     dtype: np.dtype[Any] | None
     shape: tuple[int, ...]
@@ -25,13 +25,13 @@ class Kind(NamedTuple):
 
     @classmethod
     def of(cls, column: Column) -> Kind:
-        """That of a column."""
+        """Return the type of a column."""
         if isinstance(column, Text):
             return cls(None, (), False, len(column) > 0)
         return cls(column.dtype, column.shape[1:], isinstance(column, np.ma.MaskedArray), len(column) > 0)
 
     def fits(self, other: Kind) -> bool:
-        """Whether both are of one type, where bytes may be of two lengths."""
+        """Return whether both types are equal, except for the length of fixed-length strings."""
         types = {self.dtype, other.dtype}
         strings = None not in types and {dtype.kind for dtype in types if dtype is not None} in ({"S"}, {"U"})
         return self.shape == other.shape and (len(types) == 1 or strings)
@@ -40,12 +40,12 @@ class Kind(NamedTuple):
         return "text" if self.dtype is None else f"{self.dtype}{list(self.shape) if self.shape else ''}"
 
 
-def agreed(world: World, columns: Mapping[str, Column]) -> Columns:
-    """The columns, of one type on all ranks, and with a mask on all ranks where any rank has one. Collective.
+def unify_columns(world: World, columns: Mapping[str, Column]) -> Columns:
+    """Return the columns with the same type on all ranks, and a mask on all ranks if any rank has one. Collective.
 
-    Whatever sends rows or writes them takes its columns from here: the types and masks that one rank sees decide how
-    many messages there are, and how long. A rank without rows takes the others' types; bytes become as long as the
-    longest. Raises UsageError on all ranks where names, types or axes differ.
+    All code that sends or writes rows calls this first, because types and masks decide the number and length of
+    messages. A rank without rows takes the types of the other ranks. Fixed-length strings take the largest length.
+    Raises UsageError on all ranks if names, types or axes differ.
     """
     ranks = world.comm.allgather({name: Kind.of(column) for name, column in columns.items()})
     for rank, kinds in enumerate(ranks):
@@ -55,15 +55,15 @@ def agreed(world: World, columns: Mapping[str, Column]) -> Columns:
 
 
 def check_types(world: World, types: Mapping[str, np.dtype[Any]]) -> None:
-    """Raise UsageError on all ranks where columns that are on disk already are not of one type. Collective."""
-    told = [{name: str(dtype) for name, dtype in rank.items()} for rank in world.comm.allgather({**types})]
-    for rank, other in enumerate(told):
-        if other != told[0]:
-            raise _refusal(f"columns are {told[0]} on rank 0 and {other} on rank {rank}")
+    """Raise UsageError on all ranks if the dtypes of spilled columns differ between ranks. Collective."""
+    types_by_rank = [{name: str(dtype) for name, dtype in rank.items()} for rank in world.comm.allgather({**types})]
+    for rank, other in enumerate(types_by_rank):
+        if other != types_by_rank[0]:
+            raise _refusal(f"columns are {types_by_rank[0]} on rank 0 and {other} on rank {rank}")
 
 
 def _joint(name: str, kinds: Sequence[Kind]) -> Kind:
-    """The kind that a column has on all ranks, from those that it has on each."""
+    """Return the common type of a column, from its types on all ranks."""
     first = next((rank for rank, kind in enumerate(kinds) if kind.rows), 0)
     joint = kinds[first]
     for rank, kind in enumerate(kinds):
@@ -75,7 +75,7 @@ def _joint(name: str, kinds: Sequence[Kind]) -> Kind:
 
 
 def _as(column: Column, kind: Kind) -> Column:
-    """A column as one of that kind; it has no rows where its own kind does not fit."""
+    """Convert a column to the common type; a column of another type has no rows and becomes empty."""
     if kind.dtype is None:
         return column if isinstance(column, Text) else Text.of([])
     if isinstance(column, Text) or not len(column):
@@ -85,37 +85,37 @@ def _as(column: Column, kind: Kind) -> Column:
 
 
 def with_mask(column: np.ndarray) -> np.ndarray:
-    """The array with a mask: its own, or one that hides nothing."""
+    """Return the array as a masked array; without a mask of its own, no element is masked."""
     masked: np.ndarray = np.ma.MaskedArray(column, np.ma.getmaskarray(column))
     return masked
 
 
 def split_masks(columns: Mapping[str, Column]) -> Columns:
-    """Masked columns as two, before each, called NULLS and its name, where it is null; hidden values are zero."""
-    found = Columns()
+    """Split each masked column into its null mask (name prefix NULLS) and its values; null values become zero."""
+    result = Columns()
     for name, column in columns.items():
         if isinstance(column, np.ma.MaskedArray):
-            found[NULLS + name] = nulls = np.ma.getmaskarray(column)
+            result[NULLS + name] = nulls = np.ma.getmaskarray(column)
             column = np.where(nulls, np.zeros(1, column.dtype), column.data)
-        found[name] = column
-    return found
+        result[name] = column
+    return result
 
 
 def join_masks(columns: Mapping[str, Column]) -> Columns:
-    """The columns that `split_masks` took apart."""
-    found = Columns()
+    """Return the masked columns that `split_masks` split."""
+    result = Columns()
     for name, column in columns.items():
         if not name.startswith(NULLS):
             nulls: Any = columns.get(NULLS + name)
-            found[name] = column if nulls is None else np.ma.MaskedArray(np.asarray(column), nulls)
-    return found
+            result[name] = column if nulls is None else np.ma.MaskedArray(np.asarray(column), nulls)
+    return result
 
 
 def _named(columns: Iterable[str]) -> list[str]:
-    """The names of columns; that of the keys that are sorted is empty, and nobody's."""
+    """Return the names of columns without the internal key column, whose name is empty."""
     return [name for name in columns if name]
 
 
 def _refusal(what: str) -> UsageError:
-    fix = "Make them alike on ranks without rows, too."
+    fix = "Ranks without rows must have them, too."
     return of_all_ranks(UsageError(f"{what}: all ranks must have the same columns. {fix}"))

@@ -1,4 +1,4 @@
-"""Sorted runs of rows: in memory, or in a file without a name on a local disk."""
+"""Sorted runs of rows: in memory, or in an unnamed temporary file on a local disk."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from anyrank.errors import AnyrankError
 from anyrank.keyed.rows import Column, Columns
 from anyrank.storage.durable import write_all
 
-#: The name of the column of codes, by which rows are sorted.
+#: The name of the column of codes by which rows are sorted.
 KEY = ""
-#: Every so many keys, one of a run on disk stays in memory: between two are 4 KiB of a disk's. So many such gaps stay
-#: in memory, too: a bisection looks into the same few again and again.
+#: One key in SAMPLE keys of a run on disk is kept in memory: 512 keys of 8 bytes are 4 KiB of disk. The last GAPS
+#: groups of keys between two samples are cached, because a bisection reads the same few groups repeatedly.
 SAMPLE, GAPS = 512, 8
 
 
-class Held:
+class MemoryRun:
     """A sorted run in memory."""
 
     def __init__(self, columns: Columns):
@@ -31,97 +31,97 @@ class Held:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of memory it takes."""
+        """Bytes of memory in use."""
         return sum(column.nbytes for column in self.columns.values())
 
     def read(self, name: str, first: int, last: int) -> Column:
-        """Some rows of a column: a view."""
+        """Return rows `first` to `last` of a column as a view."""
         return self.columns[name][first:last]
 
 
-class Scratch:
-    """A file for runs that is gone when it is closed or the process ends, however it does."""
+class ScratchFile:
+    """A temporary file for runs. The system removes it on `close` or when the process ends in any way."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.size = 0
         self._file: Any = None
 
-    def spill(self, run: Held) -> Spilled:
-        """Write a run, and return it as one on disk. Raises AnyrankError where the disk has no room for it."""
+    def spill(self, run: MemoryRun) -> DiskRun:
+        """Write a run to disk and return it as a DiskRun. Raises AnyrankError if the disk is full."""
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
-            places = {name: self._append(column) for name, column in run.columns.items()}
+            offsets = {name: self._append(column) for name, column in run.columns.items()}
         except OSError as error:
             self.close()
             raise AnyrankError(
-                f"--scratch {self.folder} cannot take {run.nbytes} bytes more of what does not fit into memory, beside "
-                f"{self.size} of this rank ({error.strerror}). What was there is removed. Make room for all rows of "
-                "the ranks of a node, or use --scratch on another disk, more ranks or a larger --memory-limit."
+                f"--scratch {self.folder} cannot take {run.nbytes} bytes more of the rows that do not fit into memory; "
+                f"this rank had written {self.size} bytes ({error.strerror}). They were removed. Free space for all "
+                "rows of the ranks of a node, or use --scratch on another disk, more ranks or a larger --memory-limit."
             ) from None
-        return Spilled(self, places, run)
+        return DiskRun(self, offsets, run)
 
     def _append(self, column: Any) -> int:
-        """Write a column at the end; the place where it begins."""
-        place, data = self.size, memoryview(column.reshape(-1).view(np.uint8))
-        write_all(self._file.fileno(), data, place)
+        """Write a column at the end of the file and return its offset."""
+        offset, data = self.size, memoryview(column.reshape(-1).view(np.uint8))
+        write_all(self._file.fileno(), data, offset)
         self.size += len(data)
-        return place
+        return offset
 
-    def read(self, place: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """So many elements that begin at a place."""
+    def read(self, offset: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return `count` elements from a byte offset."""
         result = np.empty(count, dtype)
         rest = memoryview(result.view(np.uint8))  # type: ignore[arg-type]
         while rest:
-            got = os.preadv(self._file.fileno(), [rest], place)
-            if not got:
-                raise AnyrankError(f"{self.folder}: a file of spilled rows became shorter while it was in use.")
-            rest, place = rest[got:], place + got
+            size = os.preadv(self._file.fileno(), [rest], offset)
+            if not size:
+                raise AnyrankError(f"{self.folder}: the temporary file of sorted rows became shorter while in use.")
+            rest, offset = rest[size:], offset + size
         return result
 
     def close(self) -> None:
-        """Give the space back."""
+        """Close the file, which removes it."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-class Spilled:
-    """A sorted run on disk; `keys` is what splitters take for an array."""
+class DiskRun:
+    """A sorted run on disk; the splitter search uses `keys` like an array."""
 
-    def __init__(self, scratch: Scratch, places: dict[str, int], run: Held):
-        self._scratch, self._places = scratch, places
+    def __init__(self, scratch: ScratchFile, offsets: dict[str, int], run: MemoryRun):
+        self._scratch, self._offsets = scratch, offsets
         self.columns = {name: np.asarray(column).dtype for name, column in run.columns.items()}
         self.keys = KeysOnDisk(self, len(run.keys), run.keys[::SAMPLE].copy())
 
     @property
     def nbytes(self) -> int:
-        """The bytes of memory it takes."""
+        """Bytes of memory in use."""
         return int(self.keys.samples.nbytes)
 
     def read(self, name: str, first: int, last: int) -> Column:
-        """Some rows of a column."""
+        """Return rows `first` to `last` of a column."""
         dtype = self.columns[name]
-        return self._scratch.read(self._places[name] + int(first) * dtype.itemsize, int(last - first), dtype)
+        return self._scratch.read(self._offsets[name] + int(first) * dtype.itemsize, int(last - first), dtype)
 
 
 class KeysOnDisk:
-    """The keys of a run on disk: some of them are in memory, and tell between which of the others to look."""
+    """The keys of a run on disk. Samples in memory select the group of keys that must be read."""
 
-    def __init__(self, run: Spilled, size: int, samples: NDArray[Any]):
+    def __init__(self, run: DiskRun, size: int, samples: NDArray[Any]):
         self._run, self._size, self.samples, self.dtype = run, size, samples, samples.dtype
         self._gap = lru_cache(GAPS)(self._read_gap)
 
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, place: int) -> Any:
-        place %= self._size
-        return self._gap(place // SAMPLE)[place % SAMPLE]
+    def __getitem__(self, index: int) -> Any:
+        index %= self._size
+        return self._gap(index // SAMPLE)[index % SAMPLE]
 
     def searchsorted(self, keys: NDArray[Any], side: Any = "left") -> list[int]:
-        """How many keys are less than each, or on the `right` side not greater."""
+        """Return for each key the number of smaller keys in the run, or with side "right", not greater ones."""
         return [self._search(keys[i : i + 1], side) for i in range(len(keys))]
 
     def _search(self, key: NDArray[Any], side: Any) -> int:

@@ -1,4 +1,4 @@
-"""Windows: which bits exact sums by group need, for the limbs of `anyrank.kernels.group`."""
+"""Windows: the range of bits that exact sums by group need, for the limbs of `anyrank.kernels.group`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from anyrank.kernel import Kernel
 from anyrank.world import World
 
 _SPAN = Kernel("group", "span")
-#: What integers of 64 bits span, signed or not.
+#: The exponent span of 64-bit integers, signed or not.
 INTEGERS = (0, 63)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The bits that hold the sum of `rows` numbers, or of their squares with a `power` of 2, without rounding.
+    """The bits that hold the sum of `rows` numbers (`power` 1) or of their squares (`power` 2) without rounding.
 
-    Every finite number is a multiple of 2^least and below 2^(greatest + 1) in magnitude. Limbs have `words` words
-    in units of 2^`origin`. All ranks must use one Window: take its spans and rows from all data, by `joint_span`.
+    Every finite number is a multiple of 2^least and less than 2^(greatest + 1) in magnitude. A sum has `words` words
+    in units of 2^`origin`. All ranks must use the same Window: compute span and rows from all data, see `joint_span`.
     """
 
     least: int
@@ -34,7 +34,7 @@ class Window:
 
     @property
     def words(self) -> int:
-        """The words of 64 bits, one of them for the sign: at least 2."""
+        """The number of 64-bit words, including one for the sign: at least 2."""
         bits = self.power * (self.greatest - self.least + 1) if self._any else 0
         return max(2, -(-(bits + self.rows.bit_length() + 1) // 64))
 
@@ -44,7 +44,7 @@ class Window:
 
 
 def span_of(x: np.ndarray) -> tuple[int, int]:
-    """The least and the greatest exponent of numbers, float64 or integers, as a Window takes them. Not collective."""
+    """Return the least and the greatest exponent of float64 or integers, for a Window. Not collective."""
     if x.dtype.kind != "f":
         return INTEGERS
     least, greatest = _SPAN(x)
@@ -52,13 +52,13 @@ def span_of(x: np.ndarray) -> tuple[int, int]:
 
 
 def joint_span(span: tuple[int, int], world: World) -> tuple[int, int]:
-    """The span of what all ranks' spans are of. Collective."""
+    """Return the span that covers the spans of all ranks. Collective."""
     low, high = world.allreduce(np.array([span[0], -span[1]], np.int64), "min").tolist()
     return low, -high
 
 
-def widened(limbs: np.ndarray, old: Window, new: Window) -> np.ndarray:
-    """The same sums, int64 [groups, new.words], in a window that spans the old one. Not collective."""
+def widen(limbs: np.ndarray, old: Window, new: Window) -> np.ndarray:
+    """Convert sums to a window that covers the old one: int64, shape (groups, new.words). Not collective."""
     if old == new:
         return limbs
     wide = np.zeros((len(limbs), new.words), np.uint64)

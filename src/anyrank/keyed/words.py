@@ -1,4 +1,4 @@
-"""Words of texts: what separates them, and one case for all."""
+"""Count the words of text: rules for separators, and case folding."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from anyrank.keyed.rows import Text
 from anyrank.keyed.table import Table
 from anyrank.keyed.text import Block
 
-#: What may be called words, and the kernel's name for it.
+#: The rules that define a word, and their constants in the kernel.
 RULES = {"space": WHITE, "unicode": WORDS}
 
 
 class Words:
-    """Counts the words of blocks of text in a Table whose one key is text.
+    """Count the words of blocks of text in a Table.
 
-    By the rule `space` words are what white space separates, as Python's `str.split` does; by `unicode` they are runs
-    of letters, digits, marks and `_`. With `fold` they are folded as `str.casefold` does.
+    Parameters
+    ----------
+    table : Table
+        A Table with one key, of text.
+    rule : str
+        `space`: words are separated by white space, as by `str.split`; `unicode`: words are sequences of letters,
+        digits, marks and `_`.
+    fold : bool
+        Whether the case of words is folded, as by `str.casefold`.
     """
 
     def __init__(self, table: Table, rule: str = "space", fold: bool = False):
@@ -32,7 +39,7 @@ class Words:
         self._others = KeyMap()
 
     def read(self, blocks: Iterable[Block]) -> int:
-        """Count the words of blocks, none of which ends within a word; how many there were. Not collective."""
+        """Count the words of blocks and return their number. No block may end within a word. Not collective."""
         before = self.table.words_seen
         for block in blocks:
             self.table.add_words(
@@ -41,19 +48,19 @@ class Words:
         return self.table.words_seen - before + self._fold_others()
 
     def _fold_others(self) -> int:
-        """Words beyond ASCII are counted as they stand, and folded when each is known once."""
+        """Fold the words that are not ASCII: they are counted unfolded first, so that each is folded only once."""
         others, self._others = self._others, KeyMap()
         if len(others):
-            _, places = others.entries()
-            words = others.keys_at(places).tolist()
+            _, slots = others.entries()
+            words = others.keys_at(slots).tolist()
             folded = [word.decode(errors="surrogateescape").casefold() for word in words]
             keys = Text.of(word.encode(errors="surrogateescape") for word in folded)
-            self.table.add(keys, count=others.weights_at(places))
+            self.table.add(keys, count=others.weights_at(slots))
         return others.words_seen
 
 
 @cache
 def _white_space() -> np.ndarray:
-    """A bit per character of Unicode, the lowest first: whether it is white space. uint8."""
+    """Return a bitmap (uint8, lowest bit first) of the Unicode characters that are white space."""
     white = np.fromiter(map(str.isspace, map(chr, range(sys.maxunicode + 1))), bool, sys.maxunicode + 1)
     return np.packbits(white, bitorder="little")

@@ -1,4 +1,4 @@
-"""Writing columns: one file, in the order of the ranks, whose bytes do not depend on them."""
+"""Write columns to one file in the order of the ranks; the bytes do not depend on the number of ranks."""
 
 from __future__ import annotations
 
@@ -12,33 +12,52 @@ import h5py
 import numpy as np
 
 from anyrank.keyed.rows import Column, Text, count
-from anyrank.keyed.schema import agreed
+from anyrank.keyed.schema import unify_columns
 from anyrank.storage.durable import Piece, write_collectively
 from anyrank.storage.hdf5 import contiguous
 from anyrank.world import World
 
-#: Rows that become text at a time: Python takes a hundred bytes and more for each.
+#: Rows converted to text at a time: Python takes over a hundred bytes for each element.
 _ROWS = 1 << 12
-#: Text is padded to its longest element in HDF5 up to so many bytes.
+#: In HDF5, text is padded to its longest element if that has at most this number of bytes.
 PADDED = 256
 
 
 def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
-    """Write the rows of all ranks, those of rank 0 first, as CSV with a line of names; RFC 4180, UTF-8. Collective.
+    """Write the rows of all ranks as CSV (RFC 4180, UTF-8) with a header line. Collective.
 
-    Numbers are written so that they are read back with every bit, masked ones as nothing, bytes that are no UTF-8 as
-    escapes. Raises AnyrankError on all ranks where it cannot be written; then nothing has changed.
+    Floating-point numbers are written with all digits needed to read back the same bits, masked values as empty
+    fields, and bytes that are not valid UTF-8 as escapes.
+
+    Parameters
+    ----------
+    world : World
+        The ranks that hold the rows. The file has the rows of rank 0 first.
+    path : Path
+        The file to write.
+    columns : mapping of str to array or Text
+        This rank's rows; all ranks must have the same names and types.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    AnyrankError
+        On all ranks, if the file cannot be written; an existing file is then unchanged.
     """
-    columns = agreed(world, columns)
+    columns = unify_columns(world, columns)
     parts = [*_lines(columns)] if world.rank else [lines_of([columns]), *_lines(columns)]
     sizes = world.comm.allgather(sum(map(len, parts)))
-    at = sum(sizes[: world.rank])
+    start = sum(sizes[: world.rank])
 
     def pieces() -> Iterator[Piece]:
-        place = at
+        offset = start
         for part in parts:
-            yield place, memoryview(part)
-            place += len(part)
+            yield offset, memoryview(part)
+            offset += len(part)
 
     return write_collectively(world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
 
@@ -50,14 +69,14 @@ def _lines(columns: Mapping[str, Column]) -> Iterator[bytes]:
 
 
 def lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
-    """Return rows as lines of CSV, in UTF-8. Not collective."""
+    """Return rows as lines of CSV in UTF-8. Not collective."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
 
 
 def _cells(column: Column) -> list[Any]:
-    """The elements as the csv module writes them: floats by their shortest digits, None as nothing."""
+    """Return the elements for the csv module, which writes floats with the fewest exact digits and None as empty."""
     if isinstance(column, Text):
         return column.strings()
     if column.dtype.kind == "S":
@@ -66,24 +85,25 @@ def _cells(column: Column) -> list[Any]:
 
 
 def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attributes: Any) -> Path:
-    """Write the rows of all ranks, those of rank 0 first, as HDF5: a dataset for each column. Collective.
+    """Write the rows of all ranks as HDF5, one dataset per column. Collective.
 
-    Text is of a fixed length, padded with zeros, where no element has more than PADDED bytes; else the bytes of all,
-    and their sizes beside them as NAME_size. Masked numbers are NaN. Raises AnyrankError as `write_csv` does.
+    Text becomes fixed-length strings padded with zeros if no element has more than PADDED bytes; otherwise dataset
+    NAME has the concatenated bytes and NAME_size the sizes. Masked numbers are written as NaN. Parameters, result and
+    errors are those of `write_csv`; `attributes` are the attributes of the file.
     """
     arrays: dict[str, np.ndarray] = {}
-    for name, column in agreed(world, columns).items():
+    for name, column in unify_columns(world, columns).items():
         arrays |= _array(world, name, column)
     counts = {name: world.comm.allgather(len(array)) for name, array in arrays.items()}
 
     def lay_out(temporary: Path) -> dict[str, int]:
         with h5py.File(temporary, "w", locking=False) as file:
             file.attrs.update(attributes)
-            made = {
+            datasets = {
                 name: contiguous(file, name, (sum(counts[name]), *array.shape[1:]), _kind(array.dtype))
                 for name, array in arrays.items()
             }
-            return {name: dataset.id.get_offset() or 0 for name, dataset in made.items()}
+            return {name: dataset.id.get_offset() or 0 for name, dataset in datasets.items()}
 
     def pieces(offsets: dict[str, int]) -> Iterator[Piece]:
         for name, array in arrays.items():

@@ -161,9 +161,9 @@ def test_no_such_file_is_told_once_with_status_2(tmp_path):
         ({"patterns": "a", "patterns_file": "p"}, "grep: give either --patterns or --patterns-file"),
         ({"patterns": "a,,b"}, "pattern 2 of 3 is empty"),
         ({"patterns": "a\nb"}, "has a line end"),
-        ({"patterns": "war,love,war"}, "pattern 'war' comes twice"),
+        ({"patterns": "war,love,war"}, "pattern 'war' is given twice"),
         ({"patterns_file": "none"}, "none cannot be read (No such file or directory)"),
-        ({"patterns_file": "broken"}, "broken cannot be read (byte 2 is no UTF-8)"),
+        ({"patterns_file": "broken"}, "broken cannot be read (byte 2 is not valid UTF-8)"),
         ({"patterns_file": "empty"}, "pattern 1 of 1 is empty"),
     ],
 )

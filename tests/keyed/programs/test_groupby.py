@@ -220,7 +220,7 @@ def test_bad_rows_end_the_run_with_2_or_are_counted(alone, tmp_path):
     words = ("run", "groupby", "--table", path, "--by", "date(time)", "--aggregate", "count,sum(x)", "--quiet")
     refused = run_anyrank(*words, "--out", tmp_path / "a", ranks=2)
     assert refused.returncode == 2, refused.stderr
-    assert f"{path}: line 252 has 2 fields, not 3: 'u0,2024-02-30'. Mend the file, or use --on-bad skip" in " ".join(
+    assert f"{path}: line 252 has 2 fields, not 3: 'u0,2024-02-30'. Correct the file, or use --on-bad skip" in " ".join(
         refused.stderr.split()
     )
     _, result = run(alone, path, "date(time)", "count,sum(x)", on_bad="skip")
@@ -232,11 +232,11 @@ def test_bad_rows_end_the_run_with_2_or_are_counted(alone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"by": "user,day(time)"}, "--by 'day\\(time\\)' is no key"),
-        ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is no aggregate. Use count, or one of count, sum"),
-        ({"aggregate": "sum"}, "--aggregate 'sum' is no aggregate"),
+        ({"by": "user,day(time)"}, "--by 'day\\(time\\)' is not a key"),
+        ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is not an aggregate. Use count, or one of count, sum"),
+        ({"aggregate": "sum"}, "--aggregate 'sum' is not an aggregate"),
         ({"by": "count"}, "count is a key and an aggregate"),
-        ({"types": "x=number"}, "--types 'x=number' is no type of a column. Write COLUMN=float64 or int64"),
+        ({"types": "x=number"}, "--types 'x=number' is not a column type. Write COLUMN=float64 or int64"),
         ({"by": "usr"}, "has no column 'usr'. Did you mean 'user'"),
         ({"aggregate": "mean(user)"}, "column 'user' is text and must be numbers to be aggregated"),
     ],

@@ -122,12 +122,12 @@ def test_what_is_there_is_not_overwritten_and_other_input_is_refused(tmp_path):
     np.save(keys, np.arange(9)[::-1])
     words = ("run", "sort", "--input", keys, "--chunk", 24)
     done = run_anyrank(*words, "--output", there, "--out", tmp_path / "a", ranks=2)
-    assert done.returncode == 2 and f"--output {there} is there already" in done.stderr
+    assert done.returncode == 2 and f"--output {there} exists, and is never overwritten" in done.stderr
     assert there.read_text() == "mine" and not (tmp_path / "a").exists()
     run(*words, "--stop-at", 1, "--out", tmp_path / "b", ranks=1, code=75)
     np.save(keys, np.arange(10))
     done = run_anyrank("resume", tmp_path / "b", ranks=1)
-    assert done.returncode == 2 and "is not what the run began with" in done.stderr
+    assert done.returncode == 2 and "has changed since the run began" in done.stderr
     np.save(keys, np.arange(0))
     run("run", "sort", "--input", keys, "--out", tmp_path / "empty", ranks=2)
     assert np.load(tmp_path / "empty" / "sorted.npy").shape == (0,)
@@ -155,19 +155,19 @@ def test_what_cannot_be_sorted_is_refused(tmp_path, group):
     for path, key, told in (
         (tmp_path / "none.npy", "", "cannot be read (No such file or directory)"),
         (tmp_path / "x.csv", "", "must end in .npy, .h5 or .hdf5"),
-        (tmp_path / "bad.npy", "", "is not what its name says"),
-        (tmp_path / "bad.h5", "", "is not what its name says"),
-        (npy(np.zeros((2, 2))), "", "has 2 axes, and rows have one"),
+        (tmp_path / "bad.npy", "", "is not a valid"),
+        (tmp_path / "bad.h5", "", "is not a valid"),
+        (npy(np.zeros((2, 2))), "", "has 2 axes; it must have one"),
         (npy(np.array([None, "x"])), "", "Python objects"),
         (npy(np.zeros(3, bool)), "", "keys of bool cannot be sorted. Use int32"),
-        (npy(one), "a", "has no field 'a' to sort by. Use no --key"),
-        (npy(record), "", "has no field '' to sort by. Use --key a or b"),
+        (npy(one), "a", "has no field 'a'. Use no --key"),
+        (npy(record), "", "has no field ''. Use --key a or b"),
         (npy(record), "b", "keys of uint16 cannot be sorted"),
         (f"{group[0]}:/nowhere", "", "has no /nowhere. It has deep, other"),
-        (f"{group[0]}:/deep", "", "has no dataset '' to sort by. Use --key with one of name, place, weight"),
+        (f"{group[0]}:/deep", "", "has no dataset ''. Use --key with one of name, place, weight"),
         (group[0], "other", "has 2 axes"),
-        (hdf5(a=one, b=np.zeros(4)), "a", "b has 4 rows, and the key a 3"),
-        (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or text of any length"),
+        (hdf5(a=one, b=np.zeros(4)), "a", "b has 4 rows, and the key a has 3"),
+        (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or variable-length text"),
     ):
         with pytest.raises(UsageError, match=re.escape(told)):
             arrays.find(str(path), key)

@@ -7,7 +7,7 @@ from keyed.tables.samples import rows_of
 
 from anyrank.errors import UsageError
 from anyrank.keyed.tables import TableFiles
-from anyrank.keyed.values import Wanted, parse_key
+from anyrank.keyed.values import ColumnSpec, parse_key
 from anyrank.world import World
 
 
@@ -30,7 +30,7 @@ def table(alone, tmp_path):
     return read
 
 
-NUMBER = Wanted("x", number=True)
+NUMBER = ColumnSpec("x", number=True)
 
 
 def test_quotes_crlf_blank_lines_nulls_and_a_last_line_without_an_end(table):
@@ -70,9 +70,7 @@ def test_no_rows_and_no_header(table, text):
     if text.strip() == "x":
         assert table(text, "x")[1] == {"x": []}
     else:
-        with pytest.raises(
-            UsageError, match=r"log.csv: the first line must name the columns, each by a name of its own"
-        ):
+        with pytest.raises(UsageError, match=r"log.csv: the first line must have distinct column names"):
             table(text, "x")
 
 
@@ -91,8 +89,8 @@ BROKEN = "x,t\n1,2024-01-01\n\n2\n3,a,b\nfour,2024-01-02\n5,2024-02-30\n6,2024-0
     [
         ("2\n", "line 4 has 1 fields, not 2: '2'"),
         ("3,a,b\n", "line 4 has 3 fields, not 2: '3,a,b'"),
-        ("four,2024-01-02\n", "line 4: x 'four' is no int64, as the first rows are"),
-        ("5,2024-02-30\n", "line 4: t '2024-02-30' is no time"),
+        ("four,2024-01-02\n", "line 4: x 'four' is not int64, the type of the column"),
+        ("5,2024-02-30\n", "line 4: t '2024-02-30' is not a time"),
         (',"\n"\n', "line 4 opens a quote that it does not close"),
     ],
 )
@@ -130,7 +128,7 @@ def test_times_with_and_without_zones(table):
     assert found["hour(t)"] == [time % 86400 // 3600 for time in times.values()]
     assert found["year(t)"] == [2024] * 7 + [1969]
     for wrong in ("2024-13-01", "2024-01-02T25:00:00Z", "yesterday", "2024-01-02T03:04:05+99:99", "20240102T030405"):
-        with pytest.raises(UsageError, match=r"line 3: t '.*' is no time"):
+        with pytest.raises(UsageError, match=r"line 3: t '.*' is not a time"):
             table(f"t\n2024-01-02T03:04:05Z\n{wrong}\n", "date(t)")
 
 

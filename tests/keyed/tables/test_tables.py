@@ -11,15 +11,15 @@ from ranks import check_collective
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.tables import TableFiles
-from anyrank.keyed.values import Wanted, parse_key
+from anyrank.keyed.values import ColumnSpec, parse_key
 from anyrank.world import World
 
 WANTED = [
-    Wanted("user"),
+    ColumnSpec("user"),
     parse_key("date(time)"),
     parse_key("hour(time)"),
-    Wanted("price", number=True),
-    Wanted("items", number=True),
+    ColumnSpec("price", number=True),
+    ColumnSpec("items", number=True),
 ]
 
 
@@ -62,18 +62,18 @@ def test_every_row_of_every_kind_of_file_is_read_once(world, tmp_path):
 def test_files_of_several_kinds_are_one_table_and_refused_ones_are_refused_on_all_ranks(world, tmp_path):
     folder = tmp_path / "log"
     on_root(world, lambda: [folder.mkdir(), *(write(folder / f"log.{suffix}") for suffix, write in WRITERS.items())])
-    wanted = [Wanted("user"), Wanted("price", number=True), Wanted("items")]
+    wanted = [ColumnSpec("user"), ColumnSpec("price", number=True), ColumnSpec("items")]
     files = TableFiles(str(folder), wanted, world)
     parts = world.comm.allgather(rows_of(files, 8000))
     for name in ("user", "price", "items"):
         check_collective(world, sorted(v for part in parts for v in part[name]) == sorted(4 * LOG[name]))
     with pytest.raises(UsageError, match=r"log.csv has no column 'prise'. Did you mean 'price'\?") as refused:
-        TableFiles(str(folder), [Wanted("prise")], world)
+        TableFiles(str(folder), [ColumnSpec("prise")], world)
     assert refused.value.collective
     with pytest.raises(
-        UsageError, match=r"'time' is int64 in .*log.h5 and timestamp in .*log.parquet: a column has one type"
+        UsageError, match=r"'time' is int64 in .*log.h5 and timestamp in .*log.parquet; a column must have one type"
     ):
-        TableFiles([str(folder / "log.h5"), str(folder / "log.parquet")], [Wanted("time")], world)
+        TableFiles([str(folder / "log.h5"), str(folder / "log.parquet")], [ColumnSpec("time")], world)
 
 
 def refused(alone, path, *wanted, **options):
@@ -86,33 +86,33 @@ def refused(alone, path, *wanted, **options):
 def test_what_cannot_be_read_is_told_with_names(alone, tmp_path):
     write_csv(tmp_path / "log.csv")
     log = tmp_path / "log.csv"
-    assert "no such" in refused(alone, tmp_path / "other.csv", Wanted("user")).lower()
-    assert "has no column 'x'. They are user, price, items, time." in refused(alone, log, Wanted("x"))
+    assert "no such" in refused(alone, tmp_path / "other.csv", ColumnSpec("user")).lower()
+    assert "has no column 'x'. They are user, price, items, time." in refused(alone, log, ColumnSpec("x"))
     assert "column 'user' is text and must be numbers to be aggregated" in refused(
-        alone, log, Wanted("user", number=True)
+        alone, log, ColumnSpec("user", number=True)
     )
-    assert "date(price): column 'price' is float64, no time." in refused(alone, log, parse_key("date(price)"))
+    assert "date(price): column 'price' is float64, not a time." in refused(alone, log, parse_key("date(price)"))
     (tmp_path / "log.xlsx").write_text("x")
-    assert "no table has the suffix '.xlsx'. Use .csv, .h5, .hdf5, .npy" in refused(
-        alone, tmp_path / "log.xlsx", Wanted("x")
+    assert "a table file cannot have the suffix '.xlsx'. Use .csv, .h5, .hdf5, .npy" in refused(
+        alone, tmp_path / "log.xlsx", ColumnSpec("x")
     )
     for suffix in ("parquet", "h5", "npy"):
         (tmp_path / f"bad.{suffix}").write_bytes(b"not this")
-        assert f"bad.{suffix} cannot be read as a table" in refused(alone, tmp_path / f"bad.{suffix}", Wanted("x"))
+        assert f"bad.{suffix} cannot be read as a table" in refused(alone, tmp_path / f"bad.{suffix}", ColumnSpec("x"))
     np.save(tmp_path / "plain.npy", np.arange(3))
-    assert "is no table: it needs fields" in refused(alone, tmp_path / "plain.npy", Wanted("x"))
+    assert "is not a table: it needs one axis and fields" in refused(alone, tmp_path / "plain.npy", ColumnSpec("x"))
 
 
 def test_without_pyarrow_the_fix_is_told(alone, tmp_path, monkeypatch):
     write_csv(tmp_path / "log.csv")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.csv", None)
-    assert "pip install 'anyrank[tables]'" in refused(alone, tmp_path / "log.csv", Wanted("user"))
+    assert "pip install 'anyrank[tables]'" in refused(alone, tmp_path / "log.csv", ColumnSpec("user"))
 
 
 def test_a_file_that_is_damaged_later_is_an_error_that_names_it(alone, tmp_path):
     path = tmp_path / "log.parquet"
     WRITERS["parquet"](path)
-    files = TableFiles(str(path), [Wanted("user")], alone)
+    files = TableFiles(str(path), [ColumnSpec("user")], alone)
     data = bytearray(path.read_bytes())
     data[10:2000] = bytes(1990)
     path.write_bytes(data)
@@ -137,8 +137,8 @@ def test_nulls_and_every_type_of_arrow(alone, tmp_path):
     }
     pa.parquet.write_table(pa.table(columns), tmp_path / "all.parquet")
     wanted = [
-        *map(Wanted, columns),
-        Wanted("nothing", number=True),
+        *map(ColumnSpec, columns),
+        ColumnSpec("nothing", number=True),
         *map(parse_key, ("year(day)", "month(day)", "date(when)")),
     ]
     files = TableFiles(str(tmp_path / "all.parquet"), wanted, alone)
@@ -159,7 +159,7 @@ def test_nulls_and_every_type_of_arrow(alone, tmp_path):
     kinds = [files.kinds[name] for name in ("i8", "u32", "u64", "f4", "flag", "word", "cents", "day", "when")]
     assert kinds == ["int64", "int64", "uint64", "float64", "bool", "text", "float64", "date", "timestamp"]
     pa.parquet.write_table(pa.table({"list": pa.array([[1], [2]])}), tmp_path / "list.parquet")
-    assert "column 'list' is list<" in refused(alone, tmp_path / "list.parquet", Wanted("list"))
+    assert "column 'list' is list<" in refused(alone, tmp_path / "list.parquet", ColumnSpec("list"))
 
 
 def test_types_of_numpy(alone, tmp_path):
@@ -170,13 +170,15 @@ def test_types_of_numpy(alone, tmp_path):
     table["name"], table["when"] = ["ä", "", "long"], ["2024-01-01T00:00:01", "NaT", "1969-12-31T23:59:59"]
     table["day"], table["n"], table["x"] = ["1970-01-02", "1970-01-01", "NaT"], [1, -2, 3], [0.5, np.nan, np.inf]
     np.save(tmp_path / "table.npy", table)
-    wanted = [*map(Wanted, ("name", "when", "day", "n", "x", "ok")), parse_key("weekday(when)")]
+    wanted = [*map(ColumnSpec, ("name", "when", "day", "n", "x", "ok")), parse_key("weekday(when)")]
     files = TableFiles(str(tmp_path / "table.npy"), wanted, alone)
     found = rows_of(files, files.size)
     assert found["name"] == ["ä", "", "long"] and found["day"] == [1, 0, None] and found["n"] == [1, -2, 3]
     assert found["when"] == [1704067201 * 10**9, None, -(10**9)] and found["weekday(when)"] == [0, None, 2]
     assert found["ok"] == [False] * 3 and found["x"][0] == 0.5
-    assert "column 'xy' is ('<f8', (2,)), which cannot be read" in refused(alone, tmp_path / "table.npy", Wanted("xy"))
+    assert "column 'xy' is ('<f8', (2,)), which cannot be read" in refused(
+        alone, tmp_path / "table.npy", ColumnSpec("xy")
+    )
 
 
 def test_hdf5_has_groups_text_of_any_length_and_one_length(alone, tmp_path):
@@ -187,27 +189,27 @@ def test_hdf5_has_groups_text_of_any_length_and_one_length(alone, tmp_path):
         file["log/x"] = np.arange(3.0)
         file["log/y"] = np.arange(4.0)
         file["grid"] = np.zeros((2, 2))
-    files = TableFiles(str(tmp_path / "log.h5"), [Wanted("log/user"), Wanted("log/x", number=True)], alone)
+    files = TableFiles(str(tmp_path / "log.h5"), [ColumnSpec("log/user"), ColumnSpec("log/x", number=True)], alone)
     assert rows_of(files, files.size) == {"log/user": ["anna", "b", "ä"], "log/x": [0.0, 1.0, 2.0]}
-    assert "columns of a table have one length, not {'log/x': 3, 'log/y': 4}" in refused(
-        alone, tmp_path / "log.h5", Wanted("log/x"), Wanted("log/y")
+    assert "columns must have the same length, but have {'log/x': 3, 'log/y': 4}" in refused(
+        alone, tmp_path / "log.h5", ColumnSpec("log/x"), ColumnSpec("log/y")
     )
-    assert "has no column 'grid'" in refused(alone, tmp_path / "log.h5", Wanted("grid"))
+    assert "has no column 'grid'" in refused(alone, tmp_path / "log.h5", ColumnSpec("grid"))
 
 
 def test_unix_seconds_beyond_the_year_9999_are_no_time(alone, tmp_path):
     for dtype, times in ((np.int64, [0, 1_700_000_000_000, -5]), (np.uint64, [0, 2**63 + 1, 5])):
         np.save(tmp_path / "log.npy", np.array([(t,) for t in times], [("t", dtype)]))
         said = refused(alone, tmp_path / "log.npy", parse_key("hour(t)"))
-        assert f"log.npy: row 1 (from 0): t {times[1]} is no time. Mend the file, or use --on-bad skip" in said
-        files = TableFiles(str(tmp_path / "log.npy"), [parse_key("hour(t)"), Wanted("t")], alone, "skip")
+        assert f"log.npy: row 1 (from 0): t {times[1]} is not a time. Correct the file, or use --on-bad skip" in said
+        files = TableFiles(str(tmp_path / "log.npy"), [parse_key("hour(t)"), ColumnSpec("t")], alone, "skip")
         assert rows_of(files, files.size) == {"hour(t)": [0, 23 if times[2] < 0 else 0], "t": [times[0], times[2]]}
         assert files.bad.count == 1 and "row 1 " in files.bad.first
 
 
 def test_inputs_that_changed_are_told(alone, tmp_path):
     write_csv(tmp_path / "log.csv")
-    files = TableFiles(str(tmp_path / "log.csv"), [Wanted("user")], alone)
+    files = TableFiles(str(tmp_path / "log.csv"), [ColumnSpec("user")], alone)
     files.check(files.fingerprint)
     with pytest.raises(UsageError, match="the files are not those that the run began with"):
         files.check(files.fingerprint + 1)

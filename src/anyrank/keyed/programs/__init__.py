@@ -1,1 +1,1 @@
-"""The programs that work on keyed data, one file each."""
+"""Programs for keyed data, one file each."""

@@ -1,4 +1,4 @@
-"""Word count: how often each word of texts comes."""
+"""Word count: count the words of text files."""
 
 from __future__ import annotations
 
@@ -17,60 +17,61 @@ from anyrank.program import Program, param
 from anyrank.state import State
 
 BROKEN = Kernel("patterns", "broken")
-#: The bytes of text that a rank reads between two looks at its memory, as a part of its budget: one in so many.
+#: A rank reads 1/SHARE of its memory budget in bytes of text, then checks its memory.
 SHARE = 32
 
 
 class WordCount(Program):
-    """How often each word of texts comes: the files' bytes are split between the ranks, the words by their hashes.
+    """Count the words of text files.
 
-    Words are what white space separates, or, by --rule unicode, runs of letters, digits, marks and _; with --fold
-    their case is folded. Bytes that are no UTF-8 stay as they are in their words, and are counted. A step counts a
-    chunk of the files' bytes; a run that was stopped goes on at the next chunk. words.csv and words.h5 in the run
-    folder have all words by their count, the most frequent first, and by their bytes where they come equally often.
+    Words are separated by white space; with --rule unicode they are sequences of letters, digits, marks and _. --fold
+    folds their case. Bytes that are not valid UTF-8 remain in their words; invalid sequences are counted. Ranks share
+    the bytes of the files evenly, and words are distributed over the ranks by hash. A step counts a chunk of the bytes;
+    a run can stop and resume after each step. All words are written to words.csv and words.h5 in the run folder, the
+    most frequent first; words with equal counts are sorted by their bytes.
 
         anyrank run wordcount -n 4 --files 'books/*.txt'          about 0.3 GB a second and rank
     """
 
-    files: str = param(..., "files, folders and globs, joined by commas")
-    rule: Literal["space", "unicode"] = param("space", "what is a word: between white space, or Unicode's characters")
+    files: str = param(..., "files, folders and globs, separated by commas")
+    rule: Literal["space", "unicode"] = param("space", "what separates words: white space, or all but word characters")
     fold: bool = param(False, "fold the case of words")
-    chunk: int = param(1 << 30, "bytes of text between two chances to stop", ge=1)
-    top: int = param(10, "words that the result shows, the most frequent ones", ge=0)
+    chunk: int = param(1 << 30, "bytes of text read in a step; a run can stop after each step", ge=1)
+    top: int = param(10, "number of words in the result, the most frequent ones", ge=0)
 
     def check(self) -> None:
-        """Files are found from wherever the run is resumed."""
+        """Make paths absolute, so that the run can be resumed in any folder."""
         self.files = absolute(self.files)
 
     def declare(self, state: State) -> None:
-        """The table of words, and how many words and bytes that are no UTF-8 there were."""
+        """Declare the table of words, the number of words and invalid sequences, and a hash of the input."""
         self.text = TextFiles(self.files, state.world)
         self.steps = self.text.chunks(self.chunk)
-        description = "words and how often they came"
+        description = "words and their counts"
         state.add(Table("words", state.world, {"word": "text"}, description=description))
         state.scalar("total", 0, description="words counted so far")
-        state.scalar("broken", 0, description="sequences of bytes that are no UTF-8")
+        state.scalar("broken", 0, description="byte sequences so far that are not valid UTF-8")
         state.scalar("input", self.text.fingerprint, description="hash of the files' names and sizes")
 
     def done(self, state: State) -> bool:
-        """Whether all chunks are counted. Raises UsageError where the files are not what they were."""
+        """Return whether all chunks are counted. Raises UsageError if the files have changed."""
         self.text.check(state.input)
         return bool(state.step >= self.steps)
 
     def step(self, state: State) -> None:
-        """Count this rank's part of the chunk, some bytes at a time where there is little memory."""
+        """Count the words of this rank's part of the chunk, in rounds that fit into the memory budget."""
         begin, end = self.text.part(state.step, self.chunk)
-        budget, words, found = state.budget(), Words(state.words, self.rule, self.fold), np.zeros(2, np.int64)
+        budget, words, counts = state.budget(), Words(state.words, self.rule, self.fold), np.zeros(2, np.int64)
         for low, high in self.text.rounds(begin, end, budget // SHARE):
             for block in self.text.blocks(low, high):
-                found += words.read([block]), BROKEN(block.buffer, block.start, block.stop)
+                counts += words.read([block]), BROKEN(block.buffer, block.start, block.stop)
             state.words.keep_within(budget)
-        total, broken = state.world.allreduce(found).tolist()
+        total, broken = state.world.allreduce(counts).tolist()
         state.total += total
         state.broken += broken
 
     def result(self, state: State) -> dict[str, Any]:
-        """The numbers of words, and the most frequent ones; all of them go into words.csv and words.h5."""
+        """Return the number of words and the most frequent ones; write all words to words.csv and words.h5."""
         words = ordered(state.world, state.words.columns, ["-count", "word"])
         if state.folder is not None:
             write_csv(state.world, state.folder / "words.csv", words)
@@ -85,5 +86,5 @@ class WordCount(Program):
         }
 
     def work(self) -> tuple[float, str]:
-        """A chunk; on average, as the last one may be shorter, once the files are known."""
+        """Return the mean bytes per step, because the last chunk may be shorter; the chunk size without files."""
         return self.text.size / max(1, self.steps) if hasattr(self, "text") else float(self.chunk), "bytes"

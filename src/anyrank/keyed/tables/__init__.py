@@ -1,4 +1,4 @@
-"""Table input: CSV, Parquet, HDF5 and `.npy` files as one table, cut between ranks."""
+"""Table input: CSV, Parquet, HDF5 and `.npy` files as one table, divided between ranks."""
 
 from __future__ import annotations
 
@@ -9,55 +9,76 @@ import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
-from anyrank.keyed.tables import arrays, csv, parquet  # noqa: F401 (they register)
+from anyrank.keyed.tables import arrays, csv, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.arrow import times_of
-from anyrank.keyed.tables.source import Bad, Piece, Rows, source_of
+from anyrank.keyed.tables.source import BadRows, Piece, Rows, source_of
 from anyrank.keyed.text import TextFiles
-from anyrank.keyed.values import DAY, KINDS, NUMBERS, Values, Wanted, derived
+from anyrank.keyed.values import DAY, KINDS, NUMBERS, ColumnSpec, Values, time_component
 from anyrank.world import World
 
 _TIMES = (*DAY, "text")
 
 
 class TableFiles(TextFiles):
-    """Columns of tables in files, one file after the other, found as TextFiles finds them. Collective to make.
+    """Columns of the rows of table files. The constructor is collective.
 
-    `wanted` are the columns and functions of columns that are read, `types` tells kinds of columns of CSV that their
-    first rows do not show. All files must have the columns, of one kind each. `kinds` has those of what is read, by
-    label. Chunks are cut by bytes of files, so that they depend on the files alone.
-    With `on_bad` skip, rows that are broken or whose times do not parse are counted in `bad` and left out; else they
-    raise UsageError when they are read. Raises UsageError on all ranks where a file or column cannot be read.
+    All files must have the requested columns, with the same kind in all files. Chunks are ranges of bytes of the
+    files, so that they depend only on the files.
+
+    Parameters
+    ----------
+    names : str or sequence of str
+        Files, folders and globs, as for `TextFiles`.
+    wanted : sequence of ColumnSpec
+        The columns, and functions of columns, to read.
+    world : World
+        The ranks that read the files.
+    on_bad : str
+        `error`: a malformed row or an invalid time raises UsageError in `read`; `skip`: `bad` counts such rows, and
+        they are left out.
+    types : mapping of str to str, optional
+        The kinds of CSV columns whose first rows do not show them.
+
+    Attributes
+    ----------
+    kinds : dict of str to str
+        The kinds of the requested columns by label.
+
+    Raises
+    ------
+    UsageError
+        On all ranks, if a file or column cannot be read.
     """
 
     def __init__(
         self,
         names: str | Sequence[str],
-        wanted: Sequence[Wanted],
+        wanted: Sequence[ColumnSpec],
         world: World,
         on_bad: str = "error",
         types: Mapping[str, str] | None = None,
     ):
         super().__init__(names, world)
-        self.wanted = {one.label: one for one in wanted}
-        self.bad = Bad(on_bad == "skip")
-        #: The kinds of all columns of each file, in their order, and of those that are read.
+        self.wanted = {spec.label: spec for spec in wanted}
+        self.bad = BadRows(on_bad == "skip")
+        #: The kinds of all columns of each file, in their order, and the kinds of the requested columns.
         self.schemas: list[dict[str, str]]
         self.schemas, self.columns, self._nullable = world.on_root(lambda: self._look(wanted, types or {}))
-        self.kinds = {label: one.kind(self.columns[one.column]) for label, one in self.wanted.items()}
+        self.kinds = {label: spec.kind(self.columns[spec.column]) for label, spec in self.wanted.items()}
 
     def nullable(self, label: str) -> bool:
-        """Whether this may be null in some row."""
+        """Return whether this column may have nulls. Not collective."""
         return self.wanted[label].column in self._nullable
 
     def empty_is_null(self, label: str) -> bool:
-        """Whether this is text that is null where it is empty, and nowhere else."""
+        """Return whether this is text that is null if and only if it is empty. Not collective."""
         return self.kinds[label] == "text" and {*map(source_of, self.paths)} == {csv.Csv}
 
     def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
-        """The rows of the bytes from `begin` to `end` of all files together, by label, some at a time. Not collective.
+        """Yield batches of the rows in bytes `begin` to `end` of the concatenated files, by label. Not collective.
 
-        Ranges that touch, however cut, share no row and lose none; `part` and `rounds` give such.
-        Raises UsageError where a row is bad, AnyrankError where a file cannot be read.
+        Adjacent ranges, such as those from `part` and `rounds`, partition the rows.
+        Raises UsageError for a bad row, and AnyrankError if a file cannot be read.
         """
         for index, path in enumerate(self.paths):
             first = self._ends[index] - self.sizes[index]
@@ -67,13 +88,13 @@ class TableFiles(TextFiles):
                 try:
                     for rows in source_of(path).read(piece, self.columns, self.bad):
                         yield self._derive(rows)
-                except (OSError, ValueError) as error:  # Arrow's errors are among these
+                except (OSError, ValueError) as error:  # includes the errors of Arrow
                     raise AnyrankError(f"{path} cannot be read: {error}") from None
 
     def _look(
-        self, wanted: Sequence[Wanted], types: Mapping[str, str]
+        self, wanted: Sequence[ColumnSpec], types: Mapping[str, str]
     ) -> tuple[list[dict[str, str]], dict[str, str], set[str]]:
-        """The schemas of all files, the kinds that the wanted columns have in all of them, and which may be null."""
+        """Return the schemas of all files, the common kinds of the requested columns, and the nullable columns."""
         schemas: list[dict[str, str]] = []
         nullable: set[str] = set()
         known: set[str] = set()
@@ -85,66 +106,69 @@ class TableFiles(TextFiles):
             except (OSError, ValueError) as error:
                 raise UsageError(f"{path} cannot be read as a table: {error}") from None
             if source is csv.Csv:
-                told = {name: kind for name, kind in types.items() if name in schemas[-1]}
-                schemas[-1] |= told
-                known |= told.keys()
+                given = {name: kind for name, kind in types.items() if name in schemas[-1]}
+                schemas[-1] |= given
+                known |= given.keys()
         if unknown := types.keys() - known:
-            raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Leave it out, or mend its name.")
-        columns = {one.column: self._kind(one.column, schemas) for one in wanted}
-        numbers = {one.column for one in wanted if one.number}
+            raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Remove it, or correct its name.")
+        columns = {spec.column: self._kind(spec.column, schemas) for spec in wanted}
+        numbers = {spec.column for spec in wanted if spec.number}
         columns |= {n: "float64" if n in numbers else "text" for n, kind in columns.items() if kind == "null"}
-        for one in wanted:
-            _check(one, columns[one.column])
+        for spec in wanted:
+            _check(spec, columns[spec.column])
         return schemas, columns, nullable
 
     def _kind(self, column: str, schemas: list[dict[str, str]]) -> str:
-        """The kind of a column in all files."""
+        """Return the common kind of a column in all files."""
         kind, where = "null", self.paths[0]
         for path, schema in zip(self.paths, schemas, strict=True):
             if column not in schema:
                 close = difflib.get_close_matches(column, schema, 1)
                 fix = f"Did you mean {close[0]!r}?" if close else f"They are {', '.join(schema)}."
                 raise UsageError(f"{path} has no column {column!r}. {fix}")
-            found = schema[column]
-            if "null" in (kind, found) or kind == found:
-                kind, where = (found, path) if kind == "null" else (kind, where)
-            elif {kind, found} == {"int64", "float64"} and {source_of(path), source_of(where)} == {csv.Csv}:
+            other = schema[column]
+            if "null" in (kind, other) or kind == other:
+                kind, where = (other, path) if kind == "null" else (kind, where)
+            elif {kind, other} == {"int64", "float64"} and {source_of(path), source_of(where)} == {csv.Csv}:
                 kind = "float64"
             else:
                 raise UsageError(
-                    f"column {column!r} is {kind} in {where} and {found} in {path}: a column has one type."
+                    f"column {column!r} is {kind} in {where} and {other} in {path}; a column must have one type. "
+                    "Convert one of the files."
                 )
         return kind
 
     def _derive(self, rows: Rows) -> dict[str, Values]:
-        """What is wanted of the columns, without the rows whose times are none."""
-        found = {label: self._value(one, rows) for label, one in self.wanted.items()}
+        """Return the requested values of rows, without the rows with invalid times."""
+        result = {label: self._value(spec, rows) for label, spec in self.wanted.items()}
         if rows.wrong is None:
-            return found
-        return {label: values[~rows.wrong] for label, values in found.items()}
+            return result
+        return {label: values[~rows.wrong] for label, values in result.items()}
 
-    def _value(self, one: Wanted, rows: Rows) -> Values:
-        values, kind = rows.columns[one.column], self.columns[one.column]
-        if not one.function:
+    def _value(self, spec: ColumnSpec, rows: Rows) -> Values:
+        values, kind = rows.columns[spec.column], self.columns[spec.column]
+        if not spec.function:
             return values
         times, wrong = times_of(values, kind)
         if wrong is not None:
             row = int(np.argmax(wrong))
-            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {one.column} {_shown(values, row)} is no time")
+            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {spec.column} {_repr(values, row)} is not a time")
             times = np.where(wrong, 0, times)
-        return Values(derived(one.function, "timestamp" if kind == "text" else kind, times), values.nulls)
+        return Values(time_component(spec.function, "timestamp" if kind == "text" else kind, times), values.nulls)
 
 
-def _check(one: Wanted, kind: str) -> None:
-    """Raise UsageError where a column's kind is not what it is wanted for."""
+def _check(spec: ColumnSpec, kind: str) -> None:
+    """Raise UsageError if the kind of a column does not suit its use."""
     if kind not in KINDS:
-        raise UsageError(f"column {one.column!r} is {kind}, which cannot be read. Use a column of {', '.join(KINDS)}.")
-    if one.function and kind not in _TIMES:
-        raise UsageError(f"{one.label}: column {one.column!r} is {kind}, no time. Use times, ISO 8601 or Unix seconds.")
-    if one.number and kind not in NUMBERS:
-        raise UsageError(f"column {one.column!r} is {kind} and must be numbers to be aggregated. Use another column.")
+        raise UsageError(f"column {spec.column!r} is {kind}, which cannot be read. Use a column of {', '.join(KINDS)}.")
+    if spec.function and kind not in _TIMES:
+        raise UsageError(
+            f"{spec.label}: column {spec.column!r} is {kind}, not a time. Use times, ISO 8601 or Unix seconds."
+        )
+    if spec.number and kind not in NUMBERS:
+        raise UsageError(f"column {spec.column!r} is {kind} and must be numbers to be aggregated. Use another column.")
 
 
-def _shown(values: Values, row: int) -> str:
+def _repr(values: Values, row: int) -> str:
     column = values.values
     return repr(column[row : row + 1].strings()[0]) if isinstance(column, Text) else str(column[row])

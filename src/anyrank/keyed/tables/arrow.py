@@ -1,4 +1,4 @@
-"""Arrow's arrays as columns, and text as numbers and times, by Arrow."""
+"""Convert Arrow arrays to columns, and text to numbers and times with Arrow."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from anyrank.errors import UsageError
 from anyrank.keyed.rows import Text
 from anyrank.keyed.values import Values
 
-#: The last second of the year 9999: what is later were milliseconds.
+#: The last second of the year 9999; a larger integer is an error, probably milliseconds.
 _LATEST = 253_402_300_799
 
 
 def arrow(module: str = "") -> Any:
-    """pyarrow, or a module of it; UsageError where it is not installed."""
+    """Return pyarrow or one of its modules. Raises UsageError if it is not installed."""
     try:
         return importlib.import_module(f"pyarrow.{module}" if module else "pyarrow")
     except ImportError as error:
@@ -26,7 +26,7 @@ def arrow(module: str = "") -> Any:
 
 
 def kind_of(type_: Any) -> str:
-    """The kind of an Arrow type; its own name where it is none, and `null` where there are nulls alone."""
+    """Return the kind of an Arrow type: `null` for a column of nulls only, the type's name if it has no kind."""
     types = arrow().types
     if types.is_dictionary(type_):
         return kind_of(type_.value_type)
@@ -43,7 +43,7 @@ def kind_of(type_: Any) -> str:
 
 
 def of_arrow(array: Any, kind: str) -> Values:
-    """The values of an array or chunked array, of a kind that its type has or can be cast to."""
+    """Convert an array or chunked array to values of a kind to which its type can be cast."""
     pa = arrow()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -63,21 +63,22 @@ def of_arrow(array: Any, kind: str) -> Values:
 
 
 def text_of(array: Any) -> Text:
-    """The column of an Arrow array of text or bytes; nulls are empty."""
+    """Convert an Arrow array of text or bytes to a Text; nulls become empty."""
     array = array.cast(arrow().large_binary())
     array = array.fill_null(b"") if array.null_count else array
     if not len(array):
         return Text.of([])
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    held = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
-    return Text(held[ends[0] : ends[-1]], ends - ends[0])
+    content = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    return Text(content[ends[0] : ends[-1]], ends - ends[0])
 
 
 def times_of(values: Values, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The times of a column in the units of DAY, of text in ns, and which rows are no times; None where all are.
+    """Return the times of a column and a mask of invalid rows (None if all are valid).
 
-    Text is ISO 8601, with an offset or Z, or else UTC; integers are Unix seconds.
+    Text must be ISO 8601, in UTC unless it ends in Z or an offset, and becomes ns. Integers are Unix seconds. Units
+    of other kinds are those of DAY.
     """
     if isinstance(values.values, Text):
         bad = np.zeros(len(values.values), bool)
@@ -100,9 +101,9 @@ def times_of(values: Values, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def cast_rows(array: Any, type_: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The elements cast to a type of 64 bits or to bool, 0 where they are null, and which of them cannot be cast.
+    """Cast elements to a 64-bit type or bool (0 where null), and return a mask of elements that cannot be cast.
 
-    Arrow does not say which, so halves are tried; what it takes is all that it takes at once.
+    Arrow does not report which elements fail, so the halves of an array that fails are cast recursively.
     """
     pa = arrow()
     try:
@@ -129,12 +130,12 @@ def _array(text: Text) -> Any:
 
 
 def _zoned(text: Text) -> np.ndarray:
-    """Which times end in Z or an offset: +01:00, +0100 or +01. The shortest time of day with a zone has 14 bytes."""
-    found = np.zeros(len(text), bool)
+    """Return which times end in Z or an offset: +01:00, +0100 or +01. The shortest such time has 14 bytes."""
+    zoned = np.zeros(len(text), bool)
     rows = np.flatnonzero(text.sizes > 13)
     ends = text.offsets[1:][rows]
     for back, signs in ((1, b"Z"), (3, b"+-"), (5, b"+-"), (6, b"+-")):
         byte = text.data[ends - back]
         for sign in signs:
-            found[rows] |= byte == sign
-    return found
+            zoned[rows] |= byte == sign
+    return zoned

@@ -1,7 +1,7 @@
-"""CSV with a header line, read by Arrow a block of whole lines at a time.
+"""CSV with a header line, read by Arrow in blocks of whole lines.
 
-A line is a row: fields whose quotes hold line ends are refused. Empty fields are null, and so are NA, N/A, NULL and
-null where numbers are. Types are those of the file's first rows unless they are told; times are text until then.
+A line is a row: quoted fields with line ends are refused. Empty fields are null; in columns of numbers, NA, N/A, NULL
+and null are null, too. Types are given by the user or inferred from the first rows; times are read as text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.keyed.tables.arrow import arrow, cast_rows, kind_of, of_arrow, text_of
-from anyrank.keyed.tables.source import Bad, Piece, Rows, Source
+from anyrank.keyed.tables.source import BadRows, Piece, Rows, Source
 from anyrank.keyed.values import NUMBERS, Values
 
 _NULLS = ["", "NA", "N/A", "NULL", "null"]
@@ -30,7 +30,7 @@ class Csv(Source):
 
     @staticmethod
     def kinds(path: Path) -> dict[str, str]:
-        """The header's names, and what the first MiB shows of them; `null` where that is nothing."""
+        """Return the kinds of the columns, inferred from the first MiB; `null` if that has no values."""
         with path.open("rb") as file:
             names, data = _header(path, file.readline()), file.read(_SAMPLE)
         data = data[: data.rfind(b"\n") + 1] or data
@@ -42,13 +42,13 @@ class Csv(Source):
 
     @staticmethod
     def nullable(path: Path) -> set[str]:
-        """All columns."""
+        """Return all columns."""
         with path.open("rb") as file:
             return {*_header(path, file.readline())}
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
-        """The lines of a piece, a block at a time."""
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+        """Yield the lines of a piece, a block at a time."""
         first = sum(piece.files.sizes[: piece.index])
         for block in piece.files.blocks(first + piece.begin, first + piece.end, b"\n"):
             data = block.buffer[block.start : block.stop].tobytes()
@@ -60,7 +60,7 @@ class Csv(Source):
 
 
 class Lines(Rows):
-    """Rows that are the lines of a block, but those that are empty or broken."""
+    """The rows of a block: its lines, except empty and malformed lines."""
 
     def __init__(self, path: Path, offset: int, data: bytes):
         super().__init__(path, {})
@@ -68,29 +68,29 @@ class Lines(Rows):
         self.broken: set[str] = set()
 
     def where(self, row: int) -> str:
-        """The file, and the number of the line in it, from 1."""
+        """Return the file and the line number, from 1."""
         texts = map(_str, self.data.split(b"\n"))
         lines = (number for number, text in enumerate(texts) if text and text not in self.broken)
         return self._line(next(islice(lines, row, None)))
 
-    def read(self, names: list[str], wanted: Mapping[str, str], bad: Bad) -> None:
-        """Read the columns; what is broken, or not of its column's type, is bad."""
+    def read(self, names: list[str], wanted: Mapping[str, str], bad: BadRows) -> None:
+        """Read the columns. Rows that are malformed or do not match the type of a column are bad."""
         self._check_quotes()
-        found: list[Any] = []
+        malformed: list[Any] = []
         types = {name: _type(kind) for name, kind in wanted.items()}
         try:
-            table = _table(self.data, names, self.path.suffix, types, found)
+            table = _table(self.data, names, self.path.suffix, types, malformed)
         except arrow().ArrowInvalid:
-            found.clear()
+            malformed.clear()
             types = dict.fromkeys(types, arrow().string())
-            table = _table(self.data, names, self.path.suffix, types, found)
-        if found:
-            self.broken = {row.text for row in found}
-            bad.found(len(found), lambda: self._broken(found[0]))
+            table = _table(self.data, names, self.path.suffix, types, malformed)
+        if malformed:
+            self.broken = {row.text for row in malformed}
+            bad.report(len(malformed), lambda: self._broken(malformed[0]))
         for name, kind in wanted.items():
             self.columns[name] = self._column(name, table[name].combine_chunks(), kind, bad)
 
-    def _column(self, name: str, column: Any, kind: str, bad: Bad) -> Values:
+    def _column(self, name: str, column: Any, kind: str, bad: BadRows) -> Values:
         if kind == "text":
             text = text_of(column)
             empty = text.sizes == 0
@@ -100,20 +100,20 @@ class Lines(Rows):
         values, wrong = _cast(column, kind)
         if wrong.any():
             row = int(np.argmax(wrong))
-            shown = column[row].as_buffer().to_pybytes().decode(errors="replace")
-            self.drop(wrong, bad, lambda: f"{self.where(row)}: {name} {shown!r} is no {kind}, as the first rows are")
+            text = column[row].as_buffer().to_pybytes().decode(errors="replace")
+            self.drop(wrong, bad, lambda: f"{self.where(row)}: {name} {text!r} is not {kind}, the type of the column")
         return values
 
     def _check_quotes(self) -> None:
-        """Raise UsageError where a line has an odd number of quotes: a field, or what is broken, goes on after it."""
+        """Raise UsageError if a line has an odd number of quotes: a field continues on the next line."""
         if b'"' in self.data:
             data = np.frombuffer(self.data + b"\n", np.uint8)
-            odd = np.cumsum(data == ord('"'), dtype=np.uint8) & (data == ord("\n"))  # their number mod 256 will do
+            odd = np.cumsum(data == ord('"'), dtype=np.uint8) & (data == ord("\n"))  # mod 256 keeps the parity
             if odd.any():
                 line = self.data.count(b"\n", 0, int(np.argmax(odd)))
                 raise UsageError(
-                    f"{self._line(line)} opens a quote that it does not close: a row is one line here, and no field "
-                    "may hold a line end. Use Parquet for such a table."
+                    f"{self._line(line)} opens a quote that it does not close; a field must not contain a line end. "
+                    "Use Parquet for such a table."
                 )
 
     def _broken(self, row: Any) -> str:
@@ -137,7 +137,7 @@ def _header(path: Path, line: bytes) -> list[str]:
     text = line.decode("utf-8-sig", "replace").strip("\r\n")
     names = next(csv.reader([text], delimiter=delimiter), [])
     if not names or len({*names}) < len(names) or text.count('"') % 2:
-        raise UsageError(f"{path}: the first line must name the columns, each by a name of its own, but is {text!r}.")
+        raise UsageError(f"{path}: the first line must have distinct column names, but is {text!r}. Add a header.")
     return names
 
 
@@ -147,9 +147,9 @@ def _type(kind: str) -> Any:
 
 
 def _table(data: bytes, names: list[str], suffix: str, types: Mapping[str, Any], broken: list[Any]) -> Any:
-    """Arrow's table of some lines: the columns that have types, or all, with types that they show.
+    """Return lines as an Arrow table: the columns in `types`, or if it is empty, all columns with inferred types.
 
-    Lines with too few or too many fields are left out, and put into `broken`.
+    Lines with too few or too many fields are left out and appended to `broken`.
     """
     csv = arrow("csv")
 
@@ -166,7 +166,7 @@ def _table(data: bytes, names: list[str], suffix: str, types: Mapping[str, Any],
 
 
 def _cast(column: Any, kind: str) -> tuple[Values, np.ndarray]:
-    """Text as numbers, and which of it is none."""
+    """Convert text to numbers, and return a mask of elements that are not numbers."""
     compute = arrow("compute")
     column = compute.ascii_trim_whitespace(column)
     nulls = compute.is_in(column, arrow().array(_NULLS)).to_numpy(False)

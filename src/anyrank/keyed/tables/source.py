@@ -1,4 +1,4 @@
-"""Kinds of table files: one class for each, found by the suffix of its files."""
+"""Formats of table files: one class per format, selected by the suffix of a file."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ if TYPE_CHECKING:
 ROWS = 1 << 17
 
 
-class Bad:
-    """Rows that are bad: an error, or counted and left out, and the first of them kept as text."""
+class BadRows:
+    """Policy for bad rows: raise an error, or skip and count them and keep the message of the first."""
 
     def __init__(self, skip: bool):
         self.skip, self.count, self.first = skip, 0, ""
 
-    def found(self, count: int, what: Callable[[], str]) -> None:
-        """Count rows; raises UsageError where they are not to be skipped."""
+    def report(self, count: int, what: Callable[[], str]) -> None:
+        """Count bad rows. Raises UsageError if they must not be skipped."""
         if not self.skip:
-            raise UsageError(f"{what()}. Mend the file, or use --on-bad skip, which skips and counts such rows.")
+            raise UsageError(f"{what()}. Correct the file, or use --on-bad skip to skip and count such rows.")
         self.first = self.first or what()
         self.count += count
 
 
 class Rows:
-    """Rows of a file: columns by name; which of the rows are bad, None where none is."""
+    """Rows of a file: columns by name, and a mask `wrong` of bad rows (None if no row is bad)."""
 
     def __init__(self, path: Path, columns: dict[str, Values], first: int = 0):
         self.path, self.columns, self.first = path, columns, first
         self.wrong: np.ndarray | None = None
 
-    def drop(self, wrong: np.ndarray, bad: Bad, what: Callable[[], str]) -> None:
-        """Leave out these rows: count those that were good until now. Raises UsageError as `bad` says."""
+    def drop(self, wrong: np.ndarray, bad: BadRows, what: Callable[[], str]) -> None:
+        """Mark rows as bad and count those not marked before. Raises UsageError if `bad` does not skip rows."""
         before = np.zeros_like(wrong) if self.wrong is None else self.wrong
         self.wrong = before | wrong
-        bad.found(int(np.count_nonzero(wrong & ~before)), what)
+        bad.report(int(np.count_nonzero(wrong & ~before)), what)
 
     def where(self, row: int) -> str:
-        """The file, and the row's number in it, from 0."""
+        """Return the file and the row number, from 0."""
         return f"{self.path}: row {self.first + row} (from 0)"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The bytes `begin` to `end` of file number `index` of `files`, from its begin, and the kinds of its columns.
+    """Bytes `begin` to `end` of file number `index` of `files`, and the kinds of the file's columns.
 
-    A reader turns them into rows so that ranges that touch share no row and lose none.
+    A reader converts a piece to rows so that adjacent pieces partition the rows.
     """
 
     files: TextFiles
@@ -66,18 +66,18 @@ class Piece:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self.files.paths[self.index]
 
     def rows(self, count: int) -> Iterator[tuple[int, int]]:
-        """The rows of so many that lie in the bytes, as if all were of one size: first and last, ROWS at a time."""
+        """Return the row ranges of this piece, at most ROWS rows each; the file has `count` rows of equal size."""
         size = max(1, self.files.sizes[self.index])
-        first, last = (-(-place * count // size) for place in (self.begin, self.end))
+        first, last = (-(-offset * count // size) for offset in (self.begin, self.end))
         return ((row, min(row + ROWS, last)) for row in range(first, last, ROWS))
 
 
 class Source:
-    """A kind of table files. Subclasses are found by their suffixes."""
+    """A format of table files. A subclass is selected by the suffix of a file."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     known: ClassVar[dict[str, type[Source]]] = {}
@@ -91,23 +91,25 @@ class Source:
 
     @staticmethod
     def kinds(path: Path) -> dict[str, str]:
-        """The columns of a file and their kinds; a type's own name where it cannot be read."""
+        """Return the columns of a file and their kinds; for an unsupported type, the name of the type."""
         raise NotImplementedError
 
     @staticmethod
     def nullable(path: Path) -> set[str]:
-        """The columns of a file that may be null in some row."""
+        """Return the columns of a file that may have nulls."""
         return set()
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: Bad) -> Iterator[Rows]:
-        """The rows of a piece, some at a time, with the wanted columns in the wanted kinds."""
+    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+        """Yield batches of the rows of a piece, with the requested columns converted to the requested kinds."""
         raise NotImplementedError
 
 
 def source_of(path: Path) -> type[Source]:
-    """What reads the file; UsageError where nothing does."""
+    """Return the format of a file. Raises UsageError if no format has its suffix."""
     source = Source.known.get(path.suffix.lower())
     if source is None:
-        raise UsageError(f"{path}: no table has the suffix {path.suffix!r}. Use {', '.join(sorted(Source.known))}.")
+        raise UsageError(
+            f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(Source.known))}."
+        )
     return source

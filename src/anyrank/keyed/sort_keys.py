@@ -1,4 +1,4 @@
-"""Codes of keys: integers or bytes whose plain order is the order in which keys are sorted."""
+"""Sort keys: encode keys as integers or bytes that sort like the keys."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: What keys may be, as NumPy writes types; and the words for it.
+#: The supported key types as NumPy type strings, and in words for messages.
 TYPES = ("i4", "i8", "u4", "u8", "f4", "f8")
-TAKEN = "int32, int64, uint32, uint64, float32, float64 or bytes of a fixed length"
+SUPPORTED = "int32, int64, uint32, uint64, float32, float64 or bytes of a fixed length"
 
 
 def sortable(dtype: np.dtype[Any]) -> bool:
-    """Whether keys may be of this type."""
+    """Return whether keys of this type can be sorted."""
     return dtype.str[1:] in TYPES or (dtype.kind == "S" and dtype.itemsize > 0)
 
 
 def encode(keys: NDArray[Any]) -> NDArray[Any]:
-    """The codes of keys, one to one; integers, and bytes beyond eight, are their own and are not copied.
+    """Encode keys as codes that sort like the keys. Integers and byte strings over 8 bytes are returned uncopied.
 
-    Floating-point numbers become unsigned integers of their size, such that −0 comes before 0 and every NaN after
-    +∞, whatever its bits. Up to eight bytes become the uint64 that has them as its leading digits, zeros behind them.
+    Floating-point numbers become unsigned integers of the same size: −0 sorts before 0, and every NaN after +∞. Byte
+    strings of up to 8 bytes become big-endian uint64 numbers, padded with zeros.
     """
     keys = np.ascontiguousarray(keys, keys.dtype.newbyteorder("="))
     if keys.dtype.kind == "f":
         bits, top, lowest = _float(keys.dtype)
+        # Negative numbers flip all bits, others only the sign bit: then unsigned order is numeric order.
         codes: NDArray[Any] = (keys.view(f"i{keys.itemsize}") >> (bits - 1)).view(f"u{keys.itemsize}")
         codes |= top
         codes ^= keys.view(codes.dtype)
@@ -38,7 +39,7 @@ def encode(keys: NDArray[Any]) -> NDArray[Any]:
 
 
 def decode(codes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The keys of codes, bit for bit, in the machine's order of bytes."""
+    """Decode codes to keys, bit for bit, in native byte order."""
     if dtype.kind == "f":
         bits, top, lowest = _float(dtype)
         keys: NDArray[Any] = codes + lowest
@@ -53,9 +54,9 @@ def decode(codes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _float(dtype: np.dtype[Any]) -> tuple[int, Any, Any]:
-    """The bits of a type of floating-point numbers, the sign, and the code of −∞ before it became 0.
+    """Return the number of bits of a floating-point type, its sign bit, and the code of −∞ before the subtraction.
 
-    Codes below it would be those of negative NaNs: the subtraction wraps them round to the end.
+    `encode` subtracts this code. Only negative NaNs have lower codes: they wrap around to the end.
     """
     bits = 8 * dtype.itemsize
     kind = np.dtype(f"u{dtype.itemsize}").type
