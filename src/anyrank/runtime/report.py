@@ -18,7 +18,7 @@ from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.loop import Loop
-from anyrank.runtime.memory import taken
+from anyrank.runtime.memory import memory_usage
 from anyrank.runtime.options import Options
 from anyrank.runtime.prepare import Prepared
 from anyrank.runtime.stops import NONE, describe
@@ -57,7 +57,7 @@ def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, comm
         "seconds": round(loop.seconds, 6),
         "rate": {"value": (state.step - span.first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
         "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
-        "memory": taken(state),
+        "memory": memory_usage(state),
         "timing": _timing(world, loop),
         "crowded": not world.all(not prepared.oversubscribed),
         "nodes": world.sum(int(world.node_rank == 0)),

@@ -14,7 +14,7 @@ from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
 from anyrank.runtime.callback import Callback, Digests, Heartbeat
-from anyrank.runtime.failure import of_the_gpu
+from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import Clock, Loop
@@ -70,7 +70,7 @@ class Session:
         except BaseException as error:
             if self.begun:
                 self.journal.log_calls(self.world)
-            if told := of_the_gpu(self.world, error, self.folder.path if self.begun else None):
+            if told := gpu_failure(self.world, error, self.folder.path if self.begun else None):
                 raise told from error
             raise
         finally:
@@ -160,7 +160,7 @@ class Session:
 
     def _log_start(self, prepared: Prepared) -> None:
         facts, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
-        self.journal.log_facts(facts)
+        self.journal.log_metadata(facts)
         for warning in prepared.warnings:
             log.warning("%s", warning)
         log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, prepared.place, prepared.device)
@@ -175,9 +175,9 @@ class Session:
         """The faults to inject. Collective."""
         if not self.options.chaos:
             return []
-        from anyrank.runtime.chaos import to_come
+        from anyrank.runtime.chaos import agree_on_faults
 
-        return to_come(self.world, self.options.chaos, self.folder.path)
+        return agree_on_faults(self.world, self.options.chaos, self.folder.path)
 
     def _all_callbacks(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Callback]:
         """Those of the run, those that options ask for, and the program's, in the order in which they are called."""

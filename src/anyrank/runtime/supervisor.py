@@ -19,7 +19,7 @@ from anyrank.errors import UsageError
 from anyrank.launcher import rank_command
 from anyrank.layout import even_cuts
 from anyrank.observe.events import Events
-from anyrank.runtime.launch import Launch, Slots, answering, meaning
+from anyrank.runtime.launch import Launch, Slots, exit_code, responding_hosts
 from anyrank.runtime.options import Options
 from anyrank.runtime.placement import plan_threads
 from anyrank.runtime.stops import scheduler_limit
@@ -127,8 +127,8 @@ class Supervisor:
                     make_step_file(steps)
                     self._more[STEP_FILE] = str(steps)
                 status = launch.run(self._ranks, self._command(), self._left, self._more)
-                code = meaning(status, self.out)
-                if code != 1 or launch.asked or not self.options.max_restarts:
+                code = exit_code(status, self.out)
+                if code != 1 or launch.stop_signal or not self.options.max_restarts:
                     if self._restarts and not self.options.quiet:
                         many = "restart" if self._restarts == 1 else "restarts"
                         _say(f"{'ended' if code else 'finished'} after {self._restarts} {many}")
@@ -165,7 +165,7 @@ class Supervisor:
         """Tell of the death, and wait for the time to start again; False where there is none."""
         used, ranks = self._left, self._ranks
         if len(self.hosts) > 1:
-            self._left = answering(self.hosts)
+            self._left = responding_hosts(self.hosts)
             self._ranks = min(self.options.ranks, sum(number for _, number in self._left))
         wait = min(FIRST_WAIT << self._restarts, LONGEST_WAIT)
         refusal = self._refusal(death, wait)
@@ -180,9 +180,9 @@ class Supervisor:
         # The file system may keep the lock of a host that is gone for minutes.
         self._more[LOCK_PATIENCE] = str(PATIENCE_AFTER_DEATH)
         launch.wait(wait)
-        if launch.asked:
+        if launch.stop_signal:
             _say("asked to stop: not restarted")
-        return not launch.asked
+        return not launch.stop_signal
 
     def _refusal(self, death: Death, wait: float) -> str:
         """Why there is no restart, empty where there is one."""

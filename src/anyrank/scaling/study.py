@@ -253,7 +253,7 @@ class _Runner:
         if ended.status is None:
             raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).")
         if not ended.finished and not ended.stopped:
-            last = "\n".join(ended.words(SHOWN))
+            last = "\n".join(ended.messages(SHOWN))
             kind = UsageError if ended.status == UsageError.status else AnyrankError
             raise kind(f"on {ranks} ranks, the run failed with status {ended.status}; all is in {log}:\n{last}")
         shutil.rmtree(out.path)  # its state may be large

@@ -113,7 +113,7 @@ def _theirs(kernel: str) -> bool:
 
 def _judge_failure(outcome: Outcome, ended: ChildRun, timeout: float) -> None:
     """Ranks that differ are the program's fault; what else is bad usage cannot be had."""
-    lines = ended.words(SHOWN)
+    lines = ended.messages(SHOWN)
     bad_use = ended.status == UsageError.status and not any("the ranks d" in line for line in lines)
     outcome.verdict = IMPOSSIBLE if bad_use else FAILED
     if ended.status is None:
