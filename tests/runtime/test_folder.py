@@ -84,9 +84,9 @@ def test_a_stop_file_of_the_run_before_stops_nothing(tmp_path):
     (tmp_path / "stop").touch()
     stops = Stops(tmp_path / "stop", None, 0.0, watch=True)
     try:
-        assert not (tmp_path / "stop").exists() and stops.asked(10.0, 0.0) == 0
+        assert not (tmp_path / "stop").exists() and stops.reason(10.0, 0.0) == 0
         (tmp_path / "stop").touch()
-        assert stops.asked(20.0, 0.0) != 0
+        assert stops.reason(20.0, 0.0) != 0
     finally:
         stops.close()
     assert not (tmp_path / "stop").exists()
@@ -196,7 +196,7 @@ def test_run_without_run_toml_goes_on(stopped, tmp_path, way):
     found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped[1]))
     assert found["resumed_from"] == 4 and found["digest"] == wanted["digest"]
     again = run_anyrank("resume", out)
-    assert again.returncode == 0 and "is finished" in again.stdout and "gone" not in again.stderr
+    assert again.returncode == 0 and "is finished" in again.stdout and "missing" not in again.stderr
     assert RunFolder(out).describe().parameters == RunFolder(stopped[1]).describe().parameters
 
 

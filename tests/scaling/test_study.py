@@ -130,7 +130,7 @@ def test_a_run_that_fails_ends_the_study_with_its_words_and_the_samples_stay(tmp
 
 def test_what_a_run_refuses_is_bad_use_of_the_study(tmp_path):
     told = scale("strong", SERIAL, *QUICK, "--halo-steps", 2, "--ranks", 1, "--out", tmp_path / "s", status=2)
-    assert "--halo-steps 2 must be 1 unless the program allows more, and serial does not" in told
+    assert "--halo-steps 2 must be 1, because serial does not allow more" in told
 
 
 def test_results_that_differ_have_no_speed(tmp_path):

@@ -204,7 +204,7 @@ def exit_code(status: int, out: Path) -> int:
     if status in (2, 75):
         return status
     if status == 0:
-        from anyrank.runtime.folder import RunFolder  # imports h5py, which mpiexec_command ranks does not need
+        from anyrank.runtime.folder import RunFolder  # imports h5py, which starting ranks does not need
 
         return 0 if RunFolder(out).finished() else 1
     return 1

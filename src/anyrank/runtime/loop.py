@@ -147,7 +147,7 @@ class Loop:
             # Time until the stop: this step and one more, the steps that the GPU has queued, a checkpoint that is being
             # written, and the last one, which no computation hides.
             needed = (2 + state.device.ahead) * self._slowest + (1 + checkpoints.pending) * self.clock.durable
-            stop = self.stops.asked(now, needed)
+            stop = self.stops.reason(now, needed)
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())
             if state.step == first + 1:  # the first step compiles kernels and touches new memory

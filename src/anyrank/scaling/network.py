@@ -130,11 +130,11 @@ def rounds(ranks: int) -> int:
 def measure(out: Path | None, ranks: int, hosts: str = "", *words: str) -> int:
     """Start ranks that measure the network, print it, and write it to `out`; the exit code, 0 where they did."""
     from anyrank.runtime.launch import Launch
-    from anyrank.runtime.supervisor import slots
+    from anyrank.runtime.supervisor import parse_hosts
 
     command = ["doctor", "--network", *words, *(["--out", str(out)] if out is not None else [])]
     with Launch(Path(os.devnull)) as launch:
-        status = launch.run(ranks, rank_command(command), slots(hosts, ranks))
+        status = launch.run(ranks, rank_command(command), parse_hosts(hosts, ranks))
     return status if status in (0, UsageError.status) else 1
 
 

@@ -18,7 +18,7 @@ from anyrank.runtime.child_run import run_child
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import option_words
 from anyrank.runtime.programs import load
-from anyrank.runtime.supervisor import slots
+from anyrank.runtime.supervisor import parse_hosts
 from anyrank.scaling.measured import Sample, Study
 from anyrank.storage.durable import write_atomically
 from anyrank.toml import read_toml
@@ -249,7 +249,7 @@ class _Runner:
         options |= {} if stop_at is None else {"stop_at": stop_at}
         run = ["run", self.plan.source, "--parameters", str(parameters), "--out", str(out.path), *option_words(options)]
         log.unlink(missing_ok=True)
-        ended = run_child(run, ranks, out.path, log, self.timeout, hosts=slots(self.hosts, ranks))
+        ended = run_child(run, ranks, out.path, log, self.timeout, hosts=parse_hosts(self.hosts, ranks))
         if ended.status is None:
             raise AnyrankError(f"on {ranks} ranks, it was not over after {self.timeout:g} s (--timeout).")
         if not ended.finished and not ended.stopped:
