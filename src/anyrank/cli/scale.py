@@ -63,7 +63,7 @@ class Studies(Programs):
                 self.kind, source, program.name, ready.parameters, chosen, grow, ranks, asked.repeat, asked.hosts
             )
             for number in ranks:
-                plan.made(number)
+                plan.program_for(number)
             _ = _numbers(asked.predict), _network(asked.network)
             _alone()
             folder = StudyFolder((Path(asked.out or new_folder(f"{self.kind}-{program.name}"))).absolute())

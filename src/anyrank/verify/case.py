@@ -7,8 +7,8 @@ from dataclasses import dataclass
 #: The properties in which two cases may differ, the most specific first, and what different results then mean.
 CAUSES = {
     "again": "The same case was run twice with different results. Look for randomness that cannot be fixed: the "
-    "entropy of the system, datetime.now, the id of an object, a race between ranks. Remove it first: until then no other "
-    "difference is conclusive.",
+    "entropy of the system, datetime.now, the id of an object, a race between ranks. Remove it first: until then no "
+    "other difference is conclusive.",
     "memory": "New memory had other content: a value is read before it is written, such as an element of np.empty.",
     "clock": "The clock was different: the state depends on time.time, perf_counter, MPI.Wtime or similar.",
     "chance": "Unseeded random numbers had other values: take random numbers from state.random, by global index.",
