@@ -10,7 +10,7 @@ from ranks import check_collective
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.field import Field
 from anyrank.layout import Layout
-from anyrank.runtime.memory import taken
+from anyrank.runtime.memory import memory_usage
 from anyrank.runtime.startup import check_state
 from anyrank.state import State
 from anyrank.storage.checkpoints import Checkpoints
@@ -118,8 +118,8 @@ def test_check_state_compares_what_members_describe(world):
 
 @pytest.mark.ranks(1, 2)
 def test_memory_taken_counts_every_member(world):
-    before = taken(declared(world))
-    after = taken(declared(world, bins=1005))
+    before = memory_usage(declared(world))
+    after = memory_usage(declared(world, bins=1005))
     check_collective(world, after["arrays"] == before["arrays"] + 8000)
     check_collective(world, after["staging"] == before["staging"] + 8000 // world.size)
 

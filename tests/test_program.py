@@ -200,7 +200,7 @@ def test_a_file_of_the_users_is_a_program(tmp_path):
     [
         (
             "import nowhere_to_be_found\n",
-            r"does not import\. Mend this:\n(.|\n)*bad.py.*line 1(.|\n)*nowhere_to_be",
+            r"does not import\. Fix this error:\n(.|\n)*bad.py.*line 1(.|\n)*nowhere_to_be",
         ),
         ("x = 1 +\n", r"does not import(.|\n)*SyntaxError"),
         ("x = 1\n", r"must define one Program but has 0 \(none\)"),

@@ -217,7 +217,7 @@ def test_run_of_every_type_is_resumed_from_another_folder(tmp_path):
     done = run_anyrank("run", "types.py", *words, cwd=tmp_path)
     assert done.returncode == 75, done.stderr
     again = run_anyrank("run", "types.py", *words[:-2], "--mesh", "other.txt", cwd=tmp_path)
-    assert again.returncode == 2 and "a run's parameters never change" in again.stderr
+    assert again.returncode == 2 and "the parameters of a run cannot change" in again.stderr
     done = run_anyrank("resume", "../r", "--json", cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])

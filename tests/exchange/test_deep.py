@@ -197,7 +197,7 @@ def test_domains_too_small_for_the_wide_halo_are_refused(world):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("pi", "--halo-steps", 2), "--halo-steps 2 must be 1 unless the program allows more, and pi does not"),
+        (("pi", "--halo-steps", 2), "--halo-steps 2 must be 1, because pi does not allow more"),
         (("weather", "--halo-steps", 0), "--halo-steps 0 must be at least 1. Use --halo-steps 1 or more"),
     ],
 )

@@ -32,9 +32,9 @@ def test_child_run_that_takes_too_long_has_no_status(tmp_path):
 def test_child_run_words_leave_out_those_of_mpiexec_and_the_middle(tmp_path):
     log = tmp_path / "log"
     log.write_text("anyrank: one\n         two\n====\n\n" + "\n".join(map(str, range(10))) + "\nAbort(1) on node 0\n")
-    words = ChildRun(1, {}, log).words(6)
+    words = ChildRun(1, {}, log).messages(6)
     assert words == ["anyrank: one", "two", "0", f"… 6 more lines are in {log}", "7", "8", "9"]
-    assert ChildRun(1, {}, log).words(50)[2:] == [*map(str, range(10))]
+    assert ChildRun(1, {}, log).messages(50)[2:] == [*map(str, range(10))]
 
 
 def test_child_run_with_status_0_counts_only_if_it_says_so(tmp_path):

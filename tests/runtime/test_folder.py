@@ -84,9 +84,9 @@ def test_a_stop_file_of_the_run_before_stops_nothing(tmp_path):
     (tmp_path / "stop").touch()
     stops = Stops(tmp_path / "stop", None, 0.0, watch=True)
     try:
-        assert not (tmp_path / "stop").exists() and stops.asked(10.0, 0.0) == 0
+        assert not (tmp_path / "stop").exists() and stops.reason(10.0, 0.0) == 0
         (tmp_path / "stop").touch()
-        assert stops.asked(20.0, 0.0) != 0
+        assert stops.reason(20.0, 0.0) != 0
     finally:
         stops.close()
     assert not (tmp_path / "stop").exists()
@@ -120,7 +120,7 @@ def test_a_full_disk_does_not_fill_the_terminal_over_its_log(tmp_path, capfd):
 
 DESCRIPTION = 'format = 1\nprogram = "p"\nsource = "p"\n[parameters]\nn = 1\n[options]\nkeep = 2\n'
 DAMAGED = {
-    "a newer format": (("format = 1", "format = 2"), "was made by a newer anyrank"),
+    "a newer format": (("format = 1", "format = 2"), "was made by a newer version of anyrank"),
     "a format of text": (("format = 1", 'format = "x"'), "run.toml: format = 'x' must be a whole number"),
     "no source": (('source = "p"\n', ""), "run.toml: source is missing"),
     "a program of no text": (('program = "p"', "program = 3"), "run.toml: program = 3 must be text"),
@@ -192,11 +192,11 @@ def test_run_without_run_toml_goes_on(stopped, tmp_path, way):
     if "--program" in way:
         words += ("--program", HEAT[1])
     done = run_anyrank(*words)
-    assert done.returncode == 0 and done.stderr.count("run.toml is gone: made again") == 1, done.stderr
+    assert done.returncode == 0 and done.stderr.count("run.toml is missing: written again") == 1, done.stderr
     found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped[1]))
     assert found["resumed_from"] == 4 and found["digest"] == wanted["digest"]
     again = run_anyrank("resume", out)
-    assert again.returncode == 0 and "is finished" in again.stdout and "gone" not in again.stderr
+    assert again.returncode == 0 and "is finished" in again.stdout and "missing" not in again.stderr
     assert RunFolder(out).describe().parameters == RunFolder(stopped[1]).describe().parameters
 
 

@@ -13,7 +13,7 @@ from ranks import anyrank_command, check_collective, mpiexec, run_anyrank
 from anyrank.device.emulated import fake
 from anyrank.kernel import BODIES
 from anyrank.programs.weather import Weather
-from anyrank.runtime.failure import of_the_gpu
+from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.memory import shortage
 from anyrank.runtime.startup import device_of
 from anyrank.state import State
@@ -59,9 +59,9 @@ def test_what_ranks_need_of_one_card_is_added_up_and_nothing_refused_that_fits(w
             check_collective(world, bool(told) == bool(refused), f"{gpus} {missing} {told}")
             if told:
                 free = sharing * mine - 1
-                assert f"plate: the fields of {which}, and filling them, need {sharing * mine} bytes (" in str(told), (
+                assert f"plate: the fields of {which}, and their initialisation, need {sharing * mine} bytes (" in str(
                     told
-                )
+                ), told
                 assert f"on shim:0 (an emulated GPU 0000:00:00.0) of {os.uname().nodename}, which" in str(told)
                 assert f"has {free} bytes ({free / 1e9:.3g} GB) free of {free} bytes" in str(told)
     check_collective(
@@ -76,7 +76,8 @@ def test_more_memory_than_the_card_has_is_told_before_the_run(tmp_path):
     done = run_anyrank(*WEATHER, "--body", "shim", "--out", "r", cwd=tmp_path, env={**os.environ, **machine})
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert (
-        f"weather: the fields of rank 0, and filling them, need {NEEDED} bytes (0.000136 GB) on shim:0" in done.stderr
+        f"weather: the fields of rank 0, and their initialisation, need {NEEDED} bytes (0.000136 GB) on shim:0"
+        in done.stderr
     )
     assert not (tmp_path / "r").exists()
 
@@ -147,12 +148,12 @@ def test_a_gpu_that_fails_is_named_and_the_run_goes_on_without_it(tmp_path):
 
 def test_what_ends_a_rank_whose_gpu_fails(monkeypatch, tmp_path, bodies):
     bodies.prefer("shim")
-    told = of_the_gpu(World(), fake.OutOfMemoryError("Out of memory allocating 8 bytes\nand more"), tmp_path)
+    told = gpu_failure(World(), fake.OutOfMemoryError("Out of memory allocating 8 bytes\nand more"), tmp_path)
     assert told.status == 1 and "failed: Out of memory allocating 8 bytes; others may use the card. " in str(told)
     assert "Use more GPUs or fewer cells, or --body cython. Go on" in str(told) and "and more" not in str(told)
-    told = of_the_gpu(World(), fake.OutOfMemoryError(), None)
+    told = gpu_failure(World(), fake.OutOfMemoryError(), None)
     assert "failed: OutOfMemoryError; others" in str(told) and "resume" not in str(told), "there is no folder yet"
-    assert of_the_gpu(World(), MemoryError("the host's"), tmp_path) is None
+    assert gpu_failure(World(), MemoryError("the host's"), tmp_path) is None
 
 
 def test_results_move_limbs_and_no_fields_from_the_card(bodies, monkeypatch):

@@ -1,4 +1,4 @@
-"""The report of a hang: stacks read from logs, alike ones together, and hosts that do not answer."""
+"""The report of a hang: stacks read from logs, alike ones together, and hosts that do not respond."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from anyrank.runtime.watchdog import hosts
-from anyrank.runtime.watchdog.hosts import hosts_of, look_around
+from anyrank.runtime.watchdog.hosts import hosts_of, probe_hosts
 from anyrank.runtime.watchdog.report import compose, describe
 from anyrank.runtime.watchdog.stacks import Dump, Frame, parse
 
@@ -76,18 +76,19 @@ def test_the_report_names_hosts_that_do_not_answer_then_the_odd_then_the_silent(
     waiting = {rank: Dump(6 + rank % 2, WAIT) for rank in (0, 1, 2, 3, 6)}
     first, *rest = describe(report_of({**waiting, 7: Dump(6, USER)}, cut_off=(2,)))
     assert first == (
-        "anyrank: hung: no step for 5 s; host n2 (ranks 4-5) does not answer; "
+        "anyrank: hung: no step for 5 s; host n2 (ranks 4-5) does not respond; "
         "rank 7 of 8 (host n3) is at step 6 in mine.py:7 in step"
     )
-    assert rest[-1] == "ranks 4-5 of 8 left no stack"
+    assert rest[-1] == "ranks 4-5 of 8 wrote no stack"
     assert (
-        "ranks 0-3,6 (hosts n0, n1, n3) are at steps 6-7, waiting for others; the innermost call is the last:" in rest
+        "ranks 0-3,6 (hosts n0, n1, n3) are at steps 6-7, waiting for other ranks; the innermost call is the last:"
+        in rest
     )
     assert "    /opt/anyrank/exchange/halo.py:106 in finish" in rest
     first, *_ = describe(report_of(waiting))
-    assert "s; ranks 4-5,7 of 8 left no stack; ranks 0-3,6 of 8 (" in first, "who is silent while all wait is odd"
+    assert "s; ranks 4-5,7 of 8 wrote no stack; ranks 0-3,6 of 8 (" in first, "who is silent while all wait is odd"
     first, *_ = describe(report_of({}, size=2))
-    assert first == "anyrank: hung: no step for 5 s; ranks 0-1 of 2 left no stack"
+    assert first == "anyrank: hung: no step for 5 s; ranks 0-1 of 2 wrote no stack"
     (_, second, *_) = describe(report_of({0: Dump(-1, OTHER)}))
     assert second.startswith("rank 0 (host n0) is before the first step;")
 
@@ -120,17 +121,17 @@ def test_hosts_are_told_apart_and_addresses_that_several_have_lead_nowhere():
 )
 def test_who_reaches_the_most_hosts_speaks_for_all(count, answering, sure, gone):
     places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(count)]
-    speaks, missing = look_around(places, 0, there=lambda host: host["name"] in answering)
+    speaks, missing = probe_hosts(places, 0, responds=lambda host: host["name"] in answering)
     assert (speaks, "".join(host["name"] for host in missing)) == (sure, gone)
 
 
 def test_a_sample_of_many_hosts_is_called_and_who_does_not_say_in_time_is_not_called_gone(monkeypatch):
     places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(100)]
     called = []
-    assert look_around(places, 97, 8, there=lambda host: not called.append(host["name"])) == (True, [])
+    assert probe_hosts(places, 97, 8, responds=lambda host: not called.append(host["name"])) == (True, [])
     assert sorted(called, key=int) == ["0", "1", "2", "3", "4", "5", "98", "99"]
-    monkeypatch.setattr(hosts, "LOOKING", 0.2)
-    speaks, missing = look_around(places[:3], 0, there=lambda host: host["name"] == "1" or time.sleep(1))
+    monkeypatch.setattr(hosts, "PROBE_TIME", 0.2)
+    speaks, missing = probe_hosts(places[:3], 0, responds=lambda host: host["name"] == "1" or time.sleep(1))
     assert (speaks, missing) == (True, [])
 
 
@@ -144,14 +145,14 @@ def test_the_terminal_gets_the_first_groups_and_the_file_all():
 def test_a_refusal_is_an_answer_and_silence_is_none(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(hosts, "PORT", server.getsockname()[1])
-        assert hosts.answers({"addresses": ["127.0.0.1"]})
-    assert hosts.answers({"addresses": ["127.0.0.1"]}), "nobody listens there now, but the host is there"
+        assert hosts.responds_to_connect({"addresses": ["127.0.0.1"]})
+    assert hosts.responds_to_connect({"addresses": ["127.0.0.1"]}), "nobody listens there now, but the host is there"
 
     def nobody(*arguments: object) -> None:
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", nobody)
-    assert not hosts.answers({"addresses": ["127.0.0.1", "127.0.0.2"]})
+    assert not hosts.responds_to_connect({"addresses": ["127.0.0.1", "127.0.0.2"]})
 
 
 def test_one_process_reports_and_a_rank_without_a_stack_is_named(tmp_path):
@@ -176,7 +177,7 @@ def test_one_process_reports_and_a_rank_without_a_stack_is_named(tmp_path):
 
     claim = tmp_path / ".hang-ab12"
     first = report(claim)
-    assert "\nrank 1 of 2 left no stack\n" in first.communicate(timeout=60)[1] and first.returncode == 0
+    assert "\nrank 1 of 2 wrote no stack\n" in first.communicate(timeout=60)[1] and first.returncode == 0
     assert json.loads((tmp_path / "hang.json").read_text())["silent"] == "1"
     for text in ("", "reported"):
         claim.write_text(text)
@@ -187,4 +188,4 @@ def test_one_process_reports_and_a_rank_without_a_stack_is_named(tmp_path):
             claim.write_text("reported")
         assert second.communicate(timeout=60)[1] == "" and second.returncode == 0
     nowhere = report(tmp_path / "gone" / ".hang-ab12", folder=str(tmp_path / "gone"))
-    assert "ranks 0-1 of 2 left no stack" in nowhere.communicate(timeout=60)[1], "the terminal is told all the same"
+    assert "ranks 0-1 of 2 wrote no stack" in nowhere.communicate(timeout=60)[1], "the terminal is told all the same"

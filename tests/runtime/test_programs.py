@@ -78,7 +78,7 @@ def test_load_package_of_a_taken_name_is_refused(tmp_path, name):
 
 def test_load_package_that_fails_shows_the_users_lines(model):
     (model / "__init__.py").write_text("import nowhere_to_be_found\n")
-    with pytest.raises(UsageError, match=r"does not import\. Mend this:\n(.|\n)*__init__.py.*line 1") as caught:
+    with pytest.raises(UsageError, match=r"does not import\. Fix this error:\n(.|\n)*__init__.py.*line 1") as caught:
         load(str(model / "ocean.py"))
     assert "importlib" not in str(caught.value)
 

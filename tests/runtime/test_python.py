@@ -41,7 +41,7 @@ def test_run_here_is_the_command_line_s(heat, tmp_path):
     assert [*mine.fields] == ["T"] and len(mine.fields) == 1
     assert mine.fields["T"].tobytes() == theirs.fields["T"].tobytes()
     assert (mine.fields["T"].shape, mine.fields["T"].dtype) == ((24, 24), np.float64)
-    with pytest.raises(KeyError, match=r"'p' is no field of .*its fields are"):
+    with pytest.raises(KeyError, match=r"'p' is not a field of .*its fields are"):
         mine.fields["p"]
 
 
@@ -112,7 +112,7 @@ def test_run_of_a_class_in_no_file_needs_one_rank(tmp_path):
             print(error)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert "ranks=2: Here is in no Python file that other ranks can import" in done.stdout
+    assert "ranks=2: Here must be in a Python file that other ranks can import" in done.stdout
 
 
 def test_run_by_all_ranks_of_a_script_is_collective(tmp_path):
@@ -153,8 +153,8 @@ os.write(1, f"{{line}}\\n".encode())  # whole, while the other rank writes
     [
         ([{}, {}], "2 True (24, 24)"),
         ([{"ranks": 2}, {"ranks": 2}], "2 True (24, 24)"),
-        ([{"ranks": 3}, {"ranks": 3}], "ranks=3 but mpiexec has started 2 ranks. Leave ranks out."),
-        ([{"ranks": 2}, {"ranks": 1}], "ranks=1 but mpiexec has started 2 ranks. Leave ranks out."),
+        ([{"ranks": 3}, {"ranks": 3}], "ranks=3 but mpiexec has started 2 ranks. Omit ranks."),
+        ([{"ranks": 2}, {"ranks": 1}], "ranks=1 but mpiexec has started 2 ranks. Omit ranks."),
         ([{"keep": 0}, {}], "--keep 0 must be at least 1"),
     ],
 )

@@ -238,7 +238,7 @@ def test_ranks_started_with_other_parameters_or_another_program_file_end_once(tm
     (tmp_path / "two.py").write_text(text + "\n    steps = 2\n")
     one, two = (anyrank_command("run", name, "--out", "r", "--n", n) for name, n in [("one.py", 1), ("two.py", 5)])
     done = mpiexec(2, *one, ":", "-n", 1, *two, cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("the ranks differ in what the result depends on:") == 1
+    assert done.returncode == 2 and done.stderr.count("the ranks differ in properties that affect the result:") == 1
     assert "--n: 1 on ranks 0-1, 5 on rank 2" in done.stderr and "program file: " in done.stderr, done.stderr
     assert "command line" not in done.stderr, "it is a warning, and there is an error"
     assert not (tmp_path / "r").exists()

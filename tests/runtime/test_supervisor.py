@@ -16,7 +16,7 @@ from anyrank.runtime import launch
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.launch import Launch
 from anyrank.runtime.options import Options
-from anyrank.runtime.supervisor import Death, Supervisor, _ending, slots
+from anyrank.runtime.supervisor import Death, Supervisor, _cause_of_status, parse_hosts
 
 CRASH = Path(__file__).with_name("crash.py")
 COUNT = ("run", CRASH, "--how", "no", "--pause", 0.005, "--steps", 60, "--checkpoint-every", 10)
@@ -43,42 +43,46 @@ def said(stderr: str) -> list[str]:
     ],
 )
 def test_hosts_and_their_slots(hosts, ranks, found):
-    assert slots(hosts, ranks) == found
+    assert parse_hosts(hosts, ranks) == found
 
 
 @pytest.mark.parametrize("hosts", ["a:4,b", "a:", "a:0x", "a,,b", "a b", ",", "a:-1", "a:1:2"])
 def test_hosts_that_cannot_be_read_are_refused(hosts):
     with pytest.raises(UsageError, match=r"cannot be read. Write node1:8,node2:8, or node1,node2"):
-        slots(hosts, 2)
+        parse_hosts(hosts, 2)
 
 
 @pytest.mark.parametrize("number", ["0", "65537", "99999999999999999999"])
 def test_hosts_with_an_absurd_number_of_slots_are_refused(number):
-    with pytest.raises(UsageError, match=f"b has {number} slots, and must have 1 to 65536"):
-        slots(f"a:2,b:{number}", 2)
+    with pytest.raises(UsageError, match=f"b has {number} slots, but must have 1 to 65536"):
+        parse_hosts(f"a:2,b:{number}", 2)
 
 
 def test_more_ranks_than_slots_and_more_at_least_than_asked_are_refused_before_any_work(tmp_path):
     done = run_anyrank(*COUNT, "--out", tmp_path / "run", "--hosts", "a:2,b:2", ranks=5)
     told = "-n 5 is more than the 4 slots of --hosts a:2,b:2. Use -n 4, or more hosts."
     assert done.returncode == 2 and told in done.stderr and not (tmp_path / "run").exists()
-    with pytest.raises(UsageError, match=r"--min-ranks 3 is more than -n 2. Use at most that"):
+    with pytest.raises(UsageError, match=r"--min-ranks 3 is more than -n 2. Use at most 2"):
         Supervisor(Options(ranks=2, max_restarts=1, min_ranks=3), tmp_path, [])
 
 
 def test_deaths_that_are_the_same_and_deaths_that_are_not():
     one = Death(1, 100, "rank 2 failed: OSError: process 4711 at 0x7f3a")
-    assert one.again(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
-    assert not one.again(None)
-    assert not one.again(Death(1, 103, one.cause)) and not one.again(Death(9, 100, one.cause))
-    assert not one.again(Death(1, None, one.cause)) and Death(1, None, "x").again(Death(1, None, "x"))
-    assert not one.again(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
+    assert one.repeats(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
+    assert not one.repeats(None)
+    assert not one.repeats(Death(1, 103, one.cause)) and not one.repeats(Death(9, 100, one.cause))
+    assert not one.repeats(Death(1, None, one.cause)) and Death(1, None, "x").repeats(Death(1, None, "x"))
+    assert not one.repeats(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
 
 
 def test_what_mpiexecs_status_tells():
     told = {9: "a rank was killed by SIGKILL", 139: "a rank was killed by SIGSEGV", -9: "mpiexec was killed by SIGKILL"}
-    told |= {1: "mpiexec ended with status 1", 255: "mpiexec ended with status 255", 0: "the ranks left before the end"}
-    assert {status: _ending(status) for status in told} == told
+    told |= {
+        1: "mpiexec ended with status 1",
+        255: "mpiexec ended with status 255",
+        0: "the ranks ended before the run was finished",
+    }
+    assert {status: _cause_of_status(status) for status in told} == told
 
 
 def test_a_run_that_is_killed_twice_finishes_as_one_that_was_not(tmp_path):
@@ -107,7 +111,7 @@ def test_what_dies_twice_at_the_same_step_is_not_started_a_third_time(tmp_path):
     first, second = said(done.stderr)
     died = "anyrank: died at step 25 (rank 0 failed: ValueError: bad luck at step 25)"
     assert first == f"{died}: restart 1 of 5 in 1 s, on 1 ranks"
-    assert second == f"{died}: just as before, so it would again: not restarted"
+    assert second == f"{died}: the same failure as before, which would repeat: not restarted"
     assert [death["then"] for death in events(out, "died")] == [first[len(died) + 2 :], second[len(died) + 2 :]]
 
 
@@ -115,7 +119,7 @@ def test_restarts_and_wall_time_are_used_up(tmp_path):
     supervisor = Supervisor(Options(max_restarts=2, walltime="100s"), tmp_path, [])
     death = Death(9, 5, "a rank was killed by SIGKILL")
     assert supervisor._refusal(death, 1) == ""
-    assert supervisor._refusal(death, 100) == "the wall time is over"
+    assert supervisor._refusal(death, 100) == "the wall-time limit is reached"
     supervisor._restarts = 2
     assert supervisor._refusal(death, 1) == "--max-restarts 2 is used up"
 
@@ -166,7 +170,7 @@ def test_a_run_goes_on_with_the_hosts_that_are_left(tmp_path, two_hosts):
         (tmp_path / "gone").touch()
         told = process.communicate(timeout=60)[1]
         assert process.returncode == 0, told
-    assert "; 127.0.0.3 does not answer: restart 1 of 2 in 1 s, on 2 ranks" in told
+    assert "; 127.0.0.3 does not respond: restart 1 of 2 in 1 s, on 2 ranks" in told
     (death,) = events(out, "died")
     assert death["gone"] == ["127.0.0.3"] and death["hosts"] == ["127.0.0.2", "127.0.0.3"] and death["ranks"] == 3
     assert json.loads((out / "summary.json").read_text())["ranks"] == 2
@@ -177,7 +181,7 @@ def test_too_few_ranks_are_left(tmp_path, two_hosts):
     run = (*COUNT, "--hosts", two_hosts, "--out", tmp_path / "run")
     done = run_anyrank(*run, "--max-restarts", 2, "--min-ranks", 3, ranks=3)
     assert done.returncode == 1
-    assert "hosts left: 127.0.0.2, too few for --min-ranks 3" in said(done.stderr)[-1]
+    assert "remaining hosts: 127.0.0.2, too few for --min-ranks 3" in said(done.stderr)[-1]
 
 
 def test_a_run_that_hangs_is_started_again(tmp_path):
@@ -234,9 +238,9 @@ def test_a_restart_waits_for_the_lock_that_the_dead_have_left(tmp_path):
 
 
 def test_signals_without_a_name_and_hosts_out_of_reach():
-    assert _ending(-40) == "mpiexec was killed by signal 40"
-    lost = Death(9, 5, "hung: rank 2 on n3 out of reach")
-    assert not lost.again(lost), "another host may be lost at the same step"
+    assert _cause_of_status(-40) == "mpiexec was killed by signal 40"
+    lost = Death(9, 5, "hung: rank 2 on n3 unreachable")
+    assert not lost.repeats(lost), "another host may be lost at the same step"
 
 
 def test_a_restart_has_the_wall_time_that_is_left_and_the_faults_of_the_ranks_it_has(tmp_path):

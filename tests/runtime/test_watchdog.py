@@ -105,7 +105,7 @@ watchdog = Watchdog(0.8)
 for step in range(12):
     time.sleep(0.1)
     watchdog.beat(step)
-print(watchdog.lacks, flush=True)
+print(watchdog.limitation, flush=True)
 while True: pass
 """
     done = python(code)
@@ -118,9 +118,9 @@ def test_where_no_signal_is_left_faulthandler_watches():
 import signal
 for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
     signal.signal(number, lambda number, frame: None)
-print(Watchdog(60).lacks)
+print(Watchdog(60).limitation)
 """
-    assert "no real-time signal or no thread is left" in python(code).stdout
+    assert "no real-time signal or no thread is available" in python(code).stdout
 
 
 @pytest.mark.parametrize("stuck", [False, True])
@@ -136,7 +136,7 @@ if sys.argv[1] == "True":
         while pipe.write(bytes(4096)):
             pass
     os.set_blocking(target, True)
-watch.aim(target, 0, b"head", b"tail", b"/no/such/python", b"", os.fsencode(sys.argv[2]))
+watch.set_output(target, 0, b"head", b"tail", b"/no/such/python", b"", os.fsencode(sys.argv[2]))
 watch.start(0.1, -14.5 if sys.argv[1] == "True" else -19.5)
 while True:
     pass
@@ -161,8 +161,8 @@ def test_the_step_is_in_its_file_while_a_run_goes_on(world, compiled, tmp_path, 
     watchdog.report_to(world, folder)
     check_collective(world, position(tmp_path / "step") is None, "there was no step yet")
     check_collective(world, not list(folder.glob(".hang*")))
-    check_collective(world, bool(watchdog.lacks) is not compiled)
-    check_collective(world, ("without a report" in caplog.text) is not compiled)
+    check_collective(world, bool(watchdog.limitation) is not compiled)
+    check_collective(world, ("without a common report" in caplog.text) is not compiled)
     world.barrier()
     watchdog.beat(12 if world.rank == 0 else 13)
     world.barrier()
@@ -197,7 +197,7 @@ def test_what_is_refused_to_the_watchdog_costs_a_run_the_report_and_no_more(worl
     watchdog.report_to(world, tmp_path)
     watchdog.beat(3)
     watchdog.close()
-    check_collective(world, "without a report: not allowed here" in caplog.text)
+    check_collective(world, "without a common report: not allowed here" in caplog.text)
 
 
 def test_no_thread_keeps_a_process_that_leaves():
@@ -232,7 +232,7 @@ def test_nothing_watches_with_0_nor_after_close_and_signals_in_use_are_left_alon
         idle.close()
         for _ in range(2):
             watchdog = Watchdog(60)
-            assert not watchdog.lacks and threads() > before
+            assert not watchdog.limitation and threads() > before
             watchdog.beat(3)
             watchdog.close()
         deadline = time.monotonic() + 10

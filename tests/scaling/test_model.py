@@ -174,10 +174,10 @@ def test_ranks_of_one_node_contend_for_it():
 
 
 def test_refusals():
-    with pytest.raises(UsageError, match="no sample whose ranks have cores of their own"):
+    with pytest.raises(UsageError, match="no sample in which each rank has its own core"):
         Model.of(study([sample(2, crowded=True)]), network())
     model = Model.of(study([sample(1), sample(2)]), Network({"node": link(1.0)}, (), {}), using=[1])
-    with pytest.raises(UsageError, match="no link of the kind 'network', which 1 rank"):
+    with pytest.raises(UsageError, match="must have a link of the kind 'network' for 1 rank"):
         model.predict(2)
     with pytest.raises(UsageError, match="too small for 181 ranks"):
         model.predict(181)

@@ -9,7 +9,7 @@ import pytest
 from ranks import check_collective, mpiexec, run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.scaling.network import REDUCED, SIZES, Link, Network, Reduction, Spread, measured, rounds
+from anyrank.scaling.network import REDUCED, SIZES, Link, Network, Reduction, Spread, measure_here, rounds
 
 HAND = {"links": {"network": {"L": 1e-6, "o": 2e-7, "g": 3e-7, "G": [1e-10, 5e-11, 2e-10]}}}
 
@@ -64,7 +64,7 @@ def test_a_file_that_is_no_network_is_refused(tmp_path, text):
 
 @pytest.mark.ranks(2)
 def test_ranks_measure_their_link(world):
-    found = measured(world)
+    found = measure_here(world)
     link = found.links["node"]
     check_collective(world, found == world.bcast(found), "the same on all ranks")
     check_collective(world, [n for n, _ in link.halves] == list(SIZES) and list(found.links) == ["node"])

@@ -49,7 +49,10 @@ def test_ranks_that_share_cores_are_joined_by_a_dashed_line_only(invented, tmp_p
 
 def test_too_few_points_are_said_and_no_law_is_drawn(invented, tmp_path):
     words, _ = drawn(invented(slowing, (1, 2), repeat=2), tmp_path)
-    assert "Amdahl's law has 2 unknowns and needs at least 3 rank counts that do not share cores; there are 2." in words
+    assert (
+        "Amdahl's law has 2 unknowns and needs at least 3 numbers of ranks that do not share cores; there are 2."
+        in words
+    )
     assert not any("s = " in one or "σ = " in one for one in words)
     assert not any("hollow" in one for one in words)
 

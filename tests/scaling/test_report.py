@@ -34,13 +34,18 @@ def test_the_table_has_what_was_measured_and_marks_what_shared_cores(invented):
 
 def test_laws_are_told_with_their_uncertainty_and_what_they_limit(invented):
     words = told(invented(slowing, (1, 2, 4, 8, 16)))
-    assert "Universal Scalability Law: σ = 0.05 (0.05–0.05), κ = 0.01 (0.01–0.01); misses the points by 0.0%" in words
+    assert (
+        "Universal Scalability Law: σ = 0.05 (0.05–0.05), κ = 0.01 (0.01–0.01); deviates from the points by 0.0%"
+        in words
+    )
     assert "; fastest on 10 ranks.\n" in words  # √(0.95/0.01) = 9.7
     assert words.splitlines()[-1].startswith("Universal Scalability Law fits best")
     assert "at most 20 times as fast as one rank" in told(invented(lambda p: 1 / (0.05 + 0.95 / p), (1, 2, 4, 8)))
-    assert "no limit seen" in told(invented(lambda p: p, (1, 2, 4)))
-    assert "each further rank adds 90.0% of one" in told(invented(lambda p: 0.1 + 0.9 * p, (1, 2, 4), kind="weak"))
-    assert "if it has a peak at all" in told(invented(lambda p: 1 / (0.05 + 0.95 / p), (1, 2, 4, 8), noise=0.02))
+    assert "no limit visible" in told(invented(lambda p: p, (1, 2, 4)))
+    assert "each additional rank adds 90.0% of a rank's speed" in told(
+        invented(lambda p: 0.1 + 0.9 * p, (1, 2, 4), kind="weak")
+    )
+    assert "but a maximum is not certain" in told(invented(lambda p: 1 / (0.05 + 0.95 / p), (1, 2, 4, 8), noise=0.02))
 
 
 def test_slower_computing_and_another_base_are_told(invented):
@@ -48,8 +53,8 @@ def test_slower_computing_and_another_base_are_told(invented):
     slow = [replace(one, seconds=1.5 * one.seconds, phases={**one.phases, "compute": 1.5 * one.seconds})
             for one in study.at(4)]  # fmt: skip
     words = told(replace(study, samples=(*study.at(2), *slow)))
-    assert "next to nothing; and to compute as much takes a rank 1.50 (1.50–1.50) times as long as at 2." in words
-    assert "Speed-ups are relative to 2 ranks, which count as 2." in words
+    assert "almost none; computing the same work takes a rank 1.50 (1.50–1.50) times as long as at 2." in words
+    assert "Speed-ups are relative to 2 ranks, whose speed-up is defined as 2." in words
     assert words.splitlines()[-1].startswith("Universal Scalability Law has 3 unknowns")
 
 
@@ -58,7 +63,7 @@ def test_slower_computing_is_told_however_the_rounds_differ(invented):
     slow = [replace(one, seconds=factor * one.seconds, phases={**one.phases, "compute": factor * one.seconds})
             for one, factor in zip(study.at(2), factors, strict=True)]  # fmt: skip
     words = told(replace(study, samples=(*study.at(1), *slow)))
-    assert "to compute as much takes a rank 1.90 (0.87–2.49) times as long as at 1." in words
+    assert "computing the same work takes a rank 1.90 (0.87–2.49) times as long as at 1." in words
 
 
 def test_predictions_are_rows_with_a_mark(invented):
@@ -70,7 +75,7 @@ def test_predictions_are_rows_with_a_mark(invented):
 
 @pytest.mark.parametrize(("rate", "short"), [(1.0, False), (1000.0, True)])
 def test_short_runs_are_told(invented, rate, short):
-    assert ("Runs of less than 0.1 s say little" in told(invented(lambda p: rate * p, (1, 2)))) is short
+    assert ("Runs of less than 0.1 s are unreliable" in told(invented(lambda p: rate * p, (1, 2)))) is short
 
 
 def test_csv_has_a_row_for_each_sample_and_loses_nothing(invented, tmp_path):

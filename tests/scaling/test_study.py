@@ -82,9 +82,9 @@ def test_too_few_ranks_for_a_fit_are_told(folder):
         (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--ranks", "1,3"), "3 are more than the 2 of a job. Ask"),
         (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--hosts", "a"), "jobs get theirs from the scheduler"),
         (("weak", SERIAL, "--grow", "size"), "--grow 'size' is no parameter of serial that can grow with the ranks."),
-        (("weak", SERIAL, "--grow", "fraction"), "2 times --fraction is not 2 times what its work() tells."),
+        (("weak", SERIAL, "--grow", "fraction"), "2 times --fraction does not give 2 times its work()."),
         (("weak", "weather", "--grow", "initial"), "Use some of: rows, columns, steps."),
-        (("strong", SERIAL, "--steps", 1), "serial: of 1 step(s) nothing can be measured, for the first only warms up"),
+        (("strong", SERIAL, "--steps", 1), "serial: 1 step(s) cannot be measured, because the first only warms up"),
         (("resume", "nowhere"), "holds no scaling study"),
         (("report", "."), "holds no scaling study"),
     ],
@@ -105,12 +105,12 @@ def test_a_folder_of_another_study_or_of_no_study_is_left_alone(folder, tmp_path
         return scale(*more, status=2, run=refused)
 
     # One of them as users meet it.
-    assert "study of another program (serial is not pi)" in scale("strong", "pi", *words, folder, status=2)
-    assert "study of another kind (strong is not weak)" in told("weak", SERIAL, *QUICK, *words, folder)
-    assert "study of another --steps (4 is not 5)" in told("strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder)
+    assert "study with another program (serial, not pi)" in scale("strong", "pi", *words, folder, status=2)
+    assert "study with another kind (strong, not weak)" in told("weak", SERIAL, *QUICK, *words, folder)
+    assert "study with another --steps (4, not 5)" in told("strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder)
     assert (folder / "study.toml").read_text() == there
     (tmp_path / "diary.txt").write_text("dear")
-    assert "holds something, and no study" in told("strong", SERIAL, *words, tmp_path)
+    assert "holds files, but no study" in told("strong", SERIAL, *words, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_fails_ends_the_study_with_its_words_and_the_samples_stay(tmp
 
 def test_what_a_run_refuses_is_bad_use_of_the_study(tmp_path):
     told = scale("strong", SERIAL, *QUICK, "--halo-steps", 2, "--ranks", 1, "--out", tmp_path / "s", status=2)
-    assert "--halo-steps 2 must be 1 unless the program allows more, and serial does not" in told
+    assert "--halo-steps 2 must be 1, because serial does not allow more" in told
 
 
 def test_results_that_differ_have_no_speed(tmp_path):
@@ -143,7 +143,7 @@ def test_results_that_differ_have_no_speed(tmp_path):
 def test_a_run_that_takes_too_long_is_ended(tmp_path):
     words = ("--milliseconds", 60_000, "--ranks", "1", "--repeat", 1, "--timeout", "3s")
     told = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
-    assert "not over after 3 s (--timeout)" in told
+    assert "did not end within 3 s (--timeout)" in told
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_work_grows_as_the_ranks_do(source, given, grow, ranks, expected):
 def test_a_program_may_refuse_to_grow():
     plan = Plan("weak", "pi", "pi", load("pi")(points=2**62).parameters, {}, ("points",), (1, 4), 1)
     with pytest.raises(UsageError, match="--points"):
-        plan.made(4)
+        plan.program_for(4)
 
 
 class Box(Program):
@@ -202,7 +202,7 @@ def a_summary(processor="A Processor, 2 cores for this process", digest="1", war
 def test_no_work_has_no_speed(monkeypatch):
     monkeypatch.setattr(load(str(SERIAL)), "work", lambda program: (0.0, "ms"))
     with pytest.raises(UsageError, match=r"work\(\) tells 0.0 of a step"):
-        plan().made(1)
+        plan().program_for(1)
 
 
 def test_a_study_that_goes_on_forgets_neither_ranks_nor_rounds_nor_hosts(tmp_path):
@@ -227,11 +227,11 @@ def test_samples_that_cannot_be_compared_are_not_kept(tmp_path):
     folder.create(plan())
     folder._keep(plan(), 1, 1, a_summary())
     folder._keep(plan(), 2, 1, a_summary("A Processor, 1 cores for this process"))
-    with pytest.raises(AnyrankError, match="round 1 was begun on A Processor, and this is Another"):
+    with pytest.raises(AnyrankError, match="round 1 was begun on A Processor, but this is Another"):
         folder._keep(plan(), 4, 1, a_summary("Another, 2 cores for this process"))
     with pytest.raises(AnyrankError, match="on 4 ranks the digest is 2, and 1 in p00000"):
         folder._keep(plan(), 4, 1, a_summary(digest="2"))
-    with pytest.raises(AnyrankError, match="nothing can be measured"):
+    with pytest.raises(AnyrankError, match="cannot be measured"):
         folder._keep(plan(), 4, 1, a_summary(warm_up=0.0))
     assert len(list(folder.samples.iterdir())) == 2
 

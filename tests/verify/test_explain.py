@@ -118,7 +118,7 @@ def test_values_are_compared_bit_by_bit(tmp_path, a, b, index, texts):
 
 
 def test_the_owners_and_the_count_in_a_large_field_that_is_read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(locate, "_COMPARED", 20)
+    monkeypatch.setattr(locate, "_BLOCK", 20)
     a = np.zeros((17, 10))
     b = a.copy()
     b[9, 6] = b[9, 7] = b[16, 0] = 1
@@ -167,7 +167,7 @@ def test_a_difference_that_comes_by_chance_is_followed_and_called_so(tmp_path):
     earlier = located(tmp_path / "earlier", "0123", "0923", "0123", "0923")
     assert earlier == ([3, 3, 1, 1], where.format(1) + locate.CHANCE)
     gone = located(tmp_path / "gone", *["0123"] * 8)
-    assert gone == ([3] * 8, "First at step 3, in x, and then not any more" + locate.CHANCE)
+    assert gone == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
 
 
 def test_the_matrix():

@@ -15,7 +15,7 @@ from ranks import anyrank_command, mpiexec, run_anyrank
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 from anyrank.verify.explain import first_difference
 from anyrank.verify.matrix import Plan
-from anyrank.verify.rank import LATE_STEPS, LATENESS
+from anyrank.verify.rank import DELAY, DELAYED_STEPS
 from anyrank.verify.runner import FAILED, Runner
 from anyrank.verify.verification import Verification
 
@@ -47,7 +47,7 @@ def runner(tmp_path: Path, program: Path | str, timeout: float = 100, **paramete
 
 def verified(tmp_path: Path, program: Path | str, *cases: Case, **parameters) -> tuple[int, str]:
     said: list[str] = []
-    code = Verification(runner(tmp_path, program, **parameters), Some(cases=cases), said.append).carry_out()
+    code = Verification(runner(tmp_path, program, **parameters), Some(cases=cases), said.append).execute()
     return code, "\n".join(said)
 
 
@@ -86,7 +86,7 @@ BUGS = {
         (ONE, PARTS),
         "parts: small regions of a block instead of the whole block",
         "ValueError: operands could not be broadcast together with shapes (12,) (8,)\n"
-        "  The kernel depends on how the block is cut into regions.",
+        "  The kernel depends on how a block is divided into regions.",
     ),
     "some_ranks": ((ONE, TWO), "ranks: 2 instead of 1", "rank 1: Barrier() at some_ranks.py:21 in step"),
 }
@@ -103,7 +103,7 @@ def test_a_planted_bug_is_found_and_named(tmp_path, bug):
     found = [line for line in said.splitlines() if line.startswith("FOUND: ")]
     assert len(found) == 1 and found[0] == f"FOUND: {cause}", said
     assert place in said, said
-    assert "the runs do not repeat themselves" not in said
+    assert "the runs are not reproducible" not in said
     assert ("Also seen in case 4." in said) == (bug == "float_sum")
 
 
@@ -123,15 +123,15 @@ def test_each_perturbation_changes_one_thing_and_all_others_are_pinned(tmp_path)
 
 
 def test_ranks_come_late_in_timing(tmp_path):
-    outcome = runner(tmp_path, BROKEN / "outside_state.py", steps=LATE_STEPS).run(Case(changed="timing"))
-    assert outcome.summary["seconds"] >= LATE_STEPS * LATENESS
+    outcome = runner(tmp_path, BROKEN / "outside_state.py", steps=DELAYED_STEPS).run(Case(changed="timing"))
+    assert outcome.summary["seconds"] >= DELAYED_STEPS * DELAY
 
 
 def test_chance_that_cannot_be_pinned_is_named_and_nothing_else(tmp_path):
     again = Case(body="reference", changed="again")
     code, said = verified(tmp_path, CHANCES, again, Case(changed="clock"), n=5)
     assert code == 1 and said.count("FOUND: ") == 1 and "FOUND: again\n" in said
-    assert "in entropy" in said and "the runs do not repeat themselves" in said
+    assert "in entropy" in said and "the runs are not reproducible" in said
 
 
 WORDS = """
@@ -177,7 +177,7 @@ def test_other_ways_to_differ(tmp_path, how):
 def test_a_run_that_takes_too_long_is_killed_with_its_ranks(tmp_path):
     (tmp_path / "words.py").write_text(WORDS)
     outcome = runner(tmp_path, tmp_path / "words.py", timeout=5, how="slow").run(TWO)
-    assert outcome.verdict == FAILED and "killed, because it was not over after 5 s (--timeout)" in outcome.message
+    assert outcome.verdict == FAILED and "killed, because it did not end within 5 s (--timeout)" in outcome.message
     give_up = time.monotonic() + 30
     while any(str(tmp_path).encode() in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
         assert time.monotonic() < give_up, "ranks live on"
@@ -226,7 +226,7 @@ def test_the_table_the_finding_and_the_runs_of_a_program_that_is_wrong(tmp_path)
     assert rows[5][:6] == ["5", "1", "auto", "auto", "other", "memory"]
     assert " ".join(rows[5][-4:]) == "DIFFERS at step 2" and len(rows) == 11
     assert finding.startswith("FOUND: memory\n  First at step 2, in x[0]; 12 of 12 elements differ:\n")
-    assert end.startswith("10 cases, 0 more not possible: 1 not like the reference") and "runs are kept in" in end
+    assert end.startswith("10 cases, 0 more not possible: 1 differ from the reference") and "runs are kept in" in end
     assert json.loads((tmp_path / "runs" / "001" / "run" / "summary.json").read_text())["finished"]
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("10", "1", 10)
@@ -240,7 +240,7 @@ def test_a_reference_that_fails_ends_the_matrix(tmp_path):
     done = run_anyrank(*words, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout.count("FAILED") == 1
     assert (
-        done.stderr.startswith("anyrank: there is nothing to compare with")
+        done.stderr.startswith("anyrank: the reference case fails, so no case can be compared with it")
         and done.stderr.count("ValueError: bad luck") == 1
     )
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()

@@ -67,7 +67,7 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
         asked = f"-n {count if ranks is None else ranks}"
         there = f" but the launcher started {started}" if started else ""
         raise UsageError(f"--network {asked}{there}: a network takes at least 2 ranks. Use -n 2 or more.")
-    from anyrank.scaling.network import measure, measured, table
+    from anyrank.scaling.network import measure, measure_here, table
 
     if not started:
         return measure(out, count, hosts, *["--json"] * as_json)
@@ -76,7 +76,7 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
     world = World()
     check_launch(world)
     world.on_root(lambda: _check_writable(out))
-    found = measured(world)
+    found = measure_here(world)
     if world.rank == 0:
         click.echo(json.dumps(asdict(found)) if as_json else table(found))
         if out is not None:

@@ -26,7 +26,7 @@ from anyrank.program import Program, flag_of
 from anyrank.runtime.duration import seconds_of
 from anyrank.runtime.options import JOBS, STUDIES, Options
 from anyrank.runtime.python import new_folder
-from anyrank.runtime.supervisor import slots
+from anyrank.runtime.supervisor import parse_hosts
 from anyrank.scaling.measured import Study
 from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study import KINDS, Plan, StudyFolder
@@ -63,7 +63,7 @@ class Studies(Programs):
                 self.kind, source, program.name, ready.parameters, chosen, grow, ranks, asked.repeat, asked.hosts
             )
             for number in ranks:
-                plan.made(number)
+                plan.program_for(number)
             _ = _numbers(asked.predict), _network(asked.network)
             _alone()
             folder = StudyFolder((Path(asked.out or new_folder(f"{self.kind}-{program.name}"))).absolute())
@@ -92,7 +92,7 @@ def _ranks(asked: ScaleOptions, job: dict[str, Any], site: str, in_jobs: bool) -
         raise UsageError(
             f"--ranks {text}: {max(ranks)} are more than the {room} of a job. Ask for more --nodes or --ranks-per-node."
         )
-    slots(hosts, max(ranks))
+    parse_hosts(hosts, max(ranks))
     return ranks
 
 

@@ -42,10 +42,10 @@ class Verifications(Programs):
             verification = Verification(Runner(source, file, folder, seconds_of(asked.timeout)), plan, click.echo)
             code = 1
             try:
-                code = verification.carry_out()
+                code = verification.execute()
             finally:
                 if junit and verification.outcomes:
-                    write_junit(Path(junit), program.name, verification.outcomes, verification.found)
+                    write_junit(Path(junit), program.name, verification.outcomes, verification.explanations)
                 if code == 0 and not asked.out:
                     shutil.rmtree(folder)
                 elif code:

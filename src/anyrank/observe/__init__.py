@@ -1,1 +1,1 @@
-"""What a run tells of itself. Called by the run, and calls nobody."""
+"""Events, logs, progress, timers and pictures of a run. These modules do not call the runtime."""

@@ -1,4 +1,4 @@
-"""events.jsonl: what happened to a run and when, one JSON object per line."""
+"""events.jsonl: the events of a run with their times, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Events:
-    """Appends to the run's events; a rank without a path (all but rank 0) says nothing."""
+    """Appends to the run's events; a rank without a path (all but rank 0) writes nothing."""
 
     def __init__(self, path: Path | None):
         self._file = path.open("a", buffering=1, encoding="utf-8") if path is not None else None
@@ -19,7 +19,7 @@ class Events:
         """Write one event with the time in UTC."""
         if self._file is not None:
             line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event}
-            with suppress(OSError):  # a full disk must not end a run over a line of its diary
+            with suppress(OSError):  # a full disk must not end a run because of an event
                 self._file.write(json.dumps({**line, **details}) + "\n")
 
     def close(self) -> None:

@@ -9,15 +9,15 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class LogFile(logging.FileHandler):
-    """The file of a log; a line that a full disk refuses is lost, and no more is said of it."""
+    """A log file that ignores errors: a line that cannot be written to a full disk is lost."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Nothing: the run has better to do, and the terminal belongs to its user."""
+        """Do nothing: a lost line must not disturb the run or its terminal."""
 
 
 def open_log(folder: Path, rank: int) -> logging.Logger:
-    """The logger of this rank, which appends to its file in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)  # on another node it may not be seen yet
+    """Open the logger of this rank, which appends to its file in the folder. Not collective."""
+    folder.mkdir(parents=True, exist_ok=True)  # another node may not see it yet
     logger = logging.getLogger(f"anyrank.rank{rank}")
     logger.setLevel(logging.INFO)
     logger.propagate = False

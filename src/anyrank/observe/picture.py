@@ -32,14 +32,14 @@ def draw_maps(path: Path, title: str, rows: Sequence[Sequence[Map]]) -> Path:
     figure.suptitle(title)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for axes_row, map_row in zip(grid, rows, strict=True):
-        for axes, drawn in zip(axes_row, map_row, strict=True):
-            # A few extreme cells must not wash the colours out.
-            bound = float(np.quantile(np.abs(drawn.values), 0.998)) or 1.0
-            limits = {"vmin": -bound, "vmax": bound} if drawn.centred else {}
-            image = axes.imshow(drawn.values, origin="lower", cmap=drawn.colours, **limits)
-            axes.set_title(drawn.title)
+        for axes, one_map in zip(axes_row, map_row, strict=True):
+            # A few extreme cells must not determine the colour scale.
+            bound = float(np.quantile(np.abs(one_map.values), 0.998)) or 1.0
+            limits = {"vmin": -bound, "vmax": bound} if one_map.centred else {}
+            image = axes.imshow(one_map.values, origin="lower", cmap=one_map.colours, **limits)
+            axes.set_title(one_map.title)
             axes.set_xticks([])
             axes.set_yticks([])
-            figure.colorbar(image, ax=axes, label=drawn.unit)
+            figure.colorbar(image, ax=axes, label=one_map.unit)
     figure.savefig(path, dpi=110)
     return path

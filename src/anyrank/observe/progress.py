@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-#: Set by the process that starts mpiexec where its own standard error is a terminal: its width in columns.
+#: The process that starts mpiexec sets this to the width of its terminal in columns, if standard error is a terminal.
 TERMINAL = "ANYRANK_TERMINAL"
 #: Seconds between two plain lines.
 PLAIN_EVERY = 10.0
@@ -16,14 +16,14 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def terminal_width(environment: Mapping[str, str] = os.environ) -> int:
-    """The width of the terminal that standard error ends in, 0 where it is none."""
+    """The width of the terminal of standard error in columns, 0 if it is not a terminal."""
     if environment.get(TERMINAL, "").isdigit():
         return int(environment[TERMINAL])
     return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) if sys.stderr.isatty() else 0
 
 
 def si(value: float) -> str:
-    """A number with three digits and a decimal prefix, ready for a unit: `312 M `, `7.5 `."""
+    """Format a number with three digits and a decimal prefix, to be followed by a unit: `312 M `, `7.5 `."""
     for size, prefix in _UNITS:
         if abs(value) >= size:
             return f"{value / size:.3g} {prefix} "
@@ -31,7 +31,7 @@ def si(value: float) -> str:
 
 
 class Progress:
-    """Shows how far a run is. Cheap to call at every step; silent where `show` is False (all but rank 0)."""
+    """Shows the progress of a run. Cheap to call at every step; silent if `show` is False (all but rank 0)."""
 
     def __init__(self, label: str, total: int, done: int, work: tuple[float, str], show: bool):
         self._label, self._total, self._work, self._show = label, total, work, show
@@ -47,7 +47,7 @@ class Progress:
             )
 
     def update(self, step: int, now: float) -> None:
-        """The run has done `step` steps; `now` is the monotonic clock."""
+        """Show that the run has done `step` steps; `now` is the monotonic clock."""
         if self._bar is not None:
             if now - self._last > 0.1:
                 self._last = now
@@ -65,7 +65,7 @@ class Progress:
         return f"{si((step - self._first) * amount / max(now - self._start, 1e-9))}{unit}/s"
 
     def line(self, text: str) -> None:
-        """Say something between two updates."""
+        """Print a line between two updates."""
         if not self._show:
             return
         if self._bar is not None:
@@ -74,7 +74,7 @@ class Progress:
             print(f"{self._label}: {text}", file=sys.stderr, flush=True)
 
     def close(self, step: int) -> None:
-        """The end."""
+        """End the display."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             self._bar.close()

@@ -14,11 +14,11 @@ QUARTER_CIRCLE = Kernel("quarter_circle")
 
 
 class Pi(Program):
-    """π from the share of random points that fall in the quarter circle (Metropolis and Ulam 1949).
+    """π from the fraction of random points that lie in the quarter circle (Metropolis and Ulam 1949).
 
-    Point k has the coordinates that Philox gives for index k, so the hits do not depend on who draws it;
-    the test x² + y² < 1 is done in whole numbers. 4·hits/points is off by 4·√(p(1 − p)/points), one
-    standard error, with p = π/4. A step draws one batch.
+    Point k has the coordinates of Philox for index k, so the hits do not depend on the rank that draws it. The
+    test x² + y² < 1 uses integers. The standard error of 4·hits/points is 4·√(p(1 − p)/points) with p = π/4.
+    A step draws one batch.
 
         anyrank run pi -n 2 --points 1e11        about 16 s on 2 cores
     """
@@ -26,26 +26,26 @@ class Pi(Program):
     grows = ("points", "batch")
     points: int = param(1_000_000_000, "random points", ge=1, lt=2**63)
     seed: int = param(1, "seed of the random numbers", ge=0, lt=2**64)
-    batch: int = param(1 << 28, "points drawn between two chances to stop", ge=1, lt=2**62)
+    batch: int = param(1 << 28, "points per step, after which the run can stop", ge=1, lt=2**62)
 
     @property
     def steps(self) -> int:
-        """One per batch."""
+        """The number of steps, one per batch."""
         return -(-self.points // self.batch)
 
     def declare(self, state: State) -> None:
-        """One Scalar: the hits so far."""
+        """Declare one Scalar: the hits so far."""
         state.scalar("hits", 0, description="points in the quarter circle so far")
 
     def step(self, state: State) -> None:
-        """Draw this rank's part of the batch; the hits of all ranks are whole numbers, so they add exactly."""
+        """Draw this rank's part of the batch; hits are integers, so their sum over ranks is exact."""
         first = state.step * self.batch
         cuts = even_cuts(min(self.batch, self.points - first), state.world.size)
         begin, end = cuts[state.world.rank], cuts[state.world.rank + 1]
         state.hits += state.world.sum(QUARTER_CIRCLE(self.seed, 0, first + begin, end - begin))
 
     def result(self, state: State) -> dict[str, Any]:
-        """π, its standard error, and how far off it is."""
+        """Return π, its standard error, and its actual error."""
         share = state.hits / self.points
         pi = 4 * state.hits / self.points
         return {
@@ -56,5 +56,5 @@ class Pi(Program):
         }
 
     def work(self) -> tuple[float, str]:
-        """A batch of points; the last one may be shorter."""
+        """Return the mean number of points per step."""
         return self.points / self.steps, "points"

@@ -21,7 +21,7 @@ DX = DY = 100_000.0
 DT = 90.0
 ALPHA = 0.001
 AMPLITUDE = 1_000_000.0
-#: The picture samples fields down to about so many points a side.
+#: The picture samples fields to about this number of points per side.
 PICTURE_SIDE = 512
 
 Mesh = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -32,7 +32,7 @@ class Weather(Program):
 
     The potential-enstrophy conserving scheme of Sadourny (J. Atmos. Sci. 32, 1975, 680-689) with leapfrog
     steps of 90 s, a time filter of 0.001 and cells of 100 km, as in the benchmark of Swarztrauber (NCAR
-    1984, kept as NCAR/SWM): with --rows 64 --columns 64 --steps 4000 it gives every bit of its reference.
+    1984, published as NCAR/SWM): --rows 64 --columns 64 --steps 4000 reproduces its reference bit for bit.
 
         anyrank run weather -n 2 --rows 64 --columns 64 --steps 4000                 1 s
         anyrank run weather -n 2 --rows 768 --columns 1024 --steps 24000 --initial shear  30 s
@@ -48,7 +48,7 @@ class Weather(Program):
     seed: int = param(1, "seed of the shear layers' ripples", ge=0, lt=2**64)
 
     def declare(self, state: State) -> None:
-        """Three fields with a halo, and their old time level, which the time filter needs."""
+        """Declare three fields with a halo, and their old time level for the time filter."""
         units = {
             "p": ("m2 s-2", "pressure"),
             "u": ("m s-1", "velocity along i"),
@@ -61,20 +61,20 @@ class Weather(Program):
             state.field(f"{name}_old", shape, unit=unit, description=f"{text}, filtered old level", dims=dims)
 
     def setup(self, state: State) -> None:
-        """Both levels at the initial state."""
+        """Set both time levels to the initial state."""
         i, j = state.p.indices
         state.p[...], state.u[...], state.v[...] = self.start(state, i, j)
         state.p_old[...], state.u_old[...], state.v_old[...] = state.p.local, state.u.local, state.v.local
 
     def step(self, state: State) -> None:
-        """One leapfrog step; the first is a forward step."""
+        """Do one leapfrog step; the first is a forward Euler step."""
         first = state.step == 0
         old = (state.p_old, state.u_old, state.v_old)
         tdt = DT if first else DT + DT
         advance([state.p, state.u, state.v], SHALLOW_WATER, *old, tdt, ALPHA, DX, DY, first)
 
     def result(self, state: State) -> dict[str, Any]:
-        """Mean pressure (conserved), and the fastest winds."""
+        """Return the mean pressure (conserved) and the fastest winds."""
         return {
             "mean_pressure": exact.mean(state.p),
             "fastest_u": max(exact.max(state.u), -exact.min(state.u)),
@@ -82,16 +82,16 @@ class Weather(Program):
         }
 
     def work(self) -> tuple[float, str]:
-        """Every cell once."""
+        """Return the number of cells per step."""
         return float(self.rows * self.columns), "cell-steps"
 
     def start(self, state: State, i: np.ndarray, j: np.ndarray) -> Mesh:
-        """The initial p, u, v at global indices that broadcast together; periodic."""
+        """The initial p, u, v at global indices, which broadcast together; indices wrap around."""
         i, j = i % self.rows, j % self.columns
         return self._benchmark(i, j) if self.initial == "benchmark" else self._shear(state, i, j)
 
     def _benchmark(self, i: np.ndarray, j: np.ndarray) -> Mesh:
-        """NCAR's cells, in the benchmark's own order of operations."""
+        """NCAR's initial state, in the benchmark's order of operations."""
         tpi = math.pi + math.pi
         di, dj = tpi / self.rows, tpi / self.columns
         el = self.columns * DX
@@ -102,14 +102,14 @@ class Weather(Program):
             return values
 
         p = pcf * (cos((2 * i) * di) + cos((2 * j) * dj)) + 50000.0
-        # The benchmark sets u from row 1 to M and v from column 1 to N, then copies the last to the first.
+        # The benchmark sets u for rows 1 to M and v for columns 1 to N, then copies the last values to the first.
         row, column = np.where(i == 0, self.rows, i), np.where(j == 0, self.columns, j)
         u = -(psi(row, j + 1) - psi(row, j)) / DY
         v = (psi(i + 1, column) - psi(i, column)) / DX
         return p, u, v
 
     def _shear(self, state: State, i: np.ndarray, j: np.ndarray) -> Mesh:
-        """Level pressure, two opposite jets along j with random ripples: they roll up into storms."""
+        """Uniform pressure, and two opposite jets along j with random perturbations, which roll up into vortices."""
         tpi = math.pi + math.pi
         x, y = i * (tpi / self.rows), j * (tpi / self.columns)
         waves = np.arange(1, 17)
@@ -120,7 +120,7 @@ class Weather(Program):
         return zero + 50000.0, zero + 0.5 * ripple, zero + wind
 
     def picture(self, state: State, folder: Path) -> Path | None:
-        """Pressure and vorticity at the start and at the end, as weather.png."""
+        """Draw pressure and vorticity at the start and at the end into weather.png."""
         stride = max(1, max(self.rows, self.columns) // PICTURE_SIDE)
         state.u.exchange()
         state.v.exchange()

@@ -1,8 +1,8 @@
-"""The memory allocator of a rank: arrays that are freed are reused, not given back to the system page by page.
+"""The memory allocator of a rank: the memory of freed arrays is reused and not returned to the system.
 
-glibc serves a request of 128 KiB or more by new pages of the system, and gives them back when it is freed, so that
-every temporary array of NumPy costs a page fault per 4 KiB when it is written. With larger thresholds (mallopt(3))
-freed memory stays with the process: a NumPy heat step at 512 × 512 then runs several times as fast.
+For a request of 128 KiB or more, glibc takes new pages from the system, and returns them when the memory is freed.
+Every temporary array of NumPy then costs one page fault per 4 KiB when it is written. With larger thresholds
+(mallopt(3)) the process keeps freed memory: a NumPy heat step at 512 × 512 then runs several times as fast.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import ctypes
 
 #: Parameters of mallopt(3), from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
-#: Requests below this size, in bytes, come from memory that the process keeps.
-KEPT = 1 << 30
-_MOST = (1 << 31) - 1
+#: Requests below this size in bytes are served from memory that the process keeps.
+KEEP_BELOW = 1 << 30
+_LARGEST = (1 << 31) - 1
 
 
 def reuse_freed_memory() -> bool:
-    """Let this process keep freed memory for later requests; whether the C library can do it.
+    """Keep freed memory in this process for later requests; return whether the C library supports it.
 
-    Not collective. It holds until the process ends.
+    Not collective. The setting holds until the process ends.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):  # not glibc
         return False
-    # Older versions of glibc have a limit for the threshold: then no request at all gets pages of its own.
-    below = library.mallopt(_M_MMAP_THRESHOLD, KEPT) or library.mallopt(_M_MMAP_MAX, 0)
-    return bool(below and library.mallopt(_M_TRIM_THRESHOLD, _MOST))
+    # Older versions of glibc limit the threshold. M_MMAP_MAX = 0 then disables separate pages for any request.
+    kept = library.mallopt(_M_MMAP_THRESHOLD, KEEP_BELOW) or library.mallopt(_M_MMAP_MAX, 0)
+    return bool(kept and library.mallopt(_M_TRIM_THRESHOLD, _LARGEST))

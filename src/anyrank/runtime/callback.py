@@ -13,11 +13,11 @@ from anyrank.storage.write import Saved
 
 
 class Callback:
-    """Code that goes along with the steps of a run without taking part in them; a subclass overrides what it needs.
+    """Code that a run calls before and after its steps; a subclass overrides the methods that it needs.
 
-    A program gives its own by the method `callbacks`. The run calls each method on all ranks, at the same step, for all
-    callbacks in turn, so a method may make collective calls if every rank makes them. A callback reads the state and
-    does not write to it: what it keeps is in no checkpoint.
+    A program returns its own callbacks from the method `callbacks`. The run calls each method on all ranks at the same
+    step, one callback after the other. A method may therefore make collective calls, if every rank makes them. A
+    callback reads the state and does not write to it: checkpoints do not hold the data of a callback.
 
     Examples
     --------
@@ -28,26 +28,26 @@ class Callback:
     """
 
     def on_start(self, state: State) -> None:
-        """Called once before the first step of this execution; the state is set up or restored."""
+        """Run once before the first step of this execution, when the state is set up or restored."""
 
     def before_step(self, state: State) -> None:
-        """Called before a step; `state.step` counts the steps done before it."""
+        """Run before a step; `state.step` is the number of steps done before it."""
 
     def after_step(self, state: State) -> None:
-        """Called after a step; `state.step` counts it."""
+        """Run after a step; `state.step` includes it."""
 
     def on_checkpoint(self, saved: Saved) -> None:
-        """Called when a checkpoint is on the disk, or could not be written: `saved.error` then says why."""
+        """Run when a checkpoint is on disk, or could not be written: `saved.error` then gives the reason."""
 
     def on_end(self, state: State) -> None:
-        """Called once after the last step of this execution, when its checkpoint is on the disk."""
+        """Run once after the last step of this execution, when its checkpoint is on disk."""
 
     def close(self) -> None:
-        """Release what the callback holds. Called on each rank by itself, also after an error: not collective."""
+        """Release the resources of the callback. Not collective: each rank calls it, also after an error."""
 
 
 class Heartbeat(Callback):
-    """Tell the watchdog that this rank has got on.
+    """Tell the watchdog that this rank has made progress.
 
     Parameters
     ----------
@@ -59,18 +59,18 @@ class Heartbeat(Callback):
         self._beat = beat
 
     def after_step(self, state: State) -> None:
-        """A step is done."""
+        """Report the number of steps done."""
         self._beat(state.step)
 
     def on_checkpoint(self, saved: Saved) -> None:
-        """Waiting for a checkpoint is over."""
+        """Report progress: the wait for a checkpoint is over."""
         self._beat(saved.step)
 
 
 class Digests(Callback):
-    """Write the digest of every member of the state at every step, one JSON line each; rank 0 alone writes.
+    """Write the digest of every member of the state at every step, one JSON line per step; only rank 0 writes.
 
-    A step that a resumed run repeats has another line in the file.
+    If a resumed run repeats a step, the file has one more line for that step.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Digests(Callback):
         digests = state.digests()
         if self._file is not None:
             line = {"step": state.step, "digests": {name: hexadecimal(value) for name, value in digests.items()}}
-            with suppress(OSError):  # a full disk ends the run at its checkpoint, not over this
+            with suppress(OSError):  # a full disk ends the run at its checkpoint, not here
                 self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Chaos: faults that a run is told to meet, so that what should survive them can be shown to.
+"""Chaos: fault injection, which tests that a run survives failures.
 
     kill rank=2 step=100; slow rank=1 factor=5; signal TERM after=3s
 
-A fault happens once per run folder, over all restarts, unless the word `repeat` stands with it: it is noted
-in chaos.jsonl, and on disk, before it happens.
+A fault is injected once per run folder, over all restarts, unless it has the word `repeat`. Before it is injected, it
+is recorded in chaos.jsonl, and the record is on disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from anyrank.storage.durable import sync
 from anyrank.storage.write import Saved
 from anyrank.world import World
 
-#: How a kind of fault is written: the keys it needs, those it may have, and an example.
+#: The syntax of each kind of fault: required keys, optional keys, and an example.
 RULES = {
     "kill": ({"rank", "step"}, set(), "kill rank=2 step=100"),
     "kill mpiexec": ({"step"}, set(), "kill mpiexec step=100"),
@@ -53,9 +53,9 @@ _DAMAGES = ("torn-checkpoint", "flip-bit")
 _MPIEXECS = ("mpiexec", "mpiexec.hydra", "mpirun", "orterun", "prterun", "prte")
 
 
-_WHOLE = (r"\d+", "a whole number")
+_INTEGER = (r"\d+", "a whole number")
 _VALUES = {
-    **dict.fromkeys(("rank", "step", "from", "to"), _WHOLE),
+    **dict.fromkeys(("rank", "step", "from", "to"), _INTEGER),
     "for": (r"[1-9]\d*", "a whole number of at least 1"),
     "factor": (r"[1-9]\d*(\.\d*)?", "a number of at least 1"),
     "after": (r"\S+", "a duration"),
@@ -64,7 +64,7 @@ _VALUES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its text in one spelling, its kind, its values, and whether it happens again at every restart."""
+    """One fault: its normalised text, its kind, its values, and whether every restart injects it again."""
 
     text: str
     kind: str
@@ -73,33 +73,33 @@ class Fault:
 
     @property
     def rank(self) -> int:
-        """The rank that it happens on."""
+        """The rank on which it is injected."""
         return int(self.values.get("rank", 0))
 
     @property
     def step(self) -> int:
-        """The step that it waits for: for what befalls checkpoints, the first one."""
+        """The step at which it is injected; for damage to checkpoints, the earliest step."""
         return int(self.values.get("step", 0))
 
     def due(self, step: int, seconds: float) -> bool:
-        """Whether it happens before this step, so many seconds after the start."""
+        """Whether to inject it before this step, `seconds` after the start."""
         return seconds >= self.values["after"] if "after" in self.values else step == self.step
 
     def slowness(self, step: int) -> float:
-        """How many times as long the step takes."""
+        """The factor by which the step takes longer."""
         first, last = self.values.get("from", 0), self.values.get("to", math.inf)
         return self.values["factor"] if first <= step <= last else 1.0
 
-    def place(self, size: int) -> int:
-        """A number below `size` that the text decides."""
+    def offset_below(self, size: int) -> int:
+        """A number below `size` that depends only on the text."""
         return int.from_bytes(blake2b(self.text.encode(), digest_size=16).digest(), "big") % size
 
 
 def parse(text: str) -> list[Fault]:
-    """The faults that the text tells; UsageError, with the fault, the rule and an example, where it does not parse."""
+    """Parse faults from text; UsageError, with the fault, the rule and an example, if that fails."""
     faults = [_fault(part.split()) for part in text.split(";") if part.strip()]
     if not faults:
-        raise UsageError(f"--chaos {text!r} tells no fault. Write it as: {RULES['kill'][-1]}.")
+        raise UsageError(f"--chaos {text!r} contains no fault. Write it as: {RULES['kill'][-1]}.")
     return faults
 
 
@@ -107,15 +107,16 @@ def _fault(words: list[str]) -> Fault:
     text = " ".join(words)
     kind = " ".join(word for word in words if "=" not in word and word != "repeat")
     if kind not in RULES:
-        raise UsageError(f"--chaos {text!r}: {kind!r} is none of {', '.join(RULES)}. Write it as: {RULES['kill'][-1]}.")
+        rule = f"must be one of {', '.join(RULES)}"
+        raise UsageError(f"--chaos {text!r}: {kind!r} {rule}. Write it as: {RULES['kill'][-1]}.")
     needed, allowed, example = RULES[kind]
     values: dict[str, float] = {}
     try:
         for key, _, value in (word.partition("=") for word in words if "=" in word):
             if key not in needed | allowed:
-                raise ValueError(f"it has no {key}")
+                raise ValueError(f"{key} is not a key of this fault")
             if key in values:
-                raise ValueError(f"{key} stands there twice")
+                raise ValueError(f"{key} is given twice")
             pattern, rule = _VALUES[key]
             if not re.fullmatch(pattern, value):
                 raise ValueError(f"{key}={value} must be {rule}")
@@ -130,21 +131,21 @@ def _fault(words: list[str]) -> Fault:
 
 
 def for_ranks(text: str, ranks: int) -> str:
-    """The text without the faults of ranks that a run on so many ranks does not have."""
+    """Return the text without the faults of ranks that a run on `ranks` ranks does not have."""
     return "; ".join(fault.text for fault in parse(text) if fault.rank < ranks)
 
 
 class Chaos(Callback):
-    """Makes the faults of the text happen, each noted in the run folder just before.
+    """Injects faults, and records each in the run folder before it is injected.
 
-    `faults` are those of `to_come`, the same on all ranks. Raises UsageError, perhaps on some ranks only, for a fault
-    that cannot happen here.
+    `faults` come from `agree_on_faults`: they are the same on all ranks. Raises UsageError, perhaps on some ranks only,
+    for a fault that cannot be injected here.
     """
 
     def __init__(self, faults: list[Fault], world: World, folder: Path, checkpoints: Checkpoints):
         self._rank, self._folder = world.rank, folder
-        self._start = self._began = time.monotonic()
-        self._slowness, self._full = 1.0, 0
+        self._start = self._step_start = time.monotonic()
+        self._slowness, self._refused_writes = 1.0, 0
         self._faults = [*faults]
         for fault in self._faults:
             if fault.rank >= world.size:
@@ -154,82 +155,84 @@ class Chaos(Callback):
                 )
             if fault.kind == "kill mpiexec" and world.rank == 0:
                 _mpiexec()
-        checkpoints.fault = self._disk
+        checkpoints.fault = self._disk_error
 
     def before_step(self, state: State) -> None:
-        """What happens to this rank."""
+        """Inject the faults of this rank that are due."""
         seconds = time.monotonic() - self._start
-        for fault in self._of("kill", "hang", "raise", "signal"):
+        for fault in self._faults_of("kill", "hang", "raise", "signal"):
             if fault.rank == self._rank and fault.due(state.step, seconds):
-                self._happens(fault, state.step)
-                _befall(fault)
-        slow = (fault.slowness(state.step) for fault in self._of("slow") if fault.rank == self._rank)
-        self._slowness, self._began = math.prod(slow), time.monotonic()
+                self._record_once(fault, state.step)
+                _inject(fault)
+        slow = (fault.slowness(state.step) for fault in self._faults_of("slow") if fault.rank == self._rank)
+        self._slowness, self._step_start = math.prod(slow), time.monotonic()
 
     def after_step(self, state: State) -> None:
-        """What makes a step slow."""
+        """Sleep, if a fault makes the step slow."""
         if self._slowness > 1:
-            time.sleep((self._slowness - 1) * (time.monotonic() - self._began))
+            time.sleep((self._slowness - 1) * (time.monotonic() - self._step_start))
 
     def on_checkpoint(self, saved: Saved) -> None:
-        """What damages a checkpoint that is on disk."""
-        for fault in self._of(*_DAMAGES) if self._rank == 0 and not saved.error else ():
+        """Damage a checkpoint that is on disk, if a fault says so."""
+        for fault in self._faults_of(*_DAMAGES) if self._rank == 0 and not saved.error else ():
             if saved.step >= fault.step:
-                self._happens(fault, saved.step)
+                self._record_once(fault, saved.step)
                 _damage(saved.path, fault)
 
-    def _disk(self, step: int) -> OSError | None:
-        """What the disk says to the checkpoint of a step."""
-        for fault in self._of("disk-full"):
+    def _disk_error(self, step: int) -> OSError | None:
+        """The error of a full disk for the checkpoint of a step; None if no fault asks for it."""
+        for fault in self._faults_of("disk-full"):
             if step >= fault.step:
-                if self._full == 0 and self._rank == 0:
-                    self._note(fault, step)
-                self._full += 1
-                if self._full == fault.values.get("for"):
+                if self._refused_writes == 0 and self._rank == 0:
+                    self._record(fault, step)
+                self._refused_writes += 1
+                if self._refused_writes == fault.values.get("for"):
                     self._faults.remove(fault)
-                    self._full = 0
+                    self._refused_writes = 0
                 return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return None
 
-    def _of(self, *kinds: str) -> list[Fault]:
+    def _faults_of(self, *kinds: str) -> list[Fault]:
         return [fault for fault in self._faults if fault.kind.split()[0] in kinds]
 
-    def _happens(self, fault: Fault, step: int) -> None:
-        """Once in this process, and as its note says, once in this folder."""
+    def _record_once(self, fault: Fault, step: int) -> None:
+        """Record the fault, so that this process and this run folder inject it only once."""
         self._faults.remove(fault)
-        self._note(fault, step)
+        self._record(fault, step)
 
-    def _note(self, fault: Fault, step: int) -> None:
-        told = {"fault": fault.text, "rank": self._rank, "step": step}
+    def _record(self, fault: Fault, step: int) -> None:
+        record = {"fault": fault.text, "rank": self._rank, "step": step}
         with (self._folder / "chaos.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(record) + "\n")
             file.flush()
             sync(file.fileno())
         events = Events(self._folder / "events.jsonl")
-        events.say("chaos", **told)
+        events.say("chaos", **record)
         events.close()
 
 
-def to_come(world: World, text: str, folder: Path) -> list[Fault]:
-    """The faults of a text that have not happened in this folder, as rank 0 sees it: another host may see it later, and
-    a full disk, which all ranks meet together, would be met by some. Collective."""
-    return world.on_root(lambda: [*still_to_come(text, folder)])
+def agree_on_faults(world: World, text: str, folder: Path) -> list[Fault]:
+    """The faults of a text that are not recorded in this folder, as rank 0 reads it. Collective.
+
+    Another host may see the record later. Ranks that disagree about a full disk would make different collective calls.
+    """
+    return world.on_root(lambda: [*pending_faults(text, folder)])
 
 
-def still_to_come(text: str, folder: Path) -> Iterator[Fault]:
-    """The faults of a text that have not happened in this folder, or happen again."""
-    over: Counter[str] = Counter()
+def pending_faults(text: str, folder: Path) -> Iterator[Fault]:
+    """Yield the faults of a text that are not recorded in this folder, or are to be repeated."""
+    injected: Counter[str] = Counter()
     with suppress(FileNotFoundError):
         notes = (folder / "chaos.jsonl").read_text(encoding="utf-8")
-        over.update(json.loads(line)["fault"] for line in notes.splitlines())
+        injected.update(json.loads(line)["fault"] for line in notes.splitlines())
     for fault in parse(text):
-        if over[fault.text] and not fault.repeat:
-            over[fault.text] -= 1
+        if injected[fault.text] and not fault.repeat:
+            injected[fault.text] -= 1
         else:
             yield fault
 
 
-def _befall(fault: Fault) -> None:
+def _inject(fault: Fault) -> None:
     if fault.kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault.kind == "kill mpiexec":
@@ -248,7 +251,7 @@ def _hang() -> NoReturn:
 
 
 def _mpiexec() -> int:
-    """The process id of the nearest mpiexec that this process descends from; UsageError where there is none."""
+    """The process id of the nearest mpiexec among the ancestors of this process; UsageError if there is none."""
     pid = os.getppid()
     while pid > 1:
         name, _, rest = (
@@ -257,20 +260,20 @@ def _mpiexec() -> int:
         if name in _MPIEXECS:
             return pid
         pid = int(rest.split()[1])
-    raise UsageError("--chaos 'kill mpiexec': no mpiexec has started rank 0 on its host. Use -n 2 or more.")
+    raise UsageError("--chaos 'kill mpiexec': mpiexec did not start rank 0 on its host. Use -n 2 or more.")
 
 
 def _damage(path: Path, fault: Fault) -> None:
-    """Cut the file, or flip one of its bits, where the fault's text says."""
+    """Truncate the file, or flip one of its bits, at an offset that depends on the fault's text."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         if fault.kind == "torn-checkpoint":
-            file.truncate(fault.place(size))
+            file.truncate(fault.offset_below(size))
         else:
-            at, bit = divmod(fault.place(8 * size), 8)
-            file.seek(at)
+            offset, bit = divmod(fault.offset_below(8 * size), 8)
+            file.seek(offset)
             byte = file.read(1)[0]
-            file.seek(at)
+            file.seek(offset)
             file.write(bytes([byte ^ 1 << bit]))
         file.flush()
         sync(file.fileno())

@@ -1,4 +1,4 @@
-"""A run in processes of its own, waited for: what verify and scaling studies make."""
+"""Runs in separate processes: verify and scaling studies start them and wait for their end."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from anyrank.errors import FINISHED, STOPPED
 from anyrank.launcher import rank_command
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.launch import Slots, starting, status_within
+from anyrank.runtime.launch import Slots, mpiexec_command, status_within
 
-#: What mpiexec adds to the words of ranks that failed.
+#: Lines that mpiexec adds to the messages of ranks that failed.
 _NOISE = re.compile(r"=|Abort\(|YOUR APPLICATION|This typically|Please see|$")
 
 
 @dataclass(frozen=True)
 class ChildRun:
-    """How a run ended: its status, None where it took too long and was killed; its summary; and where its words are."""
+    """How a run ended: its status (None after a timeout), its summary, and the file of its messages."""
 
     status: int | None
     summary: dict[str, Any]
@@ -29,7 +29,7 @@ class ChildRun:
 
     @property
     def finished(self) -> bool:
-        """Whether it is complete: mpiexec says 0 of ranks that it killed itself, too."""
+        """Whether it is complete; status 0 is not enough, because mpiexec also returns 0 for ranks that it killed."""
         return self.status == FINISHED and self.summary.get("finished") is True
 
     @property
@@ -37,11 +37,11 @@ class ChildRun:
         """Whether it was stopped with a checkpoint."""
         return self.status == STOPPED
 
-    def words(self, most: int) -> list[str]:
-        """At most so many lines of its standard error, without mpiexec's own: the first ones and the last ones."""
+    def messages(self, most: int) -> list[str]:
+        """The first and the last lines of its standard error, at most `most`, without those of mpiexec."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line.removeprefix(" " * len("anyrank: ")) for line in text.splitlines() if not _NOISE.match(line)]
-        if len(lines) > most:  # a traceback tells most at its end
+        if len(lines) > most:  # the end of a traceback matters most
             lines[most // 2 : -most // 2] = [f"… {len(lines) - most} more lines are in {self.log}"]
         return lines
 
@@ -57,33 +57,33 @@ def run_child(
     module: str = "anyrank",
     environment: Mapping[str, str] | None = None,
 ) -> ChildRun:
-    """Run `anyrank WORDS` on so many ranks, and wait for its end.
+    """Run `anyrank WORDS` on `ranks` ranks, and wait until it ends. Not collective: one process starts the ranks.
 
     Parameters
     ----------
     words : sequence of str
-        The command line after `anyrank`, with `--out` among them.
+        The command line after `anyrank`, which includes `--out`.
     ranks : int
-        The number of ranks. One is started without mpiexec, unless `hosts` names where.
+        The number of ranks. One rank starts without mpiexec, unless `hosts` are given.
     out : Path
         The run folder.
     log : Path
-        What is written to standard error is added to this file.
+        The file to which standard error is appended.
     timeout : float
-        Seconds after which it is killed with all its ranks.
+        Seconds after which the run and all its ranks are killed.
     hosts : sequence of (str, int), optional
-        The hosts, with the number of ranks that each may have.
+        The hosts, with the maximum number of ranks of each.
     module : str
-        The module that is run in the place of `anyrank`.
+        The module that Python runs instead of `anyrank`.
     environment : mapping, optional
-        More variables of the environment.
+        Additional environment variables.
 
     Returns
     -------
     ChildRun
-        How it ended. Not collective: one process starts the others.
+        How it ended.
     """
-    launcher = [*starting(hosts), "-n", str(ranks)] if ranks > 1 or hosts else []
+    launcher = [*mpiexec_command(hosts), "-n", str(ranks)] if ranks > 1 or hosts else []
     with log.open("ab") as file:
         command = [*launcher, *rank_command(words, module)]
         status = status_within(timeout, command, environment or {}, stdout=subprocess.DEVNULL, stderr=file)
@@ -91,9 +91,9 @@ def run_child(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of JSON holds; nothing where it is not there, or damaged."""
+    """Read a JSON file; the result is empty if the file is missing or damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return content

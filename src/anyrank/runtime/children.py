@@ -1,4 +1,4 @@
-"""Processes that a program starts: what a forked one must not inherit, and how none of them is left behind."""
+"""Child processes of a program: what a forked child must not inherit, and how all children end with the rank."""
 
 from __future__ import annotations
 
@@ -10,86 +10,86 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-#: A child that is killed when the thread that made it ends, as prctl(2) has it.
+#: PR_SET_PDEATHSIG of prctl(2): the kernel signals the child when the thread that forked it ends.
 _DEATH_SIGNAL = 1
 _libc = ctypes.CDLL(None)
-_undone: list[Callable[[], None]] = []
-#: The process that has the rank, whether its main thread forks just now, and what signals it had blocked.
-_rank, _by_main = os.getpid(), False
+_undo_calls: list[Callable[[], None]] = []
+#: The process of the rank, whether its main thread is the one that forks, and the signals that were blocked before.
+_rank_process, _main_thread_forks = os.getpid(), False
 _blocked: set[int] = set()
 
 
 def never_inherit(undo: Callable[[], None]) -> Callable[[], None]:
-    """Have every forked child call `undo`, which takes from it what is this process's alone.
+    """Let every forked child call `undo`, which releases what only this process may hold.
 
-    Children of `subprocess`, and of `multiprocessing` by spawn, inherit nothing of it: they are new programs.
+    Children of `subprocess`, and of `multiprocessing` by spawn, need no `undo`: they are new programs.
 
     Parameters
     ----------
     undo : callable
-        Called in the child, where no other thread is.
+        Called in the child, which has no other thread.
 
     Returns
     -------
     callable
-        Ends it: later children do not call `undo`.
+        A function without arguments. After it is called, later children do not call `undo`.
     """
-    _undone.append(undo)
+    _undo_calls.append(undo)
 
-    def forget() -> None:
-        if undo in _undone:
-            _undone.remove(undo)
+    def unregister() -> None:
+        if undo in _undo_calls:
+            _undo_calls.remove(undo)
 
-    return forget
+    return unregister
 
 
 def descendants(process: int) -> list[int]:
-    """The children of a process, their children, and so on, that live now."""
+    """The living children of a process, their children, and so on."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError, ValueError, IndexError):
-                # The name of the program stands in parentheses, and may hold anything.
+                # The name of the program is in parentheses and may contain any character.
                 state = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
                 parents.setdefault(int(state[1]), []).append(int(entry.name))
-    found = [process]
-    for one in found:
-        found += parents.get(one, [])
-    return found[1:]
+    processes = [process]
+    for pid in processes:  # the list grows while the loop runs
+        processes += parents.get(pid, [])
+    return processes[1:]
 
 
 def end_children() -> None:
-    """Kill what this process has started, because it is about to end early. Not collective."""
+    """Kill the processes that this process started, before it ends early. Not collective."""
     with suppress(OSError):
         for child in descendants(os.getpid()):
             with suppress(OSError):
                 os.kill(child, signal.SIGKILL)
 
 
-def _before() -> None:
-    """What is signalled to the child before it is itself waits until then: our handlers would swallow it."""
-    global _rank, _by_main, _blocked
-    _rank, _by_main = os.getpid(), threading.current_thread() is threading.main_thread()
-    _blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]) if _undone else set()
+def _before_fork() -> None:
+    """Block SIGTERM until the child has its own handlers; the handlers of the rank would swallow it."""
+    global _rank_process, _main_thread_forks, _blocked
+    _rank_process, _main_thread_forks = os.getpid(), threading.current_thread() is threading.main_thread()
+    _blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]) if _undo_calls else set()
 
 
-def _in_parent() -> None:
-    if _undone and signal.SIGTERM not in _blocked:
+def _after_fork_in_parent() -> None:
+    if _undo_calls and signal.SIGTERM not in _blocked:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
-def _in_child() -> None:
-    if not _undone:  # no run is under way
+def _after_fork_in_child() -> None:
+    if not _undo_calls:  # no run is under way
         return
-    for undo in _undone:
+    for undo in _undo_calls:
         undo()
-    _in_parent()
-    _undone.clear()
-    # The signal comes when the thread ends that forked, and a thread may end before its children.
-    if _by_main and hasattr(_libc, "prctl"):
+    _after_fork_in_parent()
+    _undo_calls.clear()
+    # The kernel sends the signal when the forking thread ends, and a thread may end before its children.
+    if _main_thread_forks and hasattr(_libc, "prctl"):
         _libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != _rank:  # it has ended meanwhile
+        if os.getppid() != _rank_process:  # the rank ended in between
             os._exit(1)
 
 
-os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,4 +1,4 @@
-"""Errors that nobody caught: one report per distinct error, with its ranks, and never a hang."""
+"""Uncaught errors: one report for each distinct error, with its ranks, and then the end of all ranks."""
 
 from __future__ import annotations
 
@@ -17,60 +17,59 @@ from anyrank.errors import AnyrankError, spans
 from anyrank.kernel import BODIES
 from anyrank.world import World
 
-#: Seconds that the first failing rank waits for others that fail alike, before it reports and aborts; and at most where
-#: the error is one of ours, which all ranks may raise.
+#: Seconds for which the first failing rank waits for the errors of other ranks before it reports and aborts. An
+#: AnyrankError waits longer (PATIENCE), because all ranks may raise it.
 GRACE, PATIENCE = 0.4, 2.0
-#: Shapes of arrays, as messages of NumPy and of anyrank write them.
+#: Array shapes as they appear in messages of NumPy and anyrank.
 _SHAPES = re.compile(r"shapes?(?: \(\d+,[\d, ]*\))+")
 Note = Callable[[str, str], None]
 
 
-def of_the_gpu(world: World, error: BaseException, out: Path | None) -> AnyrankError | None:
-    """What a rank tells whose GPU raised the error: its place, and how to go on if there is a run folder `out`; None
-    where the error is no GPU's."""
+def gpu_failure(world: World, error: BaseException, out: Path | None) -> AnyrankError | None:
+    """The message for an error of this rank's GPU: rank, host, card, and how to resume; None for any other error."""
     if not is_device_error(error) or not isinstance(gpu := BODIES.device, Gpu):
         return None
     what = first_line(error)
     if isinstance(error, MemoryError):
         what += "; others may use the card. Use more GPUs or fewer cells, or --body cython"
     where = f"rank {world.rank} on {os.uname().nodename}: {gpu.name} ({gpu.card})"
-    then = f". Go on from the last checkpoint with: anyrank resume {out}" if out else ""
+    then = f". Continue from the last checkpoint with: anyrank resume {out}" if out else ""
     return AnyrankError(f"{where} failed: {what}{then}")
 
 
 def report_and_abort(world: World, error: BaseException, folder: Path, note: Note = lambda ranks, line: None) -> None:
-    """Report this rank's error together with those of other ranks, then end all ranks, with status 1 or our error's.
+    """Report this rank's error together with those of other ranks, then abort all ranks.
 
-    Not collective: ranks that do not fail sit in some call and are ended. The failing ranks meet in
-    `folder`, which they share: the first to come waits a moment for others, prints, calls
-    `note(ranks, last line)`, and aborts. It returns after the report where nobody has to be ended: in a world of
-    one rank, and where all ranks raise the same error of ours, for mpiexec may lose the status of an abort.
+    The status is that of an AnyrankError, else 1. Not collective: ranks that did not fail may wait in an MPI call, and
+    the abort ends them. The failing ranks write their errors to the shared `folder`. The first of them waits a moment
+    for others, prints the report, calls `note(ranks, last line)`, and aborts. The function returns without an abort in
+    a world of one rank, and if all ranks raise the same AnyrankError, because mpiexec may lose the status of an abort.
     """
     if world.size == 1:
         print(_text(error), file=sys.stderr, flush=True)
         note("0", _last_line(error))
         return
-    alike = False
+    identical = False
     try:
-        alike = _tell(world, error, folder, note)
+        identical = _report_once(world, error, folder, note)
     except OSError:
         print(f"anyrank: rank {world.rank} of {world.size} failed:\n{_text(error)}", file=sys.stderr, flush=True)
         note(str(world.rank), _last_line(error))
     finally:
-        if not alike:
+        if not identical:
             world.abort(error.status if isinstance(error, AnyrankError) else 1)
 
 
-def _tell(world: World, error: BaseException, folder: Path, note: Note) -> bool:
-    """Print the report of all ranks' errors, or leave that to another rank; whether all have the same error of ours."""
-    alike = folder / "alike"
+def _report_once(world: World, error: BaseException, folder: Path, note: Note) -> bool:
+    """Let one rank print the report of all errors; return whether all ranks raised the same AnyrankError."""
+    identical = folder / "alike"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"rank-{world.rank:06d}").write_text(_text(error), "utf-8", "backslashreplace")
     try:
         os.close(os.open(folder / "first", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        # The first one ends us, or says that all are alike; if it died on the way, we go on.
-        if _wait(5 * GRACE + PATIENCE, alike.exists):
+        # The first failing rank aborts this one, or marks all errors as identical. If it died, this rank reports.
+        if _wait(5 * GRACE + PATIENCE, identical.exists):
             (folder / f"left-{world.rank:06d}").touch()
             return True
         same = False
@@ -79,21 +78,21 @@ def _tell(world: World, error: BaseException, folder: Path, note: Note) -> bool:
     print(report(folder, world.size), file=sys.stderr, flush=True)
     note(spans(_failed(folder) or [world.rank]), _last_line(error))
     if same:
-        alike.touch()
+        identical.touch()
         _wait(5 * GRACE + PATIENCE, lambda: len([*folder.glob("left-*")]) == world.size - 1)
     shutil.rmtree(folder, ignore_errors=True)
     return same
 
 
 def _same(world: World, error: BaseException, folder: Path) -> bool:
-    """Wait a moment for the errors of other ranks; whether all ranks have the same one, and it is ours."""
+    """Wait a moment for the errors of other ranks; return whether all ranks raised the same AnyrankError."""
     ours = isinstance(error, AnyrankError)
-    everybody = _wait(PATIENCE if ours else GRACE, lambda: len(_failed(folder)) == world.size)
-    return ours and everybody and len(_distinct(folder)) == 1
+    all_failed = _wait(PATIENCE if ours else GRACE, lambda: len(_failed(folder)) == world.size)
+    return ours and all_failed and len(_distinct(folder)) == 1
 
 
 def _wait(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether the condition comes true within so many seconds."""
+    """Wait for the condition, at most `seconds`; return whether it became true."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -103,12 +102,12 @@ def _wait(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def _failed(folder: Path) -> list[int]:
-    """The ranks whose errors are there."""
+    """The ranks that have written an error."""
     return [int(path.name[5:]) for path in folder.glob("rank-*") if path.stat().st_size]
 
 
 def _last_line(error: BaseException) -> str:
-    """What an error says in a line: the last one of a traceback, the first one of what is told to users."""
+    """One line for an error: the last line of a traceback, or the first line of an AnyrankError."""
     return _text(error).splitlines()[0 if isinstance(error, AnyrankError) else -1]
 
 
@@ -119,7 +118,7 @@ def _text(error: BaseException) -> str:
 
 
 def report(folder: Path, size: int) -> str:
-    """The distinct errors that ranks have left in the folder, each once, with the ranks it came from."""
+    """The report: every distinct error in the folder once, with its ranks."""
     parts = []
     for text, where in _distinct(folder):
         many = "rank" if len(where) == 1 else "ranks"
@@ -130,10 +129,10 @@ def report(folder: Path, size: int) -> str:
 def _distinct(folder: Path) -> list[tuple[str, list[int]]]:
     """The distinct errors with their ranks.
 
-    Those that differ in the shapes of arrays alone are one, because ranks have blocks of several shapes.
+    Errors that differ only in array shapes count as the same, because ranks have blocks of different shapes.
     """
-    found: dict[str, tuple[str, list[int]]] = {}
+    errors: dict[str, tuple[str, list[int]]] = {}
     for path in sorted(folder.glob("rank-*")):
         text = path.read_text(encoding="utf-8")
-        found.setdefault(_SHAPES.sub("shape", text), (text, []))[1].append(int(path.name[5:]))
-    return list(found.values())
+        errors.setdefault(_SHAPES.sub("shape", text), (text, []))[1].append(int(path.name[5:]))
+    return list(errors.values())

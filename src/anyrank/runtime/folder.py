@@ -1,4 +1,4 @@
-"""The run folder: one run's parameters, checkpoints, events, logs and results, and never two runs'."""
+"""The run folder: the parameters, checkpoints, events, logs and results of exactly one run."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from anyrank.storage.format import read_header
 from anyrank.toml import read_toml
 
 FORMAT = 1
-#: The environment variable that tells how long to wait for the lock of a run that is just dying, and the seconds else.
+#: The environment variable with the seconds to wait for the lock of a run that is about to end, and the default.
 LOCK_PATIENCE, PATIENCE = "ANYRANK_LOCK_PATIENCE", 3.0
 
 
 class Description(Table):
-    """What run.toml says; the options are those that hold at resume unless they are given again."""
+    """The content of run.toml; a resumed run uses these options unless they are given again."""
 
     format: pydantic.PositiveInt
     program: str
@@ -46,7 +46,7 @@ class Description(Table):
 
 
 class RunFolder:
-    """The paths of one run, and the little files that describe it. Written by rank 0 alone."""
+    """The paths of one run, and the small files that describe it. Only rank 0 writes them."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -59,26 +59,26 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.stop = path / "stop"
         self._lock: IO[str] | None = None
-        self._forget: Callable[[], None] | None = None
+        self._unregister: Callable[[], None] | None = None
 
     def describe(self) -> Description | None:
-        """What run.toml says, checked; None where there is no run, UsageError where it cannot be used.
+        """Read and check run.toml; None if there is no run, UsageError if the file cannot be used.
 
-        Where run.toml is gone, the newest good checkpoint tells of the program and its parameters, not of options; the
-        source is empty where it does not tell of that.
+        If run.toml is missing, the newest valid checkpoint gives the program and its parameters, but no options. The
+        source is empty if the checkpoint does not contain it.
         """
         path = self.description
         try:
             if not path.exists():
                 return self._describe_by_checkpoint()
-            if not path.is_file():  # reading a FIFO would wait for ever
+            if not path.is_file():  # reading a FIFO would never return
                 raise OSError("it is not a file")
-            found = read_toml(path)
+            content = read_toml(path)
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read ({error}). Mend it, or use another --out.") from None
-        if isinstance(number := found.get("format"), int) and number > FORMAT:
-            raise UsageError(f"{self.path} was made by a newer anyrank. Use that one, or another --out.")
-        description = Description.read(found, str(path))
+            raise UsageError(f"{path} cannot be read ({error}). Repair it, or use another --out.") from None
+        if isinstance(number := content.get("format"), int) and number > FORMAT:
+            raise UsageError(f"{self.path} was made by a newer version of anyrank. Use that version, or another --out.")
+        description = Description.read(content, str(path))
         Options.read(description.options, f"{path}: options")
         return description
 
@@ -92,42 +92,42 @@ class RunFolder:
         return None
 
     def finished(self) -> dict[str, Any] | None:
-        """The summary of a finished run, None where the run is not finished, or the file is damaged."""
+        """The summary of a finished run; None if the run is not finished or the file is damaged."""
         try:
             summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
-            whole = summary["finished"] is True and {"steps", "digest"} <= set(summary)
+            complete = summary["finished"] is True and {"steps", "digest"} <= set(summary)
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        return summary if whole else None
+        return summary if complete else None
 
     def check(self, program: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether the folder holds this very run; False where it is new or empty.
+        """Whether the folder holds this run; False if it is new or empty.
 
-        Raises UsageError where it holds another run, or anything else.
+        Raises UsageError if it holds another run, or any other file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file, not a folder. Use another --out.")
         description = self.describe()
         if description is None:
-            strange = self._strangers()
-            if strange:
-                raise UsageError(f"--out {self.path} holds {strange[0]} and no run. Use another --out.")
+            foreign = self._foreign_files()
+            if foreign:
+                raise UsageError(f"--out {self.path} holds {foreign[0]} and no run. Use another --out.")
             return False
         if description.program != program:
             raise UsageError(
                 f"--out {self.path} holds a run of {description.program!r}, not of {program!r}. Use another --out."
             )
-        theirs = description.parameters
-        for name in sorted(set(parameters) | set(theirs)):
-            if parameters.get(name) != theirs.get(name):
+        recorded = description.parameters
+        for name in sorted(set(parameters) | set(recorded)):
+            if parameters.get(name) != recorded.get(name):
                 raise UsageError(
-                    f"--out {self.path} holds a run with {name} = {theirs.get(name)!r}, not "
-                    f"{parameters.get(name)!r}: a run's parameters never change. Use another --out."
+                    f"--out {self.path} holds a run with {name} = {recorded.get(name)!r}, not "
+                    f"{parameters.get(name)!r}: the parameters of a run cannot change. Use another --out."
                 )
         return True
 
-    def _strangers(self) -> list[str]:
-        """What lies in the folder and is not left of a run that died before it began."""
+    def _foreign_files(self) -> list[str]:
+        """The files in the folder that no run of anyrank leaves, even if it died before its first step."""
         if not self.path.is_dir():
             return []
         ours = {"log", "lock", "stop", self.events.name, temporary_of(self.description).name}
@@ -137,15 +137,15 @@ class RunFolder:
         return [name for name in names if name not in ours and not name.startswith(".failure-")]
 
     def create(self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Make run.toml and then the folders, where they are not there. Raises OSError where it cannot.
+        """Make run.toml and then the folders, if they are missing. Raises OSError if that fails.
 
-        Where a run has lost its run.toml, it is told, and made from what the run goes on with.
+        If a run has lost its run.toml, print a message and write the file again from these arguments.
         """
         if not self.description.exists():
             if keep.checkpoint_files(self.checkpoints):
                 print(
-                    f"anyrank: {self.description} is gone: made again, with the parameters of the checkpoints. Options "
-                    "that are not given are the defaults.",
+                    f"anyrank: {self.description} is missing: written again, with the parameters of the checkpoints. "
+                    "Options that are not given have their defaults.",
                     file=sys.stderr,
                 )
             text = {"format": FORMAT, "program": program, "source": source}
@@ -157,18 +157,18 @@ class RunFolder:
         sync_folder(self.path.parent)
 
     def lock(self) -> None:
-        """Make the folder, and keep other live runs out until this process ends; UsageError where one is in.
+        """Make the folder, and lock it until this process ends; UsageError if another live run holds the lock.
 
-        The lock is the kernel's (flock), so a killed run leaves none behind. On a file system without locks
-        there is none, and two runs in one folder are not noticed. Raises OSError where it cannot be written.
+        The kernel (flock) releases the lock of a killed run. A file system without locks cannot detect two runs in one
+        folder. Raises OSError if the folder cannot be written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         file = (self.path / "lock").open("a+", encoding="utf-8")
-        give_up = time.monotonic() + float(os.environ.get(LOCK_PATIENCE, PATIENCE))
+        deadline = time.monotonic() + float(os.environ.get(LOCK_PATIENCE, PATIENCE))
         while not _locked(file):
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
                 file.close()
@@ -180,13 +180,13 @@ class RunFolder:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         self._lock = file
-        self._forget = never_inherit(file.close)  # a lock is free when the last process that has the file is gone
+        self._unregister = never_inherit(file.close)  # the lock is free when no process has the file open
 
     def unlock(self) -> None:
-        """Let others in."""
-        if self._forget is not None:
-            self._forget()
-            self._forget = None
+        """Release the lock."""
+        if self._unregister is not None:
+            self._unregister()
+            self._unregister = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -201,7 +201,7 @@ class RunFolder:
 
 
 def _source_in(command: str) -> str:
-    """The file of the program that a command has run, made absolute; empty where it tells of none that is there."""
+    """The absolute program file in a command line; empty if there is none or it does not exist."""
     with suppress(ValueError):
         match shlex.split(command):
             case [_, "run", source, *_] if is_file(source) and Path(split_source(source)[0]).is_file():
@@ -214,13 +214,13 @@ def _locked(file: IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # there are no locks on this file system
+    except OSError:  # this file system has no locks
         pass
     return True
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: NumPy's numbers and arrays as Python's, what is not finite as text."""
+    """Convert a value for JSON: NumPy numbers and arrays to Python's, numbers that are not finite to text."""
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The journal of a run: what its user sees on the terminal, what its events and each rank's log keep."""
+"""The journal of a run: the output on the terminal, the events, and the log of each rank."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anyrank.world import World
 class Journal(Callback):
     """Progress, events and log of one rank; only rank 0 shows progress and writes events.
 
-    Raises OSError where the run folder cannot be written.
+    Raises OSError if the run folder cannot be written.
     """
 
     def __init__(self, program: Program, world: World, folder: RunFolder, show: bool):
@@ -35,26 +35,29 @@ class Journal(Callback):
         """Show progress from this step on."""
         total = self._program.steps if isinstance(self._program.steps, int) else 0
         self.progress = Progress(self._program.name, total, step, self._program.work(), self._show)
-        self.line(f"run folder {self._folder.path}: stop with Ctrl-C, then anyrank resume {self._folder.path}")
+        self.line(
+            f"run folder {self._folder.path}: stop with Ctrl-C, continue with: anyrank resume {self._folder.path}"
+        )
 
     def line(self, text: str) -> None:
-        """Show a line between two updates of the progress."""
+        """Show a line without disturbing the progress display."""
         if self.progress is not None:
             self.progress.line(text)
 
     def warn(self, warnings: Sequence[str]) -> None:
-        """Show warnings that the log has already."""
+        """Show warnings that are already in the log."""
         for warning in warnings:
             self.line(f"warning: {warning}")
 
     def restored(self, restored: Restored) -> None:
-        """Tell from which checkpoint the run goes on, and which newer ones were refused."""
+        """Report from which checkpoint the run continues, and which newer ones were refused."""
         for message in restored.refused:
             self.line(f"checkpoint refused: {message}")
             self.log.warning("checkpoint refused: %s", message)
             self.events.say("checkpoint-refused", reason=message)
         for change in restored.changes:
-            warning = f"{restored.path.name} was written with {change}: the bits may be others than without a stop"
+            effect = "the results may differ from those of a run without a stop"
+            warning = f"{restored.path.name} was written with {change}: {effect}"
             self.warn([warning])
             self.log.warning("%s", warning)
         self.line(f"resumed at step {restored.step} from {restored.path.name}")
@@ -66,14 +69,14 @@ class Journal(Callback):
             self.progress.update(state.step, time.monotonic())
 
     def on_checkpoint(self, saved: Saved) -> None:
-        """Tell of a checkpoint that is on the disk, or that could not be written."""
+        """Report a checkpoint that is on disk, or that could not be written."""
         if saved.error:
             self.line(f"checkpoint of step {saved.step} failed: {saved.error}")
             self.log.error("checkpoint of step %d failed: %s", saved.step, saved.error)
             self.events.say("checkpoint-failed", step=saved.step, error=saved.error)
             return
         times = saved.step, saved.seconds, saved.blocked
-        self.log.info("checkpoint of step %d: %.3f s, of which %.3f s held the steps up", *times)
+        self.log.info("checkpoint of step %d: %.3f s, %.3f s of them blocked the steps", *times)
         self.events.say(
             "checkpoint",
             step=saved.step,
@@ -86,23 +89,23 @@ class Journal(Callback):
         )
 
     def on_end(self, state: State) -> None:
-        """End the progress."""
+        """End the progress display."""
         if self.progress is not None:
             self.progress.close(state.step)
 
     def log_bodies(self) -> None:
-        """Put the body of every kernel that was called into the log."""
+        """Log the body of every kernel that was called."""
         for name, body in BODIES.chosen.items():
             self.log.info("kernel %s: body %s (%s)", name, body.name, body.reason)
 
     def log_calls(self, world: World) -> None:
-        """With --check, put the last calls of this rank into its log."""
+        """With --check, log the last collective calls of this rank."""
         if world.recorder is not None:
             self.log.info("the last calls:\n%s", "\n".join(world.recorder.recent()))
 
-    def log_facts(self, facts: dict[str, object]) -> None:
-        """Put what the run depends on into the log."""
-        self.log.info("start: %s", json.dumps(facts))
+    def log_metadata(self, metadata: dict[str, object]) -> None:
+        """Log the provenance of the run: versions, hosts, command."""
+        self.log.info("start: %s", json.dumps(metadata))
 
     def close(self) -> None:
         """Close the events."""

@@ -1,4 +1,4 @@
-"""The step loop: steps, agreement, checkpoints, until the state is final or all ranks agree to stop."""
+"""The step loop: steps, agreement and checkpoints, until the state is final or all ranks agree to stop."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from anyrank.storage.checkpoints import Checkpoints
 from anyrank.storage.interval import young_interval
 from anyrank.storage.write import Saved
 
-#: What a checkpoint costs before the first one has told: bytes per second, and seconds for a small one.
+#: The assumed cost of a checkpoint before the first one is measured: bytes per second, and seconds for a small one.
 GUESSED_RATE, GUESSED_COST = 1e9, 0.02
-#: Bounds of an automatic interval in seconds: not busy with checkpoints, not an hour lost.
+#: Bounds of an automatic interval in seconds: they limit the cost of checkpoints and the work lost in a failure.
 SHORTEST, LONGEST = 5.0, 3600.0
 
 
 @dataclass
 class Clock:
-    """When checkpoints are due, on this rank's clock; rank 0's counts.
+    """When checkpoints are due by this rank's clock; only the clock of rank 0 decides.
 
-    `cost` is how long a checkpoint holds the steps up, `durable` how long it takes until it is on disk.
+    `cost`: seconds for which a checkpoint blocks the steps; `durable`: seconds until it is on disk.
     """
 
     interval: Interval
@@ -42,26 +42,26 @@ class Clock:
 
     @classmethod
     def of(cls, options: Options, state: State) -> Clock:
-        """The clock that the options ask for, with a guess of what a checkpoint of the state costs."""
+        """The clock for these options, with an estimate of the cost of a checkpoint of the state."""
         cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
         return cls(options.interval, options.mtbf_seconds, cost, cost)
 
     @property
     def seconds(self) -> float:
-        """Seconds from one checkpoint to the next; infinite where steps decide, or nothing."""
+        """Seconds from one checkpoint to the next; infinite if steps decide, or checkpoints are off."""
         if self.interval.young:
-            # What is hidden from us still loads the file system: leave it alone most of the time.
-            least = max(SHORTEST, 10 * self.durable)
-            return max(min(young_interval(self.cost, self.mtbf), LONGEST), least)
+            # Asynchronous writing still loads the file system: keep it idle most of the time.
+            shortest = max(SHORTEST, 10 * self.durable)
+            return max(min(young_interval(self.cost, self.mtbf), LONGEST), shortest)
         return self.interval.seconds or math.inf
 
     def due(self, now: float) -> bool:
-        """Whether it is time."""
+        """Whether a checkpoint is due."""
         return now - self.last >= self.seconds
 
 
 class Loop:
-    """Carries a State from its present step to its last, or to a stop that all ranks agree on."""
+    """Advances a State from its current step to its last, or to a stop that all ranks agree on."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class Loop:
         self.stops, self.clock, self.callbacks = stops, clock, callbacks
         #: The newest checkpoint that is on disk.
         self.saved: Saved | None = None
-        self._refusal = ""
+        self._write_error = ""
         self.blocked = 0.0
-        #: What the steps took, and the first of them alone, if it was not the only one: timers leave that out.
+        #: Seconds of all steps, and of the first one if there are more: timers exclude the first step.
         self.seconds, self.warm_up = 0.0, 0.0
         self.timers = state.world.timers
         self._root = state.world.rank == 0
@@ -87,32 +87,32 @@ class Loop:
     def run(self) -> int:
         """Step until done (returns NONE) or stopped (returns the reason). Collective.
 
-        Either way the state is then in a checkpoint of its own; raises CheckpointError where it cannot be.
-        `seconds` is then what the steps took, `blocked` how long checkpoints held up this process.
+        In both cases a checkpoint then holds the final state; raises CheckpointError if it cannot be written. `seconds`
+        is then the time of the steps, `blocked` the time for which checkpoints blocked this process.
         """
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         self.timers.clear()
         reason = self._steps()
         self.state.device.synchronize()
-        self.state.world.timers = Timers()  # what comes now is no step
-        self.seconds = time.monotonic() - self._began
+        self.state.world.timers = Timers()  # what follows is not part of a step
+        self.seconds = time.monotonic() - self._start
         self._finish()
         if not self._is_saved():
             self.checkpoints.begin(finished=reason == NONE)
             self._finish()
         if not self._is_saved():
-            raise of_all_ranks(CheckpointError(self._refusal))
+            raise of_all_ranks(CheckpointError(self._write_error))
         for callback in self.callbacks:
             callback.on_end(self.state)
         return reason
 
     def _is_saved(self) -> bool:
-        """Whether the state as it is now is in a checkpoint that is on disk."""
+        """Whether a checkpoint on disk holds the current state."""
         return self.saved is not None and self.saved.step == self.state.step
 
     def _finish(self) -> None:
-        """Wait for the checkpoint under way."""
-        self._note(self.checkpoints.finish())
+        """Wait for the checkpoint that is being written."""
+        self._record_checkpoint(self.checkpoints.finish())
 
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
@@ -144,53 +144,53 @@ class Loop:
             now = time.monotonic()
             self._slowest = max(self._slowest, now - before)
             before = now
-            # Until the stop: this step and one more, those that a GPU has yet to do, a checkpoint under way, and the
-            # last, which nothing hides.
+            # Time until the stop: this step and one more, the steps that the GPU has queued, a checkpoint that is being
+            # written, and the last one, which no computation hides.
             needed = (2 + state.device.ahead) * self._slowest + (1 + checkpoints.pending) * self.clock.durable
-            stop = self.stops.asked(now, needed)
+            stop = self.stops.reason(now, needed)
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())
-            if state.step == first + 1:  # it compiles kernels and touches memory first
+            if state.step == first + 1:  # the first step compiles kernels and touches new memory
                 state.device.synchronize()
-                state.world.barrier()  # or else its end on other ranks is waited for in the second step
-                self.warm_up = time.monotonic() - self._began
+                state.world.barrier()  # otherwise the second step would wait for slower ranks
+                self.warm_up = time.monotonic() - self._start
                 timers.clear()
         return NONE
 
     def _done(self) -> bool:
-        """Whether the state is final, as the program says on all ranks alike; steps are compared at the start."""
+        """Whether the state is final. Collective if the program overrides `done`: all ranks must agree."""
         program, state = self.program, self.state
         done = bool(program.done(state))
         if type(program).done is Program.done or state.world.size == 1:
             return done
         some, others = state.world.allreduce(np.array([done, not done], np.int32), "max").tolist()
         if some and others:
-            told = f"{program.name}: done is true on some ranks and not on others after step {state.step}: what one "
-            fix = "rank sees must not end the run. Decide by what all ranks share, such as exact.max of a Field."
-            raise of_all_ranks(AnyrankError(told + fix))
+            message = f"{program.name}: done is true on some ranks and false on others after step {state.step}: all "
+            fix = "ranks must agree. Decide by a value that all ranks share, such as exact.max of a Field."
+            raise of_all_ranks(AnyrankError(message + fix))
         return done
 
     def _checkpoint(self, agreed: Agreed) -> None:
         checkpoints = self.checkpoints
         if checkpoints.pending and not agreed.working:
             with self.timers.during("checkpoint"):
-                self._note(checkpoints.proceed())
+                self._record_checkpoint(checkpoints.proceed())
         steps = self.clock.interval.steps
-        here = bool(steps and self.state.step % steps == 0)
-        if not here and (checkpoints.pending or not agreed.due):
+        at_interval = bool(steps and self.state.step % steps == 0)
+        if not at_interval and (checkpoints.pending or not agreed.due):
             return
         with self.timers.during("checkpoint"):
-            if here:
+            if at_interval:
                 self._finish()
             checkpoints.begin()
         self.clock.last = time.monotonic()
 
-    def _note(self, saved: Saved | None) -> None:
+    def _record_checkpoint(self, saved: Saved | None) -> None:
         if saved is None:
             return
         self.blocked += saved.blocked
         if saved.error:
-            self._refusal = saved.error
+            self._write_error = saved.error
         else:
             self.saved = saved
             self.clock.cost, self.clock.durable = saved.blocked, max(self.clock.durable, saved.seconds)

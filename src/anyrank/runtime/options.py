@@ -1,4 +1,4 @@
-"""How a run is carried out: everything that does not change its result."""
+"""The options of a run: everything that does not change its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anyrank.values import Count, Natural, matching
 #: The groups of options in `--help`.
 RUN, CHECKPOINTS, STOPS = "Run", "Checkpoints", "Stops and restarts"
 PLACEMENT, DIAGNOSTICS = "Placement", "Diagnostics"
-#: Who refuses an option: jobs, where it means nothing or their request gives it, and scaling studies.
+#: Where an option is refused: in jobs (it has no meaning there, or the request sets it) and in scaling studies.
 JOBS, STUDIES = ("jobs",), ("studies",)
 _OFF = ("0", "off")
 _BYTES: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(pydantic.ByteSize)
@@ -26,7 +26,7 @@ _BYTES: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(pydantic.ByteSize)
 
 @dataclass(frozen=True)
 class Interval:
-    """When checkpoints are due: every so many steps, or seconds, or as Young's formula says, or never."""
+    """When checkpoints are due: at an interval in steps or seconds, by Young's formula, or never."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -34,7 +34,7 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """From `200` (steps), `10min` (time), `auto` (Young's formula) or `off`; else ValueError."""
+        """Parse `200` (steps), `10min` (time), `auto` (Young's formula) or `off`; else ValueError."""
         if text in ("auto", "off"):
             return cls(young=text == "auto")
         if text.isdecimal():
@@ -59,13 +59,13 @@ def _bytes(text: str) -> int:
 
 
 def _faults(text: str) -> None:
-    from anyrank.runtime.chaos import parse  # it takes h5py along, which nobody else needs yet
+    from anyrank.runtime.chaos import parse  # imports h5py, which is not needed otherwise
 
     parse(text)
 
 
 def _read_by(read: Callable[[str], Any]) -> AfterValidator:
-    """Check a text by reading it; what is not given is empty."""
+    """A validator that parses a text with `read`; an empty text means that the option is not given."""
 
     def check(text: str) -> str:
         if text:
@@ -82,28 +82,30 @@ Split = Annotated[
 
 
 class Options(OptionTable):
-    """The options of a run: flags, what the run folder keeps for `resume`, and what others refuse follow from here."""
+    """The options of a run. Flags, the options kept for `resume` and those refused elsewhere are derived from this."""
 
     ranks: Count = option(1, "MPI ranks; more than 1 starts mpiexec.", RUN, "-n", "--ranks", kept=True, not_in=JOBS)
-    body: Bodies = option("auto", f"Kernel body: auto, {', '.join(FILES)}; a,b: by turns on a node.", RUN, kept=True)
+    body: Bodies = option("auto", f"Kernel body: auto, {', '.join(FILES)}; a,b: alternate on a node.", RUN, kept=True)
     split: Split = option("auto", "auto, rows, columns, bricks, or a grid such as 2x3.", RUN, kept=True)
-    halo_steps: Count = option(1, "Exchange wider halos, once in so many steps.", RUN, kept=True)
+    halo_steps: Count = option(1, "Exchange wider halos, once in N steps.", RUN, kept=True)
     transfer: Literal["auto", "direct", "staged"] = option(
         "auto", "Halos of GPUs: auto, direct, staged (pinned memory).", RUN, kept=True
     )
     memory_limit: Annotated[str, _read_by(_bytes)] = option(
-        "", "What each rank may take of memory, where programs can spill: 2GB.", RUN, kept=True
+        "", "Memory limit of each rank, for programs that can spill: 2GB.", RUN, kept=True
     )
     allocator: Literal["auto", "reuse", "system"] = option(
         "auto",
-        "Freed arrays: reuse keeps their memory for the next ones, system leaves the C library as it is; auto is reuse "
+        "Memory of freed arrays: reuse keeps it for later arrays, system keeps the C library's default; auto is reuse "
         "without --memory-limit.",
         RUN,
         kept=True,
     )
-    picture: bool = option(True, "Draw the final state, if the program can.", RUN, kept=True, not_in=STUDIES)
+    picture: bool = option(
+        True, "Draw the final state, if the program defines a picture.", RUN, kept=True, not_in=STUDIES
+    )
     as_json: bool = option(False, "Print summary.json as the last line.", RUN, "--json", not_in=JOBS)
-    quiet: bool = option(False, "No progress, no words.", RUN, not_in=JOBS)
+    quiet: bool = option(False, "No progress and no messages.", RUN, not_in=JOBS)
 
     checkpoint_every: Annotated[str, _read_by(Interval.parse)] = option(
         "auto", "Steps (200), a time (10min), auto or off.", CHECKPOINTS, kept=True
@@ -111,31 +113,31 @@ class Options(OptionTable):
     checkpoint_io: Literal["pwrite", "mpio", "gather"] = option(
         "pwrite", "pwrite, mpio, gather.", CHECKPOINTS, kept=True
     )
-    keep: Count = option(2, "How many checkpoints stay, beside marked ones.", CHECKPOINTS, kept=True)
+    keep: Count = option(2, "Number of checkpoints to keep, besides marked ones.", CHECKPOINTS, kept=True)
     mtbf: Duration = option("24h", "Mean time between failures, for --checkpoint-every auto.", CHECKPOINTS, kept=True)
 
     walltime: MaybeDuration = option(
-        "", "Stop with a checkpoint before so much time is over (2:00:00, 90min).", STOPS, not_in=JOBS
+        "", "Stop with a checkpoint before this time limit (2:00:00, 90min).", STOPS, not_in=JOBS
     )
     stop_at: Natural | None = option(None, "Stop with a checkpoint at this step, with status 75.", STOPS, not_in=JOBS)
     hang_timeout: Annotated[str, _read_by(_hang_seconds)] = option(
-        "30min", "Without a step for so long, show all stacks and end; 0: never.", STOPS, kept=True
+        "30min", "After this time without a step, show all stacks and end; 0: never.", STOPS, kept=True
     )
-    max_restarts: Natural = option(0, "Restart a run that died so many times.", STOPS, not_in=STUDIES)
-    min_ranks: Count = option(1, "Restart on no fewer ranks, where hosts are gone.", STOPS, not_in=STUDIES)
+    max_restarts: Natural = option(0, "How often to restart a run that died.", STOPS, not_in=STUDIES)
+    min_ranks: Count = option(1, "Restart on at least this many ranks if hosts are lost.", STOPS, not_in=STUDIES)
 
-    threads: Count | None = option(None, "Threads of a rank.", PLACEMENT, default_text="1", kept=True, not_in=JOBS)
+    threads: Count | None = option(None, "Threads per rank.", PLACEMENT, default_text="1", kept=True, not_in=JOBS)
     bind: Literal["auto", "core", "none"] = option(
         "auto", "Bind ranks to cores: auto (in batch jobs), core, none.", PLACEMENT
     )
-    hosts: str = option("", "Where to start the ranks: node1:8,node2:8.", PLACEMENT, not_in=JOBS)
+    hosts: str = option("", "Hosts of the ranks: node1:8,node2:8.", PLACEMENT, not_in=JOBS)
 
     check: bool = option(False, "Check that all ranks make the same collective calls.", DIAGNOSTICS, not_in=STUDIES)
     digests: bool = option(False, "Write the digests of every step to digests.jsonl.", DIAGNOSTICS, not_in=STUDIES)
     chaos: Annotated[str, _read_by(_faults)] = option(
         "", "Faults to inject, such as 'kill rank=2 step=100'; see docs/trust.md.", DIAGNOSTICS, not_in=JOBS
     )
-    i_mean_it: bool = option(False, "Allow --chaos on a run that was begun before.", DIAGNOSTICS, not_in=JOBS)
+    i_mean_it: bool = option(False, "Allow --chaos in a run folder that holds a run.", DIAGNOSTICS, not_in=JOBS)
 
     @property
     def interval(self) -> Interval:
@@ -149,37 +151,37 @@ class Options(OptionTable):
 
     @property
     def walltime_seconds(self) -> float | None:
-        """The time limit asked for, None without one."""
+        """The time limit in seconds, None without one."""
         return seconds_of(self.walltime) if self.walltime else None
 
     @property
     def hang_seconds(self) -> float:
-        """Seconds without a step after which the run counts as hung; 0 where nobody watches."""
+        """Seconds without a step after which the run counts as hung; 0: the watchdog is off."""
         return _hang_seconds(self.hang_timeout)
 
     @property
     def memory_bytes(self) -> int | None:
-        """What a rank's process may take of memory in all, in bytes; None without a limit."""
+        """The memory limit of a rank's process in bytes; None without a limit."""
         return _bytes(self.memory_limit) if self.memory_limit else None
 
     @property
     def reuse_memory(self) -> bool:
-        """Whether a rank keeps the memory of freed arrays for later ones."""
+        """Whether a rank keeps the memory of freed arrays for later arrays."""
         return self.allocator == "reuse" or (self.allocator == "auto" and not self.memory_limit)
 
     def kept(self) -> dict[str, Any]:
-        """What the run folder keeps: all but what belongs to one invocation, and what nobody has asked for."""
+        """The options that the run folder keeps; options of a single invocation, and empty ones, are not kept."""
         return {k: v for k, v in self.model_dump().items() if self.metadata(k).kept and v not in (None, "")}
 
 
 class OutOptions(OptionTable):
-    """Where a run is kept."""
+    """The option for the run folder."""
 
     out: str = option("", "The run folder.", RUN, default_text="a new one under runs/")
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a run as words of a command line."""
+    """Convert options of a run to command-line arguments."""
     words = []
     for name, value in options.items():
         flag = Options.flags(name)[-1]

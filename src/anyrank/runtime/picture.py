@@ -1,4 +1,4 @@
-"""The picture of a run: drawn by the program, on all ranks together, and no end of a run that it fails to draw."""
+"""The picture of a run, which the program draws on all ranks; a failure to draw does not end the run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from pathlib import Path
 
 from anyrank.world import World
 
-#: Seconds that a rank whose drawing failed waits for the others: those that are not there then wait for it.
+#: Seconds that a rank whose drawing failed waits for the others. Ranks that are then missing wait for this rank.
 PATIENCE = 10.0
 
 
-def drawn(world: World, draw: Callable[[], Path | None]) -> tuple[Path | None, str]:
-    """What `draw` returns on this rank, and why there is no picture, empty where there is one. Collective.
+def draw_on_all_ranks(world: World, draw: Callable[[], Path | None]) -> tuple[Path | None, str]:
+    """Call `draw`; return its value on this rank, and an error message, which is empty on success. Collective.
 
-    An error of any rank is no error of the run where all ranks come to the end of `draw`. A rank that fails while
-    others wait for it, in a collective call of `draw`, raises its error, and must end the run: nothing else ends
-    their wait.
+    If all ranks return from `draw`, an error of any rank is only a message. If a rank fails while others wait for it in
+    a collective call of `draw`, it raises its error, which must end the run: nothing else would end their wait.
     """
-    comm = world.comm.Dup()  # what is left of the calls of `draw` must not meet ours
+    comm = world.comm.Dup()  # unfinished collective calls of `draw` must not match ours
     path, error = None, None
     try:
         path = draw()
-    except Exception as caught:
-        error = caught
-    all_there, until = comm.Ibarrier(), time.monotonic() + PATIENCE
-    while not all_there.Test():
-        if error is not None and time.monotonic() > until:
+    except Exception as failure:
+        error = failure
+    barrier, deadline = comm.Ibarrier(), time.monotonic() + PATIENCE
+    while not barrier.Test():
+        if error is not None and time.monotonic() > deadline:
             raise error
         time.sleep(0.001)
     comm.Free()

@@ -1,4 +1,4 @@
-"""The place of a rank on its node: the threads that it may have, and the cores that it is bound to."""
+"""The placement of a rank on its node: the number of its threads, and the cores to which it is bound."""
 
 from __future__ import annotations
 
@@ -15,66 +15,69 @@ from anyrank.errors import UsageError, spans
 from anyrank.layout import even_cuts
 from anyrank.runtime.options import Options
 
-#: Where libraries look for the number of their threads when they are loaded. The bits of BLAS depend on it.
+#: Libraries read the number of their threads from these variables when they are loaded. The bits of BLAS depend on it.
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-#: One of these is set in a batch job; one of those tells how many cores of the node are the job's.
-_JOB, _OURS = ("SLURM_JOB_ID", "PBS_JOBID", "_CONDOR_JOB_AD"), ("SLURM_CPUS_ON_NODE", "NCPUS")
+#: Variables that are set in batch jobs; and variables with the number of the node's cores that belong to the job.
+_JOB, _CORE_COUNTS = ("SLURM_JOB_ID", "PBS_JOBID", "_CONDOR_JOB_AD"), ("SLURM_CPUS_ON_NODE", "NCPUS")
 BOUND = "bound by anyrank"
 Cores = frozenset[int]
-#: A core's socket, and the physical core of which it is a hyperthread.
-Where = Callable[[int], tuple[int, int]]
+#: A function from a logical core to its socket and its physical core.
+CoreLocation = Callable[[int], tuple[int, int]]
 
 
-def plan_threads(asked: int | None, there: Mapping[str, str] = os.environ) -> tuple[int, dict[str, str]]:
-    """A rank's threads: as asked, as its environment says, else 1; and what to change there."""
-    said = [int(found[0]) for name in VARIABLES if (found := re.match("[1-9][0-9]*", there.get(name, "")))]
-    threads = asked or (said[0] if said else 1)
-    wrong = [name for name in VARIABLES if (there.get(name) != str(threads) if asked else name not in there)]
-    return threads, dict.fromkeys(wrong, str(threads))
+def plan_threads(requested: int | None, environment: Mapping[str, str] = os.environ) -> tuple[int, dict[str, str]]:
+    """The threads of a rank (as requested, else from its environment, else 1), and the variables to change."""
+    given = [int(match[0]) for name in VARIABLES if (match := re.match("[1-9][0-9]*", environment.get(name, "")))]
+    threads = requested or (given[0] if given else 1)
+    changes = [
+        name for name in VARIABLES if (environment.get(name) != str(threads) if requested else name not in environment)
+    ]
+    return threads, dict.fromkeys(changes, str(threads))
 
 
-def limit_threads(asked: int | None) -> int:
-    """Give this process's libraries their threads, where its environment did not when they were loaded; how many."""
-    threads, late = plan_threads(asked)
-    if "numba" in sys.modules and late.pop("NUMBA_NUM_THREADS", ""):
-        numba = sys.modules["numba"]  # it refuses another number in the environment once its threads run
+def limit_threads(requested: int | None) -> int:
+    """Limit the threads of libraries that were loaded with another number; return the number of threads."""
+    threads, changes = plan_threads(requested)
+    if "numba" in sys.modules and changes.pop("NUMBA_NUM_THREADS", ""):
+        numba = sys.modules["numba"]  # it rejects another number in the environment when its threads already run
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    os.environ.update(late)
-    if "OMP_NUM_THREADS" in late:
+    os.environ.update(changes)
+    if "OMP_NUM_THREADS" in changes:
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(threads)
     return threads
 
 
-def place(options: Options, masks: Sequence[Cores], rank: int) -> tuple[str, str]:
-    """Limit the threads of this process and bind it to its cores; where it is then, and a warning or none, in words.
+def place_rank(options: Options, masks: Sequence[Cores], rank: int) -> tuple[str, str]:
+    """Limit the threads of this process and bind it to its cores; return its placement and a warning as text.
 
-    It is number `rank` of those on its node, which may use the cores `masks`. UsageError where `core` cannot be.
+    `rank` is the rank within the node, `masks` are the cores that each rank of the node may use. Raises UsageError if
+    --bind core is not possible.
     """
     threads, node, usable = limit_threads(options.threads), os.uname().nodename, len(Cores().union(*masks))
     cores, how = choose(options.bind, threads, masks, rank, os.cpu_count() or 1, os.environ)
-    crowd = f"{len(masks)} rank(s) × {threads} thread(s) on {usable} core(s) of {node}"
+    load = f"{len(masks)} rank(s) × {threads} thread(s) on {usable} core(s) of {node}"
     if options.bind == "core" and how.startswith("not"):
         fix = "Use fewer ranks on a node or fewer --threads, or leave --bind out."
-        raise UsageError(f"--bind core: {crowd} do not fit: each rank needs cores of its own. {fix}")
+        raise UsageError(f"--bind core: {load} do not fit: each rank needs cores of its own. {fix}")
     for task in Path("/proc/self/task").iterdir() if how == BOUND else ():
         with suppress(OSError):  # a thread that has just ended, or a sandbox
             os.sched_setaffinity(int(task.name), cores)
     if how == BOUND and os.sched_getaffinity(0) != cores:
-        cores, how = masks[rank], "not bound: the system refuses it"
+        cores, how = masks[rank], "not bound: the system refused it"
     many = f"{threads} thread(s) (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')})"
-    where = f"number {rank} of {len(masks)} on node {node}, on core(s) {spans(cores)} ({how}), {many}"
-    return where, f"oversubscribed: {crowd}" if len(masks) * threads > usable else ""
+    location = f"number {rank} of {len(masks)} on node {node}, on core(s) {spans(cores)} ({how}), {many}"
+    return location, f"oversubscribed: {load}" if len(masks) * threads > usable else ""
 
 
 def choose(
     bind: str, threads: int, masks: Sequence[Cores], rank: int, online: int, environment: Mapping[str, str]
 ) -> tuple[Cores, str]:
-    """The cores for a rank of a node whose machine has `online`, and who binds it to them or why nobody does."""
+    """The cores of a rank, and whether it is bound to them and why. The node has `online` cores."""
     usable, auto, job = Cores().union(*masks), bind == "auto", any(name in environment for name in _JOB)
     parts = shares(masks, threads) if job or not auto else None
-    whole = len(masks) * threads >= online or str(online) in map(environment.get, _OURS)
+    whole = len(masks) * threads >= online or str(online) in map(environment.get, _CORE_COUNTS)
     reasons = {
         "bound by the launcher": len(masks) > 1 and sum(map(len, masks)) == len(usable),
         "not bound: --bind none": bind == "none",
@@ -88,7 +91,7 @@ def choose(
 
 
 @cache
-def _where(cpu: int) -> tuple[int, int]:
+def _location(cpu: int) -> tuple[int, int]:
     folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     with suppress(OSError):
         texts = [(folder / name).read_text(encoding="utf-8") for name in ("physical_package_id", "core_id")]
@@ -96,22 +99,22 @@ def _where(cpu: int) -> tuple[int, int]:
     return 0, cpu
 
 
-def shares(masks: Sequence[Cores], threads: int, where: Where = _where) -> list[Cores] | None:
-    """Equal parts of the cores that ranks have in common, in order: of one socket, of physical cores, if that can be.
+def shares(masks: Sequence[Cores], threads: int, location: CoreLocation = _location) -> list[Cores] | None:
+    """Partition the cores that ranks share into equal parts, if possible of one socket and of whole physical cores.
 
-    None where a part would be less than `threads`, or ranks have only some of their cores in common.
+    None if a part would have fewer than `threads` cores, or if ranks share only some of their cores.
     """
     parts = list(masks)
     for mask in set(masks):
         ranks = [rank for rank, other in enumerate(masks) if other == mask]
-        order = sorted(mask, key=lambda cpu: (*where(cpu), cpu))
-        for units in [list(group) for _, group in groupby(order, where)], [[cpu] for cpu in order]:
-            found = [[*chain(*units[a:b])] for a, b in pairwise(even_cuts(len(units), len(ranks)))]
-            if min(map(len, found)) >= threads:
+        order = sorted(mask, key=lambda cpu: (*location(cpu), cpu))
+        for units in [list(group) for _, group in groupby(order, location)], [[cpu] for cpu in order]:
+            cuts = [[*chain(*units[a:b])] for a, b in pairwise(even_cuts(len(units), len(ranks)))]
+            if min(map(len, cuts)) >= threads:
                 break
-        if min(map(len, found)) < threads or any(mask & other for other in masks if other != mask):
+        if min(map(len, cuts)) < threads or any(mask & other for other in masks if other != mask):
             return None
-        for rank, part in zip(ranks, found, strict=True):
-            home = max((Cores(group) for _, group in groupby(part, lambda cpu: where(cpu)[0])), key=len)
-            parts[rank] = home if len(home) >= threads else Cores(part)
+        for rank, part in zip(ranks, cuts, strict=True):
+            largest = max((Cores(group) for _, group in groupby(part, lambda cpu: location(cpu)[0])), key=len)
+            parts[rank] = largest if len(largest) >= threads else Cores(part)
     return parts

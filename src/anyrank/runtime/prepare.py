@@ -1,4 +1,4 @@
-"""Preparing a run: the place of each rank, its device, checks between ranks, and the declared state."""
+"""Preparation of a run: placement of the ranks, devices, checks between ranks, and the declared state."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from anyrank.program import Program
 from anyrank.runtime.allocator import reuse_freed_memory
 from anyrank.runtime.memory import shortage
 from anyrank.runtime.options import Options
-from anyrank.runtime.placement import place
+from anyrank.runtime.placement import place_rank
 from anyrank.runtime.startup import check_ranks, check_state, device_of
 from anyrank.state import State
 from anyrank.world import World
 
 
 class Prepared:
-    """What is known of a run before its folder is touched. Making it is collective.
+    """A run that is checked and declared, before its folder is touched. Construction is collective.
 
-    Raises UsageError on all ranks where the program, the options, the devices or the ranks do not fit.
+    Raises UsageError on all ranks if the program, the options, the devices or the ranks are not valid together.
     """
 
     def __init__(self, program: Program, source: str, world: World, options: Options, folder: Path):
@@ -31,12 +31,12 @@ class Prepared:
         #: The cores of this node that its ranks may use.
         self.cores = len(frozenset().union(*masks))
         with world.raise_on_all_ranks():
-            #: The place of this rank in words, and a warning where its node has too few cores.
-            self.place, self.oversubscribed = place(options, masks, world.node_rank)
+            #: The placement of this rank as text, and a warning if its node has too few cores.
+            self.placement, self.oversubscribed = place_rank(options, masks, world.node_rank)
             BODIES.prefer(options.body, world.node_rank)
         self.device = device_of(world)
         self.warnings = check_ranks(world, program, source, options)
-        #: Why halos of GPUs travel as they do; empty where there is no GPU.
+        #: Why this transfer of GPU halos was chosen; empty without a GPU.
         self.transfer_reason = self._choose_transfer()
         self.state = self._declare()
 
@@ -44,7 +44,7 @@ class Prepared:
         if self._world.all(BODIES.device.on_host):
             self._world.transfer = "host"
             return ""
-        from anyrank.exchange.aware import choose  # of no use without a GPU
+        from anyrank.exchange.aware import choose  # imported only with a GPU
 
         self._world.transfer, reason = choose(self._world, BODIES.device, self._options.transfer)
         return reason
@@ -58,7 +58,7 @@ class Prepared:
             self._program.declare(state)
         check_state(state, self._program.steps)
         refusal = shortage(state, self._program.name)
-        with world.raise_on_all_ranks():  # before any of it is allocated
+        with world.raise_on_all_ranks():  # before anything is allocated
             if refusal is not None:
                 raise refusal
         with world.raise_on_all_ranks(*([MemoryError] if state.device.on_host else [])):
@@ -74,6 +74,7 @@ class Prepared:
         steps, name = self._options.halo_steps, self._program.name
         if steps > 1 and self._program.deep_halos is not True:
             raise UsageError(
-                f"--halo-steps {steps} must be 1 unless the program allows more, and {name} does not. Leave it out, or "
-                "put deep_halos = True into it, if only setup and kernels write fields, and kernels nothing else."
+                f"--halo-steps {steps} must be 1, because {name} does not allow more. Omit the option, or set "
+                "deep_halos = True in the program, if only setup and kernels write fields, and kernels write nothing "
+                "else."
             )

@@ -1,4 +1,4 @@
-"""How a program is found: one of those that come with anyrank, or a file of the user's."""
+"""Find and load a program: one that comes with anyrank, or a file of the user."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from anyrank.errors import UsageError
 from anyrank.program import Program, check_declaration
 from anyrank.world import initialise
 
-#: Begins the name of a module whose file has the name of another module.
+#: Prefix of the module name if the program's file has the name of another module.
 OWN_PREFIX = "anyrank_program_"
-#: How the names of files begin through which a program's file is imported.
+#: Prefixes of the files that import a program's file; tracebacks leave them out.
 _IMPORTING = (__file__, str(child.__file__), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
 def available() -> list[str]:
-    """The names of the programs that come with anyrank."""
+    """List the names of the programs that come with anyrank."""
     return sorted(_modules())
 
 
 def _modules() -> dict[str, str]:
-    """The modules of these programs by name: the files of all folders `programs`, which are not imported."""
+    """The modules of these programs by name, from the files in all folders `programs`; nothing is imported."""
     package = Path(__file__).parent.parent
     files = [path for pattern in ("programs/*.py", "*/programs/*.py") for path in package.glob(pattern)]
     names = {path.stem: path.relative_to(package.parent).with_suffix("") for path in files}
@@ -39,41 +39,41 @@ def _modules() -> dict[str, str]:
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Split FILE.py:CLASS into the file and the class, which is empty where none is named.
+    """Split FILE.py:CLASS into the file and the class; the class is empty if it is not given.
 
-    Only the last colon counts, and only between the name of a Python file and that of a class: a folder may have
-    colons in its name.
+    Only the last colon separates, and only between a Python file and a class name: the names of folders may contain
+    colons.
     """
-    file, _, wanted = source.rpartition(":")
-    return (file, wanted) if file.endswith(".py") and wanted.isidentifier() else (source, "")
+    file, _, class_name = source.rpartition(":")
+    return (file, class_name) if file.endswith(".py") and class_name.isidentifier() else (source, "")
 
 
 def is_file(source: str) -> bool:
-    """Return whether a program is named by its file, and not by a name that `anyrank list` shows."""
+    """Return whether a program is given as a file, and not as a name that `anyrank list` shows."""
     return split_source(source)[0].endswith(".py")
 
 
 def absolute(source: str, home: Path | None = None) -> str:
-    """Return what names the same program in every folder: a relative file is one of `home`, or of the current one."""
+    """Return the source with an absolute path; a relative path starts at `home`, or at the current folder."""
     if not is_file(source):
         return source
-    file, wanted = split_source(source)
-    return f"{((home or Path()) / file).resolve()}{wanted and ':' + wanted}"
+    file, class_name = split_source(source)
+    return f"{((home or Path()) / file).resolve()}{class_name and ':' + class_name}"
 
 
 def load(source: str) -> type[Program]:
-    """The Program of a name, or of a file: `weather`, `./my_program.py`, `./many.py:Heat`.
+    """Load a Program by its name or from a file: `weather`, `./my_program.py`, `./many.py:Heat`.
 
-    Raises UsageError where there is no such program, or the file does not import (with its traceback).
+    Raises UsageError if there is no such program, or if the file does not import (with its traceback).
     """
     known = _modules()
     if source in known:
         return _only_program(importlib.import_module(known[source]), source, "")
-    path, wanted = split_source(source)
+    path, class_name = split_source(source)
     if path.endswith(".py"):
-        return _only_program(_import_file(Path(path)), path, wanted)
-    close = difflib.get_close_matches(source, known, 1)
-    hint = f"Did you mean {close[0]}?" if close else "`anyrank list` shows them."
+        return _only_program(_import_file(Path(path)), path, class_name)
+    similar = difflib.get_close_matches(source, known, 1)
+    hint = f"Did you mean {similar[0]}?" if similar else "`anyrank list` shows them."
     raise UsageError(
         f"{source!r} is not a program: it must be one of {', '.join(sorted(known))}, or a file ending in .py, or "
         f"FILE.py:CLASS. {hint}"
@@ -84,7 +84,7 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"program file {str(path)!r} does not exist: give the path of a Python file, or a name.")
     file = path.resolve()
-    parts, root, relative = _place(file)
+    parts, root, relative = _module_name(file)
     name = ".".join(parts)
     os.environ.pop(child.PROGRAM_FILE, None)
     if not _is_free(parts, root):
@@ -98,17 +98,18 @@ def _import_file(path: Path) -> ModuleType:
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file):
         return sys.modules[name]
     _extend_path(file, root, relative)
-    initialise()  # the file may use MPI as soon as it is imported
+    initialise()  # the file may use MPI while it is imported
     try:
         return child.execute(name, file)
-    except (Exception, SystemExit) as error:  # the end of the file may be that of a script
-        trace = "".join(traceback.format_exception(type(error), error, _of_the_user(error)))
-        raise UsageError(f"program file {str(path)!r} does not import. Mend this:\n{trace.rstrip()}") from None
+    except (Exception, SystemExit) as error:  # a script may end with sys.exit
+        trace = "".join(traceback.format_exception(type(error), error, _user_traceback(error)))
+        raise UsageError(f"program file {str(path)!r} does not import. Fix this error:\n{trace.rstrip()}") from None
 
 
-def _place(file: Path) -> tuple[list[str], Path, bool]:
-    """The name under which other processes can import a file, in parts; the folder where they find it; and whether it
-    imports relatively. Folders with an __init__.py are packages; so are those that its relative imports take for one.
+def _module_name(file: Path) -> tuple[list[str], Path, bool]:
+    """The module name of a file, in parts; the folder to import it from; and whether it has relative imports.
+
+    Folders with an __init__.py are packages, and so are those that the file's relative imports refer to.
     """
     depth = _relative_depth(file)
     folder, parts = file.parent, [file.stem]
@@ -119,28 +120,28 @@ def _place(file: Path) -> tuple[list[str], Path, bool]:
 
 
 def _relative_depth(file: Path) -> int:
-    """How many folders the file's relative imports go up, 0 without any."""
+    """The largest number of folders that the file's relative imports go up, 0 without any."""
     try:
         nodes = ast.walk(ast.parse(file.read_bytes()))
-    except (SyntaxError, ValueError):  # its import will tell
+    except (SyntaxError, ValueError):  # the import reports it
         return 0
     return max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
 
 
 def _is_free(parts: Sequence[str], root: Path) -> bool:
-    """Whether a module in this folder has that name, and no other module."""
+    """Whether no module outside this folder has that name."""
     top = parts[0]
     if top in sys.stdlib_module_names or any("." in part for part in parts):
         return False
     known = sys.modules.get(top)
-    theirs = [*getattr(known, "__path__", ())] or [getattr(known, "__file__", None)]
-    return known is None or str(root / (top if len(parts) > 1 else f"{top}.py")) in theirs
+    locations = [*getattr(known, "__path__", ())] or [getattr(known, "__file__", None)]
+    return known is None or str(root / (top if len(parts) > 1 else f"{top}.py")) in locations
 
 
 def _extend_path(file: Path, root: Path, relative: bool) -> None:
-    """Let the modules beside the file be found, and its package. Child processes get the path from `multiprocessing`.
+    """Add the file's folder, and that of its package, to sys.path. `multiprocessing` passes the path to children.
 
-    A file that has the name of a module of Python's, or may have such files beside it in its package, comes last.
+    The folder comes last if the file, or another file of its package, may have the name of a standard module.
     """
     folder = str(file.parent)
     if relative or file.stem in sys.stdlib_module_names:
@@ -149,26 +150,26 @@ def _extend_path(file: Path, root: Path, relative: bool) -> None:
         sys.path[:0] = dict.fromkeys([folder, str(root)])
 
 
-def _of_the_user(error: BaseException) -> TracebackType | None:
-    """The traceback from the user's own files on; none where the file did not even parse."""
+def _user_traceback(error: BaseException) -> TracebackType | None:
+    """The part of the traceback that starts in the user's files; None if the file did not parse."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_IMPORTING):
         trace = trace.tb_next
     return trace
 
 
-def _only_program(module: ModuleType, source: str, wanted: str) -> type[Program]:
-    """The program of that name, or the only one that the module defines, or imports where it defines none."""
-    there = {name: value for name, value in vars(module).items() if _is_program(value)}
-    own = {value.__name__: value for value in there.values() if value.__module__ == module.__name__}
-    found = own or {value.__name__: value for value in there.values()}
-    if wanted not in there and (wanted or len(found) != 1):
-        names = ", ".join(found) or "none"
-        asked = f", none of them {wanted}" if wanted else ""
+def _only_program(module: ModuleType, source: str, class_name: str) -> type[Program]:
+    """The program of that name, or the only one that the module defines, or else the only one that it imports."""
+    programs = {name: value for name, value in vars(module).items() if _is_program(value)}
+    own = {value.__name__: value for value in programs.values() if value.__module__ == module.__name__}
+    candidates = own or {value.__name__: value for value in programs.values()}
+    if class_name not in programs and (class_name or len(candidates) != 1):
+        names = ", ".join(candidates) or "none"
+        missing = f", none of them {class_name}" if class_name else ""
         raise UsageError(
-            f"{source} must define one Program but has {len(found)} ({names}){asked}. Name one: {source}:NAME."
+            f"{source} must define one Program but has {len(candidates)} ({names}){missing}. Name one: {source}:NAME."
         )
-    program = there[wanted] if wanted else next(iter(found.values()))
+    program = programs[class_name] if class_name else next(iter(candidates.values()))
     check_declaration(program)
     return program
 

@@ -1,4 +1,4 @@
-"""Runs started from Python, without a command line."""
+"""Start runs from Python, without a command line."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ T = TypeVar("T")
 def run(
     program: Program | Path | str, *, ranks: int | None = None, out: Path | str | None = None, **options: Any
 ) -> Run:
-    """Carry out a run of a program and return what it left.
+    """Run a program and return the run.
 
-    One rank is this process itself; more ranks are started by mpiexec and import the program's file. Where this process
-    is one of several ranks already (a script under mpiexec), all of them must call it: then it is collective, `ranks`
-    can only be their number, and rank 0 reads what all return. A run that is in `out` already is resumed, or only read
-    if it is finished.
+    One rank runs in this process; mpiexec starts several ranks, which import the program's file. If this process is
+    already one of several ranks (a script under mpiexec), the call is collective: all ranks must make it, `ranks` can
+    only be their number, and rank 0 reads the run that all return. If `out` already holds this run, it is resumed, or
+    only read if it is finished.
 
     Parameters
     ----------
     program : Program, path or str
-        The program with its parameters: `Heat(n=64)`. Or what `anyrank run` takes, with the default parameters:
+        The program with its parameters: `Heat(n=64)`. Or a source as for `anyrank run`, with the default parameters:
         `"model/ocean.py"`, `"many.py:Heat"`, `"weather"`.
     ranks : int, optional
-        The number of MPI ranks: 1 where it is not given, or the number of those that mpiexec has started.
+        The number of MPI ranks: by default 1, or the number of ranks that mpiexec has started.
     out : path, optional
-        The run folder; a new one under `runs/` where it is not given.
+        The run folder; by default a new one under `runs/`.
     **options
-        The options of `anyrank run`, by name: `body="numba"`, `checkpoint_every="100"`, `stop_at=50`. Unlike there,
-        `quiet` is True unless it is given, and nobody watches for hangs in this process.
+        The options of `anyrank run`, by name: `body="numba"`, `checkpoint_every="100"`, `stop_at=50`. By default,
+        `quiet` is True, and there is no watchdog in this process.
 
     Returns
     -------
     Run
-        The run: its summary, result, and fields.
+        The run with its summary, result and fields.
 
     Raises
     ------
     UsageError
-        Where an option, a parameter or the run folder is refused; on all ranks together.
+        If an option, a parameter or the run folder is refused; on all ranks together.
     AnyrankError
-        Where the run fails. What the program itself raises on one rank is raised as it is.
+        If the run fails. With one rank, an exception of the program is raised unchanged.
 
     Examples
     --------
@@ -68,26 +68,26 @@ def run(
     >>> run.result["mean"], run.fields["T"].shape  # doctest: +SKIP
     (1.0, (64, 64))
     """
-    chosen, program = _agreed(lambda: _checked(program, ranks, options))
+    settings, program = _on_all_ranks(lambda: _checked(program, ranks, options))
     folder = Path(out) if out is not None else new_folder(program.name)
     if launcher.tasks() > 1:
-        return _run_here(program, folder, chosen)
-    if chosen.ranks == 1 and not chosen.max_restarts and not chosen.hosts:
-        return _run_here(program, folder, chosen.model_copy(update={"hang_timeout": "off"}))
-    return _run_under_mpiexec(program, folder, chosen, options)
+        return _run_here(program, folder, settings)
+    if settings.ranks == 1 and not settings.max_restarts and not settings.hosts:
+        return _run_here(program, folder, settings.model_copy(update={"hang_timeout": "off"}))
+    return _run_under_mpiexec(program, folder, settings, options)
 
 
 def _checked(program: Program | Path | str, ranks: int | None, options: Mapping[str, Any]) -> tuple[Options, Program]:
-    """The options and the program of a run; UsageError where they cannot be."""
+    """Check and return the options and the program of a run; UsageError if they are not valid."""
     started = launcher.tasks() if launcher.tasks() > 1 else 0
     if started and ranks not in (None, started):
-        raise UsageError(f"ranks={ranks} but mpiexec has started {started} ranks. Leave ranks out.")
-    chosen = Options.model_validate({"quiet": True, "ranks": (started or 1) if ranks is None else ranks, **options})
-    return chosen, program if isinstance(program, Program) else load(str(program))()
+        raise UsageError(f"ranks={ranks} but mpiexec has started {started} ranks. Omit ranks.")
+    settings = Options.model_validate({"quiet": True, "ranks": (started or 1) if ranks is None else ranks, **options})
+    return settings, program if isinstance(program, Program) else load(str(program))()
 
 
-def _agreed(call: Callable[[], T]) -> T:
-    """The call's value; where it raises an AnyrankError on any of several ranks, that is raised on all. Collective."""
+def _on_all_ranks(call: Callable[[], T]) -> T:
+    """Return the call's value; if it raises an AnyrankError on any rank, raise that on all ranks. Collective."""
     try:
         value = call()
     except AnyrankError as error:
@@ -105,12 +105,12 @@ def new_folder(program: str) -> Path:
 
 
 def source_of(program: type[Program]) -> str:
-    """Return what `anyrank run` takes for a program: its name, or FILE.py:CLASS; empty where it is in no file."""
+    """Return the source of a program for `anyrank run`: its name or FILE.py:CLASS; empty if it is not in a file."""
     if program.__module__.startswith("anyrank.") and program.name in available():
         return program.name
     try:
         file = Path(inspect.getfile(program)).resolve()
-    except (TypeError, OSError):  # typed in, or of a notebook
+    except (TypeError, OSError):  # defined in an interactive session or a notebook
         return ""
     name = program.__qualname__
     return f"{file}:{name}" if name.isidentifier() and file.is_file() and file.suffix == ".py" else ""
@@ -126,7 +126,7 @@ def _run_here(program: Program, folder: Path, options: Options) -> Run:
         session.execute()
         return world.on_root(lambda: Run(folder))
     finally:
-        if world.size == 1:  # other ranks may be stuck in a call: then the caller's error must end them all
+        if world.size == 1:  # other ranks may be stuck in a call: then the caller's error must abort all ranks
             session.watchdog.close()
             world.close()
             BODIES.prefer("auto")
@@ -138,8 +138,8 @@ def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: 
     source = source_of(type(program))
     if not source:
         raise UsageError(
-            f"ranks={options.ranks}: {type(program).__name__} is in no Python file that other ranks can import. "
-            "Put it into one, or use ranks=1."
+            f"ranks={options.ranks}: {type(program).__name__} must be in a Python file that other ranks can import. "
+            "Move it into a file, or use ranks=1."
         )
     with tempfile.TemporaryDirectory(prefix="anyrank-") as temporary:
         parameters = Path(temporary) / "parameters.toml"
@@ -149,12 +149,12 @@ def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: 
         status = Supervisor(options, folder, words).run()
     if status not in (0, 75):
         kind = UsageError if status == 2 else AnyrankError
-        raise kind(f"the run in {folder} ended with status {status}: what its ranks said is on standard error.")
+        raise kind(f"the run in {folder} ended with status {status}: the messages of its ranks are on standard error.")
     return Run(folder)
 
 
 class Run:
-    """What a run left in its folder.
+    """The results of a run, read from its folder.
 
     Parameters
     ----------
@@ -166,11 +166,11 @@ class Run:
     path : Path
         The run folder.
     summary : dict
-        What summary.json says: `ranks`, `steps`, `digest`, `seconds`, `finished` …
+        The content of summary.json: `ranks`, `steps`, `digest`, `seconds`, `finished` …
     result : dict
-        What the program's `result` returned; empty where the run is not finished.
+        The value of the program's `result`; empty if the run is not finished.
     fields : mapping
-        The Fields of the last checkpoint by name, as NumPy arrays of the global shape, each read when it is asked for.
+        The Fields of the last checkpoint by name, as NumPy arrays of the global shape; each is read on access.
     """
 
     def __init__(self, path: Path | str):
@@ -200,7 +200,7 @@ class Run:
 
 
 class _Fields(Mapping[str, np.ndarray]):
-    """The Fields of a checkpoint file, read when they are asked for."""
+    """The Fields of a checkpoint file, read on access."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -213,7 +213,7 @@ class _Fields(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._read(None):
-            raise KeyError(f"{name!r} is no field of {self._path}: its fields are {sorted(self)}")
+            raise KeyError(f"{name!r} is not a field of {self._path}: its fields are {sorted(self)}")
         array: np.ndarray = self._read(name)
         return array
 

@@ -1,4 +1,4 @@
-"""The report of an execution: summary.json, result.json, and what is printed at the end."""
+"""The report of an execution: summary.json, result.json, and the output at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.loop import Loop
-from anyrank.runtime.memory import taken
+from anyrank.runtime.memory import memory_usage
 from anyrank.runtime.options import Options
 from anyrank.runtime.prepare import Prepared
 from anyrank.runtime.stops import NONE, describe
@@ -27,7 +27,7 @@ from anyrank.world import World
 
 @dataclass(frozen=True)
 class Span:
-    """The steps of one execution: where it began, from which checkpoint (None: from setup), and why it ended."""
+    """The steps of one execution: its first step, its checkpoint (None: it began with setup), and why it ended."""
 
     first: int
     resumed_from: int | None
@@ -40,7 +40,7 @@ class Span:
 
 
 def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, command: str) -> dict[str, Any]:
-    """What summary.json says of an execution. Collective."""
+    """The content of summary.json. Collective."""
     saved, state = loop.saved, prepared.state
     assert saved is not None, "the loop ends with a checkpoint"
     world = state.world
@@ -57,7 +57,7 @@ def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, comm
         "seconds": round(loop.seconds, 6),
         "rate": {"value": (state.step - span.first) * amount / max(loop.seconds, 1e-9), "unit": f"{unit}/s"},
         "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
-        "memory": taken(state),
+        "memory": memory_usage(state),
         "timing": _timing(world, loop),
         "crowded": not world.all(not prepared.oversubscribed),
         "nodes": world.sum(int(world.node_rank == 0)),
@@ -70,15 +70,15 @@ def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, comm
 
 
 def _timing(world: World, loop: Loop) -> dict[str, Any]:
-    """What the seconds of the slowest rank's steps went to, and the traffic of one: means over ranks. Collective.
+    """The time of each phase in the slowest rank's steps, and the traffic of a step: means over ranks. Collective.
 
-    Without the first step, in which kernels are compiled and memory is new, unless there was no other.
+    The first step, which compiles kernels and touches new memory, is left out, unless it is the only one.
     """
     timers, seconds = loop.timers, loop.seconds - loop.warm_up
     *slowest, longest = world.allreduce(np.array([*timers.computed, seconds]), "max")
     phases = timers.phases(seconds, np.array(slowest), longest)
-    mine = [*phases.values(), *timers.traffic.values(), timers.noise]
-    means = np.mean(np.array(world.comm.allgather(mine)), axis=0).tolist()
+    local = [*phases.values(), *timers.traffic.values(), timers.noise]
+    means = np.mean(np.array(world.comm.allgather(local)), axis=0).tolist()
     counted, traffic = max(1, timers.steps), means[len(PHASES) :]
     return {
         "steps": timers.steps,
@@ -91,39 +91,39 @@ def _timing(world: World, loop: Loop) -> dict[str, Any]:
 
 
 def _bodies(world: World) -> dict[str, str]:
-    """The body of every kernel that was used; with the ranks where they differ. Collective."""
-    mine = {name: body.name for name, body in BODIES.chosen.items()}
-    found: dict[str, dict[str, list[int]]] = {}
-    for rank, bodies in enumerate(world.gather(mine) or []):
+    """The body of every kernel that was used, and the ranks of each body if ranks differ. Collective."""
+    local = {name: body.name for name, body in BODIES.chosen.items()}
+    by_kernel: dict[str, dict[str, list[int]]] = {}
+    for rank, bodies in enumerate(world.gather(local) or []):
         for kernel, body in bodies.items():
-            found.setdefault(kernel, {}).setdefault(body, []).append(rank)
+            by_kernel.setdefault(kernel, {}).setdefault(body, []).append(rank)
     return {
         kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
-        for kernel, by in sorted(found.items())
+        for kernel, by in sorted(by_kernel.items())
     }
 
 
 def as_mapping(result: Any) -> dict[str, Any]:
-    """What a program's `result` returned, by name: nothing is empty, and a value without a name is `result`."""
+    """Convert the value of a program's `result` to a mapping: None is empty, any other value is named `result`."""
     if result is None:
         return {}
     return {str(name): value for name, value in result.items()} if isinstance(result, Mapping) else {"result": result}
 
 
 def write(folder: RunFolder, summary: dict[str, Any], result: dict[str, Any]) -> None:
-    """Write result.json, if the run is finished, and summary.json. Rank 0 alone calls it."""
+    """Write result.json, if the run is finished, and summary.json. Only rank 0 calls it."""
     if summary["finished"]:
         folder.write_result(result)
     folder.write_summary(summary)
 
 
 def ending(summary: dict[str, Any]) -> str:
-    """How an execution ended, in words."""
+    """How an execution ended, as text."""
     return "finished" if summary["finished"] else f"stopped by {summary['stopped_by']}"
 
 
 def show(folder: Path, summary: dict[str, Any], result: dict[str, Any], picture: Path | None, options: Options) -> None:
-    """Print the result and the summary. Rank 0 alone calls it."""
+    """Print the result and the summary. Only rank 0 calls it."""
     name, rate = summary["program"], summary["rate"]
     if not options.quiet:
         for key, value in result.items():
@@ -135,13 +135,13 @@ def show(folder: Path, summary: dict[str, Any], result: dict[str, Any], picture:
         if picture is not None:
             print(f"{name}: picture {picture}")
         if not summary["finished"]:
-            print(f"{name}: go on with: anyrank resume {folder}")
+            print(f"{name}: continue with: anyrank resume {folder}")
     if options.as_json:
         print(json.dumps(summary), flush=True)
 
 
 def show_finished(name: str, folder: RunFolder, options: Options) -> bool:
-    """Whether the run in the folder is finished already; if so, print what there is."""
+    """Whether the run in the folder is already finished; if so, print its summary."""
     summary = folder.finished()
     if summary is None:
         return False

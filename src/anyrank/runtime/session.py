@@ -1,4 +1,4 @@
-"""One execution of a Program on all ranks: from a folder and parameters to an exit code."""
+"""One execution of a Program on all ranks, from the run folder and parameters to an exit code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
 from anyrank.runtime.callback import Callback, Digests, Heartbeat
-from anyrank.runtime.failure import of_the_gpu
+from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import Clock, Loop
 from anyrank.runtime.options import Options
-from anyrank.runtime.picture import drawn
+from anyrank.runtime.picture import draw_on_all_ranks
 from anyrank.runtime.prepare import Prepared
 from anyrank.runtime.stops import Stops
 from anyrank.runtime.watchdog import Watchdog
@@ -28,7 +28,7 @@ from anyrank.storage.checkpoints import Checkpoints
 from anyrank.storage.read import Restored
 from anyrank.world import World
 
-#: Callbacks of every run of this process, beside the program's and those that options ask for.
+#: Callbacks of every run of this process, besides those of the program and of the options.
 EXTRA_CALLBACKS: list[Callback] = []
 T = TypeVar("T")
 
@@ -41,24 +41,24 @@ class Session:
         self.program, self.source, self.world = program, source, world
         self.folder, self.options, self.command = RunFolder(out), options, command
         self.root = world.rank == 0
-        #: Whether the folder is this run's and can be written, so that what happens is told there.
+        #: Whether the folder belongs to this run and can be written, so that events and logs go there.
         self.begun = False
         self._state: State | None = None
         self._callbacks: list[Callback] = []
 
     def execute(self) -> int:
-        """Carry the run out; the exit code: 0 finished, 75 stopped with a valid checkpoint.
+        """Execute the run and return the exit code: 0 finished, 75 stopped with a valid checkpoint.
 
-        Raises AnyrankError on all ranks together for what a user can mend.
+        Raises AnyrankError on all ranks together for errors that a user can fix.
         """
-        # It is never closed: reports of errors and the end of MPI may hang, too.
+        # The watchdog is never closed, because reports of errors and MPI_Finalize may hang, too.
         self.watchdog = Watchdog(self.options.hang_seconds)
         try:
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
             if self._finished_already():
                 return FINISHED
-            # From here to the very end a signal asks, and does not kill.
+            # From here to the end a signal requests a stop and does not kill the process.
             stops = Stops(
                 self.folder.stop, self.options.walltime_seconds, self.started, self.root, self.options.stop_at
             )
@@ -70,23 +70,23 @@ class Session:
         except BaseException as error:
             if self.begun:
                 self.journal.log_calls(self.world)
-            if told := of_the_gpu(self.world, error, self.folder.path if self.begun else None):
-                raise told from error
+            if failure := gpu_failure(self.world, error, self.folder.path if self.begun else None):
+                raise failure from error
             raise
         finally:
             for callback in self._callbacks:
                 callback.close()
 
     def note_failure(self, ranks: str, error: str) -> None:
-        """Put what ended the run into its events, for people and for the supervisor. Any one rank calls it."""
+        """Write the error that ended the run to the events; the supervisor reads it. One rank calls it."""
         step = self._state.step if self._state is not None else 0
-        with suppress(OSError):  # the error itself has been told, or is about to be
+        with suppress(OSError):  # the error itself is also printed
             events = Events(self.folder.events)
             events.say("failed", step=step, ranks=ranks, error=error)
             events.close()
 
     def _finished_already(self) -> bool:
-        """Whether there is nothing to do, and if so says it; else makes and locks the folder. Collective."""
+        """Report a finished run and return True; otherwise make and lock the folder. Collective."""
         folder, program = self.folder, self.program
 
         def finished(begun: bool) -> bool:
@@ -105,29 +105,29 @@ class Session:
             folder.create(program.name, self.source, program.parameters, self.options.kept())
             return False
 
-        return self.world.on_root(lambda: self._writing(prepare))
+        return self.world.on_root(lambda: self._translate_os_errors(prepare))
 
     def _refuse_chaos(self) -> None:
-        """Whoever has a run in a folder may have forgotten what stands in the command line."""
+        """Refuse chaos in the folder of an existing run, because the option may be there by mistake."""
         if self.options.chaos and not self.options.i_mean_it:
             raise UsageError(
                 f"--chaos {self.options.chaos!r} would harm the run that --out {self.folder.path} holds. "
                 "Use another --out, or add --i-mean-it."
             )
 
-    def _writing(self, action: Callable[[], T]) -> T:
-        """The action's value; UsageError where the file system refuses it."""
+    def _translate_os_errors(self, action: Callable[[], T]) -> T:
+        """Call `action` and return its value; UsageError if the file system refuses it."""
         try:
             return action()
         except OSError as error:
             raise UsageError(
-                f"--out {self.folder.path} cannot be written ({error.strerror}). Mend that, or use another --out."
+                f"--out {self.folder.path} cannot be written ({error.strerror}). Fix that, or use another --out."
             ) from None
 
     def _execute(self, prepared: Prepared, stops: Stops) -> int:
         world, program, options, state = self.world, self.program, self.options, prepared.state
         with world.raise_on_all_ranks():
-            self.journal = self._writing(lambda: Journal(program, world, self.folder, not options.quiet))
+            self.journal = self._translate_os_errors(lambda: Journal(program, world, self.folder, not options.quiet))
         self.begun = True
         self.watchdog.report_to(world, self.folder.path)
         self._log_start(prepared)
@@ -144,8 +144,8 @@ class Session:
         checkpoints.try_header()
         faults = self._faults()
         with world.raise_on_all_ranks():
-            self._callbacks += self._writing(lambda: [*self._all_callbacks(checkpoints, faults)])
-        restored = self._begin(state, checkpoints)
+            self._callbacks += self._translate_os_errors(lambda: [*self._all_callbacks(checkpoints, faults)])
+        restored = self._setup_or_restore(state, checkpoints)
         self.watchdog.beat(state.step)
         if world.recorder is not None:
             world.recorder.step = state.step
@@ -159,28 +159,28 @@ class Session:
         return self._end(prepared, loop, report.Span(first, restored.step if restored else None, reason))
 
     def _log_start(self, prepared: Prepared) -> None:
-        facts, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
-        self.journal.log_facts(facts)
+        metadata, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
+        self.journal.log_metadata(metadata)
         for warning in prepared.warnings:
             log.warning("%s", warning)
-        log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, prepared.place, prepared.device)
+        log.info("rank %d of %d: %s, %s", self.world.rank, self.world.size, prepared.placement, prepared.device)
         if prepared.transfer_reason:
-            log.info("halos of GPUs travel %s: %s", self.world.transfer, prepared.transfer_reason)
+            log.info("halos of GPUs use %s transfer: %s", self.world.transfer, prepared.transfer_reason)
             events.say("transfer", way=self.world.transfer, why=prepared.transfer_reason)
         if prepared.oversubscribed:
             log.warning("%s", prepared.oversubscribed)
-        events.say("start", ranks=self.world.size, command=facts["command"], warnings=prepared.warnings)
+        events.say("start", ranks=self.world.size, command=metadata["command"], warnings=prepared.warnings)
 
     def _faults(self) -> list[Any]:
         """The faults to inject. Collective."""
         if not self.options.chaos:
             return []
-        from anyrank.runtime.chaos import to_come
+        from anyrank.runtime.chaos import agree_on_faults
 
-        return to_come(self.world, self.options.chaos, self.folder.path)
+        return agree_on_faults(self.world, self.options.chaos, self.folder.path)
 
     def _all_callbacks(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Callback]:
-        """Those of the run, those that options ask for, and the program's, in the order in which they are called."""
+        """The callbacks of the run, of its options and of the program, in the order in which they are called."""
         yield Heartbeat(self.watchdog.beat)
         if self.options.digests:
             yield Digests(self.folder.digests if self.root else None)
@@ -192,7 +192,7 @@ class Session:
         yield from EXTRA_CALLBACKS
         yield self.journal
 
-    def _begin(self, state: State, checkpoints: Checkpoints) -> Restored | None:
+    def _setup_or_restore(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():
             self.journal.events.say("swept", file=name)
         restored = checkpoints.restore()
@@ -218,8 +218,8 @@ class Session:
         return FINISHED if span.finished else STOPPED
 
     def _picture(self, state: State) -> Path | None:
-        """The program's picture; a run is not lost because it could not be drawn."""
-        path, problem = drawn(self.world, lambda: self.program.picture(state, self.folder.path))
+        """The file of the program's picture; a failure to draw it does not fail the run."""
+        path, problem = draw_on_all_ranks(self.world, lambda: self.program.picture(state, self.folder.path))
         if problem:
             self.journal.line(f"no picture: {problem}")
             self.journal.log.warning("no picture: %s", problem)

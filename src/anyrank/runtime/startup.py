@@ -1,4 +1,4 @@
-"""What must be the same on all ranks before a run starts."""
+"""Checks before a run starts: what must be the same on all ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from anyrank.runtime.programs import is_file
 from anyrank.state import State
 from anyrank.world import World
 
-#: The bits may depend on these, but not on the last part of their versions.
+#: The bits may depend on the first two parts of these versions.
 _EXACT = ("python", "numpy", "numba", "cupy")
 _OTHERS = ("h5py", "hdf5", "mpi4py", "cython", "pydantic", "libc")
 _SETTINGS = (
@@ -37,37 +37,37 @@ _DECISIVE = (
     *("split", "halo_steps", "transfer", "checkpoint_every", "checkpoint_io", "stop_at"),
     *("picture", "digests", "chaos"),
 )
-#: What no member can be called.
+#: A key that cannot be the name of a member.
 _STEPS = "number of steps"
-#: Seconds that clocks may differ; ranks do not read them at the very same moment.
+#: Allowed difference between clocks in seconds; the ranks do not read them at exactly the same time.
 SKEW = 2.0
-#: How many values of one thing are listed.
+#: The number of different values that an error lists.
 LISTED = 8
 
-Facts = Mapping[str, str]
+Properties = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Rank:
-    """What one rank says of itself: what results depend on, what should be alike, and what is its own."""
+    """The properties of one rank: those that must be equal, those that should be equal, and its own."""
 
-    must: Facts
-    should: Facts
+    must: Properties
+    should: Properties
     host: str
     gpu: str
     #: Nanoseconds since 1970.
     clock: int
-    #: How many tasks its launcher counts, where MPI counts otherwise.
+    #: The number of tasks that its launcher reports, if MPI has another number of ranks; else 0.
     launched: int
-    #: The GPUs of its node that it tried and could not use.
+    #: The GPUs of its node that it could not use.
     refused: str = ""
 
 
 def check_ranks(world: World, program: Program, source: str, options: Options) -> list[str]:
-    """Warnings of what differs between ranks and should not, the same on all of them. Collective.
+    """Compare the ranks; return warnings of differences, the same on all ranks. Collective.
 
-    Call it when the device is chosen. From then on provenance tells of all hosts and the program's file.
-    Raises UsageError on all ranks where they differ in what results or the calls of all ranks depend on.
+    Call it after the device is chosen. From then on, provenance includes all hosts and the program's file. Raises
+    UsageError on all ranks if they differ in anything on which the results or the collective calls depend.
     """
     file = Path(inspect.getfile(type(program))) if is_file(source) else None
     hosts = world.gather(os.uname().nodename)
@@ -76,19 +76,19 @@ def check_ranks(world: World, program: Program, source: str, options: Options) -
     if world.size == 1:
         return [*refused]
     world.barrier()
-    mine = replace(_facts(program, options, known, time.time_ns(), world.size), refused="; ".join(refused))
+    mine = replace(_describe(program, options, known, time.time_ns(), world.size), refused="; ".join(refused))
     values = _fingerprint(mine.must, mine.should), mine.clock, int(bool(mine.gpu or mine.launched))
-    (least, most), (early, late), (_, look) = _extremes(world, *values)
-    if least == most and late - early < SKEW * 1e9 and not look:
+    (low, high), (early, late), (_, compare) = _extremes(world, *values)
+    if low == high and late - early < SKEW * 1e9 and not compare:
         return []
     ranks = world.gather(mine) or []
-    what = "the ranks differ in what the result depends on"
+    what = "the ranks differ in properties that affect the result"
     _refuse(world, what, _errors(ranks), "Start all ranks with the same parameters, options, files and versions.")
     return world.bcast(_warnings(ranks))
 
 
 def device_of(world: World) -> str:
-    """What this rank computes on: its GPU, and who shares it, or why it has none. Collective."""
+    """The device of this rank: its GPU and the ranks that share it, or why it has none. Collective."""
     known = BODIES.device.card
     sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
     if not known:
@@ -97,21 +97,21 @@ def device_of(world: World) -> str:
 
 
 def check_state(state: State, steps: Any = None) -> None:
-    """Raise UsageError on all ranks where they declare different states, or numbers of steps. Collective."""
+    """Raise UsageError on all ranks if they declare different states or numbers of steps. Collective."""
     mine = {name: member.describe() for name, member in state.members.items()}
     mine[_STEPS] = repr(steps)
-    ((least, most),) = _extremes(state.world, _fingerprint(mine))
-    if least == most:
+    ((low, high),) = _extremes(state.world, _fingerprint(mine))
+    if low == high:
         return
     ranks = state.world.gather(mine) or []
-    absent = {name: "not declared" for facts in ranks for name in facts}
-    lines = _differences([{**absent, **facts} for facts in ranks])
-    orders = _differences([{"order": ", ".join(name for name in facts if name != _STEPS)} for facts in ranks])
+    absent = {name: "not declared" for members in ranks for name in members}
+    lines = _differences([{**absent, **members} for members in ranks])
+    orders = _differences([{"order": ", ".join(name for name in members if name != _STEPS)} for members in ranks])
     what = "the ranks declare different states"
-    _refuse(state.world, what, lines or orders, "Let nothing in `declare` depend on the rank.")
+    _refuse(state.world, what, lines or orders, "Nothing in `declare` may depend on the rank.")
 
 
-def _facts(program: Program, options: Options, known: Mapping[str, Any], clock: int, size: int) -> Rank:
+def _describe(program: Program, options: Options, known: Mapping[str, Any], clock: int, size: int) -> Rank:
     must = {
         "program": program.name,
         "program file": known.get("program_hash", "")[:12],
@@ -122,7 +122,7 @@ def _facts(program: Program, options: Options, known: Mapping[str, Any], clock: 
         **{name: ".".join(known[name].split(".")[:2]) for name in _EXACT if name in known},
         "byte order": sys.byteorder,
         "architecture": os.uname().machine,
-        "mpi": known["mpi"].partition(",")[0],  # Open MPI's goes on with the host that built it
+        "mpi": known["mpi"].partition(",")[0],  # the rest of Open MPI's version names the build host
     }
     should = {name: known.get(name, "missing") for name in (*_EXACT, *_OTHERS)}
     should |= {name: os.environ.get(name, "unset") for name in _SETTINGS}
@@ -134,43 +134,44 @@ def _facts(program: Program, options: Options, known: Mapping[str, Any], clock: 
 
 def _errors(ranks: Sequence[Rank]) -> list[str]:
     counts = _ranges([rank.launched and f"{rank.launched} tasks, MPI {len(ranks)}" for rank in ranks])
-    found = _differences([rank.must for rank in ranks]) + ([_line("the launcher counts", counts)] if counts else [])
-    return found + _differences([{"host": rank.host} for rank in ranks]) if found else []
+    lines = _differences([rank.must for rank in ranks]) + ([_line("the launcher counts", counts)] if counts else [])
+    return lines + _differences([{"host": rank.host} for rank in ranks]) if lines else []
 
 
 def _warnings(ranks: Sequence[Rank]) -> list[str]:
-    found = _differences([rank.should for rank in ranks])
+    lines = _differences([rank.should for rank in ranks])
     offsets = [(rank.clock - ranks[0].clock) / 1e9 for rank in ranks]
     if ranks and max(offsets) - min(offsets) > SKEW:
-        found.append(_line("clock", _ranges([f"{offset:+.0f} s" for offset in offsets])))
+        lines.append(_line("clock", _ranges([f"{offset:+.0f} s" for offset in offsets])))
     refused = _ranges([rank.refused and f"{rank.refused} of {rank.host}" for rank in ranks])
     if refused:
-        found.append(_line("another GPU was taken", refused))
+        lines.append(_line("another GPU was taken", refused))
     if any(rank.gpu for rank in ranks):
-        found += _differences([{"GPU": "one" if rank.gpu else "none"} for rank in ranks])
-    return found
+        lines += _differences([{"GPU": "one" if rank.gpu else "none"} for rank in ranks])
+    return lines
 
 
-def _fingerprint(*facts: Facts) -> int:
-    digest = hashlib.blake2b(json.dumps([[*each.items()] for each in facts]).encode(), digest_size=8).digest()
+def _fingerprint(*properties: Properties) -> int:
+    digest = hashlib.blake2b(json.dumps([[*each.items()] for each in properties]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def _extremes(world: World, *values: int) -> list[tuple[int, int]]:
-    """The least and the greatest of each value over all ranks. Collective."""
+    """The minimum and the maximum of each value over all ranks, in one reduction. Collective."""
+    # min(x) is ~max(~x), and unlike -x, ~x does not overflow.
     both = world.allreduce(np.array([[~value for value in values], values], np.int64), "max")
-    return [(~least, most) for least, most in both.T.tolist()]
+    return [(~low, high) for low, high in both.T.tolist()]
 
 
-def _differences(ranks: Sequence[Facts]) -> list[str]:
-    """A line for everything that has several values on the ranks that have it."""
-    names = dict.fromkeys(name for facts in ranks for name in facts)
-    found = {name: _ranges([facts.get(name, "") for facts in ranks]) for name in names}
-    return [_line(name, ranges) for name, ranges in found.items() if len(ranges) > 1]
+def _differences(ranks: Sequence[Properties]) -> list[str]:
+    """One line for each property that has different values; ranks without it are ignored."""
+    names = dict.fromkeys(name for properties in ranks for name in properties)
+    values = {name: _ranges([properties.get(name, "") for properties in ranks]) for name in names}
+    return [_line(name, ranges) for name, ranges in values.items() if len(ranges) > 1]
 
 
 def _ranges(values: Sequence[str | int]) -> dict[str, str]:
-    """The ranks of each value, as text such as 0-3,7; without those that have none."""
+    """The ranks of each value, as text such as 0-3,7; empty values are ignored."""
     ranks: dict[str, list[int]] = {}
     for rank, value in enumerate(values):
         if value:
@@ -185,7 +186,7 @@ def _line(name: str, ranges: Mapping[str, str]) -> str:
 
 
 def _refuse(world: World, what: str, lines: Sequence[str], fix: str) -> None:
-    """Raise UsageError on all ranks if any has lines to show. Collective."""
+    """Raise UsageError on all ranks if any rank has lines to show. Collective."""
     with world.raise_on_all_ranks():
         if lines:
             raise UsageError("\n".join([f"{what}:", *(f"  {line}" for line in lines), fix]))

@@ -1,4 +1,4 @@
-"""Stops: signals, the wall-time limit and a stop file all ask for the same thing."""
+"""Stops: signals, the wall-time limit and a stop file all request a checkpoint and the end of the run."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pathlib import Path
 
 from anyrank.runtime.children import never_inherit
 
-#: Each of these asks the run to write a checkpoint and leave with 75. (MPICH's mpiexec forwards them.)
+#: Each of these signals requests a checkpoint and an exit with status 75. (MPICH's mpiexec forwards them.)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT)
-#: Reasons are numbers, so that ranks can agree on one by a maximum; signals are their own number.
+#: Reasons are numbers, so that ranks can agree on one by a maximum. A signal's reason is its own number.
 NONE, STOP_FILE, WALL_TIME, STOP_AT = 0, 1001, 1002, 1003
-#: Share of the wall time kept in reserve, and its bound in seconds, beside what checkpoint and step need.
-RESERVE, RESERVE_MOST = 0.05, 60.0
+#: The fraction of the wall time that is kept in reserve, in addition to a step and a checkpoint; its limit in seconds.
+RESERVE, RESERVE_LIMIT = 0.05, 60.0
 
 
 def describe(reason: int) -> str:
-    """A reason in words."""
+    """A reason as text."""
     words = {STOP_FILE: "the stop file", WALL_TIME: "the wall-time limit", STOP_AT: "--stop-at"}
     return words.get(reason) or signal.Signals(reason).name
 
 
 def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
-    """Seconds left of the batch job this process runs in, as its scheduler says; None where none does.
+    """Seconds left of the batch job of this process, from its scheduler; None outside of a job.
 
-    Our job scripts and Slurm give the job's end (ANYRANK_JOB_END, SLURM_JOB_END_TIME, seconds since 1970), so the time
-    that a thousand ranks take to start counts; Torque gives its length (PBS_WALLTIME), which is counted from now.
+    Our job scripts and Slurm give the end of the job (ANYRANK_JOB_END, SLURM_JOB_END_TIME, seconds since 1970), which
+    includes the start-up time of the ranks. Torque gives its length (PBS_WALLTIME), which is counted from now.
     """
     for name in ("ANYRANK_JOB_END", "SLURM_JOB_END_TIME"):
         if environment.get(name, "").isdigit():
@@ -41,55 +41,55 @@ def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
 
 
 class Stops:
-    """Whether this rank has been asked to stop; polled between steps, so handlers do no work.
+    """The stop requests of this rank; polled between steps, so that signal handlers do no work.
 
-    `walltime` in seconds from `started` (monotonic clock); without it the scheduler's limit counts.
-    The stop file is `stop` in the run folder; only `watch` (rank 0) looks for it, once a second. `stop_at` is a step
-    at which every rank stops, without being asked.
+    `walltime`: seconds from `started` (monotonic clock); by default the scheduler's limit. The stop file is `stop` in
+    the run folder; only the watcher (rank 0) checks for it, once a second. `stop_at`: a step at which all ranks stop
+    without a request.
     """
 
     def __init__(self, file: Path, walltime: float | None, started: float, watch: bool, stop_at: int | None = None):
         self.stop_at = math.inf if stop_at is None else stop_at
-        self._file, self._watch = file, watch
+        self._file, self._is_watcher = file, watch
         self._signal = NONE
-        self._looked = 0.0
+        self._last_check = 0.0
         limit = walltime if walltime is not None else scheduler_limit(os.environ, time.time())
         self.deadline = None if limit is None else started + limit
-        self._reserve = min(RESERVE * limit, RESERVE_MOST) if limit is not None else 0.0
+        self._reserve = min(RESERVE * limit, RESERVE_LIMIT) if limit is not None else 0.0
         if watch:
-            file.unlink(missing_ok=True)  # it was for the run before this one
+            file.unlink(missing_ok=True)  # it was meant for an earlier run
         # Python lets only the main thread handle signals.
         numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-        self._before = {number: signal.signal(number, self._receive) for number in numbers}
-        self._forget = never_inherit(self._leave_to_parent)
+        self._former_handlers = {number: signal.signal(number, self._receive) for number in numbers}
+        self._unregister = never_inherit(self._in_forked_child)
 
     def _receive(self, number: int, frame: object) -> None:
         self._signal = number
 
-    def asked(self, now: float, needed: float) -> int:
-        """The reason to stop now, NONE without one. `needed`: seconds for one more step and a checkpoint."""
+    def reason(self, now: float, needed: float) -> int:
+        """The reason to stop now, or NONE. `needed`: seconds for one more step and a checkpoint."""
         if self._signal:
             return self._signal
-        if not self._watch:
+        if not self._is_watcher:
             return NONE
         if self.deadline is not None and now + needed + self._reserve >= self.deadline:
             return WALL_TIME
-        if now - self._looked >= 1.0:
-            self._looked = now
+        if now - self._last_check >= 1.0:
+            self._last_check = now
             if self._file.exists():
                 return STOP_FILE
         return NONE
 
-    def _leave_to_parent(self) -> None:
-        """In a forked child: SIGTERM ends it, as pools do; the other signals ask the rank, which still needs it."""
-        for number, handler in self._before.items():
-            mine = number == signal.SIGTERM
-            signal.signal(number, (handler or signal.SIG_DFL) if mine else signal.SIG_IGN)
+    def _in_forked_child(self) -> None:
+        """In a forked child: SIGTERM ends it, as process pools expect; other signals only concern the rank."""
+        for number, handler in self._former_handlers.items():
+            restored = number == signal.SIGTERM
+            signal.signal(number, (handler or signal.SIG_DFL) if restored else signal.SIG_IGN)
 
     def close(self) -> None:
-        """Give the signals their former handlers back; a stop file has done its work and goes."""
-        self._forget()
-        for number, handler in self._before.items():
+        """Restore the former signal handlers and remove the stop file."""
+        self._unregister()
+        for number, handler in self._former_handlers.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        if self._watch:
+        if self._is_watcher:
             self._file.unlink(missing_ok=True)

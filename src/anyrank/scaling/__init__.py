@@ -1,1 +1,1 @@
-"""How a program scales: studies, the laws that describe them, and a model that goes beyond the machine at hand."""
+"""Scaling of a program: measured studies, laws fitted to them, and a model that predicts larger machines."""

@@ -1,8 +1,8 @@
-"""Laws of scaling: the speed-ups that a study measured, and the laws that describe them, with their uncertainty.
+"""Laws of scaling: the measured speed-ups of a study, and the laws fitted to them, with their uncertainty.
 
-All is said of rates, work a second: so a strong study, whose work is one, and a weak one, whose work grows, are treated
-alike, and it does not matter that a size was rounded when it grew. Ratios are taken within a round, so that drift of
-the machine from round to round cancels.
+All quantities are derived from rates (work per second). Strong studies with constant work and weak studies with growing
+work are therefore treated in the same way, and rounding of a problem size has no effect. Ratios are formed within a
+round, so that drift of the machine from round to round cancels.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import numpy as np
 from anyrank.scaling.measured import PHASES, Sample, Study
 
 AMDAHL, GUSTAFSON, USL = "Amdahl's law", "Gustafson's law", "Universal Scalability Law"
-#: The laws that may hold for a kind of study, and what they do not know: fractions of the work on one rank.
+#: The laws for each kind of study, and their unknown parameters: fractions of the work on one rank.
 LAWS = {"strong": (AMDAHL, USL), "weak": (GUSTAFSON, USL)}
 PARAMETERS = {AMDAHL: ("s",), GUSTAFSON: ("s",), USL: ("σ", "κ")}
-#: Smaller differences of Akaike's criterion mean nothing (Burnham and Anderson 2002, section 2.6).
-TELLING = 2.0
+#: Smaller differences of Akaike's criterion are not significant (Burnham and Anderson 2002, section 2.6).
+SIGNIFICANT = 2.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % confidence interval, which is empty where there are fewer than three repeats."""
+    """A number and its 95 % confidence interval, which is empty for fewer than three repeats."""
 
     value: float
     interval: tuple[float, ...] = ()
 
     def through(self, function: Callable[[float], float]) -> Estimate:
-        """A function of it that only rises or only falls."""
+        """Apply a monotonic function to the number and its interval."""
         return Estimate(function(self.value), tuple(sorted(map(function, self.interval))))
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured on so many ranks.
+    """The measurements on one number of ranks.
 
-    `speedup` is the rate as a multiple of that of the smallest number of ranks, times that number: scaled speed-up in
-    a weak study; `rounds` has that of each round. `serial` is Karp and Flatt's fraction, if one rank was measured.
-    `phases` are shares of the time. `slowdown` is how many times as long as there a rank computes on as much work.
+    `speedup` is the rate relative to that of the smallest number of ranks, times that number: scaled speed-up in a weak
+    study; `rounds` has the speed-up of each round. `serial` is Karp and Flatt's fraction, if one rank was measured.
+    `phases` are fractions of the time. `slowdown` is a rank's computing time per unit of work relative to the smallest
+    number of ranks. `crowded`: ranks share cores (the name is that of the files).
     """
 
     ranks: int
@@ -57,10 +58,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Fit:
-    """A law, fitted to the points whose ranks share no cores.
+    """A law, fitted to the points whose ranks do not share cores.
 
-    `scale` is the speed-up that it gives one rank, `misfit` the root mean square of its relative distance from the
-    points, `aicc` Akaike's criterion, unless the samples are too few for it.
+    `scale` is its speed-up for one rank, `misfit` the root mean square of its relative errors at the points, `aicc`
+    Akaike's criterion, None if there are too few samples for it.
     """
 
     law: str
@@ -70,15 +71,15 @@ class Fit:
     aicc: float | None
 
     def speedup(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The speed-up on these numbers of ranks, by the law."""
+        """The speed-up by the law for these numbers of ranks."""
         first, *more = (one.value for one in self.parameters.values())
-        found = _columns(self.law, ranks) @ np.array([first, 1 - first, *more])
-        return np.asarray(self.scale * (found if self.law == GUSTAFSON else 1 / found))
+        values = _columns(self.law, ranks) @ np.array([first, 1 - first, *more])
+        return np.asarray(self.scale * (values if self.law == GUSTAFSON else 1 / values))
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a study says: its `best` law, the words why, or why there is none, and for each law that is `missing`."""
+    """The analysis of a study: its `best` law with the reason, and why each `missing` law could not be fitted."""
 
     kind: str
     points: tuple[Point, ...]  # by ranks
@@ -89,11 +90,11 @@ class Analysis:
 
 
 def analyse(study: Study) -> Analysis:
-    """Speed-up, efficiency and Karp–Flatt fraction of each number of ranks, and the laws that can be fitted."""
+    """Compute speed-up, efficiency and Karp–Flatt fraction for each number of ranks, and fit the laws."""
     points = tuple(_point(study, ranks) for ranks in study.ranks())
-    tried = [_fit(law, study, [one for one in points if not one.crowded]) for law in LAWS[study.kind]]
-    fits = tuple(one for one in tried if isinstance(one, Fit))
-    return Analysis(study.kind, points, fits, *_best(fits), tuple(one for one in tried if isinstance(one, str)))
+    results = [_fit(law, study, [point for point in points if not point.crowded]) for law in LAWS[study.kind]]
+    fits = tuple(fit for fit in results if isinstance(fit, Fit))
+    return Analysis(study.kind, points, fits, *_best(fits), tuple(why for why in results if isinstance(why, str)))
 
 
 def _point(study: Study, ranks: int) -> Point:
@@ -116,40 +117,41 @@ def _point(study: Study, ranks: int) -> Point:
 
 
 def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarray:
-    """What a sample has on so many ranks as a multiple of that on the smallest number, by round."""
+    """A value of the samples on `ranks` ranks relative to that on the smallest number of ranks, by round."""
     base = study.ranks()[0]
     paired = _rounds(study, (base, ranks), of)
-    if not len(paired):  # no round has both yet, so that drift stays in
+    if not len(paired):  # no round has both yet, so drift does not cancel
         paired = np.array([[np.median([of(one) for one in study.at(count)]) for count in (base, ranks)]])
     return np.asarray(paired[:, 1] / paired[:, 0])
 
 
 def _rounds(study: Study, ranks: Sequence[int], of: Callable[[Sample], float]) -> np.ndarray:
-    """What samples have, by round and number of ranks, of the rounds in which all these numbers were measured."""
-    found = {(one.round, one.ranks): of(one) for one in study.samples}
-    rounds = sorted({number for number, _ in found})
-    whole = [[found[number, one] for one in ranks] for number in rounds if all((number, one) in found for one in ranks)]
-    return np.array(whole).reshape(-1, len(ranks))
+    """A value of the samples, by round and number of ranks, for the rounds that measured all these numbers."""
+    values = {(sample.round, sample.ranks): of(sample) for sample in study.samples}
+    rounds = sorted({number for number, _ in values})
+    complete = [number for number in rounds if all((number, count) in values for count in ranks)]
+    return np.array([[values[number, count] for count in ranks] for number in complete]).reshape(-1, len(ranks))
 
 
 def _median(values: np.ndarray) -> Estimate:
     """The median of positive numbers, with an interval.
 
-    From six on, order statistics, which hold for any noise. Of fewer, even the extremes enclose the median with less
-    than 95 %, so it is Student's interval of the logarithms: right for log-normal noise, and 93 % or more for five
-    values that are uniform, have an exponential tail, or outliers in a tenth of the runs.
+    For six or more numbers, the interval comes from order statistics, which are valid for any noise. For fewer, even
+    the extremes enclose the median with less than 95 %. The interval is then Student's, of the logarithms: exact for
+    log-normal noise, and 93 % or more for five values that are uniform, have an exponential tail, or outliers in a
+    tenth of the runs.
     """
     from scipy.special import bdtr
 
     if len(values) < 6:
-        return _around(float(np.median(values)), np.exp(_student(np.log(values))))
+        return _enclosing(float(np.median(values)), np.exp(_student(np.log(values))))
     below = np.arange(len(values) // 2)
     first = below[bdtr(below, len(values), 0.5) <= 0.025][-1]
-    return _around(float(np.median(values)), np.sort(values)[[first, -1 - first]])
+    return _enclosing(float(np.median(values)), np.sort(values)[[first, -1 - first]])
 
 
 def _student(values: np.ndarray) -> np.ndarray:
-    """Student's 95 % interval of the mean of normal numbers, of three at least; else empty."""
+    """Student's 95 % interval of the mean of normal numbers; empty for fewer than three."""
     from scipy.special import stdtrit
 
     if len(values) < 3:
@@ -158,12 +160,12 @@ def _student(values: np.ndarray) -> np.ndarray:
     return np.array([values.mean() - half, values.mean() + half])
 
 
-def _around(value: float, ends: np.ndarray) -> Estimate:
+def _enclosing(value: float, ends: np.ndarray) -> Estimate:
     return Estimate(value, (float(min(*ends, value)), float(max(*ends, value))) if ends.size else ())
 
 
 def _columns(law: str, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
-    """What a law is linear in: the seconds that a unit of work takes, or with Gustafson's law the rate.
+    """The terms of a law, which is linear in them: seconds per unit of work, or for Gustafson's law the rate.
 
     Amdahl (1967): A + B/p; Gustafson (1988): A + B·p; Gunther's Universal Scalability Law (2007): A + B/p + C·(p − 1).
     With A + B as the unit, A is the serial fraction s, or the contention σ, and C the coherency κ.
@@ -173,62 +175,62 @@ def _columns(law: str, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
-    """A law by least squares of relative errors, or why there is none.
+    """Fit a law by least squares of relative errors, or return why that is not possible.
 
-    The law is that of the medians over rounds, with no coefficient below zero. Its intervals are Student's over the
-    rounds, each fitted alone and free of bounds, as estimates held at a bound are biased; then they are cut at 0 and 1.
-    They cover noise, and drift between rounds, but not that the law is wrong, or drift within every round.
+    The law is fitted to the medians over rounds, with no negative coefficients. Its intervals are Student's over the
+    rounds. Each round is fitted separately and without bounds, because bounds bias the estimates; then the intervals
+    are limited to 0 and 1. They cover noise and drift between rounds, but not a wrong law, or drift within every round.
     """
     from scipy.optimize import nnls
 
     names, ranks = PARAMETERS[law], [one.ranks for one in points]
     if len(ranks) < len(names) + 2:
-        needs = f"needs at least {len(names) + 2} rank counts that do not share cores"
-        return (
-            f"{law} has {len(names) + 1} unknowns and {needs}; there {'is' if len(ranks) == 1 else 'are'} {len(ranks)}."
-        )
+        needs = f"needs at least {len(names) + 2} numbers of ranks that do not share cores"
+        have = f"there {'is' if len(ranks) == 1 else 'are'} {len(ranks)}"
+        return f"{law} has {len(names) + 1} unknowns and {needs}; {have}."
     if ranks[-1] < 2 * ranks[0]:
-        return f"{law} needs rank counts of which one is at least twice another; these are {ranks[0]} to {ranks[-1]}."
+        span = f"{ranks[0]} to {ranks[-1]}"
+        return f"{law} needs numbers of ranks that differ by at least a factor of 2; they are {span}."
     columns, rates = _columns(law, ranks), _rounds(study, ranks, lambda one: one.rate)
     if not len(rates):
-        return f"{law} needs a round that measured every rank count that does not share cores; there is none."
+        return f"{law} needs a round that measured every number of ranks that does not share cores; there is none."
     logs = np.log(rates if law == GUSTAFSON else 1 / rates)
-    logs -= logs.mean(axis=1, keepdims=True)  # each round has a scale of its own
-    middle = np.exp(np.median(logs, axis=0))
-    found, _ = nnls(columns / middle[:, None], np.ones(len(ranks)))
-    if not (unit := found[0] + found[1]) > 0:
-        return f"{law} cannot be fitted: more ranks are slower, and nothing tells what one would do."
-    fitted = columns @ found
+    logs -= logs.mean(axis=1, keepdims=True)  # each round has its own scale
+    medians = np.exp(np.median(logs, axis=0))
+    coefficients, _ = nnls(columns / medians[:, None], np.ones(len(ranks)))
+    if not (unit := coefficients[0] + coefficients[1]) > 0:
+        return f"{law} cannot be fitted: more ranks are slower, so the time of one rank is not determined."
+    fitted = columns @ coefficients
     each = np.exp(logs) / fitted @ np.linalg.pinv(columns / fitted[:, None]).T
     spread = np.delete(each, 1, axis=1) / (each[:, 0] + each[:, 1])[:, None]
-    values = zip(names, np.delete(found, 1) / unit, spread.T, strict=True)
+    values = zip(names, np.delete(coefficients, 1) / unit, spread.T, strict=True)
     return Fit(
         law=law,
-        parameters={name: _around(float(one), np.clip(_student(by_round), 0, 1)) for name, one, by_round in values},
-        scale=points[0].speedup.value * float(unit / middle[0]) ** (1 if law == GUSTAFSON else -1),
-        misfit=float(np.sqrt(np.mean((fitted / middle - 1) ** 2))),
+        parameters={name: _enclosing(float(one), np.clip(_student(by_round), 0, 1)) for name, one, by_round in values},
+        scale=points[0].speedup.value * float(unit / medians[0]) ** (1 if law == GUSTAFSON else -1),
+        misfit=float(np.sqrt(np.mean((fitted / medians - 1) ** 2))),
         aicc=_aicc(logs - np.log(fitted), len(names)),
     )
 
 
 def _aicc(residuals: np.ndarray, parameters: int) -> float | None:
-    """Akaike's criterion for few samples (Hurvich and Tsai 1989) when each round's scale is out; None for too few."""
-    inner = residuals - residuals.mean(axis=1, keepdims=True)
-    n, k = inner.size - len(inner), parameters + 1  # the variance is one
-    least = 1e-12  # of misfits that no clock can tell from none
-    return float(n * np.log(max(np.sum(inner**2) / n, least)) + 2 * k * n / (n - k - 1)) if n > k + 1 else None
+    """Akaike's criterion for few samples (Hurvich and Tsai 1989), without each round's scale; None for too few."""
+    centred = residuals - residuals.mean(axis=1, keepdims=True)
+    n, k = centred.size - len(centred), parameters + 1  # the variance is a parameter, too
+    smallest = 1e-12  # no clock can resolve a smaller misfit
+    return float(n * np.log(max(np.sum(centred**2) / n, smallest)) + 2 * k * n / (n - k - 1)) if n > k + 1 else None
 
 
 def _best(fits: Sequence[Fit]) -> tuple[str | None, str]:
-    """The law that fits best, if one can be said to, and what is to be said of it."""
+    """The law that fits best, None if the fits are equally good, and the reason as text."""
     if not fits:
         return None, ""
     ranked = sorted((one.aicc, one.law) for one in fits if one.aicc is not None)
     if len(fits) < 2:
-        return None, f"{fits[0].law} is the only one that these points allow."
+        return None, f"{fits[0].law} is the only law that these points determine."
     if len(ranked) < 2:
-        return None, "Too few samples to tell which law fits best."
+        return None, "Too few samples to decide which law fits best."
     (low, best), (high, other) = ranked
-    if high - low < TELLING:
-        return None, f"No telling {best} and {other} apart: their AICc differ by {high - low:.1f}, which means nothing."
+    if high - low < SIGNIFICANT:
+        return None, f"{best} and {other} fit equally well: their AICc differ by only {high - low:.1f}."
     return best, f"{best} fits best: its AICc is {high - low:.1f} lower than that of {other}."

@@ -1,4 +1,4 @@
-"""What a scaling study has measured: samples, each of one run."""
+"""The measurements of a scaling study: samples, one for each run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["PHASES", "Sample", "Study"]
 class Sample:
     """One measured run.
 
-    `seconds` are those of `steps` steps, in which `work` was done by all ranks together; the first step, which
-    warms up, is left out. `phases` has seconds by phase, means over the ranks, which add up to `seconds`. `traffic` has
-    means over the ranks for a step: `messages` and `bytes` that a rank sent, `reductions`, and bytes `reduced`.
-    `noise` is the standard deviation of a rank's computing seconds from step to step. Samples of one `round` were
-    taken one after the other, so that what drifts hits them alike; `crowded` ones had ranks that shared cores.
+    `seconds` is the time of `steps` steps, without the first (warm-up) step; `work` is the work of all ranks in them.
+    `phases` has the seconds of each phase, means over the ranks, which add up to `seconds`. `traffic` has means over
+    the ranks per step: `messages` and `bytes` that a rank sent, `reductions`, and bytes `reduced`. `noise` is the
+    standard deviation of a rank's computing seconds from step to step. Samples of one `round` were measured in
+    sequence, so that drift affects them equally. In `crowded` samples ranks shared cores.
     """
 
     ranks: int
@@ -34,15 +34,15 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """Units of work a second."""
+        """Units of work per second."""
         return self.work / self.seconds
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a scaling study measured: `strong` solves one problem, in a `weak` one the work grows with the ranks.
+    """A measured scaling study: `strong` has constant work, in `weak` the work grows with the number of ranks.
 
-    `parameters` are those at one rank; `grow` names the ones that grew.
+    `parameters` are those for one rank; `grow` names the parameters that grow.
     """
 
     kind: str
@@ -56,16 +56,16 @@ class Study:
     machine: dict[str, Any]
 
     def ranks(self) -> list[int]:
-        """The numbers of ranks, ascending."""
+        """The numbers of ranks in ascending order."""
         return sorted({sample.ranks for sample in self.samples})
 
     def at(self, ranks: int) -> list[Sample]:
-        """The samples on so many ranks, by round."""
+        """The samples on this number of ranks, by round."""
         return sorted((one for one in self.samples if one.ranks == ranks), key=lambda one: one.round)
 
     def rounds(self) -> list[dict[int, Sample]]:
-        """The rounds in which every number of ranks was measured: samples by ranks."""
-        found: dict[int, dict[int, Sample]] = {}
+        """The complete rounds: for each, the samples by number of ranks."""
+        by_round: dict[int, dict[int, Sample]] = {}
         for sample in self.samples:
-            found.setdefault(sample.round, {})[sample.ranks] = sample
-        return [by for _, by in sorted(found.items()) if len(by) == len(self.ranks())]
+            by_round.setdefault(sample.round, {})[sample.ranks] = sample
+        return [by for _, by in sorted(by_round.items()) if len(by) == len(self.ranks())]

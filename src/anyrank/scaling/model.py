@@ -1,7 +1,7 @@
-"""A model of a program's time on ranks that are not at hand: what a study measured, and a network.
+"""A model that predicts a program's time on more ranks than are available, from a study and network parameters.
 
-Computing, and all that a rank does by itself, is taken from the study; messages from LogGP (network.py), and whom they
-go to from the Layout that the program would have. docs/scaling-model.md tells what is assumed, and where it fails.
+The study gives the time of computing and of other local work. LogGP (network.py) gives the time of messages, and the
+Layout of the program their partners. docs/scaling-model.md describes the assumptions and their limits.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from anyrank.scaling.study import grown
 from anyrank.state import State
 from anyrank.world import World
 
-#: Bytes of the agreement that every step makes, about: MPI reduces so few by the same messages as a single number.
+#: Approximate bytes of the agreement at every step; MPI reduces so few bytes with the messages of a single number.
 AGREEMENT = 8
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The seconds of as many steps as the study's samples had, by PHASES too, and the work done in them.
+    """The predicted seconds for the number of steps of the study's samples, also by PHASES, and the work in them.
 
-    `low` and `high` are the least and the most that any round of the study gives with the network's quartiles.
+    `low` and `high` are the minimum and maximum over the rounds of the study with the quartiles of the network.
     """
 
     ranks: int
@@ -49,10 +49,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Shape:
-    """A program on so many ranks: a step's `work`, and what its largest block has to do with it.
+    """The decomposition of a program on a number of ranks: the `work` of a step, and the share of the largest block.
 
-    `share` is that block's part of the work; `inner` is the part of the block that is computed while halos travel, 0
-    where they are waited for first. `messages` has the rank and the bytes of each that an exchange of all halos sends.
+    `share` is that block's fraction of the work. `inner` is the fraction of the block that is computed during the halo
+    exchange, 0 without overlap. `messages` has the rank and the bytes of each message of an exchange of all halos.
     """
 
     ranks: int
@@ -63,8 +63,8 @@ class Shape:
     messages: tuple[tuple[int, int], ...]
 
 
-class _Ghost:
-    """A rank of a world that is not there: it notes what would be sent. It is its own communicator."""
+class _VirtualRank:
+    """A rank of a world that does not exist, and its communicator: it records the messages that would be sent."""
 
     recorder = None
 
@@ -82,7 +82,7 @@ class _Ghost:
         self.sent.append((rank, buffer[0].nbytes))
 
 
-def _fields(program: Program, split: str, world: _Ghost) -> list[Field]:
+def _fields(program: Program, split: str, world: _VirtualRank) -> list[Field]:
     state = State(cast(World, world), split)
     state.device = ShapeOnlyDevice()
     program.declare(state)
@@ -90,60 +90,60 @@ def _fields(program: Program, split: str, world: _Ghost) -> list[Field]:
 
 
 def shape_of(program: Program, split: str, ranks: int) -> Shape:
-    """The shape of a program on so many ranks, split as `--split` says. UsageError where it cannot be split so far."""
-    work, fields = program.work()[0], _fields(program, split, _Ghost(0, ranks))
+    """The shape of a program on `ranks` ranks with this `--split`. UsageError if it cannot be split that far."""
+    work, fields = program.work()[0], _fields(program, split, _VirtualRank(0, ranks))
     if not fields:
         return Shape(ranks, work, 1 / ranks, 0.0, 0, ())
     layout = max(fields, key=lambda field: (field.halo > 0, field.layout.size)).layout
     widths = [np.diff(cut) for cut in layout.cuts]
-    # Of the largest blocks one in the middle, which has all its neighbours.
+    # One of the largest blocks in the middle of the domain, which has all its neighbours.
     rank = layout.rank_at([int(large[len(large) // 2]) for large in (np.flatnonzero(w == w.max()) for w in widths)])
-    world = _Ghost(rank, ranks)
-    together: dict[Any, list[Field]] = {}
+    world = _VirtualRank(rank, ranks)
+    exchanges: dict[Any, list[Field]] = {}
     for field in _fields(program, split, world):
         if field.halo:
-            together.setdefault((field.layout.cuts, field.boundary), []).append(field)
+            exchanges.setdefault((field.layout.cuts, field.boundary), []).append(field)
     inner = 0.0
-    for some in together.values():
-        exchange, width = Halo(some, 0), 2 * max(field.halo for field in some)
-        block = some[0].layout.local_shape
+    for fields in exchanges.values():
+        exchange, width = Halo(fields, 0), 2 * max(field.halo for field in fields)
+        block = fields[0].layout.local_shape
         points = float(np.prod([n - width * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
-        if exchange.cut_axes and points >= OVERLAP_POINTS and some[0].layout.cuts == layout.cuts:
+        if exchange.cut_axes and points >= OVERLAP_POINTS and fields[0].layout.cuts == layout.cuts:
             inner = points / float(np.prod(block))
     return Shape(ranks, work, float(np.prod([w.max() for w in widths])) / layout.size, inner, rank, tuple(world.sent))
 
 
 def slowest(ranks: int) -> float:
-    """The expected largest of so many normal numbers, in standard deviations (Blom 1958); 0 for one."""
+    """The expected maximum of `ranks` normal numbers, in standard deviations (Blom 1958); 0 for one."""
     return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25)) if ranks > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """What one round of a study says of a step: seconds, and numbers of things."""
+    """The parameters of a step, fitted to one round of a study: seconds and counts."""
 
     fixed: float
     per_work: float
-    crowding: float
+    contention: float
     noise: float
     other: float
     checkpoint: float
-    #: Exchanges in a step, and bytes over those of one exchange of all halos; reductions, and bytes of one.
+    #: Exchanges per step, and their bytes relative to one exchange of all halos; reductions per step, bytes of one.
     exchanges: float
     bytes: float
     reductions: float
     reduced: float
-    #: What is measured beyond the network's part: in each message, in each step's reductions, of idleness by noise.
+    #: Measured time that the network does not explain: per message, per step with reductions, and a factor of idleness.
     packing: float = 0.0
     calling: float = 0.0
     waiting: float = 1.0
 
     def compute(self, work: float, on_node: int) -> float:
-        return self.fixed + work * (self.per_work + self.crowding * (on_node - 1))
+        return self.fixed + work * (self.per_work + self.contention * (on_node - 1))
 
 
 class Model:
-    """Predicts the time of a study's program at any number of ranks, `per_node` of them on each node."""
+    """Predicts the time of a study's program on any number of ranks, with `per_node` ranks on each node."""
 
     def __init__(self, study: Study, network: Network, samples: Sequence[Sample], per_node: int | None = None):
         self.study, self.network, self._program = study, network, load(study.source)
@@ -151,26 +151,27 @@ class Model:
         self.steps = int(median(one.steps for one in samples))
         self.shape = lru_cache(maxsize=None)(self._shape)
         complete = replace(study, samples=tuple(samples)).rounds()
-        self._fits = [self._calibrated([*by.values()]) for by in complete or [{one.ranks: one for one in samples}]]
+        self._fits = [self._calibrate([*by.values()]) for by in complete or [{one.ranks: one for one in samples}]]
 
     @classmethod
     def of(
         cls, study: Study, network: Network, using: Collection[int] | None = None, per_node: int | None = None
     ) -> Model:
-        """The model of a study on a network, calibrated with the samples on `using` ranks, or all, that have own cores.
+        """Calibrate a model of a study on a network, with all samples or those on `using` ranks.
 
-        `per_node` is as many as the study had on a node at most, unless given. UsageError where no sample is left.
+        Samples whose ranks share cores are left out. `per_node` is by default the largest number of ranks per node in
+        the study. Raises UsageError if no sample is left.
         """
         kept = [one for one in study.samples if not one.crowded and (using is None or one.ranks in using)]
         if not kept:
             raise UsageError(
-                f"the study of {study.program} has no sample whose ranks have cores of their own, which a prediction "
-                "needs. Measure one on fewer ranks."
+                f"the study of {study.program} has no sample in which each rank has its own core; a prediction needs "
+                "one. Measure on fewer ranks."
             )
         return cls(study, network, kept, per_node)
 
     def predict(self, ranks: int) -> Prediction:
-        """The program's time on so many ranks. UsageError where it cannot be split so far, or a link is not known."""
+        """Predict the time on `ranks` ranks. UsageError if it cannot be split that far, or a link is not known."""
         shape = self.shape(ranks)
         found = [self._phases(fit, shape) for fit in self._fits]
         low, high = ([sum(self._phases(fit, shape, which).values()) for fit in self._fits] for which in (1, 2))
@@ -188,13 +189,13 @@ class Model:
     def _link(self, kind: str) -> str:
         if kind not in self.network.links:
             raise UsageError(
-                f"the network has no link of the kind {kind!r}, which {self.per_node} rank(s) a node need. Measure one "
-                "(anyrank doctor --network -n 2 --hosts a,b), or write its L, o, g and G into the file."
+                f"the network must have a link of the kind {kind!r} for {self.per_node} rank(s) per node. Measure one "
+                "(anyrank doctor --network -n 2 --hosts a,b), or add its L, o, g and G to the file."
             )
         return kind
 
     def _phases(self, fit: _Fit, shape: Shape, which: int = 0) -> dict[str, float]:
-        """Seconds of a step by PHASES."""
+        """The seconds of a step by PHASES."""
         ranks, on_node = shape.ranks, min(shape.ranks, self.per_node)
         largest = fit.compute(shape.work * shape.share, on_node)
         compute = fit.compute(shape.work / ranks, on_node)
@@ -204,14 +205,14 @@ class Model:
         exchange = fit.exchanges * max(own, travel - inner) + fit.packing * fit.exchanges * len(shape.messages)
         reduce = fit.reductions * self._reduction(ranks, fit.reduced, which)[0]
         whole, one = self._reduction(ranks, AGREEMENT, which)
-        # A round of the agreement goes on in calls of MPI alone: one travels along with each part of the computing.
+        # The agreement progresses only within MPI calls: one round overlaps with each part of the computing.
         beside = exchange + reduce + idle + sum(min(part, one) for part in (inner, largest - inner))
         reduce += max(0.0, whole - beside) + fit.calling * (ranks > 1)
         values = compute, exchange, reduce, fit.checkpoint * shape.work, idle, fit.other
         return dict(zip(PHASES, values, strict=True))
 
     def _exchange(self, fit: _Fit, shape: Shape, which: int) -> tuple[float, float]:
-        """Seconds that an exchange takes of a rank's own, and until the last message is there: all start at once."""
+        """The seconds that a rank works in an exchange, and the seconds until the last message; all start at once."""
         if not shape.messages or not fit.exchanges:
             return 0.0, 0.0
         own, following, alone = 0.0, [], []
@@ -224,14 +225,14 @@ class Model:
         return own, max(t + sum(following) - f for t, f in zip(alone, following, strict=True))
 
     def _reduction(self, ranks: int, size: float, which: int) -> tuple[float, float]:
-        """Seconds of an all-reduce, first within nodes and then between them, and of its longest round."""
+        """The seconds of an all-reduce, within nodes and then between nodes, and of its longest round."""
         near, nodes = min(ranks, self.per_node), ceil(ranks / self.per_node)
         counts = {kind: rounds(n) for kind, n in ((NODE, near), (NETWORK, nodes)) if n > 1}
         times = {kind: self.network.round(self._link(kind), size, which) for kind in counts}
         return sum(counts[kind] * times[kind] for kind in counts), max(times.values(), default=0.0)
 
-    def _calibrated(self, samples: Sequence[Sample]) -> _Fit:
-        """What these samples say of a step, with what the network does not explain of them."""
+    def _calibrate(self, samples: Sequence[Sample]) -> _Fit:
+        """Fit the parameters of a step to these samples, including the time that the network does not explain."""
         several = [one for one in samples if one.ranks > 1]
         a_step = {one.ranks: {name: value / one.steps for name, value in one.phases.items()} for one in samples}
         shapes = {one.ranks: self.shape(one.ranks) for one in samples}
@@ -246,7 +247,7 @@ class Model:
             noise=typical([one.noise / sqrt(max(a_step[one.ranks]["compute"], 1e-12)) for one in samples]),
             other=typical([a_step[one.ranks]["other"] for one in samples]),
             checkpoint=typical([one.phases["checkpoint"] / one.work for one in samples]),
-            # The counts are means over ranks, and a shape is that of one with all its neighbours: the most is right.
+            # The counts are means over ranks, and a shape is that of a rank with all neighbours: the maximum is right.
             exchanges=max((one.traffic["messages"] / len(sent) for one, sent in sending), default=1.0),
             bytes=max((one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending), default=1.0),
             reductions=reductions,
@@ -254,33 +255,34 @@ class Model:
         )
         exchange, reduce, idle = [], [], [1.0] if not several else []
         for one in several:
-            shape, told = shapes[one.ranks], a_step[one.ranks]
+            shape, measured = shapes[one.ranks], a_step[one.ranks]
             expected, noise = self._phases(replace(fit, waiting=0.0), shape), self._phases(fit, shape)["idle"]
             if shape.messages and fit.exchanges:
-                exchange.append((told["exchange"] - expected["exchange"]) / fit.exchanges / len(shape.messages))
-            reduce.append(told["reduce"] - expected["reduce"])
-            idle.append((told["idle"] - expected["idle"]) / max(noise - expected["idle"], 1e-12))
+                exchange.append((measured["exchange"] - expected["exchange"]) / fit.exchanges / len(shape.messages))
+            reduce.append(measured["reduce"] - expected["reduce"])
+            idle.append((measured["idle"] - expected["idle"]) / max(noise - expected["idle"], 1e-12))
         packing, calling, waiting = (max(0.0, typical(some)) for some in (exchange, reduce, idle))
         return replace(fit, packing=packing, calling=calling, waiting=waiting)
 
 
 def _computing(samples: Sequence[Sample]) -> tuple[float, float, float]:
-    """A step's computing: fixed, per unit of a rank's work, and more of that for every other rank of the node.
+    """The computing time of a step: a constant, the time per unit of work, and its increase per other rank of the node.
 
-    By least squares of the relative errors, none negative. Where ranks and work change together (ranks of one node
-    share a problem), contention and a fixed part look the same, and contention is what is taken.
+    Fitted by least squares of relative errors, without negative values. If the work per rank changes with the number of
+    ranks (ranks of one node share a problem), contention and the constant cannot be distinguished; then contention is
+    fitted.
     """
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     work = np.array([one.work / one.steps / one.ranks for one in samples])
     others = np.array([ceil(one.ranks / one.nodes) - 1 for one in samples])
     seconds = np.maximum([one.phases["compute"] / one.steps for one in samples], 1e-12)
-    columns, taken = {1: work / seconds, 2: work * others / seconds, 0: 1 / seconds}, [1]
+    columns, used = {1: work / seconds, 2: work * others / seconds, 0: 1 / seconds}, [1]
     for k in (2, 0):
-        trial = np.stack([columns[j] / np.abs(columns[j]).max(initial=1e-300) for j in (*taken, k)], axis=1)
-        if np.linalg.matrix_rank(trial, tol=1e-6) > len(taken):
-            taken.append(k)
-    scale = np.array([columns[j].max() for j in taken])
-    found, _ = nnls(np.stack([columns[j] for j in taken], axis=1) / scale, np.ones(len(samples)))
-    result = dict(zip(taken, (found / scale).tolist(), strict=True))
+        trial = np.stack([columns[j] / np.abs(columns[j]).max(initial=1e-300) for j in (*used, k)], axis=1)
+        if np.linalg.matrix_rank(trial, tol=1e-6) > len(used):
+            used.append(k)
+    scale = np.array([columns[j].max() for j in used])
+    coefficients, _ = nnls(np.stack([columns[j] for j in used], axis=1) / scale, np.ones(len(samples)))
+    result = dict(zip(used, (coefficients / scale).tolist(), strict=True))
     return result.get(0, 0.0), result.get(1, 0.0), result.get(2, 0.0)

@@ -1,8 +1,8 @@
-"""The network as a program meets it: what messages and all-reduces cost, within a node and between nodes.
+"""The network as MPI programs use it: the time of messages and all-reduces, within a node and between nodes.
 
 The parameters are those of LogGP (Alexandrov, Ionescu, Schauser, Scheiman, J. Parallel Distrib. Comput. 44, 1997,
-71-79): a message of n bytes is there o + L + (n − 1) G + o seconds after its sender began; o is what a processor spends
-on sending or receiving it, L the latency, g the gap between small messages in a row, G the time per byte.
+71-79): a message of n bytes arrives o + L + (n − 1) G + o seconds after the start of the send; o is the overhead of a
+processor for sending or receiving, L the latency, g the gap between consecutive small messages, G the time per byte.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from anyrank.errors import UsageError
 from anyrank.launcher import rank_command
 from anyrank.world import World, mpi_versions
 
-#: Bytes of messages, and of what is reduced; G is that of messages at least LONG.
+#: Bytes of messages and of reductions; G comes from messages of at least LONG bytes.
 SIZES, REDUCED, LONG = (8, 256, 2048, 8192, 32768, 131072, 524288, 4194304), (8, 64, 1024), 131072
-#: Seconds and repeats that one thing may take; small messages and all-reduces in a row; pairs for a kind of link.
-PATIENCE, LEAST, MOST, ROW, FEW, PAIRS = 0.15, 5, 200, 16, 4, 3
-#: A link of two ranks of one node, and one of ranks on two.
+#: Time limit in seconds and bounds of the repeats of a measurement; consecutive small messages and all-reduces; pairs
+#: of ranks for a kind of link.
+TIME_LIMIT, MIN_REPEATS, MAX_REPEATS, MESSAGES, REDUCTIONS, PAIRS = 0.15, 5, 200, 16, 4, 3
+#: The kinds of links: between ranks of one node, and between nodes.
 NODE, NETWORK = "node", "network"
 
 
 class Spread(NamedTuple):
-    """The median of what was found, and its quartiles."""
+    """The median and the quartiles of measured values."""
 
     median: float
     low: float
@@ -39,14 +40,14 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """That of some values; negative ones, which only noise makes, count as 0."""
+        """The spread of values; negative values, which only noise causes, count as 0."""
         low, median, high = np.percentile(np.maximum(values, 0), [25, 50, 75])
         return cls(float(median), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Link:
-    """A kind of link: LogGP's parameters in seconds, and half a round trip by the bytes of its messages."""
+    """A kind of link: LogGP's parameters in seconds, and half round trips by message size in bytes."""
 
     L: Spread
     o: Spread
@@ -55,7 +56,7 @@ class Link:
     halves: tuple[tuple[int, Spread], ...] = ()
 
     def seconds(self, size: float, which: int = 0) -> float:
-        """How long a message takes: the `which`-th of its Spread, between measured sizes interpolated."""
+        """The seconds of a message, by interpolation of measured sizes; `which` selects an element of the Spread."""
         if not self.halves:
             return 2 * self.o[which] + self.L[which] + self.G[which] * max(size - 1, 0)
         sizes, times = [n for n, _ in self.halves], [half[which] for _, half in self.halves]
@@ -64,7 +65,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Reduction:
-    """The seconds of an all-reduce of some bytes, over ranks of one node or over one rank of each of several."""
+    """The seconds of an all-reduce of `bytes` bytes, over ranks of one node or over one rank of each node."""
 
     kind: str
     ranks: int
@@ -74,38 +75,38 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Network:
-    """What was measured, by the kind of link; `about` tells where."""
+    """The measured network by the kind of link; `about` describes the machine."""
 
     links: dict[str, Link]
     reductions: tuple[Reduction, ...]
     about: dict[str, Any]
 
     def round(self, kind: str, size: float, which: int = 0) -> float:
-        """The seconds of a round of an all-reduce of some bytes: as measured, or else those of a message."""
-        found: dict[int, list[float]] = {}
+        """The seconds of one round of an all-reduce: from measured all-reduces, or else the time of a message."""
+        by_size: dict[int, list[float]] = {}
         for one in self.reductions:
             if one.kind == kind:
-                found.setdefault(one.bytes, []).append(one.seconds[which] / rounds(one.ranks))
-        if not found:
+                by_size.setdefault(one.bytes, []).append(one.seconds[which] / rounds(one.ranks))
+        if not by_size:
             return self.links[kind].seconds(size, which)
-        sizes, times = sorted(found), [float(np.median(found[n])) for n in sorted(found)]
+        sizes, times = sorted(by_size), [float(np.median(by_size[n])) for n in sorted(by_size)]
         return float(np.interp(size, sizes, times)) + self.links[kind].G[which] * max(size - sizes[-1], 0)
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, which `read` reads."""
+        """Write a JSON file that `read` reads."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Network:
-        """What a file holds. In one that people write a link needs no more than L, o, g and G, a number each.
+        """Read a network from a file. In a file written by hand, a link needs only one number each for L, o, g, G.
 
-        Raises UsageError where it is none.
+        Raises UsageError if the file does not hold a network.
         """
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            links = {kind: _link(values) for kind, values in told["links"].items()}
-            rows = [Reduction(**{**one, "seconds": _spread(one["seconds"])}) for one in told.get("reductions", ())]
-            return cls(links, tuple(rows), told.get("about", {}))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            links = {kind: _link(values) for kind, values in content["links"].items()}
+            rows = [Reduction(**{**one, "seconds": _spread(one["seconds"])}) for one in content.get("reductions", ())]
+            return cls(links, tuple(rows), content.get("about", {}))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             fix = f"Write one with: anyrank doctor --network --out {path}"
             raise UsageError(f"{path} holds no measured network ({type(error).__name__}: {error}). {fix}") from None
@@ -121,45 +122,49 @@ def _link(values: dict[str, Any]) -> Link:
 
 
 def rounds(ranks: int) -> int:
-    """Messages one after the other in an all-reduce by recursive doubling (Thakur, Rabenseifner, Gropp, Int. J. High
-    Perform. Comput. Appl. 19, 2005, 49-66): ⌈log₂⌉, where all-reduces follow each other.
+    """The number of consecutive messages in an all-reduce by recursive doubling: ⌈log₂ ranks⌉, if all-reduces follow
+    each other (Thakur, Rabenseifner, Gropp, Int. J. High Perform. Comput. Appl. 19, 2005, 49-66).
     """
     return (ranks - 1).bit_length()
 
 
 def measure(out: Path | None, ranks: int, hosts: str = "", *words: str) -> int:
-    """Start ranks that measure the network, print it, and write it to `out`; the exit code, 0 where they did."""
+    """Start ranks that measure the network, print it, and write it to `out`; return the exit code."""
     from anyrank.runtime.launch import Launch
-    from anyrank.runtime.supervisor import slots
+    from anyrank.runtime.supervisor import parse_hosts
 
     command = ["doctor", "--network", *words, *(["--out", str(out)] if out is not None else [])]
     with Launch(Path(os.devnull)) as launch:
-        status = launch.run(ranks, rank_command(command), slots(hosts, ranks))
+        status = launch.run(ranks, rank_command(command), parse_hosts(hosts, ranks))
     return status if status in (0, UsageError.status) else 1
 
 
-def measured(world: World) -> Network:
-    """What the links and all-reduces between the ranks of a world take; the same on all. Collective, for seconds."""
-    homes = world.comm.allgather(world.node_gather(world.rank)[0])
-    nodes = [[rank for rank, home in enumerate(homes) if home == node] for node in sorted(set(homes))]
-    mine = []
+def measure_here(world: World) -> Network:
+    """Measure the links and all-reduces between the ranks of a world. Collective; it takes seconds.
+
+    All ranks return the same Network.
+    """
+    first_ranks = world.comm.allgather(world.node_gather(world.rank)[0])
+    nodes = [[rank for rank, home in enumerate(first_ranks) if home == node] for node in sorted(set(first_ranks))]
+    results_here = []
     for kind, ranks, what in _tasks(nodes):
         comm = world.comm.Split(int(world.rank in ranks), world.rank)
         if world.rank in ranks:
-            mine.append((kind, comm.rank, what(comm)))
+            results_here.append((kind, comm.rank, what(comm)))
         request = world.comm.Ibarrier()
         while not request.Test():
-            time.sleep(0.001)  # those that take no part leave their cores to those that do
+            time.sleep(0.001)  # idle ranks leave their cores to the ranks that measure
         comm.Free()
-    found = [(kind, one) for theirs in world.comm.allgather(mine) for kind, rank, one in theirs if rank == 0]
-    pairs = {kind: [one for at, one in found if at == kind and isinstance(one, dict)] for kind in (NODE, NETWORK)}
-    reductions = [Reduction(kind, *one) for kind, one in found if isinstance(one, tuple)]
+    gathered = world.comm.allgather(results_here)
+    results = [(kind, result) for of_rank in gathered for kind, rank, result in of_rank if rank == 0]
+    pairs = {kind: [one for at, one in results if at == kind and isinstance(one, dict)] for kind in (NODE, NETWORK)}
+    reductions = [Reduction(kind, *one) for kind, one in results if isinstance(one, tuple)]
     about = {"ranks": world.size, "nodes": len(nodes), "host": os.uname().nodename, "mpi": mpi_versions()["library"]}
     return Network({kind: _fit(some) for kind, some in pairs.items() if some}, tuple(reductions), about)
 
 
 def _tasks(nodes: list[list[int]]) -> Iterator[tuple[str, list[int], Callable[[Any], Any]]]:
-    """What to measure: the kind of link, the ranks, and a function of their communicator."""
+    """The measurements: the kind of link, the ranks, and a function of their communicator."""
     largest, leaders = max(nodes, key=len), [ranks[0] for ranks in nodes]
     yield from ((NODE, ranks[:2], _pair) for ranks in [ranks for ranks in nodes if len(ranks) > 1][:PAIRS])
     yield from ((NETWORK, [leaders[0], other], _pair) for other in leaders[1 : 1 + PAIRS])
@@ -169,51 +174,51 @@ def _tasks(nodes: list[list[int]]) -> Iterator[tuple[str, list[int], Callable[[A
 
 
 def _repeated(comm: Any, action: Callable[[], Any]) -> list[Any]:
-    """What an action of all ranks returns, as often as time allows, after two that warm up and do not count."""
+    """The values of a collective action, repeated as often as time allows, after two warm-up calls."""
     times = []
     for _ in range(2):
         before = time.perf_counter()
         action()
         times.append(time.perf_counter() - before)
-    count = comm.bcast(int(min(max(PATIENCE / times[-1], LEAST), MOST)))
+    count = comm.bcast(int(min(max(TIME_LIMIT / times[-1], MIN_REPEATS), MAX_REPEATS)))
     return [action() for _ in range(count)]
 
 
 def _reduce(size: int, comm: Any) -> tuple[int, int, Spread]:
-    """Ranks, bytes, and seconds: the mean of a few, as ranks that wait for each other may take two in turn."""
-    mine, theirs = np.ones(size // 8, np.int64), np.empty(size // 8, np.int64)
+    """Ranks, bytes and seconds of an all-reduce: the mean of a few, because single ones may alternate."""
+    results_here, reduced = np.ones(size // 8, np.int64), np.empty(size // 8, np.int64)
 
     def once() -> float:
         before = time.perf_counter()
-        for _ in range(FEW):
-            comm.Allreduce(mine, theirs)
-        return (time.perf_counter() - before) / FEW
+        for _ in range(REDUCTIONS):
+            comm.Allreduce(results_here, reduced)
+        return (time.perf_counter() - before) / REDUCTIONS
 
     return comm.size, size, Spread.of(_repeated(comm, once))
 
 
 def _pair(comm: Any) -> dict[str, Any]:
-    """What the first rank found: half round trips by size, and of small messages in a row what `_row` returns."""
-    halves = {size: _repeated(comm, partial(_trip, comm, np.zeros(size, np.uint8))) for size in SIZES}
+    """The measurements of a pair of ranks: half round trips by size, gaps and overheads; valid on its first rank."""
+    halves = {size: _repeated(comm, partial(_half_round_trip, comm, np.zeros(size, np.uint8))) for size in SIZES}
     trip = float(np.median(halves[SIZES[0]]))
-    gaps = [(total - 2 * trip) / (ROW - 1) for *_, total in _repeated(comm, lambda: _row(comm, 0.0))]
-    overheads = [(sent + got) / 2 for sent, got, _ in _repeated(comm, lambda: _row(comm, 4 * trip + 1e-4))]
+    gaps = [(total - 2 * trip) / (MESSAGES - 1) for *_, total in _repeated(comm, lambda: _consecutive(comm, 0.0))]
+    overheads = [(sent + got) / 2 for sent, got, _ in _repeated(comm, lambda: _consecutive(comm, 4 * trip + 1e-4))]
     return {"halves": halves, "g": gaps, "o": overheads}
 
 
-def _trip(comm: Any, buffer: np.ndarray) -> float:
+def _half_round_trip(comm: Any, buffer: np.ndarray) -> float:
     before = time.perf_counter()
     for sender in (0, 1):
         comm.Send(buffer, 1 - sender) if comm.rank == sender else comm.Recv(buffer, sender)
     return (time.perf_counter() - before) / 2
 
 
-def _row(comm: Any, away: float) -> tuple[float, float, float]:
-    """What small messages in a row take: sending one, receiving one, and all until they are answered.
+def _consecutive(comm: Any, away: float) -> tuple[float, float, float]:
+    """Seconds for consecutive small messages: to send one, to receive one, and for all until the answer.
 
-    The receiver is `away` first: when it comes back they are there, and receiving is its own work alone.
+    The receiver first sleeps for `away` seconds. Then all messages have arrived, and a receive is only local work.
     """
-    buffers, answer = np.zeros((ROW, 8), np.uint8), np.zeros(1)
+    buffers, answer = np.zeros((MESSAGES, 8), np.uint8), np.zeros(1)
     comm.Barrier()
     before = time.perf_counter()
     if comm.rank:
@@ -228,11 +233,11 @@ def _row(comm: Any, away: float) -> tuple[float, float, float]:
     for request in requests:
         request.Wait()
     comm.Recv(answer, 1)
-    return sent / ROW, float(answer[0]) / ROW, time.perf_counter() - before
+    return sent / MESSAGES, float(answer[0]) / MESSAGES, time.perf_counter() - before
 
 
 def _fit(pairs: list[dict[str, Any]]) -> Link:
-    """LogGP's parameters from what some pairs found."""
+    """Compute LogGP's parameters from the measurements of some pairs."""
     halves = [(size, Spread.of([t for pair in pairs for t in pair["halves"][size]])) for size in SIZES]
     o, g = (Spread.of([t for pair in pairs for t in pair[name]]) for name in "og")
     (short, near), (long, far) = next(one for one in halves if one[0] >= LONG), halves[-1]
@@ -241,7 +246,7 @@ def _fit(pairs: list[dict[str, Any]]) -> Link:
 
 
 def table(network: Network) -> str:
-    """What was measured, for people."""
+    """Format the measured network as a table."""
     lines = [", ".join(f"{name} {value}" for name, value in network.about.items()), "medians (quartiles) in µs", ""]
     lines.append(f"{'link':<10} {'L':>24} {'o':>24} {'g':>24} {'1/G, GB/s':>10}")
     for kind, link in network.links.items():

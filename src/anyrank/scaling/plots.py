@@ -11,18 +11,18 @@ import numpy as np
 
 from anyrank.scaling.laws import Analysis, Point
 from anyrank.scaling.measured import PHASES, Study
-from anyrank.scaling.report import as_point, crowding, quantity, seen
+from anyrank.scaling.report import as_point, quantity, sharing_note, visible_phases
 
 if TYPE_CHECKING:
     from anyrank.scaling.model import Prediction
 
-#: Colours that colour-blind readers tell apart, light beside dark (Okabe and Ito 2008), and grey for idleness.
+#: Colours that colour-blind readers can distinguish (Okabe and Ito 2008), light next to dark, and grey for idle time.
 COLOURS = dict(zip(PHASES, ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#B8B8B8", "#F0E442"), strict=True))
 MEASURED, PREDICTED, GREY = "black", "#009E73", "#8A8A8A"
-#: Colours and lines of the laws, which often lie upon each other.
+#: Colours and line styles of the laws, whose curves often overlap.
 LAWS = (("#0072B2", "-"), ("#D55E00", (0, (5, 2))))
 STYLE = {
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # write text as text, not as paths
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -34,12 +34,12 @@ STYLE = {
     "legend.fontsize": 8,
     "hatch.linewidth": 0.8,
 }
-#: Ticks of an axis, at most.
+#: The largest number of ticks of an axis.
 _TICKS = 8
 
 
 def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[Prediction] = ()) -> list[Path]:
-    """Draw a study into a PNG and an SVG file beside each other, and return their paths."""
+    """Draw a study into a PNG and an SVG file in the same folder, and return their paths."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def _title(study: Study) -> str:
 
 
 def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Point], each: bool) -> None:
-    """Speed-ups over ranks, or what is `each` rank's of them, the efficiency."""
+    """Draw speed-ups over ranks, or with `each` the efficiency, which is the speed-up per rank."""
 
     def draw(ranks: Any, speedup: Any, *form: Any, **style: Any) -> None:
         axes.plot(ranks, np.divide(speedup, ranks if each else 1), *form, **style)
@@ -79,36 +79,38 @@ def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Poin
     points = analysis.points
     ranks = sorted({one.ranks for one in (*points, *predicted)})
     draw([ranks[0], ranks[-1]], [ranks[0], ranks[-1]], color=GREY, linewidth=0.8, label="ideal")
-    fine, aside = np.geomspace(points[0].ranks, points[-1].ranks, 200), (ranks[-1] / ranks[0]) ** 0.016
+    ranks_fine, offset = np.geomspace(points[0].ranks, points[-1].ranks, 200), (ranks[-1] / ranks[0]) ** 0.016
     for fit, (colour, line) in zip(analysis.fits, LAWS, strict=False):
         values = ", ".join(f"{name} = {one.value:.2g}" for name, one in fit.parameters.items())
         label = f"{fit.law}, {values}{' (fits best)' if fit.law == analysis.best else ''}"
-        draw(fine, fit.speedup(fine), color=colour, linestyle=line, linewidth=1.1, zorder=3, label=label)
+        draw(ranks_fine, fit.speedup(ranks_fine), color=colour, linestyle=line, linewidth=1.1, zorder=3, label=label)
     for one, other in pairwise(points):
-        crowded = {"linestyle": (0, (4, 3)), "color": GREY}
-        style = crowded if one.crowded or other.crowded else {"color": "#555555"}
+        dashed = {"linestyle": (0, (4, 3)), "color": GREY}
+        style = dashed if one.crowded or other.crowded else {"color": "#555555"}
         draw([one.ranks, other.ranks], [one.speedup.value, other.speedup.value], linewidth=0.8, **style)
     for one in points:
         dots = np.divide(one.rounds if one is not points[0] else [], one.ranks if each else 1)
-        axes.plot([one.ranks * aside] * len(dots), dots, ".", color=MEASURED, alpha=0.3, mew=0, markersize=5)
+        axes.plot([one.ranks * offset] * len(dots), dots, ".", color=MEASURED, alpha=0.3, mew=0, markersize=5)
         draw([one.ranks] * len(one.speedup.interval), one.speedup.interval, color=MEASURED, linewidth=1.2, zorder=4)
         filling = "white" if one.crowded else MEASURED
         draw(one.ranks, one.speedup.value, "o", color=MEASURED, mfc=filling, markersize=4, zorder=5)
-    told = "measured: median, 95% interval; pale: each round"
-    axes.plot([], "o-", color=MEASURED, markersize=4, linewidth=1, label=told)
+    text = "measured: median, 95% interval; pale: each round"
+    axes.plot([], "o-", color=MEASURED, markersize=4, linewidth=1, label=text)
     if any(one.crowded for one in points):
-        axes.plot([], "o--", color=GREY, mec=MEASURED, mfc="white", markersize=4, label=f"hollow: {crowding(study)}")
+        axes.plot(
+            [], "o--", color=GREY, mec=MEASURED, mfc="white", markersize=4, label=f"hollow: {sharing_note(study)}"
+        )
     if predicted:
         _predictions(axes, points, predicted, each)
     _scales(axes, analysis, ranks, each)
 
 
 def _predictions(axes: Any, points: Sequence[Point], predicted: Sequence[Point], each: bool) -> None:
-    """Predicted speed-ups, joined to the last point whose ranks share no cores, if it lies before them."""
+    """Draw predicted speed-ups, joined to the last smaller point whose ranks do not share cores."""
     before = [one for one in points if not one.crowded and one.ranks < predicted[0].ranks][-1:]
-    drawn = [(one.ranks, one.efficiency if each else one.speedup) for one in (*before, *predicted)]
-    ranks, middle = [count for count, _ in drawn], [one.value for _, one in drawn]
-    low, high = ([end(one.value, *one.interval) for _, one in drawn] for end in (min, max))
+    values = [(one.ranks, one.efficiency if each else one.speedup) for one in (*before, *predicted)]
+    ranks, middle = [count for count, _ in values], [one.value for _, one in values]
+    low, high = ([end(one.value, *one.interval) for _, one in values] for end in (min, max))
     axes.fill_between(ranks, low, high, color=PREDICTED, alpha=0.18, linewidth=0)
     style = {"color": PREDICTED, "markersize": 4, "linewidth": 1.6, "markevery": (len(before), 1)}
     axes.plot(ranks, middle, "D:", label="predicted by the model", **style)
@@ -140,7 +142,7 @@ def _scales(axes: Any, analysis: Analysis, ranks: Sequence[int], each: bool) -> 
 
 
 def _ticks(ranks: Sequence[int]) -> list[int]:
-    """Numbers of ranks to write at an axis of powers of two: these, if there is room, or else powers of two."""
+    """Ticks of a logarithmic axis: the numbers of ranks, if there is room for them, or else powers of two."""
     octaves, room = np.diff(np.log2(ranks)), max(1 / 14, 0.02 * len(str(ranks[-1])))
     if len(ranks) <= _TICKS and all(octaves >= octaves.sum() * room):
         return list(ranks)
@@ -149,7 +151,7 @@ def _ticks(ranks: Sequence[int]) -> list[int]:
 
 
 def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> None:
-    """Bars of the time by phase; those of ranks that share cores are hatched, predicted ones pale."""
+    """Draw bars of the time by phase: hatched if ranks share cores, pale if predicted."""
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 
@@ -162,7 +164,7 @@ def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> N
             axes.bar(at, share, bottom=top - share, facecolor=COLOURS[name], **style)
     labelled = range(0, len(bars), 1 + len(bars) // 24)
     axes.set_xticks(labelled, labels=[str(bars[at].ranks) for at in labelled], size=np.clip(64 / len(labelled), 5, 9))
-    handles = [Patch(color=COLOURS[name], label=name) for name in seen(bars)]
+    handles = [Patch(color=COLOURS[name], label=name) for name in visible_phases(bars)]
     if any(one.crowded for one in bars):
         handles.append(Patch(facecolor=GREY, edgecolor="white", hatch="///", label="ranks share cores"))
     if predicted:

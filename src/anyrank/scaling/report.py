@@ -1,4 +1,4 @@
-"""What a scaling study says: in words, as a table of its samples, and as JSON."""
+"""The report of a scaling study: as text, as a table of its samples, and as JSON."""
 
 from __future__ import annotations
 
@@ -17,43 +17,45 @@ if TYPE_CHECKING:
     from anyrank.scaling.model import Prediction
 
 _ROW = "{:>7}  {:<26} {:<22} {:<11} {:<21} "
-#: Parts of the time, and of the computing speed, that are worth words, and parts that are worth a column.
+#: The smallest fraction of time that the text mentions, and the smallest that gets a column.
 _WORDS, _COLUMN = 0.02, 0.001
-#: Seconds of steps below which a run says little.
-_SHORT = 0.1
-#: Parameters of a law that are as good as zero.
-_NONE = 1e-9
+#: Runs with less than this time in seconds are too short for a reliable result.
+_SHORTEST = 0.1
+#: Smaller parameters of a law count as zero.
+_ZERO = 1e-9
 _LOST = {"idle": "idle (imbalance)", "other": "the loop itself", "reduce": "reductions", "checkpoint": "checkpoints"}
 
 
 def table(analysis: Analysis, study: Study, predicted: Sequence[Prediction] = ()) -> str:
-    """What a terminal shows: a row for each number of ranks, where the time went, and the laws."""
+    """Format the report for a terminal: a row for each number of ranks, the lost time, and the laws."""
     points, base = analysis.points, analysis.points[0].ranks
     rows = [(f"{one.ranks}{'*' * one.crowded}", one) for one in points]
     rows += [(f"{one.ranks}~", as_point(one, points[0])) for one in predicted]
-    names = seen(one for _, one in rows)
+    names = visible_phases(one for _, one in rows)
     speedup = "scaled speed-up" if analysis.kind == "weak" else "speed-up"
     heads = _ROW.format("ranks", "seconds (95%)", speedup, "efficiency", "Karp–Flatt")
     lines = [heads + "".join(f"{name:>{len(name) + 2}}" for name in names)]
     for mark, one in rows:
-        serial = _told(one.serial, "{:.3f}") if one.serial else "-"
-        cells = _ROW.format(mark, _told(one.seconds), _told(one.speedup), f"{one.efficiency.value:.1%}", serial)
+        serial = _format(one.serial, "{:.3f}") if one.serial else "-"
+        cells = _ROW.format(mark, _format(one.seconds), _format(one.speedup), f"{one.efficiency.value:.1%}", serial)
         lines.append(cells + "".join(f"{one.phases[name]:>{len(name) + 2}.1%}" for name in names))
     if base > 1:
-        lines.append(f"Speed-ups are relative to {base} ranks, which count as {base}.")
+        lines.append(f"Speed-ups are relative to {base} ranks, whose speed-up is defined as {base}.")
     if any(one.crowded for one in points):
-        lines.append(f"* {crowding(study)}: this says nothing of as many cores, and no law is fitted to it.")
+        lines.append(
+            f"* {sharing_note(study)}: not comparable to runs with a core for each rank, and left out of the laws."
+        )
     if predicted:
-        lines.append("~ predicted by the model, from the least to the most that it gives for what was measured.")
+        lines.append("~ predicted by the model, with the range of its predictions for the measurements.")
     last = {one.crowded: one for one in points[1:]}
     lines += [_lost(one, base) for one in last.values()]
-    if min(one.seconds.value for one in points) < _SHORT:
-        lines.append(f"Runs of less than {_SHORT} s say little: choose parameters that make more or larger steps.")
+    if min(one.seconds.value for one in points) < _SHORTEST:
+        lines.append(f"Runs of less than {_SHORTEST} s are unreliable: choose parameters with more or larger steps.")
     return "\n".join([*lines, *map(_law, analysis.fits), *analysis.missing, analysis.verdict]).rstrip()
 
 
 def as_point(one: Prediction, base: Point) -> Point:
-    """A prediction as if it had been measured, beside the smallest number of ranks that was."""
+    """Convert a prediction to a Point, relative to the measured point with the smallest number of ranks."""
     seconds = Estimate(one.seconds, (one.low, one.high))
     rate = seconds.through(lambda it: one.work / it)
     speedup = rate.through(lambda it: base.ranks * it / base.rate.value)
@@ -63,13 +65,13 @@ def as_point(one: Prediction, base: Point) -> Point:
     return Point(one.ranks, False, seconds, rate, speedup, efficiency, None, phases, slowdown, ())
 
 
-def seen(points: Iterable[Point]) -> list[str]:
-    """The phases that any of the points spent a visible part of its time in."""
+def visible_phases(points: Iterable[Point]) -> list[str]:
+    """The phases that take a visible fraction of the time at any of the points."""
     shares = [one.phases for one in points]
     return [name for name in PHASES if any(one[name] >= _COLUMN for one in shares)]
 
 
-def _told(one: Estimate, form: str = "") -> str:
+def _format(one: Estimate, form: str = "") -> str:
     form = form or ("{:.4g}" if one.value < 9999.5 else "{:.0f}")
     ends = "–".join(map(form.format, one.interval))
     return form.format(one.value) + (f" ({ends})" if ends else "")
@@ -78,36 +80,36 @@ def _told(one: Estimate, form: str = "") -> str:
 def _lost(point: Point, base: int) -> str:
     parts = sorted(((share, name) for name, share in point.phases.items() if name != "compute"), reverse=True)
     words = [f"{share:.0%} {_LOST.get(name, name)}" for share, name in parts if share >= _WORDS]
-    line = f"Time lost at {point.ranks} ranks: {', '.join(words) or 'next to nothing'}"
+    line = f"Time lost at {point.ranks} ranks: {', '.join(words) or 'almost none'}"
     if point.slowdown.value > 1 + _WORDS:
-        line += f"; and to compute as much takes a rank {_told(point.slowdown, '{:.2f}')} times as long as at {base}"
+        line += f"; computing the same work takes a rank {_format(point.slowdown, '{:.2f}')} times as long as at {base}"
     return line + "."
 
 
 def _law(fit: Fit) -> str:
-    told = ", ".join(f"{name} = {_told(one, '{:.3g}')}" for name, one in fit.parameters.items())
-    return f"{fit.law}: {told}; misses the points by {fit.misfit:.1%}; {_limit(fit)}."
+    values = ", ".join(f"{name} = {_format(one, '{:.3g}')}" for name, one in fit.parameters.items())
+    return f"{fit.law}: {values}; deviates from the points by {fit.misfit:.1%}; {_limit(fit)}."
 
 
 def _limit(fit: Fit) -> str:
-    """What the law says of more ranks."""
+    """What the law predicts for more ranks."""
     first, *more = fit.parameters.values()
     if fit.law == GUSTAFSON:
-        return f"each further rank adds {1 - first.value:.1%} of one"
-    if more and more[0].value > _NONE:
-        doubt = "" if min(more[0].interval, default=0) > 0 else ", if it has a peak at all"
+        return f"each additional rank adds {1 - first.value:.1%} of a rank's speed"
+    if more and more[0].value > _ZERO:
+        doubt = "" if min(more[0].interval, default=0) > 0 else ", but a maximum is not certain"
         return f"fastest on {max(1.0, ((1 - first.value) / more[0].value) ** 0.5):.0f} ranks{doubt}"
-    return f"at most {1 / first.value:.3g} times as fast as one rank" if first.value > _NONE else "no limit seen"
+    return f"at most {1 / first.value:.3g} times as fast as one rank" if first.value > _ZERO else "no limit visible"
 
 
-def crowding(study: Study) -> str:
-    """What is to be said of crowded samples, with the number of cores where it is known."""
+def sharing_note(study: Study) -> str:
+    """The note on samples whose ranks share cores, with the number of cores if it is known."""
     cores = study.machine.get("cores")
     return f"ranks share cores ({cores} cores)" if cores else "ranks share cores"
 
 
 def quantity(number: float) -> str:
-    """A number with three digits and a prefix: 4.19 M."""
+    """Format a number with three digits and a prefix: 4.19 M."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
             return f"{number / factor:.3g} {prefix}"
@@ -115,13 +117,13 @@ def quantity(number: float) -> str:
 
 
 def write_csv(path: Path, study: Study) -> Path:
-    """Write the raw samples, a row each, phases and traffic with names of their own; return the path."""
+    """Write the raw samples to a CSV file, a row each, with a column for each phase and count; return the path."""
     rows = []
     for one in study.samples:
-        plain = asdict(one)
-        phases, traffic = plain.pop("phases"), plain.pop("traffic")
+        row = asdict(one)
+        phases, traffic = row.pop("phases"), row.pop("traffic")
         seconds = {f"{name}_seconds": value for name, value in phases.items()}
-        rows.append({**plain, "rate": one.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
+        rows.append({**row, "rate": one.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -131,5 +133,5 @@ def write_csv(path: Path, study: Study) -> Path:
 
 
 def as_json(study: Study, analysis: Analysis, predicted: Sequence[Prediction] = ()) -> dict[str, Any]:
-    """All that was measured, and what was made of it, for `json.dumps`."""
+    """The measurements, the analysis and the predictions, for `json.dumps`."""
     return {"study": asdict(study), "analysis": asdict(analysis), "predicted": [asdict(one) for one in predicted]}

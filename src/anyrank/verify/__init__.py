@@ -1,1 +1,1 @@
-"""Verify: run a program in all the ways that must not matter, and name the first thing that differs."""
+"""Verify: run a program in many cases that must give the same state, and report the first difference."""

@@ -1,40 +1,44 @@
-"""Cases: ways to run one program that must not matter to its state."""
+"""Cases: different ways to run one program, which must all give the same state."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: What may differ between two cases, most telling first, and what it means where the results differ, too.
+#: The properties in which two cases may differ, the most specific first, and what different results then mean.
 CAUSES = {
-    "again": "The very same case was run twice. Look for chance that cannot be pinned: the system's entropy, "
-    "datetime.now, the id of an object, a race between ranks. No other difference tells anything until it is gone.",
-    "memory": "Fresh memory held other bytes: something is read before it was written, such as an element of np.empty.",
-    "clock": "The clock was another: the state depends on time.time, perf_counter, MPI.Wtime or their kin.",
-    "chance": "Random numbers that nobody seeds were others: take them from state.random, by global index.",
-    "file order": "Files were listed in another order; os.listdir, glob and their kin promise none: sort the names.",
-    "hash seed": "Python's hash seed was another: the state depends on the order of a set, or on hash() of text.",
-    "timing": "The ranks came late in turn. A race: the state depends on who is first, as with MPI.ANY_SOURCE.",
-    "parts": "The kernel depends on how the block is cut into regions. advance calls it on the interior and on the "
-    "borders of a block separately, on large blocks always: each point must be computed from the kernel's arguments "
-    "alone. The rank's own indices, and arrays of the block's shape, fit the whole block only: declare a Field that "
-    "holds them, fill it in setup, and pass that Field to advance.",
+    "again": "The same case was run twice with different results. Look for randomness that cannot be fixed: the "
+    "entropy of the system, datetime.now, the id of an object, a race between ranks. Remove it first: until then no "
+    "other difference is conclusive.",
+    "memory": "New memory had other content: a value is read before it is written, such as an element of np.empty.",
+    "clock": "The clock was different: the state depends on time.time, perf_counter, MPI.Wtime or similar.",
+    "chance": "Unseeded random numbers had other values: take random numbers from state.random, by global index.",
+    "file order": "Files were listed in another order, which os.listdir, glob and similar functions do not define: "
+    "sort the names.",
+    "hash seed": "Python's hash seed was different: the state depends on the order of a set, or on hash() of a string.",
+    "timing": "The ranks were delayed in turn. This is a race: the state depends on which rank is first, as with "
+    "MPI.ANY_SOURCE.",
+    "parts": "The kernel depends on how a block is divided into regions. For large blocks, advance always calls it "
+    "separately on the interior and on the borders: each point must be computed from the kernel's arguments alone. The "
+    "rank's own indices, and arrays with the shape of the block, match only the whole block: declare a Field for them, "
+    "fill it in setup, and pass that Field to advance.",
     "body": "The bodies of a kernel give different bits; the reference body is its definition.",
-    "restart": "What a program keeps outside its State, on self or in a module, is lost at resume: declare it.",
-    "split": "The state depends on which axes are cut: look at corners of the halo, or an axis taken for another.",
-    "ranks": "The state depends on the ranks: look for random numbers keyed by rank, a float sum over ranks "
-    "(use exact.sum), ghosts that nobody exchanged, and a local index where the global one is meant.",
+    "restart": "Data outside the State, on self or in a module, is lost at resume: add it to the State.",
+    "split": "The state depends on which axes are split: check the corners of the halo, and that no axis is used in "
+    "the place of another.",
+    "ranks": "The state depends on the number of ranks: look for random numbers keyed by rank, a floating-point sum "
+    "over ranks (use exact.sum), ghost cells that are not exchanged, and local indices in the place of global ones.",
 }
-#: The environment variable that names what a case changes.
+#: The environment variable with the name of the property that a case changes.
 VARIABLE = "ANYRANK_VERIFY"
-#: The causes that stand in the environment of a run: a case may change one of them.
+#: The causes that are properties of the environment of a run: a case may change one of them.
 PERTURBATIONS = ("memory", "clock", "chance", "file order", "hash seed")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A way to run the program: ranks of each of its runs, with the steps at which it stops in between.
+    """A way to run the program: the ranks of each of its runs, and the steps at which it stops between them.
 
-    `changed` names one thing of the environment that is not as in the reference: a cause, or nothing.
+    `changed` names one property of the environment (a cause) that differs from the reference, or is empty.
     """
 
     ranks: tuple[int, ...] = (1,)
@@ -45,17 +49,17 @@ class Case:
 
     @property
     def count(self) -> str:
-        """The ranks, as a table shows them."""
+        """The ranks in the format of the table."""
         return "→".join(map(str, self.ranks))
 
     @property
     def regions(self) -> str:
-        """What `advance` calls a kernel on."""
+        """The regions on which `advance` calls a kernel."""
         return "small regions of a block" if self.changed == "parts" else "the whole block"
 
     @property
     def what(self) -> str:
-        """What is special about the case."""
+        """How the case differs from a plain run."""
         stops = f"stopped at step {', '.join(map(str, self.stops))}" if self.stops else ""
         changed = self.changed if self.changed in ("", "again") else f"other {self.changed}"
         return " and ".join(part for part in (stops, changed) if part) or "straight"
@@ -69,22 +73,22 @@ REFERENCE = Case(body="reference")
 
 
 def causes(one: Case, other: Case) -> list[str]:
-    """What differs between two cases, in the order of CAUSES; none for a case and itself."""
-    found = {case.changed for case in (one, other) if case.changed and one.changed != other.changed}
+    """The properties in which two cases differ, in the order of CAUSES; empty for identical cases."""
+    differing = {case.changed for case in (one, other) if case.changed and one.changed != other.changed}
     if one.body != other.body:
-        found.add("body")
+        differing.add("body")
     if one.stops != other.stops:
-        found.add("restart")
+        differing.add("restart")
     if set(one.ranks) != set(other.ranks):
-        found.add("ranks")  # a split means nothing on one rank, and another grid on each number of ranks
+        differing.add("ranks")  # the split gives another grid for each number of ranks, so it is not compared
     elif one.split != other.split:
-        found.add("split")
-    return [cause for cause in CAUSES if cause in found]
+        differing.add("split")
+    return [cause for cause in CAUSES if cause in differing]
 
 
 def environment(changed: str) -> dict[str, str]:
-    """The environment variables with which a rank of a case is to be started."""
-    # glibc fills what malloc gives with a byte, unless it comes from the thread's own cache.
+    """The environment variables for a rank of a case."""
+    # glibc fills memory from malloc with this byte, except memory from the thread's cache, which is disabled here.
     fill = 170 if changed == "memory" else 85
     tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"
     seed = "7" if changed == "hash seed" else "0"

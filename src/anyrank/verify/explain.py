@@ -1,4 +1,4 @@
-"""Explaining: from outcomes that differ to pairs of them that differ in one thing."""
+"""Explain different outcomes by pairs of cases that differ in one property."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ORDER = list(CAUSES)
 
 @dataclass
 class Finding:
-    """Two outcomes that differ, what differs between their cases, and all other outcomes that it explains."""
+    """Two outcomes that differ, the difference between their cases, and the other outcomes that it explains."""
 
     cause: str
     one: Outcome
@@ -22,42 +22,43 @@ class Finding:
 
 
 def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
-    """One finding for each cause, most telling first; none where all outcomes are like the first.
+    """Return one finding for each cause, the most specific first; none if all outcomes equal the first.
 
-    Each compares with the case that is nearest: that differs in the fewest things, best in one, and is right.
+    Each finding compares an outcome with the nearest case, which differs in as few properties as possible, and which is
+    preferably correct.
     """
     ran = [outcome for outcome in outcomes if outcome.verdict != IMPOSSIBLE]
-    wrong = [outcome for outcome in ran if not outcome.like(ran[0])]
+    wrong = [outcome for outcome in ran if not outcome.equals(ran[0])]
     for one in ran:
         for other in ran:
-            if causes(one.case, other.case) == ["again"] and other.case.changed and not one.like(other):
+            if causes(one.case, other.case) == ["again"] and other.case.changed and not one.equals(other):
                 return [Finding("again", one, other, [it for it in wrong if it is not other])]
     pairs = [(_nearest(outcome, ran, wrong), outcome) for outcome in wrong]
-    found: dict[tuple[str, bool], Finding] = {}
-    # What differs in several things has none of its own, where one of them explains others.
+    findings: dict[tuple[str, bool], Finding] = {}
+    # An outcome that differs in several properties belongs to an existing finding for one of them.
     for one, other in sorted(pairs, key=lambda pair: len(causes(pair[0].case, pair[1].case))):
-        between = causes(one.case, other.case)
-        known = [finding for finding in found.values() if finding.cause in between and len(between) > 1]
-        key = between[0], other.verdict == FAILED
-        if known or key in found:
-            (known[0] if known else found[key]).seen.append(other)
+        differences = causes(one.case, other.case)
+        explained = [finding for finding in findings.values() if finding.cause in differences and len(differences) > 1]
+        key = differences[0], other.verdict == FAILED
+        if explained or key in findings:
+            (explained[0] if explained else findings[key]).seen.append(other)
         else:
-            found[key] = Finding(between[0], one, other)
-    return sorted(found.values(), key=lambda finding: _ORDER.index(finding.cause))
+            findings[key] = Finding(differences[0], one, other)
+    return sorted(findings.values(), key=lambda finding: _ORDER.index(finding.cause))
 
 
 def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome]) -> Outcome:
     def distance(other: Outcome) -> tuple[int, bool, bool, int]:
-        between = causes(other.case, outcome.case)
-        return len(between), other in wrong, bool(other.case.changed), _ORDER.index(between[0])
+        differences = causes(other.case, outcome.case)
+        return len(differences), other in wrong, bool(other.case.changed), _ORDER.index(differences[0])
 
-    return min((other for other in ran if not other.like(outcome)), key=distance)
+    return min((other for other in ran if not other.equals(outcome)), key=distance)
 
 
 def first_difference(one: Trace, other: Trace) -> tuple[int, list[str]] | None:
-    """The first step at which two traces differ, with the members that do, in the order of their declaration.
+    """The first step at which two traces differ, and the members that differ, in the order of declaration.
 
-    No members where one trace ends before that step. None where nothing differs.
+    There are no members if one trace ends before that step. None if the traces are equal.
     """
     for step in sorted({*one, *other}):
         if step not in one or step not in other:

@@ -1,4 +1,4 @@
-"""Locating a difference: the element of the state that differs first, from checkpoints made at that step."""
+"""Locate a difference: the first element of the state that differs, from checkpoints at that step."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from anyrank.layout import even_cuts
 from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.runner import SAME, Outcome, Runner
 
-#: How often two cases are run again, where they differ elsewhere then, or not at all.
+#: How often two cases are repeated, if they then differ at another step or not at all.
 ROUNDS = 4
-#: Elements that are compared at a time.
-_COMPARED = 1 << 20
-#: In words where two states differ; and the two values, if there is an element to name.
-Place = tuple[str, tuple[str, ...]]
+#: The number of elements that are compared at a time.
+_BLOCK = 1 << 20
+#: A text that says where two states differ, and the two values, if a single element is named.
+Location = tuple[str, tuple[str, ...]]
 
 
-def locate(runner: Runner, finding: Finding) -> Place | None:
-    """Run both cases again up to the first step that differs, and compare; None where the states are alike."""
+def locate(runner: Runner, finding: Finding) -> Location | None:
+    """Repeat both cases up to the first step that differs, and compare them; None if the states are equal."""
     first = first_difference(finding.one.trace, finding.other.trace)
     if first is None:
         return None
     step, members = first
     if not members:
         ends = [max(outcome.trace) for outcome in (finding.one, finding.other)]
-        return f"The states are alike, but one run ends at step {ends[0]}, the other at step {ends[1]}", ()
-    steady = True
+        return f"The states are equal, but one run ends at step {ends[0]}, the other at step {ends[1]}", ()
+    reproducible = True
     for _ in range(ROUNDS):
         one, other = (runner.run(outcome.case, step) for outcome in (finding.one, finding.other))
-        steady &= _repeats(finding.one, one) and _repeats(finding.other, other)
+        reproducible &= _repeats(finding.one, one) and _repeats(finding.other, other)
         again = first_difference(one.trace, other.trace) if one.verdict == other.verdict == SAME else None
         if again is not None and again[0] == step:
             words, values = compare(one.checkpoint(step), other.checkpoint(step), again[1])
-            return f"First at step {step}, in {words}{'' if steady else CHANCE}", values
+            return f"First at step {step}, in {words}{'' if reproducible else CHANCE}", values
         step = min(step, again[0]) if again is not None else step
-    return f"First at step {step}, in {', '.join(members)}, and then not any more{CHANCE}", ()
+    return f"First at step {step}, in {', '.join(members)}, but not when repeated{CHANCE}", ()
 
 
-CHANCE = "; the runs do not repeat themselves: chance or a race takes part"
+CHANCE = "; the runs are not reproducible: they depend on random numbers or on a race"
 
 
 def _repeats(before: Outcome, after: Outcome) -> bool:
     return all(before.trace.get(step) == digests for step, digests in after.trace.items())
 
 
-def compare(one: Path, other: Path, members: Sequence[str]) -> Place:
-    """The first element of the first of the members that differs between two checkpoint files, bit for bit."""
+def compare(one: Path, other: Path, members: Sequence[str]) -> Location:
+    """Find the first element of the first member whose bits differ between two checkpoint files."""
     name, *others = members
     more = f" (and in {', '.join(others)})" if others else ""
     with h5py.File(one, "r") as file, h5py.File(other, "r") as other_file:
@@ -70,26 +70,26 @@ def _dataset(file: Any, name: str) -> Any:
 
 
 def _differing(first: Any, second: Any) -> tuple[tuple[int, ...], int]:
-    """The first index at which two datasets differ, and at how many they do."""
-    found: tuple[int, ...] = ()
+    """The first index at which two datasets differ, and the number of elements that differ."""
+    first_index: tuple[int, ...] = ()
     count = 0
     for part in _parts(first.shape):
-        # As bytes: so NaNs are equal to themselves, and −0 is not 0.
+        # Compare bytes, so that equal NaNs are equal and −0 differs from 0.
         a, b = (np.asarray(values[part])[..., None].view(np.uint8) for values in (first, second))
         unlike = (a != b).any(axis=-1)
         if not count and unlike.any() and part:
             row, *rest = np.unravel_index(int(np.argmax(unlike)), unlike.shape)
-            found = (int(row) + part[0].start, *map(int, rest))
+            first_index = (int(row) + part[0].start, *map(int, rest))
         count += int(unlike.sum())
-    return found, count
+    return first_index, count
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Slabs of the first axis that fit into memory."""
+    """Slabs along the first axis that fit into memory."""
     if not shape:
         yield ()
         return
-    rows = max(1, _COMPARED // max(1, math.prod(shape[1:])))
+    rows = max(1, _BLOCK // max(1, math.prod(shape[1:])))
     yield from ((slice(row, min(row + rows, shape[0])),) for row in range(0, shape[0], rows))
 
 
@@ -99,7 +99,7 @@ def _value(values: Any, index: tuple[int, ...]) -> str:
 
 
 def _owner(values: Any, index: tuple[int, ...]) -> str:
-    """The rank that had the element, from the grid of ranks that wrote the file."""
+    """The rank that owned the element, from the process grid that wrote the file."""
     grid = tuple(int(parts) for parts in values.attrs.get("ranks", ()))
     if not grid:
         return "all ranks"

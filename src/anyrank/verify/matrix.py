@@ -1,4 +1,4 @@
-"""The matrix: which cases a program is run in."""
+"""The matrix of cases in which a program is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 
 @dataclass(frozen=True)
 class Plan:
-    """What the user asks for; empty `bodies` and `splits` stand for all that the matrix has."""
+    """The user's choice of cases; empty `bodies` and `splits` select all of the matrix."""
 
     ranks: tuple[int, ...] = (1, 2, 3, 4)
     bodies: tuple[str, ...] = ()
@@ -18,36 +18,36 @@ class Plan:
     quick: bool = False
 
     @property
-    def most(self) -> int:
+    def largest(self) -> int:
         """The largest number of ranks."""
         return max(self.ranks)
 
     def first(self) -> list[Case]:
-        """The cases that come first, whatever the program is; the reference is the first of all."""
+        """The cases that come first for every program, starting with the reference."""
         return [REFERENCE, Case(body="reference", changed="again"), Case()]
 
     def rest(self, steps: int, axes: int) -> list[Case]:
-        """All other cases of a program of so many steps, whose fields have up to so many axes."""
-        found = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed(), *self._parts()]
-        return [case for case in dict.fromkeys(found) if case not in self.first()]
+        """All other cases of a program with this number of steps and of axes of its fields."""
+        cases = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed(), *self._parts()]
+        return [case for case in dict.fromkeys(cases) if case not in self.first()]
 
     @property
     def _few(self) -> int:
-        """Ranks enough to exchange something, started fast."""
+        """A small number of ranks, two if possible: enough for an exchange, and fast to start."""
         return max((n for n in self.ranks if n <= 2), default=min(self.ranks))
 
     @property
     def _odd(self) -> int:
-        """An odd number of ranks, better for races and uneven parts; any other where there is none."""
-        return max((n for n in self.ranks if n % 2 and n > 1), default=self.most)
+        """An odd number of ranks, which shows races and uneven parts better; otherwise the largest number."""
+        return max((n for n in self.ranks if n % 2 and n > 1), default=self.largest)
 
     def _layouts(self, axes: int) -> Iterator[Case]:
         for n in self.ranks:
-            if not self.quick or axes < 2 or n < self.most or n in (self._few, self._odd):
+            if not self.quick or axes < 2 or n < self.largest or n in (self._few, self._odd):
                 yield Case((n,))
         if axes > 1:
             splits = self.splits or (("rows", "bricks") if self.quick else ("rows", "columns", "bricks"))
-            yield from (Case((self.most,), split=split) for split in splits)
+            yield from (Case((self.largest,), split=split) for split in splits)
             if not self.quick:
                 yield Case((self._odd,), split="columns")
 
@@ -56,14 +56,14 @@ class Plan:
         yield from (Case((self._few,), body=body) for body in bodies)
 
     def _restarts(self, steps: int) -> Iterator[Case]:
-        """Stops in the middle, on other ranks and on the same; and before the first step."""
+        """Stops in the middle, with the same and with other numbers of ranks, and before the first step."""
         few = self._few
         if self.quick and steps:
             yield Case((1, few), (steps // 2,))
         elif steps:
             yield Case((few, few), (steps // 2,))
-            yield Case((1, self.most, few), (steps // 3, 2 * steps // 3))
-            yield Case((self.most, 1), (0,))
+            yield Case((1, self.largest, few), (steps // 3, 2 * steps // 3))
+            yield Case((self.largest, 1), (0,))
 
     def _perturbed(self) -> Iterator[Case]:
         if self._odd > 1:
@@ -71,9 +71,9 @@ class Plan:
         yield from (Case((self._few,), changed=name) for name in PERTURBATIONS)
         if not self.quick:
             yield from (Case(changed=name) for name in PERTURBATIONS)
-            yield Case((self.most,), changed="again")
+            yield Case((self.largest,), changed="again")
 
     def _parts(self) -> Iterator[Case]:
-        """Blocks cut into small regions: on one rank, where nothing else cuts them, and on others."""
-        ranks = (1, self._odd) if self.quick else (1, self._odd, self.most)
+        """Blocks divided into small regions: on one rank, where nothing else divides them, and on several."""
+        ranks = (1, self._odd) if self.quick else (1, self._odd, self.largest)
         yield from (Case((n,), changed="parts") for n in ranks)

@@ -1,4 +1,4 @@
-"""What `anyrank verify` is asked for beside a program and its parameters."""
+"""The options of `anyrank verify`, besides the program and its parameters."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class VerifyOptions(OptionTable):
     split: Annotated[str, AfterValidator(_splits)] = option(
         "", "Splits: rows,bricks.", VERIFY, default_text="rows,columns,bricks"
     )
-    quick: bool = option(False, "The cases that tell most, for every commit.", VERIFY)
-    junit: str = option("", "Write what came of the cases to this file, as JUnit XML.", VERIFY)
+    quick: bool = option(False, "Only the most informative cases, for every commit.", VERIFY)
+    junit: str = option("", "Write the results of the cases to this file, as JUnit XML.", VERIFY)
     out: str = option("", "A new folder for all runs.", VERIFY, default_text="a temporary one, kept if cases differ")
-    timeout: Duration = option("10min", "A run that takes longer has failed.", VERIFY)
-    allow: Count | None = option(None, "The most ranks there may be.", VERIFY, default_text="4, or 2 per core")
+    timeout: Duration = option("10min", "A run that takes longer fails.", VERIFY)
+    allow: Count | None = option(None, "The largest allowed number of ranks.", VERIFY, default_text="4, or 2 per core")

@@ -1,7 +1,7 @@
-"""A rank of a case: `anyrank` as ever, but chance is pinned, except for the one thing that the case changes.
+"""A rank of a case: `anyrank` with a fixed environment, except for the one property that the case changes.
 
-What is pinned: the clock as programs read it, what fresh memory holds, the order of file names, the hash seed,
-and random numbers that a program does not seed. Each has a second value, for the case that changes it.
+These are fixed: the clock that programs read, the content of new memory, the order of file names, the hash seed, and
+random numbers that a program does not seed. Each has a second value, for the case that changes it.
 """
 
 from __future__ import annotations
@@ -31,48 +31,48 @@ from anyrank.state import State
 from anyrank.verify.case import VARIABLE
 from anyrank.verify.regions import cut_regions
 
-#: When the pinned clock starts, in ns, and how far each look at it moves it on; the second for "clock". These are
-#: whole seconds and multiples of 2^−9 s, so that differences of floats do not depend on how long a run has gone on.
+#: The start of the fixed clock in ns, and its increment at each call; the second pair is for the case "clock". They
+#: are whole seconds and multiples of 2^−9 s, so that differences of floats do not depend on the time since the start.
 CLOCKS = ((1_700_000_000 * 10**9, 1_953_125), (1_800_000_000 * 10**9, 9_765_625))
-#: Steps before which a rank comes late in "timing", and by how many seconds: the ranks take turns.
-LATE_STEPS, LATENESS = 200, 0.005
+#: In the case "timing": the number of steps that are delayed, and the delay in seconds; the ranks take turns.
+DELAYED_STEPS, DELAY = 200, 0.005
 
 
 def pin(changed: str) -> None:
-    """Pin all there is to pin in this process, in the way of the case."""
+    """Fix the environment of this process, except for the property that the case changes."""
     _pin_clock(*CLOCKS[changed == "clock"])
     _pin_files(changed == "file order")
     _pin_memory()
     seed = 2 if changed == "chance" else 1
     random.seed(seed)
     np.random.seed(seed)
-    # Where NumPy's generators take their entropy from when they get no seed.
+    # NumPy's generators take their entropy from this function if they get no seed.
     np.random.bit_generator.randbits = random.Random(seed).getrandbits  # type: ignore[attr-defined]
     if changed == "timing":
-        EXTRA_CALLBACKS.append(_Late())
+        EXTRA_CALLBACKS.append(_Delay())
     if changed == "parts":
         cut_regions()
 
 
 def _pin_clock(start: int, tick: int) -> None:
-    """Programs, and nobody else, see a clock that moves on a little whenever they look at it."""
-    looks = itertools.count()
+    """Give programs, and only programs, a clock that advances by one increment at each call."""
+    calls = itertools.count()
 
     def now() -> int:
-        return start + tick * next(looks)
+        return start + tick * next(calls)
 
-    def pinned(real: Callable[[], Any], read: Callable[[], Any]) -> Callable[[], Any]:
+    def replacement(real: Callable[[], Any], read: Callable[[], Any]) -> Callable[[], Any]:
         return lambda: read() if _of_a_program(sys._getframe(1).f_code.co_filename) else real()
 
     for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
-        setattr(time, name, pinned(getattr(time, name), lambda: now() / 1e9))
-        setattr(time, f"{name}_ns", pinned(getattr(time, f"{name}_ns"), now))
-    MPI.Wtime = pinned(MPI.Wtime, lambda: now() / 1e9)
+        setattr(time, name, replacement(getattr(time, name), lambda: now() / 1e9))
+        setattr(time, f"{name}_ns", replacement(getattr(time, f"{name}_ns"), now))
+    MPI.Wtime = replacement(MPI.Wtime, lambda: now() / 1e9)
 
 
 @cache
 def _of_a_program(file: str) -> bool:
-    """Whether the file is a program or a module of the user's: not Python's, anyrank's, nor of installed packages."""
+    """Whether the file is a program or a module of the user, and not of Python, anyrank or an installed package."""
     ours = Path(anyrank.__file__).parent
     if Path(file).is_relative_to(ours):
         return is_program(file)
@@ -81,11 +81,11 @@ def _of_a_program(file: str) -> bool:
 
 
 def _pin_files(backwards: bool) -> None:
-    """File names come in alphabetical order, or backwards."""
+    """List file names in alphabetical order, or in reverse."""
     listdir, scandir = os.listdir, os.scandir
 
     class Scandir(list[Any]):
-        """What os.scandir gives, read at once."""
+        """The result of os.scandir, read at once and sorted."""
 
         def __init__(self, path: Any = "."):
             with scandir(path) as entries:
@@ -108,15 +108,15 @@ def _pin_files(backwards: bool) -> None:
 
     os.listdir = lambda path=".": sorted(listdir(path), reverse=backwards)  # type: ignore[assignment]
     os.scandir = Scandir  # type: ignore[assignment,misc]
-    # pathlib has kept the real ones in Python 3.10, glob in 3.13.
+    # pathlib in Python 3.10 and glob in 3.13 hold references to the original functions.
     for module, name in (("pathlib", "_NormalAccessor"), ("glob", "_StringGlobber")):
-        keeper = getattr(sys.modules.get(module), name, None)
-        for function in {"listdir", "scandir"} & vars(keeper).keys() if keeper else ():
-            setattr(keeper, function, staticmethod(getattr(os, function)))
+        holder = getattr(sys.modules.get(module), name, None)
+        for function in {"listdir", "scandir"} & vars(holder).keys() if holder else ():
+            setattr(holder, function, staticmethod(getattr(os, function)))
 
 
 def _pin_memory() -> None:
-    """Have NumPy ask malloc, which fills what it gives, for small arrays, too: it would use old ones again."""
+    """Let NumPy use malloc, which fills new memory, for small arrays, too; by default it reuses freed ones."""
     core = sys.modules.get("numpy._core") or sys.modules["numpy.core"]
     pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", _PYTHON))
     capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
@@ -126,24 +126,24 @@ def _pin_memory() -> None:
     set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(api[304])
     get_handler = ctypes.PYFUNCTYPE(ctypes.py_object)(api[305])
     # A PyDataMem_Handler (NEP 49): 128 bytes of name and version, then context, malloc, calloc, realloc, free.
-    # NumPy calls malloc(context, bytes), and the context is NULL: realloc(NULL, bytes) is what malloc(bytes) is.
+    # NumPy calls malloc(context, bytes) with the context NULL, and realloc(NULL, bytes) is the same as malloc(bytes).
     handler = ctypes.create_string_buffer(ctypes.string_at(pointer(get_handler(), b"mem_handler"), 168), 168)
     struct.pack_into("P", handler, 136, ctypes.cast(ctypes.CDLL(None).realloc, ctypes.c_void_p).value)
-    _KEPT.append(handler)
+    _HANDLERS.append(handler)
     set_handler(capsule(ctypes.addressof(handler), b"mem_handler", None))
 
 
 _PYTHON = ctypes.pythonapi
-_KEPT: list[Any] = []
+_HANDLERS: list[Any] = []
 
 
-class _Late(Callback):
-    """Makes the ranks come late to steps, in turn."""
+class _Delay(Callback):
+    """Delays one rank at each step, in turn."""
 
     def before_step(self, state: State) -> None:
-        """Wait where it is this rank's turn."""
-        if state.step < LATE_STEPS and state.step % state.world.size == state.world.rank:
-            time.sleep(LATENESS)
+        """Wait if it is this rank's turn."""
+        if state.step < DELAYED_STEPS and state.step % state.world.size == state.world.rank:
+            time.sleep(DELAY)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from anyrank.exchange import Region
 
 
 def cut_regions() -> None:
-    """Have `advance` call kernels on the parts of every region, with its interior apart from its border at any size."""
+    """Let `advance` call kernels on parts of every region, with interior and border separate for any block size."""
     field.OVERLAP_POINTS = 1
     field.parts_of = parts_of
 
@@ -17,14 +17,14 @@ def cut_regions() -> None:
 def parts_of(region: Region) -> list[Region]:
     """Return disjoint parts that cover a region: up to three along every axis, the first of one row.
 
-    Their order is fixed, and not that of memory: every second part from the last one down, then the others.
+    Their order is fixed and differs from that in memory: every second part from the last to the first, then the others.
     """
     parts = list(product(*map(_cuts, region)))
     return parts[::-2] + parts[-2::-2]
 
 
 def _cuts(axis: slice) -> list[slice]:
-    """Up to three unequal slices, the first of one row; the slice itself where it is empty."""
+    """Up to three unequal slices, the first of one row; an empty slice stays as it is."""
     n = axis.stop - axis.start
     borders = sorted({0, min(1, n), 1 + (n - 1) // 3, n})
     return [slice(axis.start + a, axis.start + b) for a, b in pairwise(borders)] or [axis]

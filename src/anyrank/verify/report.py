@@ -1,4 +1,4 @@
-"""What verify says: a line per case, a paragraph per finding, and JUnit XML for CI."""
+"""The report of verify: a line for each case, a paragraph for each finding, and JUnit XML for CI."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 from anyrank.verify.case import CAUSES
 from anyrank.verify.explain import Finding, first_difference
-from anyrank.verify.locate import Place
+from anyrank.verify.locate import Location
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
 
-#: How a finding states the two sides of its cause; a cause that is not here needs no more than its name.
+#: The formats that name the two sides of a cause; for a cause that is not listed, its name suffices.
 _CONTRASTS = {
     "parts": "{0.regions}",
     "body": "{0.body}",
@@ -30,7 +30,7 @@ def header() -> str:
 
 
 def row(number: int, outcome: Outcome, reference: Outcome) -> str:
-    """A case's line in the table."""
+    """The line of a case in the table."""
     case, summary = outcome.case, outcome.summary
     what = "reference" if outcome is reference else case.what
     steps, digest = (summary.get("steps", "-"), summary.get("digest", "-")) if outcome.trace else ("-", "-")
@@ -39,50 +39,54 @@ def row(number: int, outcome: Outcome, reference: Outcome) -> str:
 
 
 def verdict(outcome: Outcome, reference: Outcome) -> str:
-    """What came of a case, in a few words."""
+    """The verdict on a case as a short text."""
     if outcome.verdict == IMPOSSIBLE:
         return f"{IMPOSSIBLE}: {outcome.message.splitlines()[0]}"
-    if outcome.verdict == FAILED or outcome.like(reference):
+    if outcome.verdict == FAILED or outcome.equals(reference):
         return outcome.verdict
     first = first_difference(reference.trace, outcome.trace)
     return f"DIFFERS at step {first[0]}" if first else "DIFFERS in its result"
 
 
-def paragraph(finding: Finding, place: Place | None, numbers: Mapping[Outcome, int]) -> str:
-    """A finding in words; `numbers` are those of the outcomes in the table."""
+def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outcome, int]) -> str:
+    """The text of a finding; `numbers` are the numbers of the cases in the table."""
     one, other = finding.one, finding.other
     sides = [f"case {numbers[it]}: {it.case}" for it in (one, other)]
     lines = [f"FOUND: {_contrast(finding)}"]
     failed = FAILED in (one.verdict, other.verdict)
     if failed:
         which = int(other.verdict == FAILED)
-        lines += [f"{sides[which]} fails, but not", f"{sides[1 - which]}:", *(one, other)[which].message.splitlines()]
+        lines += [
+            f"{sides[which]} fails; this case does not:",
+            f"{sides[1 - which]}:",
+            *(one, other)[which].message.splitlines(),
+        ]
     else:
-        words, values = place or _results(one, other)
+        words, values = location or _results(one, other)
         lines.append(f"{words}:")
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
-    if not failed or finding.cause == "parts":  # a failure has its own message, but that says nothing of regions
+    if not failed or finding.cause == "parts":  # a failure has its own message, which does not mention regions
         lines += wrap(CAUSES[finding.cause], 110)
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
     return "\n  ".join(lines)
 
 
-def _results(one: Outcome, other: Outcome) -> Place:
+def _results(one: Outcome, other: Outcome) -> Location:
     keys = [key for key in {**one.result, **other.result} if one.result.get(key) != other.result.get(key)]
     values = tuple(", ".join(f"{key} = {it.result.get(key)}" for key in keys) for it in (one, other))
     return f"The state is the same at every step, but the result differs in {', '.join(keys)}", values
 
 
 def _contrast(finding: Finding) -> str:
-    """What differs between its two cases; what else does has been found to make no difference."""
+    """The difference between the two cases of a finding; other differences had no effect."""
     pattern, one, other = _CONTRASTS.get(finding.cause), finding.one.case, finding.other.case
     return f"{finding.cause}: {pattern.format(other)} instead of {pattern.format(one)}" if pattern else finding.cause
 
 
-def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mapping[Outcome, str]) -> None:
-    """One testcase for each case; `found` gives the paragraphs of those that differ or failed."""
+def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], explanations: Mapping[Outcome, str]) -> None:
+    """Write one testcase for each case; `explanations` has the paragraphs of those that differ or failed."""
     suite = ElementTree.Element("testsuite", name=f"anyrank verify {name}", tests=str(len(outcomes)))
     for number, outcome in enumerate(outcomes, 1):
         attributes = {"classname": name, "name": f"{number}: {outcome.case}", "time": f"{outcome.seconds:.3f}"}
@@ -92,7 +96,7 @@ def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mappi
             ElementTree.SubElement(case, "skipped", message=words)
         elif words != SAME:
             ElementTree.SubElement(case, "failure", message=words).text = _printable(
-                found.get(outcome, outcome.message)
+                explanations.get(outcome, outcome.message)
             )
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
@@ -101,5 +105,5 @@ def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], found: Mappi
 
 
 def _printable(text: str) -> str:
-    """Without the characters that XML does not allow, such as those that colour a terminal."""
+    """Replace the characters that XML does not allow, such as terminal colours."""
     return re.sub(r"[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)

@@ -1,4 +1,4 @@
-"""Running a case: each of its runs in processes of its own, and what came of it."""
+"""Run a case, each of its runs in separate processes, and read the outcome."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from anyrank.verify.case import Case, environment
 #: The digests of the members by name, by step.
 Trace = dict[int, dict[str, str]]
 SAME, FAILED, IMPOSSIBLE = "same", "FAILED", "not possible"
-#: Lines of a failed run's words that are shown.
+#: The number of lines that are shown of the messages of a failed run.
 SHOWN = 24
 COMMON = ("--digests", "--quiet", "--no-picture", "--checkpoint-every", "off", "--keep", "1")
 
 
 @dataclass(eq=False)
 class Outcome:
-    """What came of a case: a trace, and a verdict, with a message where it is not that all went well."""
+    """The outcome of a case: its trace and its verdict, with a message unless the run succeeded."""
 
     case: Case
     run: RunFolder
@@ -37,8 +37,8 @@ class Outcome:
     result: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def like(self, other: Outcome) -> bool:
-        """Whether both ended alike, with the same bits at every step."""
+    def equals(self, other: Outcome) -> bool:
+        """Whether both failed, or both have the same bits at every step and the same result."""
         if FAILED in (self.verdict, other.verdict):
             return self.verdict == other.verdict
         return (self.trace, self.result) == (other.trace, other.result)
@@ -62,14 +62,14 @@ class Runner:
     started: int = 0
 
     def run(self, case: Case, until: int | None = None) -> Outcome:
-        """What comes of the case; of its steps up to `until` only, where that is given."""
+        """Run the case, if `until` is given only up to that step, and return its outcome."""
         self.started += 1
         folder = self.folder / f"{self.started:03d}"
         folder.mkdir()
         outcome = Outcome(case, RunFolder(folder / "run"))
         words = ["run", self.source, "--parameters", str(self.parameters), "--out", str(outcome.run.path)]
         words += ["--body", case.body, "--split", case.split]
-        began = time.monotonic()
+        start = time.monotonic()
         stops = [*takewhile(lambda stop: until is None or stop < until, case.stops), until]
         for ranks, stop in zip(case.ranks, stops, strict=False):
             stopping = [] if stop is None else ["--stop-at", str(stop)]
@@ -81,43 +81,43 @@ class Runner:
             words = ["resume", str(outcome.run.path)]
         else:
             _judge(outcome)
-        outcome.seconds = time.monotonic() - began
+        outcome.seconds = time.monotonic() - start
         return outcome
 
     def _start(self, ranks: int, words: Sequence[str], changed: str, run: RunFolder) -> ChildRun:
-        more = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
-        more += [] if changed == "timing" else ["--check"]  # which has ranks wait for each other
-        log, around = run.path.with_name("stderr.txt"), environment(changed)
-        pinned = "anyrank.verify.rank"
+        common = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
+        common += [] if changed == "timing" else ["--check"]  # --check makes ranks wait for each other
+        log, variables = run.path.with_name("stderr.txt"), environment(changed)
+        module = "anyrank.verify.rank"
         return run_child(
-            [*words, *COMMON, *more], ranks, run.path, log, self.timeout, module=pinned, environment=around
+            [*words, *COMMON, *common], ranks, run.path, log, self.timeout, module=module, environment=variables
         )
 
 
 def _judge(outcome: Outcome) -> None:
-    """Read what a case has left that went well."""
+    """Read the trace and the result of a case that succeeded."""
     lines = map(json.loads, outcome.run.digests.read_text(encoding="utf-8").splitlines())
     outcome.trace = {line["step"]: line["digests"] for line in lines}
     outcome.result = read_json(outcome.run.result)
-    asked, bodies = outcome.case.body, outcome.summary["bodies"]
-    theirs = [bodies[name] for name in bodies if _theirs(name)]
-    wanted = set(asked.split(",")) - {"auto", "reference"}
-    if wanted and not any(all(body in had for body in wanted) for had in theirs):
+    bodies = outcome.summary["bodies"]
+    used = [bodies[name] for name in bodies if _is_of_program(name)]
+    requested = set(outcome.case.body.split(",")) - {"auto", "reference"}
+    if requested and not any(all(body in names for body in requested) for names in used):
         outcome.verdict, outcome.message = IMPOSSIBLE, "no kernel of the program has this body"
 
 
-def _theirs(kernel: str) -> bool:
-    """Whether a kernel is the program's: every run calls those of digests and sums."""
+def _is_of_program(kernel: str) -> bool:
+    """Whether the program calls the kernel; every run calls those of digests and exact sums."""
     return not kernel.startswith(("digest", "exact_sum"))
 
 
 def _judge_failure(outcome: Outcome, ended: ChildRun, timeout: float) -> None:
-    """Ranks that differ are the program's fault; what else is bad usage cannot be had."""
-    lines = ended.words(SHOWN)
+    """Set the verdict: a usage error means an impossible case, unless the ranks differ, which is a failure."""
+    lines = ended.messages(SHOWN)
     bad_use = ended.status == UsageError.status and not any("the ranks d" in line for line in lines)
     outcome.verdict = IMPOSSIBLE if bad_use else FAILED
     if ended.status is None:
-        lines.append(f"killed, because it was not over after {timeout:g} s (--timeout)")
+        lines.append(f"killed, because it did not end within {timeout:g} s (--timeout)")
     elif not lines:
-        lines.append(f"ended with status {ended.status}, without a word")
+        lines.append(f"ended with status {ended.status} and without a message")
     outcome.message = "\n".join(lines).removeprefix("anyrank: ")

@@ -1,4 +1,4 @@
-"""A verification: all cases of the matrix, one after the other, and what their differences mean."""
+"""A verification: run all cases of the matrix one after the other, and explain their differences."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome, Runner
 
 
 class Verification:
-    """Runs the plan's cases and says what comes of them, a line at a time."""
+    """Runs the cases of a plan and reports each of them in one line."""
 
     def __init__(self, runner: Runner, plan: Plan, say: Callable[[str], None]):
-        self.runner, self.plan, self._say = runner, plan, say
+        self.runner, self.plan, self._print = runner, plan, say
         self.outcomes: list[Outcome] = []
-        #: The paragraphs that tell what is wrong, by the outcomes that they explain.
-        self.found: dict[Outcome, str] = {}
+        #: The paragraph that explains each outcome that differs.
+        self.explanations: dict[Outcome, str] = {}
 
-    def carry_out(self) -> int:
-        """The exit code: 0 where all cases are like the reference, else 1. Raises AnyrankError where that fails."""
-        self._say(header())
+    def execute(self) -> int:
+        """Run; return 0 if all cases equal the reference, else 1. Raises AnyrankError if the reference fails."""
+        self._print(header())
         reference = self._run(REFERENCE)
         if reference.verdict != SAME:
             kind = UsageError if reference.verdict == IMPOSSIBLE else AnyrankError
             reference.verdict = FAILED
-            raise kind(f"there is nothing to compare with, because the reference fails:\n{reference.message}")
+            raise kind(f"the reference case fails, so no case can be compared with it:\n{reference.message}")
         for case in [*self.plan.first()[1:], *self.plan.rest(max(reference.trace), _axes(reference))]:
             self._run(case)
-        self._say("")
+        self._print("")
         self._explain()
-        return 1 if self.found else 0
+        return 1 if self.explanations else 0
 
     def _run(self, case: Case) -> Outcome:
         outcome = self.runner.run(case)
         self.outcomes.append(outcome)
-        self._say(row(len(self.outcomes), outcome, self.outcomes[0]))
+        self._print(row(len(self.outcomes), outcome, self.outcomes[0]))
         return outcome
 
     def _explain(self) -> None:
@@ -50,14 +50,15 @@ class Verification:
         for finding in findings:
             failed = FAILED in (finding.one.verdict, finding.other.verdict)
             text = paragraph(finding, None if failed else locate(self.runner, finding), numbers)
-            self._say(text + "\n")
-            self.found |= dict.fromkeys((finding.other, *finding.seen), text)
+            self._print(text + "\n")
+            self.explanations |= dict.fromkeys((finding.other, *finding.seen), text)
         skipped = sum(outcome.verdict == IMPOSSIBLE for outcome in self.outcomes)
-        end = f"{len(self.found)} not like the reference; mend the first" if findings else "the same bits at every step"
-        self._say(f"{len(self.outcomes) - skipped} cases, {skipped} more not possible: {end}.")
+        differ = f"{len(self.explanations)} differ from the reference; fix the first finding and verify again"
+        end = differ if findings else "the same bits at every step"
+        self._print(f"{len(self.outcomes) - skipped} cases, {skipped} more not possible: {end}.")
 
 
 def _axes(outcome: Outcome) -> int:
-    """The axes of the field that has most of them."""
+    """The largest number of axes of a field."""
     with h5py.File(outcome.checkpoint(max(outcome.trace)), "r") as file:
         return max((dataset.ndim for dataset in file.get("fields", {}).values()), default=0)

@@ -1,4 +1,4 @@
-"""The hosts of a run, and which of them still answer over the network."""
+"""The hosts of a run, and which of them respond over the network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
-#: What is called (ssh's port; whether anybody listens does not matter) and how many seconds it may take.
+#: The port to connect to (ssh; a refused connection is also a response) and the timeout in seconds.
 PORT, PATIENCE = 22, 2.0
-#: How many others a host calls to see whether it is cut off, and how many seconds calling all of them may take.
-SAMPLE, LOOKING = 8, 15.0
+#: How many other hosts a host probes to detect that it is cut off, and the timeout for all probes in seconds.
+SAMPLE, PROBE_TIME = 8, 15.0
 _SIOCGIFADDR = 0x8915
 
 #: A host's `name`, `addresses` and `ranks`.
@@ -22,35 +22,35 @@ Host = dict[str, Any]
 
 
 def this_host() -> tuple[str, list[str]]:
-    """The name of this host and its IPv4 addresses but the loopback's."""
-    found = []
-    # A sandbox may refuse to be asked: then nothing is known of the network.
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    """The name of this host and its IPv4 addresses, without the loopback address."""
+    addresses = []
+    # A sandbox may refuse the request: then no addresses are known.
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # an interface without an address
-                found.append(
-                    socket.inet_ntoa(fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()))[20:24])
+                addresses.append(
+                    socket.inet_ntoa(fcntl.ioctl(query, _SIOCGIFADDR, struct.pack("256s", name.encode()))[20:24])
                 )
-    return socket.gethostname(), [address for address in found if not address.startswith("127.")]
+    return socket.gethostname(), [address for address in addresses if not address.startswith("127.")]
 
 
-def hosts_of(everywhere: Sequence[tuple[str, list[str]]]) -> list[Host]:
-    """The hosts, from what `this_host` says on each rank.
+def hosts_of(gathered: Sequence[tuple[str, list[str]]]) -> list[Host]:
+    """The hosts, from the values of `this_host` on all ranks.
 
-    An address that several hosts have (of a bridge for containers, say) leads to none of them.
+    An address that several hosts have (such as that of a container bridge) identifies none of them and is left out.
     """
     ranks: dict[tuple[str, ...], list[int]] = {}
-    for rank, (name, addresses) in enumerate(everywhere):
+    for rank, (name, addresses) in enumerate(gathered):
         ranks.setdefault((name, *addresses), []).append(rank)
     times = Counter(address for host in ranks for address in host[1:])
     return [
-        {"name": host[0], "addresses": [address for address in host[1:] if times[address] == 1], "ranks": theirs}
-        for host, theirs in ranks.items()
+        {"name": host[0], "addresses": [address for address in host[1:] if times[address] == 1], "ranks": host_ranks}
+        for host, host_ranks in ranks.items()
     ]
 
 
-def answers(host: Host) -> bool:
-    """Whether one of the host's addresses answers; a refusal is an answer."""
+def responds_to_connect(host: Host) -> bool:
+    """Whether one of the host's addresses responds; a refused connection is a response."""
     for address in host["addresses"]:
         try:
             socket.create_connection((address, PORT), PATIENCE).close()
@@ -62,21 +62,21 @@ def answers(host: Host) -> bool:
     return False
 
 
-def look_around(
-    hosts: Sequence[Host], mine: int, most: int = 0, there: Callable[[Host], bool] = answers
+def probe_hosts(
+    hosts: Sequence[Host], mine: int, most: int = 0, responds: Callable[[Host], bool] = responds_to_connect
 ) -> tuple[bool, list[Host]]:
-    """Whether host number `mine` may speak for all, and the hosts that do not answer it; at most `most` are called.
+    """Whether host number `mine` is connected, and the hosts that do not respond to it; it probes at most `most`.
 
-    One that reaches fewer than half of the hosts, itself among them, is itself cut off. Where nobody answers, that
-    may be a firewall's doing: then nothing is said of hosts.
+    A host that reaches fewer than half of the hosts, including itself, is cut off. If no host responds, a firewall may
+    be the reason: then no host is reported.
     """
     others = [host for host in [*hosts[mine + 1 :], *hosts[:mine]] if host["addresses"]]
     others = others[:most] if most else others
     pool = ThreadPoolExecutor(64)
-    calls = [pool.submit(there, host) for host in others]
-    called, _ = wait(calls, LOOKING)
+    probes = [pool.submit(responds, host) for host in others]
+    completed, _ = wait(probes, PROBE_TIME)
     pool.shutdown(wait=False, cancel_futures=True)
-    silent = [host for host, call in zip(others, calls, strict=True) if call in called and not call.result()]
+    silent = [host for host, probe in zip(others, probes, strict=True) if probe in completed and not probe.result()]
     reached = len(others) - len(silent)
-    sure = 2 * (reached + 1) >= len(others) + 1
-    return sure, silent if sure and reached else []
+    connected = 2 * (reached + 1) >= len(others) + 1
+    return connected, silent if connected and reached else []

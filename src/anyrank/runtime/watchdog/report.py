@@ -1,6 +1,6 @@
-"""The report of a hang, made by a process of its own: `python -m anyrank.runtime.watchdog.report FACTS`.
+"""The report of a hang, made by a separate process: `python -m anyrank.runtime.watchdog.report METADATA`.
 
-FACTS is JSON from a rank's watchdog. The status is 0 when the report is made, by this process or by another.
+METADATA is a JSON file from a rank's watchdog. The status is 0 if this process or another one made the report.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from typing import Any
 
 from anyrank.errors import spans
 from anyrank.observe.events import Events
-from anyrank.runtime.watchdog.hosts import SAMPLE, Host, look_around
-from anyrank.runtime.watchdog.stacks import Dump, grouped, parse
+from anyrank.runtime.watchdog.hosts import SAMPLE, Host, probe_hosts
+from anyrank.runtime.watchdog.stacks import Dump, group_stacks, parse
 from anyrank.storage.durable import write_atomically
 
-#: Seconds for which a host that may be cut off leaves the report to others.
-OTHERS_FIRST = 3
-#: Groups of ranks that the terminal shows, and bytes at the end of a log that are read.
+#: Seconds for which a host that may be cut off waits for the report of another host.
+CUT_OFF_WAIT = 3
+#: The number of groups of ranks on the terminal, and of bytes that are read from the end of a log.
 SHOWN, TAIL = 8, 1 << 20
 
 
 def main(file: str) -> int:
-    """Make the report, or wait until another process has made it; the exit status."""
-    _stand_alone()
-    facts = json.loads(Path(file).read_text(encoding="utf-8"))
-    signal.alarm(int(facts["grace"]) + 20)  # wherever we get stuck, we do not outlive the ranks by much
-    sure, cut_off = look_around(facts["hosts"], facts["host"], SAMPLE)
-    if not sure:
-        time.sleep(OTHERS_FIRST)
-    claim = Path(facts["claim"])
-    if not _ours(claim):
+    """Make the report, or wait until another process has made it; return the exit status."""
+    _detach()
+    metadata = json.loads(Path(file).read_text(encoding="utf-8"))
+    signal.alarm(int(metadata["grace"]) + 20)  # this process ends soon after the ranks, even if it gets stuck
+    connected, cut_off = probe_hosts(metadata["hosts"], metadata["host"], SAMPLE)
+    if not connected:
+        time.sleep(CUT_OFF_WAIT)
+    claim = Path(metadata["claim"])
+    if not _claim(claim):
         return 0
-    signal.alarm(int(facts["grace"]) + 20)
-    if len(facts["hosts"]) > SAMPLE + 1:  # all of them are called by one process alone
-        _, cut_off = look_around(facts["hosts"], facts["host"])
-    folder = Path(facts["folder"])
-    report = compose(facts, _collect(facts, folder / "log"), cut_off)
+    signal.alarm(int(metadata["grace"]) + 20)
+    if len(metadata["hosts"]) > SAMPLE + 1:  # only one process probes all hosts
+        _, cut_off = probe_hosts(metadata["hosts"], metadata["host"])
+    folder = Path(metadata["folder"])
+    report = compose(metadata, _collect(metadata, folder / "log"), cut_off)
     end = f"The stacks of all threads are in {folder / 'log'}."
     with suppress(OSError):
         _publish(folder, report, "\n".join([*describe(report), end, ""]))
@@ -54,8 +54,8 @@ def main(file: str) -> int:
     return 0
 
 
-def _stand_alone() -> None:
-    """Be no part of the rank that started us: of its process group, its open files, the signals that it blocks."""
+def _detach() -> None:
+    """Detach from the rank that started this process: from its process group, open files and blocked signals."""
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for name in list(Path("/proc/self/fd").iterdir()):
@@ -64,8 +64,8 @@ def _stand_alone() -> None:
                 os.close(int(name.name))
 
 
-def _ours(claim: Path) -> bool:
-    """Whether the report is ours to make; if not, another process has made it when this returns."""
+def _claim(claim: Path) -> bool:
+    """Claim the report; False if another process has claimed it, and has then made it."""
     try:
         claim.touch(exist_ok=False)
     except FileExistsError:
@@ -74,22 +74,22 @@ def _ours(claim: Path) -> bool:
                 time.sleep(0.1)
         return False
     except OSError:
-        pass  # where the disk is full, the terminal still has room
+        pass  # if the disk is full, the report still goes to the terminal
     return True
 
 
-def _collect(facts: Mapping[str, Any], logs: Path) -> dict[int, Dump]:
-    """What the ranks have left in their logs; those that have left nothing get `grace` seconds to do so."""
+def _collect(metadata: Mapping[str, Any], logs: Path) -> dict[int, Dump]:
+    """Read the stacks from the ranks' logs; wait at most `grace` seconds for missing ones."""
     dumps: dict[int, Dump] = {}
-    missing = {rank for host in facts["hosts"] for rank in host["ranks"]}
-    give_up, pause = time.monotonic() + facts["grace"], 0.1
-    while missing and time.monotonic() < give_up:
+    missing = {rank for host in metadata["hosts"] for rank in host["ranks"]}
+    deadline, pause = time.monotonic() + metadata["grace"], 0.1
+    while missing and time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(1.5 * pause, 1.0)
         for rank in missing:
             with suppress(OSError):
                 log = _end_of(logs / f"rank-{rank:04d}.log")
-                if dump := parse(log, facts["head"], facts["tail"]):
+                if dump := parse(log, metadata["head"], metadata["tail"]):
                     dumps[rank] = dump
         missing -= set(dumps)
     return dumps
@@ -101,32 +101,32 @@ def _end_of(log: Path) -> str:
         return file.read().decode(errors="replace")
 
 
-def compose(facts: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: list[Host]) -> dict[str, Any]:
+def compose(metadata: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: list[Host]) -> dict[str, Any]:
     """The content of hang.json."""
-    ranks = {rank for host in facts["hosts"] for rank in host["ranks"]}
+    ranks = {rank for host in metadata["hosts"] for rank in host["ranks"]}
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        "seconds": facts["seconds"],
+        "seconds": metadata["seconds"],
         "ranks": len(ranks),
         "step": min((dump.step for dump in dumps.values() if dump.step >= 0), default=None),
-        "groups": grouped(dumps, facts["hosts"]),
+        "groups": group_stacks(dumps, metadata["hosts"]),
         "silent": spans(ranks - set(dumps)),
         "unreachable": {host["name"]: spans(host["ranks"]) for host in cut_off},
     }
 
 
 def describe(report: Mapping[str, Any], most: int = 0) -> Iterator[str]:
-    """The lines of the report for people: the suspects in the first, then every group with its stack, or `most`."""
+    """The report as text: the first line names the suspects, then each group (at most `most`) with its stack."""
     groups, unreachable, size = report["groups"], report["unreachable"], report["ranks"]
-    silent = f"{_named('rank', report['silent'])} of {size} left no stack" if report["silent"] else ""
-    suspects = [f"host {name} ({_named('rank', ranks)}) does not answer" for name, ranks in unreachable.items()]
+    silent = f"{_counted('rank', report['silent'])} of {size} wrote no stack" if report["silent"] else ""
+    suspects = [f"host {name} ({_counted('rank', ranks)}) does not respond" for name, ranks in unreachable.items()]
     if silent and not suspects and all(group["waiting"] for group in groups[:1]):
         suspects.append(silent)
-    suspects += [f"{_place(group, f' of {size}')} in {group['where']}" for group in groups[:1]]
+    suspects += [f"{_location(group, f' of {size}')} in {group['where']}" for group in groups[:1]]
     yield f"anyrank: hung: no step for {report['seconds']:g} s; {'; '.join(suspects)}"
     for group in groups[: most or None]:
-        waiting = ", waiting for others" if group["waiting"] else ""
-        yield f"{_place(group)}{waiting}; the innermost call is the last:"
+        waiting = ", waiting for other ranks" if group["waiting"] else ""
+        yield f"{_location(group)}{waiting}; the innermost call is the last:"
         yield from (f"    {frame}" for frame in group["stack"])
     if most and len(groups) > most:
         yield f"{len(groups) - most} more groups of ranks are in hang.txt."
@@ -134,14 +134,14 @@ def describe(report: Mapping[str, Any], most: int = 0) -> Iterator[str]:
         yield silent
 
 
-def _place(group: Mapping[str, Any], of: str = "") -> str:
+def _location(group: Mapping[str, Any], of: str = "") -> str:
     ranks, steps, hosts = group["ranks"], group["steps"], group["hosts"]
-    on = f"host{'s' * (len(hosts) > 1)} {', '.join(hosts[:4])}{', …' * (len(hosts) > 4)}"
-    step = f"at {_named('step', steps)}" if steps else "before the first step"
-    return f"{_named('rank', ranks)}{of} ({on}) {'is' if ranks.isdecimal() else 'are'} {step}"
+    where = f"host{'s' * (len(hosts) > 1)} {', '.join(hosts[:4])}{', …' * (len(hosts) > 4)}"
+    step = f"at {_counted('step', steps)}" if steps else "before the first step"
+    return f"{_counted('rank', ranks)}{of} ({where}) {'is' if ranks.isdecimal() else 'are'} {step}"
 
 
-def _named(word: str, numbers: str) -> str:
+def _counted(word: str, numbers: str) -> str:
     return f"{word}{'s' * (not numbers.isdecimal())} {numbers}"
 
 

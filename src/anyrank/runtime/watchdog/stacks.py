@@ -1,4 +1,4 @@
-"""The stacks of many ranks as people want to read them: alike ones together, the odd ones first."""
+"""Group the stacks of many ranks: identical stacks form a group, and suspect groups come first."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 from anyrank.errors import spans
 
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
-#: Where a rank sits that waits for others; one that sits elsewhere is odd.
+#: The files of calls in which a rank waits for others; a rank in any other file is suspect.
 _WAITING = re.compile(
     r"/anyrank/(exchange/\w+|world|recorder|state|runtime/agreement|checkpoint/staging|storage/durable)\.py$"
 )
-#: What is outside of this, the way from the command line to the run, is the same in all stacks.
+#: The frames outside of this file lead from the command line to the run and are the same in all stacks.
 _SESSION = "/anyrank/runtime/session.py"
 
 
 class Frame(NamedTuple):
-    """A call: as text, `file:line in function: code`."""
+    """A stack frame; its text is `file:line in function: code`."""
 
     file: str
     line: int
@@ -32,16 +32,16 @@ class Frame(NamedTuple):
 
 
 class Dump(NamedTuple):
-    """The last step of a rank, −1 before the first, and the stack of its main thread, the innermost call last."""
+    """The last step of a rank (−1 before the first) and the stack of its main thread, innermost call last."""
 
     step: int
     stack: tuple[Frame, ...]
 
 
 def parse(log: str, head: str, tail: str) -> Dump | None:
-    """What stands between head and tail, the last step and then what faulthandler wrote; None without them."""
-    section, whole, _ = log.rpartition(head)[2].partition(tail)
-    if not whole:
+    """Parse the last step and faulthandler's output between head and tail; None if they are missing."""
+    section, complete, _ = log.rpartition(head)[2].partition(tail)
+    if not complete:
         return None
     step, _, stacks = section.partition("\n")
     main = stacks.partition("Current thread ")[2].partition("\n\n")[0]
@@ -51,20 +51,20 @@ def parse(log: str, head: str, tail: str) -> Dump | None:
 
 
 def _unescaped(text: str) -> str:
-    """The text as it was before faulthandler made it ASCII."""
+    """Undo the escapes with which faulthandler writes characters that are not ASCII."""
     return re.sub(r"\\(?:x..|u....|U........)", lambda match: chr(int(match[0][2:], 16)), text)
 
 
-def grouped(dumps: Mapping[int, Dump], hosts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The groups of ranks whose stacks are the same, as hang.json has them.
+def group_stacks(dumps: Mapping[int, Dump], hosts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The groups of ranks with identical stacks, in the form of hang.json.
 
-    The furthest behind come first; among them those that do not wait for others; then the smallest group.
+    Groups are sorted by step (the furthest behind first), then those that do not wait for others, then by size.
     """
-    alike: dict[tuple[Frame, ...], list[int]] = {}
+    by_stack: dict[tuple[Frame, ...], list[int]] = {}
     for rank in sorted(dumps):
-        alike.setdefault(dumps[rank].stack, []).append(rank)
+        by_stack.setdefault(dumps[rank].stack, []).append(rank)
     groups = []
-    for stack, ranks in alike.items():
+    for stack, ranks in by_stack.items():
         waiting = bool(stack and _WAITING.search(stack[-1].file))
         steps = {dumps[rank].step for rank in ranks}
         where = str(stack[-1]).removeprefix(f"{Path(stack[-1].file).parent}/") if stack else "no Python code"

@@ -1,6 +1,6 @@
-/* The watchdog's thread. It needs neither the GIL nor anything of the thread that it watches, which may hold
-   every lock there is: it never calls Python and allocates no memory. Nobody waits for it: it ends with the
-   process, and touches nothing but what stands here. */
+/* The watchdog's thread. It needs neither the GIL nor anything of the thread that it watches, which may hold any
+   lock: it never calls Python and allocates no memory. No thread waits for it: it ends with the process, and uses
+   only the data in this file. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,26 +19,26 @@
 extern char **environ;
 
 static struct Watch {
-    int64_t own;             /* where the step is kept while nobody else wants to see it */
-    volatile int64_t *place; /* where it is kept for others: in a file, say, which outlives the process */
+    int64_t own_step;            /* the target of step_copy when there is no file */
+    volatile int64_t *step_copy; /* where other processes read the step: a mapped file, which outlives the process */
     volatile int64_t step, beats, number;
     double seconds, grace, delay;
     int signal, target;
-    const char *head, *tail;            /* what stands before and behind the stacks */
-    const char *python, *facts, *claim; /* who makes the report, of what, and the mark that somebody does */
+    const char *head, *tail;               /* texts before and after the stacks */
+    const char *python, *metadata, *claim; /* interpreter and input of the report, and the file that claims it */
     pthread_t watched;
     volatile sig_atomic_t written;
-} watch = {.place = &watch.own, .target = STDERR_FILENO, .head = "", .tail = "", .claim = ""};
+} watch = {.step_copy = &watch.own_step, .target = STDERR_FILENO, .head = "", .tail = "", .claim = ""};
 
 static inline void watch_beat(int64_t step)
 {
-    *watch.place = watch.step = step;
-    watch.beats++; /* the same step again is progress, too */
+    *watch.step_copy = watch.step = step;
+    watch.beats++; /* a repeated step is progress, too */
 }
 
-static void rest(double seconds) { usleep((useconds_t)(1e6 * seconds)); }
+static void pause_for(double seconds) { usleep((useconds_t)(1e6 * seconds)); }
 
-/* Whatever we get stuck in from now on, such as a file system that is gone: the process dies. */
+/* Kill the process after `seconds`, even if it gets stuck, for example in a lost file system. */
 static void die_after(double seconds)
 {
     struct sigevent how = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
@@ -48,7 +48,7 @@ static void die_after(double seconds)
         timer_settime(timer, 0, &when, NULL);
 }
 
-/* The watched thread calls this when faulthandler's handler of the signal has written the stacks. */
+/* faulthandler calls this in the watched thread after it has written the stacks. */
 static void stacks_written(int signal)
 {
     const int before = errno;
@@ -61,14 +61,14 @@ static void write_stacks(void)
     dprintf(watch.target, "%s%lld\n", watch.head, (long long)watch.step);
     pthread_kill(watch.watched, watch.signal);
     for (int tries = 0; tries < 200 && !watch.written; tries++)
-        rest(0.01);
-    fsync(watch.target); /* so that other hosts see it */
+        pause_for(0.01);
+    fsync(watch.target); /* other hosts read the file */
 }
 
-/* Have a process of its own make the report, or wait for it; whether it is made. One on each host is enough. */
+/* Start the process that makes the report and wait for it; return whether it was made. One per host suffices. */
 static int reported(void)
 {
-    char *const words[] = {(char *)watch.python, "-m", "anyrank.runtime.watchdog.report", (char *)watch.facts, NULL};
+    char *const words[] = {(char *)watch.python, "-m", "anyrank.runtime.watchdog.report", (char *)watch.metadata, NULL};
     pid_t child;
     int status = 1;
     if ((watch.delay > 0 && access(watch.claim, F_OK) == 0) ||
@@ -79,7 +79,7 @@ static int reported(void)
     return status == 0;
 }
 
-/* Kill the processes that the main thread has started: a pool, say, that would wait for its work for ever. */
+/* Kill the processes that the main thread has started, such as a process pool, which would wait for work for ever. */
 static void end_children(void)
 {
     char text[8192], *next = text, *last;
@@ -91,18 +91,18 @@ static void end_children(void)
         kill((pid_t)child, SIGKILL);
 }
 
-/* Does not return. Who leaves takes all ranks along, so who does not have the report made waits for it. */
+/* Does not return. An exit ends all ranks, so a process that does not start the report waits until it is made. */
 static void hang(void)
 {
     const int early = watch.claim[0] == 0; /* there is no run folder yet */
     die_after(2 * watch.grace + 30);
     write_stacks();
-    rest(early ? watch.grace : watch.delay);
+    pause_for(early ? watch.grace : watch.delay);
     if (!early && !reported()) {
         struct stat made;
         if (watch.delay == 0 && (stat(watch.claim, &made) || made.st_size == 0))
             dprintf(STDERR_FILENO, "anyrank: hung; there is no report, but stacks in the run folder's log\n");
-        rest(watch.grace + 20);
+        pause_for(watch.grace + 20);
     }
     end_children();
     _exit(1);
@@ -115,7 +115,7 @@ static void *keep_watch(void *number)
     double idle = 0;
     int64_t seen = watch.beats;
     clock_gettime(CLOCK_MONOTONIC, &last);
-    while (rest(interval), watch.number == (intptr_t)number) {
+    while (pause_for(interval), watch.number == (intptr_t)number) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         const double since = (double)(now.tv_sec - last.tv_sec) + 1e-9 * (double)(now.tv_nsec - last.tv_nsec);
         /* A process that was suspended for an hour has not been idle for an hour. */
@@ -128,7 +128,7 @@ static void *keep_watch(void *number)
     return NULL;
 }
 
-/* A real-time signal that nobody uses, 0 where there is none. Now it is ours, and the calling thread takes it. */
+/* Reserve an unused real-time signal and unblock it in the calling thread; 0 if there is none. */
 static int take_signal(void)
 {
     const struct sigaction ours = {.sa_handler = stacks_written, .sa_flags = SA_RESTART};
@@ -146,15 +146,15 @@ static int take_signal(void)
 
 static void watch_stop(void)
 {
-    watch.number++; /* the thread sees that it is no longer meant */
-    watch.place = &watch.own;
+    watch.number++; /* the thread with the former number ends */
+    watch.step_copy = &watch.own_step;
     watch.target = STDERR_FILENO;
     if (watch.signal)
         signal(watch.signal, SIG_DFL);
     watch.signal = 0;
 }
 
-/* Watch the calling thread; the signal at which it is to write its stacks, 0 where it cannot be watched. */
+/* Watch the calling thread; return the signal that makes it write its stacks, 0 if it cannot be watched. */
 static int watch_start(double seconds, double grace)
 {
     pthread_t thread;
@@ -164,7 +164,7 @@ static int watch_start(double seconds, double grace)
     watch.number++;
     watch.watched = pthread_self();
     watch.signal = take_signal();
-    sigfillset(&all); /* signals are for the process's other threads */
+    sigfillset(&all); /* the new thread receives no signals */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     if (!watch.signal || pthread_create(&thread, NULL, keep_watch, (void *)(intptr_t)watch.number))
         watch_stop();

@@ -1,4 +1,4 @@
-"""The watchdog's own thread, which needs no GIL: it is in watch.h. There is one in a process."""
+"""The watchdog's thread, which needs no GIL (watch.h). There is one per process."""
 
 from libc.stdint cimport int64_t, uintptr_t
 from libc.string cimport strdup
@@ -6,13 +6,13 @@ from libc.string cimport strdup
 
 cdef extern from "watch.h":
     struct Watch:
-        int64_t *place
+        int64_t *step_copy
         int target
         double delay
         const char *head
         const char *tail
         const char *python
-        const char *facts
+        const char *metadata
         const char *claim
     Watch watch
     void watch_beat(int64_t step)
@@ -21,29 +21,29 @@ cdef extern from "watch.h":
 
 
 def beat(int64_t step):
-    """This process has got on, to this step."""
+    """This process has made progress and has done `step` steps."""
     watch_beat(step)
 
 
-def place(uintptr_t address):
-    """Keep the step at this address, too, until `stop`."""
-    watch.place = <int64_t *>address
+def store_step_at(uintptr_t address):
+    """Store the step also at this address, until `stop`."""
+    watch.step_copy = <int64_t *>address
 
 
-def aim(int target, double delay, bytes head, bytes tail, bytes python=b"", bytes facts=b"", bytes claim=b""):
-    """Stacks go to the descriptor, between head (and the step) and tail; a report, if any, is made `delay` s later."""
+def set_output(int target, double delay, bytes head, bytes tail, bytes python=b"", bytes metadata=b"", bytes claim=b""):
+    """Write stacks to the descriptor `target`, between head with the step and tail; make a report `delay` s later."""
     watch.target, watch.delay, watch.head, watch.tail = target, delay, strdup(head), strdup(tail)
-    watch.python, watch.facts, watch.claim = strdup(python), strdup(facts), strdup(claim)
+    watch.python, watch.metadata, watch.claim = strdup(python), strdup(metadata), strdup(claim)
 
 
 def start(double seconds, double grace):
-    """Watch the calling thread; the signal to register with faulthandler. OSError where that cannot be."""
+    """Watch the calling thread; return the signal to register with faulthandler. OSError if that fails."""
     number = watch_start(seconds, grace)
     if not number:
-        raise OSError("no real-time signal or no thread is left")
+        raise OSError("no real-time signal or no thread is available")
     return number
 
 
 def stop():
-    """Watch no more."""
+    """Stop watching."""
     watch_stop()
