@@ -10,10 +10,10 @@ from anyrank.keyed import TextFiles, head, ordered, write_csv
 
 
 class Count(Program):
-    """Count the words of text files, without regard to case and surrounding punctuation."""
+    """Count the words of text files, ignoring case and the punctuation around them."""
 
-    files: str = param(..., "files, folders and globs, joined by commas")
-    chunk: int = param(1 << 26, "bytes of text that one step reads", ge=1)
+    files: str = param(..., "files, folders and globs, separated by commas")
+    chunk: int = param(1 << 26, "bytes of text read in a step; a run can stop after each step", ge=1)
 
     def declare(self, state: State) -> None:
         self.text = TextFiles(self.files, state.world)
