@@ -125,7 +125,7 @@ class Program:
         return {name: _stored(getattr(self, name)) for name in self.declared()}
 
     def check(self) -> None:
-        """Raise UsageError if parameters contradict each other. Called before any work on every rank. Not collective."""
+        """Raise UsageError if parameters are inconsistent. Called on every rank before any work; not collective."""
 
     def declare(self, state: State) -> None:
         """Declare the members of the state. Collective."""
