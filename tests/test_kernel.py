@@ -8,7 +8,7 @@ import pytest
 from anyrank.device import open_device
 from anyrank.device.find import gpu_missing
 from anyrank.errors import UsageError
-from anyrank.kernel import BODIES, FILES, Kernel, installed
+from anyrank.kernel import BODIES, FILES, Kernel, installed_kernels
 from anyrank.kernels import Declined
 
 
@@ -80,7 +80,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_was_found():
 
 
 def test_every_installed_kernel_has_a_reference_that_runs_its_example():
-    kernels = list(installed())
+    kernels = list(installed_kernels())
     assert {"digest", "exact_sum.accumulate", "philox.words", "quarter_circle", "shallow_water"} <= {
         kernel.name for kernel in kernels
     }

@@ -69,9 +69,9 @@ def test_mistakes_are_refused(world):
         state.field("b", (4,), boundary="open")
     with pytest.raises(UsageError, match="sizes ≥ 1"):
         state.field("c", (0,))
-    with pytest.raises(UsageError, match="dtype float128 cannot be kept"):
+    with pytest.raises(UsageError, match="dtype float128 cannot be stored"):
         state.field("d", (4,), np.longdouble)
-    with pytest.raises(UsageError, match="dtype <U3 cannot be kept"):
+    with pytest.raises(UsageError, match="dtype <U3 cannot be stored"):
         state.scalar("text", "abc")
     with pytest.raises(AttributeError, match="declare it, or it is lost at resume"):
         state.extra = 1

@@ -1,4 +1,4 @@
-"""Kernels, and the choice of a body for this rank."""
+"""Kernels, and the selection of a body for this rank."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from anyrank.device.find import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernels import Declined
 
-#: Every body and the file of a kernel's folder that holds it.
+#: Every body, and its file in the folder of a kernel.
 FILES = {"reference": "reference", "numba": "cpu_numba", "cython": "cpu_cython", "cupy": "gpu", "shim": "gpu"}
-#: What is tried on the host, fastest first; compiled ahead comes before compiled at start-up.
+#: The bodies to try on the host, the fastest first: one compiled in advance before one compiled at start-up.
 CPU = ("cython", "numba", "reference")
 
 
 @dataclass(frozen=True)
 class Body:
-    """One implementation of a kernel, and why it was taken."""
+    """One implementation of a kernel, and the reason why it was selected."""
 
     name: str
     function: Callable[..., Any]
@@ -32,36 +32,36 @@ class Body:
 
 
 class Bodies:
-    """Which bodies the kernels of this process use, and its device: set once by the run, `auto` until then."""
+    """The bodies of the kernels of this process, and its device: set once by the run, `auto` until then."""
 
     def __init__(self) -> None:
-        #: Counts the calls of `prefer`: a kernel that chose before the last one chooses again.
+        #: The number of calls of `prefer`: after each call every kernel selects its body again.
         self.round = 0
-        self._wanted = "auto"
-        #: The body of every kernel that has been called, by the kernel's name, for logs and summaries.
+        self._requested = "auto"
+        #: The body of every kernel that was called, by the name of the kernel, for logs and summaries.
         self.chosen: dict[str, Body] = {}
 
-    def prefer(self, wanted: str, node_rank: int = 0) -> None:
-        """Use `wanted` from now on: a name of FILES, or `auto`, or several, of which the ranks of a node take turns.
+    def prefer(self, requested: str, node_rank: int = 0) -> None:
+        """Use a body from now on: a name in FILES, or `auto`, or several names, in turn by the ranks of a node.
 
-        UsageError where it cannot be used.
+        Raises UsageError if the body cannot be used.
         """
-        turns = wanted.split(",")
-        check_bodies(turns)
-        mine = turns[node_rank % len(turns)]
-        self._wanted, self.no_gpu = mine, "not asked for"
-        self.__dict__["device"] = self._open(mine, node_rank)
+        names = requested.split(",")
+        check_bodies(names)
+        name = names[node_rank % len(names)]
+        self._requested, self.no_gpu = name, "not requested"
+        self.__dict__["device"] = self._open(name, node_rank)
         self.chosen = {}
         self.round += 1
 
     @cached_property
     def device(self) -> Device:
         """The device of this process."""
-        return self._open(self._wanted, 0)
+        return self._open(self._requested, 0)
 
-    def _open(self, wanted: str, node_rank: int) -> Device:
-        if wanted != "auto":
-            return open_device(wanted, node_rank)
+    def _open(self, body: str, node_rank: int) -> Device:
+        if body != "auto":
+            return open_device(body, node_rank)
         self.no_gpu = gpu_missing()
         if not self.no_gpu:
             try:
@@ -71,20 +71,20 @@ class Bodies:
         return Device()
 
     def order(self, host: bool) -> tuple[str, ...]:
-        """The bodies to try for a kernel, best first; `host` says that its arrays are on the host."""
-        gpu = self._wanted if self._wanted != "auto" else "cupy"
+        """Return the bodies to try for a kernel, the best first; `host` means that its arrays are on the host."""
+        gpu = self._requested if self._requested != "auto" else "cupy"
         if not self.device.on_host and not host:
             return gpu, "reference"
-        if self._wanted in CPU:
-            return self._wanted, *(name for name in CPU if name != self._wanted)
+        if self._requested in CPU:
+            return self._requested, *(name for name in CPU if name != self._requested)
         return CPU
 
     def reason(self, name: str) -> str:
-        """Why a body was taken that was the first to be tried."""
-        return "as requested" if self._wanted == name else "the fastest here"
+        """Return the reason for a body that was the first to be tried."""
+        return "as requested" if self._requested == name else "the fastest here"
 
     def on_host(self, arguments: Sequence[Any]) -> bool:
-        """Whether a call with these arguments must run on the host, because NumPy's arrays are all it has."""
+        """Return whether a call with these arguments must run on the host, because all its arrays are NumPy arrays."""
         device = self.device
         if device.on_host or not any(isinstance(a, np.ndarray) for a in arguments):
             return False
@@ -94,20 +94,20 @@ class Bodies:
 BODIES = Bodies()
 
 
-def check_bodies(wanted: Sequence[str]) -> None:
-    """Raise UsageError where one of the names is no body."""
-    for name in wanted:
+def check_bodies(names: Sequence[str]) -> None:
+    """Raise UsageError if one of the names is not a body."""
+    for name in names:
         if name not in (*FILES, "auto"):
             raise UsageError(f"--body {name!r} must be one of auto, {', '.join(FILES)}.")
 
 
 class Kernel:
-    """One operation on local arrays: a folder of `anyrank.kernels`, or a function of the user's.
+    """One operation on local arrays: a folder of `anyrank.kernels`, or a function of the user.
 
-    `Kernel("philox", "words")` is the operation `words` of the folder `philox` (the operation is the
-    folder's name where it is left out). `Kernel(function)` makes a function over NumPy arrays the
-    reference body; `Kernel(function, numba=other)` adds bodies by name. Calling the kernel calls the
-    body chosen for this process, so each rank of a run may use another; the results are the same bits.
+    `Kernel("philox", "words")` is the operation `words` of the folder `philox`; the default operation has the name of
+    the folder. `Kernel(function)` uses a function of NumPy arrays as the reference body, and
+    `Kernel(function, numba=other)` adds bodies by name. A call of the kernel calls the body that is selected for this
+    process, so that ranks may use different bodies; all bodies give the same bits. Not collective.
     """
 
     def __init__(self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]):
@@ -126,11 +126,11 @@ class Kernel:
             raise TypeError(f"kernel {self.name}: {sorted(unknown)} are not bodies; they are {list(FILES)}")
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the chosen body: on a GPU where arrays are there, or none are anywhere."""
+        """Call the selected body: on the GPU if an array is there or no argument is an array."""
         return self.body(BODIES.on_host(arguments)).function(*arguments)
 
     def body(self, host: bool = False) -> Body:
-        """The body that this process uses, chosen at the first call; `host`: for arrays that are not on its GPU."""
+        """Return the body that this process uses, selected at the first call; `host`: for arrays on the host."""
         if self._round != BODIES.round:
             self._bodies, self._round = {}, BODIES.round
         if host not in self._bodies:
@@ -151,10 +151,10 @@ class Kernel:
         raise UsageError(f"kernel {self.name} has no body that works here: {'; '.join(refusals)}")
 
     def load(self, name: str, device: Device) -> Callable[..., Any]:
-        """The function of the body `name`; raises Declined with the reason where it cannot be used."""
+        """Return the function of the body `name`; raises Declined with the reason if it cannot be used."""
         if not self.folder:
             if name in GPU_BODIES and name not in self._functions and not device.on_host:
-                name = "reference"  # plain code over arrays works on those of a GPU, too
+                name = "reference"  # array code of the user also works on arrays of a GPU
             if name not in self._functions:
                 raise Declined("the program gives no such body")
             return self._functions[name]
@@ -165,7 +165,7 @@ class Kernel:
             raise Declined("no such body here" if error.name == path else f"cannot be imported ({error})") from error
         function: Callable[..., Any] = getattr(module, self.operation, None) or _no_operation(self.operation)
         if FILES[name] == "gpu":
-            return partial(function, loaded(device, Path(str(module.__file__)).with_name("gpu.cu")))
+            return partial(function, load_module(device, Path(str(module.__file__)).with_name("gpu.cu")))
         return function
 
 
@@ -174,28 +174,28 @@ def _no_operation(operation: str) -> Any:
 
 
 def native(array: Any) -> Any:
-    """Return the array as compiled kernels read it: aligned, and in this machine's byte order.
+    """Return the array aligned and in the native byte order, as compiled kernels need it.
 
-    A NumPy array that is not so, such as a field of packed records, is copied; any other array is returned itself.
+    A NumPy array that is not, such as a field of packed records, is copied; any other array is returned unchanged.
     """
     if isinstance(array, np.ndarray) and not (array.flags.aligned and array.dtype.isnative):
         return array.astype(array.dtype.newbyteorder("="))
     return array
 
 
-_LOADED: dict[tuple[str, Path], Module] = {}
+_MODULES: dict[tuple[str, Path], Module] = {}
 
 
-def loaded(device: Device, source: Path) -> Module:
-    """The CUDA C of a file, compiled for a device when it is first asked for."""
+def load_module(device: Device, source: Path) -> Module:
+    """Return the CUDA C of a file, compiled for a device at the first call."""
     key = (device.name, source)
-    if key not in _LOADED:
-        _LOADED[key] = device.load(source)
-    return _LOADED[key]
+    if key not in _MODULES:
+        _MODULES[key] = device.load(source)
+    return _MODULES[key]
 
 
-def installed() -> Iterator[Kernel]:
-    """Every operation of every kernel that comes with anyrank, in the order of their names."""
+def installed_kernels() -> Iterator[Kernel]:
+    """Yield every operation of every kernel of anyrank, in the order of their names."""
     import anyrank.kernels
 
     for root in anyrank.kernels.__path__:

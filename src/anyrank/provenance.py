@@ -1,4 +1,4 @@
-"""What made a result: versions, machine, hosts, environment, command, commits, time; no secrets."""
+"""The provenance of a result: versions, machine, hosts, environment, command, commits, time; no secrets."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ from anyrank.device.gpu import Gpu
 from anyrank.kernel import BODIES
 from anyrank.world import World, mpi_versions
 
-#: The variables that bear on a run begin with one of these.
+#: The prefixes of environment variables that affect a run.
 _MATTER = (
     *("MPI", "OMPI_", "PMI", "PRTE_", "HYD", "I_MPI_", "MV2_", "UCX_", "FI_", "SLURM_", "PBS_", "ANYRANK_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMBA_", "CUDA_", "CUPY_", "NVIDIA_"),
     *("GLIBC_TUNABLES", "MALLOC_", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD"),
 )
-#: But secrets are nobody's business, and descriptors, ports and sockets are of one launch alone.
+#: Variables that are left out: secrets, and the descriptors, ports and sockets of one launch.
 _LEFT_OUT = re.compile(
     r"TOKEN|SECRET|PASS|KEY|JWT|COOKIE|CRED|AUTH|PRIVATE|(_FD|_PORTS?|_PID|_URI\w*|_SOCK\w*|_TMPDIR)$", re.IGNORECASE
 )
-#: Characters of a variable, and of the command line.
+#: The largest number of characters of a variable, and of the command line.
 _LONGEST, _COMMAND = 1000, 30_000
 _FILES = {".py", ".pyx", ".h", ".cu", ".so"}
 
+#: The metadata that `remember` stored for each World.
 _REMEMBERED: WeakKeyDictionary[World, dict[str, Any]] = WeakKeyDictionary()
 
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of Python, anyrank, the libraries that take part in runs, and the system, by name."""
+    """Return the versions of Python, anyrank, its libraries and the system, by name."""
     mpi = mpi_versions()
     system = os.uname()
     packages = {name: _installed(name) for name in ("numba", "cython", "pydantic")}
@@ -53,7 +54,7 @@ def versions() -> dict[str, str]:
         "implementation": platform.python_implementation(),
         "anyrank": anyrank_version(),
         "numpy": np.__version__,
-        **{name: found for name, found in packages.items() if found},
+        **{name: number for name, number in packages.items() if number},
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
         "mpi4py": mpi["mpi4py"],
@@ -64,12 +65,12 @@ def versions() -> dict[str, str]:
 
 
 def anyrank_version() -> str:
-    """The version of anyrank, `unknown` where it runs without having been installed."""
+    """Return the version of anyrank, `unknown` if it is not installed."""
     return _installed("anyrank") or "unknown"
 
 
 def _installed(package: str) -> str:
-    """The version of a package, which need not be imported for it; an empty string where there is none."""
+    """The version of a package, without importing it; an empty string if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -77,11 +78,11 @@ def _installed(package: str) -> str:
 
 
 def here() -> dict[str, Any]:
-    """What tells of this process, as text; `environment` is a dict of the variables that matter.
+    """Return the metadata of this process as text; `environment` is a dict of the variables that affect a run.
 
-    `commit` is the git commit checked out around the working directory, `anyrank_commit` that around
-    anyrank's source; each is missing where there is none. `gpu`, `gpu_memory`, `cupy` and `cuda` are there where this
-    process computes on a GPU.
+    `commit` is the commit of the git checkout that contains the working directory, `anyrank_commit` that of the source
+    of anyrank; each is missing if there is none. `gpu`, `gpu_memory`, `cupy` and `cuda` are present if this process
+    computes on a GPU.
     """
     commits = {"commit": commit(Path.cwd()), "anyrank_commit": commit(Path(__file__))}
     return {
@@ -90,36 +91,36 @@ def here() -> dict[str, Any]:
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores for this process",
         "host": platform.node(),
         "environment": environment(os.environ),
-        **{name: found for name, found in commits.items() if found},
+        **{name: number for name, number in commits.items() if number},
         "anyrank_hash": anyrank_hash(),
     }
 
 
-def remember(world: World, **facts: Any) -> dict[str, Any]:
-    """Have every later `provenance` of this World tell all of `here` and these facts, and return them. Local."""
-    _REMEMBERED[world] = {**here(), **{name: fact for name, fact in facts.items() if fact}}
+def remember(world: World, **more: Any) -> dict[str, Any]:
+    """Store the metadata of this process and `more` for later calls of `provenance`; return them. Not collective."""
+    _REMEMBERED[world] = {**here(), **{name: value for name, value in more.items() if value}}
     return _REMEMBERED[world]
 
 
 def provenance(world: World, command: str) -> dict[str, Any]:
-    """What tells how a file came to be: all of `here`, what is remembered, ranks, command, and the time. Local."""
-    known = _REMEMBERED.get(world) or here()
-    return {**known, "ranks": world.size, "command": masked(command, _COMMAND), **clocks()}
+    """Return the provenance of a file: the stored metadata, the ranks, the command and the time. Not collective."""
+    metadata = _REMEMBERED.get(world) or here()
+    return {**metadata, "ranks": world.size, "command": masked(command, _COMMAND), **clocks()}
 
 
-def changes(world: World, then: Mapping[str, str]) -> list[str]:
-    """What results depend on and has changed since a file with the provenance `then` was written. Local."""
+def changes(world: World, old: Mapping[str, str]) -> list[str]:
+    """Return the differences from the provenance `old` of a file that can change results. Not collective."""
     now = _REMEMBERED.get(world) or here()
-    watched = {"program_hash": "program file", "anyrank_hash": "anyrank", "numpy": "NumPy"}
+    compared = {"program_hash": "program file", "anyrank_hash": "anyrank", "numpy": "NumPy"}
     return [
-        f"another {what} ({then[name][:12]}) than this run's ({now[name][:12]})"
-        for name, what in watched.items()
-        if name in then and name in now and then[name] != now[name]
+        f"another {what} ({old[name][:12]}) than this run's ({now[name][:12]})"
+        for name, what in compared.items()
+        if name in old and name in now and old[name] != now[name]
     ]
 
 
 def clocks() -> dict[str, str | float]:
-    """Now: `utc`, and `monotonic` seconds that nobody sets, which count since `boot`, where that has a name."""
+    """Return the time: `utc`, and `monotonic` seconds since the boot with the identifier `boot`, if there is one."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
         "utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -129,22 +130,22 @@ def clocks() -> dict[str, str | float]:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that bear on a run, without secrets and what changes at every launch; long values are cut."""
+    """Return the variables that affect a run, without secrets and those of one launch; long values are truncated."""
     names = [name for name in sorted(variables) if name.startswith(_MATTER) and not _LEFT_OUT.search(name)]
     return {name: masked(variables[name], _LONGEST) for name in names}
 
 
 def masked(text: str, longest: int) -> str:
-    """The text as UTF-8 has it, cut where it is too long, and stars for who logs in at a URL."""
+    """Return the text in valid UTF-8, truncated to `longest` characters, with the login of URLs replaced by stars."""
     text = re.sub(r"://[^/\s]*@", "://***@", text.encode(errors="backslashreplace").decode())
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 @cache
 def anyrank_hash() -> str:
-    """The SHA-256 of anyrank's own files, kernels and compiled bodies included, wherever they are installed.
+    """Return the SHA-256 of the files of anyrank, with kernels and compiled bodies, wherever they are installed.
 
-    Without `jobs`, which lies among them in some installations, and bears on no result.
+    The folder `jobs`, which is among them in some installations, is left out, because it affects no result.
     """
     files = {
         f"{prefix}{path.relative_to(root)}": path
@@ -158,7 +159,7 @@ def anyrank_hash() -> str:
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, as `sha256sum` prints it."""
+    """Return the SHA-256 of a file in the format of `sha256sum`."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -184,9 +185,9 @@ def _processor() -> str:
 
 
 def commit(inside: Path) -> str:
-    """The commit of the git checkout around a path, an empty string where there is none.
+    """Return the commit of the git checkout that contains a path, or an empty string.
 
-    Read from git's files: starting git would fork a process with MPI in it.
+    It is read from the files of git, because a call of git would fork a process that uses MPI.
     """
     for folder in (inside, *inside.parents):
         git = folder / ".git"
@@ -206,11 +207,11 @@ def _head(git: Path) -> str:
         return head
     name = head[5:]
     shared = git / "commondir"
-    places = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.exists() else [git]
-    for place in places:
-        if (place / name).exists():
-            return (place / name).read_text(encoding="utf-8").strip()
-        packed = place / "packed-refs"
+    folders = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.exists() else [git]
+    for folder in folders:
+        if (folder / name).exists():
+            return (folder / name).read_text(encoding="utf-8").strip()
+        packed = folder / "packed-refs"
         lines = packed.read_text(encoding="utf-8").splitlines() if packed.exists() else []
         for line in lines:
             if line.endswith(f" {name}"):

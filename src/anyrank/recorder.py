@@ -1,15 +1,15 @@
-"""The recorder of --check: every collective call of every rank, compared before it can hang.
+"""The recorder of --check: compares every collective call between the ranks before it can hang.
 
-Each call on a checked communicator is first put into words, and a hash of the words travels to all ranks
-in a non-blocking all-reduce. A blocking call waits for it, as MPI allows any collective to do; a
-non-blocking one when its request is waited for. Where hashes differ, all ranks raise one error.
+Before each call on a checked communicator, the ranks compare a hash of its description in a non-blocking all-reduce. A
+blocking call waits for the comparison, because MPI allows every collective call to synchronize; a non-blocking call
+waits for it with its request. If the hashes differ, all ranks raise the same error.
 
-The words hold what must be the same on all ranks: operation, type, count, root and reduction. They leave
-out what may differ: counts by rank (Gatherv…), the size of pickled objects, and the line that calls.
+The description holds what must be the same on all ranks: operation, type, count, root and reduction. It omits what may
+differ: counts by rank (Gatherv…), the size of pickled objects, and the calling line.
 
-Not checked are communicators that are made of a checked one (Split, Dup…), persistent collectives,
-one-sided communication, and what compiled code calls. Calls on several communicators, MPI.COMM_WORLD among
-them, must have one order; what `MPI.Request.Waitall` waits for is compared at the next call.
+The recorder does not check communicators that are derived from a checked one (Split, Dup…), persistent collectives,
+one-sided communication, and calls from compiled code. Calls on several communicators, such as MPI.COMM_WORLD, must have
+the same order on all ranks. Requests of `MPI.Request.Waitall` are compared at the next call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mpi4py import MPI
 
 from anyrank.errors import AnyrankError, of_all_ranks, spans
 
-#: Calls that are kept for whoever asks for the last ones, and groups of ranks that an error shows.
+#: The number of last calls that are kept, and the number of groups of ranks in an error message.
 KEPT, SHOWN = 20, 8
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
@@ -49,7 +49,7 @@ _REDUCTIONS = [(name.lower(), value) for name, value in vars(MPI).items() if isi
 
 
 class Call(NamedTuple):
-    """A call of this rank: its number among the collective ones, what it is, where it is made, and at which step."""
+    """A call of this rank: its number among the collective calls, its description, its location and its step."""
 
     number: int
     what: str
@@ -64,13 +64,13 @@ class Call(NamedTuple):
 
 
 class Recorder:
-    """Keeps this rank's calls, and compares them with those of the other ranks. Making one is collective.
+    """Records the calls of this rank and compares them with those of the other ranks. The constructor is collective.
 
-    `comm` is that communicator as a checked one. `everywhere` checks MPI.COMM_WORLD, too, by any name in a module.
+    `comm` is the checked communicator. `everywhere` also checks MPI.COMM_WORLD, under any name in any module.
     """
 
     def __init__(self, comm: MPI.Intracomm, everywhere: bool = False):
-        #: The step that calls belong to; None as long as nobody has told.
+        #: The step of the calls; None if it is unknown.
         self.step: int | None = None
         self.comm = _checked(comm, self)
         self._hashes, self._reports = comm.Dup(), comm.Dup()
@@ -78,17 +78,17 @@ class Recorder:
         self._error: AnyrankError | None = None
         self._recent: deque[Call] = deque(maxlen=KEPT)
         self._pending: deque[tuple[Call, np.ndarray, MPI.Request]] = deque()
-        self._plain = self._whole = MPI.COMM_WORLD
-        if everywhere and not isinstance(self._plain, Checked):
-            self._whole = _checked(self._plain, self, " on MPI.COMM_WORLD")
-            _replace(self._plain, self._whole)
+        self._world = self._checked_world = MPI.COMM_WORLD
+        if everywhere and not isinstance(self._world, Checked):
+            self._checked_world = _checked(self._world, self, " on MPI.COMM_WORLD")
+            _replace(self._world, self._checked_world)
 
-    def meet(self, what: str, wait: bool = True) -> int:
-        """Record a collective call and compare it with those of the other ranks, waiting for them or not. Collective.
+    def compare(self, what: str, wait: bool = True) -> int:
+        """Record a collective call and compare it between the ranks; `wait` for the result or not. Collective.
 
-        Returns the call's number. Raises AnyrankError on all ranks where calls differ, and ever after.
+        Returns the number of the call. Raises AnyrankError on all ranks if the calls differ, and at every later call.
         """
-        self.settle(self._number, wait=False)
+        self.complete(self._number, wait=False)
         self._number += 1
         call = self.note(self._name or what)
         self._name = ""
@@ -97,13 +97,13 @@ class Recorder:
         request = self._hashes.Iallreduce(np.array([value, -value]), extremes, MPI.MAX)
         self._pending.append((call, extremes, request))
         if wait:
-            self.settle(call.number)
+            self.complete(call.number)
         return call.number
 
-    def settle(self, until: int, wait: bool = True) -> bool:
-        """Whether all ranks have come to the call of that number, waiting for them or not.
+    def complete(self, until: int, wait: bool = True) -> bool:
+        """Return whether the comparisons up to the call of that number are complete; `wait` for them or not.
 
-        Raises AnyrankError on all ranks where this call or an earlier one differs.
+        Raises AnyrankError on all ranks if this call or an earlier one differs.
         """
         if self._error is not None:
             raise self._error
@@ -120,7 +120,7 @@ class Recorder:
         return True
 
     def _difference(self, call: Call) -> AnyrankError:
-        """The error that all ranks raise, with the ranks of each distinct call. Collective."""
+        """The error that all ranks raise, with the ranks of each different call. Collective."""
         gathered = self._reports.allgather((str(call), call.step))
         groups: dict[str, list[int]] = {}
         for rank, (text, _) in enumerate(gathered):
@@ -137,31 +137,34 @@ class Recorder:
         return of_all_ranks(AnyrankError(text))
 
     def note(self, what: str) -> Call:
-        """Record a call that this rank makes alone, such as sending a message; nothing is compared."""
+        """Record a call that is not collective, such as sending a message, without a comparison."""
         call = Call(self._number, what, *_site(), self.step)
         self._recent.append(call)
         return call
 
     def recent(self) -> list[str]:
-        """This rank's last calls, the oldest first, with their numbers; a message has that of the call before."""
+        """Return the last calls of this rank, the oldest first, with their numbers.
+
+        A message has the number of the collective call before it.
+        """
         return [f"{call.number}: {call}" for call in self._recent]
 
-    def ends_step(self, step: int) -> None:
-        """Calls belong to this step from now on; the next one is the agreement at the end of the step before."""
+    def end_step(self, step: int) -> None:
+        """Set the step of later calls, and name the next call "the agreement at the end of a step"."""
         self.step, self._name = step, "the agreement at the end of a step"
 
     def close(self) -> None:
-        """Compare the ends of all ranks' calls, and check no more. Collective; raises as `meet` does."""
-        _replace(self._whole, self._plain)
+        """Check that no rank makes further calls, and end the checks. Collective; raises as `compare` does."""
+        _replace(self._checked_world, self._world)
         if self._error is None:
-            self.meet("the end of the run")
+            self.compare("the end of the run")
         self.comm.recorder = None
         self._hashes.Free()
         self._reports.Free()
 
 
 def _replace(old: Any, new: Any) -> None:
-    """Let every name of a module that stands for `old` stand for `new`."""
+    """Bind every module-level name of the object `old` to `new`."""
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is old:
@@ -169,45 +172,45 @@ def _replace(old: Any, new: Any) -> None:
 
 
 def is_program(file: str) -> bool:
-    """Whether it is the file of a program that comes with anyrank, and so no library to its calls."""
+    """Return whether it is the file of a program of anyrank, whose calls count as those of a user."""
     return file.startswith(_PACKAGE) and Path(file).parts[-2] == "programs"
 
 
 def _site() -> tuple[str, int, str]:
-    """File, line and function of a call: the user's innermost, or the runtime's where it calls for itself."""
-    own = None
+    """File, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
+    internal = None
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename
-        here = (file, line, frame.f_code.co_name)
+        site = (file, line, frame.f_code.co_name)
         if is_program(file) or not file.startswith(_LIBRARIES):
-            return here
-        if own is None and file not in (__file__, _PACKAGE + "world.py"):
-            own = here
+            return site
+        if internal is None and file not in (__file__, _PACKAGE + "world.py"):
+            internal = site
         if file.startswith(_RUNTIME):
             break
-    return own or here
+    return internal or site
 
 
 class Checked(MPI.Intracomm):  # type: ignore[misc]
-    """A communicator whose collective calls are compared, and whose messages are noted, by its recorder."""
+    """A communicator whose recorder compares its collective calls and records its messages."""
 
-    #: What MPI makes of this communicator has none, and is an ordinary one.
+    #: None for communicators that MPI derives from this one, which are not checked.
     recorder: Recorder | None = None
     label = ""
 
 
 class _Request(MPI.Request):  # type: ignore[misc]
-    """The request of a non-blocking collective, which ends when the call has been compared."""
+    """The request of a non-blocking collective call, which also waits for the comparison of the call."""
 
     recorder: Recorder
     number: int
 
     def Wait(self, status: Any = None) -> Any:  # noqa: N802
-        self.recorder.settle(self.number)
+        self.recorder.complete(self.number)
         return super().Wait(status)
 
     def Test(self, status: Any = None) -> Any:  # noqa: N802
-        return self.recorder.settle(self.number, wait=False) and super().Test(status)
+        return self.recorder.complete(self.number, wait=False) and super().Test(status)
 
 
 def _checked(comm: MPI.Intracomm, recorder: Recorder, label: str = "") -> Checked:
@@ -217,7 +220,7 @@ def _checked(comm: MPI.Intracomm, recorder: Recorder, label: str = "") -> Checke
 
 
 def _recorded(name: str) -> Callable[..., Any]:
-    """A method of Intracomm that is recorded first: compared where it is collective, else noted."""
+    """A method of Intracomm that first compares the call if it is collective, and records it otherwise."""
     real = getattr(MPI.Intracomm, name)
     parameters = [*inspect.signature(real).parameters.values()][1:]
     names = [parameter.name for parameter in parameters]
@@ -229,8 +232,9 @@ def _recorded(name: str) -> Callable[..., Any]:
         recorder = self.recorder
         if recorder is None:
             return real(self, *args, **kwargs)
-        words = _words(name, {**defaults, **dict(zip(names, args, strict=False)), **kwargs}, self.size) + self.label
-        number = recorder.meet(words, wait=not immediate) if collective else recorder.note(words).number
+        given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        what = _description(name, given, self.size) + self.label
+        number = recorder.compare(what, wait=not immediate) if collective else recorder.note(what).number
         result = real(self, *args, **kwargs)
         if collective and immediate and isinstance(result, MPI.Request):
             result = _Request(result)
@@ -245,15 +249,15 @@ for _name in dir(MPI.Intracomm):
         setattr(Checked, _name, _recorded(_name))
 
 
-def _words(name: str, given: dict[str, Any], size: int) -> str:
-    """What must be the same on all ranks, such as `Allreduce(sum of 1 int64)` or `bcast(root 0)`."""
+def _description(name: str, given: dict[str, Any], size: int) -> str:
+    """The part of a call that must be the same on all ranks, such as `Allreduce(sum of 1 int64)` or `bcast(root 0)`."""
     what = [_reduction(given["op"])] if "op" in given else []
     by_rank = name.lower().endswith(("gatherv", "scatterv", "alltoallv", "alltoallw"))
     if name[0].isupper() and not by_rank and {"buf", "sendbuf"} & given.keys():
         what.append(_amount(name.lower().removeprefix("i"), given, size))
     ends = [f"{end} {given[end]}" for end in ("root", "dest", "source") if end in given]
-    spelt = name.capitalize() if name in ("barrier", "free") else name  # one operation in either spelling
-    return f"{spelt}({', '.join([' of '.join(what)] * bool(what) + ends)})"
+    operation = name.capitalize() if name in ("barrier", "free") else name  # both spellings are the same operation
+    return f"{operation}({', '.join([' of '.join(what)] * bool(what) + ends)})"
 
 
 def _reduction(op: Any) -> str:
@@ -263,7 +267,7 @@ def _reduction(op: Any) -> str:
 
 
 def _amount(name: str, given: dict[str, Any], size: int) -> str:
-    """What each rank gives or gets, the same for all; where that is in place, it is part of the other buffer."""
+    """The amount of data per rank, which is the same on all ranks; for an in-place call, from the other buffer."""
     if "buf" in given:
         return _elements(given["buf"])
     each, whole = given["sendbuf"], given["recvbuf"]
@@ -275,7 +279,7 @@ def _amount(name: str, given: dict[str, Any], size: int) -> str:
 
 
 def _elements(buffer: Any, shares: int = 1) -> str:
-    """Number and type of a buffer's elements, in any form that mpi4py takes; what it does not take, it refuses."""
+    """The number and type of the elements of a buffer, in any form that mpi4py accepts; mpi4py refuses other forms."""
     try:
         data, *rest = buffer if isinstance(buffer, list | tuple) else [buffer]
         memory = data if hasattr(data, "nbytes") else memoryview(b"" if data in (None, MPI.BOTTOM) else data)
@@ -291,12 +295,12 @@ def _elements(buffer: Any, shares: int = 1) -> str:
 
 
 def _basic(kind: MPI.Datatype) -> tuple[str, int]:
-    """The basic type that a datatype is made of, and its size; bytes where it is made of several."""
+    """The basic type of a datatype, and its size; bytes if it consists of several types."""
     if kind.is_predefined:
         return np.dtype(kind.typestr).name, kind.size
     inner = kind.Get_contents()[-1]
-    found = {_basic(part) for part in inner}
+    types = {_basic(part) for part in inner}
     for part in inner:
         if not part.is_predefined:
             part.Free()
-    return found.pop() if len(found) == 1 else ("uint8", 1)
+    return types.pop() if len(types) == 1 else ("uint8", 1)

@@ -123,7 +123,6 @@ class State:
         ------
         UsageError
             If the shape is too small for the ranks and the halo or too large for an array, or an argument is invalid.
-
         """
         shape = tuple(int(n) for n in shape)
         boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)

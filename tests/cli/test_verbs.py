@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from ranks import anyrank_command, mpiexec, run_anyrank
 
 from anyrank.cli import doctor
-from anyrank.kernel import installed
+from anyrank.kernel import installed_kernels
 
 ROOT = Path(__file__).parents[2]
 HEAT = ROOT / "examples" / "heat.py"
@@ -61,7 +61,7 @@ def test_doctor_times_every_body_of_every_kernel(monkeypatch):
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     timed = {(row["kernel"], row["body"]) for row in facts["kernels"] if row["rate"] > 0}
-    kernels = {kernel.name for kernel in installed()}
+    kernels = {kernel.name for kernel in installed_kernels()}
     assert {"shallow_water", "quarter_circle", "group.limbs"} <= kernels
     assert {(kernel, body) for kernel in kernels for body in ("reference", "cython")} <= timed
     assert ("shallow_water", "numba") in timed

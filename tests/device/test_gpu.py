@@ -18,13 +18,13 @@ from ranks import completed, run_anyrank, started
 
 from anyrank.device import open_device
 from anyrank.exchange import packing
-from anyrank.kernel import installed, loaded
+from anyrank.kernel import installed_kernels, load_module
 
 BENCH = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench.py"
 GPU = pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 
 
-KERNELS = [kernel for kernel in installed() if find_spec(f"anyrank.kernels.{kernel.folder}.gpu")]
+KERNELS = [kernel for kernel in installed_kernels() if find_spec(f"anyrank.kernels.{kernel.folder}.gpu")]
 
 
 def real(body):
@@ -83,7 +83,7 @@ def box(device, array):
 def test_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
     """Boxes of all sizes go out in one launch, into memory that ends where they end, and into another array."""
     device, shape = opened(body), (7, 70, 41)
-    module = loaded(device, Path(packing.__file__).with_name("boxes.cu"))
+    module = load_module(device, Path(packing.__file__).with_name("boxes.cu"))
     regions = np.s_[1:-1, 2:-2, 1:-1], np.s_[:, :, -1:], np.s_[:1, ::3, ::2], np.s_[-1:, -1:, -1:]
     whole = np.random.default_rng(3).integers(0, 250, shape).astype(dtype)
     there, other = device.from_host(whole), device.full(shape, 0, dtype)

@@ -39,7 +39,7 @@ def body():
 def order(monkeypatch):
     def choose(name):
         monkeypatch.setattr(fake, "_ORDER", name)
-        monkeypatch.setattr(fake, "_DICE", random.Random(name))
+        monkeypatch.setattr(fake, "_RANDOM", random.Random(name))
 
     return choose
 

@@ -384,7 +384,7 @@ def gapless(monkeypatch):
             assert array.flags.c_contiguous or array.flags.f_contiguous, "CuPy takes one block of threads for this"
         return now(call, arguments, named)
 
-    monkeypatch.setattr(fake, "_now", strict)
+    monkeypatch.setattr(fake, "_run_now", strict)
     BODIES.prefer("shim")
     yield BODIES.device
     BODIES.prefer("auto")

@@ -68,7 +68,7 @@ def test_what_ranks_need_of_one_card_is_added_up_and_nothing_refused_that_fits(w
         world, device_of(world).endswith((", shared with rank(s) 2", ")", ", shared with rank(s) 0")[world.rank])
     )
     bodies.prefer("reference")
-    assert shortage(declared(world, 1), "plate") is None and device_of(world) == "device host (no GPU: not asked for)"
+    assert shortage(declared(world, 1), "plate") is None and device_of(world) == "device host (no GPU: not requested)"
 
 
 def test_more_memory_than_the_card_has_is_told_before_the_run(tmp_path):

@@ -16,7 +16,7 @@ from anyrank import launcher
 from anyrank.device import open_device
 from anyrank.device.find import gpu_missing, gpus_here
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.kernel import FILES, Kernel, installed
+from anyrank.kernel import FILES, Kernel, installed_kernels
 from anyrank.kernels import Declined
 from anyrank.observe.progress import si
 
@@ -110,7 +110,7 @@ def machine() -> dict[str, Any]:
 def time_bodies(size: int) -> Iterator[dict[str, Any]]:
     """One row per kernel and body: its rate on an example of about `size` elements, or why it declined."""
     bodies = [name for name in FILES if name != "cupy" or not gpu_missing()]
-    for kernel in installed():
+    for kernel in installed_kernels():
         for body in bodies:
             row = {"kernel": kernel.name, "body": body, "rate": 0.0, "unit": "", "declined": ""}
             try:

@@ -89,7 +89,7 @@ class Halo:
     def start(self) -> None:
         """Fill the ghost cells whose owner is this rank, and send the edges. Collective among neighbours."""
         if self._recorder is not None:
-            self._recorder.meet(self._description)
+            self._recorder.compare(self._description)
         self._buffers.wrap()
         if self._sends:
             timers = self.layout.world.timers

@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from anyrank.device import Device
-from anyrank.kernel import loaded
+from anyrank.kernel import load_module
 from anyrank.layout import Layout
 from anyrank.numerics.strided import contiguous_strides
 
@@ -141,7 +141,7 @@ class DeviceBuffers:
     def __init__(self, fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
         self._fields, self._wraps, self._edges, self._ghosts = fields, wraps, edges, ghosts
         device: Any = fields[0].device
-        self._device, self._module = device, loaded(device, Path(__file__).with_name("boxes.cu"))
+        self._device, self._module = device, load_module(device, Path(__file__).with_name("boxes.cu"))
         self._direct = fields[0].layout.world.transfer == "direct"
         self._out, self._in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (edges, ghosts))
         self.outgoing, self.incoming = (self._for_mpi(memory) for memory in (self._out, self._in))

@@ -41,7 +41,7 @@ class Agreement:
         self._posted = step
         if self._world.size > 1:
             if self._world.recorder is not None:
-                self._world.recorder.ends_step(step)
+                self._world.recorder.end_step(step)
             with self._world.timers.during("reduce"):
                 self._request = self._world.comm.Iallreduce(self._local_flags, self._reduced_flags, op=MPI.MAX)
 
