@@ -126,7 +126,7 @@ def test_a_book(tmp_path):
     ("words", "message"),
     [
         (("--files", "no-such-file.txt"), "no-such-file.txt"),
-        (("--files", "{empty}"), "is a folder without a file"),
+        (("--files", "{empty}"), "has no files, or only hidden ones"),
         ((), "--files is required: files, folders and globs"),
         (("--files", "x", "--rule", "letters"), "--rule letters must be"),
         (("--files", "x", "--chunk", 0), "--chunk 0 must be at least 1"),
