@@ -109,7 +109,7 @@ def test_asked_by_qsig_it_goes_on_in_a_new_job(pbs, runs, whole):
 def test_deleted_it_leaves_a_checkpoint_and_no_job_until_it_is_submitted_again(pbs, runs, whole):
     run, job = runs["deleted"], pbs.job(runs["deleted"])
     pbs.started(run)
-    assert f"is queued already as job {job}" in pbs.anyrank("submit", run, status=2)
+    assert f"is already queued as job {job}" in pbs.anyrank("submit", run, status=2)
     pbs.run("qdel", job)
     pbs.tried(run, "75")
     pbs.gone(job)

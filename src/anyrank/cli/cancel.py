@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, members, seen, submission
+from anyrank.batch.job import CANCELLED, is_finished, job_folder, job_states, live_jobs, members, submission
 from anyrank.batch.known import find
 
 
@@ -17,11 +17,11 @@ def command(runs: tuple[Path, ...]) -> int:
     for folder in map(Path.absolute, runs):
         scheduler = submission(folder)["scheduler"]
         paths = [path for path, _ in members(folder).values()]
-        told = seen(paths, scheduler)
+        states = job_states(paths, scheduler)
         for path in paths:
             if not is_finished(path):
-                (job_folder(path) / CANCELLED).touch()  # a job that is just going on sees it
-        jobs = [job for path in paths for job in alive(path, told)]
+                (job_folder(path) / CANCELLED).touch()  # a job that is about to continue checks for it
+        jobs = [job for path in paths for job in live_jobs(path, states)]
         if jobs:
             find(scheduler).cancel(jobs, len(paths) == 1)
         names = " ".join(job.id for job in jobs)

@@ -23,13 +23,13 @@ def command(programs: tuple[Path, ...], out: Path, only: str, without: str, forc
     It works wherever it is unpacked: FOLDER/bin/anyrank resume RUN --program FOLDER/program/heat.py
     """
     from anyrank.batch.pack import pack
-    from anyrank.batch.packages import chosen
+    from anyrank.batch.packages import select_packages
     from anyrank.observe.progress import si
 
     before = time.monotonic()
     _check_programs(programs)
     _check_out(out, force)
-    files = pack(programs, out, chosen(_names(only), _names(without)))
+    files = pack(programs, out, select_packages(_names(only), _names(without)))
     click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - before:.1f} s")
 
 

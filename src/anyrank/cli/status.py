@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from anyrank.batch.job import standing
+from anyrank.batch.job import run_statuses
 
 
 @click.command(name="status")
@@ -17,7 +17,7 @@ from anyrank.batch.job import standing
 @click.option("--json", "json", is_flag=True, help="Print one JSON array.")
 def command(runs: tuple[Path, ...], json: bool) -> int:
     """Show how the runs in these folders, or of these studies, stand: queued, running, finished, failed and why."""
-    found = [one for folder in runs for one in standing(folder.absolute())]
+    found = [one for folder in runs for one in run_statuses(folder.absolute())]
     if json:
         click.echo(dumps([asdict(one) for one in found], indent=2))
         return 0

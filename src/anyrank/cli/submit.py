@@ -89,7 +89,7 @@ def _study(file: Path) -> Callable[..., int]:
     @click.option("--points", help="Only these points of a sweep: 3,7-9.  [default: all that are not finished]")
     def submit(points: str | None, asked: Request, how: SubmitOptions, options: Options) -> int:
         study = read_study(file)
-        only = None if points is None else frozenset(member.name for member in study.chosen(points))
+        only = None if points is None else frozenset(member.name for member in study.select(points))
         if given := options.given():
             raise UsageError(f"--{next(iter(given))} is an option of runs: a study's stand in {file}, in [options].")
         job = {"at_a_time": study.at_a_time, **study.job}
