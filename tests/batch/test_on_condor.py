@@ -110,7 +110,7 @@ def test_removed_it_leaves_a_checkpoint_and_the_queue(condor, runs):
     assert f"cancelled {job}" in condor.anyrank("cancel", run)
     condor.tried(run, "75")
     wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.told(run), 1)
-    assert "nothing is queued or runs" in condor.anyrank("cancel", run)
+    assert "nothing is queued or running" in condor.anyrank("cancel", run)
 
 
 def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):

@@ -115,7 +115,7 @@ def test_deleted_it_leaves_a_checkpoint_and_no_job_until_it_is_submitted_again(p
     pbs.gone(job)
     one = pbs.standing(run)["deleted"]
     assert (one["state"], one["jobs"]) == ("stopped", [job]) and one["reason"].endswith("with a checkpoint")
-    assert "nothing is queued or runs" in pbs.anyrank("cancel", run)
+    assert "nothing is queued or running" in pbs.anyrank("cancel", run)
     (pbs.folder / "deleted.gate").unlink()
     pbs.submit(run)
     assert pbs.finished(run)["digest"] == whole and pbs.job(run) != job

@@ -152,7 +152,7 @@ def test_cancel_leaves_a_checkpoint_and_does_not_requeue(site, jobs):
     wait_until(lambda: " ended 75" in (run / "job" / "attempts").read_text(), 20, lambda: site.told(run))
     one = site.standing(run)["cancelled"]
     assert one["state"] == "cancelled" and one["step"] > 0 and one["reason"].startswith("CANCELLED")
-    assert "nothing is queued or runs" in site.anyrank("cancel", run)
+    assert "nothing is queued or running" in site.anyrank("cancel", run)
     jobs["gates"]["cancelled"].unlink()
     site.anyrank("submit", run)
     again = site.job(run)

@@ -175,7 +175,7 @@ BAD = {
     "nowhere": (("--out", "no/env.tar"), "--out 'no/env.tar' cannot be written (No such file or directory)"),
     "not writable": (("--out", "/proc/env.tar"), "--out '/proc/env.tar' cannot be written"),
     "no program": (("heat.py", "--out", "env.tar"), "PROGRAM 'heat.py' cannot be read"),
-    "two of one name": (("a", "b/../a", "--out", "env.tar"), "PROGRAM 'b/../a' and 'a' have one name"),
+    "two of one name": (("a", "b/../a", "--out", "env.tar"), "PROGRAM 'b/../a' and 'a' have the same name"),
     "unknown only": (("--only", "anyrank,scpy", "--out", "env.tar"), "'scpy': it is not installed here"),
     "unknown without": (("--without", "scpy", "--out", "env.tar"), "'scpy': it is not installed here"),
 }

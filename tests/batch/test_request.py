@@ -52,7 +52,8 @@ WRONG = {
     ),
     "more ranks than cores": (
         {"nodes": 2, "ranks_per_node": 9},
-        "9 ranks per node with 1 threads each need more than the 8 cores of a node here. Use --nodes 3 --ranks-per-node 8.",
+        "9 ranks per node with 1 threads each need more than the 8 cores of a node here. "
+        "Use --nodes 3 --ranks-per-node 8.",
     ),
     "more threads than cores": (
         {"threads": 3, "ranks_per_node": 4},

@@ -30,7 +30,7 @@ BAD = {
     "unknown site": ((*PI, "--site", "big"), "--site 'big' is unknown: ", "Existing sites: home."),
     "wall time": ((*PI, "--on", "slurm", "--walltime", "soon"), "--walltime 'soon' is not a duration"),
     "warning": ((*PI, "--on", "slurm", "--warning", "2h"), "--warning 2h must be less than --walltime 1:00:00"),
-    "more ranks than cores": ((*PI, "--site", "home", "--ranks-per-node", 9), "are more than the 8 cores of a node"),
+    "more ranks than cores": ((*PI, "--site", "home", "--ranks-per-node", 9), "more than the 8 cores of a node"),
     "more ranks than nodes": (
         (*PI, "--on", "pbs", "-n", 9, "--nodes", 2, "--ranks-per-node", 4),
         "--ranks 9 is more than 2 nodes with 4 ranks each can hold",

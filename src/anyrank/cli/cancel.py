@@ -13,7 +13,7 @@ from anyrank.batch.known import find
 @click.command(name="cancel")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 def command(runs: tuple[Path, ...]) -> int:
-    """End the queued and running jobs of the runs in these folders, or of these studies; nothing is deleted."""
+    """End the queued and running jobs of these run or study folders; no file is deleted."""
     for folder in map(Path.absolute, runs):
         scheduler = submission(folder)["scheduler"]
         paths = [path for path, _ in members(folder).values()]
@@ -25,5 +25,5 @@ def command(runs: tuple[Path, ...]) -> int:
         if jobs:
             find(scheduler).cancel(jobs, len(paths) == 1)
         names = " ".join(job.id for job in jobs)
-        click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or runs")
+        click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or running")
     return 0
