@@ -122,7 +122,7 @@ def test_a_task_outside_the_table_ends_with_status_2(place, in_process):
         text=True,
         check=False,
     )
-    assert ran.returncode == 2 and "task 7 is outside the table" in ran.stderr
+    assert ran.returncode == 2 and "task 7 is not in the table" in ran.stderr
 
 
 class Told(Scheduler):
