@@ -44,7 +44,7 @@ def job_folder(folder: Path) -> Path:
 def write_ids(folder: Path, ids: Iterable[str]) -> None:
     """Write the job ids of a run."""
     job_folder(folder).mkdir(parents=True, exist_ok=True)
-    write_atomically(job_folder(folder) / ID, "".join(f"{one}\n" for one in ids))
+    write_atomically(job_folder(folder) / ID, "".join(f"{job}\n" for job in ids))
 
 
 def jobs_of(folder: Path) -> list[Job]:

@@ -82,7 +82,7 @@ class Pbs(Scheduler):
     def job_states(self, jobs: Sequence[Job]) -> dict[Job, JobState]:
         """Read the states from qstat, including ended jobs if the server keeps a history."""
         ids = sorted({re.sub(r"\[\d+\]", "[]", job.id) for job in jobs})
-        words = ["-f", *(["-t"] if any("[]" in one for one in ids) else []), *ids]
+        words = ["-f", *(["-t"] if any("[]" in job for job in ids) else []), *ids]
         unknown = "Unknown Job|has finished"
         try:
             states = parse_qstat(call(["qstat", "-x", *words], harmless=unknown))

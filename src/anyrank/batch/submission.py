@@ -200,7 +200,7 @@ class Submission:
         self, member: Member, folder: Path, points: Sequence[int] = (), needs: Sequence[str] = ()
     ) -> dict[str, Any]:
         script = list(self.scheduler.paths(job_folder(folder), bool(points)))[-1]
-        folders = [one.folder for one in self.members if one.name in needs]
+        folders = [member.folder for member in self.members if member.name in needs]
         variables = context(member, self.requests[member.name], folder, self.cwd, script, points, folders)
         self.scheduler.check(variables)
         return variables

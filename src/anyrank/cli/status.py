@@ -19,14 +19,17 @@ def command(runs: tuple[Path, ...], json: bool) -> int:
     """Show the status of these run or study folders: queued, running, finished, failed and why."""
     statuses = [one for folder in runs for one in run_statuses(folder.absolute())]
     if json:
-        click.echo(dumps([asdict(one) for one in statuses], indent=2))
+        click.echo(dumps([asdict(status) for status in statuses], indent=2))
         return 0
-    width = max(len(one.name) for one in statuses)
-    for one in statuses:
-        step = "" if one.step is None else f"step {one.step}"
-        tried = f"attempt {one.attempts}" if one.attempts else ""
-        line = f"{one.name:<{width}}  {one.state:<9} {step:<12} {tried:<11} {' '.join(one.jobs)}  {one.reason}"
+    width = max(len(status.name) for status in statuses)
+    for status in statuses:
+        step = "" if status.step is None else f"step {status.step}"
+        tried = f"attempt {status.attempts}" if status.attempts else ""
+        line = (
+            f"{status.name:<{width}}  {status.state:<9} {step:<12} {tried:<11} {' '.join(status.jobs)}  {status.reason}"
+        )
         click.echo(line.rstrip())
     if len(statuses) > 1:
-        click.echo(", ".join(f"{count} {state}" for state, count in Counter(one.state for one in statuses).items()))
+        counts = Counter(status.state for status in statuses)
+        click.echo(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 0
