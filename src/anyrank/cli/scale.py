@@ -52,11 +52,11 @@ class Studies(Programs):
         def scale(
             parameters: dict[str, Any], settings: ScaleOptions, job: Request, how: SubmitOptions, options: Options
         ) -> int:
-            wanted, given = job.given(), options.given()
-            if "threads" in wanted:
+            job_options, given = job.given(), options.given()
+            if "threads" in job_options:
                 given["threads"] = job.threads
-            in_jobs = how.dry_run or "on" in wanted
-            ranks = _ranks(settings, wanted, how.site, in_jobs)
+            in_jobs = how.dry_run or "on" in job_options
+            ranks = _ranks(settings, job_options, how.site, in_jobs)
             ready = program(**parameters)
             grow = _growing(ready, settings.grow) if self.kind == "weak" else ()
             plan = Plan(
@@ -68,7 +68,7 @@ class Studies(Programs):
             _refuse_mpiexec()
             folder = StudyFolder((Path(settings.out or new_folder(f"{self.kind}-{program.name}"))).absolute())
             if in_jobs:
-                return _submit(folder, plan, wanted, how, settings)
+                return _submit(folder, plan, job_options, how, settings)
             folder.create(plan)
             with _explain_interruption(folder):
                 rounds, seconds = range(1, plan.repeat + 1), seconds_of(settings.timeout)
