@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anyrank.batch.htcondor import parse_log
-from anyrank.batch.scheduler import Seen
+from anyrank.batch.scheduler import JobState
 
 FIXTURES = Path(__file__).parent / "fixtures" / "htcondor"
 #: As condor_event.cpp writes them: a job that was requeued after 75, and what may become of it then.
@@ -26,17 +26,17 @@ REQUEUED = f"""\
 ...
 """
 LATER = {
-    "001 Job executing on host: <10.0.0.2:9618>\n": Seen("running"),
-    "010 Job was suspended.\n\tNumber of processes actually suspended: 1\n": Seen(
+    "001 Job executing on host: <10.0.0.2:9618>\n": JobState("running"),
+    "010 Job was suspended.\n\tNumber of processes actually suspended: 1\n": JobState(
         "running", "Job was suspended. Number of processes actually suspended: 1"
     ),
-    f"004 Job was evicted.\n\t(0) CPU times\n{RUN}{BYTES}\tReason: Job vacated by schedd\n": Seen(
+    f"004 Job was evicted.\n\t(0) CPU times\n{RUN}{BYTES}\tReason: Job vacated by schedd\n": JobState(
         "waiting", "Job was evicted. Job vacated by schedd"
     ),
-    f"005 Job terminated.\n\t(0) Abnormal termination (signal 9)\n\t(0) No core file\n{USAGE}": Seen(
+    f"005 Job terminated.\n\t(0) Abnormal termination (signal 9)\n\t(0) No core file\n{USAGE}": JobState(
         "ended", "Abnormal termination (signal 9)"
     ),
-    f"005 Job terminated.\n\t(1) Normal termination (return value 1)\n{USAGE}": Seen(
+    f"005 Job terminated.\n\t(1) Normal termination (return value 1)\n{USAGE}": JobState(
         "ended", "Normal termination (return value 1)"
     ),
 }
@@ -47,16 +47,16 @@ def later(event: str) -> str:
     return f"{REQUEUED}{event[:4]}(012.003.000) 2026-01-02 03:04:08 {event[4:]}...\n"
 
 
-def seen(name: str) -> dict[str, Seen]:
+def seen(name: str) -> dict[str, JobState]:
     return parse_log((FIXTURES / name).read_text())
 
 
 def test_several_processes_of_a_cluster_share_a_log():
-    removed = Seen("ended", "Job was aborted. via condor_rm (by user user)")
+    removed = JobState("ended", "Job was aborted. via condor_rm (by user user)")
     assert seen("ewms-cluster.log") == {
-        "104501503.0": Seen("ended"),
-        "104501503.1": Seen("running"),
-        **{f"104501503.{process}": Seen("waiting") for process in (2, 3, 5)},
+        "104501503.0": JobState("ended"),
+        "104501503.1": JobState("running"),
+        **{f"104501503.{process}": JobState("waiting") for process in (2, 3, 5)},
         "104501503.6": removed,
         "104500588.5": removed,
     }
@@ -69,21 +69,21 @@ def test_a_job_that_is_held_waits_and_says_why():
 
 
 def test_a_job_that_was_released_runs_again():
-    assert seen("held-released.log") == {"2456301.0": Seen("running")}
+    assert seen("held-released.log") == {"2456301.0": JobState("running")}
 
 
 def test_a_job_that_ended_and_was_requeued_waits():
-    assert seen("requeued.log")["3237.0"] == Seen("waiting", "Job was evicted. Normal termination (return value 3)")
+    assert seen("requeued.log")["3237.0"] == JobState("waiting", "Job was evicted. Normal termination (return value 3)")
 
 
 def test_a_job_over_the_wall_time_of_its_site_is_gone():
     why = "Job was aborted. Job removed by SYSTEM_PERIODIC_REMOVE due to wall time exceeded allowed max."
-    assert seen("cern-wall-time.log") == {"11878665.0": Seen("ended", why)}
+    assert seen("cern-wall-time.log") == {"11878665.0": JobState("ended", why)}
 
 
 @pytest.mark.parametrize("event, what", LATER.items())
 def test_the_last_event_counts(event, what):
-    assert parse_log(REQUEUED) == {"12.3": Seen("waiting", "Job was evicted. Normal termination (return value 75)")}
+    assert parse_log(REQUEUED) == {"12.3": JobState("waiting", "Job was evicted. Normal termination (return value 75)")}
     assert parse_log(later(event)) == {"12.3": what}
 
 

@@ -106,11 +106,11 @@ def test_evicted_it_leaves_a_checkpoint_and_starts_again(condor, runs, whole, na
 def test_removed_it_leaves_a_checkpoint_and_the_queue(condor, runs):
     run, job = runs["removed"], condor.job(runs["removed"])
     condor.started(run)
-    assert f"is queued already as job {job}" in condor.anyrank("submit", run, status=2)
+    assert f"is already queued as job {job}" in condor.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in condor.anyrank("cancel", run)
     condor.tried(run, "75")
     wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.told(run), 1)
-    assert "nothing is queued or runs" in condor.anyrank("cancel", run)
+    assert "nothing is queued or running" in condor.anyrank("cancel", run)
 
 
 def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):

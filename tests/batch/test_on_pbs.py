@@ -109,13 +109,13 @@ def test_asked_by_qsig_it_goes_on_in_a_new_job(pbs, runs, whole):
 def test_deleted_it_leaves_a_checkpoint_and_no_job_until_it_is_submitted_again(pbs, runs, whole):
     run, job = runs["deleted"], pbs.job(runs["deleted"])
     pbs.started(run)
-    assert f"is queued already as job {job}" in pbs.anyrank("submit", run, status=2)
+    assert f"is already queued as job {job}" in pbs.anyrank("submit", run, status=2)
     pbs.run("qdel", job)
     pbs.tried(run, "75")
     pbs.gone(job)
     one = pbs.standing(run)["deleted"]
     assert (one["state"], one["jobs"]) == ("stopped", [job]) and one["reason"].endswith("with a checkpoint")
-    assert "nothing is queued or runs" in pbs.anyrank("cancel", run)
+    assert "nothing is queued or running" in pbs.anyrank("cancel", run)
     (pbs.folder / "deleted.gate").unlink()
     pbs.submit(run)
     assert pbs.finished(run)["digest"] == whole and pbs.job(run) != job

@@ -146,13 +146,13 @@ def test_a_path_of_any_characters_does_no_harm(site, jobs, whole):
 def test_cancel_leaves_a_checkpoint_and_does_not_requeue(site, jobs):
     run, job = jobs["cancelled"], site.job(jobs["cancelled"])
     site.started(run)
-    assert f"is queued already as job {job} (RUNNING)" in site.anyrank("submit", run, status=2)
+    assert f"is already queued as job {job} (RUNNING)" in site.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in site.anyrank("cancel", run)
     site.slurm.wait_for(job, "CANCELLED")
     wait_until(lambda: " ended 75" in (run / "job" / "attempts").read_text(), 20, lambda: site.told(run))
     one = site.standing(run)["cancelled"]
     assert one["state"] == "cancelled" and one["step"] > 0 and one["reason"].startswith("CANCELLED")
-    assert "nothing is queued or runs" in site.anyrank("cancel", run)
+    assert "nothing is queued or running" in site.anyrank("cancel", run)
     jobs["gates"]["cancelled"].unlink()
     site.anyrank("submit", run)
     again = site.job(run)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from ranks import TAG, anyrank_command, completed, run_anyrank
 
-from anyrank.batch.pack import _OF_THE_NODE
-from anyrank.batch.packages import chosen, files_of
+from anyrank.batch.pack import _SYSTEM_LIBRARIES
+from anyrank.batch.packages import files_of, select_packages
 from anyrank.cli.pack import command
 from anyrank.errors import UsageError
 
@@ -131,7 +131,7 @@ def test_all_that_it_loads_is_of_the_archive(place):
     assert done.returncode == 0, done.stderr
     found = set(done.stdout.splitlines())
     ours = {path for path in found if path.startswith(f"{place}/")}
-    assert len(ours) > 300 and not [path for path in found - ours if not _OF_THE_NODE.match(Path(path).name)]
+    assert len(ours) > 300 and not [path for path in found - ours if not _SYSTEM_LIBRARIES.match(Path(path).name)]
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_what_is_in_it(archive):
 @pytest.mark.slow
 def test_it_is_not_packed_again(place, tmp_path):
     done = scrubbed(place / "bin/anyrank", "pack", "--out", tmp_path / "x.tar")
-    assert done.returncode == 2 and "comes from an archive. Use that one" in done.stderr
+    assert done.returncode == 2 and "is an unpacked archive. Use that archive" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -175,7 +175,7 @@ BAD = {
     "nowhere": (("--out", "no/env.tar"), "--out 'no/env.tar' cannot be written (No such file or directory)"),
     "not writable": (("--out", "/proc/env.tar"), "--out '/proc/env.tar' cannot be written"),
     "no program": (("heat.py", "--out", "env.tar"), "PROGRAM 'heat.py' cannot be read"),
-    "two of one name": (("a", "b/../a", "--out", "env.tar"), "PROGRAM 'b/../a' and 'a' have one name"),
+    "two of one name": (("a", "b/../a", "--out", "env.tar"), "PROGRAM 'b/../a' and 'a' have the same name"),
     "unknown only": (("--only", "anyrank,scpy", "--out", "env.tar"), "'scpy': it is not installed here"),
     "unknown without": (("--without", "scpy", "--out", "env.tar"), "'scpy': it is not installed here"),
 }
@@ -231,7 +231,7 @@ def site(tmp_path, monkeypatch):
 
 
 def names(*arguments):
-    return [found.metadata["Name"] for found in chosen(*arguments)]
+    return [found.metadata["Name"] for found in select_packages(*arguments)]
 
 
 def test_only_takes_what_is_required_here(site):
@@ -250,7 +250,7 @@ def test_what_is_not_of_this_place_is_taken_from_where_pip_put_it(site):
     (folder / "gone.py").unlink()
     (tool := folder.parents[2] / "bin" / "script").write_text("#!/old/place/bin/python3\n")
     (folder / "a-1.0.dist-info" / "RECORD").open("a").write("../../../bin/script,,\n")
-    found = files_of(chosen([], [])[0])
+    found = files_of(select_packages([], [])[0])
     assert tool.is_file() and {name.split("site-packages/")[-1] for name in found} == {"a.py", "bin/tool"}
 
 
@@ -258,17 +258,17 @@ def test_distributions_whose_files_are_elsewhere_are_refused_by_name(site):
     site("ours", direct_url_json='{"dir_info": {"editable": true}, "url": "file:///home/me/ours"}')
     site("apt", RECORD=None)
     with pytest.raises(UsageError, match=r"apt is installed without pip.* --without apt "):
-        chosen([], [])
+        select_packages([], [])
     with pytest.raises(UsageError, match=r"ours is installed editable.*with pip and without -e, or use --without ours"):
-        chosen([], ["apt"])
-    assert chosen([], ["apt", "ours"]) == []
+        select_packages([], ["apt"])
+    assert select_packages([], ["apt", "ours"]) == []
 
 
 def test_conda_is_sent_to_conda_pack(tmp_path, monkeypatch):
     (tmp_path / "conda-meta").mkdir()
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     with pytest.raises(UsageError, match=f"{sys.prefix} is a conda environment. Pack it with conda-pack"):
-        chosen([], [])
+        select_packages([], [])
 
 
 def test_resume_takes_the_program_from_where_it_is_now(stopped, tmp_path):

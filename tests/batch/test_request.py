@@ -48,13 +48,17 @@ WRONG = {
     "an unknown key": ({"ndoes": 2}, "ndoes = 2 is not known here"),
     "more ranks than the nodes have room for": (
         {"nodes": 2, "ranks_per_node": 4, "ranks": 9},
-        "--ranks 9 is more than 2 nodes of 4 ranks have room for. Use --nodes 3, or --ranks 8.",
+        "--ranks 9 is more than 2 nodes with 4 ranks each can hold. Use --nodes 3, or --ranks 8.",
     ),
     "more ranks than cores": (
         {"nodes": 2, "ranks_per_node": 9},
-        "9 ranks per node of 1 threads are more than the 8 cores of a node here. Use --nodes 3 --ranks-per-node 8.",
+        "9 ranks per node with 1 threads each need more than the 8 cores of a node here. "
+        "Use --nodes 3 --ranks-per-node 8.",
     ),
-    "more threads than cores": ({"threads": 3, "ranks_per_node": 4}, "4 ranks per node of 3 threads are more than"),
+    "more threads than cores": (
+        {"threads": 3, "ranks_per_node": 4},
+        "4 ranks per node with 3 threads each need more than",
+    ),
     "more GPUs than there are": ({"gpus_per_node": 3}, "--gpus-per-node 3 is more than the 2 of a node here"),
     "a warning that is too early": ({"walltime": "1min", "warning": "60s"}, "--warning 60s must be less than"),
     "two environments": ({"image": "a.sif", "pack": "b.tar"}, "are two environments. Use one of them."),

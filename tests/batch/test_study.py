@@ -98,7 +98,7 @@ def test_more_than_ten_thousand_points_have_longer_names(tmp_path):
 
 def test_points_are_chosen_by_their_numbers(tmp_path):
     found = study(tmp_path, SWEEP)
-    assert [member.name for member in found.chosen("5,0-2,1")] == ["0000", "0001", "0002", "0005"]
+    assert [member.name for member in found.select("5,0-2,1")] == ["0000", "0001", "0002", "0005"]
     for points, why in {
         "6": "the points of",
         "0-99": "are 0-5",
@@ -107,9 +107,9 @@ def test_points_are_chosen_by_their_numbers(tmp_path):
         "": "such as",
     }.items():
         with pytest.raises(UsageError, match=why):
-            found.chosen(points)
+            found.select(points)
     with pytest.raises(UsageError, match="of a sweep"):
-        study(tmp_path, DIAMOND).chosen("0")
+        study(tmp_path, DIAMOND).select("0")
 
 
 def test_runs_that_need_runs_are_put_in_order(tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ ROW = "[[table]]\nseed = 1\n"
 GRID = "[grid]\nseed = [1]\n"
 WRONG = {
     "no TOML": ("program = ", "cannot be read", "Give a TOML file"),
-    "neither": (sweep(), "it has none of grid, table and runs", "Give it one of them"),
+    "neither": (sweep(), "it has none of grid, table and runs", "Use exactly one of them"),
     "a sweep and a DAG": (sweep(GRID + RUN), "it has grid and runs of"),
     "a grid and a table": (sweep('table = "t.csv"\n' + GRID), "it has grid and table of"),
     "an unknown key": (sweep('outt = "x"\n' + GRID), "outt = 'x'", "Did you mean out?"),
@@ -145,14 +145,14 @@ WRONG = {
     "out of range": (sweep("[grid]\nseed = [1]\npoints = [1, 0]"), "point 0001 (seed = 1, points = 0)", "at least 1"),
     "not whole": (sweep("[grid]\nseed = [1.5]"), "point 0000 (seed = 1.5)", "must be a whole number"),
     "no list": (sweep("[grid]\nseed = 3"), "grid.seed = 3 must be a list", "[a, b]"),
-    "no names": (sweep("[grid]"), "it has no point"),
-    "no values": (sweep("[grid]\nseed = [1]\npoints = []"), "it has no point"),
-    "no rows": (sweep('table = "t.csv"'), "it has no point"),
+    "no names": (sweep("[grid]"), "it has no points"),
+    "no values": (sweep("[grid]\nseed = [1]\npoints = []"), "it has no points"),
+    "no rows": (sweep('table = "t.csv"'), "it has no points"),
     "no table": (sweep('table = "none.csv"'), "none.csv cannot be read"),
     "a ragged table": (sweep(ROW + "points = 2\n" + ROW), "point 1 must have one value for each of seed, points"),
     "a value too few": (sweep('table = "few.csv"'), "point 1 must have one value for each of seed, points"),
     "a value too many": (sweep('table = "many.csv"'), "point 0 must have one value for each of seed, points"),
-    "a name twice": (sweep('table = "twice.csv"'), "has a name twice in seed, seed"),
+    "a name twice": (sweep('table = "twice.csv"'), "has a duplicate name in seed, seed"),
     "no text": (sweep('table = "programs"'), "programs cannot be read"),
     "the same point twice": (sweep("[grid]\npoints = [10, 1e1]"), "point 0001 (points = 10.0)", "same as point 0000"),
     "an unknown option": (sweep(GRID + "[options]\nkep = 3"), "options: kep = 3", "Did you mean keep?"),
@@ -161,20 +161,24 @@ WRONG = {
     "an option of another type": (sweep(GRID + "[options]\nkeep = 'x'"), "options: keep = 'x' must be a whole number"),
     "an unknown program": (sweep(GRID, "'pie'"), "'pie' is not a program", "Did you mean pi?"),
     "no program file": (sweep(GRID, "'none.py'"), "none.py' does not exist"),
-    "needs of nobody": (RUN + "needs = ['B']", "runs.A: it needs 'B'", "There are: A."),
+    "needs of nobody": (RUN + "needs = ['B']", "runs.A: it needs 'B'", "Use one of: A."),
     "a cycle": (
         RUN + "needs = ['C']\n[runs.B]\nprogram='pi'\nneeds=['A']\n[runs.C]\nprogram='pi'\nneeds=['B']",
-        "for ever: ",
+        "in a cycle: ",
     ),
     "a run that needs itself": (RUN + "needs = ['A']", "A needs A"),
-    "a name that is a path": ("[runs.'../A']\nprogram = 'pi'", "runs.../A: this cannot be a run's folder", "letters"),
-    "a name that the study uses": ("[runs.job]\nprogram = 'pi'", "runs.job: this cannot be a run's folder"),
-    "a name with a newline": ('[runs."A\\n"]\nprogram = "pi"', "cannot be a run's folder"),
-    "a program and a command": (RUN + "command = ['true']", "runs.A: it must have a program", "or a command"),
-    "neither program nor command": ("[runs.A]\nneeds = []", "runs.A: it must have a program", "or a command"),
+    "a name that is a path": (
+        "[runs.'../A']\nprogram = 'pi'",
+        "runs.../A: this name is not valid for a run's folder",
+        "letters",
+    ),
+    "a name that the study uses": ("[runs.job]\nprogram = 'pi'", "runs.job: this name is not valid for a run's folder"),
+    "a name with a newline": ('[runs."A\\n"]\nprogram = "pi"', "is not valid for a run's folder"),
+    "a program and a command": (RUN + "command = ['true']", "runs.A: it must have either a program", "or a command"),
+    "neither program nor command": ("[runs.A]\nneeds = []", "runs.A: it must have either a program", "or a command"),
     "a command with parameters": (
         "[runs.A]\ncommand = ['true']\nparameters = { n = 1 }",
-        "a command, which has neither",
+        "a command without them",
     ),
     "a command in one word": ("[runs.A]\ncommand = 'true'", "runs.A: command = 'true' must be a list"),
     "an unknown key of a run": (RUN + "need = ['B']", "runs.A: need = ['B']", "Did you mean needs?"),
@@ -203,7 +207,7 @@ def test_a_cycle_is_named_in_the_order_in_which_its_runs_wait(tmp_path):
     around = ("A needs C needs B needs A", "C needs B needs A needs C", "B needs A needs C needs B")
     with pytest.raises(UsageError) as caught:
         study(tmp_path, WRONG["a cycle"][0])
-    assert any(f"for ever: {cycle}." in str(caught.value) for cycle in around)
+    assert any(f"in a cycle: {cycle}." in str(caught.value) for cycle in around)
 
 
 def test_a_study_that_is_not_there_is_named(tmp_path):

@@ -9,9 +9,9 @@ import subprocess
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank
 
-from anyrank.batch.job import standing, write_ids, write_submission
+from anyrank.batch.job import run_statuses, write_ids, write_submission
 from anyrank.batch.request import request
-from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, Scheduler, Seen
+from anyrank.batch.scheduler import ENDED, NEVER, RUNNING, WAITING, JobState, Scheduler
 from anyrank.batch.site import Site
 from anyrank.programs.pi import Pi
 from anyrank.runtime.folder import RunFolder
@@ -21,30 +21,33 @@ NOWHERE = {"PATH": "/nonexistent"}
 SWEEP = 'program = "pi"\n[grid]\nseed = [1, 2, 3]\n[job]\non = "slurm"\n'
 
 BAD = {
-    "no such scheduler": ((*PI, "--on", "lsf"), "--on 'lsf' is no scheduler: it must be one of htcondor, pbs, slurm."),
+    "no such scheduler": (
+        (*PI, "--on", "lsf"),
+        "--on 'lsf' is not a scheduler: it must be one of htcondor, pbs, slurm.",
+    ),
     "no scheduler here": ((*PI,), "--on is required: of htcondor, pbs, slurm, this machine has none."),
     "not this scheduler here": ((*PI, "--on", "slurm"), "--on slurm: sbatch is not on this machine."),
-    "unknown site": ((*PI, "--site", "big"), "--site 'big' is unknown: ", "There are: home."),
+    "unknown site": ((*PI, "--site", "big"), "--site 'big' is unknown: ", "Existing sites: home."),
     "wall time": ((*PI, "--on", "slurm", "--walltime", "soon"), "--walltime 'soon' is not a duration"),
     "warning": ((*PI, "--on", "slurm", "--warning", "2h"), "--warning 2h must be less than --walltime 1:00:00"),
-    "more ranks than cores": ((*PI, "--site", "home", "--ranks-per-node", 9), "are more than the 8 cores of a node"),
+    "more ranks than cores": ((*PI, "--site", "home", "--ranks-per-node", 9), "more than the 8 cores of a node"),
     "more ranks than nodes": (
         (*PI, "--on", "pbs", "-n", 9, "--nodes", 2, "--ranks-per-node", 4),
-        "--ranks 9 is more than 2 nodes of 4 ranks have room for",
+        "--ranks 9 is more than 2 nodes with 4 ranks each can hold",
     ),
     "a parameter out of range": (("submit", "pi", "--points", 0), "--points 0 must be at least 1"),
     "an option of runs": ((*PI, "--on", "slurm", "--body", "fortran"), "--body 'fortran' must be one of"),
-    "a chain in a study": (("submit", "sweep.toml", "--chain", 2), "--chain is for a run alone"),
-    "a sweep's option": ((*PI, "--on", "slurm", "--at-a-time", 2), "--at-a-time is for a sweep alone"),
+    "a chain in a study": (("submit", "sweep.toml", "--chain", 2), "--chain is only for a run"),
+    "a sweep's option": ((*PI, "--on", "slurm", "--at-a-time", 2), "--at-a-time is only for a sweep"),
     "two schedulers": (("submit", "two.toml"), "must all be on one scheduler"),
     "a folder that holds more": (
         ("submit", "strange.toml", "--dry-run"),
-        "holds notes.txt, which is none of the study's",
+        "holds notes.txt, which is not of this study",
     ),
     "another study's run": (("submit", "edited.toml", "--dry-run"), "holds a run with seed = 1, not 5"),
     "no shell": ((*PI, "--on", "slurm", "--launcher", "srun 'x"), '--launcher "srun \'x" cannot be read'),
     "threads of no number": ((*PI, "--site", "home", "--threads", 0), "--threads 0 must be at least 1"),
-    "no partitions": ((*PI, "--on", "htcondor", "--partition", "a", "--dry-run"), "HTCondor has none"),
+    "no partitions": ((*PI, "--on", "htcondor", "--partition", "a", "--dry-run"), "HTCondor has no partitions"),
     "an option that is not for jobs": ((*PI, "--on", "slurm", "--hosts", "n1"), "No such option '--hosts'"),
     "no run": (("submit", "empty"), "empty holds no run"),
     "another run": ((*PI, "--on", "slurm", "--out", "other"), "holds notes.txt and no run"),
@@ -119,7 +122,7 @@ def test_a_task_outside_the_table_ends_with_status_2(place, in_process):
         text=True,
         check=False,
     )
-    assert ran.returncode == 2 and "task 7 is outside the table" in ran.stderr
+    assert ran.returncode == 2 and "task 7 is not in the table" in ran.stderr
 
 
 class Told(Scheduler):
@@ -128,7 +131,7 @@ class Told(Scheduler):
     name = "told"
     commands = ()
     files = {}  # noqa: RUF012
-    says: dict[str, Seen] = {}  # noqa: RUF012
+    says: dict[str, JobState] = {}  # noqa: RUF012
 
     def _submit(self, node, needs):
         raise NotImplementedError
@@ -136,7 +139,7 @@ class Told(Scheduler):
     def task(self, job, position, point):
         raise NotImplementedError
 
-    def seen(self, jobs):
+    def job_states(self, jobs):
         return {job: self.says[job.id] for job in jobs if job.id in self.says}
 
     def cancel(self, jobs, alone=False):
@@ -145,18 +148,18 @@ class Told(Scheduler):
 
 ATTEMPT = "1 started 7 n1 2026-11-21T12:00:00Z\n"
 STATES = {
-    "waiting": ("", Seen(WAITING, "PENDING"), "waiting", "PENDING"),
-    "running": (ATTEMPT, Seen(RUNNING, "RUNNING"), "running", "RUNNING"),
-    "never": ("", Seen(NEVER, "DependencyNeverSatisfied"), "never", "DependencyNeverSatisfied"),
+    "waiting": ("", JobState(WAITING, "PENDING"), "waiting", "PENDING"),
+    "running": (ATTEMPT, JobState(RUNNING, "RUNNING"), "running", "RUNNING"),
+    "never": ("", JobState(NEVER, "DependencyNeverSatisfied"), "never", "DependencyNeverSatisfied"),
     "stopped": (ATTEMPT + "1 ended 75 step-000000000009.h5\n", None, "stopped", "its last attempt stopped"),
-    "cancelled": (ATTEMPT + "1 ended 75 \n", Seen(ENDED, "CANCELLED"), "stopped", "CANCELLED"),
-    "failed": (ATTEMPT + "1 ended 1 \n", Seen(ENDED, "FAILED"), "failed", "ZeroDivisionError on rank 2, step 5"),
+    "cancelled": (ATTEMPT + "1 ended 75 \n", JobState(ENDED, "CANCELLED"), "stopped", "CANCELLED"),
+    "failed": (ATTEMPT + "1 ended 1 \n", JobState(ENDED, "FAILED"), "failed", "ZeroDivisionError on rank 2, step 5"),
     "given up": (ATTEMPT + "1 ended 1 \n1 given up\n", None, "failed", "ZeroDivisionError"),
     "misused": (ATTEMPT + "1 ended 2 \n", None, "failed", "ZeroDivisionError"),
-    "killed": (ATTEMPT, Seen(ENDED, "TIMEOUT"), "killed", "TIMEOUT"),
+    "killed": (ATTEMPT, JobState(ENDED, "TIMEOUT"), "killed", "TIMEOUT"),
     "gone": (ATTEMPT, None, "killed", "its last attempt did not end by itself"),
-    "gone before it began": ("", None, "ended", "its job is gone and never ran"),
-    "requeued": (ATTEMPT + "1 ended 75 \n", Seen(WAITING, "PENDING, BeginTime"), "waiting", "PENDING, BeginTime"),
+    "gone before it began": ("", None, "ended", "its job disappeared and never ran"),
+    "requeued": (ATTEMPT + "1 ended 75 \n", JobState(WAITING, "PENDING, BeginTime"), "waiting", "PENDING, BeginTime"),
 }
 
 
@@ -171,7 +174,7 @@ def test_how_a_run_stands(tmp_path, monkeypatch, case):
     failure = {"event": "failed", "error": "ZeroDivisionError", "ranks": "2", "step": 5}
     (run / "events.jsonl").write_text(json.dumps({"event": "start"}) + "\n" + json.dumps(failure) + "\n")
     monkeypatch.setattr(Told, "says", {"7": said} if said else {})
-    [one] = standing(run)
+    [one] = run_statuses(run)
     assert (one.state, one.jobs, one.attempts) == (state, ("7",), attempts.count("started"))
     assert one.reason.startswith(reason)
 
@@ -182,11 +185,11 @@ def test_what_needs_a_run_that_failed_never_runs_nor_what_needs_that(tmp_path, m
     for name in needs:
         write_ids(tmp_path / name, [name])
     (tmp_path / "A" / "job" / "attempts").write_text(ATTEMPT + "1 ended 1 \n")
-    monkeypatch.setattr(Told, "says", {"D": Seen(WAITING, "PENDING")})
-    a, b, c, d = standing(tmp_path)
+    monkeypatch.setattr(Told, "says", {"D": JobState(WAITING, "PENDING")})
+    a, b, c, d = run_statuses(tmp_path)
     assert [one.state for one in (a, b, c, d)] == ["failed", "never", "never", "waiting"]
     assert b.reason.startswith("needs A, which failed (status 1") and c.reason.startswith("needs B, which never ran")
-    assert [one.name for one in standing(tmp_path / "B")] == ["B"]
+    assert [one.name for one in run_statuses(tmp_path / "B")] == ["B"]
 
 
 def test_two_schedulers_of_one_name_are_refused():
@@ -237,7 +240,7 @@ def test_a_run_is_submitted_again_as_it_was_and_cancelling_holds(place, slurm_co
     assert run_anyrank(*words, cwd=place, env=environment).returncode == 0
     (calls.with_name("calls.queued")).write_text("1\n")
     again = in_process("submit", "run", cwd=place, env=environment)
-    assert again.returncode == 2 and "is queued already as job 1 (PENDING)" in again.stderr
+    assert again.returncode == 2 and "is already queued as job 1 (PENDING)" in again.stderr
     assert "cancelled 1" in run_anyrank("cancel", "run", cwd=place, env=environment).stdout
     (calls.with_name("calls.queued")).unlink()
     [one] = json.loads(run_anyrank("status", "run", "--json", cwd=place, env=environment).stdout)

@@ -13,7 +13,7 @@ from ranks import run_anyrank
 from anyrank.batch.study import _options
 from anyrank.cli import VERBS as ALL_VERBS
 from anyrank.cli import anyrank as everything
-from anyrank.cli.flags import VERBS, ProgramCommand, option_flags, taken
+from anyrank.cli.flags import VERBS, ProgramCommand, option_flags, reserved_flags
 from anyrank.cli.run import Runs
 from anyrank.cli.scale import command as scale
 from anyrank.cli.submit import Submissions
@@ -93,7 +93,7 @@ OWNED = {
     "out of bounds": (("--set", "nodes=1"), RUN, "nodes = 1 must be at least 2", "Use nodes = 2 or more"),
     "no name": (("--set", "nodes"), RUN, "--set 'nodes' must be NAME=VALUE", "n, nodes, transfer"),
     "no parameter": (("--set", "node=1"), RUN, "node = '1' is not a parameter", "Did you mean"),
-    "given twice": (("--n", "9", "--set", "n=10"), RUN, "--set n=10: --n is given, too", "Leave one out"),
+    "given twice": (("--n", "9", "--set", "n=10"), RUN, "--set n=10: --n is given, too", "Remove one of them"),
 }
 
 
@@ -146,7 +146,7 @@ def test_no_flag_of_a_verb_is_there_twice():
 def test_flags_that_no_parameter_has_are_those_of_all_verbs():
     words = {"ranks", "nodes", "memory", "network", "transfer", "queue", "name", "out", "set", "parameters", "help"}
     words |= {"quick", "junit", "grow", "predict", "site", "dry_run", "no_picture", "directive", "checkpoint_every"}
-    assert {flag_of(name) for name in words} <= set(taken()) and "--n" not in taken()
+    assert {flag_of(name) for name in words} <= set(reserved_flags()) and "--n" not in reserved_flags()
     assert set(VERBS) < set(ALL_VERBS)
 
 

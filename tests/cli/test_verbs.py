@@ -46,7 +46,7 @@ def test_new_writes_a_program_that_runs(tmp_path, in_process):
     ran = run_anyrank("run", "./my_heat.py", "--steps", 5, "--out", "r", "--json", cwd=tmp_path, ranks=2)
     assert ran.returncode == 0 and last_json(ran)["program"] == "myheat"
     again = in_process("new", "my_heat.py", cwd=tmp_path)
-    assert again.returncode == 2 and "exists and is left as it is" in again.stderr
+    assert again.returncode == 2 and "exists and is not overwritten" in again.stderr
 
 
 @pytest.mark.parametrize(("name", "message"), [("heat.txt", "ending in .py"), ("no/x.py", "Make it first")])
@@ -56,7 +56,7 @@ def test_new_refuses_what_it_cannot_write(tmp_path, name, message, refused):
 
 
 def test_doctor_times_every_body_of_every_kernel(monkeypatch):
-    monkeypatch.setattr(doctor, "PATIENCE", 0.01)
+    monkeypatch.setattr(doctor, "TIMING_SECONDS", 0.01)
     done = CliRunner().invoke(doctor.command, ["--size", "500", "--json"])
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)

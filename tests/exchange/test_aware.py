@@ -168,5 +168,8 @@ def test_runs_tell_how_halos_travel(tmp_path):
     events = [json.loads(line) for line in (tmp_path / "staged" / "events.jsonl").read_text().splitlines()]
     (told,) = [event for event in events if event["event"] == "transfer"]
     assert told["way"] == "staged" and "does not report support for GPU memory (rank 0)" in told["why"]
-    assert f"halos of GPUs travel staged: {told['why']}" in (tmp_path / "staged" / "log" / "rank-0000.log").read_text()
+    assert (
+        f"halos of GPUs use staged transfer: {told['why']}"
+        in (tmp_path / "staged" / "log" / "rank-0000.log").read_text()
+    )
     assert 'transfer = "direct"' in (tmp_path / "direct" / "run.toml").read_text()

@@ -218,11 +218,14 @@ def test_resume_without_run_toml_and_source_asks_for_it(stopped, tmp_path, refus
     assert run_anyrank("resume", out, "--stop-at", 6).returncode == 75  # the newest checkpoint is of this command
     (out / "run.toml").unlink()
     done = refused("resume", out)
-    assert done.returncode == 2 and "no checkpoint tells where the program 'heat' is. Add --program FILE" in done.stderr
+    assert (
+        done.returncode == 2
+        and "no checkpoint contains the path of the program 'heat'. Add --program FILE" in done.stderr
+    )
     done = refused("submit", out, "--on", "slurm", "--dry-run")
-    assert done.returncode == 2 and "run.toml is gone" in done.stderr
+    assert done.returncode == 2 and "run.toml is missing" in done.stderr
 
 
 def test_resume_without_run_toml_and_checkpoints_is_refused(tmp_path, refused):
     done = refused("resume", tmp_path)
-    assert done.returncode == 2 and "holds no run (no run.toml, and no good checkpoint)" in done.stderr
+    assert done.returncode == 2 and "holds no run (no run.toml, and no valid checkpoint)" in done.stderr

@@ -256,4 +256,4 @@ def test_a_restart_has_the_wall_time_that_is_left_and_the_faults_of_the_ranks_it
 def test_restarts_are_refused_where_mpiexec_has_started_the_ranks_already(tmp_path):
     done = mpiexec(2, *anyrank_command(*COUNT, "--out", tmp_path / "run", "--max-restarts", 3))
     assert done.returncode == 2 and not (tmp_path / "run").exists()
-    assert done.stderr.count("--max-restarts 3 is for the process that starts mpiexec, and here mpiexec") == 1
+    assert done.stderr.count("--max-restarts 3 is for the process that starts mpiexec, but mpiexec") == 1

@@ -90,11 +90,11 @@ def test_doctor_under_a_launcher_refuses_a_file_that_cannot_be_written_once(tmp_
 @pytest.mark.parametrize(
     "words, expected",
     [
-        (("--network", "-n", 1), "--network -n 1: a network takes at least 2 ranks"),
-        (("--network", "-n", 0), "--network -n 0: a network takes at least 2 ranks"),
+        (("--network", "-n", 1), "--network -n 1: it needs at least 2 ranks"),
+        (("--network", "-n", 0), "--network -n 0: it needs at least 2 ranks"),
         (("--network", "-n", 3, "--hosts", "a:1,b:1"), "-n 3 is more than the 2 slots"),
-        (("-n", 2), "-n 2 is for --network alone"),
-        (("--out", "x.json"), "--out x.json is for --network alone"),
+        (("-n", 2), "-n 2 is only for --network"),
+        (("--out", "x.json"), "--out x.json is only for --network"),
     ],
 )
 def test_doctor_refuses(refused, tmp_path, words, expected):

@@ -71,17 +71,17 @@ def test_too_few_ranks_for_a_fit_are_told(folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("strong", SERIAL, "--ranks", "1,2,1"), "--ranks 1,2,1 has 1 twice. Leave one out."),
+        (("strong", SERIAL, "--ranks", "1,2,1"), "--ranks 1,2,1 has 1 twice. Remove one of them."),
         (("strong", SERIAL, "--ranks", "0,1"), "--ranks '0,1' must be whole numbers from 1, joined by commas"),
-        (("strong", SERIAL, "--ranks", "1,4097"), "--ranks 1,4097: 4097 are more than the"),
+        (("strong", SERIAL, "--ranks", "1,4097"), "--ranks 1,4097: 4097 is more than the limit of"),
         (("strong", SERIAL, "--nodes", 3), "--nodes is for jobs. Add --on slurm, pbs or htcondor."),
         (("strong", SERIAL, "--hosts", "a:1,b:1", "--ranks", "1,3"), "more than the 2 slots of --hosts a:1,b:1"),
         (("strong", SERIAL, "--predict", "64,x"), "--predict '64,x' must be whole numbers from 1"),
         (("strong", SERIAL, "--network", "no.json", "--predict", 64), "no.json"),
         (("strong", SERIAL, "--body", "fast"), "--body 'fast' must be one of"),
-        (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--ranks", "1,3"), "3 are more than the 2 of a job. Ask"),
-        (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--hosts", "a"), "jobs get theirs from the scheduler"),
-        (("weak", SERIAL, "--grow", "size"), "--grow 'size' is no parameter of serial that can grow with the ranks."),
+        (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--ranks", "1,3"), "3 is more than the 2 ranks of a job"),
+        (("strong", SERIAL, "--on", "slurm", "--nodes", 2, "--hosts", "a"), "jobs get their hosts from the scheduler"),
+        (("weak", SERIAL, "--grow", "size"), "--grow 'size' is not a numeric parameter of serial."),
         (("weak", SERIAL, "--grow", "fraction"), "2 times --fraction does not give 2 times its work()."),
         (("weak", "weather", "--grow", "initial"), "Use some of: rows, columns, steps."),
         (("strong", SERIAL, "--steps", 1), "serial: 1 step(s) cannot be measured, because the first only warms up"),
@@ -259,7 +259,7 @@ def test_what_ends_a_study_halfway_says_how_it_goes_on(folder, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StudyFolder, "measure", interrupted)
-    with pytest.raises(AnyrankError, match=f"^interrupted. .* go on with anyrank scale resume {there}$"):
+    with pytest.raises(AnyrankError, match=f"^interrupted. .* continue with anyrank scale resume {there}$"):
         scale_here("resume", there)
 
 
@@ -272,7 +272,7 @@ def test_hosts_are_those_of_before_and_what_jobs_measure_is_not_measured_here(tm
     assert scale_here("resume", folder.path) == scale_here("resume", folder.path, "--hosts", "c:2") == 75
     folder.create(plan())
     (folder.path / "jobs").mkdir()
-    with pytest.raises(UsageError, match=r"is measured in jobs\. Give its command again, with --on"):
+    with pytest.raises(UsageError, match=r"is measured in jobs\. Repeat its command with --on"):
         scale_here("resume", folder.path)
     assert scale_here("resume", folder.path, "--round", 1) == 75
     assert seen == ["a:1,b:1", "c:2", ""]

@@ -249,8 +249,8 @@ def test_a_reference_that_fails_ends_the_matrix(tmp_path):
 
 BAD = {
     "ranks": (("--ranks", "1;2"), "--ranks '1;2' must be whole numbers from 1, joined by commas"),
-    "more ranks than allowed": (("--ranks", "1,4097"), "--ranks 1,4097: 4097 are more than the"),
-    "more than --allow": (("--allow", 3), "4 are more than the 3 that --allow names. Use at most 3, or --allow 4."),
+    "more ranks than allowed": (("--ranks", "1,4097"), "--ranks 1,4097: 4097 is more than the limit of"),
+    "more than --allow": (("--allow", 3), "4 is more than the limit of 3 of --allow. Use at most 3, or --allow 4."),
     "body": (("--body", "numba,fortran"), "--body 'fortran' must be one of auto"),
     "split": (("--split", "rows,2x2"), "--split '2x2' must be one of auto, rows, columns, bricks"),
     "junit": (("--junit", "nowhere/j.xml"), "--junit nowhere/j.xml cannot be written"),

@@ -1,4 +1,4 @@
-"""What a run folder and its `job` folder tell of a run that was submitted: ids, attempts, and how it stands."""
+"""The state of a submitted run, from its run folder and its `job` folder: ids, attempts and status."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from anyrank.batch.known import find
-from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, Seen
+from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, JobState
 from anyrank.errors import STOPPED, UsageError
 from anyrank.runtime.folder import RunFolder
 from anyrank.storage.durable import write_atomically
 
-#: In the `job` folder: the ids of the jobs, one to a line; a line for every start and end; what was submitted; a file
-#: that is there when the run was cancelled.
+#: Files in the `job` folder: the ids of the jobs, one per line; a line for each start and end of an attempt; the
+#: submission; and a file that exists if the run was cancelled.
 ID, ATTEMPTS, SUBMISSION, CANCELLED = "id", "attempts", "submission.json", "cancelled"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a run stands: in one word, with its step, its attempts, the ids of its jobs, and the reason in words."""
+class RunStatus:
+    """The status of a run: its state, step, attempts, job ids, and the reason as text."""
 
     name: str
     folder: str
@@ -37,50 +37,50 @@ class Standing:
 
 
 def job_folder(folder: Path) -> Path:
-    """Where the job of a run, or the study's own, lives."""
+    """The folder with the job files of a run or a study."""
     return folder / "job"
 
 
 def write_ids(folder: Path, ids: Iterable[str]) -> None:
-    """Write down the jobs of a run."""
+    """Write the job ids of a run."""
     job_folder(folder).mkdir(parents=True, exist_ok=True)
-    write_atomically(job_folder(folder) / ID, "".join(f"{one}\n" for one in ids))
+    write_atomically(job_folder(folder) / ID, "".join(f"{job}\n" for job in ids))
 
 
 def jobs_of(folder: Path) -> list[Job]:
-    """The jobs of a run, none where it was not submitted."""
+    """The jobs of a run; empty if it was not submitted."""
     with suppress(OSError):
         return [Job(job_folder(folder), one) for one in (job_folder(folder) / ID).read_text(encoding="utf-8").split()]
     return []
 
 
-def write_submission(folder: Path, **facts: Any) -> None:
-    """Write down what was submitted, by which scheduler and when."""
+def write_submission(folder: Path, **metadata: Any) -> None:
+    """Write the metadata of a submission with the current time."""
     job_folder(folder).mkdir(parents=True, exist_ok=True)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    write_atomically(job_folder(folder) / SUBMISSION, json.dumps({"time": now, **facts}, indent=2) + "\n")
+    write_atomically(job_folder(folder) / SUBMISSION, json.dumps({"time": now, **metadata}, indent=2) + "\n")
 
 
 def submission(folder: Path) -> dict[str, Any]:
-    """What was submitted from this folder, a run's or a study's, or with its study; UsageError where nothing was."""
-    for place in (folder, folder.parent):
+    """Read the submission of a run or a study, or of the study that holds the run; UsageError if there is none."""
+    for origin in (folder, folder.parent):
         with suppress(OSError, ValueError, LookupError):
-            found: dict[str, Any] = json.loads((job_folder(place) / SUBMISSION).read_text(encoding="utf-8"))
-            if folder.name in found["members"] or place == folder:
-                return found
-    raise UsageError(f"{folder} was not submitted. Give the folder of a run or a study that was.")
+            content: dict[str, Any] = json.loads((job_folder(origin) / SUBMISSION).read_text(encoding="utf-8"))
+            if folder.name in content["members"] or origin == folder:
+                return content
+    raise UsageError(f"{folder} was not submitted. Give the folder of a submitted run or study.")
 
 
 def members(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """The runs that were submitted from a folder: their folders, and the names of those that each needs."""
-    told = submission(folder)["members"]
+    """The submitted runs of a folder: for each its folder, and the names of the runs that it needs."""
+    entries = submission(folder)["members"]
     if not (job_folder(folder) / SUBMISSION).exists():
         return {folder.name: (folder, ())}
-    return {name: (folder / one["folder"], tuple(one["needs"])) for name, one in told.items()}
+    return {name: (folder / one["folder"], tuple(one["needs"])) for name, one in entries.items()}
 
 
 def attempts(folder: Path) -> tuple[int, int | None]:
-    """How often the job has started, and the exit status of its last attempt, None where it has not ended."""
+    """The number of attempts, and the exit status of the last one, None if it has not ended."""
     try:
         lines = (job_folder(folder) / ATTEMPTS).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -91,44 +91,45 @@ def attempts(folder: Path) -> tuple[int, int | None]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run is finished; a command is when it left with 0."""
+    """Whether the run is finished; a command is finished if it returned 0."""
     if RunFolder(folder).description.exists():
         return RunFolder(folder).finished() is not None
     return attempts(folder)[1] == 0
 
 
-def seen(folders: Sequence[Path], scheduler: str) -> dict[Job, Seen]:
-    """What the scheduler says of the jobs of these runs. Raises UsageError where its commands are not here."""
+def job_states(folders: Sequence[Path], scheduler: str) -> dict[Job, JobState]:
+    """Ask the scheduler for the states of the jobs of these runs. UsageError if its commands are missing here."""
     jobs = [job for folder in folders for job in jobs_of(folder)]
     if not jobs:
         return {}
-    asked = find(scheduler)
-    if asked.missing():
+    system = find(scheduler)
+    if system.missing():
         raise UsageError(
-            f"{jobs[0].folder.parent} is a job of {scheduler}, but {asked.missing()} is not on this machine."
+            f"{jobs[0].folder.parent} is a job of {scheduler}, but {system.missing()} is not on this machine. "
+            "Use a machine that has it."
         )
-    return asked.seen(jobs)
+    return system.job_states(jobs)
 
 
-def alive(folder: Path, told: Mapping[Job, Seen]) -> list[Job]:
-    """The jobs of a run that wait or run."""
-    return [job for job in jobs_of(folder) if job in told and told[job].state in (WAITING, RUNNING)]
+def live_jobs(folder: Path, states: Mapping[Job, JobState]) -> list[Job]:
+    """The waiting and running jobs of a run."""
+    return [job for job in jobs_of(folder) if job in states and states[job].state in (WAITING, RUNNING)]
 
 
-def standing(folder: Path) -> list[Standing]:
-    """How the run in a folder stands, or every run of a study, in the order of submission."""
+def run_statuses(folder: Path) -> list[RunStatus]:
+    """The status of the run in a folder, or of every run of a study, in the order of submission."""
     runs = members(folder)
-    told = seen([path for path, _ in runs.values()], submission(folder)["scheduler"])
-    found: dict[str, Standing] = {}
+    states = job_states([path for path, _ in runs.values()], submission(folder)["scheduler"])
+    statuses: dict[str, RunStatus] = {}
     for name, (path, needs) in runs.items():
-        found[name] = _explained(replace(_one(name, path, told), needs=needs), found)
-    return list(found.values())
+        statuses[name] = _with_cause(replace(_status_of(name, path, states), needs=needs), statuses)
+    return list(statuses.values())
 
 
-def _one(name: str, folder: Path, told: Mapping[Job, Seen]) -> Standing:
+def _status_of(name: str, folder: Path, states: Mapping[Job, JobState]) -> RunStatus:
     starts, status = attempts(folder)
     jobs = jobs_of(folder)
-    known = [told[job] for job in jobs if job in told]
+    known = [states[job] for job in jobs if job in states]
     now = next((one for state in (RUNNING, WAITING, NEVER) for one in known if one.state == state), None)
     last = known[-1].reason if known else ""
     if is_finished(folder):
@@ -138,26 +139,26 @@ def _one(name: str, folder: Path, told: Mapping[Job, Seen]) -> Standing:
     elif (job_folder(folder) / CANCELLED).exists():
         state, reason = "cancelled", last or "by anyrank cancel"
     elif not starts:
-        state, reason = ("ended" if jobs else "new"), last or ("its job is gone and never ran" if jobs else "")
+        state, reason = ("ended" if jobs else "new"), last or ("its job disappeared and never ran" if jobs else "")
     elif status == STOPPED:
         state, reason = "stopped", last or "its last attempt stopped, with a checkpoint"
     elif status is None:
         state, reason = "killed", last or "its last attempt did not end by itself"
     else:
         state, reason = "failed", _failure(folder) or f"status {status}; its output is in {job_folder(folder)}"
-    return Standing(name, str(folder), state, _step(folder), starts, tuple(job.id for job in jobs), reason)
+    return RunStatus(name, str(folder), state, _step(folder), starts, tuple(job.id for job in jobs), reason)
 
 
-def _explained(one: Standing, before: Mapping[str, Standing]) -> Standing:
-    """Name the runs that keep this one, which has not run, from running for ever."""
+def _with_cause(one: RunStatus, before: Mapping[str, RunStatus]) -> RunStatus:
+    """Give the reason if a run can never start, because runs that it needs have failed."""
     bad = [name for name in one.needs if before[name].state in ("failed", "killed", "stopped", "cancelled", NEVER)]
     if not bad or one.attempts or one.state in (RUNNING, "finished"):
         return one
-    causes = "; ".join(f"{name}, which {_past(before[name])}" for name in bad)
+    causes = "; ".join(f"{name}, which {_outcome(before[name])}" for name in bad)
     return replace(one, state=NEVER, reason=f"needs {causes}")
 
 
-def _past(one: Standing) -> str:
+def _outcome(one: RunStatus) -> str:
     words = {NEVER: "never ran", "killed": "was killed"}
     return f"{words.get(one.state, one.state)} ({one.reason})"
 
@@ -170,7 +171,7 @@ def _step(folder: Path) -> int | None:
 
 
 def _failure(folder: Path) -> str:
-    """The error that ended the last attempt, as the run's events tell it."""
+    """The error that ended the last attempt, from the events of the run."""
     with suppress(OSError, ValueError, LookupError):
         last = json.loads((folder / "events.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         return f"{last['error']} on rank {last['ranks']}, step {last['step']}"

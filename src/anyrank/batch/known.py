@@ -1,4 +1,4 @@
-"""The schedulers that there are; each is a file of its own."""
+"""The known schedulers; each has its own file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from anyrank.errors import UsageError
 
 
 def find(name: str) -> Scheduler:
-    """The scheduler of that name; of the empty one, the one on this machine. Raises UsageError."""
+    """The scheduler with this name; for an empty name, the only one on this machine. Raises UsageError."""
     if name in Scheduler.known:
         return Scheduler.known[name]()
     names = ", ".join(Scheduler.known)
     if name:
-        raise UsageError(f"--on {name!r} is no scheduler: it must be one of {names}.")
+        raise UsageError(f"--on {name!r} is not a scheduler: it must be one of {names}.")
     here = [kind.name for kind in Scheduler.known.values() if not kind().missing()]
     if "slurm" in here and "pbs" in here:
-        here.remove("pbs")  # Slurm brings commands of PBS along
+        here.remove("pbs")  # Slurm also provides the commands of PBS
     if len(here) != 1:
-        found = ", ".join(here) or "none"
-        raise UsageError(f"--on is required: of {names}, this machine has {found}. Name one, or a --site that does.")
+        raise UsageError(
+            f"--on is required: of {names}, this machine has {', '.join(here) or 'none'}. Name one, or a --site that "
+            "names one."
+        )
     return Scheduler.known[here[0]]()

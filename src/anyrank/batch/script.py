@@ -1,4 +1,4 @@
-"""Job scripts, from templates in which everything that a user gives is quoted."""
+"""Job scripts from templates; every value of the user is quoted."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from anyrank.errors import UsageError, spans
 from anyrank.runtime.options import option_words
 from anyrank.runtime.programs import split_source
 
-#: Longest name of a job that every scheduler takes.
+#: The longest name of a job that all schedulers accept.
 _LONGEST = 15
 
 
 def render(template: str, site: Site, context: Mapping[str, Any]) -> str:
-    """The text that a template makes; UsageError where it cannot be read, or asks for what is not there.
+    """Render a template; UsageError if it cannot be read, or uses an undefined name.
 
-    A template in the site's folder wins over one in the user's (~/.config/anyrank/jobs), and that over ours, which
-    either can extend as `anyrank/NAME`.
+    A template in the site's folder overrides one in the user's folder (~/.config/anyrank/jobs), which overrides ours.
+    Both can extend ours as `anyrank/NAME`.
     """
     ours = jinja2.FileSystemLoader(list(anyrank.jobs.__path__))
-    mine = [str(Path(site.templates).expanduser())] if site.templates else []
-    theirs = jinja2.FileSystemLoader([*mine, str(configuration() / "jobs")])
+    of_site = [str(Path(site.templates).expanduser())] if site.templates else []
+    of_user = jinja2.FileSystemLoader([*of_site, str(configuration() / "jobs")])
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([theirs, ours, jinja2.PrefixLoader({"anyrank": ours})]),
+        loader=jinja2.ChoiceLoader([of_user, ours, jinja2.PrefixLoader({"anyrank": ours})]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -46,11 +46,11 @@ def render(template: str, site: Site, context: Mapping[str, Any]) -> str:
         return environment.get_template(template).render(site=site, **context)
     except (jinja2.TemplateError, OSError) as error:
         where = getattr(error, "filename", None) or template
-        raise UsageError(f"template {where} does not work: {error}. Mend it, or remove it to use ours.") from None
+        raise UsageError(f"template {where} does not work: {error}. Fix it, or remove it to use ours.") from None
 
 
 def _quoted(value: Any) -> str:
-    """The value as one word of bash on one line, whatever is in it: the lines of a script may be directives."""
+    """Quote a value as one word of bash on one line, because the lines of a script may be directives."""
     text = str(value)
     if text.isprintable():
         return shlex.quote(text)
@@ -61,18 +61,24 @@ def _quoted(value: Any) -> str:
 
 
 def _bound(path: Any) -> str:
-    """The path as Apptainer's --bind takes it, where a colon or a comma ends a path unless it is escaped."""
+    """Escape a path for Apptainer's --bind, in which a colon or a comma ends a path."""
     return re.sub("[:,]", r"\\\g<0>", str(path))
 
 
 def context(
-    member: Member, asked: Request, folder: Path, cwd: Path, script: Path, points: Sequence[int], needs: Sequence[Path]
+    member: Member,
+    requested: Request,
+    folder: Path,
+    cwd: Path,
+    script: Path,
+    points: Sequence[int],
+    needs: Sequence[Path],
 ) -> dict[str, Any]:
-    """What the template of a run, or of an array of runs in `folder`, may use; see jobs/README.md."""
+    """The variables of the template of a run, or of an array of runs in `folder`; see jobs/README.md."""
     source = split_source(member.source or "")[0]
     return {
         "title": f"{'The runs of ' if points else ''}{job_name(folder.name)}",
-        "job": asked.model_copy(update={"name": asked.name or job_name(folder.name)}),
+        "job": requested.model_copy(update={"name": requested.name or job_name(folder.name)}),
         "cwd": cwd,
         "folder": folder,
         "points": list(points),
@@ -82,23 +88,23 @@ def context(
         "plain": re.fullmatch(r"[\w./+-]+", str(folder)) is not None,
         "python": Path(sys.executable),
         "program_file": Path(source).name if source.endswith(".py") else "",
-        "launcher": _launcher(asked),
+        "launcher": _launcher(requested),
         "options": option_words(member.options),
         "command": list(member.command),
         "launches": member.command[:3] == ("anyrank", "scale", "resume"),
-        "chained": asked.chain > 1,
+        "chained": requested.chain > 1,
     }
 
 
 def job_name(text: str) -> str:
-    """A name for the scheduler from any text: what it may not hold becomes `_`."""
+    """Convert a text to a job name: other characters become `_`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", re.sub(r"^[^A-Za-z]+", "", text))[:_LONGEST] or "anyrank"
 
 
-def _launcher(asked: Request) -> list[str]:
-    """The words of what starts the ranks, with the numbers that it asks for."""
-    numbers = {"{ranks}": asked.size, "{ranks_per_node}": asked.slots, "{nodes}": asked.nodes}
-    words = shlex.split(asked.launcher)
+def _launcher(requested: Request) -> list[str]:
+    """The words of the command that starts the ranks, with its placeholders replaced."""
+    numbers = {"{ranks}": requested.size, "{ranks_per_node}": requested.slots, "{nodes}": requested.nodes}
+    words = shlex.split(requested.launcher)
     for name, number in numbers.items():
         words = [word.replace(name, str(number)) for word in words]
     return words

@@ -1,4 +1,4 @@
-"""A site: what is the same for all jobs of a cluster, in ~/.config/anyrank/sites/NAME.toml."""
+"""A site: the common settings for all jobs of a cluster, in ~/.config/anyrank/sites/NAME.toml."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from anyrank.errors import UsageError
 from anyrank.toml import read_toml
 from anyrank.values import Count, Natural, matching
 
-#: What may stand in a line that the scheduler reads: nothing that ends the line, or the word.
+#: A word in a line that the scheduler reads: no white space and no special characters.
 Plain = Annotated[str, matching(r"[\w.:@/+,=%-]*", "must be one word of letters, digits and .:@/+,=%-")]
-#: A line that stands in a script as it is.
+#: A line that is written into a script unchanged.
 Line = Annotated[str, matching(r"[^\n\r]*", "must be one line")]
-#: The name of a variable of the shell.
+#: The name of a shell variable.
 Variable = Annotated[str, matching(r"[A-Za-z_]\w*", "must be the name of a variable")]
 
 
 class Site(Table):
-    """What a cluster is like; every job's own flags win over it."""
+    """The settings of a cluster; the flags of a job override them."""
 
     scheduler: Plain = ""
-    #: The partition, or queue; who pays.
+    #: The partition or queue, and the account to charge.
     partition: Plain = ""
     account: Plain = ""
     cores_per_node: Count | None = None
     gpus_per_node: Natural | None = None
-    #: What starts the ranks instead of anyrank: `srun --mpi=pmi2`, `mpiexec -n {ranks} -ppn {ranks_per_node}`.
+    #: The command that starts the ranks instead of anyrank: `srun --mpi=pmi2`, `mpiexec -n {ranks}`.
     launcher: Line = ""
     #: Environment modules to load, lines of shell, and variables for every job.
     modules: list[Line] = Field(default_factory=list)
     setup: list[Line] = Field(default_factory=list)
     environment: dict[Variable, str] = Field(default_factory=dict)
-    #: More lines for the scheduler, as they are: `--constraint=rome`, `-l place=scatter`, `+ProjectName = "x"`.
+    #: Additional lines for the scheduler, unchanged: `--constraint=rome`, `-l place=scatter`, `+ProjectName = "x"`.
     directives: list[Line] = Field(default_factory=list)
-    #: A folder of templates that win over ours.
+    #: A folder of templates that override ours.
     templates: str = ""
-    #: Where nodes unpack environments: a folder on their own disks, as the shell reads it.
+    #: The folder on the nodes' own disks for unpacked environments; the shell expands it.
     scratch: Line = "${TMPDIR:-/tmp}"
     image: str = ""
     pack: str = ""
-    #: How containers are started.
+    #: The command that starts containers.
     container: Line = "apptainer exec"
 
 
@@ -54,16 +54,16 @@ def configuration() -> Path:
 
 
 def load_site(name: str) -> Site:
-    """The site of that name; without one, that in default.toml if there is one. Raises UsageError."""
+    """Read the site with this name; without a name, default.toml if it exists. Raises UsageError."""
     folder = configuration() / "sites"
     file = folder / f"{name or 'default'}.toml"
     if not name and not file.exists():
         return Site()
     if not file.is_file() or Path(name).name != name:
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
-        raise UsageError(f"--site {name!r} is unknown: {file} does not exist. There are: {there}.")
+        names = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
+        raise UsageError(f"--site {name!r} is unknown: {file} does not exist. Existing sites: {names}.")
     try:
-        found = read_toml(file)
+        content = read_toml(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"--site {name or 'default'}: {file} cannot be read: {error}.") from None
-    return Site.read(found, str(file))
+    return Site.read(content, str(file))

@@ -1,4 +1,4 @@
-"""A study: many runs in one TOML file, the points of a sweep, or runs that need runs."""
+"""A study: many runs in one TOML file, either the points of a sweep, or runs that depend on each other (DAG)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anyrank.toml import read_toml
 
 @dataclass(frozen=True)
 class Member:
-    """A run of a study: a program with all its parameters, checked, or a command; in a folder."""
+    """A run of a study, in its folder: a program with all its checked parameters, or a command."""
 
     name: str
     folder: Path
@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study file describes; `out` and the runs' folders are absolute."""
+    """The content of a study file; `out` and the folders of the runs are absolute."""
 
     file: Path
     out: Path
@@ -46,13 +46,13 @@ class Study:
     at_a_time: int | None
 
     def ordered(self) -> tuple[Member, ...]:
-        """The runs, those first that others need."""
-        found = {member.name: member for member in self.members}
+        """The runs in an order in which each comes after those that it needs."""
+        by_name = {member.name: member for member in self.members}
         order = TopologicalSorter({member.name: member.needs for member in self.members}).static_order()
-        return tuple(found[name] for name in order)
+        return tuple(by_name[name] for name in order)
 
-    def chosen(self, points: str) -> list[Member]:
-        """The points of a sweep that are named by their numbers, such as `3,7-9`; UsageError for others."""
+    def select(self, points: str) -> list[Member]:
+        """Select points of a sweep by number, such as `3,7-9`; UsageError for points that do not exist."""
         if self.kind != "sweep" or not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", points):
             raise UsageError(f"--points {points!r} must be numbers of points of a sweep, such as 3,7-9.")
         spans = [[int(number) for number in part.split("-")] for part in points.split(",")]
@@ -90,24 +90,26 @@ class _Dag(_Shape):
 
 
 def read_study(path: Path) -> Study:
-    """The study that a file describes; UsageError, before any work, for whatever is wrong with it."""
+    """Read and check a study file; UsageError, before any work, if anything in it is not valid."""
     try:
-        told = read_toml(path)
+        content = read_toml(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"study {path} cannot be read: {error}. Give a TOML file.") from None
     with at(f"study {path}"):
-        kinds = [name for name in ("grid", "table", "runs") if name in told]
+        kinds = [name for name in ("grid", "table", "runs") if name in content]
         if len(kinds) != 1:
-            raise UsageError(f"it has {' and '.join(kinds) or 'none'} of grid, table and runs. Give it one of them.")
-        dag = "runs" in told
-        shape: Any = (_Dag if dag else _Sweep).read(told)
+            raise UsageError(
+                f"it has {' and '.join(kinds) or 'none'} of grid, table and runs. Use exactly one of them."
+            )
+        dag = "runs" in content
+        shape: Any = (_Dag if dag else _Sweep).read(content)
         out = Path(shape.out or Path("runs") / path.stem).absolute()
         members = (_runs if dag else _points)(shape, path.parent, out)
     return Study(path, out, "dag" if dag else "sweep", members, shape.job, getattr(shape, "at_a_time", None))
 
 
 def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
-    """The points of a sweep, as they are declared, none twice."""
+    """The points of a sweep in the order of the file; UsageError for duplicates."""
     table = _table(sweep, home)
     digits = max(4, len(str(len(table) - 1)))
     members: dict[str, Member] = {}
@@ -118,12 +120,12 @@ def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
             member = _member(name, out, home, _Node(program=sweep.program, options=sweep.options, parameters=values))
             same = members.setdefault(repr(member.parameters), member)
             if same is not member:
-                raise UsageError(f"it is the same as point {same.name}. Leave one out.")
+                raise UsageError(f"it is the same as point {same.name}. Remove one of them.")
     return tuple(members.values())
 
 
 def _table(sweep: _Sweep, home: Path) -> Sequence[Mapping[str, Any]]:
-    """The points' own parameters, at least one point's, all of the same names."""
+    """The parameters of the points: at least one point, and all with the same names."""
     table: Sequence[Mapping[str, Any]]
     if sweep.grid:
         table = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
@@ -131,7 +133,7 @@ def _table(sweep: _Sweep, home: Path) -> Sequence[Mapping[str, Any]]:
         table = _rows(home / sweep.table) if isinstance(sweep.table, str) else sweep.table
     names = [name for name in table[0] if name is not None] if table else []
     if not names:
-        raise UsageError("it has no point. Give each name of [grid] a value, or the table a row.")
+        raise UsageError("it has no points. Give each name in [grid] a value, or the table a row.")
     for number, point in enumerate(table):
         if set(point) != set(names) or None in point.values():
             raise UsageError(f"point {number} must have one value for each of {', '.join(names)}, and no others.")
@@ -139,7 +141,7 @@ def _table(sweep: _Sweep, home: Path) -> Sequence[Mapping[str, Any]]:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file by the names in its first line; a value too many has no name, one too few is None."""
+    """Read the rows of a CSV file with a header; a surplus value has the name None, a missing one is None."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened, skipinitialspace=True)
@@ -147,35 +149,35 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"table {file} cannot be read: {error}. Give a CSV file with a header.") from None
     if len(set(header)) < len(header):
-        raise UsageError(f"table {file} has a name twice in {', '.join(header)}. Rename one.")
+        raise UsageError(f"table {file} has a duplicate name in {', '.join(header)}. Rename one of them.")
     return rows
 
 
 def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
-    """The runs of a DAG, as they are declared, if they can be put in order."""
+    """The runs of a DAG in the order of the file; UsageError for cycles."""
     runs = []
-    for name, told in dag.runs.items():
+    for name, description in dag.runs.items():
         with at(f"runs.{name}"):
             if not re.fullmatch(r"(?!(job|lock|PARENT|CHILD|ALL_NODES)$)[A-Za-z0-9_][A-Za-z0-9_-]*", name):
                 raise UsageError(
-                    "this cannot be a run's folder: use letters, digits, - and _, and neither job nor lock."
+                    "this name is not valid for a run's folder: use letters, digits, - and _, but not job or lock."
                 )
-            run = _Node.read(told)
+            run = _Node.read(description)
             unknown = next((one for one in run.needs if one not in dag.runs), None)
             if unknown is not None:
-                raise UsageError(f"it needs {unknown!r}, which is not there. There are: {', '.join(dag.runs)}.")
+                raise UsageError(f"it needs {unknown!r}, which does not exist. Use one of: {', '.join(dag.runs)}.")
             runs.append(_member(name, out, home, run))
     try:
         TopologicalSorter({run.name: run.needs for run in runs}).prepare()
     except CycleError as error:
         cycle = " needs ".join(reversed(error.args[1]))
-        raise UsageError(f"these wait for each other for ever: {cycle}. Leave one of these needs out.") from None
+        raise UsageError(f"these runs depend on each other in a cycle: {cycle}. Remove one of these needs.") from None
     return tuple(runs)
 
 
 def _member(name: str, out: Path, home: Path, run: _Node) -> Member:
     if bool(run.program) == bool(run.command) or (run.command and (run.parameters or run.options)):
-        raise UsageError("it must have a program, with parameters and options, or a command, which has neither.")
+        raise UsageError("it must have either a program, with parameters and options, or a command without them.")
     needs = tuple(dict.fromkeys(run.needs))
     if run.command:
         return Member(name, out / name, None, {}, {}, run.job, needs, tuple(run.command))
@@ -184,11 +186,11 @@ def _member(name: str, out: Path, home: Path, run: _Node) -> Member:
     return Member(name, out / name, source, values, _options(run.options), run.job, needs, ())
 
 
-def _options(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that runs accept, and jobs have a use for."""
+def _options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options: runs must accept them, and jobs must allow them."""
     with at("options"):
-        given = Options.read(told).given()
+        given = Options.read(values).given()
         wrong = next((name for name in given if "jobs" in Options.metadata(name).not_in), None)
         if wrong is not None:
-            raise UsageError(f"{wrong} = {told[wrong]!r} is not for jobs, or is given in [job]. Leave it out.")
+            raise UsageError(f"{wrong} = {values[wrong]!r} is not for jobs, or belongs in [job]. Remove it.")
         return given

@@ -1,4 +1,4 @@
-"""From runs and a request to jobs: folders made, scripts written, submitted, and written down."""
+"""Submit runs as jobs: make their folders, write the scripts, submit them, and record the submission."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, seen, submission, write_ids, write_submission
+from anyrank.batch.job import (
+    CANCELLED,
+    is_finished,
+    job_folder,
+    job_states,
+    live_jobs,
+    submission,
+    write_ids,
+    write_submission,
+)
 from anyrank.batch.known import find
 from anyrank.batch.request import Request
-from anyrank.batch.scheduler import WAITING, Job, Node, Scheduler, Seen
+from anyrank.batch.scheduler import WAITING, Job, JobState, Node, Scheduler
 from anyrank.batch.script import context, render
 from anyrank.batch.site import Site
 from anyrank.batch.study import Member
@@ -26,10 +35,10 @@ from anyrank.storage.durable import write_atomically
 
 @dataclass(frozen=True)
 class Submission:
-    """Runs to submit: one, the points of a sweep as an array, or a DAG's; `folder` is the run's or the study's.
+    """Runs to submit: one run, the points of a sweep as an array, or a DAG; `folder` is that of the run or study.
 
-    `requests` has what each run asks for; an array asks for the same for all. `cwd` is where they are to run. Where
-    `only` names some, the others are left alone.
+    `requests` has the request of each run, which is the same for all runs of an array. `cwd` is their working folder.
+    If `only` is given, only the runs that it names are submitted.
     """
 
     kind: str
@@ -42,50 +51,50 @@ class Submission:
 
     @cached_property
     def scheduler(self) -> Scheduler:
-        """Who takes them."""
+        """The scheduler of all runs."""
         return find(next(iter(self.requests.values())).on)
 
     def check(self) -> None:
-        """Raise UsageError for what does not go together, and where a folder holds anything else; call it first."""
+        """Raise UsageError for requests that are not valid together, or foreign files in a folder; call it first."""
         first = next(iter(self.requests.values()))
-        if len({asked.on for asked in self.requests.values()}) > 1:
+        if len({request.on for request in self.requests.values()}) > 1:
             raise UsageError(f"the runs of {self.folder} must all be on one scheduler. Use --on.")
         for flag, given, kind in (("chain", first.chain > 1, "run"), ("at-a-time", first.at_a_time, "sweep")):
             if given and self.kind != kind:
-                raise UsageError(f"--{flag} is for a {kind} alone. Leave it out.")
+                raise UsageError(f"--{flag} is only for a {kind}. Omit the option.")
         ours = {"job", "lock", *(member.name for member in self.members)}
-        strange = sorted({path.name for path in self.folder.glob("*")} - ours) if self.kind != "run" else []
-        if strange:
-            raise UsageError(f"{self.folder} holds {strange[0]}, which is none of the study's. Use another `out`.")
+        foreign = sorted({path.name for path in self.folder.glob("*")} - ours) if self.kind != "run" else []
+        if foreign:
+            raise UsageError(f"{self.folder} holds {foreign[0]}, which is not of this study. Use another `out`.")
         for member in self.members:
             if member.source is not None:
                 RunFolder(member.folder).check(load(member.source).name, member.parameters)
 
     def scripts(self) -> dict[str, str]:
-        """The texts of all scripts by file name, as they would be submitted."""
+        """The texts of all scripts that would be submitted, by file name."""
         texts = self._texts(self._nodes(self._unfinished()))
         return {str(path): text for path, text in texts.items()}
 
     def submit(self) -> dict[str, str]:
-        """Submit what is not finished and not queued; the ids of the jobs by the runs' names.
+        """Submit the runs that are neither finished nor queued; return the job ids by the names of the runs.
 
-        Raises UsageError before anything is done where the scheduler is not here or refuses, or a single run is
-        queued already.
+        Raises UsageError before any work if the scheduler is missing or refuses, or if a single run is already queued.
         """
         missing = self.scheduler.missing()
         if missing:
             raise UsageError(
-                f"--on {self.scheduler.name}: {missing} is not on this machine. Submit where it is, or use --dry-run."
+                f"--on {self.scheduler.name}: {missing} is not on this machine. Submit on a machine that has it, or "
+                "use --dry-run."
             )
         for name in ("pack", "image"):
-            for path in {getattr(asked, name) for asked in self.requests.values()} - {""}:
+            for path in {getattr(request, name) for request in self.requests.values()} - {""}:
                 if not Path(path).is_file():
                     raise UsageError(f"--{name} {path} does not exist. Give a file that all nodes can read.")
         if not self._todo():
             return {}
         folder = RunFolder(self.folder)
         folder.lock()
-        try:  # once more, for another may have submitted it meanwhile
+        try:  # check again under the lock: another process may have submitted it
             todo = self._todo()
             for member in todo:
                 self._make(member)
@@ -94,48 +103,49 @@ class Submission:
             folder.unlock()
 
     def _unfinished(self) -> list[Member]:
-        chosen = [member for member in self.members if self.only is None or member.name in self.only]
-        return [member for member in chosen if not is_finished(member.folder)]
+        selected = [member for member in self.members if self.only is None or member.name in self.only]
+        return [member for member in selected if not is_finished(member.folder)]
 
     def _todo(self) -> list[Member]:
         unfinished = self._unfinished()
-        told = self._told([member.folder for member in unfinished])
+        states = self._states([member.folder for member in unfinished])
         todo: list[Member] = []
-        for member in unfinished:  # those first that others need
-            jobs = alive(member.folder, told)
+        for member in unfinished:  # in the order of dependencies
+            jobs = live_jobs(member.folder, states)
             lost = {one.name for one in todo}.intersection(member.needs)
-            if not jobs or (lost and all(told[job].state == WAITING for job in jobs)):
+            if not jobs or (lost and all(states[job].state == WAITING for job in jobs)):
                 todo.append(member)
         if self.kind == "run" and unfinished and not todo:
-            job = alive(unfinished[0].folder, told)[0]
+            job = live_jobs(unfinished[0].folder, states)[0]
             raise UsageError(
-                f"{self.folder} is queued already as job {job.id} ({told[job].reason or told[job].state}). "
+                f"{self.folder} is already queued as job {job.id} ({states[job].reason or states[job].state}). "
                 f"Wait for it, or use anyrank cancel {self.folder}."
             )
         live = {member.name for member in unfinished} - {member.name for member in todo}
         for member in todo:
             for need in live.intersection(member.needs):
-                raise UsageError(f"{member.name} needs {need}, which is queued or runs. Submit it when that has ended.")
+                fix = f"Submit {member.name} when {need} has ended"
+                raise UsageError(f"{member.name} needs {need}, which is queued or running. {fix}.")
         return todo
 
-    def _told(self, folders: Sequence[Path]) -> dict[Job, Seen]:
+    def _states(self, folders: Sequence[Path]) -> dict[Job, JobState]:
         try:
             before = submission(self.folder)["scheduler"]
         except UsageError:
             return {}
-        told = seen(folders, before)
-        if before != self.scheduler.name and any(alive(folder, told) for folder in folders):
+        states = job_states(folders, before)
+        if before != self.scheduler.name and any(live_jobs(folder, states) for folder in folders):
             raise UsageError(
-                f"{self.folder} is with {before}. Use --on {before}, or anyrank cancel {self.folder} first."
+                f"{self.folder} was submitted to {before}. Use --on {before}, or anyrank cancel {self.folder} first."
             )
-        return told
+        return states
 
     def _make(self, member: Member) -> None:
-        """Make the run's folder, with its parameters in it, and take what tells of former jobs away."""
+        """Make the run's folder with its parameters, and remove the files of former jobs."""
         folder = RunFolder(member.folder)
         if member.source is not None:
-            asked = self.requests[member.name]
-            options = Options(**{**member.options, "ranks": asked.size, "threads": asked.threads})
+            request = self.requests[member.name]
+            options = Options(**{**member.options, "ranks": request.size, "threads": request.threads})
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.create(load(member.source).name, member.source, member.parameters, options.kept())
         job_folder(member.folder).mkdir(parents=True, exist_ok=True)
@@ -170,17 +180,17 @@ class Submission:
         return {name: " ".join(jobs) for name, jobs in by_run.items()}
 
     def _nodes(self, todo: Sequence[Member]) -> list[Node]:
-        """What is submitted, those first that others need."""
+        """The scripts to submit, in the order of dependencies."""
         names = {member.name for member in todo}
         if self.kind == "sweep":
             points = [int(member.name) for member in todo]
-            told = self._context(todo[0], self.folder, points) if todo else {}
-            return [Node("array", "array", job_folder(self.folder), told)] if todo else []
+            variables = self._context(todo[0], self.folder, points) if todo else {}
+            return [Node("array", "array", job_folder(self.folder), variables)] if todo else []
         nodes = []
         for member in todo:
             needs = tuple(name for name in member.needs if name in names)
-            told = self._context(member, member.folder, (), needs)
-            node = Node(member.name, member.name, job_folder(member.folder), told, needs)
+            variables = self._context(member, member.folder, (), needs)
+            node = Node(member.name, member.name, job_folder(member.folder), variables, needs)
             nodes.append(node)
             for link in range(1, self.requests[member.name].chain):
                 nodes.append(replace(node, name=f"{member.name}#{link}", needs=(member.name,), after="any"))
@@ -190,25 +200,25 @@ class Submission:
         self, member: Member, folder: Path, points: Sequence[int] = (), needs: Sequence[str] = ()
     ) -> dict[str, Any]:
         script = list(self.scheduler.paths(job_folder(folder), bool(points)))[-1]
-        folders = [one.folder for one in self.members if one.name in needs]
-        told = context(member, self.requests[member.name], folder, self.cwd, script, points, folders)
-        self.scheduler.check(told)
-        return told
+        folders = [member.folder for member in self.members if member.name in needs]
+        variables = context(member, self.requests[member.name], folder, self.cwd, script, points, folders)
+        self.scheduler.check(variables)
+        return variables
 
     def _texts(self, nodes: Sequence[Node]) -> dict[Path, str]:
-        """The files to write for these nodes, and for all of them where they are several."""
+        """The files to write for these nodes, and the shared files if there are several."""
         texts = {
             path: render(template, self.site, node.context)
             for node in nodes
             for path, template in self.scheduler.paths(node.folder, bool(node.context["points"])).items()
         }
         folder, links = job_folder(self.folder), Counter(node.run for node in nodes)
-        if len(nodes) > 1:  # the links of a chain are retries of its first
-            told = [
+        if len(nodes) > 1:  # for DAGMan the links of a chain are retries of the first
+            entries = [
                 {"name": n.name, "folder": relpath(n.folder, folder), "needs": n.needs, "retries": links[n.name] - 1}
                 for n in nodes
                 if n.name == n.run
             ]
-            joined = self.scheduler.joined.items()
-            texts |= {folder / name: render(template, self.site, {"nodes": told}) for name, template in joined}
+            shared_files = self.scheduler.shared_files.items()
+            texts |= {folder / name: render(template, self.site, {"nodes": entries}) for name, template in shared_files}
         return texts

@@ -20,19 +20,19 @@ from anyrank.errors import AnyrankError, UsageError
 
 VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
-#: Those that need no other ranks.
+#: The verbs that run on a single process.
 ALONE = ("submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 
 class Verbs(click.Group):
-    """Loads a verb's file when the verb is used, so that each starts as fast as it can."""
+    """Imports the file of a verb only when the verb is used, so that each starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order in which a newcomer needs them."""
-        return [*VERBS]  # not list(): that is the module of a verb, once it is imported
+        """The verbs in the order in which a new user needs them."""
+        return [*VERBS]  # not list(), because `list` may be the module of that verb
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command."""
+        """The command of a verb."""
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"anyrank.cli.{cmd_name}").command
@@ -46,9 +46,9 @@ def anyrank() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit code: 0 finished, 75 stopped, 2 bad usage, 1 else."""
+    """Run the command line and exit with its code: 0 finished, 75 stopped, 2 bad usage, 1 any other error."""
     if launcher.tasks() <= 1:
-        # A process that only starts mpiexec, or prints a help, must not start MPI itself.
+        # A process that only starts mpiexec, or prints help, must not initialise MPI.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
     if arguments is None:
@@ -56,30 +56,32 @@ def main(arguments: list[str] | None = None) -> None:
         arguments = sys.argv[1:] = launcher.words_of(sys.argv[1:])
     words = arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no letter ends a run in a terminal without it
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # as for stderr: characters that the terminal lacks are no error
     try:
         _check_names(words)
-        # The words themselves are the context's object: the ranks are started with them.
+        # The words are the object of the context, because the ranks are started with them.
         code = anyrank.main(args=[*words], prog_name="anyrank", standalone_mode=False, obj=words)
     except click.ClickException as error:
-        code = _complain(_agreed(UsageError(_one_line(error)), words))
+        code = _print_error(_agree_on(UsageError(_one_line(error)), words))
     except AnyrankError as error:
-        code = _complain(_agreed(error, words))
+        code = _print_error(_agree_on(error, words))
     except click.Abort:
         code = 1
     except (Exception, SystemExit) as error:
         if launcher.tasks() <= 1 and isinstance(error, Exception):
             raise
-        code = _complain(_agreed(_early_end(error), words))
+        code = _print_error(_agree_on(_early_end(error), words))
     sys.stdout.flush()
     if code == 1 and threading.active_count() > 1:
-        _leave_threads()
+        _exit_without_threads()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _check_names(words: list[str]) -> None:
-    """Refuse what no file that we write can name, nor a message."""
-    with suppress(FileNotFoundError):  # the current folder was removed, which is of no use but for help
+    """Refuse names that cannot be written to our files or messages."""
+    with suppress(FileNotFoundError):  # the current folder was removed; help still works
         words = [*words, str(Path.cwd())]
     for word in words:
         try:
@@ -88,9 +90,9 @@ def _check_names(words: list[str]) -> None:
             raise UsageError(f"{word!r} is not text in UTF-8. Rename the file or the folder.") from None
 
 
-def _leave_threads() -> None:
-    """End with status 1 without waiting: a checkpoint's thread that still writes has HDF5's lock, which Python's end
-    would wait for while the thread waits for Python.
+def _exit_without_threads() -> None:
+    """Exit with status 1 without waiting for threads. A thread that writes a checkpoint holds HDF5's lock: the end of
+    Python would wait for the lock, and the thread for Python.
     """
     if "mpi4py.MPI" in sys.modules:
         sys.modules["mpi4py.MPI"].Finalize()
@@ -99,9 +101,9 @@ def _leave_threads() -> None:
 
 
 def _early_end(error: BaseException) -> AnyrankError:
-    """What ended this process before the ranks had met, for instance in a program's `check`, as all of them tell it."""
+    """The error for a process that ends before the ranks communicate, for instance in a program's `check`."""
     if isinstance(error, SystemExit):
-        what = f"sys.exit({error.code!r}) ends a run before it begins. Raise UsageError with what is wrong"
+        what = f"sys.exit({error.code!r}) ends a run before it begins. Raise UsageError with the reason instead"
     else:
         what = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
     where = f"rank {launcher.task()} of {launcher.tasks()}: " if launcher.tasks() > 1 else ""
@@ -114,8 +116,8 @@ def _one_line(error: click.ClickException) -> str:
     return f"{error.format_message()}{hint}"
 
 
-def _agreed(error: AnyrankError, words: list[str]) -> AnyrankError:
-    """The error that all ranks leave with: those without one must not wait for this one for ever."""
+def _agree_on(error: AnyrankError, words: list[str]) -> AnyrankError:
+    """Agree on the error with which all ranks exit, so that ranks without an error do not wait for this one."""
     alone = words[:1] and words[0] in ALONE
     if launcher.tasks() > 1 and not alone and not error.collective and not error.silent:
         from anyrank.world import agree_to_begin
@@ -127,8 +129,8 @@ def _agreed(error: AnyrankError, words: list[str]) -> AnyrankError:
     return error
 
 
-def _complain(error: AnyrankError) -> int:
-    """Say it on the first task of a launch alone: every task finds the same fault in the same words."""
+def _print_error(error: AnyrankError) -> int:
+    """Print the error on the first task only, because every task has the same error; return its status."""
     if not error.silent and launcher.task() == 0:
         print("anyrank: " + str(error).replace("\n", "\n         "), file=sys.stderr, flush=True)
     return error.status

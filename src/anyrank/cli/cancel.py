@@ -6,24 +6,24 @@ from pathlib import Path
 
 import click
 
-from anyrank.batch.job import CANCELLED, alive, is_finished, job_folder, members, seen, submission
+from anyrank.batch.job import CANCELLED, is_finished, job_folder, job_states, live_jobs, members, submission
 from anyrank.batch.known import find
 
 
 @click.command(name="cancel")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 def command(runs: tuple[Path, ...]) -> int:
-    """End the queued and running jobs of the runs in these folders, or of these studies; nothing is deleted."""
+    """End the queued and running jobs of these run or study folders; no file is deleted."""
     for folder in map(Path.absolute, runs):
         scheduler = submission(folder)["scheduler"]
         paths = [path for path, _ in members(folder).values()]
-        told = seen(paths, scheduler)
+        states = job_states(paths, scheduler)
         for path in paths:
             if not is_finished(path):
-                (job_folder(path) / CANCELLED).touch()  # a job that is just going on sees it
-        jobs = [job for path in paths for job in alive(path, told)]
+                (job_folder(path) / CANCELLED).touch()  # a job that is about to continue checks for it
+        jobs = [job for path in paths for job in live_jobs(path, states)]
         if jobs:
             find(scheduler).cancel(jobs, len(paths) == 1)
         names = " ".join(job.id for job in jobs)
-        click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or runs")
+        click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or running")
     return 0

@@ -1,4 +1,4 @@
-"""`anyrank doctor`: what this machine has, and how fast every body of every kernel is on it."""
+"""`anyrank doctor`: show the properties of this machine, and the speed of every body of every kernel."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from anyrank.kernel import FILES, Kernel, installed_kernels
 from anyrank.kernels import Declined
 from anyrank.observe.progress import si
 
-#: Seconds that timing one body may take, after the call that compiles it.
-PATIENCE = 0.3
+#: Seconds for timing one body, after the call that compiles it.
+TIMING_SECONDS = 0.3
 
 
 @click.command(name="doctor")
 @click.option("--size", type=click.IntRange(min=16), default=1_000_000, show_default=True, help="Elements per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--no-kernels", is_flag=True, help="Leave the timing of kernels out.")
-@click.option("--network", is_flag=True, help="Measure messages and all-reduces between ranks, and nothing else.")
-@click.option("-n", "--ranks", type=int, help="With --network: between so many ranks.  [default: 2]")
-@click.option("--hosts", default="", help="With --network: where to start the ranks, node1:1,node2:1.")
-@click.option("--out", help="With --network: the file that `anyrank scale --network` takes.")
+@click.option("--no-kernels", is_flag=True, help="Do not time kernels.")
+@click.option("--network", is_flag=True, help="Only measure messages and all-reduces between ranks.")
+@click.option("-n", "--ranks", type=int, help="With --network: the number of ranks.  [default: 2]")
+@click.option("--hosts", default="", help="With --network: the hosts of the ranks, node1:1,node2:1.")
+@click.option("--out", help="With --network: the output file, for `anyrank scale --network`.")
 def command(
     size: int, as_json: bool, no_kernels: bool, network: bool, ranks: int | None, hosts: str, out: str | None
 ) -> int:
-    """Show what a run here would use, and time every body of every kernel, or the network."""
+    """Show the environment of a run on this machine, and time every body of every kernel, or the network."""
     if network:
         return measure_network(ranks, hosts, Path(out) if out else None, as_json)
     for flag, value in (("-n", ranks), ("--hosts", hosts), ("--out", out)):
         if value:
-            raise UsageError(f"{flag} {value} is for --network alone. Add --network, or leave it out.")
-    facts = machine()
+            raise UsageError(f"{flag} {value} is only for --network. Add --network, or omit the option.")
+    properties = machine()
     timings: list[dict[str, Any]] = []
     if not as_json:
-        for name, value in facts.items():
+        for name, value in properties.items():
             if isinstance(value, dict):
                 value = "".join(f"\n    {key}={text}" for key, text in value.items())
             click.echo(f"{name:<18} {value}")
@@ -55,18 +55,21 @@ def command(
             rate = f"{si(row['rate'])}{row['unit']}/s" if row["rate"] else f"declined: {row['declined']}"
             click.echo(f"{row['kernel']:<28} {row['body']:<10} {rate:>14}")
     if as_json:
-        click.echo(json.dumps({**facts, "kernels": timings}, indent=2))
+        click.echo(json.dumps({**properties, "kernels": timings}, indent=2))
     return 0
 
 
 def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bool) -> int:
-    """Start ranks that measure the network, or be one of them; the exit code. Rank 0 prints, and writes `out`."""
+    """Start ranks that measure the network, or measure as one of them; return the exit code.
+
+    Collective in the ranks. Rank 0 prints the result and writes it to `out`.
+    """
     started = launcher.tasks() if launcher.tasks() > 1 else 0
     count = started or ranks or 2
     if count < 2 or ranks not in (None, count):
-        asked = f"-n {count if ranks is None else ranks}"
-        there = f" but the launcher started {started}" if started else ""
-        raise UsageError(f"--network {asked}{there}: a network takes at least 2 ranks. Use -n 2 or more.")
+        given = f"-n {count if ranks is None else ranks}"
+        launched = f" but the launcher started {started}" if started else ""
+        raise UsageError(f"--network {given}{launched}: it needs at least 2 ranks. Use -n 2 or more.")
     from anyrank.scaling.network import measure, measure_here, table
 
     if not started:
@@ -76,26 +79,26 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
     world = World()
     check_launch(world)
     world.on_root(lambda: _check_writable(out))
-    found = measure_here(world)
+    measured = measure_here(world)
     if world.rank == 0:
-        click.echo(json.dumps(asdict(found)) if as_json else table(found))
+        click.echo(json.dumps(asdict(measured)) if as_json else table(measured))
         if out is not None:
-            found.write(out)
+            measured.write(out)
     return 0
 
 
 def _check_writable(out: Path | None) -> None:
-    """Raise UsageError where the file cannot be written."""
+    """Raise UsageError if the file cannot be written."""
     try:
         if out is not None:
             out.open("a", encoding="utf-8").close()
     except OSError as error:
         why = error.strerror
-        raise UsageError(f"--out {out} cannot be written ({why}). Mend that, or use another --out.") from None
+        raise UsageError(f"--out {out} cannot be written ({why}). Fix that, or use another --out.") from None
 
 
 def machine() -> dict[str, Any]:
-    """What provenance tells of a run's process, and mpiexec, memory and GPU of this machine."""
+    """The provenance of a run's process, and the mpiexec, memory and GPUs of this machine."""
     from anyrank.provenance import clocks, here
     from anyrank.runtime.launch import mpiexec
 
@@ -108,7 +111,7 @@ def machine() -> dict[str, Any]:
 
 
 def time_bodies(size: int) -> Iterator[dict[str, Any]]:
-    """One row per kernel and body: its rate on an example of about `size` elements, or why it declined."""
+    """Yield a row for each kernel and body: its rate on an example of about `size` elements, or why it declined."""
     bodies = [name for name in FILES if name != "cupy" or not gpu_missing()]
     for kernel in installed_kernels():
         for body in bodies:
@@ -121,19 +124,19 @@ def time_bodies(size: int) -> Iterator[dict[str, Any]]:
 
 
 def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
-    """The best rate of a body over a few calls, and its unit; Declined where it cannot be used."""
+    """The best rate of a body over a few calls, and its unit; raises Declined if it cannot be used."""
     import importlib
 
     package = importlib.import_module(f"anyrank.kernels.{kernel.folder}")
     device = open_device(body)
     function = kernel.load(body, device)
     arguments, amount, unit = package.example(kernel.operation, size)
-    stay = [arguments[place % len(arguments)] for place in getattr(package, "ON_HOST", ())]
-    moved = [hasattr(a, "dtype") and a.ndim and not any(a is b for b in stay) for a in arguments]
-    arguments = [device.from_host(a) if goes else a for a, goes in zip(arguments, moved, strict=True)]
+    on_host = [arguments[position % len(arguments)] for position in getattr(package, "ON_HOST", ())]
+    copied = [hasattr(a, "dtype") and a.ndim and not any(a is b for b in on_host) for a in arguments]
+    arguments = [device.from_host(a) if copy else a for a, copy in zip(arguments, copied, strict=True)]
     function(*arguments)
     device.synchronize()
-    best, until = float("inf"), time.perf_counter() + PATIENCE
+    best, until = float("inf"), time.perf_counter() + TIMING_SECONDS
     while time.perf_counter() < until:
         before = time.perf_counter()
         function(*arguments)

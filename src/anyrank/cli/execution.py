@@ -1,4 +1,4 @@
-"""From a checked command line to ranks that run: start mpiexec, or be one of its ranks."""
+"""Execute a checked command line: start mpiexec, or run as one of its ranks."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from anyrank.runtime.python import new_folder
 
 @contextmanager
 def watched(options: Options | None = None) -> Iterator[None]:
-    """Watch this process while code of the user's runs that no step counts: its import and its `check`.
+    """Run the watchdog around the user's code outside of steps: its import and its `check`.
 
-    Before the command line is read, without `options`, the words of it tell how long that may take.
+    Before the options are parsed (`options` is None), the limit comes from the words of the command line.
     """
     from anyrank.runtime.watchdog import Watchdog
 
@@ -36,7 +36,7 @@ def watched(options: Options | None = None) -> Iterator[None]:
 
 
 def _early_options(words: list[str]) -> Options:
-    """Options with the limit that the words give, if they give one that can be; what is wrong is told later."""
+    """Options with the --hang-timeout of the words, if it is valid; other errors are reported later."""
     text = "\n".join(words)
     given = re.search(r"^--hang-timeout[=\n](.*)$", text, re.MULTILINE)
     with suppress(UsageError):
@@ -44,24 +44,24 @@ def _early_options(words: list[str]) -> Options:
     return Options()
 
 
-def carry_out(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
-    """Run the program: in this process if it is a rank or the only one, else under mpiexec. The exit code.
+def execute(source: str, program: Program, options: Options, out: Path | None, requested: int | None) -> int:
+    """Run the program in this process if it is a rank or the only one, else under mpiexec; return the exit code.
 
-    `asked` is the number of ranks that the user gave; under a launcher of several it must be the launcher's. What a
-    launcher started alone is a rank unless more are asked for: it may be a shell on a compute node.
+    `requested` is the user's number of ranks; under a launcher of several tasks it must be their number. A single task
+    of a launcher is a rank unless more are requested: it may be a shell on a compute node.
     """
     if launcher.tasks() > 1:
         for flag, value in (("--max-restarts", options.max_restarts), ("--hosts", options.hosts)):
             if value:
                 raise UsageError(
-                    f"{flag} {value} is for the process that starts mpiexec, and here mpiexec has started this one. "
-                    f"Leave it out, or use `anyrank run … -n {launcher.tasks()} {flag} {value}` without mpiexec."
+                    f"{flag} {value} is for the process that starts mpiexec, but mpiexec has started this process. "
+                    f"Omit it, or use `anyrank run … -n {launcher.tasks()} {flag} {value}` without mpiexec."
                 )
-        return _be_a_rank(source, program, options, out, asked)
+        return _run_as_rank(source, program, options, out, requested)
     out = out or new_folder(program.name)
-    ranks = (asked or 1) if launcher.tasks() else options.ranks
+    ranks = (requested or 1) if launcher.tasks() else options.ranks
     if ranks == 1 and not options.max_restarts and not options.hosts:
-        return _be_a_rank(source, program, options, out, None)
+        return _run_as_rank(source, program, options, out, None)
     return _launch(options, out)
 
 
@@ -78,7 +78,7 @@ def _given(arguments: list[str], flag: str) -> bool:
     return any(argument == flag or argument.startswith(flag + "=") for argument in arguments)
 
 
-def _be_a_rank(source: str, program: Program, options: Options, out: Path | None, asked: int | None) -> int:
+def _run_as_rank(source: str, program: Program, options: Options, out: Path | None, requested: int | None) -> int:
     from anyrank.runtime.children import end_children
     from anyrank.runtime.failure import report_and_abort
     from anyrank.runtime.session import Session
@@ -92,7 +92,7 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
     session: Session | None = None
 
     def report(error: BaseException) -> None:
-        """Failing ranks meet in the run folder, which they share, as soon as it is theirs."""
+        """Report an error with those of other ranks, in the shared run folder once it belongs to this run."""
         end_children()
         if session is not None and session.begun:
             report_and_abort(world, error, session.folder.path / f".failure-{token}", session.note_failure)
@@ -101,18 +101,18 @@ def _be_a_rank(source: str, program: Program, options: Options, out: Path | None
 
     try:
         with world.raise_on_all_ranks():
-            if asked is not None and asked != world.size:
-                raise UsageError(f"-n {asked} but the launcher started {world.size} ranks. Leave -n out.")
+            if requested is not None and requested != world.size:
+                raise UsageError(f"-n {requested} but the launcher started {world.size} ranks. Omit -n.")
         folder = world.bcast(out or new_folder(program.name))
         session = Session(program, source, world, folder, options, _command())
         return session.execute()
     except AnyrankError as error:
-        told = not error.collective and world.size > 1
-        if told:
+        reported = not error.collective and world.size > 1
+        if reported:
             report(error)
         elif session is not None and session.begun and world.rank == 0:
             session.note_failure(spans(range(world.size)), str(error).splitlines()[0])
-        error.silent = told or world.rank > 0
+        error.silent = reported or world.rank > 0
         raise
     except BaseException as error:
         report(error)
@@ -124,18 +124,18 @@ def _command() -> str:
 
 
 def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int, ...]:
-    """Numbers of ranks such as `1,2,4`, none twice and none above what is allowed here; else UsageError."""
+    """Parse numbers of ranks such as `1,2,4`, without duplicates and none above the limit; else UsageError."""
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise UsageError(f"{flag} {text!r} must be whole numbers from 1, joined by commas. Use {flag} 1,2,4.")
-    found = tuple(map(int, text.split(",")))
-    twice = next((ranks for ranks in found if found.count(ranks) > 1), None)
+    numbers = tuple(map(int, text.split(",")))
+    twice = next((ranks for ranks in numbers if numbers.count(ranks) > 1), None)
     if twice is not None:
-        raise UsageError(f"{flag} {text} has {twice} twice. Leave one out.")
+        raise UsageError(f"{flag} {text} has {twice} twice. Remove one of them.")
     cores = len(os.sched_getaffinity(0))
-    allowed, here = allow or max(4, 2 * cores), f"this machine's {cores} cores allow"
-    if max(found) > allowed:
+    allowed, reason = allow or max(4, 2 * cores), f"for this machine's {cores} cores"
+    if max(numbers) > allowed:
         raise UsageError(
-            f"{flag} {text}: {max(found)} are more than the {allowed} that {'--allow names' if allow else here}. "
-            f"Use at most {allowed}, or --allow {max(found)}."
+            f"{flag} {text}: {max(numbers)} is more than the limit of {allowed} {'of --allow' if allow else reason}. "
+            f"Use at most {allowed}, or --allow {max(numbers)}."
         )
-    return found
+    return numbers

@@ -1,4 +1,4 @@
-"""Flags, made from what is declared: the options of tables, and the parameters of a program. Help comes in groups."""
+"""Command-line flags, made from declarations: the options of tables and the parameters of a program."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from anyrank.toml import read_toml
 from anyrank.values import NONE, choices, is_list, is_truth, metavar
 from anyrank.verify.options import VerifyOptions
 
-#: The options of every verb that takes a program. A parameter has no flag that is an option's of any of them, so that a
-#: flag means the same whatever the verb is.
+#: The options of every verb that takes a program. A parameter with the name of any of these options has no flag, so
+#: that a flag has the same meaning for all verbs.
 VERBS: dict[str, tuple[type[Table], ...]] = {
     "run": (OutOptions, Options),
     "submit": (Request, SubmitOptions),
@@ -32,7 +32,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 class Flag(click.Option):
-    """A flag with the group in which `--help` shows it. Its value is None unless it is given."""
+    """A flag and its group in `--help`. Its value is None unless it is given."""
 
     def __init__(self, spellings: Iterable[str], group: str, **attributes: Any):
         super().__init__(list(spellings), default=None, **attributes)
@@ -40,21 +40,21 @@ class Flag(click.Option):
 
 
 def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
-    """The flags of a table's options, without those that one of the places refuses, or only those named."""
+    """The flags of a table's options, without those that `places` refuse, or only those named in `only`."""
     flags = []
     for name, info in table.model_fields.items():
         metadata, (*spellings, last) = table.metadata(name), table.flags(name)
         if set(places) & set(metadata.not_in) or (only and name not in only):
             continue
         shown: Any = metadata.default_text or info.default
-        more: dict[str, Any] = {"metavar": metavar(info.annotation)}
+        attributes: dict[str, Any] = {"metavar": metavar(info.annotation)}
         if isinstance(info.default, bool):
-            shown, more = "", {"is_flag": True}
+            shown, attributes = "", {"is_flag": True}
             last += f"/--no-{last[2:]}" if info.default else ""
         elif is_list(info.annotation):
-            shown, more = "", {"multiple": True}
+            shown, attributes = "", {"multiple": True}
         text = (info.description or "") + ("" if shown in ("", None) else f"  [default: {shown}]")
-        flags.append(Flag([name, *spellings, last], metadata.group, help=text, **more))
+        flags.append(Flag([name, *spellings, last], metadata.group, help=text, **attributes))
     return flags
 
 
@@ -62,30 +62,30 @@ def parameter_flags() -> list[Flag]:
     """The flags of every command that takes parameters."""
     return [
         Flag(
-            ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags win over it."
+            ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags override it."
         ),
         Flag(
             ["assigned", "--set"],
             PARAMETERS,
             metavar="NAME=VALUE",
             multiple=True,
-            help="Any parameter, one whose name is an option's, too; as often as you like.",
+            help="Set any parameter, also one with the name of an option; may be repeated.",
         ),
     ]
 
 
 @cache
-def taken() -> dict[str, str]:
-    """Every flag that no parameter has, and whose option has it."""
-    found = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
+def reserved_flags() -> dict[str, str]:
+    """The flags that parameters cannot have, and the verbs that have them."""
+    owners = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
     for verb, tables in VERBS.items():
         for flag in (flag for table in tables for flag in option_flags(table)):
-            found |= {one: found.get(one, f"anyrank {verb}") for one in flag.opts + flag.secondary_opts}
-    return found
+            owners |= {one: owners.get(one, f"anyrank {verb}") for one in flag.opts + flag.secondary_opts}
+    return owners
 
 
 class Command(click.Command):
-    """A command with the options of tables: its function gets a checked table of each, by name."""
+    """A command with the options of tables: its function gets each table, checked, by name."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Command(click.Command):
         return super().invoke(ctx)
 
     def table(self, table: type[Table], values: dict[str, Any]) -> Table:
-        """Check what was given of a table."""
+        """Check the given values of a table."""
         return table(**values)
 
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -118,7 +118,7 @@ class Command(click.Command):
                 yield getattr(param, "group", ""), record
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the flags in their groups; what has none comes with the last."""
+        """Write the flags in their groups; a flag without a group belongs to the last one."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for group, record in self.rows(ctx):
             groups.setdefault(group or [RUN, *groups][-1], []).append(record)
@@ -128,30 +128,30 @@ class Command(click.Command):
 
 
 class ProgramCommand(Command):
-    """A command that takes a program's parameters: its function gets all of them, checked, as `parameters`.
+    """A command with a program's parameters: its function gets all of them, checked, as `parameters`.
 
-    A parameter has a flag unless an option of some verb, or another parameter, has it; `--set` takes any.
+    A parameter has a flag, unless an option of any verb or another parameter has the same one; `--set` takes any.
     """
 
     def __init__(self, *arguments: Any, program: type[Program], **attributes: Any):
         super().__init__(*arguments, **attributes)
         self.program, self.kinds = program, get_type_hints(program)
-        #: Who has the flag of a parameter that has none.
+        #: For each parameter without a flag: the verb or parameter that has the flag.
         self.owners: dict[str, str] = {}
-        seen, flags = dict(taken()), []
+        seen, flags = dict(reserved_flags()), []
         for name in program.declared():
             flag = self._flag(name)
             spellings = flag.opts + flag.secondary_opts
             if owner := next((seen[one] for one in spellings if one in seen), ""):
                 self.owners[name] = owner
-                flags += self._refusing(name) if flag_of(name) in taken() else []
+                flags += self._refused_flags(name) if flag_of(name) in reserved_flags() else []
             else:
                 seen |= dict.fromkeys(spellings, f"parameter {name}")
                 flags.append(flag)
         self.params = [*flags, *parameter_flags(), *self.params]
 
     def _flag(self, name: str, both: bool = True) -> Flag:
-        """The flag of a parameter; `rows` tells of it. `both` adds the --no- form of a truth value."""
+        """The flag of a parameter, which `rows` describes. `both` adds the --no- form of a boolean."""
         kind, flag = self.kinds[name], flag_of(name)
         if is_truth(kind):
             return Flag(
@@ -162,8 +162,8 @@ class ProgramCommand(Command):
             )
         return Flag([f"parameter_{name}", flag], PARAMETERS, hidden=True, multiple=is_list(kind))
 
-    def _refusing(self, name: str) -> list[Flag]:
-        """A flag to refuse where a parameter's is an option's, unless the option is here and can have no other."""
+    def _refused_flags(self, name: str) -> list[Flag]:
+        """A flag that is refused, because it belongs to an option and a parameter; none if this verb needs it."""
         flag = flag_of(name)
         for option in self.params:
             if flag in option.opts + option.secondary_opts:
@@ -177,14 +177,14 @@ class ProgramCommand(Command):
         flags = {name: ctx.params.pop(f"parameter_{name}", None) for name in self.program.declared()}
         flags = {name: value for name, value in flags.items() if value not in (None, ())}
         if both := next((name for name in flags if name in self.owners), None):
-            raise UsageError(f"{flag_of(both)} is not the parameter. {self._told(both)}")
-        values = _from_file(ctx.params.pop("file")) | self._joined(flags, ctx.params.pop("assigned"))
+            raise UsageError(f"{flag_of(both)} is not the parameter. {self._hint(both)}")
+        values = _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
         ctx.params["parameters"] = validate(self.program, values, self._spell)
         return super().invoke(ctx)
 
-    def _joined(self, flags: Mapping[str, Any], assigned: Iterable[str]) -> dict[str, Any]:
-        """The values of flags and of `--set`; those of a list that are given one by one become one text."""
-        found = {name: list(value) if isinstance(value, tuple) else [value] for name, value in flags.items()}
+    def _merge(self, flags: Mapping[str, Any], assigned: Iterable[str]) -> dict[str, Any]:
+        """The values of flags and of `--set`; repeated values of a list are joined to one text."""
+        given = {name: list(value) if isinstance(value, tuple) else [value] for name, value in flags.items()}
         for word in assigned:
             name, equals, value = word.partition("=")
             name = name.replace("-", "_")
@@ -193,20 +193,20 @@ class ProgramCommand(Command):
                     f"--set {word!r} must be NAME=VALUE. The names are: {', '.join(self.program.declared())}."
                 )
             if name in flags:
-                raise UsageError(f"--set {word}: {flag_of(name)} is given, too. Leave one out.")
-            found.setdefault(name, []).append(value)
-        lists = {name for name in found if is_list(self.kinds.get(name))}
-        return {name: ",".join(values) if name in lists else values[-1] for name, values in found.items()}
+                raise UsageError(f"--set {word}: {flag_of(name)} is given, too. Remove one of them.")
+            given.setdefault(name, []).append(value)
+        lists = {name for name in given if is_list(self.kinds.get(name))}
+        return {name: ",".join(values) if name in lists else values[-1] for name, values in given.items()}
 
     def table(self, table: type[Table], values: dict[str, Any]) -> Table:
-        """Check a table; where an option is refused whose name a parameter has, tell of the parameter, too."""
+        """Check a table; if an option with the name of a parameter is refused, the error mentions both."""
         try:
             return super().table(table, values)
         except UsageError as error:
-            meant = [self._told(name) for name in self.owners if f"{flag_of(name)} " in str(error)]
-            raise UsageError(" ".join([str(error), *meant])) from None
+            hints = [self._hint(name) for name in self.owners if f"{flag_of(name)} " in str(error)]
+            raise UsageError(" ".join([str(error), *hints])) from None
 
-    def _told(self, name: str) -> str:
+    def _hint(self, name: str) -> str:
         return (
             f"{flag_of(name)} belongs to {self.owners[name]}, and {self.program.name} has a parameter {name}: "
             f"use --set {name}=VALUE for that, or rename it."
@@ -216,7 +216,7 @@ class ProgramCommand(Command):
         return f"{name} =" if name in self.owners else flag_of(name)
 
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
-        """The parameters come first, in the order of their declaration."""
+        """The rows of the help: first the parameters, in the order of their declaration."""
         for name, info in self.program.declared().items():
             kind, flag = self.kinds[name], flag_of(name)
             word = metavar(kind)
@@ -240,7 +240,7 @@ class ProgramCommand(Command):
 
 
 def _from_file(file: str | None) -> dict[str, Any]:
-    """The parameters in a TOML file, or in its table `parameters`; UsageError where it cannot be read."""
+    """The parameters in a TOML file, or in its table `parameters`; UsageError if it cannot be read."""
     if file is None:
         return {}
     try:

@@ -14,4 +14,4 @@ def command() -> None:
     width = max(len(name) for name in names)
     for name in names:
         click.echo(f"{name:<{width}}  {load(name).summary()}")
-    click.echo("\nanyrank run NAME --help shows a program's parameters; a file of yours runs as ./my_program.py")
+    click.echo("\nanyrank run NAME --help shows the parameters of a program. Your own program: ./my_program.py")

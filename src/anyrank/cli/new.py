@@ -1,4 +1,4 @@
-"""`anyrank new FILE`: a program to start from."""
+"""`anyrank new FILE`: write an example program."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TEMPLATE = Path(__file__).with_name("program.template")
 @click.command(name="new")
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Write a small complete program to FILE, to run, read and change."""
+    """Write a small complete program to FILE, as a start for your own."""
     if file.suffix != ".py" or not file.stem.isidentifier():
         raise UsageError(f"FILE {str(file)!r} must be a Python name ending in .py, such as heat.py.")
     if file.exists():
-        raise UsageError(f"FILE {str(file)!r} exists and is left as it is. Choose another name.")
+        raise UsageError(f"FILE {str(file)!r} exists and is not overwritten. Choose another name.")
     if not file.parent.is_dir():
         raise UsageError(f"FILE {str(file)!r}: the folder {str(file.parent)!r} does not exist. Make it first.")
     name = "".join(part.capitalize() for part in file.stem.split("_"))

@@ -1,4 +1,4 @@
-"""`anyrank pack`: one archive of this environment and of programs, for nodes that have neither."""
+"""`anyrank pack`: make one archive of this environment and of programs, for nodes without them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from anyrank.errors import UsageError
 
 @click.command(name="pack")
 @click.argument("programs", metavar="[PROGRAM]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The archive: ends in .tar.gz or .tar.")
-@click.option("--only", default="", help="These packages, what they require, and MPI: anyrank,scipy.  [default: all]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The archive, .tar.gz or .tar.")
+@click.option(
+    "--only", default="", help="Only these packages, their requirements and MPI: anyrank,scipy.  [default: all]"
+)
 @click.option("--without", default="", help="Without these packages: cupy-cuda13x,pytest.")
-@click.option("--force", is_flag=True, help="Replace an archive that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing archive.")
 def command(programs: tuple[Path, ...], out: Path, only: str, without: str, force: bool) -> None:
     """Make one archive of Python, MPI, the packages of this environment, and PROGRAM files or folders.
 
     It works wherever it is unpacked: FOLDER/bin/anyrank resume RUN --program FOLDER/program/heat.py
     """
     from anyrank.batch.pack import pack
-    from anyrank.batch.packages import chosen
+    from anyrank.batch.packages import select_packages
     from anyrank.observe.progress import si
 
     before = time.monotonic()
     _check_programs(programs)
     _check_out(out, force)
-    files = pack(programs, out, chosen(_names(only), _names(without)))
+    files = pack(programs, out, select_packages(_names(only), _names(without)))
     click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - before:.1f} s")
 
 
@@ -44,7 +46,7 @@ def _check_programs(programs: tuple[Path, ...]) -> None:
             raise UsageError(f"PROGRAM {str(path)!r} cannot be read. Give a file or a folder that exists.")
         name = path.absolute().name
         if name in names:
-            raise UsageError(f"PROGRAM {str(path)!r} and {str(names[name])!r} have one name. Rename one of them.")
+            raise UsageError(f"PROGRAM {str(path)!r} and {str(names[name])!r} have the same name. Rename one of them.")
         names[name] = path
 
 

@@ -1,4 +1,4 @@
-"""`anyrank resume RUN`: go on with a stopped run, on any number of ranks."""
+"""`anyrank resume RUN`: continue a stopped run, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from anyrank.cli.execution import carry_out, watched
+from anyrank.cli.execution import execute, watched
 from anyrank.cli.flags import Command
 from anyrank.errors import UsageError, at
 from anyrank.program import validate
@@ -17,23 +17,23 @@ from anyrank.runtime.programs import load
 
 @click.command(name="resume", cls=Command, tables={"options": Options})
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--program", help="Take the program from this file, not from where it was at the run's start.")
+@click.option("--program", help="The program file, if it has moved since the run's start.")
 def command(run: Path, program: str | None, options: Options) -> int:
-    """Go on with the run in the folder RUN from its newest good checkpoint.
+    """Continue the run in the folder RUN from its newest valid checkpoint.
 
-    Options that are not given are those of the run's start; its parameters never change.
+    Options that are not given are those of the run's start; the parameters cannot change.
     """
     folder, given = RunFolder(run), options.given()
     description = folder.describe()
     if description is None:
         raise UsageError(
-            f"{run} holds no run (no run.toml, and no good checkpoint). Give the folder of a run, as --out named it."
+            f"{run} holds no run (no run.toml, and no valid checkpoint). Give the folder of a run, as in --out."
         )
     source = program or description.source
     if not source:
         raise UsageError(
-            f"{folder.description} is gone, and no checkpoint tells where the program {description.program!r} is. "
-            "Add --program FILE."
+            f"{folder.description} is missing, and no checkpoint contains the path of the program "
+            f"{description.program!r}. Add --program FILE."
         )
     with watched():
         loaded = load(source)
@@ -47,4 +47,4 @@ def command(run: Path, program: str | None, options: Options) -> int:
     merged = Options(**{**description.options, **given})
     with watched(merged):
         ready = loaded(**parameters)
-    return carry_out(source, ready, merged, run, given.get("ranks"))
+    return execute(source, ready, merged, run, given.get("ranks"))

@@ -1,4 +1,4 @@
-"""`anyrank run PROGRAM`: run a program, ours or the user's."""
+"""`anyrank run PROGRAM`: run a program of anyrank or of the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
-from anyrank.cli.execution import carry_out, watched
+from anyrank.cli.execution import execute, watched
 from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Table
 from anyrank.program import Program
@@ -18,20 +18,20 @@ from anyrank.runtime.programs import absolute, available, load
 
 
 def _help(program: type[Program]) -> str:
-    """The docstring; click must not wrap its indented lines, which are commands."""
+    """The program's docstring for click, which must not wrap indented lines, because they are commands."""
     paragraphs = (inspect.getdoc(program) or "").split("\n\n")
     return "\n\n".join(f"\b\n{text}" if text.startswith("    ") else text for text in paragraphs)
 
 
 class Programs(click.Group):
-    """A command per program; a file of the user's counts as one. A verb's subclass tells what they do."""
+    """A command for each program, also for a file of the user. A subclass for each verb defines the action."""
 
-    #: The options of the verb: tables by the names that `action` has for them; and the places that refuse some.
+    #: The tables of options of the verb, by the parameter names of `action`; and the places that refuse options.
     tables: ClassVar[Mapping[str, type[Table]]]
     places: tuple[str, ...] = ()
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """What the verb does with a program: a function of `parameters`, all checked, and of the tables."""
+        """The action of the verb: a function of the checked `parameters` and of the tables."""
         raise NotImplementedError
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -55,7 +55,7 @@ class Programs(click.Group):
 
 
 class Runs(Programs):
-    """A run of each program."""
+    """The commands that run a program."""
 
     tables = {"where": OutOptions, "options": Options}  # noqa: RUF012
 
@@ -66,11 +66,11 @@ class Runs(Programs):
             out = Path(where.out) if where.out else None
             with watched(options):
                 ready = program(**parameters)
-            return carry_out(source, ready, options, out, options.given().get("ranks"))
+            return execute(source, ready, options, out, options.given().get("ranks"))
 
         return run
 
 
 @click.group(cls=Runs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program: a name (`anyrank list`), or a file of yours (./my_program.py)."""
+    """Run a program: a name (`anyrank list`), or your own file (./my_program.py)."""

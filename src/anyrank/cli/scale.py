@@ -1,4 +1,4 @@
-"""`anyrank scale strong|weak PROGRAM`: measure how a program scales, here or in jobs, and report it."""
+"""`anyrank scale strong|weak PROGRAM`: measure the scaling of a program, here or in jobs, and report it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from anyrank.storage.durable import write_atomically
 
 
 class Studies(Programs):
-    """A scaling study of each program."""
+    """The commands for scaling studies of a program."""
 
     kind: str
-    tables = {"asked": ScaleOptions, "job": Request, "how": SubmitOptions, "options": Options}  # noqa: RUF012
+    tables = {"settings": ScaleOptions, "job": Request, "how": SubmitOptions, "options": Options}  # noqa: RUF012
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """The command of a program; its job options are of no use without `--on`."""
+        """The command of a program; `--on` selects jobs."""
         command = super().get_command(ctx, cmd_name)
         on = next(option for option in command.params if option.name == "on" and isinstance(option, click.Option))
         on.help = "Measure in jobs: slurm, pbs, htcondor.  [default: here]"
@@ -50,60 +50,63 @@ class Studies(Programs):
         """Measure it."""
 
         def scale(
-            parameters: dict[str, Any], asked: ScaleOptions, job: Request, how: SubmitOptions, options: Options
+            parameters: dict[str, Any], settings: ScaleOptions, job: Request, how: SubmitOptions, options: Options
         ) -> int:
-            wanted, chosen = job.given(), options.given()
-            if "threads" in wanted:
-                chosen["threads"] = job.threads
-            in_jobs = how.dry_run or "on" in wanted
-            ranks = _ranks(asked, wanted, how.site, in_jobs)
+            job_options, given = job.given(), options.given()
+            if "threads" in job_options:
+                given["threads"] = job.threads
+            in_jobs = how.dry_run or "on" in job_options
+            ranks = _ranks(settings, job_options, how.site, in_jobs)
             ready = program(**parameters)
-            grow = _growing(ready, asked.grow) if self.kind == "weak" else ()
+            grow = _growing(ready, settings.grow) if self.kind == "weak" else ()
             plan = Plan(
-                self.kind, source, program.name, ready.parameters, chosen, grow, ranks, asked.repeat, asked.hosts
+                self.kind, source, program.name, ready.parameters, given, grow, ranks, settings.repeat, settings.hosts
             )
             for number in ranks:
                 plan.program_for(number)
-            _ = _numbers(asked.predict), _network(asked.network)
-            _alone()
-            folder = StudyFolder((Path(asked.out or new_folder(f"{self.kind}-{program.name}"))).absolute())
+            _ = _numbers(settings.predict), _network(settings.network)
+            _refuse_mpiexec()
+            folder = StudyFolder((Path(settings.out or new_folder(f"{self.kind}-{program.name}"))).absolute())
             if in_jobs:
-                return _submit(folder, plan, wanted, how, asked)
+                return _submit(folder, plan, job_options, how, settings)
             folder.create(plan)
-            with _going_on(folder):
-                rounds, seconds = range(1, plan.repeat + 1), seconds_of(asked.timeout)
-                status = folder.measure(plan, rounds, seconds, asked.hosts, click.echo)
-                if asked.predict and not asked.network:
-                    status = status or _measure_network(folder, asked.hosts)
-                return status or _report(folder, asked)
+            with _explain_interruption(folder):
+                rounds, seconds = range(1, plan.repeat + 1), seconds_of(settings.timeout)
+                status = folder.measure(plan, rounds, seconds, settings.hosts, click.echo)
+                if settings.predict and not settings.network:
+                    status = status or _measure_network(folder, settings.hosts)
+                return status or _report(folder, settings)
 
         return scale
 
 
-def _ranks(asked: ScaleOptions, job: dict[str, Any], site: str, in_jobs: bool) -> tuple[int, ...]:
-    """The numbers of ranks, if there is room for them; UsageError where not, or for what is another place's."""
-    text, hosts = asked.ranks, asked.hosts
+def _ranks(settings: ScaleOptions, job: dict[str, Any], site: str, in_jobs: bool) -> tuple[int, ...]:
+    """The numbers of ranks; UsageError if they do not fit, or for options that are not valid here."""
+    text, hosts = settings.ranks, settings.hosts
     if in_jobs and hosts:
-        raise UsageError(f"--hosts {hosts}: jobs get theirs from the scheduler. Leave it out.")
+        raise UsageError(f"--hosts {hosts}: jobs get their hosts from the scheduler. Omit the option.")
     if not in_jobs and set(job) - {"threads"}:
         raise UsageError(f"{flag_of(min(set(job) - {'threads'}))} is for jobs. Add --on slurm, pbs or htcondor.")
-    ranks = rank_list(text, sys.maxsize if in_jobs or hosts else asked.allow)
+    ranks = rank_list(text, sys.maxsize if in_jobs or hosts else settings.allow)
     if in_jobs and max(ranks) > (room := request(load_site(site), job).size):
         raise UsageError(
-            f"--ranks {text}: {max(ranks)} are more than the {room} of a job. Ask for more --nodes or --ranks-per-node."
+            f"--ranks {text}: {max(ranks)} is more than the {room} ranks of a job. Use more --nodes or "
+            "--ranks-per-node."
         )
     parse_hosts(hosts, max(ranks))
     return ranks
 
 
 def _growing(program: Program, given: str) -> tuple[str, ...]:
-    """The parameters that grow: as given, or as the program says; UsageError for what cannot."""
+    """The parameters that grow, as given or as declared by the program; UsageError for other names."""
     names = tuple(name.strip("-").replace("-", "_") for name in given.split(",")) if given else program.grows
     numbers = [name for name, value in program.parameters.items() if type(value) in (int, float) and name != "seed"]
     wrong = next((name for name in names if name not in numbers), None)
     if wrong is not None or not names:
-        what = f"{wrong!r} is no parameter of {program.name} that can" if wrong else "must say what is to"
-        raise UsageError(f"--grow {what} grow with the ranks. Use some of: {', '.join(numbers)}.")
+        what = (
+            f"{wrong!r} is not a numeric parameter of {program.name}" if wrong else "must name the growing parameters"
+        )
+        raise UsageError(f"--grow {what}. Use some of: {', '.join(numbers)}.")
     return names
 
 
@@ -112,34 +115,34 @@ def _numbers(predict: str) -> tuple[int, ...]:
 
 
 def _network(file: str) -> Any:
-    """What the file of a network says, None without one; UsageError where it says nothing."""
+    """Read the network from a file, None without one; UsageError if the file is not valid."""
     from anyrank.scaling.network import Network
 
     return Network.read(Path(file)) if file else None
 
 
-def _alone() -> None:
+def _refuse_mpiexec() -> None:
     if launcher.tasks() > 1:
         raise UsageError("scale starts ranks itself: run it without mpiexec.")
 
 
 @contextmanager
-def _going_on(folder: StudyFolder) -> Iterator[None]:
-    """Turn what ends a study halfway, a full disk or Ctrl-C, into words that tell how it goes on."""
-    then = f"What was measured is kept; go on with anyrank scale resume {quote(str(folder.path))}"
+def _explain_interruption(folder: StudyFolder) -> Iterator[None]:
+    """Convert an interruption, by a full disk or Ctrl-C, into an error that says how to continue."""
+    then = f"The measurements are kept; continue with anyrank scale resume {quote(str(folder.path))}"
     try:
         yield
     except KeyboardInterrupt:
         raise AnyrankError(f"interrupted. {then}") from None
     except OSError as error:
-        raise AnyrankError(f"{error.filename or folder.path}: {error.strerror}. Mend that. {then}") from None
+        raise AnyrankError(f"{error.filename or folder.path}: {error.strerror}. Fix that. {then}") from None
 
 
-def _submit(folder: StudyFolder, plan: Plan, job: dict[str, Any], how: SubmitOptions, asked: ScaleOptions) -> int:
-    """One job a round, each after the one before, so that none disturbs another; and one for the report."""
-    predicting = [word for name in ("predict", "network") for word in _words(name, getattr(asked, name))]
-    network = ["--with-network"] if asked.predict and not asked.network else []
-    command = ("anyrank", "scale", "resume", str(folder.path), *_words("timeout", asked.timeout), *network)
+def _submit(folder: StudyFolder, plan: Plan, job: dict[str, Any], how: SubmitOptions, settings: ScaleOptions) -> int:
+    """Submit one job per round, one after the other, so that they do not disturb each other; and one for the report."""
+    predicting = [word for name in ("predict", "network") for word in _words(name, getattr(settings, name))]
+    network = ["--with-network"] if settings.predict and not settings.network else []
+    command = ("anyrank", "scale", "resume", str(folder.path), *_words("timeout", settings.timeout), *network)
     members: list[Member] = []
     if not how.dry_run:
         plan = folder.create(plan)
@@ -151,9 +154,9 @@ def _submit(folder: StudyFolder, plan: Plan, job: dict[str, Any], how: SubmitOpt
     last = ("anyrank", "scale", "report", str(folder.path), *predicting)
     alone = {"nodes": 1, "ranks": 1}
     members.append(Member("report", folder.path / "jobs/report", None, {}, {}, alone, (members[-1].name,), last))
-    lacking = [number for number in range(1, plan.repeat + 1) if folder.missing(plan, number)]
-    for member in [*(members[number - 1] for number in lacking), *members[-1:] * bool(lacking)]:
-        if not how.dry_run and is_finished(member.folder):  # of fewer ranks or rounds than now
+    missing = [number for number in range(1, plan.repeat + 1) if folder.missing(plan, number)]
+    for member in [*(members[number - 1] for number in missing), *members[-1:] * bool(missing)]:
+        if not how.dry_run and is_finished(member.folder):  # it finished with fewer ranks or rounds than now
             (member.folder / "job/attempts").unlink()
     site = load_site(how.site)
     return submit_members("dag", folder.path / "jobs", members, site, [job, {}], how.dry_run, Path.cwd())
@@ -164,13 +167,13 @@ def _words(name: str, value: str) -> list[str]:
 
 
 def _measure_network(folder: StudyFolder, hosts: str) -> int:
-    """Measure the network of the study's ranks for its predictions, unless that was done before; the exit code."""
+    """Measure the network for predictions, unless that was done before; return the exit code."""
     from anyrank.scaling.network import measure
 
     return 0 if folder.network.exists() else measure(folder.network, max(2, *folder.plan().ranks), hosts)
 
 
-def _report(folder: StudyFolder, asked: ScaleOptions) -> int:
+def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
     """Print the study's table; write tables and plots into its folder."""
     from anyrank.scaling.laws import analyse
     from anyrank.scaling.plots import draw
@@ -179,8 +182,8 @@ def _report(folder: StudyFolder, asked: ScaleOptions) -> int:
     study, predicted, refusal = folder.read(), [], None
     analysis = analyse(study)
     try:
-        predicted = _predictions(folder, study, _numbers(asked.predict), asked.network)
-    except UsageError as error:  # what was measured is shown all the same
+        predicted = _predictions(folder, study, _numbers(settings.predict), settings.network)
+    except UsageError as error:  # the measurements are still shown
         refusal = error
     click.echo(table(analysis, study, predicted))
     write_csv(folder.path / "scaling.csv", study)
@@ -197,44 +200,47 @@ def _predictions(folder: StudyFolder, study: Study, numbers: Sequence[int], netw
 
     if not numbers:
         return []
-    found = _network(network or str(folder.network))
-    return [Model.of(study, found).predict(ranks) for ranks in numbers]
+    parameters = _network(network or str(folder.network))
+    return [Model.of(study, parameters).predict(ranks) for ranks in numbers]
 
 
 @click.group(name="scale")
 def command() -> None:
-    """Measure how a program scales, and say so in numbers and plots."""
+    """Measure the scaling of a program, and report it in numbers and plots."""
 
 
-for _kind, _text in zip(KINDS, ("One problem on more ranks.", "Work that grows with the ranks."), strict=True):
+for _kind, _text in zip(
+    KINDS, ("Solve one problem on more ranks.", "Increase the work with the number of ranks."), strict=True
+):
     _group = Studies(_kind, help=_text, subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
     _group.kind, _group.places = _kind, (*JOBS, *STUDIES, _kind)
     command.add_command(_group)
 
 
-@command.command(cls=Command, tables={"asked": ScaleOptions}, only=("hosts", "timeout"))
+@command.command(cls=Command, tables={"settings": ScaleOptions}, only=("hosts", "timeout"))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--round", "number", type=click.IntRange(1), help="This round alone, and no report.")
-@click.option("--with-network", is_flag=True, help="Measure the network, too, for predictions.")
-def resume(folder: Path, number: int | None, with_network: bool, asked: ScaleOptions) -> int:
-    """Measure what the study in FOLDER still lacks, and report it."""
-    _alone()
+@click.option("--round", "number", type=click.IntRange(1), help="Only this round, without a report.")
+@click.option("--with-network", is_flag=True, help="Also measure the network, for predictions.")
+def resume(folder: Path, number: int | None, with_network: bool, settings: ScaleOptions) -> int:
+    """Do the missing measurements of the study in FOLDER, and report it."""
+    _refuse_mpiexec()
     study = StudyFolder(folder.absolute())
     plan = study.plan()
     rounds = range(1, plan.repeat + 1) if number is None else [number]
-    hosts = asked.hosts or plan.hosts
+    hosts = settings.hosts or plan.hosts
     if number is None and not hosts and (study.path / "jobs").exists() and any(study.missing(plan, n) for n in rounds):
-        raise UsageError(f"{folder} is measured in jobs. Give its command again, with --on; or --hosts to go on there.")
-    with _going_on(study):
-        status = study.measure(plan, rounds, seconds_of(asked.timeout), hosts, click.echo)
+        fix = "Repeat its command with --on, or use --hosts to continue on hosts"
+        raise UsageError(f"{folder} is measured in jobs. {fix}.")
+    with _explain_interruption(study):
+        status = study.measure(plan, rounds, seconds_of(settings.timeout), hosts, click.echo)
         status = status or (_measure_network(study, hosts) if with_network else 0)
         return status if status or number else _report(study, ScaleOptions())
 
 
-@command.command(cls=Command, tables={"asked": ScaleOptions}, only=("predict", "network"))
+@command.command(cls=Command, tables={"settings": ScaleOptions}, only=("predict", "network"))
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path, asked: ScaleOptions) -> int:
-    """Report the study in FOLDER once more, perhaps with predictions."""
+def report(folder: Path, settings: ScaleOptions) -> int:
+    """Report the study in FOLDER again, if requested with predictions."""
     study = StudyFolder(folder.absolute())
-    with _going_on(study):
-        return _report(study, asked)
+    with _explain_interruption(study):
+        return _report(study, settings)

@@ -1,4 +1,4 @@
-"""`anyrank status RUN`: how runs stand that were submitted, whatever the scheduler."""
+"""`anyrank status RUN`: show the status of submitted runs, for all schedulers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from pathlib import Path
 
 import click
 
-from anyrank.batch.job import standing
+from anyrank.batch.job import run_statuses
 
 
 @click.command(name="status")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--json", "json", is_flag=True, help="Print one JSON array.")
 def command(runs: tuple[Path, ...], json: bool) -> int:
-    """Show how the runs in these folders, or of these studies, stand: queued, running, finished, failed and why."""
-    found = [one for folder in runs for one in standing(folder.absolute())]
+    """Show the status of these run or study folders: queued, running, finished, failed and why."""
+    statuses = [one for folder in runs for one in run_statuses(folder.absolute())]
     if json:
-        click.echo(dumps([asdict(one) for one in found], indent=2))
+        click.echo(dumps([asdict(status) for status in statuses], indent=2))
         return 0
-    width = max(len(one.name) for one in found)
-    for one in found:
-        step = "" if one.step is None else f"step {one.step}"
-        tried = f"attempt {one.attempts}" if one.attempts else ""
-        line = f"{one.name:<{width}}  {one.state:<9} {step:<12} {tried:<11} {' '.join(one.jobs)}  {one.reason}"
+    width = max(len(status.name) for status in statuses)
+    for status in statuses:
+        step = "" if status.step is None else f"step {status.step}"
+        tried = f"attempt {status.attempts}" if status.attempts else ""
+        line = (
+            f"{status.name:<{width}}  {status.state:<9} {step:<12} {tried:<11} {' '.join(status.jobs)}  {status.reason}"
+        )
         click.echo(line.rstrip())
-    if len(found) > 1:
-        click.echo(", ".join(f"{count} {state}" for state, count in Counter(one.state for one in found).items()))
+    if len(statuses) > 1:
+        counts = Counter(status.state for status in statuses)
+        click.echo(", ".join(f"{count} {state}" for state, count in counts.items()))
     return 0

@@ -1,4 +1,4 @@
-"""`anyrank submit RUN|PROGRAM|STUDY.toml`: give runs to a batch scheduler."""
+"""`anyrank submit RUN|PROGRAM|STUDY.toml`: submit runs to a batch scheduler."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLES: dict[str, type[Table]] = {"asked": Request, "how": SubmitOptions, "optio
 
 
 class Submissions(Programs):
-    """A submission of each program; of a run folder; and of a study, a TOML file."""
+    """The commands that submit a program, a run folder, or a study (a TOML file)."""
 
     tables = {"where": OutOptions, **TABLES}  # noqa: RUF012
     places = JOBS
@@ -44,7 +44,7 @@ class Submissions(Programs):
         return super().get_command(ctx, cmd_name)
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Submit a run of it."""
+        """Submit a run of the program."""
 
         def submit(
             parameters: dict[str, Any], where: OutOptions, asked: Request, how: SubmitOptions, options: Options
@@ -64,17 +64,17 @@ def _command(name: str, text: str, action: Callable[..., int]) -> click.Command:
 
 
 def _again(folder: Path) -> Callable[..., int]:
-    """Submit the run that is in a folder, as it was before but for what is given."""
+    """Submit the run in a folder with its former request, except for the options that are given."""
 
     def submit(asked: Request, how: SubmitOptions, options: Options) -> int:
-        path, told = folder.absolute(), RunFolder(folder).describe()
-        if told is None:
+        path, description = folder.absolute(), RunFolder(folder).describe()
+        if description is None:
             raise UsageError(f"{folder} holds no run (no run.toml). Give a run's folder, or a study's TOML file.")
-        if not told.source:
-            raise UsageError(f"{folder}/run.toml is gone. Make it again: anyrank resume {folder} --program FILE.")
-        member = Member(path.name, path, told.source, told.parameters, options.given(), {}, (), ())
-        cwd, used, before = Path.cwd(), load_site(how.site), {"threads": told.options.get("threads")}
-        with suppress(UsageError):  # where it was not submitted before
+        if not description.source:
+            raise UsageError(f"{folder}/run.toml is missing. Write it with: anyrank resume {folder} --program FILE.")
+        member = Member(path.name, path, description.source, description.parameters, options.given(), {}, (), ())
+        cwd, used, before = Path.cwd(), load_site(how.site), {"threads": description.options.get("threads")}
+        with suppress(UsageError):  # if it was not submitted before
             last = submission(path)
             cwd, before = Path(last["cwd"]), last["requests"][path.name]
             used = used if how.site else Site(**last["site"])
@@ -84,14 +84,16 @@ def _again(folder: Path) -> Callable[..., int]:
 
 
 def _study(file: Path) -> Callable[..., int]:
-    """Submit what a file describes."""
+    """Submit the study in a file."""
 
     @click.option("--points", help="Only these points of a sweep: 3,7-9.  [default: all that are not finished]")
     def submit(points: str | None, asked: Request, how: SubmitOptions, options: Options) -> int:
         study = read_study(file)
-        only = None if points is None else frozenset(member.name for member in study.chosen(points))
+        only = None if points is None else frozenset(member.name for member in study.select(points))
         if given := options.given():
-            raise UsageError(f"--{next(iter(given))} is an option of runs: a study's stand in {file}, in [options].")
+            raise UsageError(
+                f"--{next(iter(given))} is an option of runs: for a study, set it in {file}, in [options]."
+            )
         job = {"at_a_time": study.at_a_time, **study.job}
         used = load_site(how.site or str(job.pop("site", "")))
         layers = [job, asked.given()]
@@ -110,28 +112,28 @@ def submit_members(
     cwd: Path,
     only: frozenset[str] | None = None,
 ) -> int:
-    """Submit these runs, or print their scripts; `layers` are requests, a later one's values winning. 0."""
+    """Submit these runs, or print their scripts; later `layers` of requests override earlier ones. Returns 0."""
     if launcher.tasks() > 1:
-        raise UsageError("submit asks a scheduler, once: run it without mpiexec.")
+        raise UsageError("submit must run on one process: run it without mpiexec.")
     requests = {member.name: request(site, *layers[:-1], member.job, layers[-1]) for member in members}
-    made = Submission(kind, folder, members, requests, site, cwd, only)
-    made.check()
+    prepared = Submission(kind, folder, members, requests, site, cwd, only)
+    prepared.check()
     if dry_run:
-        for name, text in made.scripts().items():
+        for name, text in prepared.scripts().items():
             click.echo(f"# {name}\n{text}")
         return 0
-    ids = made.submit()
+    ids = prepared.submit()
     for name, job in ids.items():
-        click.echo(f"{name}: job {job} on {made.scheduler.name}")
+        click.echo(f"{name}: job {job} on {prepared.scheduler.name}")
     left = len(members) - len(ids)
     if kind == "run" and left:
         click.echo(f"{folder} is finished: nothing to submit")
     elif left:
-        click.echo(f"{left} of {len(members)} runs not submitted: finished, or queued already")
+        click.echo(f"{left} of {len(members)} runs not submitted: finished, or already queued")
     click.echo(f"See anyrank status {folder}")
     return 0
 
 
 @click.group(cls=Submissions, name="submit", subcommand_metavar="PROGRAM|RUN|STUDY.toml [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Give a run to Slurm, PBS or HTCondor: a program's, one in a folder, or all of a study (a TOML file)."""
+    """Submit to Slurm, PBS or HTCondor: a run of a program, the run in a folder, or a study (a TOML file)."""

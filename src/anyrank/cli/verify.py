@@ -1,4 +1,4 @@
-"""`anyrank verify PROGRAM`: run a program in all the ways that must not matter."""
+"""`anyrank verify PROGRAM`: check that a program gives the same bits in all cases."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from anyrank.verify.verification import Verification
 
 
 class Verifications(Programs):
-    """A verification of each program."""
+    """The commands that verify a program."""
 
-    tables = {"asked": VerifyOptions}  # noqa: RUF012
+    tables = {"settings": VerifyOptions}  # noqa: RUF012
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Verify it."""
+        """Verify the program."""
 
-        def verify(parameters: dict[str, Any], asked: VerifyOptions) -> int:
-            plan, ready, junit = _plan(asked), program(**parameters), asked.junit
+        def verify(parameters: dict[str, Any], settings: VerifyOptions) -> int:
+            plan, ready, junit = _plan(settings), program(**parameters), settings.junit
             if junit and (Path(junit).is_dir() or not Path(junit).resolve().parent.is_dir()):
                 raise UsageError(f"--junit {junit} cannot be written: give a file in a folder that exists.")
-            folder = _folder(asked.out, program.name)
+            folder = _folder(settings.out, program.name)
             file = folder / "parameters.toml"
             file.write_text(tomli_w.dumps(ready.parameters), encoding="utf-8")
-            verification = Verification(Runner(source, file, folder, seconds_of(asked.timeout)), plan, click.echo)
+            verification = Verification(Runner(source, file, folder, seconds_of(settings.timeout)), plan, click.echo)
             code = 1
             try:
                 code = verification.execute()
             finally:
                 if junit and verification.outcomes:
                     write_junit(Path(junit), program.name, verification.outcomes, verification.explanations)
-                if code == 0 and not asked.out:
+                if code == 0 and not settings.out:
                     shutil.rmtree(folder)
                 elif code:
-                    click.echo(f"The runs are kept in {folder}, numbered as they were made.")
+                    click.echo(f"The runs are kept in {folder}, numbered in the order of execution.")
             return code
 
         return verify
 
 
-def _plan(asked: VerifyOptions) -> Plan:
+def _plan(settings: VerifyOptions) -> Plan:
     if launcher.tasks() > 1:
         raise UsageError("verify starts ranks itself: run it without mpiexec.")
-    numbers = rank_list(asked.ranks, asked.allow)
-    bodies, splits = (tuple(text.split(",")) if text else () for text in (asked.body, asked.split))
-    return Plan(numbers, bodies, splits, asked.quick)
+    numbers = rank_list(settings.ranks, settings.allow)
+    bodies, splits = (tuple(text.split(",")) if text else () for text in (settings.body, settings.split))
+    return Plan(numbers, bodies, splits, settings.quick)
 
 
 def _folder(out: str, program: str) -> Path:
@@ -70,10 +70,10 @@ def _folder(out: str, program: str) -> Path:
     try:
         Path(out).mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be made: {error.strerror}. Name a folder that is not there.") from None
+        raise UsageError(f"--out {out} cannot be made: {error.strerror}. Name a new folder.") from None
     return Path(out).resolve()
 
 
 @click.group(cls=Verifications, name="verify", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program on other ranks, splits and bodies, stopped and resumed, and compare every step bit by bit."""
+    """Run a program with different ranks, splits, bodies and restarts, and compare every step bit by bit."""

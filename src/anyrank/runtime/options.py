@@ -123,7 +123,7 @@ class Options(OptionTable):
     hang_timeout: Annotated[str, _read_by(_hang_seconds)] = option(
         "30min", "After this time without a step, show all stacks and end; 0: never.", STOPS, kept=True
     )
-    max_restarts: Natural = option(0, "How often to restart a run that died.", STOPS, not_in=STUDIES)
+    max_restarts: Natural = option(0, "The largest number of restarts of a run that died.", STOPS, not_in=STUDIES)
     min_ranks: Count = option(1, "Restart on at least this many ranks if hosts are lost.", STOPS, not_in=STUDIES)
 
     threads: Count | None = option(None, "Threads per rank.", PLACEMENT, default_text="1", kept=True, not_in=JOBS)

@@ -103,14 +103,14 @@ def _point(study: Study, ranks: int) -> Point:
     speedup = _median(rounds) if ranks > base else Estimate(float(base))
     return Point(
         ranks=ranks,
-        crowded=any(one.crowded for one in samples),
-        seconds=_median(np.array([one.seconds for one in samples])),
-        rate=_median(np.array([one.rate for one in samples])),
+        crowded=any(sample.crowded for sample in samples),
+        seconds=_median(np.array([sample.seconds for sample in samples])),
+        rate=_median(np.array([sample.rate for sample in samples])),
         speedup=speedup,
         efficiency=speedup.through(lambda one: one / ranks),
         # Karp and Flatt, CACM 33(5), 1990, 539.
         serial=speedup.through(lambda one: (1 / one - 1 / ranks) / (1 - 1 / ranks)) if base == 1 < ranks else None,
-        phases={name: float(np.mean([one.phases[name] / one.seconds for one in samples])) for name in PHASES},
+        phases={name: float(np.mean([sample.phases[name] / sample.seconds for sample in samples])) for name in PHASES},
         slowdown=_median(_ratios(study, ranks, lambda one: one.ranks * one.phases["compute"] / one.work)),
         rounds=tuple(rounds.tolist()),
     )
@@ -121,7 +121,7 @@ def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarr
     base = study.ranks()[0]
     paired = _rounds(study, (base, ranks), of)
     if not len(paired):  # no round has both yet, so drift does not cancel
-        paired = np.array([[np.median([of(one) for one in study.at(count)]) for count in (base, ranks)]])
+        paired = np.array([[np.median([of(sample) for sample in study.at(count)]) for count in (base, ranks)]])
     return np.asarray(paired[:, 1] / paired[:, 0])
 
 
@@ -183,7 +183,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
     """
     from scipy.optimize import nnls
 
-    names, ranks = PARAMETERS[law], [one.ranks for one in points]
+    names, ranks = PARAMETERS[law], [point.ranks for point in points]
     if len(ranks) < len(names) + 2:
         needs = f"needs at least {len(names) + 2} numbers of ranks that do not share cores"
         have = f"there {'is' if len(ranks) == 1 else 'are'} {len(ranks)}"
@@ -225,7 +225,7 @@ def _best(fits: Sequence[Fit]) -> tuple[str | None, str]:
     """The law that fits best, None if the fits are equally good, and the reason as text."""
     if not fits:
         return None, ""
-    ranked = sorted((one.aicc, one.law) for one in fits if one.aicc is not None)
+    ranked = sorted((fit.aicc, fit.law) for fit in fits if fit.aicc is not None)
     if len(fits) < 2:
         return None, f"{fits[0].law} is the only law that these points determine."
     if len(ranked) < 2:

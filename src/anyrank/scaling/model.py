@@ -147,11 +147,13 @@ class Model:
 
     def __init__(self, study: Study, network: Network, samples: Sequence[Sample], per_node: int | None = None):
         self.study, self.network, self._program = study, network, load(study.source)
-        self.per_node = per_node or max(ceil(one.ranks / one.nodes) for one in samples)
-        self.steps = int(median(one.steps for one in samples))
+        self.per_node = per_node or max(ceil(sample.ranks / sample.nodes) for sample in samples)
+        self.steps = int(median(sample.steps for sample in samples))
         self.shape = lru_cache(maxsize=None)(self._shape)
         complete = replace(study, samples=tuple(samples)).rounds()
-        self._fits = [self._calibrate([*by.values()]) for by in complete or [{one.ranks: one for one in samples}]]
+        self._fits = [
+            self._calibrate([*by.values()]) for by in complete or [{sample.ranks: sample for sample in samples}]
+        ]
 
     @classmethod
     def of(
@@ -162,7 +164,7 @@ class Model:
         Samples whose ranks share cores are left out. `per_node` is by default the largest number of ranks per node in
         the study. Raises UsageError if no sample is left.
         """
-        kept = [one for one in study.samples if not one.crowded and (using is None or one.ranks in using)]
+        kept = [sample for sample in study.samples if not sample.crowded and (using is None or sample.ranks in using)]
         if not kept:
             raise UsageError(
                 f"the study of {study.program} has no sample in which each rank has its own core; a prediction needs "
@@ -233,29 +235,31 @@ class Model:
 
     def _calibrate(self, samples: Sequence[Sample]) -> _Fit:
         """Fit the parameters of a step to these samples, including the time that the network does not explain."""
-        several = [one for one in samples if one.ranks > 1]
-        a_step = {one.ranks: {name: value / one.steps for name, value in one.phases.items()} for one in samples}
-        shapes = {one.ranks: self.shape(one.ranks) for one in samples}
+        several = [sample for sample in samples if sample.ranks > 1]
+        a_step = {
+            sample.ranks: {name: value / sample.steps for name, value in sample.phases.items()} for sample in samples
+        }
+        shapes = {sample.ranks: self.shape(sample.ranks) for sample in samples}
 
         def typical(values: Sequence[float]) -> float:
             return median(values) if values else 0.0
 
-        sending = [(one, shapes[one.ranks].messages) for one in several if shapes[one.ranks].messages]
-        reductions = typical([one.traffic["reductions"] for one in several])
+        sending = [(sample, shapes[sample.ranks].messages) for sample in several if shapes[sample.ranks].messages]
+        reductions = typical([sample.traffic["reductions"] for sample in several])
         fit = _Fit(
             *_computing(samples),
-            noise=typical([one.noise / sqrt(max(a_step[one.ranks]["compute"], 1e-12)) for one in samples]),
-            other=typical([a_step[one.ranks]["other"] for one in samples]),
-            checkpoint=typical([one.phases["checkpoint"] / one.work for one in samples]),
+            noise=typical([sample.noise / sqrt(max(a_step[sample.ranks]["compute"], 1e-12)) for sample in samples]),
+            other=typical([a_step[sample.ranks]["other"] for sample in samples]),
+            checkpoint=typical([sample.phases["checkpoint"] / sample.work for sample in samples]),
             # The counts are means over ranks, and a shape is that of a rank with all neighbours: the maximum is right.
             exchanges=max((one.traffic["messages"] / len(sent) for one, sent in sending), default=1.0),
             bytes=max((one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending), default=1.0),
             reductions=reductions,
-            reduced=typical([one.traffic["reduced"] for one in several]) / max(reductions, 1e-12),
+            reduced=typical([sample.traffic["reduced"] for sample in several]) / max(reductions, 1e-12),
         )
         exchange, reduce, idle = [], [], [1.0] if not several else []
-        for one in several:
-            shape, measured = shapes[one.ranks], a_step[one.ranks]
+        for sample in several:
+            shape, measured = shapes[sample.ranks], a_step[sample.ranks]
             expected, noise = self._phases(replace(fit, waiting=0.0), shape), self._phases(fit, shape)["idle"]
             if shape.messages and fit.exchanges:
                 exchange.append((measured["exchange"] - expected["exchange"]) / fit.exchanges / len(shape.messages))
@@ -274,9 +278,9 @@ def _computing(samples: Sequence[Sample]) -> tuple[float, float, float]:
     """
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
-    work = np.array([one.work / one.steps / one.ranks for one in samples])
-    others = np.array([ceil(one.ranks / one.nodes) - 1 for one in samples])
-    seconds = np.maximum([one.phases["compute"] / one.steps for one in samples], 1e-12)
+    work = np.array([sample.work / sample.steps / sample.ranks for sample in samples])
+    others = np.array([ceil(sample.ranks / sample.nodes) - 1 for sample in samples])
+    seconds = np.maximum([sample.phases["compute"] / sample.steps for sample in samples], 1e-12)
     columns, used = {1: work / seconds, 2: work * others / seconds, 0: 1 / seconds}, [1]
     for k in (2, 0):
         trial = np.stack([columns[j] / np.abs(columns[j]).max(initial=1e-300) for j in (*used, k)], axis=1)

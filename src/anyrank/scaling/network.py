@@ -84,9 +84,9 @@ class Network:
     def round(self, kind: str, size: float, which: int = 0) -> float:
         """The seconds of one round of an all-reduce: from measured all-reduces, or else the time of a message."""
         by_size: dict[int, list[float]] = {}
-        for one in self.reductions:
-            if one.kind == kind:
-                by_size.setdefault(one.bytes, []).append(one.seconds[which] / rounds(one.ranks))
+        for reduction in self.reductions:
+            if reduction.kind == kind:
+                by_size.setdefault(reduction.bytes, []).append(reduction.seconds[which] / rounds(reduction.ranks))
         if not by_size:
             return self.links[kind].seconds(size, which)
         sizes, times = sorted(by_size), [float(np.median(by_size[n])) for n in sorted(by_size)]
@@ -253,7 +253,7 @@ def table(network: Network) -> str:
         cells = " ".join(f"{_micro(one):>24}" for one in (link.L, link.o, link.g))
         lines.append(f"{kind:<10} {cells} {1e-9 / max(link.G.median, 1e-15):>10.3g}")
     lines += ["", f"{'all-reduce':<10} {'ranks':>6} {'bytes':>6} {'time':>30}"]
-    lines += [f"{one.kind:<10} {one.ranks:>6} {one.bytes:>6} {_micro(one.seconds):>30}" for one in network.reductions]
+    lines += [f"{it.kind:<10} {it.ranks:>6} {it.bytes:>6} {_micro(it.seconds):>30}" for it in network.reductions]
     return "\n".join(lines)
 
 

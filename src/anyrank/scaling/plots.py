@@ -88,15 +88,17 @@ def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Poin
         dashed = {"linestyle": (0, (4, 3)), "color": GREY}
         style = dashed if one.crowded or other.crowded else {"color": "#555555"}
         draw([one.ranks, other.ranks], [one.speedup.value, other.speedup.value], linewidth=0.8, **style)
-    for one in points:
-        dots = np.divide(one.rounds if one is not points[0] else [], one.ranks if each else 1)
-        axes.plot([one.ranks * offset] * len(dots), dots, ".", color=MEASURED, alpha=0.3, mew=0, markersize=5)
-        draw([one.ranks] * len(one.speedup.interval), one.speedup.interval, color=MEASURED, linewidth=1.2, zorder=4)
-        filling = "white" if one.crowded else MEASURED
-        draw(one.ranks, one.speedup.value, "o", color=MEASURED, mfc=filling, markersize=4, zorder=5)
+    for point in points:
+        dots = np.divide(point.rounds if point is not points[0] else [], point.ranks if each else 1)
+        axes.plot([point.ranks * offset] * len(dots), dots, ".", color=MEASURED, alpha=0.3, mew=0, markersize=5)
+        draw(
+            [point.ranks] * len(point.speedup.interval), point.speedup.interval, color=MEASURED, linewidth=1.2, zorder=4
+        )
+        filling = "white" if point.crowded else MEASURED
+        draw(point.ranks, point.speedup.value, "o", color=MEASURED, mfc=filling, markersize=4, zorder=5)
     text = "measured: median, 95% interval; pale: each round"
     axes.plot([], "o-", color=MEASURED, markersize=4, linewidth=1, label=text)
-    if any(one.crowded for one in points):
+    if any(point.crowded for point in points):
         axes.plot(
             [], "o--", color=GREY, mec=MEASURED, mfc="white", markersize=4, label=f"hollow: {sharing_note(study)}"
         )
@@ -107,7 +109,7 @@ def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Poin
 
 def _predictions(axes: Any, points: Sequence[Point], predicted: Sequence[Point], each: bool) -> None:
     """Draw predicted speed-ups, joined to the last smaller point whose ranks do not share cores."""
-    before = [one for one in points if not one.crowded and one.ranks < predicted[0].ranks][-1:]
+    before = [point for point in points if not point.crowded and point.ranks < predicted[0].ranks][-1:]
     values = [(one.ranks, one.efficiency if each else one.speedup) for one in (*before, *predicted)]
     ranks, middle = [count for count, _ in values], [one.value for _, one in values]
     low, high = ([end(one.value, *one.interval) for _, one in values] for end in (min, max))
@@ -165,7 +167,7 @@ def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> N
     labelled = range(0, len(bars), 1 + len(bars) // 24)
     axes.set_xticks(labelled, labels=[str(bars[at].ranks) for at in labelled], size=np.clip(64 / len(labelled), 5, 9))
     handles = [Patch(color=COLOURS[name], label=name) for name in visible_phases(bars)]
-    if any(one.crowded for one in bars):
+    if any(bar.crowded for bar in bars):
         handles.append(Patch(facecolor=GREY, edgecolor="white", hatch="///", label="ranks share cores"))
     if predicted:
         handles.append(Patch(color=GREY, alpha=0.5, label="pale: predicted"))

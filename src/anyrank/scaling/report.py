@@ -29,8 +29,8 @@ _LOST = {"idle": "idle (imbalance)", "other": "the loop itself", "reduce": "redu
 def table(analysis: Analysis, study: Study, predicted: Sequence[Prediction] = ()) -> str:
     """Format the report for a terminal: a row for each number of ranks, the lost time, and the laws."""
     points, base = analysis.points, analysis.points[0].ranks
-    rows = [(f"{one.ranks}{'*' * one.crowded}", one) for one in points]
-    rows += [(f"{one.ranks}~", as_point(one, points[0])) for one in predicted]
+    rows = [(f"{point.ranks}{'*' * point.crowded}", point) for point in points]
+    rows += [(f"{prediction.ranks}~", as_point(prediction, points[0])) for prediction in predicted]
     names = visible_phases(one for _, one in rows)
     speedup = "scaled speed-up" if analysis.kind == "weak" else "speed-up"
     heads = _ROW.format("ranks", "seconds (95%)", speedup, "efficiency", "Karp–Flatt")
@@ -41,15 +41,15 @@ def table(analysis: Analysis, study: Study, predicted: Sequence[Prediction] = ()
         lines.append(cells + "".join(f"{one.phases[name]:>{len(name) + 2}.1%}" for name in names))
     if base > 1:
         lines.append(f"Speed-ups are relative to {base} ranks, whose speed-up is defined as {base}.")
-    if any(one.crowded for one in points):
+    if any(point.crowded for point in points):
         lines.append(
             f"* {sharing_note(study)}: not comparable to runs with a core for each rank, and left out of the laws."
         )
     if predicted:
         lines.append("~ predicted by the model, with the range of its predictions for the measurements.")
-    last = {one.crowded: one for one in points[1:]}
-    lines += [_lost(one, base) for one in last.values()]
-    if min(one.seconds.value for one in points) < _SHORTEST:
+    last = {point.crowded: point for point in points[1:]}
+    lines += [_lost(point, base) for point in last.values()]
+    if min(point.seconds.value for point in points) < _SHORTEST:
         lines.append(f"Runs of less than {_SHORTEST} s are unreliable: choose parameters with more or larger steps.")
     return "\n".join([*lines, *map(_law, analysis.fits), *analysis.missing, analysis.verdict]).rstrip()
 
@@ -67,7 +67,7 @@ def as_point(one: Prediction, base: Point) -> Point:
 
 def visible_phases(points: Iterable[Point]) -> list[str]:
     """The phases that take a visible fraction of the time at any of the points."""
-    shares = [one.phases for one in points]
+    shares = [point.phases for point in points]
     return [name for name in PHASES if any(one[name] >= _COLUMN for one in shares)]
 
 
@@ -119,11 +119,11 @@ def quantity(number: float) -> str:
 def write_csv(path: Path, study: Study) -> Path:
     """Write the raw samples to a CSV file, a row each, with a column for each phase and count; return the path."""
     rows = []
-    for one in study.samples:
-        row = asdict(one)
+    for sample in study.samples:
+        row = asdict(sample)
         phases, traffic = row.pop("phases"), row.pop("traffic")
         seconds = {f"{name}_seconds": value for name, value in phases.items()}
-        rows.append({**row, "rate": one.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
+        rows.append({**row, "rate": sample.rate, **seconds, **{f"{name}_per_step": it for name, it in traffic.items()}})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -134,4 +134,4 @@ def write_csv(path: Path, study: Study) -> Path:
 
 def as_json(study: Study, analysis: Analysis, predicted: Sequence[Prediction] = ()) -> dict[str, Any]:
     """The measurements, the analysis and the predictions, for `json.dumps`."""
-    return {"study": asdict(study), "analysis": asdict(analysis), "predicted": [asdict(one) for one in predicted]}
+    return {"study": asdict(study), "analysis": asdict(analysis), "predicted": [*map(asdict, predicted)]}
