@@ -56,7 +56,7 @@ SLOW = {
     "test_watchdog.py::test_a_hang_before_the_first_step": "except check",
     "test_child_imports.py::test_children_of_a_package": "except spawn-2",
     "test_child_imports.py::test_children_of_a_file_of_any_name": "except random",
-    "test_children.py::test_children_of_each_step": "except pool-2 signals-1",
+    "test_children.py::test_children_of_each_step": "except pool-2 signals-1 exit-1 fail-2 return-1",
     "test_failures.py::test_a_picture_that_fails": "except (1,)",
     "test_placement.py::test_blas_gives_the_same_bits": "",
     "test_pack.py::test_a_disk_that_fills_up": "",

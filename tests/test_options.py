@@ -83,3 +83,9 @@ def test_what_the_run_folder_remembers_leaves_one_invocation_out():
     kept = Options(ranks=3, walltime="1h", as_json=True).kept()
     assert kept["ranks"] == 3 and not {"walltime", "as_json", "quiet", "threads"} & set(kept)
     assert Options(threads=2).kept()["threads"] == 2
+
+
+@pytest.mark.parametrize("name", ["hang_timeout", "checkpoint_every"])
+def test_options_that_need_a_value_refuse_an_empty_one(name):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} ''"):
+        Options(**{name: ""})

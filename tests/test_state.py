@@ -127,3 +127,9 @@ def test_random_numbers_of_a_state_belong_to_seed_stream_and_index(world):
     whole = state.x.gather()
     expected = State(world, seed=7).random(2).normal(np.arange(17), step=3)
     check_collective(world, world.rank > 0 or np.array_equal(whole, expected))
+
+
+@pytest.mark.ranks(1)
+def test_field_of_an_unknown_dtype_is_refused(world):
+    with pytest.raises(UsageError, match=r"T: data type 'nope' not understood\. Use bool"):
+        State(world).field("T", (4,), "nope")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -65,6 +66,12 @@ def execute(name: str, file: Path) -> ModuleType:
 
 def _begin() -> None:
     leave_launch()
+    for number in (
+        signal.SIGINT,
+        signal.SIGUSR1,
+        signal.SIGQUIT,
+    ):  # they ask the rank to stop, which needs its children
+        signal.signal(number, signal.SIG_IGN)
     if value := os.environ.get(PROGRAM_FILE):
         name, _, file = value.partition(":")
         if name not in sys.modules:

@@ -127,8 +127,8 @@ class State:
         shape = tuple(int(n) for n in shape)
         boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)
         _check_geometry(name, shape, boundary, halo)
-        _check_type(name, np.dtype(dtype))
-        _check_size(name, shape, np.dtype(dtype))
+        dtype = _dtype_of(name, dtype)
+        _check_size(name, shape, dtype)
         names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
         layout = self.layout(shape, halo)
         return self.add(
@@ -248,6 +248,15 @@ def _check_geometry(name: str, shape: tuple[int, ...], boundary: tuple[str, ...]
         raise UsageError(f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}.")
     if min(shape, default=0) < 1 or halo < 0:
         raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
+
+
+def _dtype_of(name: str, dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise UsageError(f"{name}: {error}. Use bool, integers, float64, complex128…") from None
+    _check_type(name, found)
+    return found
 
 
 def _check_type(name: str, dtype: np.dtype[Any]) -> None:

@@ -15,8 +15,12 @@ class Pooled(Program):
     """Each step asks processes for a number; at the last one some are left alone."""
 
     steps: int = param(20, "time steps", ge=0)
-    how: Literal["pool", "process", "subprocess", "signals"] = param("pool", "how each step starts them")
-    end: Literal["well", "error", "hang", "kill"] = param("well", "how the last step ends, beside processes that wait")
+    how: Literal["pool", "process", "subprocess", "signals", "exit", "fail", "return"] = param(
+        "pool", "how each step starts them"
+    )
+    end: Literal["well", "error", "hang", "kill", "leave"] = param(
+        "well", "how the last step ends, beside processes that wait"
+    )
 
     def declare(self, state: State) -> None:
         state.scalar("total", 0)
@@ -49,13 +53,37 @@ class Pooled(Program):
             os._exit(10)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
+    def by_exit(self) -> int:
+        """A child leaves by sys.exit, as a script does."""
+        child = os.fork()
+        if child == 0:
+            sys.exit(10)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def by_fail(self) -> int:
+        child = os.fork()
+        if child == 0:
+            raise ValueError("only the child fails")
+        return 10 * os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def by_return(self) -> int:
+        """A child that forgets to end."""
+        child = os.fork()
+        return 10 if child == 0 else 10 + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
     def leave(self, state: State) -> None:
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
         child.start()
         there = subprocess.Popen(["sleep", "600"])
         (state.folder / f"left-{state.world.rank}").write_text(f"{child.pid} {there.pid}")
+        if self.end == "leave":
+            child.terminate()
+            return
         while self.end == "hang":
             pass
         if self.end == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("it ends early")
+
+    def result(self, state: State) -> dict:
+        return {"total": state.total}

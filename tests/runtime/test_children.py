@@ -36,14 +36,16 @@ def wait_until_gone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("how", ["pool", "process", "subprocess", "signals"])
+@pytest.mark.parametrize("how", ["pool", "process", "subprocess", "signals", "exit", "fail", "return"])
 def test_children_of_each_step_end_and_the_run_goes_on(how, ranks, tmp_path):
     run = ("run", f"{POOLED}:Pooled", "--how", how, "--steps", 12, "--out", tmp_path / "run", "--hang-timeout", "20s")
     done = run_anyrank(*run, ranks=ranks, timeout=60)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["finished"] and summary["steps"] == 12
-    assert "total" in summary["digests"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == {"total": 120}
+    events = (tmp_path / "run" / "events.jsonl").read_text()
+    assert '"failed"' not in events, "a child is not the rank"
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -52,6 +54,21 @@ def test_children_of_a_run_that_fails_are_ended(ranks, tmp_path):
     done = run_anyrank(*run, ranks=ranks, timeout=60)
     assert done.returncode == 1 and "it ends early" in done.stderr
     wait_until_gone(tmp_path / "run")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_children_that_are_left_do_not_keep_a_finished_run(ranks, tmp_path):
+    run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "leave", "--out", tmp_path / "run")
+    assert run_anyrank(*run, ranks=ranks, timeout=60).returncode == 0
+    wait_until_gone(tmp_path / "run")
+
+
+def test_children_that_are_forked_are_in_a_process_group_of_their_own():
+    forget = never_inherit(lambda: None)
+    try:
+        assert status_of(lambda: os.getpgrp() == os.getpid() != os.getppid()) == 0
+    finally:
+        forget()
 
 
 def test_children_of_a_run_that_hangs_are_ended(tmp_path):

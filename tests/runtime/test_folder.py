@@ -229,3 +229,16 @@ def test_resume_without_run_toml_and_source_asks_for_it(stopped, tmp_path, refus
 def test_resume_without_run_toml_and_checkpoints_is_refused(tmp_path, refused):
     done = refused("resume", tmp_path)
     assert done.returncode == 2 and "holds no run (no run.toml, and no valid checkpoint)" in done.stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_run_with_an_empty_out_takes_a_new_folder(ranks, tmp_path):
+    done = run_anyrank("run", "pi", "--points", 1000, "--out", "", ranks=ranks, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len([*tmp_path.glob("runs/pi-*/summary.json")]) == 1
+
+
+def test_run_whose_stop_file_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "run" / "stop").mkdir(parents=True)
+    done = run_anyrank("run", "pi", "--points", 1000, "--out", tmp_path / "run")
+    assert done.returncode == 2 and "stop is a folder" in done.stderr and "Traceback" not in done.stderr

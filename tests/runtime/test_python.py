@@ -203,3 +203,33 @@ class Found(Program):
 def test_result_of_any_kind_is_written(found, written, tmp_path, monkeypatch):
     monkeypatch.setattr(Found, "found", found)
     assert run(Found(), out=tmp_path / "run").result == written
+
+
+def test_run_under_mpiexec_that_fails_on_one_rank_ends_all(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import anyrank
+class Fails(anyrank.Program):
+    steps: int = anyrank.param(5, "time steps")
+    def declare(self, state):
+        state.field("x", (8,), halo=1)
+    def step(self, state):
+        if state.step == 2 and state.world.rank == 1:
+            raise ValueError("only rank 1")
+        state.x.exchange()
+anyrank.run(Fails(), out={str(tmp_path / "run")!r})
+""")
+    done = mpiexec(2, sys.executable, script, timeout=60)
+    assert done.returncode != 0 and "ValueError: only rank 1" in done.stderr
+
+
+@pytest.mark.parametrize("callbacks", [None, 5, [5], [Found]])
+def test_run_with_callbacks_that_are_none_is_refused(callbacks, tmp_path, monkeypatch):
+    monkeypatch.setattr(Found, "callbacks", lambda self: callbacks)
+    with pytest.raises(UsageError, match=r"found: callbacks\(\) returned .* must return a list"):
+        run(Found(), out=tmp_path / "run")
+
+
+def test_run_with_too_many_ranks_is_refused(heat):
+    with pytest.raises(UsageError, match="-n 1000000000 is more than the 65536 ranks"):
+        run(heat(n=24), ranks=10**9)

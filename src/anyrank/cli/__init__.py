@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import os
@@ -17,6 +18,7 @@ import mpi4py
 from anyrank import launcher
 from anyrank.child import begin_children_here
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.runtime.children import end_children, end_forked_child
 
 VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
@@ -47,12 +49,14 @@ def anyrank() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 finished, 75 stopped, 2 bad usage, 1 any other error."""
+    process = os.getpid()
     if launcher.tasks() <= 1:
         # A process that only starts mpiexec, or prints help, must not initialise MPI.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
     if arguments is None:
         begin_children_here()
+        atexit.register(end_children)  # the first one registered runs last: multiprocessing waits for its own before
         arguments = sys.argv[1:] = launcher.words_of(sys.argv[1:])
     words = arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -62,7 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _check_names(words)
         # The words are the object of the context, because the ranks are started with them.
-        code = anyrank.main(args=[*words], prog_name="anyrank", standalone_mode=False, obj=words)
+        try:
+            code = anyrank.main(args=[*words], prog_name="anyrank", standalone_mode=False, obj=words)
+        except BaseException as error:
+            end_forked_child(process, error)
+            raise
+        end_forked_child(process, None)
     except click.ClickException as error:
         code = _print_error(_agree_on(UsageError(_one_line(error)), words))
     except AnyrankError as error:
@@ -96,6 +105,7 @@ def _exit_without_threads() -> None:
     """
     if "mpi4py.MPI" in sys.modules:
         sys.modules["mpi4py.MPI"].Finalize()
+    end_children()
     sys.stderr.flush()
     os._exit(1)
 

@@ -69,13 +69,9 @@ def _launch(options: Options, out: Path) -> int:
     from anyrank.runtime.supervisor import Supervisor
 
     words = list(click.get_current_context().find_root().obj)
-    if not _given(words, "--out") and words[0] == "run":
+    if words[0] == "run":  # the last one counts, and the first one may be empty
         words += ["--out", str(out)]
     return Supervisor(options, out, words).run()
-
-
-def _given(arguments: list[str], flag: str) -> bool:
-    return any(argument == flag or argument.startswith(flag + "=") for argument in arguments)
 
 
 def _run_as_rank(source: str, program: Program, options: Options, out: Path | None, requested: int | None) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +68,37 @@ def end_children() -> None:
                 os.kill(child, signal.SIGKILL)
 
 
+def end_forked_child(process: int, error: BaseException | None, place: str = "") -> None:
+    """End this process if it is a forked child of `process`: it must not continue as the rank. Not collective.
+
+    Parameters
+    ----------
+    process : int
+        The process of the rank. Nothing happens in that process.
+    error : BaseException or None
+        The exception that left the program's code in the child. The status of SystemExit is kept; others give 1.
+    place : str
+        The method from which a child returned, for a message; empty if there is nothing to say.
+    """
+    if os.getpid() == process:
+        return
+    code: object = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    if place:
+        message = (
+            f"anyrank: process {os.getpid()}, a forked child, returned from {place} and was ended. Use os._exit there."
+        )
+        print(message, file=sys.stderr)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
 def _before_fork() -> None:
     """Block SIGTERM until the child has its own handlers; the handlers of the rank would swallow it."""
     global _rank_process, _main_thread_forks, _blocked
@@ -87,6 +120,7 @@ def _after_fork_in_child() -> None:
     _undo_calls.clear()
     # The kernel sends the signal when the forking thread ends, and a thread may end before its children.
     if _main_thread_forks and hasattr(_libc, "prctl"):
+        os.setpgid(0, 0)  # mpiexec and terminals signal the process group of the rank
         _libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != _rank_process:  # the rank ended in between
             os._exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from anyrank.observe.timers import Timers
 from anyrank.program import Program
 from anyrank.runtime.agreement import Agreed, Agreement
 from anyrank.runtime.callback import Callback
+from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.options import Interval, Options
 from anyrank.runtime.stops import NONE, STOP_AT, Stops
 from anyrank.state import State
@@ -117,7 +119,7 @@ class Loop:
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
         checkpoints, timers, first = self.checkpoints, self.timers, self.state.step
-        before = time.monotonic()
+        before, process = time.monotonic(), os.getpid()
         done = self._done()
         for callback in self.callbacks:
             callback.on_start(state)
@@ -129,6 +131,7 @@ class Loop:
                 callback.before_step(state)
             began, waited = time.perf_counter(), timers.communicated()
             program.step(state)
+            end_forked_child(process, None, "step")
             state.device.pace()
             timers.step(time.perf_counter() - began - (timers.communicated() - waited))
             state.step += 1

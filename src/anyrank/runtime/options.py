@@ -64,11 +64,11 @@ def _faults(text: str) -> None:
     parse(text)
 
 
-def _read_by(read: Callable[[str], Any]) -> AfterValidator:
-    """A validator that parses a text with `read`; an empty text means that the option is not given."""
+def _read_by(read: Callable[[str], Any], may_be_empty: bool = True) -> AfterValidator:
+    """A validator that parses a text with `read`; an empty text, if allowed, means that the option is not given."""
 
     def check(text: str) -> str:
-        if text:
+        if text or not may_be_empty:
             read(text)
         return text
 
@@ -107,7 +107,7 @@ class Options(OptionTable):
     as_json: bool = option(False, "Print summary.json as the last line.", RUN, "--json", not_in=JOBS)
     quiet: bool = option(False, "No progress and no messages.", RUN, not_in=JOBS)
 
-    checkpoint_every: Annotated[str, _read_by(Interval.parse)] = option(
+    checkpoint_every: Annotated[str, _read_by(Interval.parse, may_be_empty=False)] = option(
         "auto", "Steps (200), a time (10min), auto or off.", CHECKPOINTS, kept=True
     )
     checkpoint_io: Literal["pwrite", "mpio", "gather"] = option(
@@ -120,7 +120,7 @@ class Options(OptionTable):
         "", "Stop with a checkpoint before this time limit (2:00:00, 90min).", STOPS, not_in=JOBS
     )
     stop_at: Natural | None = option(None, "Stop with a checkpoint at this step, with status 75.", STOPS, not_in=JOBS)
-    hang_timeout: Annotated[str, _read_by(_hang_seconds)] = option(
+    hang_timeout: Annotated[str, _read_by(_hang_seconds, may_be_empty=False)] = option(
         "30min", "After this time without a step, show all stacks and end; 0: never.", STOPS, kept=True
     )
     max_restarts: Natural = option(0, "The largest number of restarts of a run that died.", STOPS, not_in=STUDIES)

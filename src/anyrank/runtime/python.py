@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -117,16 +118,21 @@ def source_of(program: type[Program]) -> str:
 
 
 def _run_here(program: Program, folder: Path, options: Options) -> Run:
+    from anyrank.runtime.failure import report_and_abort
     from anyrank.runtime.session import Session
 
     world = World(check=options.check)
-    folder = world.bcast(folder)
+    folder, token = world.bcast((folder, f"{os.getpid()}-{time.time_ns()}"))
     session = Session(program, source_of(type(program)), world, folder, options, f"anyrank.run({program.name})")
     try:
         session.execute()
         return world.on_root(lambda: Run(folder))
+    except BaseException as error:
+        if world.size > 1 and not getattr(error, "collective", False):  # other ranks may wait in a collective call
+            report_and_abort(world, error, Path(tempfile.gettempdir()) / f"anyrank-failure-{token}")
+        raise
     finally:
-        if world.size == 1:  # other ranks may be stuck in a call: then the caller's error must abort all ranks
+        if world.size == 1:
             session.watchdog.close()
             world.close()
             BODIES.prefer("auto")

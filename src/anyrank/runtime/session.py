@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
 from anyrank.runtime.callback import Callback, Digests, Heartbeat
+from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.journal import Journal
@@ -53,6 +55,7 @@ class Session:
         """
         # The watchdog is never closed, because reports of errors and MPI_Finalize may hang, too.
         self.watchdog = Watchdog(self.options.hang_seconds)
+        process = os.getpid()
         try:
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
@@ -64,10 +67,14 @@ class Session:
             )
             try:
                 return self._execute(prepared, stops)
+            except BaseException as error:
+                end_forked_child(process, error)
+                raise
             finally:
                 stops.close()
                 self.folder.unlock()
         except BaseException as error:
+            end_forked_child(process, error)
             if self.begun:
                 self.journal.log_calls(self.world)
             if failure := gpu_failure(self.world, error, self.folder.path if self.begun else None):
@@ -98,6 +105,10 @@ class Session:
                 return True
             if begun:
                 self._refuse_chaos()
+            if folder.stop.is_dir():
+                raise UsageError(
+                    f"{folder.stop} is a folder, but a file of that name stops the run. Remove the folder."
+                )
             folder.lock()
             # Check again under the lock.
             if finished(folder.check(program.name, program.parameters)):
@@ -188,9 +199,18 @@ class Session:
             from anyrank.runtime.chaos import Chaos
 
             yield Chaos(faults, self.world, self.folder.path, checkpoints)
-        yield from self.program.callbacks()
+        yield from self._callbacks_of_program()
         yield from EXTRA_CALLBACKS
         yield self.journal
+
+    def _callbacks_of_program(self) -> Sequence[Callback]:
+        callbacks = self.program.callbacks()
+        if not isinstance(callbacks, Sequence) or not all(isinstance(callback, Callback) for callback in callbacks):
+            raise UsageError(
+                f"{self.program.name}: callbacks() returned {callbacks!r}, but must return a list of anyrank.Callback "
+                "objects. Return [] for none."
+            )
+        return callbacks
 
     def _setup_or_restore(self, state: State, checkpoints: Checkpoints) -> Restored | None:
         for name in checkpoints.sweep():

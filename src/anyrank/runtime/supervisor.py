@@ -112,6 +112,10 @@ class Supervisor:
             raise UsageError(
                 f"--min-ranks {options.min_ranks} is more than -n {options.ranks}. Use at most {options.ranks}."
             )
+        if options.ranks > MOST_SLOTS and not options.hosts:
+            raise UsageError(
+                f"-n {options.ranks} is more than the {MOST_SLOTS} ranks of a host. Use fewer, or --hosts."
+            )
         self.options, self.out, self.words = options, out, words
         self.hosts = self._remaining_hosts = parse_hosts(options.hosts, options.ranks)
         self._ranks, self._restarts = options.ranks, 0

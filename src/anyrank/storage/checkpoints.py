@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ class Checkpoints:
                 fix = "Correct that, or use another --out."
                 raise UsageError(f"a checkpoint of this run cannot be written: {reason}. {fix}") from None
             finally:
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
         world.on_root(write)
 
