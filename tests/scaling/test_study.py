@@ -201,7 +201,7 @@ def a_summary(processor="A Processor, 2 cores for this process", digest="1", war
 
 def test_no_work_has_no_speed(monkeypatch):
     monkeypatch.setattr(load(str(SERIAL)), "work", lambda program: (0.0, "ms"))
-    with pytest.raises(UsageError, match=r"work\(\) tells 0.0 of a step"):
+    with pytest.raises(UsageError, match=r"work\(\) is 0.0 per step"):
         plan().program_for(1)
 
 
@@ -229,7 +229,7 @@ def test_samples_that_cannot_be_compared_are_not_kept(tmp_path):
     folder._keep(plan(), 2, 1, a_summary("A Processor, 1 cores for this process"))
     with pytest.raises(AnyrankError, match="round 1 was begun on A Processor, but this is Another"):
         folder._keep(plan(), 4, 1, a_summary("Another, 2 cores for this process"))
-    with pytest.raises(AnyrankError, match="on 4 ranks the digest is 2, and 1 in p00000"):
+    with pytest.raises(AnyrankError, match="on 4 ranks the digest is 2, but 1 in p00000"):
         folder._keep(plan(), 4, 1, a_summary(digest="2"))
     with pytest.raises(AnyrankError, match="cannot be measured"):
         folder._keep(plan(), 4, 1, a_summary(warm_up=0.0))
