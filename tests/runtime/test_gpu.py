@@ -150,7 +150,7 @@ def test_what_ends_a_rank_whose_gpu_fails(monkeypatch, tmp_path, bodies):
     bodies.prefer("shim")
     told = gpu_failure(World(), fake.OutOfMemoryError("Out of memory allocating 8 bytes\nand more"), tmp_path)
     assert told.status == 1 and "failed: Out of memory allocating 8 bytes; others may use the card. " in str(told)
-    assert "Use more GPUs or fewer cells, or --body cython. Go on" in str(told) and "and more" not in str(told)
+    assert "Use more GPUs or fewer cells, or --body cython. Continue" in str(told) and "and more" not in str(told)
     told = gpu_failure(World(), fake.OutOfMemoryError(), None)
     assert "failed: OutOfMemoryError; others" in str(told) and "resume" not in str(told), "there is no folder yet"
     assert gpu_failure(World(), MemoryError("the host's"), tmp_path) is None

@@ -120,7 +120,7 @@ def test_run_by_all_ranks_of_a_script_is_collective(tmp_path):
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(EXAMPLE.parent)!r})\nfrom heat import Heat\n"
         "from anyrank import run\nfound = run(Heat(n=24, steps=9), out=sys.argv[1])\n"
-        "print(found.summary['ranks'], found.digest)\n"
+        "sys.stdout.write(f\"{found.summary['ranks']} {found.digest}\\n\")\n"
     )
     done = mpiexec(2, sys.executable, script, tmp_path / "run")
     assert done.returncode == 0, done.stderr

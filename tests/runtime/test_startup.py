@@ -190,7 +190,7 @@ def test_declare_must_do_the_same_on_all_ranks(world):
             "  b: field float64 (12,) (axis0_12) halo 0 fixed 0.0 split 3 m on ranks 0,2, ",
         ),
         (declared("ab", unit="mK"[odd]), "split 3 m on ranks 0,2, field float64 (12,) (axis0_12) halo 0 fixed 0.0 "),
-        (declared("ab" if odd else "a"), "(12,) (axis0_12) halo 0 fixed 0.0 split 3 m on rank 1\nLet nothing"),
+        (declared("ab" if odd else "a"), "(12,) (axis0_12) halo 0 fixed 0.0 split 3 m on rank 1\nNothing in"),
         (declared("ba" if odd else "ab"), ":\n  order: a, b, hits on ranks 0,2, b, a, hits on rank 1\n"),
     ]:
         with pytest.raises(UsageError) as caught:
