@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -63,10 +65,15 @@ def test_children_that_are_left_do_not_keep_a_finished_run(ranks, tmp_path):
     wait_until_gone(tmp_path / "run")
 
 
-def test_children_that_are_forked_are_in_a_process_group_of_their_own():
+def test_children_of_multiprocessing_are_in_a_process_group_of_their_own():
+    """A program that `subprocess` starts may begin a session, which the leader of a group cannot."""
     forget = never_inherit(lambda: None)
     try:
-        assert status_of(lambda: os.getpgrp() == os.getpid() != os.getppid()) == 0
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            child, group = pool.apply(os.getpid), pool.apply(os.getpgrp)
+        assert child == group != os.getpid()
+        done = subprocess.run(["true"], preexec_fn=lambda: None, start_new_session=True, check=False)
+        assert done.returncode == 0
     finally:
         forget()
 

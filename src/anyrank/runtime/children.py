@@ -10,7 +10,9 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 #: PR_SET_PDEATHSIG of prctl(2): the kernel signals the child when the thread that forked it ends.
 _DEATH_SIGNAL = 1
@@ -99,11 +101,33 @@ def end_forked_child(process: int, error: BaseException | None, place: str = "")
     os._exit(code if isinstance(code, int) else 1)
 
 
+class _Mark:
+    """What `multiprocessing` wants to call a function with."""
+
+
+_MARK = _Mark()
+
+
+def _leave_group(mark: _Mark) -> None:
+    """Leave the process group of the rank, to which mpiexec and terminals send their signals."""
+    if _main_thread_forks:  # else nothing but the group ends this process with a rank that is killed
+        with suppress(OSError):
+            os.setpgid(0, 0)
+
+
+@cache
+def _tell(util: ModuleType) -> None:
+    util.register_after_fork(_MARK, _leave_group)
+
+
 def _before_fork() -> None:
     """Block SIGTERM until the child has its own handlers; the handlers of the rank would swallow it."""
     global _rank_process, _main_thread_forks, _blocked
     _rank_process, _main_thread_forks = os.getpid(), threading.current_thread() is threading.main_thread()
     _blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]) if _undo_calls else set()
+    # Its own children alone: `subprocess` with `preexec_fn` forks here, too, and may make a session.
+    if _undo_calls and (util := sys.modules.get("multiprocessing.util")):
+        _tell(util)
 
 
 def _after_fork_in_parent() -> None:
@@ -120,7 +144,6 @@ def _after_fork_in_child() -> None:
     _undo_calls.clear()
     # The kernel sends the signal when the forking thread ends, and a thread may end before its children.
     if _main_thread_forks and hasattr(_libc, "prctl"):
-        os.setpgid(0, 0)  # mpiexec and terminals signal the process group of the rank
         _libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != _rank_process:  # the rank ended in between
             os._exit(1)
