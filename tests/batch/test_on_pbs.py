@@ -24,7 +24,7 @@ def whole(tmp_path_factory) -> str:
     return digest_of_storm(tmp_path_factory.mktemp("whole") / "run")
 
 
-LIMITED, LONG = ("--walltime", "14s"), ("--walltime", "10min")
+LIMITED, LONG = ("--walltime", "20s"), ("--walltime", "10min")
 #: Three storms, of which the first is held up.
 QUEUE = """
 program = "{program}:Storm"
@@ -51,7 +51,7 @@ seed = [4, 1, 9, 2, 3]
 DIAMOND = """
 out = "{out}"
 [job]
-walltime = "14s"
+walltime = "20s"
 [runs.A]
 program = "{program}:Flaky"
 parameters = {{ points = 200000, seed = 1 }}
