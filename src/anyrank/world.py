@@ -269,11 +269,11 @@ def initialise() -> None:
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
 
 
-def agree_to_begin(error: AnyrankError | None) -> None:
+def agree_to_begin(error: Exception | None) -> None:
     """Raise the error of any rank that cannot begin on all ranks. Collective over all ranks of the launch."""
     world = World()
     try:
-        with world.raise_on_all_ranks():
+        with world.raise_on_all_ranks(Exception):
             if error is not None:
                 raise error
     finally:

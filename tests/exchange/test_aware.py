@@ -84,7 +84,7 @@ def test_a_process_of_its_own_tells_how_it_ends(gpu, monkeypatch):
 def test_no_launcher_counts_such_a_process():
     kept = {"PATH": "/bin", "UCX_TLS": "all", "MPIR_CVAR_ENABLE_GPU": "1", "OMPI_MCA_pml": "ucx", "CUDA_HOME": "/cuda"}
     gone = {"PMI_RANK": "0", "PMIX_RANK": "0", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI_LOCALRANKID": "0"}
-    assert aware.without_launcher(kept | gone) == kept
+    assert aware.without_job(kept | gone) == kept
 
 
 def test_a_process_tells_of_wrong_bytes(gpu, monkeypatch, capsys):

@@ -223,6 +223,23 @@ anyrank.run(Fails(), out={str(tmp_path / "run")!r})
     assert done.returncode != 0 and "ValueError: only rank 1" in done.stderr
 
 
+def test_run_under_mpiexec_whose_check_fails_on_one_rank_ends_all(tmp_path):
+    (tmp_path / "checks.py").write_text("""
+from mpi4py import MPI
+import anyrank
+class Checks(anyrank.Program):
+    def check(self):
+        if MPI.COMM_WORLD.rank == 1:
+            raise ValueError("only rank 1")
+    def declare(self, state):
+        state.scalar("n", 0)
+""")
+    script = f"import anyrank\nanyrank.run({str(tmp_path / 'checks.py')!r}, out={str(tmp_path / 'run')!r})\n"
+    done = mpiexec(2, sys.executable, "-c", script, timeout=60)
+    assert done.returncode != 0 and "rank 1: ValueError: only rank 1" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("callbacks", [None, 5, [5], [Found]])
 def test_run_with_callbacks_that_are_none_is_refused(callbacks, tmp_path, monkeypatch):
     monkeypatch.setattr(Found, "callbacks", lambda self: callbacks)

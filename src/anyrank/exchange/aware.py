@@ -23,6 +23,7 @@ from mpi4py import MPI
 
 from anyrank.device import Device, open_device
 from anyrank.errors import UsageError, spans
+from anyrank.launcher import without_launch
 from anyrank.world import World
 
 #: Bytes of the test messages: MPI sends small ones eagerly, and large ones by a rendezvous with the receiver.
@@ -31,11 +32,10 @@ SIZES = (256, 1 << 22)
 LIMIT = 60.0
 #: Buffers of unfinished requests: they are never freed, because MPI may still write to them.
 _UNFINISHED: list[Any] = []
-#: Prefixes of the environment variables that a launcher sets; without these a process is an MPI job of its own.
-_LAUNCHERS = (
-    *("PMI", "HYD", "MPI_LOCAL", "MPIEXEC", "PALS_", "FLUX_", "SLURM_", "PRTE_", "JSM_", "MV2_COMM_WORLD"),
-    *("OMPI_COMM_WORLD", "OMPI_UNIVERSE", "OMPI_APP_", "OMPI_FILE_", "OMPI_FIRST_", "OMPI_NUM_APP", "OMPI_ARGV"),
-    *("OMPI_COMMAND", "OMPI_MCA_ess", "OMPI_MCA_orte", "OMPI_MCA_pmix", "OMPI_MCA_plm", "OMPI_MCA_prte"),
+#: Prefixes of the variables of a batch job and of launchers' settings, which ranks need but a single process does not.
+_OF_A_JOB = (
+    *("PMI", "HYD", "MPIEXEC", "PALS_", "FLUX_", "SLURM_", "PRTE_", "JSM_"),
+    *("OMPI_COMMAND", "OMPI_MCA_pmix", "OMPI_MCA_plm", "OMPI_MCA_prte"),
 )
 
 
@@ -93,9 +93,9 @@ def command(device: Any) -> list[str]:
     return [sys.executable, "-m", "anyrank.exchange.aware", body, str(device.index)]
 
 
-def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables without those that a launcher sets."""
-    return {name: value for name, value in environment.items() if not name.startswith(_LAUNCHERS)}
+def without_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a process that belongs to no launch and no batch job."""
+    return {name: value for name, value in without_launch(environment).items() if not name.startswith(_OF_A_JOB)}
 
 
 def test_process(device: Device) -> str:
@@ -103,7 +103,7 @@ def test_process(device: Device) -> str:
     with TemporaryFile("w+", errors="replace", encoding="utf-8") as out:
         process = subprocess.Popen(
             command(device),
-            env=without_launcher(os.environ),
+            env=without_job(os.environ),
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -84,12 +84,12 @@ def end_forked_child(process: int, error: BaseException | None, place: str = "")
     """
     if os.getpid() == process:
         return
-    code: object = 0
+    status = 0
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     elif error is not None:
         traceback.print_exception(error)
-        code = 1
+        status = 1
     if place:
         message = (
             f"anyrank: process {os.getpid()}, a forked child, returned from {place} and was ended. Use os._exit there."
@@ -98,26 +98,25 @@ def end_forked_child(process: int, error: BaseException | None, place: str = "")
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)
+    os._exit(status)
 
 
-class _Mark:
-    """What `multiprocessing` wants to call a function with."""
+def die_with_parent(number: int) -> None:
+    """Let the kernel send this signal to this process when the thread that forked it ends (Linux)."""
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_DEATH_SIGNAL, number, 0, 0, 0)
 
 
-_MARK = _Mark()
-
-
-def _leave_group(mark: _Mark) -> None:
-    """Leave the process group of the rank, to which mpiexec and terminals send their signals."""
-    if _main_thread_forks:  # else nothing but the group ends this process with a rank that is killed
+def _leave_process_group(_: object) -> None:
+    """Leave the process group of the rank, because mpiexec and terminals send their signals to the whole group."""
+    if _main_thread_forks:  # other children have no death signal, and must be killed with the group
         with suppress(OSError):
             os.setpgid(0, 0)
 
 
 @cache
-def _tell(util: ModuleType) -> None:
-    util.register_after_fork(_MARK, _leave_group)
+def _register_with_multiprocessing(util: ModuleType) -> None:
+    util.register_after_fork(sys, _leave_process_group)  # `sys` stands for any object that lives as long as the process
 
 
 def _before_fork() -> None:
@@ -125,9 +124,10 @@ def _before_fork() -> None:
     global _rank_process, _main_thread_forks, _blocked
     _rank_process, _main_thread_forks = os.getpid(), threading.current_thread() is threading.main_thread()
     _blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]) if _undo_calls else set()
-    # Its own children alone: `subprocess` with `preexec_fn` forks here, too, and may make a session.
+    # Only children of multiprocessing leave the group: those of `subprocess` with `preexec_fn` may start a session,
+    # which the leader of a process group cannot.
     if _undo_calls and (util := sys.modules.get("multiprocessing.util")):
-        _tell(util)
+        _register_with_multiprocessing(util)
 
 
 def _after_fork_in_parent() -> None:
@@ -143,8 +143,8 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
     _undo_calls.clear()
     # The kernel sends the signal when the forking thread ends, and a thread may end before its children.
-    if _main_thread_forks and hasattr(_libc, "prctl"):
-        _libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if _main_thread_forks:
+        die_with_parent(signal.SIGKILL)
         if os.getppid() != _rank_process:  # the rank ended in between
             os._exit(1)
 

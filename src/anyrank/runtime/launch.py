@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import shutil
@@ -10,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -22,9 +21,9 @@ from typing import Any
 from anyrank.errors import UsageError
 from anyrank.launcher import without_launch
 from anyrank.observe.progress import TERMINAL, terminal_width
+from anyrank.runtime.children import die_with_parent
 from anyrank.runtime.stops import SIGNALS
 
-_PR_SET_PDEATHSIG = 1
 #: By default Open MPI refuses root and more ranks than cores; other MPIs do not read these variables.
 OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -86,7 +85,7 @@ def popen(command: Sequence[str], extra_environment: Mapping[str, str], **stream
         stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
-        preexec_fn=_die_with_parent(),
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         **streams,
     )
 
@@ -208,11 +207,3 @@ def exit_code(status: int, out: Path) -> int:
 
         return 0 if RunFolder(out).finished() else 1
     return 1
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """A function for the child before exec: it requests SIGTERM for the child when its parent dies (Linux)."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "prctl"):
-        return lambda: None
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -88,10 +88,10 @@ def _checked(program: Program | Path | str, ranks: int | None, options: Mapping[
 
 
 def _on_all_ranks(call: Callable[[], T]) -> T:
-    """Return the call's value; if it raises an AnyrankError on any rank, raise that on all ranks. Collective."""
+    """Return the call's value; if it raises on any rank, raise that on all ranks. Collective."""
     try:
         value = call()
-    except AnyrankError as error:
+    except Exception as error:
         if launcher.tasks() > 1:
             agree_to_begin(error)
         raise
