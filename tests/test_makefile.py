@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-#: Stands for Python, anyrank and compute-sanitizer: writes down how it was called; `tests` and `races` say what fails.
+#: Stands for Python, anyrank and compute-sanitizer: writes down how it was called; PYTEST_STATUS and RACECHECK_STATUS say what fails.
 RECORDER = """#!/bin/sh
 echo "$(basename "$0") GPU=$ANYRANK_TEST_GPU $*" >>"$CALLS"
 case "$*" in
 *"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; cp "$0" "$last/bin/anyrank" ;;
 *sysconfig*) echo "$SITE_OF_VENV" ;;
 *"import cupy"*) exit "${LACKS:-0}" ;;
-*racecheck*) echo "racecheck was here"; exit "${RACES:-0}" ;;
-*pytest*) echo "pytest was here"; exit "${TESTS:-0}" ;;
+*racecheck*) echo "racecheck was here"; exit "${RACECHECK_STATUS:-0}" ;;
+*pytest*) echo "pytest was here"; exit "${PYTEST_STATUS:-0}" ;;
 *) echo "something was here" ;;
 esac
 """
@@ -98,19 +98,19 @@ def test_gpu_targets_leave_what_they_saw_in_results(make, tmp_path):
 
 
 def test_gpu_test_that_fails_fails(make, tmp_path):
-    done, _ = make("gpu-test", "SITE=wheels", TESTS="1")
+    done, _ = make("gpu-test", "SITE=wheels", PYTEST_STATUS="1")
     assert done.returncode == 2
     assert "pytest was here" in (tmp_path / "benchmarks/results/gpu/gpu-test.txt").read_text()
 
 
 def test_gpu_sanitize_runs_both_tools_and_names_what_failed(make, tmp_path):
-    done, calls = make("gpu-sanitize", "SITE=wheels", TESTS="9")
+    done, calls = make("gpu-sanitize", "SITE=wheels", PYTEST_STATUS="9")
     tools = [call for call in calls if call.startswith("compute-sanitizer GPU=bare --tool")]
     assert done.returncode == 2 and [call.split()[3] for call in tools] == ["memcheck", "racecheck"]
     assert all("--report-api-errors no --error-exitcode 9" in call and "-k kernel" in call for call in tools)
     text = (tmp_path / "benchmarks/results/gpu/gpu-sanitize.txt").read_text()
     assert "racecheck was here" in text and text.endswith("failed: memcheck (status 9)\n")
-    done, _ = make("gpu-sanitize", "SITE=wheels", RACES="9")
+    done, _ = make("gpu-sanitize", "SITE=wheels", RACECHECK_STATUS="9")
     assert done.returncode == 2 and "failed: racecheck (status 9)" in done.stdout
 
 
