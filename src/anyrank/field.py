@@ -35,6 +35,14 @@ class Field:
     more if halos are exchanged once in several steps. Then this rank also computes the ghost cells next to its block,
     and `valid` layers of them have the values of their owners. While `valid` is not 0, only kernels may write the
     field, because other ranks would not notice a change.
+
+    Examples
+    --------
+    >>> u = State(World()).field("u", (4,), halo=1)
+    >>> u[...] = u.indices[0]
+    >>> u.exchange()
+    >>> u.array
+    array([3., 0., 1., 2., 3., 0.])
     """
 
     def __init__(
@@ -71,9 +79,9 @@ class Field:
     def from_array(
         cls, name: str, layout: Layout, array: np.ndarray, dims: tuple[str, ...], description: str, group: str
     ) -> Field:
-        """Return a Field without a halo whose block is an array of the host, for instance a column of a Table.
+        """Return a Field, without a halo, of an array of the host, such as a column of a Table (for the runtime).
 
-        `group` is the name of its group in a checkpoint.
+        The array is the block. `group` is the name of its group in a checkpoint.
         """
         options: dict[str, Any] = {"halo": 0, "boundary": ("fixed",) * array.ndim, "boundary_value": 0.0, "unit": ""}
         options |= {"dims": dims, "description": description, "storage": np.ascontiguousarray(array), "group": group}
@@ -117,11 +125,11 @@ class Field:
         return self.layout.indices
 
     def _within(self, region: Region, ring: int = 0) -> Region:
-        """A region of the block, extended by `ring` cells on all sides, as slices of `storage`."""
+        """Return a region of the block, extended by `ring` cells on all sides, as slices of `storage`."""
         return tuple(slice(self.margin + s.start - ring, self.margin + s.stop + ring) for s in region)
 
     def _view(self, ring: int) -> Any:
-        """The block, extended by `ring` cells; read-only if `valid`, except on a GPU, which has no read-only views."""
+        """Return the block, extended by `ring` cells; read-only if `valid`, but not on a GPU: it has no such views."""
         view = self.part(self._block, ring)
         if self.valid and self.device.on_host:
             view.flags.writeable = False
@@ -129,12 +137,12 @@ class Field:
 
     @property
     def array(self) -> Any:
-        """This rank's block with its halo: a view."""
+        """The block of this rank with its halo: a view."""
         return self._view(self.halo)
 
     @property
     def local(self) -> Any:
-        """This rank's block without its halo: a view."""
+        """The block of this rank without its halo: a view."""
         return self._view(0)
 
     def __getitem__(self, key: Any) -> Any:
@@ -155,14 +163,14 @@ class Field:
             self.local[self._index(key)] = self._on_device(np.asarray(values).astype(self.dtype, copy=False))
 
     def _on_device(self, values: Any) -> Any:
-        """An array, list or tuple as an array of the device; other values unchanged."""
+        """Return an array, list or tuple as an array of the device; other values unchanged."""
         return self.device.from_host(np.asarray(values)) if isinstance(values, np.ndarray | list | tuple) else values
 
     def _index(self, key: Any) -> Any:
         return tuple(map(self._on_device, key)) if isinstance(key, tuple) else self._on_device(key)
 
     def check_boundary(self) -> None:
-        """Raise UsageError if this rank's ghost cells outside a fixed boundary were changed. Not collective.
+        """Raise UsageError if this rank's ghost cells outside a fixed boundary were changed (for the runtime).
 
         These cells are not in checkpoints and are not copied to the next values, so that a change would be lost.
         """
@@ -179,11 +187,11 @@ class Field:
                     )
 
     def part(self, region: Region, ring: int = 0) -> Any:
-        """Return a view of a region of the block or of its ghost cells, extended by `ring` cells on all sides."""
+        """Return a view of a region of the block or ghost cells, extended by `ring` cells (for the runtime)."""
         return self.storage[self._within(region, ring)]
 
     def extended_block(self, depth: int) -> Region:
-        """Return the region of the block with `depth` layers of ghost cells, without those outside the domain."""
+        """Return the region of the block with `depth` layers of ghost cells inside the domain (for the runtime)."""
         layout, kinds = self.layout, self.boundary
         return tuple(
             slice(-depth if kind == "periodic" or g > 0 else 0, n + (depth if kind == "periodic" or g < last else 0))
@@ -222,24 +230,30 @@ class Field:
         halo.finish()
 
     def advance(self, kernel: Kernel, *rest: Any) -> None:
-        """`advance([self], kernel, *rest)`. Collective."""
+        """Replace the values by those that a kernel computes from them: `advance([self], kernel, *rest)`. Collective.
+
+        Parameters
+        ----------
+        kernel, *rest
+            See `advance`.
+        """
         advance([self], kernel, *rest)
 
     def halo_with(self, fields: Sequence[Field]) -> Halo:
-        """Return the exchange of the halos of these fields together; the first call for the fields is collective."""
+        """Return the halo exchange of several fields (for the runtime). The first call for them is collective."""
         key = tuple(field.name for field in fields)
         if key not in self._halos:
             self._halos[key] = Halo(fields, self.layout.world.tag())
         return self._halos[key]
 
     def next(self, region: Region) -> Any:
-        """Return a view of a region of the block in the second array, into which `advance` computes the next values."""
+        """Return a view of a region in the second array, for the next values (for the runtime)."""
         if self._spare is None:
             self._spare = self._allocate()
         return self._spare[self._within(region)]
 
     def swap(self) -> None:
-        """Swap the arrays of the current and the next values."""
+        """Swap the arrays of the current and the next values (for the runtime)."""
         self._storage, self._spare = self._spare, self._storage
 
     def digest(self) -> int:
@@ -248,17 +262,18 @@ class Field:
         return int(self.world.allreduce(np.array([own], np.uint64))[0])
 
     def gather(self, stride: int = 1) -> np.ndarray | None:
-        """Return every `stride`-th element along every axis as one array on rank 0, None on other ranks. Collective."""
+        """Return the global array, or a part of it, on rank 0, and None on other ranks. Collective.
+
+        Parameters
+        ----------
+        stride : int
+            The distance of the gathered elements along every axis.
+        """
         return gather(self.layout, self.local, stride, self.device.to_host)
 
 
 def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     """Replace the values of fields by those that a kernel computes from them, and exchange halos. Collective.
-
-    The kernel is called as `kernel(*new, *current, *rest)` on regions of the block. The interior is computed during the
-    halo exchange, and the border after it: the regions depend on the size of the block and on the ranks. Therefore the
-    kernel must compute each point only from the arguments at this point and its neighbours. Data that depends on the
-    point, such as indices or a mask, must be a Field in `rest`.
 
     Parameters
     ----------
@@ -266,7 +281,10 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
         The fields to replace. `new` are views for the results, of the shape of the region; `current` are views of the
         present values with their halo around the region.
     kernel : Kernel
-        The kernel.
+        It is called as `kernel(*new, *current, *rest)` on regions of the block. The interior is computed during the
+        halo exchange, and the border after it: the regions depend on the size of the block and on the ranks. Therefore
+        the kernel must compute each point only from the arguments at this point and its neighbours. Data that depends
+        on the point, such as indices or a mask, must be a Field in `rest`.
     *rest
         Further arguments. A Field is passed as its view of the region, which the kernel may update in place; everything
         else, also an array, is passed unchanged.
@@ -274,8 +292,7 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     Raises
     ------
     UsageError
-        Before any work, if a Field has another layout than the first one, or a Field in `rest` has a halo, which the
-        kernel would not get.
+        If a Field has another layout than the first one, or a Field in `rest` has a halo. It is raised before any work.
 
     Notes
     -----
@@ -284,6 +301,13 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     communications in solving PDE problems, SC 2001; Demmel et al., Avoiding communication in sparse matrix
     computations, IPDPS 2008).
 
+    Examples
+    --------
+    >>> u = State(World()).field("u", (4,), halo=1)
+    >>> u[...] = [0.0, 0.0, 4.0, 0.0]
+    >>> advance([u], Kernel(lambda new, old: np.add(old[:-2], old[2:], out=new)))
+    >>> u.local
+    array([0., 4., 0., 4.])
     """
     first, others = fields[0], [item for item in rest if isinstance(item, Field)]
     _check_fields(fields, others)
@@ -334,7 +358,7 @@ def _check_fields(fields: Sequence[Field], others: Sequence[Field]) -> None:
 
 
 def _depth(fields: Sequence[Field], others: Sequence[Field]) -> int:
-    """The number of layers of ghost cells that can be computed from the valid ones; negative if not even the block."""
+    """Return how many layers of ghost cells the valid ones suffice for; negative if not even for the block."""
     return min([*(field.valid - field.halo for field in fields), *(field.valid for field in others)])
 
 

@@ -104,10 +104,31 @@ def check_bodies(names: Sequence[str]) -> None:
 class Kernel:
     """One operation on local arrays: a folder of `anyrank.kernels`, or a function of the user.
 
-    `Kernel("philox", "words")` is the operation `words` of the folder `philox`; the default operation has the name of
-    the folder. `Kernel(function)` uses a function of NumPy arrays as the reference body, and
-    `Kernel(function, numba=other)` adds bodies by name. A call of the kernel calls the body that is selected for this
-    process, so that ranks may use different bodies; all bodies give the same bits. Not collective.
+    A call of the kernel calls the body that is selected for this process, so that ranks may use different bodies; all
+    bodies give the same bits. Not collective.
+
+    Parameters
+    ----------
+    source : str or callable
+        The name of a folder of `anyrank.kernels`, or a function of NumPy arrays, which is the reference body.
+    operation : str, optional
+        The operation of the folder: `Kernel("philox", "words")`. The default has the name of the folder.
+    **bodies : callable
+        Faster bodies of the user's function by name, such as `numba=other`.
+
+    Raises
+    ------
+    TypeError
+        If there is no such body.
+
+    Examples
+    --------
+    >>> def double(new, old):
+    ...     new[...] = 2 * old
+    >>> new = np.zeros(2)
+    >>> Kernel(double)(new, np.array([1.0, 2.0]))
+    >>> new
+    array([2., 4.])
     """
 
     def __init__(self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]):
@@ -130,7 +151,18 @@ class Kernel:
         return self.body(BODIES.on_host(arguments)).function(*arguments)
 
     def body(self, host: bool = False) -> Body:
-        """Return the body that this process uses, selected at the first call; `host`: for arrays on the host."""
+        """Return the body that this process uses, selected at the first call. Not collective.
+
+        Parameters
+        ----------
+        host : bool
+            Whether the arrays are on the host, also if the process has a GPU.
+
+        Raises
+        ------
+        UsageError
+            If no body can be used.
+        """
         if self._round != BODIES.round:
             self._bodies, self._round = {}, BODIES.round
         if host not in self._bodies:
@@ -151,7 +183,7 @@ class Kernel:
         raise UsageError(f"kernel {self.name} has no body that works here: {'; '.join(refusals)}")
 
     def load(self, name: str, device: Device) -> Callable[..., Any]:
-        """Return the function of the body `name`; raises Declined with the reason if it cannot be used."""
+        """Return the function of the body `name`; raise Declined if it cannot be used (for the runtime)."""
         if not self.folder:
             if name in GPU_BODIES and name not in self._functions and not device.on_host:
                 name = "reference"  # array code of the user also works on arrays of a GPU

@@ -16,11 +16,39 @@ SPLITS = ("auto", "rows", "columns", "bricks")
 
 
 class Layout:
-    """A domain decomposition: a global index space, cut into one brick per rank.
+    """A domain decomposition: a global index space, cut into one brick per rank. Not collective.
 
-    The ranks form a grid, numbered with the last axis fastest. `cuts[axis]` are the borders of the bricks along an
-    axis, from 0 to the global size: the rank at grid position g owns `cuts[axis][g] : cuts[axis][g + 1]`. A brick may
-    be empty. `shape`, `start` and `stop` are global indices; `local_shape` is the shape of this rank's brick.
+    The ranks form a grid, numbered with the last axis fastest. A brick may be empty.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The global shape.
+    world : World
+        The ranks.
+    cuts : sequence of sequences of int
+        The borders of the bricks along each axis, from 0 to the global size: the rank at grid position g owns
+        `cuts[axis][g] : cuts[axis][g + 1]`.
+
+    Attributes
+    ----------
+    shape, start, stop : tuple of int
+        The global shape, and the global indices of the first element of this rank's brick and of its end.
+    local_shape : tuple of int
+        The shape of this rank's brick.
+    grid, position : tuple of int
+        The shape of the grid of ranks, and the position of this rank in it.
+
+    Raises
+    ------
+    ValueError
+        If the cuts do not fit the shape or the number of ranks.
+
+    Examples
+    --------
+    >>> layout = Layout.bricks((4, 6), World())
+    >>> layout.local_shape, layout.owner((3, 5))
+    ((4, 6), 0)
     """
 
     def __init__(self, shape: Sequence[int], world: World, cuts: Sequence[Sequence[int]]):
@@ -45,26 +73,47 @@ class Layout:
 
     @classmethod
     def blocks(cls, n: int, world: World) -> Layout:
-        """Return the layout of the indices 0 … n − 1 in one block per rank, whose sizes differ by at most one."""
+        """Return a layout of the indices 0 … n − 1 in one block per rank; sizes differ by at most one. Not collective.
+
+        Parameters
+        ----------
+        n : int
+            The number of indices.
+        world : World
+            The ranks.
+        """
         return cls((n,), world, (even_cuts(n, world.size),))
 
     @classmethod
     def bricks(cls, shape: Sequence[int], world: World, split: str = "auto", halo: int = 0) -> Layout:
-        """Return a layout of `shape` over a grid of ranks, whose parts along an axis differ by at most one.
+        """Return a layout over a grid of ranks, whose parts along an axis differ by at most one. Not collective.
 
-        `split` is `rows` (only the first axis is cut), `columns` (only the last), `bricks` (the grid closest to a
-        cube), `auto` (the grid with the smallest halos), or the grid itself, such as `2x3`. Raises UsageError if a rank
-        would own fewer cells than the width of the halo along an axis that is cut.
+        Parameters
+        ----------
+        shape : sequence of int
+            The global shape.
+        world : World
+            The ranks.
+        split : {"auto", "rows", "columns", "bricks"} or str
+            `rows` cuts only the first axis, `columns` only the last; `bricks` uses the grid closest to a cube, and
+            `auto` the grid with the smallest halos. Another text is the grid itself, such as `2x3`.
+        halo : int
+            The number of layers of ghost cells.
+
+        Raises
+        ------
+        UsageError
+            If a rank would own fewer cells than the width of the halo along an axis that is cut.
         """
         grid = choose_grid(tuple(shape), world.size, split, halo)
         return cls(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
 
     def is_near(self, shape: Sequence[int]) -> bool:
-        """Return whether a shape differs from the shape of this layout by at most one along each axis."""
+        """Return whether a shape differs from that of this layout by at most one along each axis (for the runtime)."""
         return len(shape) == self.ndim and all(abs(n - m) <= 1 for n, m in zip(shape, self.shape, strict=True))
 
     def extended(self, shape: Sequence[int]) -> Layout:
-        """Return the layout of a near shape with the same cuts; only the last part of each axis changes its length."""
+        """Return the layout of a near shape with the same cuts, except the end of each axis (for the runtime)."""
         return Layout(shape, self.world, [(*cut[:-1], n) for cut, n in zip(self.cuts, shape, strict=True)])
 
     @property
@@ -79,7 +128,7 @@ class Layout:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """This rank's brick as slices of the global array."""
+        """The brick of this rank as slices of the global array."""
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     @cached_property
@@ -96,15 +145,38 @@ class Layout:
         return np.broadcast_to(result, self.local_shape)
 
     def position_of(self, rank: int) -> tuple[int, ...]:
-        """Return the grid position of a rank."""
+        """Return the grid position of a rank: its index along each axis of `grid`.
+
+        Parameters
+        ----------
+        rank : int
+            A rank of the World.
+        """
         return tuple(int(g) for g in np.unravel_index(rank, self.grid)) if self.grid else ()
 
     def rank_at(self, position: Sequence[int]) -> int:
-        """Return the rank at a grid position."""
+        """Return the rank at a grid position.
+
+        Parameters
+        ----------
+        position : sequence of int
+            An index along each axis of `grid`.
+        """
         return int(np.ravel_multi_index(tuple(position), self.grid)) if self.grid else 0
 
     def owner(self, index: Sequence[int]) -> int:
-        """Return the rank that owns a global index; raises IndexError if it is outside the shape."""
+        """Return the rank that owns a global index.
+
+        Parameters
+        ----------
+        index : sequence of int
+            A global index along each axis.
+
+        Raises
+        ------
+        IndexError
+            If the index is outside the shape.
+        """
         for i, n in zip(index, self.shape, strict=True):
             if not 0 <= i < n:
                 raise IndexError(f"index {tuple(index)} is outside the global shape {self.shape}")
@@ -148,7 +220,7 @@ def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> tu
 
 
 def _named_grids(split: str, ranks: int, ndim: int) -> list[tuple[int, ...]]:
-    """The grids that a name in SPLITS allows; all grids for another name."""
+    """Return the grids that a name in SPLITS allows; all grids for another name."""
     if split == "rows":
         return [(ranks,) + (1,) * (ndim - 1)]
     if split == "columns":
@@ -165,7 +237,7 @@ def _fits(n: int, parts: int, halo: int) -> bool:
 
 
 def _surface(shape: tuple[int, ...], grid: tuple[int, ...]) -> float:
-    """The number of elements on the cut faces of a brick, which its halo exchange sends."""
+    """Return the number of elements on the cut faces of a brick, which its halo exchange sends."""
     local = [n / p for n, p in zip(shape, grid, strict=True)]
     faces = (float(np.prod(local[:axis] + local[axis + 1 :])) for axis, p in enumerate(grid) if p > 1)
     return sum(faces)

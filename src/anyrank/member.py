@@ -36,7 +36,7 @@ class Block(Part, Protocol):
 
     @property
     def local(self) -> Any:
-        """This rank's block without its halo."""
+        """The block of this rank without its halo."""
 
     def __setitem__(self, key: Any, values: Any) -> None: ...
 
@@ -70,6 +70,11 @@ class Member(Protocol):
     """A member of a State: a Field, a Scalar, a Table, or another object with these methods.
 
     Between `stored` and the end of the checkpoint the member may change, but not the arrays that it returned.
+
+    Attributes
+    ----------
+    name : str
+        The name of the member: `state.NAME`.
     """
 
     name: str
@@ -88,7 +93,13 @@ class Member(Protocol):
         """Return the parts of a checkpoint of its present values; names are NAME or NAME/PART. Collective."""
 
     def load(self, source: Source) -> None:
-        """Restore the values from a checkpoint, which may be of another number of ranks. Collective."""
+        """Restore the values from a checkpoint, which may be of another number of ranks. Collective.
+
+        Parameters
+        ----------
+        source : Source
+            The datasets of the checkpoint.
+        """
 
     def digest(self) -> int:
         """Return the digest of its values, 64 bits, the same on all ranks and for any number of ranks. Collective."""
@@ -96,7 +107,27 @@ class Member(Protocol):
 
 @dataclass
 class Scalar:
-    """A value that is the same on all ranks."""
+    """A value that is the same on all ranks. `State.scalar` creates it; a program uses the value, `state.NAME`.
+
+    Parameters
+    ----------
+    name : str
+        The name in the State.
+    dtype : dtype
+        The type of the value: bool, an integer, a float or a complex type.
+    unit, description : str
+        The unit and the meaning of the value, for checkpoints.
+    value : bool, int, float or complex
+        The present value.
+
+    Examples
+    --------
+    >>> state = State(World())
+    >>> hits = state.scalar("hits", 0)
+    >>> state.hits += 3
+    >>> hits.value, hits.dtype
+    (3, dtype('int64'))
+    """
 
     shape: ClassVar[tuple[int, ...]] = ()
     name: str
@@ -110,7 +141,18 @@ class Scalar:
         self.path = f"scalars/{self.name}"
 
     def assign(self, value: Any) -> None:
-        """Set the value; raises ValueError if the dtype cannot hold it."""
+        """Set the value. Not collective: all ranks assign the same value.
+
+        Parameters
+        ----------
+        value : bool, int, float or complex
+            The new value.
+
+        Raises
+        ------
+        ValueError
+            If the dtype cannot hold it.
+        """
         array = np.asarray(value)
         if array.ndim or (self.dtype.kind in "iu" and array.dtype.kind not in "iub"):
             raise ValueError(f"{value!r} is not a single value of type {self.dtype}")

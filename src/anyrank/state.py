@@ -30,12 +30,41 @@ class State:
 
     Members are attributes: `state.T` is a Field or another member given to `add`, and `state.hits` the value of a
     Scalar, to which `state.hits += 1` assigns. Declarations are collective: all ranks declare the same members in the
-    same order.
+    same order. The runtime creates the State of a run.
+
+    Parameters
+    ----------
+    world : World
+        The ranks that share the members.
+    split : str
+        The domain decomposition: see `Layout.bricks`.
+    seed : int
+        The seed of `random`.
+    halo_steps : int
+        The number of steps between halo exchanges.
+    folder : Path, optional
+        The run folder, in which a program may write files; None without a run.
+    memory_limit : int, optional
+        The bytes of memory for the data of a rank: see `budget`.
+
+    Attributes
+    ----------
+    step : int
+        The number of steps since `setup`.
+    members : dict of str to Member
+        The members by name, in the order of their declaration.
+
+    Examples
+    --------
+    >>> state = State(World())
+    >>> T = state.field("T", (2, 3), unit="K")
+    >>> state.T[...] = 20.0
+    >>> exact.sum(state.T)
+    120.0
     """
 
     step: int
     world: World
-    #: The run folder, in which a program may write files; None without a run.
     folder: Path | None
     members: dict[str, Member]
 
@@ -74,7 +103,10 @@ class State:
 
         Examples
         --------
+        >>> state = State(World())
         >>> words = state.add(Table("words", state.world, {"word": "text"}))
+        >>> state.words is words
+        True
         """
         if not isinstance(member, Member):
             raise TypeError(f"state.add takes a member of a State, such as a Table, and not {member!r}: see Member")
@@ -148,17 +180,45 @@ class State:
         )
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
-        """Declare a Scalar with its initial value, whose type is that of the Scalar: int64, float64 or bool."""
+        """Declare a Scalar. Collective.
+
+        Parameters
+        ----------
+        name : str
+            The name of the scalar: `state.NAME` is its value.
+        value : bool, int, float or complex
+            The initial value, the same on all ranks. Its type is that of the Scalar: bool, int64, float64, complex128.
+        unit, description : str
+            The unit and the meaning of the value, for checkpoints.
+
+        Raises
+        ------
+        UsageError
+            If the name is not valid or in use, or the type cannot be stored.
+        """
         _check_type(name, np.asarray(value).dtype)
         scalar = Scalar(name, np.asarray(value).dtype, unit, description, value)
         scalar.assign(value)
         return self.add(scalar)
 
     def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
-        """Return the Layout that the fields of a shape share. The field with the widest halo must be declared first.
+        """Return the Layout that the fields of a shape share. Not collective.
 
-        A shape that differs from an earlier one by at most one along each axis, such as that of faces from that of
-        cells, is cut at the same indices: the last rank along the axis has one element more or less.
+        The field with the widest halo must be declared first. A shape that differs from an earlier one by at most one
+        along each axis, such as that of faces from that of cells, is cut at the same indices: the last rank along the
+        axis has one element more or less.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            The global shape.
+        halo : int
+            The number of layers of ghost cells.
+
+        Raises
+        ------
+        UsageError
+            If the halo is wider than a rank's part.
         """
         layouts: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
         width = halo * self.halo_steps
@@ -200,7 +260,7 @@ class State:
         """Return the bytes of memory that each rank may still allocate for data, the same on all ranks. Collective.
 
         The result is the minimum over the ranks of the rest of --memory-limit, or of three quarters of the rank's share
-        of the free memory of its node. Raises UsageError on all ranks if it is too small to work with.
+        of the free memory of its node. UsageError is raised on all ranks if it is too small to work with.
         """
         sharing = self.world.node_size
         with self.world.raise_on_all_ranks():
@@ -208,19 +268,25 @@ class State:
         return int(self.world.allreduce(np.array([own]), "min")[0])
 
     def random(self, stream: int = 0) -> Philox:
-        """Return the random numbers of the run's seed; use another stream for each independent quantity."""
+        """Return the random numbers of the run's seed. Not collective.
+
+        Parameters
+        ----------
+        stream : int
+            The number of the stream; use another one for each independent quantity.
+        """
         return Philox(self.seed, stream)
 
     def fields(self) -> Iterator[Field]:
-        """Return the Fields in the order of their declaration."""
+        """Return the Fields in the order of their declaration. Not collective."""
         return (member for member in self.members.values() if isinstance(member, Field))
 
     def scalars(self) -> Iterator[Scalar]:
-        """Return the Scalars in the order of their declaration."""
+        """Return the Scalars in the order of their declaration. Not collective."""
         return (member for member in self.members.values() if isinstance(member, Scalar))
 
     def allocate(self) -> None:
-        """Allocate the arrays of all Fields now, unless they are allocated. Raises MemoryError."""
+        """Allocate the arrays of all Fields now, or raise MemoryError (for the runtime)."""
         for field in self.fields():
             _ = field.storage
 
@@ -231,13 +297,13 @@ class State:
     def digests(self) -> dict[str, int]:
         """Return the digest of each part of a checkpoint, by name: of every member, or of its parts. Collective.
 
-        Raises AnyrankError if a Scalar differs between ranks.
+        AnyrankError is raised if a Scalar differs between ranks.
         """
         check_scalars(self)
         return {name: item.digest() for name, item in self.stored().items()}
 
     def digest(self) -> int:
-        """Return one digest of the whole state. Collective."""
+        """Return one digest of the whole state, 64 bits, the same for any number of ranks. Collective."""
         stored = self.stored()
         check_scalars(self)
         return digest_of(stored, {name: item.digest() for name, item in stored.items()})

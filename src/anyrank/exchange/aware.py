@@ -62,7 +62,7 @@ def choose(world: World, device: Device, wanted: str) -> tuple[str, str]:
 
 
 def _first_problem(world: World, problem: str) -> str:
-    """The first problem of any rank, with the ranks that have it; empty if no rank has one. Collective."""
+    """Return the first problem of any rank, with the ranks that have it; empty if no rank has one. Collective."""
     problems: list[str] = world.comm.allgather(problem)
     first = next(filter(None, problems), "")
     ranks = [rank for rank, text in enumerate(problems) if text == first]
@@ -88,13 +88,13 @@ def query_support(comm: MPI.Comm) -> str:
 
 
 def command(device: Any) -> list[str]:
-    """The command line of the test process."""
+    """Return the command line of the test process."""
     body = "shim" if device.name.startswith("shim") else "cupy"
     return [sys.executable, "-m", "anyrank.exchange.aware", body, str(device.index)]
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables of a process that belongs to no launch and no batch job."""
+    """Return the environment variables of a process that belongs to no launch and no batch job."""
     return {name: value for name, value in without_launch(environment).items() if not name.startswith(_OF_A_JOB)}
 
 

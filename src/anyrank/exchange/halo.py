@@ -51,7 +51,7 @@ class Halo:
         self._description = f"the halo exchange of {', '.join(field.name for field in self.fields)}"
 
     def _local_wraps(self) -> Iterator[Wrap]:
-        """The ghost cells along periodic axes that are not cut, each with the edge that it copies.
+        """Yield the ghost cells along periodic axes that are not cut, each with the edge that it copies.
 
         The host copies one axis after the other, which moves fewer cells; a GPU copies all of them in one launch.
         """
@@ -63,12 +63,12 @@ class Halo:
                     yield field, ghost(field, direction, along), edge(field, direction, along)
 
     def _directions(self, axes: Sequence[int]) -> Iterator[Direction]:
-        """All directions along the given axes, with the diagonal ones."""
+        """Return all directions along the given axes, with the diagonal ones."""
         steps = [(-1, 0, 1) if axis in axes else (0,) for axis in range(self.layout.ndim)]
         return filter(any, product(*steps))
 
     def _neighbours(self) -> dict[int, list[Direction]]:
-        """The neighbouring ranks, and the directions in which this rank sends to each of them."""
+        """Return the neighbouring ranks, and the directions in which this rank sends to each of them."""
         directions: dict[int, list[Direction]] = {}
         # If A sends to B in direction d, B receives into its ghost cells on side -d: both sort by d.
         for direction in self._directions(self.cut_axes):
@@ -117,7 +117,7 @@ class Halo:
     def regions(self, whole: Region) -> tuple[Region, list[Region]]:
         """Split a region into the part that needs no remote ghost cell, and disjoint slabs that cover the rest.
 
-        All as slices of the local block; the region is the block, or reaches further into the ghosts.
+        All are slices of the local block. The region is the block, or reaches further into the ghost cells.
         """
         halo = max(field.halo for field in self.fields)
         inner = list(whole)
@@ -132,14 +132,14 @@ class Halo:
 
 
 def edge(field: HaloField, direction: Direction, axes: Sequence[int]) -> Region:
-    """The cells of a padded block that are sent in a direction along `axes`; the other axes have their full width."""
+    """Return the cells of a padded block that are sent in a direction along `axes`, in full width along other axes."""
     h = field.margin
     sides = {-1: slice(h, 2 * h), 0: slice(h, -h), 1: slice(-2 * h, -h)}
     return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(direction))
 
 
 def ghost(field: HaloField, direction: Direction, axes: Sequence[int]) -> Region:
-    """The ghost cells of a padded block that receive what is sent in a direction along `axes`."""
+    """Return the ghost cells of a padded block that receive what is sent in a direction along `axes`."""
     h = field.margin
     sides = {-1: slice(-h, None), 0: slice(h, -h), 1: slice(0, h)}
     return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(direction))

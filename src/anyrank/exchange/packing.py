@@ -63,7 +63,7 @@ class Part(NamedTuple):
     shape: tuple[int, ...]
 
     def packed(self, buffer: int) -> Box:
-        """The box of its elements in the buffer at this address."""
+        """Return the box of its elements in the buffer at this address."""
         size, shape = self.field.dtype.itemsize, self.shape
         return Box(buffer + self.offset, size, shape, tuple(contiguous_strides(shape, size)))
 
@@ -74,7 +74,7 @@ class Parts(list[Part]):
     nbytes = 0
 
     def add(self, regions: Iterable[tuple[HaloField, Region]]) -> slice:
-        """Append regions; returns their slice of the buffer, in bytes."""
+        """Append regions and return their slice of the buffer, in bytes."""
         first = self.nbytes
         for field, region in regions:
             shape = tuple(len(range(*s.indices(n))) for s, n in zip(region, field.storage.shape, strict=True))
@@ -200,7 +200,7 @@ class DeviceBuffers:
         return self._device.from_host(np.array(rows, np.uint64)), grid
 
     def _rows(self) -> tuple[list[list[int]], ...]:
-        """The boxes of wraps, packing and unpacking for the present arrays of the fields, in the format of boxes.cu."""
+        """Return the boxes of wraps, packing and unpacking for the present arrays, in the format of boxes.cu."""
         out, into = self._device.address(self._out), self._device.address(self._in)
         wraps = [_row(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
         edges = [_row(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
@@ -219,6 +219,6 @@ def _row(source: Box, target: Box) -> list[int]:
 def open_buffers(
     fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts
 ) -> HostBuffers | DeviceBuffers:
-    """The buffers of an exchange, on the device of the fields."""
+    """Return the buffers of an exchange, on the device of the fields."""
     kind = HostBuffers if fields[0].device.on_host else DeviceBuffers
     return kind(fields, wraps, edges, ghosts)

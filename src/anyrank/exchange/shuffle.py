@@ -58,13 +58,13 @@ class Shuffle:
 
     @staticmethod
     def _parts(array: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-        """Views of the bytes of each rank's rows."""
+        """Return views of the bytes of each rank's rows."""
         ends = np.cumsum(counts) * (array.nbytes // max(1, len(array)))
         return np.split(array.reshape(-1).view(np.uint8), ends[:-1])
 
 
 def _wait(request: MPI.Request, source: int, size: int) -> None:
-    """Wait for a message; raises AnyrankError unless it has `size` bytes, because the others would be undefined."""
+    """Wait for a message; raise AnyrankError unless it has `size` bytes, because the others would be undefined."""
     status = MPI.Status()
     request.Wait(status)
     if (received := status.Get_count(MPI.BYTE)) != size:

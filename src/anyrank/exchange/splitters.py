@@ -19,10 +19,10 @@ class Run(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any:
-        """The key at an index; −1 is the last."""
+        """Return the key at an index; −1 is the last."""
 
     def searchsorted(self, keys: Any, side: Any = "left") -> Any:
-        """As in NumPy: the number of keys that are less, or not greater if `side` is `right`."""
+        """Return, as in NumPy, the number of keys that are less, or not greater if `side` is `right`."""
 
 
 def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[np.int64]:
@@ -58,7 +58,7 @@ def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[
 def _equal_before(
     world: World, runs: Sequence[Run], keys: Any, first: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The number of keys of each run that equal the splitter and lie before the cut; lower ranks come first."""
+    """Return how many keys of each run equal the splitter and lie before the cut; lower ranks come first."""
     equal = _searchsorted(runs, keys, "right") - first
     counts = np.stack([first.sum(0), equal.sum(0)])
     before = np.zeros_like(counts[1])
@@ -75,19 +75,19 @@ def _searchsorted(runs: Sequence[Run], keys: Any, side: str) -> NDArray[np.int64
 
 
 class _Code:
-    """Converts keys to integers with the same order: integers stay, bytes are big-endian digits."""
+    """Convert keys to integers with the same order: integers stay, bytes are big-endian digits."""
 
     def __init__(self, dtype: np.dtype[Any]):
         self.dtype = dtype
 
     def number(self, key: Any) -> int:
-        """The number of a key."""
+        """Return the number of a key."""
         if self.dtype.kind == "S":
             return int.from_bytes(bytes(key).ljust(self.dtype.itemsize, b"\0"), "big")
         return int(key)
 
     def keys(self, numbers: Sequence[int]) -> NDArray[Any]:
-        """The keys of numbers."""
+        """Return the keys of numbers."""
         if self.dtype.kind == "S":
             return np.array([n.to_bytes(self.dtype.itemsize, "big") for n in numbers], self.dtype)
         return np.array(numbers, self.dtype)
