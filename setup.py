@@ -1,5 +1,6 @@
-"""Builds what is compiled: every kernels/NAME/cpu_cython.pyx becomes anyrank.kernels.NAME.cpu_cython, and every
-.pyx under src a module where it lies.
+"""Build what is compiled.
+
+Every kernels/NAME/cpu_cython.pyx becomes anyrank.kernels.NAME.cpu_cython, and every .pyx under src a module there.
 
 The flags are part of the promise: without -ffp-contract=off a compiler may fuse a*b+c into one
 rounding, and the bits then depend on the processor. No flag that allows reordering is ever given.
@@ -18,7 +19,7 @@ DIRECTIVES = {"language_level": "3", "boundscheck": False, "wraparound": False, 
 
 
 def compiled(name: str, source: Path) -> Extension:
-    """The extension of one .pyx and the headers beside it and around."""
+    """Return the extension of one .pyx and the headers beside it and around."""
     return Extension(
         name,
         [source.as_posix()],

@@ -37,7 +37,7 @@ def available() -> int:
 
 
 def _free_in_groups() -> Iterator[int]:
-    """The free bytes of each control group of this process, and of its parent groups."""
+    """Yield the free bytes of each control group of this process, and of its parent groups."""
     groups = ""
     with suppress(OSError):
         groups = (PROC / "self/cgroup").read_text(encoding="utf-8")

@@ -168,7 +168,7 @@ class Program:
 
 
 def _stored(value: Any) -> Any:
-    """The value for TOML and JSON: a path as text, None as a word."""
+    """Return the value for TOML and JSON: a path as text, None as a word."""
     if isinstance(value, list):
         return [_stored(element) for element in value]
     return NONE if value is None else str(value) if isinstance(value, Path) else value
@@ -212,7 +212,7 @@ def check_declaration(program: type[Program]) -> None:
 def _read(
     program: type[Program], values: Mapping[str, Any], spell: Callable[[str], str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The checked values, and a line of the message for each invalid one."""
+    """Return the checked values, and a line of the message for each invalid one."""
     readers, checked, lines = _readers(program), {}, []  # type: ignore[arg-type]
     for name, value in values.items():
         try:
@@ -227,7 +227,7 @@ def _read(
 
 @cache  # type: ignore[arg-type]
 def _readers(program: type[Program]) -> dict[str, pydantic.TypeAdapter[Any]]:
-    """The pydantic type of each parameter. Raises TypeError for an invalid declaration."""
+    """Return the pydantic type of each parameter. Raises TypeError for an invalid declaration."""
     if dataclasses.is_dataclass(program):
         raise TypeError("it is a dataclass, which would replace what param() declares. Remove @dataclass.")
     try:

@@ -70,7 +70,7 @@ def anyrank_version() -> str:
 
 
 def _installed(package: str) -> str:
-    """The version of a package, without importing it; an empty string if it is not installed."""
+    """Return the version of a package, without importing it; an empty string if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -120,7 +120,7 @@ class Recorder:
         return True
 
     def _difference(self, call: Call) -> AnyrankError:
-        """The error that all ranks raise, with the ranks of each different call. Collective."""
+        """Return the error that all ranks raise, with the ranks of each different call. Collective."""
         gathered = self._reports.allgather((str(call), call.step))
         groups: dict[str, list[int]] = {}
         for rank, (text, _) in enumerate(gathered):
@@ -177,7 +177,7 @@ def is_program(file: str) -> bool:
 
 
 def _site() -> tuple[str, int, str]:
-    """File, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
+    """Return file, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
     internal = None
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename
@@ -220,7 +220,7 @@ def _checked(comm: MPI.Intracomm, recorder: Recorder, label: str = "") -> Checke
 
 
 def _recorded(name: str) -> Callable[..., Any]:
-    """A method of Intracomm that first compares the call if it is collective, and records it otherwise."""
+    """Return a method of Intracomm that first compares the call if it is collective, and records it otherwise."""
     real = getattr(MPI.Intracomm, name)
     parameters = [*inspect.signature(real).parameters.values()][1:]
     names = [parameter.name for parameter in parameters]
@@ -250,7 +250,7 @@ for _name in dir(MPI.Intracomm):
 
 
 def _description(name: str, given: dict[str, Any], size: int) -> str:
-    """The part of a call that must be the same on all ranks, such as `Allreduce(sum of 1 int64)` or `bcast(root 0)`."""
+    """Return what must be the same on all ranks in a call: `Allreduce(sum of 1 int64)`, `bcast(root 0)`."""
     what = [_reduction(given["op"])] if "op" in given else []
     by_rank = name.lower().endswith(("gatherv", "scatterv", "alltoallv", "alltoallw"))
     if name[0].isupper() and not by_rank and {"buf", "sendbuf"} & given.keys():
@@ -267,7 +267,7 @@ def _reduction(op: Any) -> str:
 
 
 def _amount(name: str, given: dict[str, Any], size: int) -> str:
-    """The amount of data per rank, which is the same on all ranks; for an in-place call, from the other buffer."""
+    """Return the amount of data per rank, the same on all ranks; for an in-place call, from the other buffer."""
     if "buf" in given:
         return _elements(given["buf"])
     each, whole = given["sendbuf"], given["recvbuf"]
@@ -279,7 +279,7 @@ def _amount(name: str, given: dict[str, Any], size: int) -> str:
 
 
 def _elements(buffer: Any, shares: int = 1) -> str:
-    """The number and type of the elements of a buffer, in any form that mpi4py accepts; mpi4py refuses other forms."""
+    """Return the number and type of the elements of a buffer, in any form that mpi4py accepts."""
     try:
         data, *rest = buffer if isinstance(buffer, list | tuple) else [buffer]
         memory = data if hasattr(data, "nbytes") else memoryview(b"" if data in (None, MPI.BOTTOM) else data)
@@ -295,7 +295,7 @@ def _elements(buffer: Any, shares: int = 1) -> str:
 
 
 def _basic(kind: MPI.Datatype) -> tuple[str, int]:
-    """The basic type of a datatype, and its size; bytes if it consists of several types."""
+    """Return the basic type of a datatype, and its size; bytes if it consists of several types."""
     if kind.is_predefined:
         return np.dtype(kind.typestr).name, kind.size
     inner = kind.Get_contents()[-1]

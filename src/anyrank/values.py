@@ -69,7 +69,7 @@ def matching(pattern: str, rule: str) -> AfterValidator:
 
 
 def _or_none(kind: Any) -> tuple[Any, bool]:
-    """The type without None, and whether it included None."""
+    """Return the type without None, and whether it included None."""
     inner = [one for one in get_args(kind) if one is not type(None)]
     if get_origin(kind) in (Union, UnionType) and len(inner) == 1:
         return (get_args(inner[0])[0] if get_origin(inner[0]) is Annotated else inner[0]), True
@@ -178,5 +178,5 @@ def refusal(error: Any, subject: str, name: str, example: Any = 1, about: str = 
 
 
 def _digits(value: Any) -> Any:
-    """A bound with all its digits: 1 and not 1.0, 1234567 and not 1.23457e+06."""
+    """Return a bound with all its digits: 1 and not 1.0, 1234567 and not 1.23457e+06."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value

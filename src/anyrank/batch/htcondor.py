@@ -87,7 +87,7 @@ class HTCondor(Scheduler):
         return run_submit_command(["condor_submit", "-terse", "script.sub"], node.folder).split()[0]
 
     def task(self, job: str, position: int, point: int) -> str:
-        """The id of a task; HTCondor counts the processes of a cluster."""
+        """Return the id of a task; HTCondor counts the processes of a cluster."""
         return f"{job.partition('.')[0]}.{position}"
 
     def job_states(self, jobs: Sequence[Job]) -> dict[Job, JobState]:
@@ -125,7 +125,7 @@ class HTCondor(Scheduler):
 
 
 def _dag_jobs(folder: Path) -> dict[str, JobState]:
-    """The states of the DAGMan jobs in a folder."""
+    """Return the states of the DAGMan jobs in a folder."""
     return {job: seen for log in folder.glob(f"{DAGS}.dagman.log") for job, seen in _read(log).items()}
 
 

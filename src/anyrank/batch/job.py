@@ -37,7 +37,7 @@ class RunStatus:
 
 
 def job_folder(folder: Path) -> Path:
-    """The folder with the job files of a run or a study."""
+    """Return the folder with the job files of a run or a study."""
     return folder / "job"
 
 
@@ -48,7 +48,7 @@ def write_ids(folder: Path, ids: Iterable[str]) -> None:
 
 
 def jobs_of(folder: Path) -> list[Job]:
-    """The jobs of a run; empty if it was not submitted."""
+    """Return the jobs of a run; empty if it was not submitted."""
     with suppress(OSError):
         return [Job(job_folder(folder), one) for one in (job_folder(folder) / ID).read_text(encoding="utf-8").split()]
     return []
@@ -72,7 +72,7 @@ def submission(folder: Path) -> dict[str, Any]:
 
 
 def members(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """The submitted runs of a folder: for each its folder, and the names of the runs that it needs."""
+    """Return the submitted runs of a folder: for each its folder, and the names of the runs that it needs."""
     entries = submission(folder)["members"]
     if not (job_folder(folder) / SUBMISSION).exists():
         return {folder.name: (folder, ())}
@@ -80,7 +80,7 @@ def members(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
 
 
 def attempts(folder: Path) -> tuple[int, int | None]:
-    """The number of attempts, and the exit status of the last one, None if it has not ended."""
+    """Return the number of attempts, and the exit status of the last one, None if it has not ended."""
     try:
         lines = (job_folder(folder) / ATTEMPTS).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -91,7 +91,7 @@ def attempts(folder: Path) -> tuple[int, int | None]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run is finished; a command is finished if it returned 0."""
+    """Return whether the run is finished; a command is finished if it returned 0."""
     if RunFolder(folder).description.exists():
         return RunFolder(folder).finished() is not None
     return attempts(folder)[1] == 0
@@ -112,12 +112,12 @@ def job_states(folders: Sequence[Path], scheduler: str) -> dict[Job, JobState]:
 
 
 def live_jobs(folder: Path, states: Mapping[Job, JobState]) -> list[Job]:
-    """The waiting and running jobs of a run."""
+    """Return the waiting and running jobs of a run."""
     return [job for job in jobs_of(folder) if job in states and states[job].state in (WAITING, RUNNING)]
 
 
 def run_statuses(folder: Path) -> list[RunStatus]:
-    """The status of the run in a folder, or of every run of a study, in the order of submission."""
+    """Return the status of the run in a folder, or of every run of a study, in the order of submission."""
     runs = members(folder)
     states = job_states([path for path, _ in runs.values()], submission(folder)["scheduler"])
     statuses: dict[str, RunStatus] = {}
@@ -164,14 +164,14 @@ def _outcome(one: RunStatus) -> str:
 
 
 def _step(folder: Path) -> int | None:
-    """The step of the newest checkpoint."""
+    """Return the step of the newest checkpoint."""
     from anyrank.storage.keep import checkpoint_files, step_of
 
     return max(map(step_of, checkpoint_files(folder / "checkpoints")), default=None)
 
 
 def _failure(folder: Path) -> str:
-    """The error that ended the last attempt, from the events of the run."""
+    """Return the error that ended the last attempt, from the events of the run."""
     with suppress(OSError, ValueError, LookupError):
         last = json.loads((folder / "events.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         return f"{last['error']} on rank {last['ranks']}, step {last['step']}"

@@ -8,7 +8,7 @@ from anyrank.errors import UsageError
 
 
 def find(name: str) -> Scheduler:
-    """The scheduler with this name; for an empty name, the only one on this machine. Raises UsageError."""
+    """Return the scheduler with this name; for an empty name, the only one on this machine. Raises UsageError."""
     if name in Scheduler.known:
         return Scheduler.known[name]()
     names = ", ".join(Scheduler.known)

@@ -95,7 +95,7 @@ def pack(programs: Iterable[Path], out: Path, packages: Iterable[Distribution]) 
 
 
 def _library() -> Files:
-    """The current interpreter and its library."""
+    """Return the current interpreter and its library."""
     files = {"libexec/python": Path("/proc/self/exe").resolve()}
     compiled = sysconfig.get_path("platstdlib", vars={"installed_platbase": sys.base_exec_prefix})
     for folder in (sysconfig.get_path("stdlib"), compiled):
@@ -104,7 +104,7 @@ def _library() -> Files:
 
 
 def _user_files(programs: Iterable[Path], out: Path) -> Files:
-    """The user's files, without hidden files, environments, runs, and the archive itself."""
+    """Return the user's files, without hidden files, environments, runs, and the archive itself."""
 
     def skip(path: Path) -> bool:
         hidden = path.name.startswith(".") or path.name == "__pycache__" or path == out.absolute()
@@ -117,7 +117,7 @@ def _user_files(programs: Iterable[Path], out: Path) -> Files:
 
 
 def _shared_libraries(files: Files) -> Files:
-    """The shared libraries that these files need, without libraries among them and those of the machine."""
+    """Return the shared libraries that these files need, without libraries among them and those of the machine."""
     programs = ("bin/", "libexec/")
     known = {path.resolve() for name, path in files.items() if ".so" in path.name or name.startswith(programs)}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -130,13 +130,13 @@ def _shared_libraries(files: Files) -> Files:
 
 
 def _needed(binary: Path) -> Files:
-    """The libraries that the loader finds for a binary, by name."""
+    """Return the libraries that the loader finds for a binary, by name."""
     done = subprocess.run(["ldd", binary], capture_output=True, encoding="utf-8", errors="surrogateescape", check=False)
     return {name: Path(path) for name, path in re.findall(r"^\t(\S+) => (/.+) \(0x", done.stdout, re.MULTILINE)}
 
 
 def _start_scripts(folder: Path) -> Files:
-    """The start scripts, which find the other files relative to their own path."""
+    """Return the start scripts, which find the other files relative to their own path."""
     scripts = {name: folder / str(number) for number, name in enumerate(_SCRIPTS)}
     for name, path in scripts.items():
         path.write_text(_SCRIPTS[name], encoding="utf-8")
@@ -152,7 +152,7 @@ def _copy_time(file: Path, source: Path) -> None:
 
 
 def _byte_code(files: Files, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The byte code of every Python file, from __pycache__ or compiled now; none for files that do not compile."""
+    """Yield the byte code of every Python file that compiles, from __pycache__ or compiled now."""
     mode = py_compile.PycInvalidationMode.TIMESTAMP
     for number, (name, path) in enumerate(files.items()):
         if name.endswith(".py"):

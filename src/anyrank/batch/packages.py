@@ -25,7 +25,7 @@ _INSTALLERS = {"pip", "setuptools", "wheel"}
 
 
 def select_packages(only: Iterable[str], without: Iterable[str]) -> list[Distribution]:
-    """The distributions that pip installed here, without installers and those of `without`.
+    """Return the distributions that pip installed here, without installers and those of `without`.
 
     If `only` has names: these, their requirements, anyrank, and MPI. Raises UsageError for an environment that cannot
     be packed, names that are not installed, and distributions whose files are elsewhere.
@@ -49,7 +49,7 @@ def select_packages(only: Iterable[str], without: Iterable[str]) -> list[Distrib
 
 
 def _closure(installed: dict[str, Distribution], roots: Iterable[str], left_out: set[str]) -> set[str]:
-    """The roots and their installed requirements."""
+    """Return the roots and their installed requirements."""
     todo = [(name, "") for name in roots]
     found: set[tuple[str, str]] = set()
     while todo:
@@ -72,7 +72,7 @@ def _check(name: str, distribution: Distribution) -> None:
 
 
 def files_of(distribution: Distribution) -> Files:
-    """The installed files of a distribution, without byte code, headers, and files that depend on this location."""
+    """Return the installed files of a distribution, but no byte code, headers, or files that depend on the location."""
     files: Files = {}
     for file in distribution.files or ():
         target, path = os.path.normpath(f"{SITE}/{file}"), Path(str(distribution.locate_file(file)))
@@ -84,13 +84,13 @@ def files_of(distribution: Distribution) -> Files:
 
 
 def _names_python(path: Path) -> bool:
-    """Whether the file is a script that names this Python."""
+    """Return whether the file is a script that names this Python."""
     with path.open("rb") as file:
         return re.match(rb"#!.*python", file.readline(500)) is not None
 
 
 def anyrank_files() -> Files:
-    """The files of anyrank, from the folders from which it is imported; its sources have several folders."""
+    """Return the files of anyrank, from the folders from which it is imported; its sources have several folders."""
     files: Files = {}
     for package in ("anyrank", "anyrank.kernels", "anyrank.jobs"):
         spec = find_spec(package)
@@ -101,7 +101,7 @@ def anyrank_files() -> Files:
 
 
 def tree(folder: Path, target: str, skip: Callable[[Path], bool]) -> Files:
-    """The files below a folder, by their names below `target` in the archive, without those to be skipped."""
+    """Return the files below a folder, by their names below `target` in the archive, without those to be skipped."""
     files: Files = {}
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not skip(Path(where, name))]

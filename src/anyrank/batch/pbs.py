@@ -60,7 +60,7 @@ class Pbs(Scheduler):
     files: ClassVar = {"script.pbs": "pbs.sh.j2"}
 
     def paths(self, folder: Path, array: bool) -> dict[Path, str]:
-        """A new script for each array: tasks read it when they start, and tasks of a former array may still wait."""
+        """Return a new script for each array: tasks read it when they start, and tasks of a former array may wait."""
         before = len(list(folder.glob("script*.pbs"))) if array else 0
         return {folder / f"script{before or ''}.pbs": "pbs.sh.j2"}
 
@@ -76,7 +76,7 @@ class Pbs(Scheduler):
         call(["qrls", *reversed(ids)])
 
     def task(self, job: str, position: int, point: int) -> str:
-        """The id of a task; PBS counts the tasks of an array, and a single task is an ordinary job."""
+        """Return the id of a task; PBS counts the tasks of an array, and a single task is an ordinary job."""
         return job.replace("[]", f"[{position}]")
 
     def job_states(self, jobs: Sequence[Job]) -> dict[Job, JobState]:

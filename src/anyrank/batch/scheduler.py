@@ -69,11 +69,11 @@ class Scheduler(ABC):
         cls.known[cls.name] = cls
 
     def paths(self, folder: Path, array: bool) -> dict[Path, str]:
-        """The files to write into a job's folder, with their templates."""
+        """Return the files to write into a job's folder, with their templates."""
         return {folder / name: template for name, template in self.files.items()}
 
     def missing(self) -> str:
-        """The first command that this machine lacks; empty if there is none."""
+        """Return the first command that this machine lacks; empty if there is none."""
         return next((command for command in self.commands if not shutil.which(command)), "")
 
     def check(self, context: Mapping[str, Any]) -> None:  # noqa: B027  (most schedulers refuse nothing)
@@ -106,11 +106,11 @@ class Scheduler(ABC):
 
     @abstractmethod
     def task(self, job: str, position: int, point: int) -> str:
-        """The id of the task of an array at a position, which runs a point."""
+        """Return the id of the task of an array at a position, which runs a point."""
 
     @abstractmethod
     def job_states(self, jobs: Sequence[Job]) -> dict[Job, JobState]:
-        """The states of these jobs; unknown jobs are missing in the result."""
+        """Return the states of these jobs; unknown jobs are missing in the result."""
 
     @abstractmethod
     def cancel(self, jobs: Sequence[Job], alone: bool = False) -> None:

@@ -74,7 +74,7 @@ def context(
     points: Sequence[int],
     needs: Sequence[Path],
 ) -> dict[str, Any]:
-    """The variables of the template of a run, or of an array of runs in `folder`; see jobs/README.md."""
+    """Return the variables of the template of a run, or of an array of runs in `folder`; see jobs/README.md."""
     source = split_source(member.source or "")[0]
     return {
         "title": f"{'The runs of ' if points else ''}{job_name(folder.name)}",
@@ -102,7 +102,7 @@ def job_name(text: str) -> str:
 
 
 def _launcher(requested: Request) -> list[str]:
-    """The words of the command that starts the ranks, with its placeholders replaced."""
+    """Return the words of the command that starts the ranks, with its placeholders replaced."""
     numbers = {"{ranks}": requested.size, "{ranks_per_node}": requested.slots, "{nodes}": requested.nodes}
     words = shlex.split(requested.launcher)
     for name, number in numbers.items():

@@ -49,7 +49,7 @@ class Site(Table):
 
 
 def configuration() -> Path:
-    """The folder of the user's configuration."""
+    """Return the folder of the user's configuration."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "anyrank"
 
 

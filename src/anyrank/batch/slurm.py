@@ -50,7 +50,7 @@ class Slurm(Scheduler):
         return run_submit_command([*words, "script.slurm"], node.folder).strip().partition(";")[0]
 
     def task(self, job: str, position: int, point: int) -> str:
-        """The id of a task; Slurm uses the numbers of the points."""
+        """Return the id of a task; Slurm uses the numbers of the points."""
         return f"{job}_{point}"
 
     def job_states(self, jobs: Sequence[Job]) -> dict[Job, JobState]:

@@ -46,7 +46,7 @@ class Study:
     at_a_time: int | None
 
     def ordered(self) -> tuple[Member, ...]:
-        """The runs in an order in which each comes after those that it needs."""
+        """Return the runs in an order in which each comes after those that it needs."""
         by_name = {member.name: member for member in self.members}
         order = TopologicalSorter({member.name: member.needs for member in self.members}).static_order()
         return tuple(by_name[name] for name in order)
@@ -109,7 +109,7 @@ def read_study(path: Path) -> Study:
 
 
 def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
-    """The points of a sweep in the order of the file; UsageError for duplicates."""
+    """Return the points of a sweep in the order of the file; UsageError for duplicates."""
     table = _table(sweep, home)
     digits = max(4, len(str(len(table) - 1)))
     members: dict[str, Member] = {}
@@ -125,7 +125,7 @@ def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
 
 
 def _table(sweep: _Sweep, home: Path) -> Sequence[Mapping[str, Any]]:
-    """The parameters of the points: at least one point, and all with the same names."""
+    """Return the parameters of the points: at least one point, and all with the same names."""
     table: Sequence[Mapping[str, Any]]
     if sweep.grid:
         table = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
@@ -154,7 +154,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
-    """The runs of a DAG in the order of the file; UsageError for cycles."""
+    """Return the runs of a DAG in the order of the file; UsageError for cycles."""
     runs = []
     for name, description in dag.runs.items():
         with at(f"runs.{name}"):

@@ -71,7 +71,7 @@ class Submission:
                 RunFolder(member.folder).check(load(member.source).name, member.parameters)
 
     def scripts(self) -> dict[str, str]:
-        """The texts of all scripts that would be submitted, by file name."""
+        """Return the texts of all scripts that would be submitted, by file name."""
         texts = self._texts(self._nodes(self._unfinished()))
         return {str(path): text for path, text in texts.items()}
 
@@ -180,7 +180,7 @@ class Submission:
         return {name: " ".join(jobs) for name, jobs in by_run.items()}
 
     def _nodes(self, todo: Sequence[Member]) -> list[Node]:
-        """The scripts to submit, in the order of dependencies."""
+        """Return the scripts to submit, in the order of dependencies."""
         names = {member.name for member in todo}
         if self.kind == "sweep":
             points = [int(member.name) for member in todo]
@@ -206,7 +206,7 @@ class Submission:
         return variables
 
     def _texts(self, nodes: Sequence[Node]) -> dict[Path, str]:
-        """The files to write for these nodes, and the shared files if there are several."""
+        """Return the files to write for these nodes, and the shared files if there are several."""
         texts = {
             path: render(template, self.site, node.context)
             for node in nodes

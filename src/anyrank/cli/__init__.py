@@ -30,11 +30,11 @@ class Verbs(click.Group):
     """Imports the file of a verb only when the verb is used, so that each starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order in which a new user needs them."""
+        """Return the verbs in the order in which a new user needs them."""
         return [*VERBS]  # not list(), because `list` may be the module of that verb
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a verb."""
+        """Return the command of a verb."""
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"anyrank.cli.{cmd_name}").command
@@ -100,8 +100,10 @@ def _check_names(words: list[str]) -> None:
 
 
 def _exit_without_threads() -> None:
-    """Exit with status 1 without waiting for threads. A thread that writes a checkpoint holds HDF5's lock: the end of
-    Python would wait for the lock, and the thread for Python.
+    """Exit with status 1 without waiting for threads.
+
+    A thread that writes a checkpoint holds HDF5's lock: the end of Python would wait for the lock, and the thread for
+    Python.
     """
     if "mpi4py.MPI" in sys.modules:
         sys.modules["mpi4py.MPI"].Finalize()
@@ -111,7 +113,7 @@ def _exit_without_threads() -> None:
 
 
 def _early_end(error: BaseException) -> AnyrankError:
-    """The error for a process that ends before the ranks communicate, for instance in a program's `check`."""
+    """Return the error for a process that ends before the ranks communicate, for instance in a program's `check`."""
     if isinstance(error, SystemExit):
         what = f"sys.exit({error.code!r}) ends a run before it begins. Raise UsageError with the reason instead"
     else:

@@ -98,7 +98,7 @@ def _check_writable(out: Path | None) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The provenance of a run's process, and the mpiexec, memory and GPUs of this machine."""
+    """Return the provenance of a run's process, and the mpiexec, memory and GPUs of this machine."""
     from anyrank.provenance import clocks, here
     from anyrank.runtime.launch import mpiexec
 
@@ -124,7 +124,7 @@ def time_bodies(size: int) -> Iterator[dict[str, Any]]:
 
 
 def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
-    """The best rate of a body over a few calls, and its unit; raises Declined if it cannot be used."""
+    """Return the best rate of a body over a few calls, and its unit; raises Declined if it cannot be used."""
     import importlib
 
     package = importlib.import_module(f"anyrank.kernels.{kernel.folder}")

@@ -36,7 +36,7 @@ def watched(options: Options | None = None) -> Iterator[None]:
 
 
 def _early_options(words: list[str]) -> Options:
-    """Options with the --hang-timeout of the words, if it is valid; other errors are reported later."""
+    """Return options with the --hang-timeout of the words, if it is valid; other errors are reported later."""
     text = "\n".join(words)
     given = re.search(r"^--hang-timeout[=\n](.*)$", text, re.MULTILINE)
     with suppress(UsageError):

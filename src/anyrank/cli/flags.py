@@ -40,7 +40,7 @@ class Flag(click.Option):
 
 
 def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
-    """The flags of a table's options, without those that `places` refuse, or only those named in `only`."""
+    """Return the flags of a table's options, without those that `places` refuse, or only those named in `only`."""
     flags = []
     for name, info in table.model_fields.items():
         metadata, (*spellings, last) = table.metadata(name), table.flags(name)
@@ -59,7 +59,7 @@ def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[
 
 
 def parameter_flags() -> list[Flag]:
-    """The flags of every command that takes parameters."""
+    """Return the flags of every command that takes parameters."""
     return [
         Flag(
             ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags override it."
@@ -76,7 +76,7 @@ def parameter_flags() -> list[Flag]:
 
 @cache
 def reserved_flags() -> dict[str, str]:
-    """The flags that parameters cannot have, and the verbs that have them."""
+    """Return the flags that parameters cannot have, and the verbs that have them."""
     owners = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
     for verb, tables in VERBS.items():
         for flag in (flag for table in tables for flag in option_flags(table)):
@@ -112,7 +112,7 @@ class Command(click.Command):
         return table(**values)
 
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
-        """The rows of the help, each with its group."""
+        """Yield the rows of the help, each with its group."""
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
                 yield getattr(param, "group", ""), record
@@ -151,7 +151,7 @@ class ProgramCommand(Command):
         self.params = [*flags, *parameter_flags(), *self.params]
 
     def _flag(self, name: str, both: bool = True) -> Flag:
-        """The flag of a parameter, which `rows` describes. `both` adds the --no- form of a boolean."""
+        """Return the flag of a parameter, which `rows` describes. `both` adds the --no- form of a boolean."""
         kind, flag = self.kinds[name], flag_of(name)
         if is_truth(kind):
             return Flag(
@@ -163,7 +163,7 @@ class ProgramCommand(Command):
         return Flag([f"parameter_{name}", flag], PARAMETERS, hidden=True, multiple=is_list(kind))
 
     def _refused_flags(self, name: str) -> list[Flag]:
-        """A flag that is refused, because it belongs to an option and a parameter; none if this verb needs it."""
+        """Return the flag of an option and a parameter, to refuse it; nothing if this verb needs it."""
         flag = flag_of(name)
         for option in self.params:
             if flag in option.opts + option.secondary_opts:
@@ -183,7 +183,7 @@ class ProgramCommand(Command):
         return super().invoke(ctx)
 
     def _merge(self, flags: Mapping[str, Any], assigned: Iterable[str]) -> dict[str, Any]:
-        """The values of flags and of `--set`; repeated values of a list are joined to one text."""
+        """Return the values of flags and of `--set`; repeated values of a list are joined to one text."""
         given = {name: list(value) if isinstance(value, tuple) else [value] for name, value in flags.items()}
         for word in assigned:
             name, equals, value = word.partition("=")
@@ -216,7 +216,7 @@ class ProgramCommand(Command):
         return f"{name} =" if name in self.owners else flag_of(name)
 
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
-        """The rows of the help: first the parameters, in the order of their declaration."""
+        """Yield the rows of the help: first the parameters, in the order of their declaration."""
         for name, info in self.program.declared().items():
             kind, flag = self.kinds[name], flag_of(name)
             word = metavar(kind)
@@ -240,7 +240,7 @@ class ProgramCommand(Command):
 
 
 def _from_file(file: str | None) -> dict[str, Any]:
-    """The parameters in a TOML file, or in its table `parameters`; UsageError if it cannot be read."""
+    """Return the parameters in a TOML file, or in its table `parameters`; UsageError if it cannot be read."""
     if file is None:
         return {}
     try:

@@ -18,7 +18,7 @@ from anyrank.runtime.programs import absolute, available, load
 
 
 def _help(program: type[Program]) -> str:
-    """The program's docstring for click, which must not wrap indented lines, because they are commands."""
+    """Return the program's docstring for click, which must not wrap indented lines, because they are commands."""
     paragraphs = (inspect.getdoc(program) or "").split("\n\n")
     return "\n\n".join(f"\b\n{text}" if text.startswith("    ") else text for text in paragraphs)
 
@@ -31,15 +31,15 @@ class Programs(click.Group):
     places: tuple[str, ...] = ()
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """The action of the verb: a function of the checked `parameters` and of the tables."""
+        """Return the action of the verb: a function of the checked `parameters` and of the tables."""
         raise NotImplementedError
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the programs that come with anyrank."""
+        """Return the names of the programs that come with anyrank."""
         return available()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """The command of a program: its parameters and the options of the verb."""
+        """Return the command of a program: its parameters and the options of the verb."""
         with watched():
             program = load(cmd_name)
         source = absolute(cmd_name)

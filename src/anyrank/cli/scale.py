@@ -40,7 +40,7 @@ class Studies(Programs):
     tables = {"settings": ScaleOptions, "job": Request, "how": SubmitOptions, "options": Options}  # noqa: RUF012
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """The command of a program; `--on` selects jobs."""
+        """Return the command of a program; `--on` selects jobs."""
         command = super().get_command(ctx, cmd_name)
         on = next(option for option in command.params if option.name == "on" and isinstance(option, click.Option))
         on.help = "Measure in jobs: slurm, pbs, htcondor.  [default: here]"
@@ -81,7 +81,7 @@ class Studies(Programs):
 
 
 def _ranks(settings: ScaleOptions, job: dict[str, Any], site: str, in_jobs: bool) -> tuple[int, ...]:
-    """The numbers of ranks; UsageError if they do not fit, or for options that are not valid here."""
+    """Return the numbers of ranks; UsageError if they do not fit, or for options that are not valid here."""
     text, hosts = settings.ranks, settings.hosts
     if in_jobs and hosts:
         raise UsageError(f"--hosts {hosts}: jobs get their hosts from the scheduler. Omit the option.")
@@ -98,7 +98,7 @@ def _ranks(settings: ScaleOptions, job: dict[str, Any], site: str, in_jobs: bool
 
 
 def _growing(program: Program, given: str) -> tuple[str, ...]:
-    """The parameters that grow, as given or as declared by the program; UsageError for other names."""
+    """Return the parameters that grow, as given or as declared by the program; UsageError for other names."""
     names = tuple(name.strip("-").replace("-", "_") for name in given.split(",")) if given else program.grows
     numbers = [name for name, value in program.parameters.items() if type(value) in (int, float) and name != "seed"]
     wrong = next((name for name in names if name not in numbers), None)

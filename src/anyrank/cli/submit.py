@@ -35,7 +35,7 @@ class Submissions(Programs):
     places = JOBS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """The command for a folder, a study, or a program."""
+        """Return the command for a folder, a study, or a program."""
         path = Path(cmd_name)
         if path.suffix == ".toml":
             return _command(cmd_name, "Submit the study in this file.", _study(path))

@@ -64,7 +64,7 @@ def _plan(settings: VerifyOptions) -> Plan:
 
 
 def _folder(out: str, program: str) -> Path:
-    """A new folder for all runs."""
+    """Return a new folder for all runs."""
     if not out:
         return Path(tempfile.mkdtemp(prefix=f"anyrank-verify-{program}-"))
     try:

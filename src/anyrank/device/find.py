@@ -98,7 +98,7 @@ def gpu_missing() -> str:
 
 
 def _problem(cupy: Any) -> str:
-    """The problem of the driver, or that it has no device; an empty string if there is no problem."""
+    """Return the problem of the driver, or that it has no device; an empty string if there is no problem."""
     runtime = cupy.cuda.runtime
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if not driver:

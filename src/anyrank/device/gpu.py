@@ -200,7 +200,7 @@ class Gpu(Device):
 
 
 def _slices(shape: Sequence[int], most: int) -> Iterator[tuple[int | slice, ...]]:
-    """The indices of the consecutive parts of an array with at most `most` elements each."""
+    """Yield the indices of the consecutive parts of an array with at most `most` elements each."""
     axis = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= most)
     rows = most // prod(shape[axis + 1 :])
     for before in np.ndindex(*shape[:axis]):

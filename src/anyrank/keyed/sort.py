@@ -131,7 +131,8 @@ class Sorter:
     def _bytes_per_row(self, copies: int) -> int:
         """Return the bytes of memory per row for a number of copies, and for its order.
 
-        One copy more than in use is counted, because the C library may not return freed memory."""
+        One copy more than in use is counted, because the C library may not return freed memory.
+        """
         ordering = 0 if _in_place(self._types) else _ORDER_BYTES
         return copies * sum(dtype.itemsize for dtype in self._types.values()) + ordering
 

@@ -104,7 +104,7 @@ class Table:
         return f"Table({self.name}, keys={[*self.keys]}, values={[*self.values]}, local={len(self)})"
 
     def __len__(self) -> int:
-        """The number of keys on this rank; in a settled table, of the keys that this rank owns."""
+        """Return the number of keys on this rank; in a settled table, of the keys that this rank owns."""
         return len(self._map)
 
     @property
@@ -312,7 +312,7 @@ class Table:
 
     @property
     def columns(self) -> Columns:
-        """This rank's rows of the settled table: keys, `count` and the combined values. Collective."""
+        """The rows of this rank of the settled table: keys, `count` and the combined values. Collective."""
         self.settle()
         if self._sorted_columns is None:
             self._sorted_columns = self._sort_by_hash()

@@ -192,9 +192,10 @@ def _unreadable(path: Path, error: OSError) -> AnyrankError:
 
 
 class _Reader:
-    """Reads bytes `low` to `high` of a file into a buffer.
+    """Read bytes `low` to `high` of a file into a buffer.
 
-    Byte p of the file is at index `front + p - offset` of the buffer; `offset` is the first byte of the block."""
+    Byte p of the file is at index `front + p - offset` of the buffer; `offset` is the first byte of the block.
+    """
 
     def __init__(self, file: _File, low: int, high: int, cut: bytes, behind: int, ahead: int):
         self.file, self.low, self.high, self.cut = file, low, high, cut

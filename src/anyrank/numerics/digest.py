@@ -79,7 +79,7 @@ def hexadecimal(value: int) -> str:
 
 
 def _words(array: Any) -> Any:
-    """The elements as unsigned integers of the same size, or as two of 8 bytes, with at least one axis."""
+    """Return the elements as unsigned integers of the same size, or as two of 8 bytes, with at least one axis."""
     kind, size = array.dtype.kind, array.itemsize
     if kind not in "biufc" or size > (16 if kind == "c" else 8):
         raise TypeError(f"a digest takes bool, integers, real and complex numbers of 64 bits, not {array.dtype}")

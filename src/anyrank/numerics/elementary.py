@@ -93,7 +93,7 @@ def log(x: np.ndarray) -> np.ndarray:
 
 
 def _sine(x: np.ndarray, ahead: int) -> np.ndarray:
-    """sin(x + ahead·π/128), by the addition theorem for the nearest multiple of π/128 and the remaining angle."""
+    """Return sin(x + ahead·π/128), by the addition theorem for the nearest multiple of π/128 and the rest."""
     if (np.abs(x) > LARGEST_ANGLE).any():
         largest = np.nanmax(np.abs(x))
         raise ValueError(f"sin and cos take angles up to 2^20, not {largest}: reduce the angle by 2π first")
@@ -113,7 +113,7 @@ def _two_sum(a: Any, b: Any) -> Double:
 
 
 def _quick_two_sum(a: Any, b: Any) -> Double:
-    """The same where |a| ≥ |b|."""
+    """Return the sum of |a| ≥ |b| as a double and its rounding error."""
     s = a + b
     return s, b - (s - a)
 
@@ -146,7 +146,7 @@ def _divide(a: Double, b: Double) -> Double:
 
 
 def _sum(terms: Sequence[Any]) -> Double:
-    """The sum of doubles with 159 bits: it also sums the rounding errors, and the rounding errors of these sums."""
+    """Return the sum of doubles with 159 bits: the rounding errors are summed as well, and those of these sums."""
     high, middle, low = terms[0], 0.0, 0.0
     for term in terms[1:]:
         high, error = _two_sum(high, term)
@@ -157,7 +157,7 @@ def _sum(terms: Sequence[Any]) -> Double:
 
 
 def _polynomial(x: Double, coefficients: Sequence[Double], doubles: int) -> Double:
-    """Horner's rule; the first `doubles` coefficients in double-double arithmetic, the others in double precision."""
+    """Evaluate a polynomial by Horner's rule; the first `doubles` coefficients in double-double arithmetic."""
     *_, last = coefficients
     tail = last[0]
     for c in reversed(coefficients[doubles:-1]):
@@ -178,7 +178,7 @@ _ONE = 1 << _BITS
 
 
 def _arc(n: int, sign: int) -> int:
-    """artanh(1/n), or arctan(1/n) where sign is −1, by the power series."""
+    """Return artanh(1/n), or arctan(1/n) where sign is −1, by the power series."""
     total, power, k = 0, _ONE // n, 1
     while power:
         total += power // k * (sign if k & 2 else 1)
@@ -187,7 +187,7 @@ def _arc(n: int, sign: int) -> int:
 
 
 def _table(numbers: Iterable[int]) -> np.ndarray:
-    """The numbers as Doubles: an array of high parts and one of low parts."""
+    """Return the numbers as Doubles: an array of high parts and one of low parts."""
     pairs = []
     for number in numbers:
         high = number / _ONE
@@ -197,7 +197,7 @@ def _table(numbers: Iterable[int]) -> np.ndarray:
 
 
 def _parts(number: int) -> Iterator[float]:
-    """A number in seven parts of 27 bits, whose products with integers below 2^26 are exact."""
+    """Yield a number in seven parts of 27 bits, whose products with integers below 2^26 are exact."""
     for _ in range(7):
         shift = number.bit_length() - 27
         yield (number >> shift << shift) / _ONE
@@ -205,7 +205,7 @@ def _parts(number: int) -> Iterator[float]:
 
 
 def _sines() -> Iterator[int]:
-    """The sines of kπ/128, k = 0 … 255: halve π/2 six times, then rotate."""
+    """Yield the sines of kπ/128, k = 0 … 255: halve π/2 six times, then rotate."""
     cosine = sine = 0
     for _ in range(6):
         sine, cosine = (math.isqrt((_ONE + sign * cosine) * _ONE // 2) for sign in (-1, 1))
@@ -216,7 +216,7 @@ def _sines() -> Iterator[int]:
 
 
 def _powers() -> Iterator[int]:
-    """The powers 2^(k/128), k = 0 … 127."""
+    """Yield the powers 2^(k/128), k = 0 … 127."""
     root, power = 2 * _ONE, _ONE
     for _ in range(7):
         root = math.isqrt(root * _ONE)
@@ -226,7 +226,7 @@ def _powers() -> Iterator[int]:
 
 
 def _logs() -> list[int]:
-    """The logarithms −log(k/128), k = 90 … 182, by the differences log(k) − log(k − 1) = 2 artanh(1/(2k − 1))."""
+    """Return the logarithms −log(k/128), k = 90 … 182, by log(k) − log(k − 1) = 2 artanh(1/(2k − 1))."""
     logs = [*accumulate((2 * _arc(2 * k - 1, 1) for k in range(91, 183)), operator.sub, initial=0)]
     return [log - logs[128 - 90] for log in logs]
 

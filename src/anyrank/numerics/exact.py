@@ -123,7 +123,7 @@ class Accumulator:
         return self._special_or(lambda: _square_root(self.fixed))
 
     def _special_or(self, finite: Callable[[], float]) -> float:
-        """NaN or ±∞ if a term was one, else the finite result."""
+        """Return NaN or ±∞ if a term was one, else the finite result."""
         plus, minus, nans = (self.limbs[slot] > 0 for slot in (PLUS, MINUS, NANS))
         if nans or (plus and minus):
             return math.nan
@@ -267,7 +267,7 @@ def max(x: Numbers, world: World | None = None, *, local: bool = False) -> float
 
 
 def _sum(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) -> tuple[Accumulator, bool]:
-    """The sum of an array, or of the products of two, over the ranks of the call; and whether the terms are integers.
+    """Return the sum of an array, or of the products of two, over the ranks, and whether the terms are integers.
 
     The second result is the same on all ranks: a dtype counts only on ranks with elements, unless no rank has any.
     """
@@ -283,7 +283,7 @@ def _sum(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) 
 
 
 def _local(x: Any) -> Any:
-    """The elements of this process, on their device."""
+    """Return the elements of this process, on their device."""
     array = native(x.local if is_field(x) else x if BODIES.device.owns(x) else np.asarray(x))
     if array.dtype.kind not in "biuf" or array.itemsize > 8:
         raise TypeError(f"exact arithmetic takes bool, integers and real numbers of 64 bits, not {array.dtype}")
@@ -295,7 +295,7 @@ def _integral(x: Any) -> bool:
 
 
 def _as_doubles(x: Any) -> Iterator[Any]:
-    """One or two arrays of float64 whose sum is `x`, exactly."""
+    """Return one or two arrays of float64 whose sum is `x`, exactly."""
     if x.dtype.kind in "iu" and x.itemsize == 8:
         yield (x >> 32).astype(np.float64) * 2.0**32
         x = x & 0xFFFFFFFF
@@ -303,12 +303,12 @@ def _as_doubles(x: Any) -> Iterator[Any]:
 
 
 def _flushes_subnormals(x: Any) -> bool:
-    """Whether it is float32 on a GPU: CuPy compiles all code such that float32 subnormals count as zeros there."""
+    """Return whether it is float32 on a GPU, where CuPy compiles all code such that subnormals count as zeros."""
     return x.dtype == np.float32 and not isinstance(x, np.ndarray)
 
 
 def _float64_of(x: Any) -> Any:
-    """float32 as float64; the values of subnormals are computed from their bits."""
+    """Convert float32 to float64; the values of subnormals are computed from their bits."""
     bits = x.view(np.uint32)
     size = (bits & 0x7FFFFF).astype(np.float64) * 2.0**-149
     subnormal = np.where(bits > 0x7FFFFFFF, -size, size)
@@ -323,7 +323,7 @@ def _quotient(numerator: int, denominator: int) -> float:
 
 
 def _square_root(fixed: int) -> float:
-    """√(fixed·2^−ORIGIN): the integer root has 64 bits below the smallest double, and a sticky bit for the rest."""
+    """Return √(fixed·2^−ORIGIN): the integer root has 64 bits below the smallest double, and a sticky bit."""
     if fixed < 0:
         return math.nan
     square = fixed << 128
@@ -332,7 +332,7 @@ def _square_root(fixed: int) -> float:
 
 
 def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
-    """The smallest or largest element of all ranks, by the maximum of its codes."""
+    """Return the smallest or largest element of all ranks, by the maximum of its codes."""
     world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
     own = [-1, -len(_KINDS), LOWEST]
     if array.size:

@@ -156,7 +156,7 @@ class Philox:
         values: Callable[[np.ndarray, int], np.ndarray],
         others: Callable[[], tuple[Any, ...]] = tuple,
     ) -> np.ndarray:
-        """The numbers of a method for each index.
+        """Return the numbers of a method for each index.
 
         For indices on a GPU the kernel of the method computes them, with the further arguments `others`; on the host
         `values(some indices, step)` computes them in chunks.
@@ -181,12 +181,12 @@ class Philox:
         return words
 
     def _pairs(self, index: np.ndarray, step: int, attempt: int = 0) -> np.ndarray:
-        """Words 0 and 1, and words 2 and 3, as two uint64; the first word is the lower half."""
+        """Return words 0 and 1, and words 2 and 3, as two uint64; the first word is the lower half."""
         pairs: np.ndarray = self._words(index, step, attempt).astype("<u4", copy=False).view("<u8")
         return pairs
 
     def _below(self, span: int, index: np.ndarray, step: int) -> np.ndarray:
-        """Uniformly distributed integers in [0, span): uint64."""
+        """Return uniformly distributed integers in [0, span): uint64."""
         result = np.empty(index.size, np.uint64)
         pending, attempt = np.arange(index.size), 0
         while pending.size:
@@ -200,7 +200,7 @@ class Philox:
 
 
 def _scale(x: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
-    """x·span / 2^64 rounded down, and whether it is accepted: whether the remainder is at least 2^64 mod span.
+    """Return ⌊x·span / 2^64⌋, and whether it is accepted: whether the remainder is at least 2^64 mod span.
 
     The product has 128 bits; its upper half is computed from products of 32-bit halves.
     """
@@ -214,7 +214,7 @@ def _scale(x: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unit(pairs: np.ndarray) -> np.ndarray:
-    """The upper 53 bits of each element as a number in [0, 1)."""
+    """Return the upper 53 bits of each element as a number in [0, 1)."""
     k: np.ndarray = pairs >> np.uint64(11)
     return k.astype(np.float64) * 2.0**-53
 
@@ -248,7 +248,7 @@ def _ratio(coefficients: tuple[tuple[float, float], ...], r: np.ndarray) -> np.n
 
 @lru_cache(maxsize=1)
 def _quantile_table(device: Any) -> Any:
-    """The `constants` of quantile.h of the kernel, as an array on a GPU."""
+    """Return the `constants` of quantile.h of the kernel, as an array on a GPU."""
     table = device.from_host(np.concatenate([np.ravel([_CENTRE, _TAIL, _FAR_TAIL]), LOG_TABLE]))
     device.cupy.cuda.get_current_stream().synchronize()  # the copy is complete before another stream reads it
     return table

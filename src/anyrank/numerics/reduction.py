@@ -68,7 +68,7 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
 
 
 def _site() -> str:
-    """The file, line and function of the call of `exact`."""
+    """Return the file, line and function of the call of `exact`."""
     frame: Any = sys._getframe()
     while frame.f_globals.get("__name__") in (__name__, "anyrank.numerics.exact"):
         frame = frame.f_back

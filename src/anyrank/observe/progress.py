@@ -16,7 +16,7 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def terminal_width(environment: Mapping[str, str] = os.environ) -> int:
-    """The width of the terminal of standard error in columns, 0 if it is not a terminal."""
+    """Return the width of the terminal of standard error in columns, 0 if it is not a terminal."""
     if environment.get(TERMINAL, "").isdigit():
         return int(environment[TERMINAL])
     return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) if sys.stderr.isatty() else 0

@@ -56,7 +56,7 @@ class Timers:
             self.traffic[size] += n_bytes
 
     def communicated(self) -> float:
-        """Seconds in exchanges and reductions so far."""
+        """Return the seconds in exchanges and reductions so far."""
         return self.seconds["exchange"] + self.seconds["reduce"]
 
     def step(self, computed: float) -> None:

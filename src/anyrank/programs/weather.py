@@ -86,12 +86,12 @@ class Weather(Program):
         return float(self.rows * self.columns), "cell-steps"
 
     def start(self, state: State, i: np.ndarray, j: np.ndarray) -> Mesh:
-        """The initial p, u, v at global indices, which broadcast together; indices wrap around."""
+        """Return the initial p, u, v at global indices, which broadcast together; indices wrap around."""
         i, j = i % self.rows, j % self.columns
         return self._benchmark(i, j) if self.initial == "benchmark" else self._shear(state, i, j)
 
     def _benchmark(self, i: np.ndarray, j: np.ndarray) -> Mesh:
-        """NCAR's initial state, in the benchmark's order of operations."""
+        """Return NCAR's initial state, in the benchmark's order of operations."""
         tpi = math.pi + math.pi
         di, dj = tpi / self.rows, tpi / self.columns
         el = self.columns * DX
@@ -109,7 +109,7 @@ class Weather(Program):
         return p, u, v
 
     def _shear(self, state: State, i: np.ndarray, j: np.ndarray) -> Mesh:
-        """Uniform pressure, and two opposite jets along j with random perturbations, which roll up into vortices."""
+        """Return uniform pressure, and two opposite jets along j with random perturbations, which become vortices."""
         tpi = math.pi + math.pi
         x, y = i * (tpi / self.rows), j * (tpi / self.columns)
         waves = np.arange(1, 17)

@@ -82,16 +82,16 @@ class Fault:
         return int(self.values.get("step", 0))
 
     def due(self, step: int, seconds: float) -> bool:
-        """Whether to inject it before this step, `seconds` after the start."""
+        """Return whether to inject it before this step, `seconds` after the start."""
         return seconds >= self.values["after"] if "after" in self.values else step == self.step
 
     def slowness(self, step: int) -> float:
-        """The factor by which the step takes longer."""
+        """Return the factor by which the step takes longer."""
         first, last = self.values.get("from", 0), self.values.get("to", math.inf)
         return self.values["factor"] if first <= step <= last else 1.0
 
     def offset_below(self, size: int) -> int:
-        """A number below `size` that depends only on the text."""
+        """Return a number below `size` that depends only on the text."""
         return int.from_bytes(blake2b(self.text.encode(), digest_size=16).digest(), "big") % size
 
 
@@ -180,7 +180,7 @@ class Chaos(Callback):
                 _damage(saved.path, fault)
 
     def _disk_error(self, step: int) -> OSError | None:
-        """The error of a full disk for the checkpoint of a step; None if no fault asks for it."""
+        """Return the error of a full disk for the checkpoint of a step; None if no fault asks for it."""
         for fault in self._faults_of("disk-full"):
             if step >= fault.step:
                 if self._refused_writes == 0 and self._rank == 0:
@@ -212,7 +212,7 @@ class Chaos(Callback):
 
 
 def agree_on_faults(world: World, text: str, folder: Path) -> list[Fault]:
-    """The faults of a text that are not recorded in this folder, as rank 0 reads it. Collective.
+    """Return the faults of a text that are not recorded in this folder, as rank 0 reads it. Collective.
 
     Another host may see the record later. Ranks that disagree about a full disk would make different collective calls.
     """
@@ -251,7 +251,7 @@ def _hang() -> NoReturn:
 
 
 def _mpiexec() -> int:
-    """The process id of the nearest mpiexec among the ancestors of this process; UsageError if there is none."""
+    """Return the process id of the nearest mpiexec among the ancestors of this process; UsageError if there is none."""
     pid = os.getppid()
     while pid > 1:
         name, _, rest = (

@@ -38,7 +38,7 @@ class ChildRun:
         return self.status == STOPPED
 
     def messages(self, most: int) -> list[str]:
-        """The first and the last lines of its standard error, at most `most`, without those of mpiexec."""
+        """Return the first and the last lines of its standard error, at most `most`, without those of mpiexec."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = [line.removeprefix(" " * len("anyrank: ")) for line in text.splitlines() if not _NOISE.match(line)]
         if len(lines) > most:  # the end of a traceback matters most

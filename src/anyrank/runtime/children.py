@@ -48,7 +48,7 @@ def never_inherit(undo: Callable[[], None]) -> Callable[[], None]:
 
 
 def descendants(process: int) -> list[int]:
-    """The living children of a process, their children, and so on."""
+    """Return the living children of a process, their children, and so on."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -26,7 +26,7 @@ Note = Callable[[str, str], None]
 
 
 def gpu_failure(world: World, error: BaseException, out: Path | None) -> AnyrankError | None:
-    """The message for an error of this rank's GPU: rank, host, card, and how to resume; None for any other error."""
+    """Return the message for an error of this rank's GPU (rank, host, card, how to resume); None for other errors."""
     if not is_device_error(error) or not isinstance(gpu := BODIES.device, Gpu):
         return None
     what = first_line(error)
@@ -102,12 +102,12 @@ def _wait(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def _failed(folder: Path) -> list[int]:
-    """The ranks that have written an error."""
+    """Return the ranks that have written an error."""
     return [int(path.name[5:]) for path in folder.glob("rank-*") if path.stat().st_size]
 
 
 def _last_line(error: BaseException) -> str:
-    """One line for an error: the last line of a traceback, or the first line of an AnyrankError."""
+    """Return one line for an error: the last line of a traceback, or the first line of an AnyrankError."""
     return _text(error).splitlines()[0 if isinstance(error, AnyrankError) else -1]
 
 
@@ -118,7 +118,7 @@ def _text(error: BaseException) -> str:
 
 
 def report(folder: Path, size: int) -> str:
-    """The report: every distinct error in the folder once, with its ranks."""
+    """Return the report: every distinct error in the folder once, with its ranks."""
     parts = []
     for text, where in _distinct(folder):
         many = "rank" if len(where) == 1 else "ranks"
@@ -127,7 +127,7 @@ def report(folder: Path, size: int) -> str:
 
 
 def _distinct(folder: Path) -> list[tuple[str, list[int]]]:
-    """The distinct errors with their ranks.
+    """Return the distinct errors with their ranks.
 
     Errors that differ only in array shapes count as the same, because ranks have blocks of different shapes.
     """

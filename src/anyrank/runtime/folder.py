@@ -92,7 +92,7 @@ class RunFolder:
         return None
 
     def finished(self) -> dict[str, Any] | None:
-        """The summary of a finished run; None if the run is not finished or the file is damaged."""
+        """Return the summary of a finished run; None if the run is not finished or the file is damaged."""
         try:
             summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
             complete = summary["finished"] is True and {"steps", "digest"} <= set(summary)
@@ -101,7 +101,7 @@ class RunFolder:
         return summary if complete else None
 
     def check(self, program: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether the folder holds this run; False if it is new or empty.
+        """Return whether the folder holds this run; False if it is new or empty.
 
         Raises UsageError if it holds another run, or any other file.
         """
@@ -127,7 +127,7 @@ class RunFolder:
         return True
 
     def _foreign_files(self) -> list[str]:
-        """The files in the folder that no run of anyrank leaves, even if it died before its first step."""
+        """Return the files in the folder that no run of anyrank leaves, even if it died before its first step."""
         if not self.path.is_dir():
             return []
         ours = {"log", "lock", "stop", self.events.name, temporary_of(self.description).name}
@@ -201,7 +201,7 @@ class RunFolder:
 
 
 def _source_in(command: str) -> str:
-    """The absolute program file in a command line; empty if there is none or it does not exist."""
+    """Return the absolute program file in a command line; empty if there is none or it does not exist."""
     with suppress(ValueError):
         match shlex.split(command):
             case [_, "run", source, *_] if is_file(source) and Path(split_source(source)[0]).is_file():

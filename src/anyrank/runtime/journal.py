@@ -99,7 +99,7 @@ class Journal(Callback):
             self.log.info("kernel %s: body %s (%s)", name, body.name, body.reason)
 
     def log_calls(self, world: World) -> None:
-        """With --check, log the last collective calls of this rank."""
+        """Log the last collective calls of this rank, with --check."""
         if world.recorder is not None:
             self.log.info("the last calls:\n%s", "\n".join(world.recorder.recent()))
 

@@ -39,7 +39,7 @@ Slots = Sequence[tuple[str, int]]
 
 
 def mpiexec() -> list[str]:
-    """The mpiexec that belongs to this Python: $ANYRANK_MPIEXEC, that of its environment, or that on the PATH.
+    """Return the mpiexec that belongs to this Python: $ANYRANK_MPIEXEC, that of its environment, or that on the PATH.
 
     $ANYRANK_MPIEXEC may contain options after the program, quoted as in a shell. Raises UsageError if there is no
     mpiexec.
@@ -64,7 +64,7 @@ def _flag_of_hosts(program: str) -> str:
 
 
 def mpiexec_command(hosts: Slots) -> list[str]:
-    """The beginning of a command line that starts ranks on these hosts, or on hosts that mpiexec chooses."""
+    """Return the beginning of a command line that starts ranks on these hosts, or on hosts that mpiexec chooses."""
     words = mpiexec()
     if not hosts:
         return words
@@ -105,7 +105,7 @@ def status_within(
 
 
 def responding_hosts(hosts: Slots, patience: float = RESPONSE_TIME) -> Slots:
-    """The hosts on which mpiexec can start a process in the same way as ranks; several are tested at once."""
+    """Return the hosts on which mpiexec can start a process in the same way as ranks; several are tested at once."""
 
     def answers(host: tuple[str, int]) -> bool:
         command = [*mpiexec_command([(host[0], 1)]), "-n", "1", "true"]
@@ -179,7 +179,7 @@ class Launch:
             time.sleep(0.05)
 
     def _report_time(self) -> int:
-        """When the report was written (0: never), on the clock of the file system."""
+        """Return when the report was written (0: never), on the clock of the file system."""
         try:
             return self._report.stat().st_mtime_ns
         except OSError:
@@ -199,7 +199,7 @@ class Launch:
 
 
 def exit_code(status: int, out: Path) -> int:
-    """Our exit code for mpiexec's status. 0 needs a finished run: mpiexec also returns 0 for ranks that it killed."""
+    """Return our exit code for mpiexec's status. 0 needs a finished run: mpiexec returns 0 also if it killed ranks."""
     if status in (2, 75):
         return status
     if status == 0:

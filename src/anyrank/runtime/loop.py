@@ -44,7 +44,7 @@ class Clock:
 
     @classmethod
     def of(cls, options: Options, state: State) -> Clock:
-        """The clock for these options, with an estimate of the cost of a checkpoint of the state."""
+        """Return the clock for these options, with an estimate of the cost of a checkpoint of the state."""
         cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
         return cls(options.interval, options.mtbf_seconds, cost, cost)
 
@@ -58,7 +58,7 @@ class Clock:
         return self.interval.seconds or math.inf
 
     def due(self, now: float) -> bool:
-        """Whether a checkpoint is due."""
+        """Return whether a checkpoint is due."""
         return now - self.last >= self.seconds
 
 
@@ -109,7 +109,7 @@ class Loop:
         return reason
 
     def _is_saved(self) -> bool:
-        """Whether a checkpoint on disk holds the current state."""
+        """Return whether a checkpoint on disk holds the current state."""
         return self.saved is not None and self.saved.step == self.state.step
 
     def _finish(self) -> None:
@@ -161,7 +161,7 @@ class Loop:
         return NONE
 
     def _done(self) -> bool:
-        """Whether the state is final. Collective if the program overrides `done`: all ranks must agree."""
+        """Return whether the state is final. Collective if the program overrides `done`: all ranks must agree."""
         program, state = self.program, self.state
         done = bool(program.done(state))
         if type(program).done is Program.done or state.world.size == 1:

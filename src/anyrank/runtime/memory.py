@@ -17,7 +17,7 @@ from anyrank.state import State
 
 
 def shortage(state: State, program: str) -> UsageError | None:
-    """The error to raise if the fields of the ranks that share a GPU, or this node, exceed its memory. Collective.
+    """Return the error if the fields of the ranks that share a GPU, or this node, exceed its memory. Collective.
 
     `state` is declared, and its Fields are not yet allocated. Fields with a halo count twice, because `advance` writes
     the new values into a second array. For a GPU, one slice (or one block, if that is smaller) is added: the buffer
@@ -54,8 +54,7 @@ def shortage(state: State, program: str) -> UsageError | None:
 
 
 def memory_usage(state: State) -> dict[str, int]:
-    """The maximum over ranks, in bytes: arrays, staging copy of a checkpoint, peak of the process on the host, and GPU
-    memory. Collective."""
+    """Return the maximum over ranks, in bytes, of arrays, staging, peak on the host and GPU memory. Collective."""
     device, arrays = state.device, sum(member.nbytes for member in state.members.values())
     staging = sum(item.local.nbytes for item in state.stored().values() if isinstance(item, Field))
     card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
@@ -65,12 +64,12 @@ def memory_usage(state: State) -> dict[str, int]:
 
 
 def _size(field: Field) -> int:
-    """Bytes of one array of a Field, including the padding that aligns its rows to cache lines."""
+    """Return the bytes of one array of a Field, including the padding that aligns its rows to cache lines."""
     return size_of_rows(field.storage_shape, field.dtype, field.margin)[0] * field.dtype.itemsize
 
 
 def _identity(gpu: Gpu) -> str:
-    """An identity of the GPU, or of its MIG part, that is the same for all ranks of a node that share it."""
+    """Return an identity of the GPU, or of its MIG part, that is the same for all ranks of a node that share it."""
     # CuPy truncates the UUID at a zero byte; the name of the card then distinguishes the parts of one card.
     return f"{gpu.cupy.cuda.runtime.getDeviceProperties(gpu.index).get('uuid')} {gpu.card}"
 

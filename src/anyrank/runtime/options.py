@@ -65,7 +65,7 @@ def _faults(text: str) -> None:
 
 
 def _read_by(read: Callable[[str], Any], may_be_empty: bool = True) -> AfterValidator:
-    """A validator that parses a text with `read`; an empty text, if allowed, means that the option is not given."""
+    """Return a validator that parses a text with `read`; an empty text, if allowed, means None."""
 
     def check(text: str) -> str:
         if text or not may_be_empty:
@@ -170,7 +170,7 @@ class Options(OptionTable):
         return self.allocator == "reuse" or (self.allocator == "auto" and not self.memory_limit)
 
     def kept(self) -> dict[str, Any]:
-        """The options that the run folder keeps; options of a single invocation, and empty ones, are not kept."""
+        """Return the options that the run folder keeps, without empty ones and those of a single invocation."""
         return {k: v for k, v in self.model_dump().items() if self.metadata(k).kept and v not in (None, "")}
 
 

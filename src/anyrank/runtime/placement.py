@@ -26,7 +26,7 @@ CoreLocation = Callable[[int], tuple[int, int]]
 
 
 def plan_threads(requested: int | None, environment: Mapping[str, str] = os.environ) -> tuple[int, dict[str, str]]:
-    """The threads of a rank (as requested, else from its environment, else 1), and the variables to change."""
+    """Return the threads of a rank (as requested, else from its environment, else 1), and the variables to change."""
     given = [int(match[0]) for name in VARIABLES if (match := re.match("[1-9][0-9]*", environment.get(name, "")))]
     threads = requested or (given[0] if given else 1)
     changes = [
@@ -74,7 +74,7 @@ def place_rank(options: Options, masks: Sequence[Cores], rank: int) -> tuple[str
 def choose(
     bind: str, threads: int, masks: Sequence[Cores], rank: int, online: int, environment: Mapping[str, str]
 ) -> tuple[Cores, str]:
-    """The cores of a rank, and whether it is bound to them and why. The node has `online` cores."""
+    """Return the cores of a rank, and whether it is bound to them and why. The node has `online` cores."""
     usable, auto, job = Cores().union(*masks), bind == "auto", any(name in environment for name in _JOB)
     parts = shares(masks, threads) if job or not auto else None
     whole = len(masks) * threads >= online or str(online) in map(environment.get, _CORE_COUNTS)

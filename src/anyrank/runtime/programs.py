@@ -31,7 +31,7 @@ def available() -> list[str]:
 
 
 def _modules() -> dict[str, str]:
-    """The modules of these programs by name, from the files in all folders `programs`; nothing is imported."""
+    """Return the modules of these programs by name, from the files in all folders `programs`; nothing is imported."""
     package = Path(__file__).parent.parent
     files = [path for pattern in ("programs/*.py", "*/programs/*.py") for path in package.glob(pattern)]
     names = {path.stem: path.relative_to(package.parent).with_suffix("") for path in files}
@@ -107,7 +107,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _module_name(file: Path) -> tuple[list[str], Path, bool]:
-    """The module name of a file, in parts; the folder to import it from; and whether it has relative imports.
+    """Return the module name of a file, in parts; the folder to import it from; and whether it has relative imports.
 
     Folders with an __init__.py are packages, and so are those that the file's relative imports refer to.
     """
@@ -120,7 +120,7 @@ def _module_name(file: Path) -> tuple[list[str], Path, bool]:
 
 
 def _relative_depth(file: Path) -> int:
-    """The largest number of folders that the file's relative imports go up, 0 without any."""
+    """Return the largest number of folders that the file's relative imports go up, 0 without any."""
     try:
         nodes = ast.walk(ast.parse(file.read_bytes()))
     except (SyntaxError, ValueError):  # the import reports it
@@ -129,7 +129,7 @@ def _relative_depth(file: Path) -> int:
 
 
 def _is_free(parts: Sequence[str], root: Path) -> bool:
-    """Whether no module outside this folder has that name."""
+    """Return whether no module outside this folder has that name."""
     top = parts[0]
     if top in sys.stdlib_module_names or any("." in part for part in parts):
         return False
@@ -151,7 +151,7 @@ def _extend_path(file: Path, root: Path, relative: bool) -> None:
 
 
 def _user_traceback(error: BaseException) -> TracebackType | None:
-    """The part of the traceback that starts in the user's files; None if the file did not parse."""
+    """Return the part of the traceback that starts in the user's files; None if the file did not parse."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_IMPORTING):
         trace = trace.tb_next
@@ -159,7 +159,7 @@ def _user_traceback(error: BaseException) -> TracebackType | None:
 
 
 def _only_program(module: ModuleType, source: str, class_name: str) -> type[Program]:
-    """The program of that name, or the only one that the module defines, or else the only one that it imports."""
+    """Return the program of that name, or else the only one that the module defines, or else imports."""
     programs = {name: value for name, value in vars(module).items() if _is_program(value)}
     own = {value.__name__: value for value in programs.values() if value.__module__ == module.__name__}
     candidates = own or {value.__name__: value for value in programs.values()}

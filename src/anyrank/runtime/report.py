@@ -40,7 +40,7 @@ class Span:
 
 
 def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, command: str) -> dict[str, Any]:
-    """The content of summary.json. Collective."""
+    """Return the content of summary.json. Collective."""
     saved, state = loop.saved, prepared.state
     assert saved is not None, "the loop ends with a checkpoint"
     world = state.world
@@ -70,7 +70,7 @@ def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, comm
 
 
 def _timing(world: World, loop: Loop) -> dict[str, Any]:
-    """The time of each phase in the slowest rank's steps, and the traffic of a step: means over ranks. Collective.
+    """Return the time of each phase in the slowest rank's steps, and the mean traffic of a step. Collective.
 
     The first step, which compiles kernels and touches new memory, is left out, unless it is the only one.
     """
@@ -91,7 +91,7 @@ def _timing(world: World, loop: Loop) -> dict[str, Any]:
 
 
 def _bodies(world: World) -> dict[str, str]:
-    """The body of every kernel that was used, and the ranks of each body if ranks differ. Collective."""
+    """Return the body of every kernel that was used, and the ranks of each body if ranks differ. Collective."""
     local = {name: body.name for name, body in BODIES.chosen.items()}
     by_kernel: dict[str, dict[str, list[int]]] = {}
     for rank, bodies in enumerate(world.gather(local) or []):
@@ -118,7 +118,7 @@ def write(folder: RunFolder, summary: dict[str, Any], result: dict[str, Any]) ->
 
 
 def ending(summary: dict[str, Any]) -> str:
-    """How an execution ended, as text."""
+    """Return how an execution ended, as text."""
     return "finished" if summary["finished"] else f"stopped by {summary['stopped_by']}"
 
 
@@ -141,7 +141,7 @@ def show(folder: Path, summary: dict[str, Any], result: dict[str, Any], picture:
 
 
 def show_finished(name: str, folder: RunFolder, options: Options) -> bool:
-    """Whether the run in the folder is already finished; if so, print its summary."""
+    """Return whether the run in the folder is already finished; if so, print its summary."""
     summary = folder.finished()
     if summary is None:
         return False

@@ -183,7 +183,7 @@ class Session:
         events.say("start", ranks=self.world.size, command=metadata["command"], warnings=prepared.warnings)
 
     def _faults(self) -> list[Any]:
-        """The faults to inject. Collective."""
+        """Return the faults to inject. Collective."""
         if not self.options.chaos:
             return []
         from anyrank.runtime.chaos import agree_on_faults
@@ -191,7 +191,7 @@ class Session:
         return agree_on_faults(self.world, self.options.chaos, self.folder.path)
 
     def _all_callbacks(self, checkpoints: Checkpoints, faults: list[Any]) -> Iterator[Callback]:
-        """The callbacks of the run, of its options and of the program, in the order in which they are called."""
+        """Yield the callbacks of the run, of its options and of the program, in the order in which they are called."""
         yield Heartbeat(self.watchdog.beat)
         if self.options.digests:
             yield Digests(self.folder.digests if self.root else None)
@@ -238,7 +238,7 @@ class Session:
         return FINISHED if span.finished else STOPPED
 
     def _picture(self, state: State) -> Path | None:
-        """The file of the program's picture; a failure to draw it does not fail the run."""
+        """Return the file of the program's picture; a failure to draw it does not fail the run."""
         path, problem = draw_on_all_ranks(self.world, lambda: self.program.picture(state, self.folder.path))
         if problem:
             self.journal.line(f"no picture: {problem}")

@@ -88,7 +88,7 @@ def check_ranks(world: World, program: Program, source: str, options: Options) -
 
 
 def device_of(world: World) -> str:
-    """The device of this rank: its GPU and the ranks that share it, or why it has none. Collective."""
+    """Return the device of this rank: its GPU and the ranks that share it, or why it has none. Collective."""
     known = BODIES.device.card
     sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
     if not known:
@@ -157,21 +157,21 @@ def _fingerprint(*properties: Properties) -> int:
 
 
 def _extremes(world: World, *values: int) -> list[tuple[int, int]]:
-    """The minimum and the maximum of each value over all ranks, in one reduction. Collective."""
+    """Return the minimum and the maximum of each value over all ranks, in one reduction. Collective."""
     # min(x) is ~max(~x), and unlike -x, ~x does not overflow.
     both = world.allreduce(np.array([[~value for value in values], values], np.int64), "max")
     return [(~low, high) for low, high in both.T.tolist()]
 
 
 def _differences(ranks: Sequence[Properties]) -> list[str]:
-    """One line for each property that has different values; ranks without it are ignored."""
+    """Return one line for each property that has different values; ranks without it are ignored."""
     names = dict.fromkeys(name for properties in ranks for name in properties)
     values = {name: _ranges([properties.get(name, "") for properties in ranks]) for name in names}
     return [_line(name, ranges) for name, ranges in values.items() if len(ranges) > 1]
 
 
 def _ranges(values: Sequence[str | int]) -> dict[str, str]:
-    """The ranks of each value, as text such as 0-3,7; empty values are ignored."""
+    """Return the ranks of each value, as text such as 0-3,7; empty values are ignored."""
     ranks: dict[str, list[int]] = {}
     for rank, value in enumerate(values):
         if value:

@@ -21,13 +21,13 @@ RESERVE, RESERVE_LIMIT = 0.05, 60.0
 
 
 def describe(reason: int) -> str:
-    """A reason as text."""
+    """Return a reason as text."""
     words = {STOP_FILE: "the stop file", WALL_TIME: "the wall-time limit", STOP_AT: "--stop-at"}
     return words.get(reason) or signal.Signals(reason).name
 
 
 def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
-    """Seconds left of the batch job of this process, from its scheduler; None outside of a job.
+    """Return the seconds left of the batch job of this process, from its scheduler; None outside of a job.
 
     Our job scripts and Slurm give the end of the job (ANYRANK_JOB_END, SLURM_JOB_END_TIME, seconds since 1970), which
     includes the start-up time of the ranks. Torque gives its length (PBS_WALLTIME), which is counted from now.
@@ -67,7 +67,7 @@ class Stops:
         self._signal = number
 
     def reason(self, now: float, needed: float) -> int:
-        """The reason to stop now, or NONE. `needed`: seconds for one more step and a checkpoint."""
+        """Return the reason to stop now, or NONE. `needed`: seconds for one more step and a checkpoint."""
         if self._signal:
             return self._signal
         if not self._is_watcher:
@@ -81,7 +81,7 @@ class Stops:
         return NONE
 
     def _in_forked_child(self) -> None:
-        """In a forked child: SIGTERM ends it, as process pools expect; other signals only concern the rank."""
+        """Set the signals of a forked child: SIGTERM ends it, as process pools expect; others only concern the rank."""
         for number, handler in self._former_handlers.items():
             restored = number == signal.SIGTERM
             signal.signal(number, (handler or signal.SIG_DFL) if restored else signal.SIG_IGN)

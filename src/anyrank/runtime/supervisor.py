@@ -80,7 +80,7 @@ class Death:
         return f"died {'before its first step' if self.step is None else f'at step {self.step}'} ({self.cause})"
 
     def repeats(self, before: Death | None) -> bool:
-        """Whether it repeats the previous death: at the same step, and with the same cause.
+        """Return whether it repeats the previous death: at the same step, and with the same cause.
 
         Numbers in the cause may differ: they are process ids, addresses and times.
         """
@@ -145,14 +145,14 @@ class Supervisor:
                     return code
 
     def _reached(self, steps: Path) -> int | None:
-        """The step that rank 0 has reached, or that of the newest checkpoint if rank 0 is on another host."""
+        """Return the step that rank 0 has reached, or that of the newest checkpoint if rank 0 is on another host."""
         from anyrank.storage.keep import checkpoint_files, step_of  # imports h5py, which few starts need
 
         step = position(steps)
         return step if step is not None else max(map(step_of, checkpoint_files(self.out / "checkpoints")), default=None)
 
     def _command(self) -> list[str]:
-        """The command of the ranks: later options override earlier ones and disable what the supervisor does."""
+        """Return the command of the ranks: later options override earlier ones and disable what the supervisor does."""
         words = [*self.words]
         if self.options.max_restarts:
             words += ["--max-restarts", "0"]
@@ -192,7 +192,7 @@ class Supervisor:
         return not launch.stop_signal
 
     def _refusal(self, death: Death, wait: float) -> str:
-        """Why there is no restart; empty if there is one."""
+        """Return why there is no restart; empty if there is one."""
         if death.repeats(self._previous):
             return "the same failure as before, which would repeat: not restarted"
         if self._restarts == self.options.max_restarts:
@@ -221,14 +221,14 @@ class Supervisor:
             return []
 
     def _failure(self, seen: int) -> str:
-        """The uncaught error in the events after the first `seen` lines; empty without one."""
+        """Return the uncaught error in the events after the first `seen` lines; empty without one."""
         with suppress(ValueError, LookupError):
             failed = [json.loads(line) for line in self._events()[seen:] if '"event": "failed"' in line]
             return f"{_ranks(failed[-1]['ranks'])} failed: {failed[-1]['error']}"
         return ""
 
     def _hang(self) -> str:
-        """The cause in the report of a hang."""
+        """Return the cause in the report of a hang."""
         with suppress(OSError, ValueError, LookupError):
             report = json.loads((self.out / "hang.json").read_text(encoding="utf-8"))
             lost = [f"{_ranks(ranks)} on {host} {UNREACHABLE}" for host, ranks in report["unreachable"].items()]
@@ -242,7 +242,7 @@ def _ranks(ranks: str) -> str:
 
 
 def _cause_of_status(status: int) -> str:
-    """The meaning of mpiexec's exit status: MPICH returns the signal that killed a rank, other MPIs add 128."""
+    """Return the meaning of mpiexec's exit status: MPICH returns the signal that killed a rank, other MPIs add 128."""
     if status < 0:
         return f"mpiexec was killed by {_name(-status)}"
     number = status - 128 if status > 128 else status
@@ -259,7 +259,7 @@ def _name(number: int) -> str:
 
 
 def _memory() -> str | None:
-    """A folder in memory, None if there is none."""
+    """Return a folder in memory, None if there is none."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

@@ -71,7 +71,7 @@ class Fit:
     aicc: float | None
 
     def speedup(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The speed-up by the law for these numbers of ranks."""
+        """Return the speed-up by the law for these numbers of ranks."""
         first, *more = (one.value for one in self.parameters.values())
         values = _columns(self.law, ranks) @ np.array([first, 1 - first, *more])
         return np.asarray(self.scale * (values if self.law == GUSTAFSON else 1 / values))
@@ -117,7 +117,7 @@ def _point(study: Study, ranks: int) -> Point:
 
 
 def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarray:
-    """A value of the samples on `ranks` ranks relative to that on the smallest number of ranks, by round."""
+    """Return a value of the samples on `ranks` ranks relative to that on the smallest number of ranks, by round."""
     base = study.ranks()[0]
     paired = _rounds(study, (base, ranks), of)
     if not len(paired):  # no round has both yet, so drift does not cancel
@@ -126,7 +126,7 @@ def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarr
 
 
 def _rounds(study: Study, ranks: Sequence[int], of: Callable[[Sample], float]) -> np.ndarray:
-    """A value of the samples, by round and number of ranks, for the rounds that measured all these numbers."""
+    """Return a value of the samples, by round and number of ranks, for the rounds that measured all these numbers."""
     values = {(sample.round, sample.ranks): of(sample) for sample in study.samples}
     rounds = sorted({number for number, _ in values})
     complete = [number for number in rounds if all((number, count) in values for count in ranks)]
@@ -134,7 +134,7 @@ def _rounds(study: Study, ranks: Sequence[int], of: Callable[[Sample], float]) -
 
 
 def _median(values: np.ndarray) -> Estimate:
-    """The median of positive numbers, with an interval.
+    """Return the median of positive numbers, with an interval.
 
     For six or more numbers, the interval comes from order statistics, which are valid for any noise. For fewer, even
     the extremes enclose the median with less than 95 %. The interval is then Student's, of the logarithms: exact for
@@ -151,7 +151,7 @@ def _median(values: np.ndarray) -> Estimate:
 
 
 def _student(values: np.ndarray) -> np.ndarray:
-    """Student's 95 % interval of the mean of normal numbers; empty for fewer than three."""
+    """Return Student's 95 % interval of the mean of normal numbers; empty for fewer than three."""
     from scipy.special import stdtrit
 
     if len(values) < 3:
@@ -165,7 +165,7 @@ def _enclosing(value: float, ends: np.ndarray) -> Estimate:
 
 
 def _columns(law: str, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The terms of a law, which is linear in them: seconds per unit of work, or for Gustafson's law the rate.
+    """Return the terms of a law, which is linear in them: seconds per unit of work, or for Gustafson's law the rate.
 
     Amdahl (1967): A + B/p; Gustafson (1988): A + B·p; Gunther's Universal Scalability Law (2007): A + B/p + C·(p − 1).
     With A + B as the unit, A is the serial fraction s, or the contention σ, and C the coherency κ.
@@ -214,7 +214,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
 
 
 def _aicc(residuals: np.ndarray, parameters: int) -> float | None:
-    """Akaike's criterion for few samples (Hurvich and Tsai 1989), without each round's scale; None for too few."""
+    """Return Akaike's criterion for few samples (Hurvich and Tsai 1989), without each round's scale, or None."""
     centred = residuals - residuals.mean(axis=1, keepdims=True)
     n, k = centred.size - len(centred), parameters + 1  # the variance is a parameter, too
     smallest = 1e-12  # no clock can resolve a smaller misfit
@@ -222,7 +222,7 @@ def _aicc(residuals: np.ndarray, parameters: int) -> float | None:
 
 
 def _best(fits: Sequence[Fit]) -> tuple[str | None, str]:
-    """The law that fits best, None if the fits are equally good, and the reason as text."""
+    """Return the law that fits best, None if the fits are equally good, and the reason as text."""
     if not fits:
         return None, ""
     ranked = sorted((fit.aicc, fit.law) for fit in fits if fit.aicc is not None)

@@ -56,15 +56,15 @@ class Study:
     machine: dict[str, Any]
 
     def ranks(self) -> list[int]:
-        """The numbers of ranks in ascending order."""
+        """Return the numbers of ranks in ascending order."""
         return sorted({sample.ranks for sample in self.samples})
 
     def at(self, ranks: int) -> list[Sample]:
-        """The samples on this number of ranks, by round."""
+        """Return the samples on this number of ranks, by round."""
         return sorted((one for one in self.samples if one.ranks == ranks), key=lambda one: one.round)
 
     def rounds(self) -> list[dict[int, Sample]]:
-        """The complete rounds: for each, the samples by number of ranks."""
+        """Return the complete rounds: for each, the samples by number of ranks."""
         by_round: dict[int, dict[int, Sample]] = {}
         for sample in self.samples:
             by_round.setdefault(sample.round, {})[sample.ranks] = sample

@@ -90,7 +90,7 @@ def _fields(program: Program, split: str, world: _VirtualRank) -> list[Field]:
 
 
 def shape_of(program: Program, split: str, ranks: int) -> Shape:
-    """The shape of a program on `ranks` ranks with this `--split`. UsageError if it cannot be split that far."""
+    """Return the shape of a program on `ranks` ranks with this `--split`. UsageError if it cannot be split that far."""
     work, fields = program.work()[0], _fields(program, split, _VirtualRank(0, ranks))
     if not fields:
         return Shape(ranks, work, 1 / ranks, 0.0, 0, ())
@@ -114,7 +114,7 @@ def shape_of(program: Program, split: str, ranks: int) -> Shape:
 
 
 def slowest(ranks: int) -> float:
-    """The expected maximum of `ranks` normal numbers, in standard deviations (Blom 1958); 0 for one."""
+    """Return the expected maximum of `ranks` normal numbers, in standard deviations (Blom 1958); 0 for one."""
     return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25)) if ranks > 1 else 0.0
 
 
@@ -197,7 +197,7 @@ class Model:
         return kind
 
     def _phases(self, fit: _Fit, shape: Shape, which: int = 0) -> dict[str, float]:
-        """The seconds of a step by PHASES."""
+        """Return the seconds of a step by PHASES."""
         ranks, on_node = shape.ranks, min(shape.ranks, self.per_node)
         largest = fit.compute(shape.work * shape.share, on_node)
         compute = fit.compute(shape.work / ranks, on_node)
@@ -214,7 +214,7 @@ class Model:
         return dict(zip(PHASES, values, strict=True))
 
     def _exchange(self, fit: _Fit, shape: Shape, which: int) -> tuple[float, float]:
-        """The seconds that a rank works in an exchange, and the seconds until the last message; all start at once."""
+        """Return the seconds that a rank works in an exchange, and those until the last message; all start at once."""
         if not shape.messages or not fit.exchanges:
             return 0.0, 0.0
         own, following, alone = 0.0, [], []
@@ -227,7 +227,7 @@ class Model:
         return own, max(t + sum(following) - f for t, f in zip(alone, following, strict=True))
 
     def _reduction(self, ranks: int, size: float, which: int) -> tuple[float, float]:
-        """The seconds of an all-reduce, within nodes and then between nodes, and of its longest round."""
+        """Return the seconds of an all-reduce, within nodes and then between nodes, and of its longest round."""
         near, nodes = min(ranks, self.per_node), ceil(ranks / self.per_node)
         counts = {kind: rounds(n) for kind, n in ((NODE, near), (NETWORK, nodes)) if n > 1}
         times = {kind: self.network.round(self._link(kind), size, which) for kind in counts}
@@ -270,7 +270,7 @@ class Model:
 
 
 def _computing(samples: Sequence[Sample]) -> tuple[float, float, float]:
-    """The computing time of a step: a constant, the time per unit of work, and its increase per other rank of the node.
+    """Fit the computing time of a step: a constant, the time per unit of work, its increase per other rank of the node.
 
     Fitted by least squares of relative errors, without negative values. If the work per rank changes with the number of
     ranks (ranks of one node share a problem), contention and the constant cannot be distinguished; then contention is

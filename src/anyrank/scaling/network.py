@@ -40,7 +40,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of values; negative values, which only noise causes, count as 0."""
+        """Return the spread of values; negative values, which only noise causes, count as 0."""
         low, median, high = np.percentile(np.maximum(values, 0), [25, 50, 75])
         return cls(float(median), float(low), float(high))
 
@@ -56,7 +56,7 @@ class Link:
     halves: tuple[tuple[int, Spread], ...] = ()
 
     def seconds(self, size: float, which: int = 0) -> float:
-        """The seconds of a message, by interpolation of measured sizes; `which` selects an element of the Spread."""
+        """Return the seconds of a message, interpolated from measured sizes; `which` selects an element of Spread."""
         if not self.halves:
             return 2 * self.o[which] + self.L[which] + self.G[which] * max(size - 1, 0)
         sizes, times = [n for n, _ in self.halves], [half[which] for _, half in self.halves]
@@ -82,7 +82,7 @@ class Network:
     about: dict[str, Any]
 
     def round(self, kind: str, size: float, which: int = 0) -> float:
-        """The seconds of one round of an all-reduce: from measured all-reduces, or else the time of a message."""
+        """Return the seconds of one round of an all-reduce, from measured ones, or else the time of a message."""
         by_size: dict[int, list[float]] = {}
         for reduction in self.reductions:
             if reduction.kind == kind:
@@ -122,8 +122,10 @@ def _link(values: dict[str, Any]) -> Link:
 
 
 def rounds(ranks: int) -> int:
-    """The number of consecutive messages in an all-reduce by recursive doubling: ⌈log₂ ranks⌉, if all-reduces follow
-    each other (Thakur, Rabenseifner, Gropp, Int. J. High Perform. Comput. Appl. 19, 2005, 49-66).
+    """Return the number of consecutive messages in an all-reduce by recursive doubling: ⌈log₂ ranks⌉.
+
+    This holds if all-reduces follow each other: Thakur, Rabenseifner, Gropp, Int. J. High Perform. Comput. Appl. 19,
+    2005, 49-66.
     """
     return (ranks - 1).bit_length()
 
@@ -164,7 +166,7 @@ def measure_here(world: World) -> Network:
 
 
 def _tasks(nodes: list[list[int]]) -> Iterator[tuple[str, list[int], Callable[[Any], Any]]]:
-    """The measurements: the kind of link, the ranks, and a function of their communicator."""
+    """Yield the measurements: the kind of link, the ranks, and a function of their communicator."""
     largest, leaders = max(nodes, key=len), [ranks[0] for ranks in nodes]
     yield from ((NODE, ranks[:2], _pair) for ranks in [ranks for ranks in nodes if len(ranks) > 1][:PAIRS])
     yield from ((NETWORK, [leaders[0], other], _pair) for other in leaders[1 : 1 + PAIRS])
@@ -174,7 +176,7 @@ def _tasks(nodes: list[list[int]]) -> Iterator[tuple[str, list[int], Callable[[A
 
 
 def _repeated(comm: Any, action: Callable[[], Any]) -> list[Any]:
-    """The values of a collective action, repeated as often as time allows, after two warm-up calls."""
+    """Return the values of a collective action, repeated as often as time allows, after two warm-up calls."""
     times = []
     for _ in range(2):
         before = time.perf_counter()
@@ -185,7 +187,7 @@ def _repeated(comm: Any, action: Callable[[], Any]) -> list[Any]:
 
 
 def _reduce(size: int, comm: Any) -> tuple[int, int, Spread]:
-    """Ranks, bytes and seconds of an all-reduce: the mean of a few, because single ones may alternate."""
+    """Return ranks, bytes and seconds of an all-reduce: the mean of a few, because single ones may alternate."""
     results_here, reduced = np.ones(size // 8, np.int64), np.empty(size // 8, np.int64)
 
     def once() -> float:
@@ -198,7 +200,7 @@ def _reduce(size: int, comm: Any) -> tuple[int, int, Spread]:
 
 
 def _pair(comm: Any) -> dict[str, Any]:
-    """The measurements of a pair of ranks: half round trips by size, gaps and overheads; valid on its first rank."""
+    """Measure a pair of ranks: half round trips by size, gaps and overheads; valid on its first rank."""
     halves = {size: _repeated(comm, partial(_half_round_trip, comm, np.zeros(size, np.uint8))) for size in SIZES}
     trip = float(np.median(halves[SIZES[0]]))
     gaps = [(total - 2 * trip) / (MESSAGES - 1) for *_, total in _repeated(comm, lambda: _consecutive(comm, 0.0))]
@@ -214,7 +216,7 @@ def _half_round_trip(comm: Any, buffer: np.ndarray) -> float:
 
 
 def _consecutive(comm: Any, away: float) -> tuple[float, float, float]:
-    """Seconds for consecutive small messages: to send one, to receive one, and for all until the answer.
+    """Return the seconds for consecutive small messages: to send one, to receive one, and for all until the answer.
 
     The receiver first sleeps for `away` seconds. Then all messages have arrived, and a receive is only local work.
     """

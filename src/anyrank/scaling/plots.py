@@ -144,7 +144,7 @@ def _scales(axes: Any, analysis: Analysis, ranks: Sequence[int], each: bool) -> 
 
 
 def _ticks(ranks: Sequence[int]) -> list[int]:
-    """Ticks of a logarithmic axis: the numbers of ranks, if there is room for them, or else powers of two."""
+    """Return ticks of a logarithmic axis: the numbers of ranks, if there is room for them, or else powers of two."""
     octaves, room = np.diff(np.log2(ranks)), max(1 / 14, 0.02 * len(str(ranks[-1])))
     if len(ranks) <= _TICKS and all(octaves >= octaves.sum() * room):
         return list(ranks)

@@ -66,7 +66,7 @@ def as_point(one: Prediction, base: Point) -> Point:
 
 
 def visible_phases(points: Iterable[Point]) -> list[str]:
-    """The phases that take a visible fraction of the time at any of the points."""
+    """Return the phases that take a visible fraction of the time at any of the points."""
     shares = [point.phases for point in points]
     return [name for name in PHASES if any(one[name] >= _COLUMN for one in shares)]
 
@@ -92,7 +92,7 @@ def _law(fit: Fit) -> str:
 
 
 def _limit(fit: Fit) -> str:
-    """What the law predicts for more ranks."""
+    """Return the prediction of the law for more ranks."""
     first, *more = fit.parameters.values()
     if fit.law == GUSTAFSON:
         return f"each additional rank adds {1 - first.value:.1%} of a rank's speed"
@@ -103,7 +103,7 @@ def _limit(fit: Fit) -> str:
 
 
 def sharing_note(study: Study) -> str:
-    """The note on samples whose ranks share cores, with the number of cores if it is known."""
+    """Return the note on samples whose ranks share cores, with the number of cores if it is known."""
     cores = study.machine.get("cores")
     return f"ranks share cores ({cores} cores)" if cores else "ranks share cores"
 
@@ -133,5 +133,5 @@ def write_csv(path: Path, study: Study) -> Path:
 
 
 def as_json(study: Study, analysis: Analysis, predicted: Sequence[Prediction] = ()) -> dict[str, Any]:
-    """The measurements, the analysis and the predictions, for `json.dumps`."""
+    """Return the measurements, the analysis and the predictions, for `json.dumps`."""
     return {"study": asdict(study), "analysis": asdict(analysis), "predicted": [*map(asdict, predicted)]}

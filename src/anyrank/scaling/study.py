@@ -49,7 +49,7 @@ class Plan:
     hosts: str = ""
 
     def program_for(self, ranks: int) -> Program:
-        """The program with its parameters for `ranks` ranks; UsageError if it cannot grow that far, or is too short."""
+        """Return the program for `ranks` ranks; raise UsageError if it cannot grow that far, or is too short."""
         cls = load(self.source)
         ready = cls(**(grown(cls, self.parameters, self.grow, ranks) if self.kind == "weak" else self.parameters))
         if cls.done is Program.done and ready.steps < 2:
@@ -59,17 +59,17 @@ class Plan:
         return ready
 
     def metadata(self) -> dict[str, Any]:
-        """The properties that must be the same for the whole study, by name or flag."""
+        """Return the properties that must be the same for the whole study, by name or flag."""
         words = {"program": self.program, "kind": self.kind, "source": self.source, "--grow": ",".join(self.grow)}
         return words | {flag_of(name): value for name, value in {**self.parameters, **self.options}.items()}
 
     def order(self, number: int) -> list[int]:
-        """The order of the ranks in a round: ascending and descending by turns, so that drift favours none."""
+        """Return the order of the ranks in a round: ascending and descending by turns, so that drift favours none."""
         return sorted(self.ranks, reverse=number % 2 == 0)
 
 
 def grown(program: type[Program], parameters: Mapping[str, Any], grow: Sequence[str], ranks: int) -> dict[str, Any]:
-    """The parameters for `ranks` times the work: all parameters in `grow` are multiplied by the same factor.
+    """Return the parameters for `ranks` times the work: all parameters in `grow` are multiplied by the same factor.
 
     Whole numbers are rounded, so the work is only approximately that; the rates of a study use the work that was done.
     Raises UsageError if the program refuses the parameters.
@@ -148,7 +148,7 @@ class StudyFolder:
         return self.samples / f"p{ranks:06}-r{number:03}.json"
 
     def missing(self, plan: Plan, number: int) -> list[int]:
-        """The numbers of ranks that are missing in a round, in the order of the round."""
+        """Return the numbers of ranks that are missing in a round, in the order of the round."""
         return [ranks for ranks in plan.order(number) if not self._sample(ranks, number).exists()]
 
     def read(self) -> Study:
@@ -228,7 +228,7 @@ class StudyFolder:
 
 
 def _processor(machine: Mapping[str, Any]) -> str:
-    """The model of the processor, without the number of cores that a process had."""
+    """Return the model of the processor, without the number of cores that a process had."""
     return str(machine.get("processor")).rpartition(", ")[0]
 
 

@@ -88,7 +88,7 @@ def _alive(path: Path, host: str, pid: int) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process of this host runs; a zombie does not."""
+    """Return whether a process of this host runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return (

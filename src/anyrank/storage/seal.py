@@ -58,7 +58,7 @@ def check_seal(path: Path) -> None:
 
 
 def _hash(file: BinaryIO, extents: Sequence[Extent], end: int) -> str:
-    """The hash of the bytes from 0 to `end` without the extents."""
+    """Return the hash of the bytes from 0 to `end` without the extents."""
     hasher = hashlib.blake2b(digest_size=_HASH_LENGTH // 2)
     position = 0
     for offset, size in [*sorted(extents), (end, 0)]:

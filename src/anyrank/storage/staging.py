@@ -98,7 +98,7 @@ def _allocate_on_gpu(field: Field, gpu: Gpu) -> Any:
 
 
 def pieces(block: Any) -> list[slice]:
-    """The rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
+    """Return the rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
     rows = max(1, PIECE * len(block) // max(1, block.nbytes))
     return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]
 
@@ -111,7 +111,7 @@ def fetch(field: Field, block: np.ndarray) -> np.ndarray:
 
 
 def writing_layout(layout: Layout, itemsize: int) -> Layout:
-    """The layout in which values are written: rows if the contiguous runs of the blocks are short."""
+    """Return the layout in which values are written: rows if the contiguous runs of the blocks are short."""
     shape, world = layout.shape, layout.world
     block = [max(b - a for a, b in pairwise(cut)) for cut in layout.cuts]
     axis = run_axis(block, shape)
@@ -163,7 +163,7 @@ def _bricks(layout: Layout) -> list[tuple[slice, ...]]:
 def _common(
     own: tuple[slice, ...], other: tuple[slice, ...], item: int, halo: int, width: int = 0
 ) -> MPI.Datatype | None:
-    """The MPI datatype of the intersection of two bricks, in the array of the first one with its halo; None if empty.
+    """Return the MPI datatype of the intersection of two bricks, in the array of the first with halo; None if empty.
 
     `width` is the stride of the rows of the array in elements; 0 if the rows are contiguous.
     """

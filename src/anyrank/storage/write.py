@@ -89,7 +89,7 @@ class PendingCheckpoint:
         self._blocked = perf_counter() - self._began
 
     def working(self) -> bool:
-        """Whether this rank is still working on the present phase. Not collective."""
+        """Return whether this rank is still working on the present phase. Not collective."""
         return self._background is not None and not self._background.done
 
     def proceed(self) -> Saved | None:
@@ -107,7 +107,7 @@ class PendingCheckpoint:
         return self._saved() if complete or self._error else None
 
     def _wait(self) -> Any:
-        """The result of this rank's thread, if it has one; raises on all ranks if the thread of any rank failed."""
+        """Return the result of this rank's thread, if it has one; raise on all ranks if a thread failed."""
         entered, work = perf_counter(), self._background
         if work is not None:
             work.wait()
@@ -171,6 +171,6 @@ class PendingCheckpoint:
 
 
 def _message(path: Path, error: AnyrankError) -> str:
-    """The error message, with only the system's message of an HDF5 error."""
+    """Return the error message, with only the system's message of an HDF5 error."""
     match = re.search(r"error message = '([^']+)'", str(error))
     return f"{path} was not written: {match[1] if match else error}"

@@ -102,7 +102,7 @@ class _Blocking(Writer):
         raise NotImplementedError
 
     def _block(self, field: Field, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """This rank's values of the field, and a buffer for `others` bytes of another rank. Collective.
+        """Return this rank's values of the field, and a buffer for `others` bytes of another rank. Collective.
 
         An error of any rank is raised on all ranks, because the next calls are collective.
         """
@@ -168,7 +168,7 @@ class Gather(_Blocking):
                 pass
 
     def _parts(self) -> Iterator[tuple[str, tuple[slice, ...], np.ndarray]]:
-        """On rank 0 the parts of all ranks of every Field; other ranks send their parts to rank 0."""
+        """Yield the parts of all ranks of every Field on rank 0; other ranks send their parts to rank 0."""
         comm, rank = self.state.world.comm, self.state.world.rank
         for field in self._fields:
             bricks = [*field.layout.bricks_of_all()] if rank == 0 else []
@@ -186,7 +186,7 @@ class Gather(_Blocking):
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
-    """The same memory as bytes, because MPI does not have every dtype."""
+    """Return the same memory as bytes, because MPI does not have every dtype."""
     return array.reshape(-1).view(np.uint8)
 
 

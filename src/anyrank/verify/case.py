@@ -73,7 +73,7 @@ REFERENCE = Case(body="reference")
 
 
 def causes(one: Case, other: Case) -> list[str]:
-    """The properties in which two cases differ, in the order of CAUSES; empty for identical cases."""
+    """Return the properties in which two cases differ, in the order of CAUSES; empty for identical cases."""
     differing = {case.changed for case in (one, other) if case.changed and one.changed != other.changed}
     if one.body != other.body:
         differing.add("body")
@@ -87,7 +87,7 @@ def causes(one: Case, other: Case) -> list[str]:
 
 
 def environment(changed: str) -> dict[str, str]:
-    """The environment variables for a rank of a case."""
+    """Return the environment variables for a rank of a case."""
     # glibc fills memory from malloc with this byte, except memory from the thread's cache, which is disabled here.
     fill = 170 if changed == "memory" else 85
     tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"

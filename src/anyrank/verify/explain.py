@@ -56,7 +56,7 @@ def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome])
 
 
 def first_difference(one: Trace, other: Trace) -> tuple[int, list[str]] | None:
-    """The first step at which two traces differ, and the members that differ, in the order of declaration.
+    """Return the first step at which two traces differ, and the members that differ, in the order of declaration.
 
     There are no members if one trace ends before that step. None if the traces are equal.
     """

@@ -70,7 +70,7 @@ def _dataset(file: Any, name: str) -> Any:
 
 
 def _differing(first: Any, second: Any) -> tuple[tuple[int, ...], int]:
-    """The first index at which two datasets differ, and the number of elements that differ."""
+    """Return the first index at which two datasets differ, and the number of elements that differ."""
     first_index: tuple[int, ...] = ()
     count = 0
     for part in _parts(first.shape):
@@ -85,7 +85,7 @@ def _differing(first: Any, second: Any) -> tuple[tuple[int, ...], int]:
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Slabs along the first axis that fit into memory."""
+    """Yield slabs along the first axis that fit into memory."""
     if not shape:
         yield ()
         return
@@ -99,7 +99,7 @@ def _value(values: Any, index: tuple[int, ...]) -> str:
 
 
 def _owner(values: Any, index: tuple[int, ...]) -> str:
-    """The rank that owned the element, from the process grid that wrote the file."""
+    """Return the rank that owned the element, from the process grid that wrote the file."""
     grid = tuple(int(parts) for parts in values.attrs.get("ranks", ()))
     if not grid:
         return "all ranks"

@@ -23,11 +23,11 @@ class Plan:
         return max(self.ranks)
 
     def first(self) -> list[Case]:
-        """The cases that come first for every program, starting with the reference."""
+        """Return the cases that come first for every program, starting with the reference."""
         return [REFERENCE, Case(body="reference", changed="again"), Case()]
 
     def rest(self, steps: int, axes: int) -> list[Case]:
-        """All other cases of a program with this number of steps and of axes of its fields."""
+        """Return all other cases of a program with this number of steps and of axes of its fields."""
         cases = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed(), *self._parts()]
         return [case for case in dict.fromkeys(cases) if case not in self.first()]
 
@@ -56,7 +56,7 @@ class Plan:
         yield from (Case((self._few,), body=body) for body in bodies)
 
     def _restarts(self, steps: int) -> Iterator[Case]:
-        """Stops in the middle, with the same and with other numbers of ranks, and before the first step."""
+        """Yield stops in the middle, with the same and with other numbers of ranks, and before the first step."""
         few = self._few
         if self.quick and steps:
             yield Case((1, few), (steps // 2,))
@@ -74,6 +74,6 @@ class Plan:
             yield Case((self.largest,), changed="again")
 
     def _parts(self) -> Iterator[Case]:
-        """Blocks divided into small regions: on one rank, where nothing else divides them, and on several."""
+        """Yield cases of divided blocks: on one rank, where nothing else divides them, and on several."""
         ranks = (1, self._odd) if self.quick else (1, self._odd, self.largest)
         yield from (Case((n,), changed="parts") for n in ranks)

@@ -72,7 +72,7 @@ def _pin_clock(start: int, tick: int) -> None:
 
 @cache
 def _of_a_program(file: str) -> bool:
-    """Whether the file is a program or a module of the user, and not of Python, anyrank or an installed package."""
+    """Return whether the file is a program or a module of the user, not of Python, anyrank or an installed package."""
     ours = Path(anyrank.__file__).parent
     if Path(file).is_relative_to(ours):
         return is_program(file)

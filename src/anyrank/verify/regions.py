@@ -24,7 +24,7 @@ def parts_of(region: Region) -> list[Region]:
 
 
 def _cuts(axis: slice) -> list[slice]:
-    """Up to three unequal slices, the first of one row; an empty slice stays as it is."""
+    """Return up to three unequal slices, the first of one row; an empty slice stays as it is."""
     n = axis.stop - axis.start
     borders = sorted({0, min(1, n), 1 + (n - 1) // 3, n})
     return [slice(axis.start + a, axis.start + b) for a, b in pairwise(borders)] or [axis]

@@ -25,12 +25,12 @@ _ROW = "{:>4}  {:<7} {:<8} {:<10} {:<26} {:>6}  {:<16} {:>7}  {}"
 
 
 def header() -> str:
-    """The first line of the table."""
+    """Return the first line of the table."""
     return _ROW.format("case", "ranks", "split", "body", "what", "steps", "digest", "seconds", "verdict").rstrip()
 
 
 def row(number: int, outcome: Outcome, reference: Outcome) -> str:
-    """The line of a case in the table."""
+    """Return the line of a case in the table."""
     case, summary = outcome.case, outcome.summary
     what = "reference" if outcome is reference else case.what
     steps, digest = (summary.get("steps", "-"), summary.get("digest", "-")) if outcome.trace else ("-", "-")
@@ -39,7 +39,7 @@ def row(number: int, outcome: Outcome, reference: Outcome) -> str:
 
 
 def verdict(outcome: Outcome, reference: Outcome) -> str:
-    """The verdict on a case as a short text."""
+    """Return the verdict on a case as a short text."""
     if outcome.verdict == IMPOSSIBLE:
         return f"{IMPOSSIBLE}: {outcome.message.splitlines()[0]}"
     if outcome.verdict == FAILED or outcome.equals(reference):
@@ -49,7 +49,7 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
 
 
 def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outcome, int]) -> str:
-    """The text of a finding; `numbers` are the numbers of the cases in the table."""
+    """Return the text of a finding; `numbers` are the numbers of the cases in the table."""
     one, other = finding.one, finding.other
     sides = [f"case {numbers[it]}: {it.case}" for it in (one, other)]
     lines = [f"FOUND: {_contrast(finding)}"]
@@ -80,7 +80,7 @@ def _results(one: Outcome, other: Outcome) -> Location:
 
 
 def _contrast(finding: Finding) -> str:
-    """The difference between the two cases of a finding; other differences had no effect."""
+    """Return the difference between the two cases of a finding; other differences had no effect."""
     pattern, one, other = _CONTRASTS.get(finding.cause), finding.one.case, finding.other.case
     return f"{finding.cause}: {pattern.format(other)} instead of {pattern.format(one)}" if pattern else finding.cause
 

@@ -38,13 +38,13 @@ class Outcome:
     seconds: float = 0.0
 
     def equals(self, other: Outcome) -> bool:
-        """Whether both failed, or both have the same bits at every step and the same result."""
+        """Return whether both failed, or both have the same bits at every step and the same result."""
         if FAILED in (self.verdict, other.verdict):
             return self.verdict == other.verdict
         return (self.trace, self.result) == (other.trace, other.result)
 
     def checkpoint(self, step: int) -> Path:
-        """The file of the state at the step at which the case was stopped."""
+        """Return the file of the state at the step at which the case was stopped."""
         return path_of(self.run.checkpoints, step)
 
 
@@ -107,7 +107,7 @@ def _judge(outcome: Outcome) -> None:
 
 
 def _is_of_program(kernel: str) -> bool:
-    """Whether the program calls the kernel; every run calls those of digests and exact sums."""
+    """Return whether the program calls the kernel; every run calls those of digests and exact sums."""
     return not kernel.startswith(("digest", "exact_sum"))
 
 

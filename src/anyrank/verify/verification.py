@@ -59,6 +59,6 @@ class Verification:
 
 
 def _axes(outcome: Outcome) -> int:
-    """The largest number of axes of a field."""
+    """Return the largest number of axes of a field."""
     with h5py.File(outcome.checkpoint(max(outcome.trace)), "r") as file:
         return max((dataset.ndim for dataset in file.get("fields", {}).values()), default=0)

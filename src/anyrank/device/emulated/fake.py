@@ -132,14 +132,14 @@ _RANDOM = random.Random(_ORDER)
 
 
 def _run_some() -> None:
-    """If the order is random, run a random part of the work of each stream."""
+    """Run a random part of the work of each stream, if the order is random."""
     if _ORDER != "late":
         for stream in sorted(_STREAMS, key=lambda stream: stream.number):
             stream.run(_RANDOM.randint(stream.completed, stream.length))
 
 
 def _entered() -> list[Stream]:
-    """The streams that this thread has entered, the innermost last."""
+    """Return the streams that this thread has entered, the innermost last."""
     streams: list[Stream] = _THREAD.__dict__.setdefault("entered", {}).setdefault(Device().id, [Stream.null])
     return streams
 
@@ -261,7 +261,7 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
 
 
 def _memory_of(value: Any) -> Any:
-    """The arguments of a call with the memory of each GPU array; raises TypeError for an array of the host."""
+    """Return the arguments of a call with the memory of each GPU array; raises TypeError for an array of the host."""
     if isinstance(value, ndarray):
         return value._memory
     if isinstance(value, (tuple, list)):

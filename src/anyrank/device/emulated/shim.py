@@ -74,7 +74,7 @@ def compiled(code: str) -> Path:
 
 
 def _compiler() -> list[str]:
-    """The command in `$CXX`, or the first C++ compiler on the PATH."""
+    """Return the command in `$CXX`, or the first C++ compiler on the PATH."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     for candidate in candidates:
         command = shlex.split(candidate)
@@ -87,7 +87,7 @@ def _compiler() -> list[str]:
 
 
 def _translation(code: str) -> str:
-    """The CUDA C with the header before it, and after it a launcher for each function."""
+    """Return the CUDA C with the header before it, and after it a launcher for each function."""
     barriers = "true" if "__syncthreads" in code else "false"
     launchers = [_launcher(signature, barriers) for signature in signatures_in(code, "CUDA C").values()]
     return f'#include "{HEADER.name}"\n{code}\n' + "".join(launchers)

@@ -22,7 +22,7 @@ Host = dict[str, Any]
 
 
 def this_host() -> tuple[str, list[str]]:
-    """The name of this host and its IPv4 addresses, without the loopback address."""
+    """Return the name of this host and its IPv4 addresses, without the loopback address."""
     addresses = []
     # A sandbox may refuse the request: then no addresses are known.
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
@@ -35,7 +35,7 @@ def this_host() -> tuple[str, list[str]]:
 
 
 def hosts_of(gathered: Sequence[tuple[str, list[str]]]) -> list[Host]:
-    """The hosts, from the values of `this_host` on all ranks.
+    """Return the hosts, from the values of `this_host` on all ranks.
 
     An address that several hosts have (such as that of a container bridge) identifies none of them and is left out.
     """
@@ -50,7 +50,7 @@ def hosts_of(gathered: Sequence[tuple[str, list[str]]]) -> list[Host]:
 
 
 def responds_to_connect(host: Host) -> bool:
-    """Whether one of the host's addresses responds; a refused connection is a response."""
+    """Return whether one of the host's addresses responds; a refused connection is a response."""
     for address in host["addresses"]:
         try:
             socket.create_connection((address, PORT), PATIENCE).close()
@@ -65,7 +65,7 @@ def responds_to_connect(host: Host) -> bool:
 def probe_hosts(
     hosts: Sequence[Host], mine: int, most: int = 0, responds: Callable[[Host], bool] = responds_to_connect
 ) -> tuple[bool, list[Host]]:
-    """Whether host number `mine` is connected, and the hosts that do not respond to it; it probes at most `most`.
+    """Return whether host number `mine` is connected, and the hosts, of at most `most`, that do not respond to it.
 
     A host that reaches fewer than half of the hosts, including itself, is cut off. If no host responds, a firewall may
     be the reason: then no host is reported.

@@ -102,7 +102,7 @@ def _end_of(log: Path) -> str:
 
 
 def compose(metadata: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: list[Host]) -> dict[str, Any]:
-    """The content of hang.json."""
+    """Return the content of hang.json."""
     ranks = {rank for host in metadata["hosts"] for rank in host["ranks"]}
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -116,7 +116,7 @@ def compose(metadata: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: lis
 
 
 def describe(report: Mapping[str, Any], most: int = 0) -> Iterator[str]:
-    """The report as text: the first line names the suspects, then each group (at most `most`) with its stack."""
+    """Yield the report as text: the first line names the suspects, then each group (at most `most`) with its stack."""
     groups, unreachable, size = report["groups"], report["unreachable"], report["ranks"]
     silent = f"{_counted('rank', report['silent'])} of {size} wrote no stack" if report["silent"] else ""
     suspects = [f"host {name} ({_counted('rank', ranks)}) does not respond" for name, ranks in unreachable.items()]

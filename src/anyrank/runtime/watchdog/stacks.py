@@ -56,7 +56,7 @@ def _unescaped(text: str) -> str:
 
 
 def group_stacks(dumps: Mapping[int, Dump], hosts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The groups of ranks with identical stacks, in the form of hang.json.
+    """Return the groups of ranks with identical stacks, in the form of hang.json.
 
     Groups are sorted by step (the furthest behind first), then those that do not wait for others, then by size.
     """

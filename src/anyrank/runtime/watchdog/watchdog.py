@@ -60,7 +60,7 @@ class Watchdog:
         self._set_output(2, 0.0, head, "")
 
     def _beat(self, step: int) -> None:
-        """The replacement if watch.pyx is not compiled: faulthandler prints this rank's stack and ends it."""
+        """Replace watch.pyx if it is not compiled: faulthandler prints this rank's stack and ends it."""
         self._step.value = step
         now = time.monotonic()
         if now >= self._next_reset:  # about once a second, because it starts a thread
@@ -75,7 +75,7 @@ class Watchdog:
             faulthandler.register(self._signal, file=target, all_threads=True, chain=True)
 
     def report_to(self, world: World, folder: Path) -> None:
-        """From now on report a hang once for all ranks, in the run folder. Collective."""
+        """Report a hang once for all ranks, in the run folder, from now on. Collective."""
         token = world.bcast(secrets.token_hex(6))
         hosts = world.bcast(hosts_of(world.gather(this_host()) or []))
         folder = folder.resolve()
@@ -136,7 +136,7 @@ def make_step_file(path: Path) -> None:
 
 
 def position(path: Path) -> int | None:
-    """The step in rank 0's step file, however the rank died; None if it is not known."""
+    """Return the step in rank 0's step file, however the rank died; None if it is not known."""
     with suppress(OSError):
         content = path.read_bytes()
         step = int.from_bytes(content, sys.byteorder, signed=True)
