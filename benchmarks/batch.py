@@ -31,7 +31,7 @@ class Place:
         self.mpiexec, self.anyrank, self.program = binaries / "mpiexec", binaries / "anyrank", program
 
     def resume(self, run: Path, *before: object) -> float:
-        """Seconds that a copy of the run takes to go on and end; `before` comes before mpiexec."""
+        """Return the seconds that a copy of the run takes to go on and end; `before` comes before mpiexec."""
         copy = run.with_name("copy")
         shutil.copytree(run, copy)
         words = [self.mpiexec, "-n", RANKS, self.anyrank, "resume", copy, "--program", self.program, "--quiet"]
@@ -43,7 +43,7 @@ class Place:
 
 
 def half_done(folder: Path) -> Path:
-    """A run that has a step left."""
+    """Run a program until one step is left; return its folder."""
     words = ["run", PROGRAM, "--n", 64, "--steps", 10, "--stop-at", 9, "--out", folder / "run", "--quiet", "-n", RANKS]
     done = subprocess.run([sys.executable, "-m", "anyrank", *map(str, words)])
     assert done.returncode == 75
@@ -51,7 +51,7 @@ def half_done(folder: Path) -> Path:
 
 
 def packed(folder: Path, suffix: str) -> tuple[list[Row], Place]:
-    """What packing and unpacking take, and the place where it was unpacked."""
+    """Measure packing and unpacking; return the rows, and the place where the archive was unpacked."""
     archive, there = folder / f"env.{suffix}", folder / suffix
     there.mkdir()
     words = ["pack", PROGRAM, "--only", "anyrank", "--out", archive]
@@ -73,13 +73,13 @@ def packed(folder: Path, suffix: str) -> tuple[list[Row], Place]:
 
 
 def shared() -> tuple[str, ...]:
-    """What all nodes of a cluster would share: the environment, the project, and a Python that is not the system's."""
+    """Return the folders that all nodes of a cluster share: environment, project, a Python that is not the system's."""
     roots = {sys.prefix, str(PROJECT), *(() if sys.base_prefix == "/usr" else (sys.base_prefix,))}
     return tuple(f"{root}/" for root in roots)
 
 
 def asked(place: Place, run: Path, folder: Path) -> tuple[float, float, float]:
-    """What each rank asks of the system: to open shared files that are there; anything shared; anything of the run."""
+    """Count the system calls of each rank: opened shared files; all on shared files; all on files of the run."""
     log = folder / "trace"
     place.resume(run, "strace", "-f", "-ff", "-qq", "-e", "trace=%file", "-o", log)
     counts = [0, 0, 0]
@@ -100,7 +100,7 @@ def asked(place: Place, run: Path, folder: Path) -> tuple[float, float, float]:
 
 
 def starts(folder: Path, repeat: int) -> list[Row]:
-    """The start of a job with this environment, and with an archive of it."""
+    """Compare the start of a job with this environment, and with an archive of it."""
     run = half_done(folder)
     rows, there = packed(folder, "tar.gz")
     rows += packed(folder, "tar")[0]

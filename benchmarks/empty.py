@@ -12,11 +12,11 @@ class Empty(Program):
     spin: float = param(0.0, "seconds that a step keeps its core busy", ge=0)
 
     def declare(self, state: State) -> None:
-        """One Scalar."""
+        """Declare one Scalar."""
         state.scalar("nothing", 0)
 
     def step(self, state: State) -> None:
-        """Nothing, for as long as was asked."""
+        """Do nothing, for as long as was asked."""
         if self.spin:
             until = time.perf_counter() + self.spin
             while time.perf_counter() < until:

@@ -21,8 +21,10 @@ Row = tuple[str, str, str, str, bool]
 
 
 def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
-    """The summary of one run of anyrank, the folder of the one before removed; RuntimeError with what it said where it
-    fails."""
+    """Return the summary of one run of anyrank; raise RuntimeError with its message if it fails.
+
+    The folder of the run before is removed.
+    """
     out = folder / "run"
     shutil.rmtree(out, ignore_errors=True)
     words = [sys.executable, "-m", "anyrank", "run", *map(str, arguments), "-n", str(ranks)]
@@ -33,7 +35,7 @@ def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
 
 
 def interleaved(repeat: int, *actions: Callable[[], float]) -> list[list[float]]:
-    """Every action's values over `repeat` rounds, the actions taken in turn."""
+    """Return the values of every action over `repeat` rounds, in which the actions take turns."""
     values: list[list[float]] = [[] for _ in actions]
     for _ in range(repeat):
         for kept, action in zip(values, actions, strict=True):
@@ -42,13 +44,13 @@ def interleaved(repeat: int, *actions: Callable[[], float]) -> list[list[float]]
 
 
 def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
-    """The median of the ratios pair by pair, and their span."""
+    """Return the median of the ratios pair by pair, and their span."""
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     return statistics.median(ratios), f"{min(ratios):.3g} to {max(ratios):.3g}"
 
 
 def machine() -> str:
-    """The machine in words."""
+    """Return the machine in words."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     name = models[0].split(":")[1].strip() if models else platform.machine()
     gpu = here().get("gpu", "")
@@ -57,7 +59,7 @@ def machine() -> str:
 
 
 def table(name: str, rows: list[Row], where: str = "") -> str:
-    """Markdown: the command, the date, the machine (this one, unless `where` says another) and the rows."""
+    """Return Markdown: the command, the date, the machine (this one, unless `where` says another) and the rows."""
     lines = [f"`python benchmarks/{name}.py`, {now():%Y-%m-%d %H:%M} UTC, on {where or machine()}.", ""]
     lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
     cells = ([*(text.replace("|", "/") for text in row[:4]), "yes" if row[4] else "NO"] for row in rows)

@@ -30,14 +30,14 @@ GIGA = 1e9
 
 
 def two_ranks(*words: object) -> dict[str, list[float]]:
-    """What `two_ranks.py` measures inside one launch."""
+    """Return what `two_ranks.py` measures inside one launch."""
     command = [*mpiexec(), "-n", "2", sys.executable, str(HERE / "two_ranks.py"), *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
 def weather(folder: Path, repeat: int, side: int, steps: int) -> list[Row]:
-    """One rank against the triad of one core, two ranks against one; and a whole run's memory."""
+    """Compare one rank with the triad of one core, and two ranks with one; measure a whole run's memory."""
     found = two_ranks("weather", side, steps, 3 * repeat)
     one, two, bound = found["one"], found["two"], found["triad"]
     share, share_span = ratio([96 * value / GIGA for value in one], bound)
@@ -59,7 +59,7 @@ def weather(folder: Path, repeat: int, side: int, steps: int) -> list[Row]:
 
 
 def pi(repeat: int, points: int) -> list[Row]:
-    """The kernel that a rank runs against the program that everybody writes first."""
+    """Compare the kernel that a rank runs with the program that everybody writes first."""
     kernel, generator, plain = Kernel("quarter_circle"), np.random.default_rng(1), 10_000_000
 
     def numpy_rate() -> float:
@@ -81,7 +81,7 @@ def pi(repeat: int, points: int) -> list[Row]:
 
 
 def sums(repeat: int, elements: int) -> list[Row]:
-    """exact.sum and digest against reading the array once."""
+    """Compare exact.sum and digest with reading the array once."""
     values = np.random.default_rng(2).normal(size=elements)
     bits = values.view(np.int64)
 
@@ -111,7 +111,7 @@ def sums(repeat: int, elements: int) -> list[Row]:
 
 
 def checkpoint(folder: Path, repeat: int, total: int) -> list[Row]:
-    """A checkpoint of `total` bytes against as many ranks that just write and fsync as much."""
+    """Compare a checkpoint of `total` bytes with as many ranks that only write and fsync as much."""
     found = two_ranks("checkpoint", total, repeat, folder / "checkpoints")
     share, span = ratio(found["checkpoint"], found["plain"])
     text = f"{statistics.median(found['checkpoint']):.2f} GB/s, plain {statistics.median(found['plain']):.2f}"
@@ -121,7 +121,7 @@ def checkpoint(folder: Path, repeat: int, total: int) -> list[Row]:
 
 
 def hiding(folder: Path, repeat: int, side: int, steps: int, every: int) -> list[Row]:
-    """What of a checkpoint's time the steps do not see, and how much it slows them down."""
+    """Measure the part of a checkpoint's time that the steps do not wait for, and how much it slows them down."""
     run = ("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--checkpoint-every")
     hidden: list[float] = []
 
@@ -142,13 +142,13 @@ def hiding(folder: Path, repeat: int, side: int, steps: int, every: int) -> list
 
 
 def checkpoints_of(run: Path) -> list[dict]:
-    """The checkpoints that a run wrote, from its events."""
+    """Return the checkpoints that a run wrote, from its events."""
     events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
     return [event for event in events if event["event"] == "checkpoint"]
 
 
 def overheads(folder: Path, repeat: int) -> list[Row]:
-    """An empty step, and starting up."""
+    """Time an empty step, and the start-up."""
 
     def wall(*words: str) -> float:
         before = time.perf_counter()

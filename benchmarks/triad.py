@@ -58,7 +58,7 @@ def _library() -> ctypes.CDLL:
 
 
 def triad(n_bytes: int = 3 << 28, repeats: int = 10, streaming: bool = False) -> float:
-    """GB/s of one core, counting 24 bytes a point, over three arrays of together `n_bytes`; the best of `repeats`.
+    """Return GB/s of one core, at 24 bytes per point, over three arrays of together `n_bytes`; the best of `repeats`.
 
     Each array should be four times the last-level cache or more. `streaming` bypasses the cache in stores.
     """

@@ -25,7 +25,7 @@ MILLI = 1e-3
 
 
 def steps(folder: Path, repeat: int, count: int) -> list[Row]:
-    """Seconds of a step of one millisecond, watched and not."""
+    """Return the seconds of a step of one millisecond, watched and not."""
 
     def seconds(timeout: str) -> float:
         words = (EMPTY, "--steps", count, "--spin", MILLI, "--hang-timeout", timeout)
@@ -38,7 +38,7 @@ def steps(folder: Path, repeat: int, count: int) -> list[Row]:
 
 
 def parts(repeat: int) -> list[Row]:
-    """What the loop does for the watchdog and for the recorder in every step, and for the provenance of a file."""
+    """Time the work of each step for the watchdog and for the recorder, and that for the provenance of a file."""
     watchdog, world, number = Watchdog(1800.0), World(), 200_000
     beat, off, made = interleaved(
         repeat,
@@ -61,7 +61,7 @@ def parts(repeat: int) -> list[Row]:
 
 
 def extras(folder: Path, repeat: int, count: int) -> list[Row]:
-    """What --check and --digests add to an empty step of the loop."""
+    """Measure what --check and --digests add to an empty step of the loop."""
 
     def micro(*words: str) -> float:
         return 1e6 * anyrank(EMPTY, "--steps", count, *words, ranks=2, folder=folder)["seconds"] / count
@@ -76,7 +76,7 @@ def extras(folder: Path, repeat: int, count: int) -> list[Row]:
 
 
 def verifying(folder: Path) -> list[Row]:
-    """Seconds that `anyrank verify --quick` takes for small programs of all three kinds."""
+    """Return the seconds that `anyrank verify --quick` takes for small programs of all three kinds."""
     small = {
         "weather": ("weather", "--rows", "24", "--columns", "20", "--steps", "12"),
         "pi": ("pi", "--points", "1000000", "--batch", "100000"),

@@ -28,7 +28,7 @@ GIGA = 1e9
 
 
 def stepper(world: World, side: int, steps: int, halo_steps: int = 1):
-    """A function that advances the weather on a world and gives its cell-steps a second."""
+    """Return a function that advances the weather on a world and returns its cell-steps per second."""
     program, state = Weather(rows=side, columns=side), State(world, halo_steps=halo_steps)
     program.declare(state)
     program.setup(state)
@@ -46,7 +46,7 @@ def stepper(world: World, side: int, steps: int, halo_steps: int = 1):
 
 
 def weather(world: World, side: int, steps: int, rounds: int) -> dict[str, list[float]]:
-    """The first round of each, which touches memory for the first time, is left out."""
+    """Call the actions in turn; the first round, which touches memory for the first time, is left out."""
     alone = World(MPI.COMM_SELF)
     one = stepper(alone, side, steps) if world.rank == 0 else None
     two = stepper(world, side, steps)
@@ -63,14 +63,14 @@ def weather(world: World, side: int, steps: int, rounds: int) -> dict[str, list[
 
 
 def wait_idly(world: World) -> None:
-    """A barrier that leaves the memory alone: MPI's own turns in a loop."""
+    """Wait for the other rank without using memory bandwidth: MPI's own barrier waits in a loop."""
     request = world.comm.Ibarrier()
     while not request.Test():
         time.sleep(0.002)
 
 
 def checkpoint(world: World, total: int, rounds: int, folder: Path) -> dict[str, list[float]]:
-    """GB/s of both; each file is deleted after its turn, so that both meet the same blocks of the disk.
+    """Return GB/s of both; each file is deleted after its turn, so that both use the same blocks of the disk.
 
     The first round is left out: blocks that were never written are slow on a disk that grows on demand.
     """
@@ -94,7 +94,7 @@ def checkpoint(world: World, total: int, rounds: int, folder: Path) -> dict[str,
 
 
 def plain(world: World, path: Path, data: memoryview, at: int) -> float:
-    """Seconds in which all ranks write their part of one file and sync it."""
+    """Return the seconds in which all ranks write their part of one file and sync it."""
     if world.rank == 0:
         path.parent.mkdir(exist_ok=True)
         path.touch()

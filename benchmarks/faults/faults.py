@@ -74,7 +74,7 @@ class Case:
         return f"{kills.get(self.kind) or f'signal {self.kind} rank={rank}'} step={step}"
 
     def _from_without(self, chance: random.Random) -> None:
-        """Some time after the start, or after a step; to one of the ranks, mpiexec, or the process that started it."""
+        """Send a signal, some time after the start or a step, to a rank, mpiexec, or the process that started it."""
         self.chaos = ""
         targets = ["rank", "mpiexec", "anyrank"] if self.ranks[0] > 1 else ["rank"]
         self.victim = {"kill a rank": "rank", "kill mpiexec": "mpiexec"}.get(self.kind) or chance.choice(targets)
@@ -101,7 +101,7 @@ class Case:
         return {1, -self.signal} | ({75} if self.kind in ("TERM", "USR1") else set())
 
     def earlier(self) -> None:
-        """For a signal that came too late, when the run was over."""
+        """Make the signal come earlier, because the run was over before it."""
         self.delay, self.after = self.delay * 0.7, self.after * 2 // 3
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ class Outcome:
 
 
 def victims(process: subprocess.Popen[str], whom: str) -> list[int]:
-    """The process ids of `anyrank`, which started all, of `mpiexec`, or of each `rank`."""
+    """Return the process ids of `anyrank`, which started all, of `mpiexec`, or of each `rank`."""
     found = {pid: words for pid, words in processes_of(process).items() if words and words[0]}
     if whom == "mpiexec":  # not what it has just forked, which has its name until it becomes something else
         return [pid for pid, words in found.items() if Path(words[0]).name == "mpiexec" and parent(pid) == process.pid]
@@ -133,7 +133,7 @@ def victims(process: subprocess.Popen[str], whom: str) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """The process that started another; 0 where that is gone."""
+    """Return the process that started another; 0 if that has ended."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
@@ -141,7 +141,7 @@ def parent(pid: int) -> int:
 
 
 def step_file(out: Path) -> Path:
-    """Where a run keeps its step: not on the small disk."""
+    """Return where a run keeps its step: not on the small disk."""
     return out.parents[1] / f"{out.parent.name}-{out.name}.step"
 
 
@@ -184,20 +184,20 @@ def start(outcome: Outcome, out: Path, ranks: int, fault: bool) -> int | None:
 
 
 def finished(out: Path) -> str:
-    """The digest that the run has finished with, empty if it has not."""
+    """Return the digest of a finished run; empty for any other."""
     path = out / "summary.json"
     summary = json.loads(path.read_text()) if path.exists() else {"finished": False}
     return summary["digest"] if summary["finished"] else ""
 
 
 def events(out: Path, name: str) -> list[dict]:
-    """The run's events of one name; lines that a full disk has cut are none."""
+    """Return the run's events of one name; lines that a full disk has truncated are ignored."""
     lines = (out / "events.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines if line.endswith("}") and f'"event": "{name}"' in line]
 
 
 def carry_out(outcome: Outcome, out: Path, grow: Callable[[], None], digest: str) -> bool:
-    """Meet the fault, start again, and judge; False where the fault came too late."""
+    """Inject the fault, start again, and judge; return False if the fault came too late."""
     case = outcome.case
     status = start(outcome, out, case.ranks[0], fault=True)
     if status is None or (case.victim and finished(out)):
@@ -224,7 +224,7 @@ def carry_out(outcome: Outcome, out: Path, grow: Callable[[], None], digest: str
 
 
 def try_case(case: Case, folder: Path, digest: str) -> Outcome:
-    """The outcome of a case; its files lie in `folder` meanwhile, or on a small disk that is mounted there."""
+    """Return the outcome of a case; its files are in `folder` meanwhile, or on a small disk that is mounted there."""
     outcome, began = Outcome(case), time.monotonic()
     folder.mkdir()
     size = f"size={REST + int(case.room * CHECKPOINT[case.program])}"
@@ -253,7 +253,7 @@ def try_case(case: Case, folder: Path, digest: str) -> Outcome:
 
 
 def unbroken(program: str, folder: Path) -> str:
-    """The digest that every run of the program must end on."""
+    """Return the digest with which every run of the program must end."""
     out = folder / f"unbroken-{program}"
     done = run_anyrank("run", *PROGRAMS[program], "--out", out, "--json", timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
@@ -261,7 +261,7 @@ def unbroken(program: str, folder: Path) -> str:
 
 
 def try_all(cases: Iterable[Case], jobs: int, tell: Callable[[Outcome], None] = lambda outcome: None) -> list[Outcome]:
-    """The outcomes of the cases, so many at a time; full disks are left out where we are not root."""
+    """Return the outcomes of the cases, so many at a time; only root can test full disks."""
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="anyrank-faults-") as name, ThreadPoolExecutor(jobs) as pool:
         folder = Path(name)
@@ -277,7 +277,7 @@ def try_all(cases: Iterable[Case], jobs: int, tell: Callable[[Outcome], None] = 
 
 
 def table(outcomes: list[Outcome]) -> list[str]:
-    """A row for each kind of fault and program."""
+    """Return a row for each kind of fault and program."""
     groups: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[outcome.case.kind, outcome.case.program].append(outcome)

@@ -45,7 +45,7 @@ class Child:
             self._process = subprocess.Popen(command, env={**os.environ, TAG: self._tag}, **streams)
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """The answer; TimeoutError where there is none after so many seconds, EOFError where the process ends."""
+        """Return the answer; raise TimeoutError after so many seconds without one, EOFError if the process ends."""
         until = time.monotonic() + seconds
         with suppress(BrokenPipeError):  # its end is read below
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -105,7 +105,7 @@ class Results:
             (self.out / "bench.md.new").replace(self.out / "bench.md")
 
     def table(self) -> str:
-        """Markdown; the machine with its card is the longest of its names."""
+        """Return Markdown; the machine with its card is the longest of its names."""
         where = max((entry["machine"] for entry in self.rows.values()), key=len, default="")
         return table("gpu/bench", [entry["row"] for entry in self.rows.values()], where or "an unknown machine")
 

@@ -11,12 +11,12 @@ class Halo(Program):
     steps: int = param(2000, "exchanges", ge=0)
 
     def declare(self, state: State) -> None:
-        """Three fields, as the weather has them."""
+        """Declare three fields, as the weather has them."""
         for name in "puv":
             state.field(name, (self.rows, self.columns), halo=1)
 
     def step(self, state: State) -> None:
-        """One exchange of all three."""
+        """Exchange the halos of all three once."""
         halo = state.p.halo_with([state.p, state.u, state.v])
         halo.start()
         halo.finish()

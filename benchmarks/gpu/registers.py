@@ -21,7 +21,7 @@ from anyrank.device.source import inline_includes  # noqa: E402
 
 
 def measured() -> list[dict]:
-    """A row for each function and card."""
+    """Return a row for each function and card."""
     rows = []
     for source in SOURCES:
         code = inline_includes(source)
@@ -33,7 +33,7 @@ def measured() -> list[dict]:
 
 
 def table(rows: list[dict]) -> list[str]:
-    """Markdown: a line for each function, its values on the cards one after the other."""
+    """Return Markdown: a line for each function, its values on the cards one after the other."""
     columns = {
         "registers": "registers",
         "shared": "shared bytes",

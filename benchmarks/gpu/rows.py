@@ -47,7 +47,7 @@ class Bench:
     known: dict[str, float]
 
     def seconds(self, action: Callable[[], object], batch: int = 1) -> float:
-        """Median seconds of one call: batches of calls, timed from the first launch until all are done."""
+        """Return the median seconds of one call: batches of calls, timed from the first launch until all are done."""
         repeat, batch, times = (1, 1, []) if self.quick else (5, batch, [])
         action()  # compiles and allocates
         for _ in range(repeat):
@@ -60,12 +60,12 @@ class Bench:
         return statistics.median(times)
 
     def run(self, *words: Any, ranks: int = 1) -> dict:
-        """The summary of a run of anyrank; its only checkpoint is the one at its end, unless words ask for more."""
+        """Return the summary of a run; its only checkpoint is the last, unless words ask for more."""
         options = ("--no-picture", "--keep", 1, "--body", self.body, "--checkpoint-every", "off")
         return anyrank(words[0], *options, *words[1:], ranks=ranks, folder=self.folder)
 
     def weather(self, rows: int, columns: int, steps: int, *words: Any, ranks: int = 1, checkpoints: int = 1) -> dict:
-        """The timing of a run of the weather; OSError where the disk has no room for so many checkpoints."""
+        """Return the timing of a run of the weather; raise OSError if the disk is too small for the checkpoints."""
         free, needed = shutil.disk_usage(self.folder).free / GIGA, checkpoints * STATE * rows * columns / GIGA
         if free < needed:
             raise OSError(f"{self.folder} has {free:.1f} GB free, and {needed:.1f} are needed: use --folder DIR")
@@ -78,14 +78,14 @@ def row(what: str, value: str, remark: str, goal: str = "", met: bool = True, **
 
 
 def share(what: str, rate: float, best: float, remark: str, goal: float = 0.0, **numbers: float) -> Answer:
-    """A row for `rate` B/s compared with the best known."""
+    """Return a row for `rate` B/s compared with the best known."""
     text = f"{rate / GIGA:.0f} of {best / GIGA:.0f} GB/s; {remark}"
     return row(what, f"{rate / best:.2f}", text, f"≥ {goal}" if goal else "", rate >= goal * best, **numbers)
 
 
 @lru_cache(maxsize=1)
 def indices(side: int) -> Any:
-    """The global indices of side × side elements: uint64, made on the card of two short arrays."""
+    """Return the global indices of side × side elements: uint64, computed on the card from two short arrays."""
     line = np.arange(side, dtype=np.uint64)
     rows, columns = (BODIES.device.from_host(values) for values in (line * np.uint64(side), line))
     return rows[:, None] + columns
@@ -93,18 +93,18 @@ def indices(side: int) -> Any:
 
 @lru_cache(maxsize=1)
 def normal(side: int) -> Any:
-    """Standard normal numbers, on the card."""
+    """Return standard normal numbers, on the card."""
     return Philox(1).normal(indices(side))
 
 
 @lru_cache(maxsize=1)
 def wide(side: int) -> Any:
-    """Normal numbers times powers of two from 2^-300 to 2^300, on the card."""
+    """Return normal numbers times powers of two from 2^-300 to 2^300, on the card."""
     return np.exp2(indices(side) * (600.0 / side**2) - 300.0) * normal(side)
 
 
 def large(bench: Bench) -> int:
-    """The side of large arrays: 2^30 elements, or fewer where the card has no memory for a dozen such arrays."""
+    """Return the side of large arrays: 2^30 elements, or fewer if the card has no memory for a dozen of them."""
     device: Any = BODIES.device
     return 72 if bench.quick else min(1 << 15, int((device.free_memory()[0] / 96) ** 0.5))
 
@@ -121,7 +121,7 @@ def copy(bench: Bench) -> Answer:
 
 
 def shallow_water(side: int) -> Callable[[], object]:
-    """A call of the weather's kernel for side × side cells, in arrays that lie in memory as fields do."""
+    """Return a call of the weather's kernel for side × side cells, in arrays that are aligned as fields are."""
     device, inside = BODIES.device, (slice(1, -1), slice(1, -1))
     level, new = ([device.rows((side + 2, side + 2), 0, np.float64, 1) for _ in range(3)] for _ in range(2))
     old = [device.rows((side, side), 0, np.float64, 0) for _ in range(3)]
@@ -139,14 +139,14 @@ def weather_kernel(side: int, bench: Bench) -> Answer:
 
 
 def reading(what: str, item: int, goal: float, action: Callable[[int], object], bench: Bench) -> Answer:
-    """A row for what reads and writes `item` bytes per element of large arrays."""
+    """Return a row for an action that reads and writes `item` bytes per element of large arrays."""
     side = large(bench)
     rate = side**2 / bench.seconds(lambda: action(side), 5)
     return share(f"{what} / reading", item * rate, bench.known["read"], f"{rate / GIGA:.1f} G elements/s", goal)
 
 
 def clocks(work: Callable[[], object]) -> str:
-    """What nvidia-smi says of the card while it works."""
+    """Return what nvidia-smi reports of the card while it works."""
     device: Any = BODIES.device
     if not shutil.which("nvidia-smi"):
         return "no nvidia-smi here"
@@ -182,7 +182,7 @@ def pinned(bench: Bench) -> Answer:
 
 
 def crossings(bench: Bench) -> Answer:
-    """Copies between the card and memory of the host, pageable (from_host, to_host) and pinned."""
+    """Measure copies between the card and memory of the host, pageable (from_host, to_host) and pinned."""
     device: Any = BODIES.device
     size = 1 << (16 if bench.quick else 30)
     host, there = np.ones(size // 8), device.full((size // 8,), 1, np.float64)
@@ -219,7 +219,7 @@ def halo_run(bench: Bench) -> Answer:
 
 
 def disk(bench: Bench) -> Answer:
-    """The rate of a short file of random bytes, until it is on the disk."""
+    """Return the rate of a short file of random bytes, until it is on the disk."""
     piece, pieces, path = os.urandom(1 << 24), 1 if bench.quick else 32, bench.folder / "disk"
     before = time.perf_counter()
     with path.open("wb") as file:
@@ -232,7 +232,7 @@ def disk(bench: Bench) -> Answer:
 
 
 def weather_run(side: int, steps: int, ranks: int, bench: Bench) -> Answer:
-    """Steps of a whole run; several ranks share the card, with their halos."""
+    """Measure the steps of a whole run; several ranks share the card, with their halos."""
     side, steps = (24, 4) if bench.quick else (side, steps)
     timing = bench.weather(side, side, steps, ranks=ranks)
     rate = timing["steps"] * side**2 / timing["seconds"]
@@ -253,12 +253,12 @@ def pi_run(bench: Bench) -> Answer:
 
 
 def written(known: dict[str, float]) -> float:
-    """Bytes of the checkpoint that is timed."""
+    """Return the bytes of the checkpoint that is timed."""
     return min(CHECKPOINT, WRITE * known["disk"])
 
 
 def checkpoint(bench: Bench) -> Answer:
-    """A checkpoint in the middle of a run whose steps before and after it take 1.75 times as long as its write.
+    """Measure a checkpoint in the middle of a run; the steps before and after it take 1.75 times as long as its write.
 
     There is another one at the end, before the first is removed.
     """
@@ -289,12 +289,12 @@ class Attempt(NamedTuple):
     measure: Callable[[Bench], Answer]
 
     def estimate(self, known: dict[str, float]) -> float:
-        """Seconds, given the numbers of the rows before."""
+        """Estimate the seconds, given the numbers of the rows before."""
         return self.seconds(known) if callable(self.seconds) else self.seconds
 
 
 def inner(side: int) -> Any:
-    """Normal numbers with others around them, as a field with a halo has them."""
+    """Return normal numbers with others around them, as a field with a halo has them."""
     return normal(side)[1:-1, 1:-1]
 
 

@@ -28,7 +28,7 @@ class Anyrank(Peer):
         self.written = []
 
     def run(self):
-        """`held` counts what stops the steps: the copy at the beginning, and the ends of the phases."""
+        """Write; `held` counts what stops the steps: the copy at the beginning, and the ends of the phases."""
         held = -time.perf_counter()
         self.checkpoints.begin()
         held += time.perf_counter()

@@ -53,7 +53,7 @@ class Comparison:
             self.skipped.append({"peer": peer, "reason": str(reason)})
 
     def compare(self, name: str, size: dict[str, int], cores: int, peers: dict[str, type[Peer]]) -> None:
-        """One job of one size on so many cores: ours against each peer."""
+        """Compare ours with each peer in one job of one size on so many cores."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
             JOBS[name].prepare(size, folder)
@@ -78,7 +78,7 @@ class Comparison:
                     print(f"{name} {size} on {cores}: {one.kind.name} {words}", file=sys.stderr, flush=True)
 
     def _is_ready(self, one: Contestant) -> bool:
-        """Whether a peer could be made; ours must."""
+        """Return whether a peer could be made; ours must."""
         try:
             told = one.ready()
             one.ask("run")
@@ -93,7 +93,7 @@ class Comparison:
         return True
 
     def _rounds(self, ours: Contestant, theirs: list[Contestant]) -> dict[str, list[tuple[list, list]]]:
-        """By peer, and round by round, the runs of ours and of the peer; those that fail are taken out of `theirs`."""
+        """Return the runs of ours and of each peer, round by round; those that fail are removed from `theirs`."""
         found: dict[str, list[tuple[list, list]]] = {one.name: [] for one in theirs}
         watch = Watch([ours, *theirs])
         for number in range(self.rounds):
@@ -126,7 +126,7 @@ class Comparison:
 
 
 def _checked(job: Job, size: dict[str, int], ours: Contestant, theirs: Contestant) -> tuple[bool, str]:
-    """Whether the answers agree, and how."""
+    """Return whether the answers agree, and how."""
     answers = []
     for one in (ours, theirs):
         path = one.folder.parent / f"{one.name}.npz"
@@ -152,7 +152,7 @@ def _row(
     agree: bool,
     answers: str,
 ) -> dict[str, Any]:
-    """A row of the results; of a peer that does not tell this measure, the seconds of the run count."""
+    """Return a row of the results; for a peer that does not report this measure, the seconds of the run count."""
     return {
         "job": name,
         "size": size,
@@ -170,7 +170,7 @@ def _row(
 
 
 def found(comparison: Comparison, only: Sequence[str]) -> dict[str, dict[str, type[Peer]]]:
-    """The peers by job and file, those left out that cannot be imported or whose environment is missing."""
+    """Return the peers by job and file, without those that cannot be imported or whose environment is missing."""
     peers: dict[str, dict[str, type[Peer]]] = {}
     for name in JOBS:
         for path in sorted(HERE.glob(f"{name}_*.py")):
@@ -199,14 +199,14 @@ def _make(environment: str, script: str, quick: bool) -> None:
 
 
 def _together(name: str, peers: dict[str, type[Peer]]) -> list[dict[str, type[Peer]]]:
-    """Who are up at the same time: all, or ours with each of the others."""
+    """Return those who run at the same time: all, or ours with each of the others."""
     ours = f"{name}_{OURS}"
     pairs = [{ours: peers[ours], file: kind} for file, kind in peers.items() if file != ours]
     return pairs if JOBS[name].apart else [peers]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All comparisons that were asked for, as a result that JSON can hold."""
+    """Make all comparisons that were asked for; return a result that JSON can hold."""
     began, clock = datetime.now(timezone.utc), time.perf_counter()
     load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:

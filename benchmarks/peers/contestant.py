@@ -56,7 +56,7 @@ class Contestant:
             )
 
     def _launcher(self, ranks: int) -> list[str]:
-        """Python, under the mpiexec that belongs to it."""
+        """Return the command of Python, under the mpiexec that belongs to it."""
         if self.kind.environment:
             folder = ROOT / self.kind.environment[0] / "bin"
             python, starter = str(folder / "python"), [str(folder / "mpiexec")]
@@ -81,7 +81,7 @@ class Contestant:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def ready(self) -> dict[str, Any]:
-        """Versions and details, when it is made."""
+        """Return versions and details, when it is made."""
         return self._reply()
 
     def ask(self, line: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Contestant:
 
 
 def cpu_seconds(contestants: Iterable[Contestant]) -> dict[str, float]:
-    """What the processes of each contestant, and those that they started, have used so far."""
+    """Return what the processes of each contestant, and those that they started, have used so far."""
     parents, used = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -161,5 +161,5 @@ class Watch:
                 self._passed[name] += passed
 
     def shares(self) -> dict[str, float]:
-        """By contestant, of all the time in which others were measured."""
+        """Return, by contestant, what it used while others were measured."""
         return {name: round(used / self._passed[name], 4) for name, used in self._used.items() if self._passed[name]}

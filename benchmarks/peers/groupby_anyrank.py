@@ -45,7 +45,7 @@ class Anyrank(Peer):
 
 
 def joined(parts):
-    """What all ranks' groups are together: no group is on two of them."""
+    """Return the groups of all ranks together: no group is on two of them."""
     order = np.argsort(np.concatenate([part["key"] for part in parts]))
     return {
         name: np.concatenate([part[name] for part in parts])[order] if value.ndim else sum(part[name] for part in parts)

@@ -47,7 +47,7 @@ class Peer:
 
     @classmethod
     def share_of(cls, size: dict[str, int]) -> float:
-        """Which share of a job of this size a run does."""
+        """Return which share of a job of this size a run does."""
         return cls.share
 
     def run(self) -> dict[str, float] | None:
@@ -55,18 +55,18 @@ class Peer:
         raise NotImplementedError
 
     def answer(self) -> dict[str, np.ndarray]:
-        """What came of the first run, on rank 0 (what others give is not looked at). All ranks together."""
+        """Return the answer of the first run, on rank 0 (those of other ranks are ignored). Collective."""
         raise NotImplementedError
 
     def tidy(self) -> None:
         """Clear up, before a run, what the one before it left; not measured. All ranks together."""
 
     def rest(self) -> None:
-        """After a run, let go of memory that others need; not measured. All ranks together."""
+        """Free memory that others need, after a run; not measured. Collective."""
 
 
 def load(name: str) -> type[Peer]:
-    """The peer in the file of this name; raises ImportError where a package is missing."""
+    """Return the peer in the file of this name; raise ImportError if a package is missing."""
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))
     module = importlib.import_module(name)

@@ -9,7 +9,7 @@ PIECE = 1 << 16
 
 
 def count(generator, points):
-    """How many of so many random points are in the quarter circle."""
+    """Count how many of so many random points are in the quarter circle."""
     hits = 0
     for first in range(0, points, PIECE):
         x, y = generator.random((2, min(PIECE, points - first)))
@@ -27,7 +27,7 @@ class NumPy(Peer):
         self.generator = self.make()
 
     def make(self):
-        """The generator: PCG64, NumPy's own choice."""
+        """Return the generator: PCG64, NumPy's default."""
         return np.random.default_rng(1)
 
     def run(self):

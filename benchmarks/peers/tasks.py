@@ -33,7 +33,7 @@ class DifferError(Exception):
 
 
 def near_pi(peer: type[Peer], size: Size, _ours: Answer, theirs: Answer) -> str:
-    """Five standard errors are allowed: chance takes more once in two million times."""
+    """Check π; five standard errors are allowed, which chance exceeds once in two million times."""
     points = round(size["points"] * peer.share_of(size))
     share = math.pi / 4
     off = abs(4 * float(theirs["hits"]) / points - math.pi) / (4 * math.sqrt(share * (1 - share) / points))
@@ -43,7 +43,7 @@ def near_pi(peer: type[Peer], size: Size, _ours: Answer, theirs: Answer) -> str:
 
 
 def near_ours(peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
-    """The same bits, or values that differ by no more than the peer's tolerance."""
+    """Compare fields: the same bits, or values that differ by no more than the peer's tolerance."""
     if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
         raise DifferError(f"{sorted(theirs)} are not what was asked for, {sorted(ours)}")
     if all(ours[name].tobytes() == theirs[name].tobytes() for name in ours):
@@ -55,7 +55,7 @@ def near_ours(peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> st
 
 
 def all_alike(_peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
-    """The same in everything; the error says what is not."""
+    """Compare two answers, which must be equal in everything; the error says what is not."""
     for name, value in ours.items():
         if not np.array_equal(value, theirs[name]):
             raise DifferError(f"{name}: {theirs[name]}, ours {value}")
@@ -63,7 +63,7 @@ def all_alike(_peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> s
 
 
 def near_groups(peer: type[Peer], size: Size, ours: Answer, theirs: Answer) -> str:
-    """Groups and counts are the same, and each sum and mean is within the peer's tolerance of ours.
+    """Check that groups and counts are the same, and each sum and mean is within the peer's tolerance of ours.
 
     What a peer makes of a share of the rows is compared with what NumPy makes of it.
     """
@@ -114,7 +114,7 @@ def write_text(size: Size, folder: Path) -> None:
 
 
 def counted(words: Sequence[bytes], counts: Sequence[int]) -> Answer:
-    """What is compared of words by their counts, then in their order: the first, and a checksum of all."""
+    """Return what is compared of words by their counts, then in their order: the first, and a checksum of all."""
     lines = b"".join(b"%b %d\n" % pair for pair in zip(words, counts, strict=True))
     return {
         "first": np.array(words[:TOP], bytes),
@@ -126,12 +126,12 @@ def counted(words: Sequence[bytes], counts: Sequence[int]) -> Answer:
 
 
 def keys_of(size: Size) -> np.ndarray:
-    """The keys to be sorted."""
+    """Return the keys to be sorted."""
     return np.random.default_rng(7).integers(-(2**63), 2**63, size["keys"])
 
 
 def in_order(blocks: Sequence[np.ndarray]) -> Answer:
-    """What is compared of sorted keys that lie in several blocks: a checksum of all."""
+    """Return what is compared of sorted keys in several blocks: a checksum of all."""
     checksum = 0
     for block in blocks:
         checksum = zlib.crc32(np.ascontiguousarray(block, np.int64).data, checksum)
@@ -139,14 +139,14 @@ def in_order(blocks: Sequence[np.ndarray]) -> Answer:
 
 
 def table_of(size: Size, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """The keys and values to be grouped; a share of the rows are the first ones."""
+    """Return the keys and values to be grouped; a share of the rows are the first ones."""
     rows = round(size["rows"] * share)
     keys = np.random.default_rng(7).integers(0, size["groups"], rows)
     return keys, np.random.default_rng(8).lognormal(size=rows)
 
 
 def grouped(key: np.ndarray, count: np.ndarray, sum: np.ndarray, mean: np.ndarray) -> Answer:
-    """What is compared of groups in any order: how many they and their rows are, and a sample of them, by key."""
+    """Return what is compared of groups in any order: the numbers of groups and rows, and a sample of them, by key."""
     few = np.flatnonzero(key < SAMPLE)
     few = few[np.argsort(key[few])]
     return {
@@ -161,14 +161,14 @@ def grouped(key: np.ndarray, count: np.ndarray, sum: np.ndarray, mean: np.ndarra
 
 
 def by_numpy(keys: np.ndarray, values: np.ndarray) -> Answer:
-    """The groups that NumPy makes of rows."""
+    """Return the groups that NumPy makes of rows."""
     key, inverse, count = np.unique(keys, return_inverse=True, return_counts=True)
     total = np.bincount(inverse, values)
     return grouped(key, count, total, total / count)
 
 
 def weather_start(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The initial p, u and v of NCAR's benchmark on side² cells."""
+    """Return the initial p, u and v of NCAR's benchmark on side² cells."""
     from anyrank.programs.weather import Weather
 
     i, j = np.ogrid[:side, :side]
@@ -176,7 +176,7 @@ def weather_start(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def numbers(size: Size) -> np.ndarray:
-    """The numbers to be added up."""
+    """Return the numbers to be added up."""
     return np.random.default_rng(7).normal(size=size["elements"])
 
 
@@ -185,19 +185,19 @@ NAMES = ("p", "u", "v", "p_old", "u_old", "v_old")
 
 
 def rows_of(comm: Any, side: int) -> slice:
-    """This rank's rows of a field."""
+    """Return this rank's rows of a field."""
     return slice(side * comm.rank // comm.size, side * (comm.rank + 1) // comm.size)
 
 
 def local_fields(comm: Any, side: int) -> dict[str, np.ndarray]:
-    """This rank's rows of every field, each with other contents."""
+    """Return this rank's rows of every field, each with other contents."""
     mine = rows_of(comm, side)
     random = np.random.default_rng(comm.rank)
     return {name: random.random((mine.stop - mine.start, side)) for name in NAMES}
 
 
 def checksum(read: Callable[[str], np.ndarray]) -> Answer:
-    """One number for each whole field that was read back."""
+    """Return one number for each whole field that was read back."""
     return {name: np.array(zlib.crc32(np.ascontiguousarray(read(name)).data), np.uint32) for name in NAMES}
 
 

@@ -12,12 +12,12 @@ from tasks import ALPHA, DT, DX, DY, weather_start
 
 
 def before(a, axis):
-    """Each cell's neighbour before it."""
+    """Return each cell's neighbour before it."""
     return jnp.roll(a, 1, axis)
 
 
 def after(a, axis):
-    """Each cell's neighbour after it."""
+    """Return each cell's neighbour after it."""
     return jnp.roll(a, -1, axis)
 
 

@@ -20,7 +20,7 @@ from peer import Peer, load
 
 
 def told(comm: Any) -> str:
-    """The next line, on all ranks; a rank that waits sleeps, where MPI's own waiting turns in a loop."""
+    """Return the next line, on all ranks; a rank that waits sleeps, because MPI would wait in a loop."""
     line = sys.stdin.readline() if comm is None or comm.rank == 0 else ""
     if comm is None:
         return line
@@ -31,7 +31,7 @@ def told(comm: Any) -> str:
 
 
 def measured(peer: Peer, comm: Any) -> dict[str, float]:
-    """Seconds of one run, on the slowest rank."""
+    """Return the seconds of one run, on the slowest rank."""
     peer.tidy()
     if comm is not None:
         comm.Barrier()

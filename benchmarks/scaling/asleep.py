@@ -12,7 +12,7 @@ from anyrank import Kernel, Program, State, exact, param
 
 
 def smooth(new, T):
-    """Each point becomes the mean of its neighbours."""
+    """Replace each point by the mean of its neighbours."""
     new[...] = 0.25 * (T[:-2, 1:-1] + T[2:, 1:-1] + T[1:-1, :-2] + T[1:-1, 2:])
 
 
@@ -29,16 +29,16 @@ class Asleep(Program):
     steps: int = param(100, "steps", ge=0)
 
     def declare(self, state: State) -> None:
-        """The field."""
+        """Declare the field."""
         state.field("T", (self.rows, self.columns), halo=1)
 
     def setup(self, state: State) -> None:
-        """Its values."""
+        """Set its values."""
         j, i = state.T.indices
         state.T[...] = np.float64(1) / (1 + j + i)
 
     def work(self) -> tuple[float, str]:
-        """Every row once."""
+        """Count each row once per step."""
         return float(self.rows), "row-steps"
 
     def compute(self, state: State) -> None:
@@ -60,7 +60,7 @@ class Sums(Asleep):
     """An exact sum in every step."""
 
     def declare(self, state: State) -> None:
-        """The field, and its sum."""
+        """Return the field, and its sum."""
         super().declare(state)
         state.scalar("total", 0.0)
 

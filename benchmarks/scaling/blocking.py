@@ -28,7 +28,7 @@ TRIAD_SIDE = 4096
 
 
 def measured(sizes: list[tuple[int, int]], rounds: int) -> dict[str, list[float]]:
-    """Cell-steps a second by `side/halo steps`, and of one rank and the triad; on rank 0 of this launch."""
+    """Return cell-steps per second by `side/halo steps`, and of one rank and the triad; on rank 0 of this launch."""
     from mpi4py import MPI
     from triad import triad
     from two_ranks import stepper, wait_idly
@@ -54,7 +54,7 @@ def measured(sizes: list[tuple[int, int]], rounds: int) -> dict[str, list[float]
 
 
 def table(found: dict[str, list[float]], sizes: list[tuple[int, int]]) -> list[str]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     lines = ["| weather, 2 ranks | M cell-steps/s | to one step an exchange |", "|---|---|---|"]
     for side, _ in sizes:
         for k in HALO_STEPS:

@@ -49,7 +49,7 @@ LASTING = 1.5
 
 
 def studied(name: str, delay: float, hosts: Hosts, repeat: int, folder: Path) -> Study:
-    """The study of a program on the hosts."""
+    """Return the study of a program on the hosts."""
     source, given, _ = PROGRAMS[name]
     program = load(source)
     steps = max(20, int(LASTING / (4 * delay + (0.004 if "asleep" in source else 0.001))))
@@ -62,7 +62,7 @@ def studied(name: str, delay: float, hosts: Hosts, repeat: int, folder: Path) ->
 
 
 def compared(name: str, delay: float, study: Study, network: Network) -> Iterator[str]:
-    """Rows of the table: what was measured, what the model says, and how far it is off."""
+    """Return rows of the table: what was measured, what the model says, and how far it is off."""
     model = Model.of(study, network, using=FITTED)
     for ranks in RANKS:
         samples, told = study.at(ranks), model.predict(ranks)
@@ -81,7 +81,7 @@ def compared(name: str, delay: float, study: Study, network: Network) -> Iterato
 
 
 def measured(hosts: Hosts, folder: Path) -> Network:
-    """The network between two of the hosts."""
+    """Measure the network between two of the hosts."""
     file = folder / "network.json"
     assert measure(file, 2, ",".join(hosts.addresses[:2])) == 0
     return Network.read(file)
