@@ -48,19 +48,62 @@ def _elementwise(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arra
 
 @_elementwise
 def sin(x: np.ndarray) -> np.ndarray:
-    """Return the sine of `x` in radians; raises ValueError if any |x| > LARGEST_ANGLE. NaN gives NaN."""
+    """Return the sine, float64 of the same shape. NaN gives NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Angles in radians, at most LARGEST_ANGLE = 2^20 in absolute value, of any shape.
+
+    Raises
+    ------
+    ValueError
+        If an angle is larger.
+
+    Examples
+    --------
+    >>> elementary.sin([0.0, 1.0])
+    array([0.        , 0.84147098])
+    """
     return np.where(np.abs(x) < 2.0**-27, x, _sine(x, 0))
 
 
 @_elementwise
 def cos(x: np.ndarray) -> np.ndarray:
-    """Return the cosine of `x` in radians; raises ValueError if any |x| > LARGEST_ANGLE. NaN gives NaN."""
+    """Return the cosine, float64 of the same shape. NaN gives NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Angles in radians, at most LARGEST_ANGLE = 2^20 in absolute value, of any shape.
+
+    Raises
+    ------
+    ValueError
+        If an angle is larger.
+
+    Examples
+    --------
+    >>> elementary.cos([0.0, 1.0])
+    array([1.        , 0.54030231])
+    """
     return _sine(x, 64)
 
 
 @_elementwise
 def exp(x: np.ndarray) -> np.ndarray:
-    """Return the exponential e^x, also if it is subnormal; ∞ if it overflows. NaN gives NaN."""
+    """Return the exponential e^x, float64 of the same shape, also if it is subnormal; ∞ if it overflows. NaN gives NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Exponents, of any shape.
+
+    Examples
+    --------
+    >>> elementary.exp([0.0, 1.0])
+    array([1.        , 2.71828183])
+    """
     bounded = np.where(np.isnan(x), 0.0, np.clip(x, -800.0, 800.0))
     n = np.rint(bounded * (128 / _LN2[0]))
     power, remainder = n.astype(np.int64), _sum([bounded, *(-n * part for part in _LN2_128)])
@@ -77,7 +120,18 @@ def exp(x: np.ndarray) -> np.ndarray:
 
 @_elementwise
 def log(x: np.ndarray) -> np.ndarray:
-    """Return the natural logarithm of `x`: −∞ for ±0, ∞ for ∞, NaN below zero. NaN gives NaN."""
+    """Return the natural logarithm, float64 of the same shape: −∞ for ±0, ∞ for ∞, NaN below zero. NaN gives NaN.
+
+    Parameters
+    ----------
+    x : array_like
+        Numbers, of any shape.
+
+    Examples
+    --------
+    >>> elementary.log([1.0, 2.0])
+    array([0.        , 0.69314718])
+    """
     usual = (x > 0) & (x < math.inf)
     m, exponent = np.frexp(np.where(usual, x, 1.0))
     small = m < 0.7071067811865476

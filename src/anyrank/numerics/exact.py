@@ -48,10 +48,25 @@ _KINDS = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
 
 
 class Accumulator:
-    """An exact running sum, whose whole state is `limbs`, an int64 array of Accumulator.SIZE elements.
+    """An exact running sum. The limbs of ranks may be added in any order, as `allreduce` does.
 
-    `Accumulator(limbs)` continues a sum from an array, for instance in the State, and changes it in place. The limbs of
-    ranks may be added in any order, as `allreduce` does.
+    Parameters
+    ----------
+    limbs : int64 array of SIZE elements, optional
+        The whole state of a sum, for instance in the State, which is continued and changed in place.
+
+    Raises
+    ------
+    ValueError
+        If the array has another dtype or shape, or is not contiguous.
+
+    Examples
+    --------
+    >>> total = exact.Accumulator()
+    >>> total.add([1e300, 1.0])
+    >>> total.add(-1e300)
+    >>> total.value(), total.count
+    (1.0, 3)
     """
 
     SIZE = SLOTS + 1
@@ -62,7 +77,13 @@ class Accumulator:
             raise ValueError(f"the limbs of an Accumulator are a contiguous int64 array of {self.SIZE} elements")
 
     def add(self, x: Numbers | float) -> None:
-        """Add all elements of `x`; of a Field, those that this rank owns. Not collective."""
+        """Add all elements. Not collective.
+
+        Parameters
+        ----------
+        x : Field, array_like or float
+            Numbers of any shape; of a Field, the elements that this rank owns.
+        """
         array = _local(x)
         for block in flat_blocks(array, array.dtype == np.float64, array.strides):
             for part in _as_doubles(block):
@@ -70,7 +91,13 @@ class Accumulator:
         self.limbs[_COUNT] += array.size
 
     def add_product(self, x: Numbers | float, y: Numbers | float) -> None:
-        """Add every element of `x` times that of `y`, which has the same shape. Not collective."""
+        """Add the product of each pair of elements. Not collective.
+
+        Parameters
+        ----------
+        x, y : Field, array_like or float
+            Numbers of one shape, else ValueError is raised.
+        """
         a, b = _local(x), _local(y)
         if a.shape != b.shape:
             raise ValueError(f"a sum of products takes arrays of one shape, not {a.shape} and {b.shape}")
@@ -84,12 +111,24 @@ class Accumulator:
         self.limbs[_COUNT] += a.size
 
     def merge(self, other: Accumulator) -> None:
-        """Add the sum of another accumulator. Not collective."""
+        """Add the sum of another accumulator. Not collective.
+
+        Parameters
+        ----------
+        other : Accumulator
+            The sum to add.
+        """
         self.limbs += other.limbs
         self._propagate_carries()
 
     def allreduce(self, world: World | None) -> Accumulator:
-        """Return the sum of the accumulators of all ranks, as a new one on all ranks. Collective over `world`."""
+        """Return the sum of the accumulators of all ranks, as a new one on all ranks. Collective.
+
+        Parameters
+        ----------
+        world : World or None
+            The ranks; None for this rank alone.
+        """
         total = Accumulator(self.limbs.copy() if world is None else world.allreduce(self.limbs))
         total._propagate_carries()
         return total
@@ -113,7 +152,7 @@ class Accumulator:
         return self._special_or(lambda: _quotient(self.fixed, 1 << ORIGIN))
 
     def mean(self) -> float:
-        """Return the sum divided by the number of terms, correctly rounded. Raises AnyrankError without terms."""
+        """Return the sum divided by the number of terms, correctly rounded; raise AnyrankError without terms."""
         if not self.count:
             raise AnyrankError("the mean of no numbers is not defined: give it at least one.")
         return self._special_or(lambda: _quotient(self.fixed, self.count << ORIGIN))
@@ -131,137 +170,116 @@ class Accumulator:
 
 
 def sum(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
-    """Sum all elements. Collective unless `local`.
+    """Return the sum: correctly rounded float64, or an exact int for integers and bool.
 
     Parameters
     ----------
     x : Field or array_like
         Numbers of any shape.
-    world, local
-        The ranks that hold them: see the module's docstring.
+    world, local : World, bool
+        The ranks: see the module's docstring. The call is collective unless `local` is True.
 
-    Returns
-    -------
-    float or int
-        Correctly rounded float64, or an exact int if `x` holds integers or bool.
-
+    Examples
+    --------
+    >>> exact.sum([0.1] * 10, local=True)
+    1.0
     """
     total, integral = _sum("sum", (x,), world, local)
     return total.fixed >> ORIGIN if integral else total.value()
 
 
 def mean(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
-    """Return the arithmetic mean of all elements. Collective unless `local`.
+    """Return the arithmetic mean, rounded once, correctly; raise AnyrankError without elements.
 
     Parameters
     ----------
     x : Field or array_like
         Numbers of any shape.
-    world, local
-        The ranks that hold them: see the module's docstring.
+    world, local : World, bool
+        The ranks: see the module's docstring. The call is collective unless `local` is True.
 
-    Returns
-    -------
-    float
-        Rounded once, correctly.
-
-    Raises
-    ------
-    AnyrankError
-        If there are no elements.
-
+    Examples
+    --------
+    >>> exact.mean([1, 2], local=True)
+    1.5
     """
     return _sum("mean", (x,), world, local)[0].mean()
 
 
 def dot(x: Numbers, y: Numbers, world: World | None = None, *, local: bool = False) -> float:
-    """Return Σ x·y. Collective unless `local`.
+    """Return the dot product Σ x·y: correctly rounded float64, or an exact int for integers and bool.
 
     Parameters
     ----------
     x, y : Field or array_like
-        Numbers, of one shape.
-    world, local
-        The ranks that hold them: see the module's docstring.
-
-    Returns
-    -------
-    float or int
-        Correctly rounded even if a product underflows or overflows; an exact int for integers and bool.
+        Numbers, of one shape. Products do not overflow or underflow.
+    world, local : World, bool
+        The ranks: see the module's docstring. The call is collective unless `local` is True.
 
     Raises
     ------
     ValueError
         If the shapes or the layouts of the Fields differ.
 
+    Examples
+    --------
+    >>> exact.dot([1e200, 1.0, 1e200], [1e200, 1.0, -1e200], local=True)
+    1.0
     """
     total, integral = _sum("dot", (x, y), world, local)
     return total.fixed >> ORIGIN if integral else total.value()
 
 
 def norm(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
-    """Return the Euclidean norm √Σx². Collective unless `local`.
+    """Return the Euclidean norm √Σx², correctly rounded, without intermediate overflow or underflow.
 
     Parameters
     ----------
     x : Field or array_like
         Numbers of any shape.
-    world, local
-        The ranks that hold them: see the module's docstring.
+    world, local : World, bool
+        The ranks: see the module's docstring. The call is collective unless `local` is True.
 
-    Returns
-    -------
-    float
-        Correctly rounded, without intermediate overflow or underflow.
-
+    Examples
+    --------
+    >>> exact.norm([3.0, 4.0], local=True)
+    5.0
     """
     return _sum("norm", (x, x), world, local)[0].root()
 
 
 def min(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
-    """Return the smallest element. Collective unless `local`.
+    """Return the smallest element, NaN if there is one; raise AnyrankError without elements. −0 is below +0.
 
     Parameters
     ----------
     x : Field or array_like
         Numbers of any shape.
-    world, local
-        The ranks that hold them: see the module's docstring.
+    world, local : World, bool
+        The ranks: see the module's docstring. The call is collective unless `local` is True.
 
-    Returns
-    -------
-    float or int
-        NaN if there is one; −0 is below +0.
-
-    Raises
-    ------
-    AnyrankError
-        If there are no elements.
-
+    Examples
+    --------
+    >>> exact.min([2, -3], local=True)
+    -3
     """
     return _extreme("min", x, world, local)
 
 
 def max(x: Numbers, world: World | None = None, *, local: bool = False) -> float:
-    """Return the largest element. Collective unless `local`.
+    """Return the largest element, NaN if there is one; raise AnyrankError without elements. +0 is above −0.
 
     Parameters
     ----------
     x : Field or array_like
         Numbers of any shape.
-    world, local
-        The ranks that hold them: see the module's docstring.
+    world, local : World, bool
+        The ranks: see the module's docstring. The call is collective unless `local` is True.
 
-    Returns
-    -------
-    float or int
-        NaN if there is one; +0 is above −0.
-
-    Raises
-    ------
-    AnyrankError
-        If there are no elements.
-
+    Examples
+    --------
+    >>> exact.max([-0.0, 0.0], local=True)
+    0.0
     """
     return _extreme("max", x, world, local)
 

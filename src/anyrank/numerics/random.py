@@ -81,16 +81,21 @@ class Philox:
 
     Parameters
     ----------
-    seed : int
-        In [0, 2^64).
-    stream : int
-        In [0, 2^24).
+    seed, stream : int
+        The seed in [0, 2^64), and the stream in [0, 2^24).
 
     Raises
     ------
     UsageError
         If the seed, the stream, an index (in [0, 2^64)) or a step (in [0, 2^32)) is out of range.
 
+    Examples
+    --------
+    >>> random = Philox(seed=7)
+    >>> random.integers([0, 1, 2], 1, 7)
+    array([5, 5, 1])
+    >>> random.integers(2, 1, 7)
+    array(1)
     """
 
     def __init__(self, seed: int, stream: int = 0):
@@ -98,13 +103,26 @@ class Philox:
         self.stream = _integer("stream", stream, 0, 1 << STREAM_BITS, "Number streams from 0.")
 
     def words(self, indices: ArrayLike, step: int = 0) -> np.ndarray:
-        """Return four random words for each index: uint32, with an additional last axis of 4."""
+        """Return four random words for each index: uint32, with an additional last axis of 4.
+
+        Parameters
+        ----------
+        indices, step : array_like of int, int
+            See the class.
+        """
         return self._evaluate("words", indices, step, self._words)
 
     def uniform(self, indices: ArrayLike, step: int = 0, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """Return uniformly distributed numbers in [low, high): float64.
 
         They are low + (high − low)·u, rounded; u is a multiple of 2^−53 in [0, 1) from words 0 and 1.
+
+        Parameters
+        ----------
+        indices, step : array_like of int, int
+            See the class.
+        low, high : float
+            The interval; UsageError is raised unless high − low is above 0 and finite.
         """
         _check_interval(low, high)
         width = high - low
@@ -118,6 +136,11 @@ class Philox:
         """Return two independent numbers in [0, 1) for each index: float64, with an additional last axis of 2.
 
         The first number is that of `uniform`; the second one is computed from words 2 and 3.
+
+        Parameters
+        ----------
+        indices, step : array_like of int, int
+            See the class.
         """
         return self._evaluate("pair", indices, step, lambda *index_step: _unit(self._pairs(*index_step)))
 
@@ -126,6 +149,11 @@ class Philox:
 
         They are the quantiles at u + 2^−54, where u is the number of `uniform`. For a mean μ and a standard deviation σ
         multiply by σ and add μ.
+
+        Parameters
+        ----------
+        indices, step : array_like of int, int
+            See the class.
         """
 
         def values(index: np.ndarray, step: int) -> np.ndarray:
@@ -134,8 +162,17 @@ class Philox:
         return self._evaluate("normal", indices, step, values, lambda: (_quantile_table(BODIES.device),))
 
     def integers(self, indices: ArrayLike, low: int, high: int, step: int = 0) -> np.ndarray:
-        """Return uniformly distributed integers in [low, high): int64; −2^63 ≤ low < high ≤ 2^63.
+        """Return uniformly distributed integers in [low, high): int64.
 
+        Parameters
+        ----------
+        indices, step : array_like of int, int
+            See the class.
+        low, high : int
+            The interval: −2^63 ≤ low < high ≤ 2^63.
+
+        Notes
+        -----
         Lemire's method (ACM Trans. Model. Comput. Simul. 29 (2019) 3) on words 0 and 1; if it rejects them, on words
         2 and 3, and then on those of the next attempt, whose number is part of the counter.
         """
