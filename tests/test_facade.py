@@ -55,3 +55,10 @@ def test_facade_import_does_not_start_mpi(use):
     code = f"import sys, anyrank; {use or 'None'}; sys.exit('mpi4py.MPI' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", anyrank.keyed.__all__)
+def test_keyed_name_at_second_use_is_no_submodule(name):
+    for _ in range(2):  # a submodule with the same name would replace it when it is imported
+        value = getattr(anyrank.keyed, name)
+        assert callable(value) and value.__name__ == name

@@ -20,7 +20,7 @@ class Anyrank(Peer):
         self.keys = keys_of(size)[rows_of(self.world.comm, size["keys"])].copy()
 
     def run(self):
-        from anyrank.keyed.sort import sort
+        from anyrank.keyed.sorting import sort
 
         self.found, _ = sort(self.world, self.keys)
 

@@ -15,7 +15,7 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.rows import Text, take
 from anyrank.keyed.schema import join_masks, split_masks, unify_columns
-from anyrank.keyed.sort import Sorter, sort
+from anyrank.keyed.sorting import Sorter, sort
 from anyrank.keyed.table import Table
 from anyrank.keyed.write import write_csv, write_hdf5
 from anyrank.world import World

@@ -13,8 +13,8 @@ from ranks import check_collective
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
-from anyrank.keyed.sort import Sorter, sort
 from anyrank.keyed.sort_keys import decode, encode
+from anyrank.keyed.sorting import Sorter, sort
 from anyrank.keyed.spill import SAMPLE, MemoryRun, ScratchFile
 from anyrank.layout import even_cuts
 
@@ -106,7 +106,7 @@ def check_order(world, name, size):
 @pytest.mark.parametrize("name", ["float32", "S9"])
 @pytest.mark.parametrize("budget", [1 << 30, 5000])
 def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
-    monkeypatch.setattr("anyrank.keyed.sort._MIN_ROWS", 100)
+    monkeypatch.setattr("anyrank.keyed.sorting._MIN_ROWS", 100)
     keys, columns = table(name, SIZE)
     del columns["pair"]  # rows on disk are of one axis
     order, part = order_of(keys), mine(world, SIZE)

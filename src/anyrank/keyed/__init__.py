@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from anyrank.keyed.order import head, ordered
     from anyrank.keyed.patterns import Patterns
     from anyrank.keyed.rows import Text
-    from anyrank.keyed.sort import Sorter, sort
+    from anyrank.keyed.sorting import Sorter, sort
     from anyrank.keyed.table import Table
     from anyrank.keyed.tables import TableFiles
     from anyrank.keyed.text import TextFiles
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Patterns": "patterns",
-    "Sorter": "sort",
+    "Sorter": "sorting",
     "Table": "table",
     "TableFiles": "tables",
     "Text": "rows",
@@ -29,7 +29,7 @@ _MODULES = {
     "Words": "words",
     "head": "order",
     "ordered": "order",
-    "sort": "sort",
+    "sort": "sorting",
     "write_csv": "write",
     "write_hdf5": "write",
 }

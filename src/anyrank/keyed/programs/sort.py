@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.keyed import arrays
 from anyrank.keyed.files import absolute
-from anyrank.keyed.sort import Sorter
+from anyrank.keyed.sorting import Sorter
 from anyrank.layout import even_cuts
 from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.program import Program, param
