@@ -13,7 +13,14 @@ E = TypeVar("E", bound="AnyrankError")
 
 
 class AnyrankError(Exception):
-    """An error with a message for the user. It ends a run with status 1 and without a traceback."""
+    """An error with a message for the user. It ends a run with status 1 and without a traceback.
+
+    Examples
+    --------
+    >>> raise AnyrankError("the solver did not converge in 100 iterations. Use a smaller time step.")
+    Traceback (most recent call last):
+    anyrank.errors.AnyrankError: the solver did not converge in 100 iterations. Use a smaller time step.
+    """
 
     status = 1
     #: Whether all ranks raise this error: then one rank prints it, and all ranks end normally.
@@ -23,7 +30,15 @@ class AnyrankError(Exception):
 
 
 class UsageError(AnyrankError):
-    """Invalid usage, parameter or input, raised before any work: status 2."""
+    """Invalid usage, parameter or input, raised before any work: status 2.
+
+    Examples
+    --------
+    >>> state = State(World())
+    >>> state.field("T", (4,), boundary="open")
+    Traceback (most recent call last):
+    anyrank.errors.UsageError: field T: boundary ('open',) must be periodic or fixed for each axis of (4,).
+    """
 
     status = 2
 

@@ -66,6 +66,12 @@ def param(
     Any
         The declaration. On an instance of the program the attribute is the value.
 
+    Examples
+    --------
+    >>> class Decay(Program):
+    ...     n: int = param(64, "number of cells", ge=1)
+    >>> Decay(n=8).n
+    8
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     return Parameter(default, description, {name: bound for name, bound in bounds.items() if bound is not None})
@@ -76,6 +82,32 @@ class Program:
 
     A subclass is a program. Its name on the command line is the name of the class in lower case. All methods except
     `check` are called on all ranks, so that they may make collective calls.
+
+    Parameters
+    ----------
+    **values
+        The values of parameters by name. Defaults are used for the others.
+
+    Raises
+    ------
+    UsageError
+        If a value has the wrong type or is out of range, or there is no such parameter.
+
+    Examples
+    --------
+    >>> class Decay(Program):
+    ...     n: int = param(4, "number of cells", ge=1)
+    ...     steps: int = param(3, "number of steps", ge=0)
+    ...     def declare(self, state):
+    ...         state.field("u", (self.n,))
+    ...     def setup(self, state):
+    ...         state.u[...] = 1.0
+    ...     def step(self, state):
+    ...         state.u[...] = state.u[...] / 2
+    ...     def result(self, state):
+    ...         return {"mean": exact.mean(state.u)}
+    >>> run(Decay(n=8), out="runs/decay").result
+    {'mean': 0.125}
     """
 
     name: ClassVar[str] = ""
@@ -107,7 +139,7 @@ class Program:
 
     @classmethod
     def declared(cls) -> dict[str, Parameter]:
-        """Return the parameters by name, in the order of their declaration, base classes first."""
+        """Return the declarations of the parameters by name, in their order, base classes first."""
         parameters: dict[str, Parameter] = {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items() if base is not Program else ():
@@ -128,24 +160,53 @@ class Program:
         """Raise UsageError if parameters are inconsistent. Called on every rank before any work; not collective."""
 
     def declare(self, state: State) -> None:
-        """Declare the members of the state. Collective."""
+        """Declare the members of the state. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The new State, without members.
+        """
         raise NotImplementedError(f"program {self.name} must declare its state")
 
     def setup(self, state: State) -> None:
-        """Set the values of the state at step 0, as functions of global indices. Collective."""
+        """Set the values of the state at step 0, as functions of global indices. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The declared State, whose fields are zero.
+        """
 
     def step(self, state: State) -> None:
-        """Advance the state by one step; `state.step` is the number of earlier steps. Collective."""
+        """Advance the state by one step. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The State; `state.step` is the number of earlier steps.
+        """
         raise NotImplementedError(f"program {self.name} must define its step")
 
     def done(self, state: State) -> bool:
-        """Return whether the state is final, the same on all ranks. Collective."""
+        """Return whether the state is final, the same on all ranks. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The State, after `setup` or a step.
+        """
         return bool(state.step >= self.steps)
 
     def result(self, state: State) -> Any:
-        """Return the result of the run, from the final state: values by name, one value, or None. Collective.
+        """Return the result of the run: values by name, one value, or None. Collective.
 
         The result of rank 0 is written as JSON. NumPy numbers and arrays are allowed.
+
+        Parameters
+        ----------
+        state : State
+            The final State.
         """
         return {}
 
@@ -158,7 +219,15 @@ class Program:
         return 1.0, "steps"
 
     def picture(self, state: State, folder: Path) -> Path | None:
-        """Draw the final state into a file in the folder; return its path on rank 0, or None. Collective."""
+        """Draw the final state into a file; return its path on rank 0, or None. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The final State.
+        folder : Path
+            The folder for the file.
+        """
         return None
 
     @classmethod

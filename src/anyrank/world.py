@@ -61,6 +61,11 @@ class World:
     transfer : {"staged", "direct"}
         How the halos of GPUs are sent: through pinned memory of the host, or from GPU memory by a GPU-aware MPI.
 
+    Examples
+    --------
+    >>> world = World()
+    >>> world.sum(3) == 3 * world.size
+    True
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
@@ -96,14 +101,30 @@ class World:
         return int(self._node.size)
 
     def node_gather(self, value: T) -> list[T]:
-        """Return the values of the ranks of this node, in the order of `node_rank`, on all of them. Collective."""
+        """Return the values of the ranks of this node, in the order of `node_rank`, on all of them. Collective.
+
+        Parameters
+        ----------
+        value : object
+            The value of this rank, which must be picklable.
+        """
         gathered: list[T] = self._node.allgather(value)
         return gathered
 
     def allreduce(self, array: np.ndarray, op: str = "sum") -> np.ndarray:
-        """Return the element-wise `sum`, `min` or `max` over all ranks, on all ranks. Collective.
+        """Return the element-wise sum, minimum or maximum over all ranks, on all ranks. Collective.
 
-        Raises TypeError for a sum of floats, because it depends on the order of the ranks; use `anyrank.exact`.
+        Parameters
+        ----------
+        array : array_like
+            Numbers, of the same shape and dtype on all ranks.
+        op : {"sum", "min", "max"}
+            The reduction.
+
+        Raises
+        ------
+        TypeError
+            For a sum of floats, because it depends on the order of the ranks; use `anyrank.exact`.
         """
         array = np.asarray(array)
         if op == "sum" and array.dtype.kind not in "iu":
@@ -116,17 +137,12 @@ class World:
         return result
 
     def sum(self, count: int) -> int:
-        """Add a count over all ranks. Collective.
+        """Return the sum of a count over all ranks, on all ranks. Collective.
 
         Parameters
         ----------
         count : int
             This rank's count, of at most 64 bits.
-
-        Returns
-        -------
-        int
-            The sum, the same on all ranks.
         """
         return int(self.allreduce(np.array([count], np.int64))[0])
 
@@ -137,21 +153,28 @@ class World:
         ----------
         condition : bool
             Whether it holds on this rank.
-
-        Returns
-        -------
-        bool
-            Whether it holds on every rank, the same on all ranks.
         """
         return bool(self.allreduce(np.array([bool(condition)], np.int32), "min")[0])
 
     def gather(self, value: T) -> list[T] | None:
-        """Return the values of all ranks in the order of the ranks on rank 0, None on other ranks. Collective."""
+        """Return the values of all ranks in the order of the ranks on rank 0, None on other ranks. Collective.
+
+        Parameters
+        ----------
+        value : object
+            The value of this rank, which must be picklable.
+        """
         gathered: list[T] | None = self.comm.gather(value)
         return gathered
 
     def bcast(self, value: T) -> T:
-        """Return the value of rank 0 on all ranks. Collective."""
+        """Return the value of rank 0 on all ranks. Collective.
+
+        Parameters
+        ----------
+        value : object
+            The value of this rank; that of rank 0 must be picklable.
+        """
         result: T = self.comm.bcast(value)
         return result
 
@@ -166,11 +189,6 @@ class World:
         ----------
         call : callable
             A function without parameters that makes no collective call. Its result must be picklable.
-
-        Returns
-        -------
-        object
-            The result of `call` on rank 0.
 
         Raises
         ------
@@ -194,11 +212,6 @@ class World:
         *kinds : type of Exception, optional
             The types of errors to raise on all ranks; AnyrankError if none is given.
 
-        Returns
-        -------
-        RaiseOnAllRanks
-            The context manager.
-
         Raises
         ------
         AnyrankError
@@ -207,8 +220,8 @@ class World:
 
         Examples
         --------
-        >>> with world.raise_on_all_ranks(OSError):
-        ...     data = path.read_bytes()
+        >>> with World().raise_on_all_ranks(OSError):
+        ...     text = np.fromfile("/dev/null")
         """
         return RaiseOnAllRanks(self, kinds or (AnyrankError,))
 
@@ -218,7 +231,13 @@ class World:
         return self._tags
 
     def abort(self, status: int) -> None:
-        """End all ranks of the job at once with this exit status. Not collective; does not return."""
+        """End all ranks of the job at once. Not collective; it does not return.
+
+        Parameters
+        ----------
+        status : int
+            The exit status of the job.
+        """
         self.comm.Abort(status)
 
     def close(self) -> None:

@@ -28,19 +28,49 @@ class Callback:
     """
 
     def on_start(self, state: State) -> None:
-        """Run once before the first step of this execution, when the state is set up or restored."""
+        """Run once before the first step of this execution. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The State, set up or restored.
+        """
 
     def before_step(self, state: State) -> None:
-        """Run before a step; `state.step` is the number of steps done before it."""
+        """Run before a step. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The State; `state.step` is the number of earlier steps.
+        """
 
     def after_step(self, state: State) -> None:
-        """Run after a step; `state.step` includes it."""
+        """Run after a step. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The State; `state.step` includes the step.
+        """
 
     def on_checkpoint(self, saved: Saved) -> None:
-        """Run when a checkpoint is on disk, or could not be written: `saved.error` then gives the reason."""
+        """Run when a checkpoint is on disk, or could not be written. Collective.
+
+        Parameters
+        ----------
+        saved : Saved
+            The step and the file of the checkpoint; `saved.error` is the reason if it was not written.
+        """
 
     def on_end(self, state: State) -> None:
-        """Run once after the last step of this execution, when its checkpoint is on disk."""
+        """Run once after the last step of this execution, when its checkpoint is on disk. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The State after the last step.
+        """
 
     def close(self) -> None:
         """Release the resources of the callback. Not collective: each rank calls it, also after an error."""

@@ -65,9 +65,9 @@ def run(
 
     Examples
     --------
-    >>> run = anyrank.run(Heat(n=64, steps=100), ranks=2)  # doctest: +SKIP
-    >>> run.result["mean"], run.fields["T"].shape  # doctest: +SKIP
-    (1.0, (64, 64))
+    >>> from anyrank.programs.pi import Pi
+    >>> run(Pi(points=1000), out="runs/small").result["hits"]
+    801
     """
     settings, program = _on_all_ranks(lambda: _checked(program, ranks, options))
     folder = Path(out) if out is not None else new_folder(program.name)
@@ -177,6 +177,18 @@ class Run:
         The value of the program's `result`; empty if the run is not finished.
     fields : mapping
         The Fields of the last checkpoint by name, as NumPy arrays of the global shape; each is read on access.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds no run that has ended.
+
+    Examples
+    --------
+    >>> from anyrank.programs.pi import Pi
+    >>> path = run(Pi(points=500), out="runs/smaller").path
+    >>> Run(path).finished
+    True
     """
 
     def __init__(self, path: Path | str):
