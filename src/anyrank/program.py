@@ -219,7 +219,7 @@ class Program:
         return 1.0, "steps"
 
     def picture(self, state: State, folder: Path) -> Path | None:
-        """Draw the final state into a file; return its path on rank 0, or None. Collective.
+        """Return the path of a picture of the final state on rank 0, or None. Collective.
 
         Parameters
         ----------

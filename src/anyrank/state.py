@@ -131,7 +131,7 @@ class State:
         boundary_value: float = 0.0,
         dims: Sequence[str] = (),
     ) -> Field:
-        """Declare a Field, whose values are zero. Collective.
+        """Return a new Field of the State, whose values are zero. Collective.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class State:
         )
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
-        """Declare a Scalar. Collective.
+        """Return a new Scalar of the State. Collective.
 
         Parameters
         ----------

@@ -183,7 +183,7 @@ class World:
         self.comm.Barrier()
 
     def on_root(self, call: Callable[[], T]) -> T:
-        """Call a function on rank 0 and return its result on all ranks. Collective.
+        """Return the result of a function that is called on rank 0, on all ranks. Collective.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class World:
         return self.bcast(value)  # type: ignore[no-any-return]
 
     def raise_on_all_ranks(self, *kinds: type[Exception]) -> RaiseOnAllRanks:
-        """Run the body of a `with` statement on each rank, and raise the error of any rank on all ranks. Collective.
+        """Return a context manager that raises an error of its body on any rank on all ranks. Collective.
 
         The end of the body is a collective call. If the body can fail on one rank only, it must not make a collective
         call. An error of another type is raised on its own rank only, and ends the run.

@@ -54,6 +54,11 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     Notes
     -----
     The splitters are chosen among samples (Frazer and McKellar, Samplesort, J. ACM 17, 1970).
+
+    Examples
+    --------
+    >>> keyed.ordered(World(), {"x": np.array([2, 1])}, ["x"])
+    {'x': array([1, 2])}
     """
     columns = split_masks(unify_columns(world, columns))
     by = [key for name in by for key in (NULLS + name.lstrip("-"), name) if key in columns or key == name]
@@ -160,7 +165,19 @@ def _assign_ranks(ranks: np.ndarray, rows: np.ndarray, same: np.ndarray) -> None
 def head(world: World, columns: Columns, rows: int) -> dict[str, list[Any]]:
     """Return the first `rows` rows of all ranks, on all ranks: a list of Python values per column. Collective.
 
-    Rows are in the order of the ranks. Text becomes str.
+    Parameters
+    ----------
+    world : World
+        The ranks that hold the rows. The rows of rank 0 are the first.
+    columns : mapping of str to array or Text
+        This rank's rows; all ranks must have the same names. Text becomes str.
+    rows : int
+        The number of rows.
+
+    Examples
+    --------
+    >>> keyed.head(World(), {"word": keyed.Text.of(["to", "be"])}, 1)
+    {'word': ['to']}
     """
     few = take(columns, slice(0, rows))
     local = {name: x.strings() if isinstance(x, Text) else x.tolist() for name, x in few.items()}

@@ -52,6 +52,15 @@ class Patterns:
     ------
     UsageError
         If there is no pattern, if a pattern is empty, has a line end or is given twice, or if they are too long.
+
+    Examples
+    --------
+    >>> _ = Path("text.txt").write_text("to be or not to be")
+    >>> files, patterns = keyed.TextFiles("text.txt", World()), keyed.Patterns(["be", "or"])
+    >>> for block in files.blocks(0, files.size, behind=patterns.behind, ahead=patterns.ahead):
+    ...     patterns.read(block)
+    >>> patterns.counts
+    array([2, 1])
     """
 
     def __init__(self, patterns: Sequence[str], *, words: bool = False, ignore_case: bool = False):
@@ -74,7 +83,13 @@ class Patterns:
         self._next: tuple[Path, int] | None = None
 
     def read(self, block: Block) -> None:
-        """Count patterns in a block. It must start at a line start or continue the previous block. Not collective."""
+        """Count patterns in a block. Not collective.
+
+        Parameters
+        ----------
+        block : Block
+            It must start at a line start or continue the previous block.
+        """
         text, start, stop = block.buffer, block.start, block.stop
         if self._next != (block.path, block.offset):
             self._state[:] = 0

@@ -21,6 +21,12 @@ class Text:
         The bytes of all elements, concatenated.
     offsets : int64 array, shape (n + 1,)
         The element boundaries, from 0 to the length of `data`.
+
+    Examples
+    --------
+    >>> column = keyed.Text.of(["to", "be"])
+    >>> column[1:].strings(), column.sizes
+    (['be'], array([2, 2]))
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray):
@@ -28,20 +34,38 @@ class Text:
 
     @classmethod
     def of(cls, strings: Iterable[bytes | str]) -> Text:
-        """Return the column of these strings; str is encoded as UTF-8."""
+        """Return the column of strings.
+
+        Parameters
+        ----------
+        strings : iterable of bytes or str
+            The elements; str is encoded as UTF-8.
+        """
         parts = [s.encode() if isinstance(s, str) else s for s in strings]
         return cls.sized(np.frombuffer(b"".join(parts), np.uint8), np.fromiter(map(len, parts), np.int64, len(parts)))
 
     @classmethod
     def sized(cls, data: np.ndarray, sizes: np.ndarray) -> Text:
-        """Return the column of strings that are contiguous in `data`, with their sizes in bytes."""
+        """Return the column of strings that are contiguous in memory.
+
+        Parameters
+        ----------
+        data, sizes : uint8 array, int64 array
+            The bytes of all elements, concatenated, and the number of bytes of each element.
+        """
         offsets = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(sizes, out=offsets[1:])
         return cls(data, offsets)
 
     @classmethod
     def gathered(cls, data: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> Text:
-        """Return the column of strings that begin at offsets `starts` of `data`, with their sizes in bytes."""
+        """Return the column of strings at any offsets.
+
+        Parameters
+        ----------
+        data, starts, sizes : uint8 array, int64 array, int64 array
+            The bytes, and the offset of the first byte and the number of bytes of each element.
+        """
         text = cls.sized(data, sizes)
         # All bytes of a row move by the same distance, so a repeated shift plus the target index gives the source.
         text.data = data[np.repeat(starts - text.offsets[:-1], sizes) + np.arange(int(text.offsets[-1]))]
@@ -71,7 +95,7 @@ class Text:
         return int(self.data.nbytes + self.offsets.nbytes)
 
     def tolist(self) -> list[bytes]:
-        """Return the elements as bytes."""
+        """Return the elements as bytes. Not collective."""
         data, offsets = self.data.tobytes(), self.offsets.tolist()
         return [data[a:b] for a, b in pairwise(offsets)]
 

@@ -69,6 +69,11 @@ def sort(
     ------
     UsageError
         On all ranks, if keys cannot be sorted or columns differ between ranks.
+
+    Examples
+    --------
+    >>> keyed.sort(World(), np.array([3, 1, 2]), {"x": np.array([30, 10, 20])})
+    (array([1, 2, 3]), {'x': array([10, 20, 30])})
     """
     columns = unify_columns(world, {KEY: keys, **(columns or {})})
     keys = np.asarray(columns.pop(KEY))
@@ -101,6 +106,15 @@ class Sorter:
         Bytes of memory per rank; the minimum over all ranks is used. Rows that do not fit are written as sorted runs.
     folder : Path
         The folder for the file of sorted runs. The file is removed by `close` or when the process ends.
+
+    Examples
+    --------
+    >>> sorter = keyed.Sorter(World(), 1 << 20, Path("."))
+    >>> sorter.add(np.array([3, 1, 2]), {})
+    >>> sorter.finish()
+    >>> [keys for _, keys, _ in sorter.blocks(0, 3)]
+    [array([1, 2, 3])]
+    >>> sorter.close()
     """
 
     def __init__(self, world: World, budget: int, folder: Path):
@@ -112,13 +126,29 @@ class Sorter:
         self._key = np.dtype(np.int64)
 
     def rows(self, row: int) -> int:
-        """Return the maximum number of rows to add at once, for rows of `row` bytes. Not collective."""
+        """Return the maximum number of rows to add at once. Not collective.
+
+        Parameters
+        ----------
+        row : int
+            The bytes of a row.
+        """
         return max(_MIN_ROWS, self.budget // (16 * row))
 
     def add(self, keys: NDArray[Any], columns: Mapping[str, NDArray[Any]]) -> None:
-        """Add rows after those added before. The Sorter takes over the arrays. Not collective.
+        """Add rows after those added before. Not collective.
 
-        Columns are one-dimensional. Raises AnyrankError if the disk is full.
+        Parameters
+        ----------
+        keys : array, shape (rows,)
+            The keys, which the Sorter may change.
+        columns : mapping of str to array
+            Further columns of the same rows, with one axis, which the Sorter may change.
+
+        Raises
+        ------
+        AnyrankError
+            If the disk is full.
         """
         piece: Columns = {KEY: encode(keys), **columns}
         self._types = {name: np.asarray(column).dtype for name, column in piece.items()}
@@ -140,20 +170,26 @@ class Sorter:
         self.runs.append(self.scratch.spill(_sort_pieces(self._pieces)))
 
     def finish(self) -> None:
-        """Sort the rows added last, before `blocks` is called. Not collective.
-
-        Raises AnyrankError if the disk is full.
-        """
+        """Sort the rows added last, before `blocks`; raise AnyrankError if the disk is full. Not collective."""
         if self.runs and self._pieces:
             self._spill()
         elif self._pieces:
             self.runs.append(_sort_pieces(self._pieces))
 
     def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any], dict[str, NDArray[Any]]]]:
-        """Yield the rows `first` to `last` of the global order, in blocks that fit into memory. Collective.
+        """Yield rows of the global order, in blocks that fit into memory. Collective.
 
-        Each block is the global number of this rank's first row, its keys, and its other columns. Every rank must
-        have added at least one piece; it may be empty.
+        Every rank must have called `add` at least once, if need be without rows.
+
+        Parameters
+        ----------
+        first, last : int
+            The first row in the global order, and the row after the last one.
+
+        Yields
+        ------
+        int, array, dict of str to array
+            The global number of this rank's first row in the block, its keys, and its other columns.
         """
         check_types(self.world, {**self._types, "key": self._key})
         free = self.budget - sum(run.nbytes for run in self.runs)

@@ -22,17 +22,14 @@ from anyrank.layout import Layout, even_cuts
 from anyrank.member import Source, Stored, digest_of
 from anyrank.world import World
 
-#: Maximum bytes that a rank sends in one round of a shuffle.
-ROUND_BYTES = 1 << 26
+ROUND_BYTES = 1 << 26  #: Maximum bytes that a rank sends in one round of a shuffle.
 #: A batch of at least PARTITION_ROWS rows is first partitioned by hash, into at most MAX_PARTS parts. The
 #: map entries of one part (about KEY_BYTES per key) fit into CACHE_BYTES. A map below ONE_PART_BYTES has one part.
 PARTITION_ROWS, MAX_PARTS, KEY_BYTES, CACHE_BYTES, ONE_PART_BYTES = 1 << 16, 1 << 10, 64, 1 << 19, 1 << 23
 #: Maximum rows of a round, minimum rows partitioned at a time, and rows combined at a time.
 ROUND_ROWS, ROWS_PARTITIONED, SLICE_ROWS = 1 << 23, 1 << 22, 1 << 16
-#: Up to this number of ranks, rows are merged in the order received, without partitioning them again.
-FEW_RANKS = 4
-#: The type of a text key: bytes of any length.
-TEXT = "text"
+FEW_RANKS = 4  #: Up to this number of ranks, received rows are merged without partitioning them again.
+TEXT = "text"  #: The type of a text key: bytes of any length.
 
 
 class Table:
@@ -43,8 +40,8 @@ class Table:
 
     Parameters
     ----------
-    name : str
-        The name in the State.
+    name, description : str
+        The name in the State, and a description for readers of a checkpoint.
     world : World
         The ranks that hold the rows.
     keys : mapping of str to dtype
@@ -52,8 +49,6 @@ class Table:
     values : mapping of str to (dtype, str), optional
         The values to combine: int64, uint64 or float64, by `sum` (integers only), `min`, `max`, `exact` (exact sum)
         or `squares` (exact sum of squares).
-    description : str, optional
-        A description for readers of a checkpoint.
 
     Raises
     ------
@@ -62,7 +57,10 @@ class Table:
 
     Examples
     --------
-    >>> visits = state.add(Table("visits", state.world, {"user": "int64"}, {"paid": ("float64", "exact")}))
+    >>> visits = Table("visits", World(), {"user": "int64"}, {"visited": ("int64", "max")})
+    >>> visits.add([7, 7, 8], visited=[3, 1, 5])
+    >>> visits.rows, sorted(visits.columns["visited"].tolist())
+    (2, [3, 5])
     """
 
     def __init__(
@@ -90,8 +88,7 @@ class Table:
     def clear(self) -> None:
         """Remove all rows of this rank. Not collective."""
         self._map = KeyMap(self.world.size)
-        self._combined = {name: value.new() for name, value in self.values.items()}
-        self._all_owned = True
+        self._combined, self._all_owned = {name: value.new() for name, value in self.values.items()}, True
         self._mark_changed(owned=True)
 
     def _mark_changed(self, owned: bool = False) -> None:
@@ -139,6 +136,11 @@ class Table:
         """Add rows like `add`; if few rows share a key, send them to the owner of the key immediately. Collective.
 
         Rows of heavy hitters are still combined on this rank, so that their owner does not receive all of them.
+
+        Parameters
+        ----------
+        *keys, count, **values
+            See `add`.
         """
         rows, world = self._make_batch(keys, count, values), self.world
         sample = hashes_of(rows.keys[sample_rows(len(rows))])
@@ -218,7 +220,7 @@ class Table:
     def add_words(
         self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, others: KeyMap
     ) -> None:
-        """Add the words of a text as rows; see `KeyMap.words`. Not collective."""
+        """Add the words of a text as rows, as `KeyMap.words` (for the runtime). Not collective."""
         self._mark_changed()
         self._map.words(text, start, stop, rule, fold, points, others)
 
@@ -254,10 +256,9 @@ class Table:
         self._settled = self._all_owned = True
 
     def keep_within(self, budget: int) -> None:
-        """Settle the table if a rank uses more than a quarter of its memory budget, in bytes. Collective.
+        """Settle the table if a rank uses over a quarter of `budget` bytes of memory (for the runtime). Collective.
 
-        The limit is a quarter, because a growing table takes three times its size and a checkpoint takes a copy.
-        Raises AnyrankError on all ranks if the settled table is still larger.
+        A growing table takes three times its size, and a checkpoint a copy. All ranks raise AnyrankError if that fails.
         """
         if self.world.all(self.nbytes <= budget // 4):
             return

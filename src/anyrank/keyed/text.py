@@ -70,6 +70,13 @@ class TextFiles:
     ------
     UsageError
         On all ranks, if a name matches no file or a file cannot be read.
+
+    Examples
+    --------
+    >>> _ = Path("text.txt").write_text("to be or not to be")
+    >>> files = keyed.TextFiles("text.txt", World())
+    >>> [bytes(block) for block in files.blocks(0, 4)]
+    [b'to be ']
     """
 
     #: Approximate bytes read at a time: a block fits into cache.
@@ -86,21 +93,47 @@ class TextFiles:
         self._last_gap = Path(), b"", 0, 0
 
     def check(self, known: int) -> None:
-        """Raise UsageError on all ranks if `known` differs from the fingerprint: the files have changed."""
+        """Raise UsageError if the files have changed. Not collective, but the same on all ranks.
+
+        Parameters
+        ----------
+        known : int
+            The earlier `fingerprint`.
+        """
         check_unchanged("files", self.fingerprint, known)
 
     def chunks(self, chunk: int) -> int:
-        """Return the number of chunks of `chunk` bytes; 0 if all files are empty. Not collective."""
+        """Return the number of chunks; 0 if all files are empty. Not collective.
+
+        Parameters
+        ----------
+        chunk : int
+            The bytes of a chunk.
+        """
         return -(-self.size // chunk)
 
     def part(self, step: int, chunk: int) -> tuple[int, int]:
-        """Return this rank's even share of chunk number `step`: first byte and end, for `blocks`. Not collective."""
+        """Return this rank's even share of a chunk: first byte and end, for `blocks`. Not collective.
+
+        Parameters
+        ----------
+        step, chunk : int
+            The number of the chunk, and the bytes of a chunk.
+        """
         first = step * chunk
         cuts = even_cuts(min(chunk, self.size - first), self.world.size)
         return first + cuts[self.world.rank], first + cuts[self.world.rank + 1]
 
     def rounds(self, begin: int, end: int, most: int) -> list[tuple[int, int]]:
-        """Divide a range into even parts of at most about `most` bytes, as many on every rank. Collective."""
+        """Return even parts of a range as (first byte, end), as many on every rank. Collective.
+
+        Parameters
+        ----------
+        begin, end : int
+            This rank's range.
+        most : int
+            The maximum bytes of a part, approximately.
+        """
         count = -(-(end - begin) // max(1, most))
         cuts = even_cuts(end - begin, max(1, int(self.world.allreduce(np.array([count]), "max")[0])))
         return [(begin + low, begin + high) for low, high in pairwise(cuts)]

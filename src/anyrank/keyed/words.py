@@ -31,6 +31,14 @@ class Words:
         digits, marks and `_`.
     fold : bool
         Whether the case of words is folded, as by `str.casefold`.
+
+    Examples
+    --------
+    >>> _ = Path("text.txt").write_text("to be or not to be")
+    >>> files = keyed.TextFiles("text.txt", World())
+    >>> table = Table("words", files.world, {"word": "text"})
+    >>> keyed.Words(table).read(files.blocks(0, files.size)), table.rows
+    (6, 4)
     """
 
     def __init__(self, table: Table, rule: str = "space", fold: bool = False):
@@ -39,7 +47,18 @@ class Words:
         self._others = KeyMap()
 
     def read(self, blocks: Iterable[Block]) -> int:
-        """Count the words of blocks and return their number. No block may end within a word. Not collective."""
+        """Count the words of blocks and return their number. Not collective.
+
+        Parameters
+        ----------
+        blocks : iterable of Block
+            Blocks that do not end within a word, as `TextFiles.blocks` yields them.
+
+        Returns
+        -------
+        int
+            The number of words, with repetitions.
+        """
         before = self.table.words_seen
         for block in blocks:
             self.table.add_words(

@@ -47,6 +47,11 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     ------
     AnyrankError
         On all ranks, if the file cannot be written; an existing file is then unchanged.
+
+    Examples
+    --------
+    >>> keyed.write_csv(World(), Path("rows.csv"), {"x": np.array([1, 2])}).read_text().split()
+    ['x', '1', '2']
     """
     columns = unify_columns(world, columns)
     parts = [*_lines(columns)] if world.rank else [lines_of([columns]), *_lines(columns)]
@@ -88,8 +93,24 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
     """Write the rows of all ranks as HDF5, one dataset per column. Collective.
 
     Text becomes fixed-length strings padded with zeros if no element has more than PADDED bytes; otherwise dataset
-    NAME has the concatenated bytes and NAME_size the sizes. Masked numbers are written as NaN. Parameters, result and
-    errors are those of `write_csv`; `attributes` are the attributes of the file.
+    NAME has the concatenated bytes and NAME_size the sizes. Masked numbers are written as NaN.
+
+    Parameters
+    ----------
+    world, path, columns
+        See `write_csv`, also for the result and the errors.
+    **attributes
+        The attributes of the file.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Examples
+    --------
+    >>> keyed.write_hdf5(World(), Path("rows.h5"), {"x": np.array([1, 2])}, unit="m").name
+    'rows.h5'
     """
     arrays: dict[str, np.ndarray] = {}
     for name, column in unify_columns(world, columns).items():

@@ -48,6 +48,14 @@ class TableFiles(TextFiles):
     ------
     UsageError
         On all ranks, if a file or column cannot be read.
+
+    Examples
+    --------
+    >>> from anyrank.keyed.values import ColumnSpec
+    >>> _ = keyed.write_csv(World(), Path("rows.csv"), {"x": np.array([1, 2]), "y": np.array([0.5, 0.7])})
+    >>> files = keyed.TableFiles("rows.csv", [ColumnSpec("x")], World())
+    >>> [batch["x"].values for batch in files.read(0, files.size)]
+    [array([1, 2])]
     """
 
     def __init__(
@@ -67,18 +75,40 @@ class TableFiles(TextFiles):
         self.kinds = {label: spec.kind(self.columns[spec.column]) for label, spec in self.wanted.items()}
 
     def nullable(self, label: str) -> bool:
-        """Return whether this column may have nulls. Not collective."""
+        """Return whether a column may have nulls. Not collective.
+
+        Parameters
+        ----------
+        label : str
+            The label of a requested column.
+        """
         return self.wanted[label].column in self._nullable
 
     def empty_is_null(self, label: str) -> bool:
-        """Return whether this is text that is null if and only if it is empty. Not collective."""
+        """Return whether a column is text that is null if and only if it is empty. Not collective.
+
+        Parameters
+        ----------
+        label : str
+            The label of a requested column.
+        """
         return self.kinds[label] == "text" and {*map(source_of, self.paths)} == {csv.Csv}
 
     def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
-        """Yield batches of the rows in bytes `begin` to `end` of the concatenated files, by label. Not collective.
+        """Yield batches of rows, as columns by label. Not collective.
 
-        Adjacent ranges, such as those from `part` and `rounds`, partition the rows.
-        Raises UsageError for a bad row, and AnyrankError if a file cannot be read.
+        Parameters
+        ----------
+        begin, end : int
+            The range in bytes of the concatenated files. Adjacent ranges, such as those from `part` and `rounds`,
+            partition the rows.
+
+        Raises
+        ------
+        UsageError
+            For a bad row.
+        AnyrankError
+            If a file cannot be read.
         """
         for index, path in enumerate(self.paths):
             first = self._ends[index] - self.sizes[index]
