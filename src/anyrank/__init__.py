@@ -1,7 +1,7 @@
 """anyrank: write the kernel once; run it on any number of ranks, CPU or GPU; get the same bits; never lose a run.
 
 Each name below is imported from its own module when it is first used. Importing anyrank does not start MPI.
-The examples in the help of these names assume `import numpy as np`, `from pathlib import Path` and `from anyrank import *`.
+The examples in their help assume `import numpy as np`, `from pathlib import Path` and `from anyrank import *`.
 
 Programs
     Program     base class of a program: parameters, State, `setup`, `step`, `result`

@@ -9,13 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, get_args, get_origin, get_type_hints
 
 import pydantic
 
 from anyrank.errors import UsageError
 from anyrank.state import State
 from anyrank.values import NONE, reader, refusal
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    S = TypeVar("S", bound=State, default=State)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")
 
 #: A seed of random numbers is in [0, 2^64), as `Philox` says.
 _SEED = {"ge": 0, "lt": 2**64}
@@ -77,11 +86,12 @@ def param(
     return Parameter(default, description, {name: bound for name, bound in bounds.items() if bound is not None})
 
 
-class Program:
+class Program(Generic[S]):
     """The base class of programs: parameters, `declare`, `setup`, `step` and `result`.
 
     A subclass is a program. Its name on the command line is the name of the class in lower case. All methods except
-    `check` are called on all ranks, so that they may make collective calls.
+    `check` are called on all ranks, so that they may make collective calls. For a type checker, a subclass of
+    `Program[Plate]` may name the members in `class Plate(State)`, such as `T: Field`; the run then creates a Plate.
 
     Parameters
     ----------
@@ -117,6 +127,8 @@ class Program:
     deep_halos: ClassVar[bool] = False
     #: Parameters that grow together with the ranks in a weak scaling study.
     grows: ClassVar[tuple[str, ...]] = ()
+    #: The class of the State, from `Program[…]`.
+    state_type: ClassVar[type[State]] = State
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -127,6 +139,9 @@ class Program:
             reason = "begins with _" if invalid[0].startswith("_") else "is an attribute of every Program"
             raise TypeError(f"program {title}: parameter {invalid[0]}: this name {reason}. Please rename the parameter")
         cls.name = cls.__dict__.get("name", title)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            if get_origin(base) is Program and isinstance(get_args(base)[0], type):
+                cls.state_type = get_args(base)[0]
         typed = {name for base in bases for name in inspect.get_annotations(base)}
         untyped = [name for name in names if name not in typed]
         if untyped:
@@ -159,7 +174,7 @@ class Program:
     def check(self) -> None:
         """Raise UsageError if parameters are inconsistent. Called on every rank before any work; not collective."""
 
-    def declare(self, state: State) -> None:
+    def declare(self, state: S) -> None:
         """Declare the members of the state. Collective.
 
         Parameters
@@ -169,7 +184,7 @@ class Program:
         """
         raise NotImplementedError(f"program {self.name} must declare its state")
 
-    def setup(self, state: State) -> None:
+    def setup(self, state: S) -> None:
         """Set the values of the state at step 0, as functions of global indices. Collective.
 
         Parameters
@@ -178,7 +193,7 @@ class Program:
             The declared State, whose fields are zero.
         """
 
-    def step(self, state: State) -> None:
+    def step(self, state: S) -> None:
         """Advance the state by one step. Collective.
 
         Parameters
@@ -188,7 +203,7 @@ class Program:
         """
         raise NotImplementedError(f"program {self.name} must define its step")
 
-    def done(self, state: State) -> bool:
+    def done(self, state: S) -> bool:
         """Return whether the state is final, the same on all ranks. Collective.
 
         Parameters
@@ -198,7 +213,7 @@ class Program:
         """
         return bool(state.step >= self.steps)
 
-    def result(self, state: State) -> Any:
+    def result(self, state: S) -> Any:
         """Return the result of the run: values by name, one value, or None. Collective.
 
         The result of rank 0 is written as JSON. NumPy numbers and arrays are allowed.
@@ -218,7 +233,7 @@ class Program:
         """Return the work of one step and its unit in the plural, for the rate; the default is one step."""
         return 1.0, "steps"
 
-    def picture(self, state: State, folder: Path) -> Path | None:
+    def picture(self, state: S, folder: Path) -> Path | None:
         """Return the path of a picture of the final state on rank 0, or None. Collective.
 
         Parameters
@@ -249,7 +264,7 @@ def flag_of(name: str) -> str:
 
 
 def validate(
-    program: type[Program], values: Mapping[str, Any], spell: Callable[[str], str] = flag_of
+    program: type[Program[Any]], values: Mapping[str, Any], spell: Callable[[str], str] = flag_of
 ) -> dict[str, Any]:
     """Return the checked values of all parameters, with defaults; the UsageError names each invalid one.
 

@@ -13,7 +13,13 @@ from anyrank.state import State
 QUARTER_CIRCLE = Kernel("quarter_circle")
 
 
-class Pi(Program):
+class PiState(State):
+    """The members of the State and their types."""
+
+    hits: int
+
+
+class Pi(Program[PiState]):
     """π from the fraction of random points that lie in the quarter circle (Metropolis and Ulam 1949).
 
     Point k has the coordinates of Philox for index k, so the hits do not depend on the rank that draws it. The
@@ -33,18 +39,18 @@ class Pi(Program):
         """The number of steps, one per batch."""
         return -(-self.points // self.batch)
 
-    def declare(self, state: State) -> None:
+    def declare(self, state: PiState) -> None:
         """Declare one Scalar: the hits so far."""
         state.scalar("hits", 0, description="points in the quarter circle so far")
 
-    def step(self, state: State) -> None:
+    def step(self, state: PiState) -> None:
         """Draw this rank's part of the batch; hits are integers, so their sum over ranks is exact."""
         first = state.step * self.batch
         cuts = even_cuts(min(self.batch, self.points - first), state.world.size)
         begin, end = cuts[state.world.rank], cuts[state.world.rank + 1]
         state.hits += state.world.sum(QUARTER_CIRCLE(self.seed, 0, first + begin, end - begin))
 
-    def result(self, state: State) -> dict[str, Any]:
+    def result(self, state: PiState) -> dict[str, Any]:
         """Return π, its standard error, and its actual error."""
         share = state.hits / self.points
         pi = 4 * state.hits / self.points

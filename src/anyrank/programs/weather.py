@@ -14,7 +14,7 @@ from anyrank.numerics import exact
 from anyrank.numerics.elementary import cos, sin
 from anyrank.observe.picture import Map, draw_maps
 from anyrank.program import Program, param
-from anyrank.state import State, advance
+from anyrank.state import Field, State, advance
 
 SHALLOW_WATER = Kernel("shallow_water")
 DX = DY = 100_000.0
@@ -27,7 +27,18 @@ PICTURE_SIDE = 512
 Mesh = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class Weather(Program):
+class WeatherState(State):
+    """The members of the State and their types."""
+
+    p: Field
+    u: Field
+    v: Field
+    p_old: Field
+    u_old: Field
+    v_old: Field
+
+
+class Weather(Program[WeatherState]):
     """Shallow-water weather on a periodic plane: pressure p, velocities u and v.
 
     The potential-enstrophy conserving scheme of Sadourny (J. Atmos. Sci. 32, 1975, 680-689) with leapfrog
@@ -47,7 +58,7 @@ class Weather(Program):
     initial: Literal["benchmark", "shear"] = param("benchmark", "initial state: NCAR's, or two shear layers")
     seed: int = param(1, "seed of the shear layers' ripples", ge=0, lt=2**64)
 
-    def declare(self, state: State) -> None:
+    def declare(self, state: WeatherState) -> None:
         """Declare three fields with a halo, and their old time level for the time filter."""
         units = {
             "p": ("m2 s-2", "pressure"),
@@ -60,20 +71,20 @@ class Weather(Program):
         for name, (unit, text) in units.items():
             state.field(f"{name}_old", shape, unit=unit, description=f"{text}, filtered old level", dims=dims)
 
-    def setup(self, state: State) -> None:
+    def setup(self, state: WeatherState) -> None:
         """Set both time levels to the initial state."""
         i, j = state.p.indices
         state.p[...], state.u[...], state.v[...] = self.start(state, i, j)
         state.p_old[...], state.u_old[...], state.v_old[...] = state.p.local, state.u.local, state.v.local
 
-    def step(self, state: State) -> None:
+    def step(self, state: WeatherState) -> None:
         """Do one leapfrog step; the first is a forward Euler step."""
         first = state.step == 0
         old = (state.p_old, state.u_old, state.v_old)
         tdt = DT if first else DT + DT
         advance([state.p, state.u, state.v], SHALLOW_WATER, *old, tdt, ALPHA, DX, DY, first)
 
-    def result(self, state: State) -> dict[str, Any]:
+    def result(self, state: WeatherState) -> dict[str, Any]:
         """Return the mean pressure (conserved) and the fastest winds."""
         return {
             "mean_pressure": exact.mean(state.p),
@@ -85,7 +96,7 @@ class Weather(Program):
         """Return the number of cells per step."""
         return float(self.rows * self.columns), "cell-steps"
 
-    def start(self, state: State, i: np.ndarray, j: np.ndarray) -> Mesh:
+    def start(self, state: WeatherState, i: np.ndarray, j: np.ndarray) -> Mesh:
         """Return the initial p, u, v at global indices, which broadcast together; indices wrap around."""
         i, j = i % self.rows, j % self.columns
         return self._benchmark(i, j) if self.initial == "benchmark" else self._shear(state, i, j)
@@ -108,7 +119,7 @@ class Weather(Program):
         v = (psi(i + 1, column) - psi(i, column)) / DX
         return p, u, v
 
-    def _shear(self, state: State, i: np.ndarray, j: np.ndarray) -> Mesh:
+    def _shear(self, state: WeatherState, i: np.ndarray, j: np.ndarray) -> Mesh:
         """Return uniform pressure, and two opposite jets along j with random perturbations, which become vortices."""
         tpi = math.pi + math.pi
         x, y = i * (tpi / self.rows), j * (tpi / self.columns)
@@ -119,7 +130,7 @@ class Weather(Program):
         zero = np.zeros(np.broadcast_shapes(i.shape, j.shape))
         return zero + 50000.0, zero + 0.5 * ripple, zero + wind
 
-    def picture(self, state: State, folder: Path) -> Path | None:
+    def picture(self, state: WeatherState, folder: Path) -> Path | None:
         """Draw pressure and vorticity at the start and at the end into weather.png."""
         stride = max(1, max(self.rows, self.columns) // PICTURE_SIDE)
         state.u.exchange()

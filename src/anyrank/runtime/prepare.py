@@ -67,8 +67,8 @@ class Prepared:
 
     def _new_state(self) -> State:
         options, seed = self._options, int(self._program.parameters.get("seed", 0))
-        limit = options.memory_bytes
-        return State(self._world, options.split, seed, options.halo_steps, folder=self._folder, memory_limit=limit)
+        new, limit = self._program.state_type, options.memory_bytes
+        return new(self._world, options.split, seed, options.halo_steps, folder=self._folder, memory_limit=limit)
 
     def _check_deep_halos(self) -> None:
         steps, name = self._options.halo_steps, self._program.name

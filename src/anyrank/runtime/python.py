@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def run(
-    program: Program | Path | str, *, ranks: int | None = None, out: Path | str | None = None, **options: Any
+    program: Program[Any] | Path | str, *, ranks: int | None = None, out: Path | str | None = None, **options: Any
 ) -> Run:
     """Run a program and return the run.
 
@@ -78,7 +78,9 @@ def run(
     return _run_under_mpiexec(program, folder, settings, options)
 
 
-def _checked(program: Program | Path | str, ranks: int | None, options: Mapping[str, Any]) -> tuple[Options, Program]:
+def _checked(
+    program: Program[Any] | Path | str, ranks: int | None, options: Mapping[str, Any]
+) -> tuple[Options, Program]:
     """Check and return the options and the program of a run; UsageError if they are not valid."""
     started = launcher.tasks() if launcher.tasks() > 1 else 0
     if started and ranks not in (None, started):

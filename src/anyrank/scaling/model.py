@@ -25,7 +25,6 @@ from anyrank.runtime.programs import load
 from anyrank.scaling.measured import PHASES, Sample, Study
 from anyrank.scaling.network import NETWORK, NODE, Network, rounds
 from anyrank.scaling.study import grown
-from anyrank.state import State
 from anyrank.world import World
 
 #: Approximate bytes of the agreement at every step; MPI reduces so few bytes with the messages of a single number.
@@ -83,7 +82,7 @@ class _VirtualRank:
 
 
 def _fields(program: Program, split: str, world: _VirtualRank) -> list[Field]:
-    state = State(cast(World, world), split)
+    state = program.state_type(cast(World, world), split)
     state.device = ShapeOnlyDevice()
     program.declare(state)
     return [*state.fields()]
