@@ -1,4 +1,4 @@
-"""Exact sums, means, products, norms and extremes: correctly rounded, and the same for every split over ranks."""
+"""Exact sums, means, products and norms: correctly rounded, and the same for every split over ranks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numerics.equality import same
 from ranks import check_collective, run_anyrank
 
 from anyrank import exact
@@ -17,7 +18,6 @@ from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
-from anyrank.numerics import extremes
 from anyrank.numerics.exact import Accumulator
 from anyrank.state import State
 from anyrank.world import World
@@ -26,12 +26,6 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 CANCELLING = st.lists(FINITE, max_size=30).map(lambda values: values + [-v for v in values[::2]])
 LARGEST = 1.7976931348623157e308
 FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
-
-
-def same(a, b):
-    """Equal with type and the sign of zero; NaN equals NaN."""
-    equal = (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
-    return type(a) is type(b) and equal
 
 
 def rounded(value):
@@ -205,13 +199,6 @@ def test_exact_byte_order_and_alignment_do_not_matter(body, kind, offset):
         assert same(exact.dot(x, y, local=True), exact.dot(y, y, local=True))
 
 
-@pytest.mark.parametrize("order", "<>")
-def test_exact_extremes_of_uint64_in_either_byte_order(order):
-    x = np.array([2**63 + 1, 2**64 - 1], f"{order}u8")
-    assert (exact.min(x, local=True), exact.max(x, local=True)) == (2**63 + 1, 2**64 - 1)
-    assert exact.min(np.array([5], f"{order}u8"), local=True) == 5
-
-
 VIEWS = {
     "transposed": lambda x: x.T,
     "reversed": lambda x: x[::-1, :, ::-1],
@@ -239,16 +226,6 @@ def test_any_layout_in_memory(body, view, dtype):
 def test_products_need_one_shape():
     with pytest.raises(ValueError, match="shape"):
         exact.dot(np.zeros(3), np.zeros(4), local=True)
-
-
-@given(st.lists(st.floats(), min_size=1, max_size=10))
-def test_extremes_have_no_order(values):
-    x = np.array(values)
-    if np.isnan(x).any():
-        assert math.isnan(exact.min(x, local=True)) and math.isnan(exact.max(x, local=True))
-    else:
-        ordered = sorted(values, key=lambda v: (v, math.copysign(1, v)))
-        assert same(exact.min(x, local=True), ordered[0]) and same(exact.max(x, local=True), ordered[-1])
 
 
 @pytest.mark.parametrize("function", [exact.mean, exact.min, exact.max])
@@ -359,62 +336,6 @@ def test_ranks_without_elements_and_special_values(world):
         check_collective(world, refused, function.__name__)
 
 
-GAPS = {
-    "1-D every third": ((31,), lambda x: x[::3]),
-    "1-D reversed": ((31,), lambda x: x[::-1]),
-    "2-D inside": ((9, 12), lambda x: x[1:-1, 1:-1]),
-    "2-D high": ((23, 4), lambda x: x[:, 1:-1]),
-    "2-D turned": ((9, 12), lambda x: x.T[2:-2, ::2]),
-    "2-D a column": ((9, 12), lambda x: x[:, 3:4]),
-    "3-D inside": ((7, 8, 12), lambda x: x[2:-2, 1:-1, 1:-1]),
-    "3-D strided": ((7, 8, 12), lambda x: x[::-2, 1::3, ::-1]),
-    "4-D inside": ((3, 6, 5, 4), lambda x: x[:, 1:-1, 1:-1, 1:-1]),
-    "4-D one repeated": ((3, 1, 5, 4), lambda x: x[::2, :, :, ::2]),
-}
-
-
-@pytest.fixture
-def gapless(monkeypatch):
-    """The shim's body, on a device that lets no array with gaps become one number in one go."""
-    now = fake._run_now
-
-    def strict(call, arguments, named):
-        array = getattr(call, "__self__", None)
-        if getattr(call, "__name__", "") in ("min", "max", "any", "all") and "axis" not in named:
-            assert array.flags.c_contiguous or array.flags.f_contiguous, "CuPy takes one block of threads for this"
-        return now(call, arguments, named)
-
-    monkeypatch.setattr(fake, "_run_now", strict)
-    BODIES.prefer("shim")
-    yield BODIES.device
-    BODIES.prefer("auto")
-
-
-@pytest.mark.parametrize("view", GAPS)
-@pytest.mark.parametrize("each", [4, 1 << 12])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_])
-def test_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, each, dtype):
-    """Every element in turn is the extreme; then zeros of both signs, NaN and infinities are among them."""
-    monkeypatch.setattr(extremes, "_EACH", each)
-    shape, view = GAPS[view]
-    size = math.prod(shape)
-    x = np.random.default_rng(size).permutation(size).reshape(shape) % 251
-    cases = [x, -x, x == 3, x * 0]
-    if np.dtype(dtype).kind == "f":
-        special = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1.0, -1.0, 6e-8])
-        cases += [-0.0 * x, np.copysign(0.0, x - 9), *(special[x % k][..., :] for k in (2, 3, 4)), special[2 + x % 3]]
-        cases += [np.where(x == k, special[1], special[5]) for k in (0, 5)] + [
-            np.where(x == k, 0.0, -1.0) for k in (0, 5)
-        ]
-        cases += [np.where(x == k, np.nan, x) for k in range(0, min(size, 251), 17)]
-    for values in cases:
-        host = values.astype(dtype)
-        there = view(gapless.from_host(host))
-        assert there.flags.c_contiguous is view(host).flags.c_contiguous
-        for function in (exact.min, exact.max):
-            assert same(function(there, local=True), function(view(host), local=True)), (function, host)
-
-
 ARRAYS = {
     "array": (np.zeros((5, 16)), "(5, 16)"),
     "list": ([1.0, 2.0], "(2,)"),
@@ -517,11 +438,3 @@ def test_exact_rank_without_elements_decides_no_type(world):
     check_collective(world, exact.sum(large, world=world) == (2**53 + 1) * (world.size - 1))
     nothing = np.empty(0, np.int64) if world.rank else []
     check_collective(world, repr(exact.sum(nothing, world=world)) == "0.0")
-
-
-@pytest.mark.ranks(2)
-def test_exact_extremes_of_two_kinds_are_refused_by_all(world):
-    for one, other, told in ((1, 0.5, "int64 and float64"), (1, np.uint64(3), "int64 and uint64")):
-        with pytest.raises(TypeError, match=rf"exact\.max takes arrays of one kind .*, not {told}"):
-            exact.max(other if world.rank else one, world=world)
-    check_collective(world, exact.max(np.int8(3) if world.rank else np.uint32(2), world=world) == 3)
