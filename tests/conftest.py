@@ -1,4 +1,4 @@
-"""Tests marked `ranks` run under mpiexec: see rank_launch.py, and rank_worker.py for the ranks."""
+"""Common fixtures, the long and the slow tests. Tests marked `ranks` run under mpiexec: see rank_launch.py."""
 
 import os
 import subprocess
@@ -12,13 +12,13 @@ import pytest
 
 pytest_plugins = ["rank_launch", "gpus"]
 
-# MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes:
-# by THROTTLE they yield in all waits, for messages, too, and by HEAVY_YIELD who yields sleeps.
+# MPICH's ranks poll while they wait. Tests have more ranks than cores, so the ranks must sleep for some µs instead:
+# with THROTTLE they yield in all waits, also for messages, and with HEAVY_YIELD a yield is a sleep.
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT"] = "300"
 os.environ["MPIR_CVAR_ENABLE_HEAVY_YIELD"] = "1"
 
-#: Files that take minutes, some mostly in waiting: begun first, and not the busy ones of batch together.
+#: Files that take minutes, some mostly waiting: they start first; the busy files of batch/ do not start together.
 LONG = (
     *("test_on_slurm.py", "test_verify.py", "test_on_pbs.py", "test_faults.py", "test_stops.py", "test_examples.py"),
     *("test_weather.py", "test_on_condor.py", "test_bad_input.py", "test_wordcount.py", "test_supervisor.py"),
@@ -26,8 +26,8 @@ LONG = (
 )
 
 
-#: Tests that take long and whose promise quicker ones guard, too, by parts of their ids. `make test` leaves them out,
-#: `make test SLOW=1` and CI do not. Those with a part that is named behind "except" are not slow.
+#: Tests that take long and whose promise a quicker test checks too: parts of their ids. `make test` leaves them out,
+#: `make test SLOW=1` and CI do not. Tests whose id contains a word after "except" are not slow.
 SLOW = {
     "test_on_slurm.py::": "",
     "test_verify.py::test_a_planted_bug_is_found_and_named": "except own_rows some_ranks float_sum",
@@ -80,15 +80,15 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 @pytest.fixture
 def refused(in_process: Callable[..., Any]) -> Callable[..., Any]:
-    """`in_process`, for what is bad use."""
+    """`in_process`, for bad usage."""
     return in_process
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """`anyrank ARGUMENTS` in this process: what `run_anyrank` gives, without a start, for what starts no rank.
+    """Call `anyrank ARGUMENTS` in this process, for calls that start no rank; returns what `run_anyrank` returns.
 
-    That such an end reaches whoever started anyrank is for other tests, one for each verb.
+    Other tests, one for each verb, check that the exit status reaches the parent process.
     """
 
     def call(
@@ -103,7 +103,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
                 patch.chdir(cwd)
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
-            for setting in ("initialize", "finalize"):  # `main` sets these for a process of its own
+            for setting in ("initialize", "finalize"):  # `main` changes these for its own process
                 patch.setattr(mpi4py.rc, setting, getattr(mpi4py.rc, setting))
             with pytest.raises(SystemExit) as left:
                 main([*map(str, arguments)])
@@ -113,16 +113,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 
 def pytest_collect_file(file_path: Path) -> None:
-    # Slow to import, so not in ranks that do without it.
+    # The import is slow, so ranks import it only if their file uses it.
     if file_path.suffix == ".py" and "hypothesis" in file_path.read_text():
-        with suppress(ImportError):  # the file itself says so
+        with suppress(ImportError):  # the test file reports the error itself
             _set_up_hypothesis()
 
 
 @cache
 def _set_up_hypothesis() -> None:
-    """All ranks must draw the same examples, so they come from the test's name, not from chance, time or
-    a database; and a fixture such as `world` may serve all examples of a test."""
+    """Configure Hypothesis so that all ranks draw the same examples: they are derived from the test's name, not from
+    chance, time or a database. A fixture such as `world` may serve all examples of a test.
+    """
     from hypothesis import HealthCheck, Phase, settings
 
     settings.register_profile(

@@ -1,4 +1,4 @@
-"""The recorder of --check: calls that differ between ranks are named before they hang."""
+"""The recorder of --check: collective calls that differ between ranks raise an error instead of a hang."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PLAIN = MPI.COMM_WORLD
 
 @pytest.fixture
 def checked(world):
-    """A World that checks, beside the one of the test, which does not; MPI.COMM_WORLD, too, where no more ranks are."""
+    """A World that checks, besides the test's World, which does not; MPI.COMM_WORLD too if it has no more ranks."""
     checked = World(None if world.size == PLAIN.size else world.comm, check=True)
     yield checked
     checked.close()
     assert MPI.COMM_WORLD is PLAIN
 
 
-def test_ranks_and_steps_as_text():
+def test_spans_of_ranks_as_text():
     assert spans([0, 1, 2, 3, 7, 9, 8]) == "0-3,7-9" and spans([4]) == "4" and spans([]) == ""
 
 
-def test_what_is_recorded():
+def test_recorder_wraps_collectives_and_messages():
     assert {"Create_cart", "Idup", "Split_type", "Free", "Ireduce_scatter_block", "alltoall"} < {
         *vars(recorder.Checked)
     }
@@ -39,13 +39,13 @@ def test_what_is_recorded():
 
 
 @pytest.mark.ranks(1)
-def test_off_by_default(world):
+def test_recorder_is_off_by_default(world):
     assert world.recorder is None
     assert type(world.comm) is MPI.Intracomm and type(MPI.COMM_WORLD) is MPI.Intracomm
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_collectives_that_match_do_what_they_do(checked):
+def test_recorder_matching_collectives_give_their_results(checked):
     comm, rank, n = checked.comm, checked.rank, checked.size
     ranks = np.arange(n)
     mine, one = np.array([rank]), np.zeros(1, int)
@@ -78,7 +78,8 @@ def _allgathered(comm, mine, n):
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_what_may_differ_between_ranks(checked):
+def test_recorder_allows_arguments_that_may_differ(checked):
+    """Counts by rank, objects, buffers of the root, and communicators of some ranks."""
     comm, rank, n = checked.comm, checked.rank, checked.size
     if rank == 0:
         assert comm.bcast("from one line") == "from one line"
@@ -93,7 +94,7 @@ def test_what_may_differ_between_ranks(checked):
     comm.Scatterv([whole, counts] if rank == 0 else None, np.empty(rank + 1))
     comm.Alltoallv([np.zeros(n), [1] * n], [np.zeros(n), [1] * n])
     assert comm.allgather("x" * rank)[rank] == "x" * rank
-    # The root's other buffer, and what it has in place; another way to say the same.
+    # The root's other buffer and MPI.IN_PLACE; another way to write the same call.
     table = np.full((n, 3), -1.0)
     table[rank] = rank
     comm.Gather(MPI.IN_PLACE if rank == 0 else table[rank], table if rank == 0 else None)
@@ -107,7 +108,7 @@ def test_what_may_differ_between_ranks(checked):
     comm.Bcast([data, 1, column] if rank == 0 else [data[:3], [data, 3, "d"], (data, (3, None), MPI.DOUBLE)][rank % 3])
     comm.Bcast([data, pairs] if rank == 0 else data)
     comm.Bcast(bytearray(8) if rank == 0 else [data, 8, MPI.BYTE])
-    # A group's own communicator, and ranks that get on only while the others' collective is under way.
+    # A communicator of a group, and ranks that proceed only while the others' collective is under way.
     part = comm.Split(rank % 2)
     if rank % 2:
         assert part.allreduce(1) == n // 2
@@ -184,7 +185,7 @@ MISMATCHES = {
 
 @pytest.mark.parametrize("case", MISMATCHES)
 @pytest.mark.ranks(2, 3)
-def test_a_mismatch_is_told_to_all_ranks_with_both_lines(world, checked, case):
+def test_recorder_mismatch_shows_both_lines_on_all_ranks(world, checked, case):
     _check_mismatch(world, checked, *MISMATCHES[case])
 
 
@@ -210,14 +211,14 @@ def _check_mismatch(world, checked, first, other, words):
     those = "rank 1" if world.size == 2 else f"ranks 1-{world.size - 1}"
     assert others.startswith(f"{those}: {words[1]} at {lines[1]}")
     assert rule[0].startswith("All ranks must make the same calls") and rule[1].startswith("Look for")
-    # Whoever goes on meets the same error, and no call that hangs.
+    # A rank that continues gets the same error, and makes no call that hangs.
     with pytest.raises(AnyrankError) as again, checked.raise_on_all_ranks():
         pass
     assert again.value is caught.value
 
 
 @pytest.mark.ranks(4)
-def test_an_exchange_against_a_reduction_by_the_ranges_of_ranks(world, checked, monkeypatch):
+def test_recorder_exchange_against_reduction_names_the_ranks(world, checked, monkeypatch):
     state = State(checked)
     for name in "Tu":
         state.field(name, (8, 8), halo=1)
@@ -239,14 +240,14 @@ def test_recorder_raise_on_all_ranks_shows_the_callers_line(checked):
 
 
 @pytest.mark.ranks(4)
-def test_many_groups_are_cut_short(checked, monkeypatch):
+def test_recorder_many_groups_of_calls_are_cut_short(checked, monkeypatch):
     monkeypatch.setattr(recorder, "SHOWN", 2)
     with pytest.raises(AnyrankError, match=r"\nrank 0: .*\nrank 1: .*\nand 2 calls more\nAll ranks"):
         checked.comm.Bcast(np.zeros(checked.rank))
 
 
 @pytest.mark.ranks(2)
-def test_the_last_calls_are_kept_messages_too(checked):
+def test_recorder_keeps_the_last_calls_and_messages(checked):
     other = 1 - checked.rank
     for _ in range(recorder.KEPT):
         checked.barrier()
@@ -280,8 +281,8 @@ class Lonely(Program):
 """
 
 
-def test_a_run_ends_with_one_message_where_it_would_hang(tmp_path):
-    """Here the message of the runtime's own calls is met, too."""
+def test_check_run_ends_with_one_message_instead_of_a_hang(tmp_path):
+    """The message covers the runtime's own calls, too."""
     program = tmp_path / "lonely.py"
     program.write_text(PROGRAM)
     done = run_anyrank("run", program, "--check", "--out", tmp_path / "run", ranks=4)
@@ -297,7 +298,7 @@ def test_a_run_ends_with_one_message_where_it_would_hang(tmp_path):
     assert done.stderr.count("collective calls differ") == 1 and "Traceback" not in done.stderr
 
 
-def test_a_checked_run_has_the_same_digest(tmp_path):
+def test_check_run_has_the_same_digest(tmp_path):
     digests = []
     for ranks, how in ((1, []), (3, ["--check", "--checkpoint-io", "gather", "--checkpoint-every", 7])):
         out = tmp_path / str(ranks)

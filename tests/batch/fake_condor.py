@@ -1,8 +1,8 @@
-"""An HTCondor for machines without one: its commands do what HTCondor's do, as far as jobs can tell.
+"""A fake HTCondor whose commands behave like HTCondor's, as far as jobs can see.
 
 After the manual (condor_submit, condor_submit_dag, condor_rm, condor_vacate_job, DAGMan). There are no daemons: every
-job has a process like condor_shadow's and condor_starter's, every DAG one like DAGMan's. A job gets an almost empty
-environment, and once its process has ended, all that it started is killed.
+job has a process like condor_shadow's and condor_starter's, every DAG a process like DAGMan's. A job gets an almost
+empty environment. When its process has ended, all processes that it started are killed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def condor_submit(*words: str) -> None:
 
 
 def submit(file: Path, given: list[str]) -> list[str]:
-    """Start the jobs of a submit file, whose values may have `$(NAME)` and `$(NAME:DEFAULT)` in them; their ids."""
+    """Start the jobs of a submit file and return their ids; values may contain `$(NAME)` and `$(NAME:DEFAULT)`."""
     lines = re.sub(r"\\\n", "", file.read_text()).splitlines()
     commands = {k.strip().lower(): v.strip() for k, _, v in (line.partition("=") for line in lines if line[:1] != "#")}
     commands |= {key.lower(): value for key, _, value in (word.partition("=") for word in given)}
@@ -96,7 +96,7 @@ def expanded(text: str, values: dict[str, str]) -> str:
 
 
 def shadow(job: str, *words: str) -> None:
-    """Run a job, again and again, until it leaves the queue."""
+    """Run a job until it leaves the queue."""
     import classad2
 
     settings = dict(word.split("=", 1) for word in words)
@@ -129,10 +129,12 @@ def shadow(job: str, *words: str) -> None:
 
 
 def starter(job: str, settings: dict[str, str]) -> int:
-    """Run it once; SIGTERM, and later SIGKILL, go to its first process alone. Its exit status, or minus its signal."""
+    """Run the job once and return its exit status, or minus its signal. SIGTERM, later SIGKILL, reach its first process
+    only.
+    """
     mark = f"_CONDOR_ANCESTOR_{os.getpid()}"
     more = dict(pair.split("=", 1) for pair in shlex.split(settings.get("environment", "").strip('"')))
-    tag = {"ANYRANK_TEST_TAG": os.environ["ANYRANK_TEST_TAG"]}  # by which tests end it
+    tag = {"ANYRANK_TEST_TAG": os.environ["ANYRANK_TEST_TAG"]}  # tests end the process by this tag
     environment = {"_CONDOR_SLOT": "slot1", "OMP_NUM_THREADS": settings["request_cpus"], mark: "1", **tag, **more}
     with Path(settings["output"]).open("w") as output:
         command = [str(Path(settings["executable"]).absolute()), *shlex.split(settings.get("arguments", "").strip('"'))]
@@ -159,7 +161,7 @@ def condor_submit_dag(*words: str) -> None:
 
 
 def dagman(job: str, file: str) -> None:
-    """Run the nodes of a DAG, each after those that it needs, and again as RETRY says; no two may mind one file."""
+    """Run the nodes of a DAG after the nodes that they need, and again as RETRY says; one DAGMan per file."""
     log = Path(f"{file}.dagman.log")
     Path(f"{file}.lock").touch(exist_ok=False)
     tell(log, job, "000", f"Job submitted from {HOST}")
@@ -173,26 +175,28 @@ def dagman(job: str, file: str) -> None:
 
 
 def nodes(job: str, file: Path) -> Iterator[int]:
-    """Carry the nodes out; 1 for each that fails."""
+    """Run the nodes; yields 1 for each that fails."""
     lines = [line.split() for line in file.read_text().splitlines() if line and line[0] != "#"]
-    told = {(words[0], words[1]): words[2:] for words in lines if words[0] != "PARENT"}
+    settings_of = {(words[0], words[1]): words[2:] for words in lines if words[0] != "PARENT"}
     arrows = [words[1:] for words in lines if words[0] == "PARENT"]
     needs = {
         (a, b) for words in arrows for a in words[: words.index("CHILD")] for b in words[words.index("CHILD") + 1 :]
     }
-    left, running, home = {name for word, name in told if word == "JOB"}, {}, Path.cwd()
+    left, running, home = {name for word, name in settings_of if word == "JOB"}, {}, Path.cwd()
     tries = dict.fromkeys(left, 0)
     while (
         ready := {name for name in left if not asked(job) and not any(child == name for _, child in needs)} or running
     ):
         for name in ready - running.keys():
-            submit_file, *folder = told["JOB", name]
+            submit_file, *folder = settings_of["JOB", name]
             os.chdir(home.joinpath(*folder[1:]))
-            [running[name]] = submit(Path(submit_file), shlex.split(" ".join(told.get(("VARS", name), []))))
+            [running[name]] = submit(Path(submit_file), shlex.split(" ".join(settings_of.get(("VARS", name), []))))
             left, tries[name] = left - {name}, tries[name] + 1
         time.sleep(0.1)
-        for name, one in [(name, one) for name, one in running.items() if (FOLDER / f"{one}.ended").exists()]:
-            code, many, *unless = (FOLDER / f"{one}.ended").read_text(), *told.get(("RETRY", name), ["0"])
+        for name, process in [
+            (name, process) for name, process in running.items() if (FOLDER / f"{process}.ended").exists()
+        ]:
+            code, many, *unless = (FOLDER / f"{process}.ended").read_text(), *settings_of.get(("RETRY", name), ["0"])
             del running[name]
             if code == "0":
                 needs = {pair for pair in needs if pair[0] != name}

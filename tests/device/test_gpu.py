@@ -28,12 +28,12 @@ KERNELS = [kernel for kernel in installed_kernels() if find_spec(f"anyrank.kerne
 
 
 def real(body):
-    """Whether the body runs on a GPU of metal, where sizes may be large."""
+    """Whether the body runs on a real GPU, where sizes may be large."""
     return body == "cupy" and not EMULATED
 
 
 def opened(body):
-    """The GPU. Under compute-sanitizer each array is an allocation of its own, or nobody sees where it ends."""
+    """The GPU. Under compute-sanitizer each array has its own allocation, so that reads past its end are detected."""
     device = open_device(body)
     if BARE:
         device.cupy.cuda.set_allocator(None)
@@ -41,7 +41,7 @@ def opened(body):
 
 
 def on_device(device, argument, stays):
-    """The argument there; arrays of two axes with other elements between their rows, as fields have them."""
+    """The argument on the device; arrays of two axes have other elements between their rows, as fields do."""
     if stays or not isinstance(argument, np.ndarray):
         return argument
     if argument.ndim != 2 or argument.flags.c_contiguous:
@@ -52,14 +52,14 @@ def on_device(device, argument, stays):
     return inside
 
 
-def test_no_kernel_has_lost_its_body_for_gpus():
+def test_gpu_kernel_list_is_complete():
     folders = {"digest", "exact_sum", "philox", "quarter_circle", "shallow_water"}
     assert {kernel.folder for kernel in KERNELS} == folders
 
 
 @GPU
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
-def test_a_kernel_gives_the_reference_s_bits(kernel, body):
+def test_gpu_kernel_gives_the_references_bits(kernel, body):
     device, package = opened(body), importlib.import_module(f"anyrank.kernels.{kernel.folder}")
     run, reference = kernel.load(body, device), kernel.load("reference", open_device("reference"))
     for size in (1, 77, 3001, 1_000_003 if real(body) and not BARE else 20_000):
@@ -80,8 +80,8 @@ def box(device, array):
 
 @GPU
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "c16"])
-def test_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
-    """Boxes of all sizes go out in one launch, into memory that ends where they end, and into another array."""
+def test_gpu_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
+    """One launch packs boxes of all sizes into memory that ends where they end, and into another array."""
     device, shape = opened(body), (7, 70, 41)
     module = load_module(device, Path(packing.__file__).with_name("boxes.cu"))
     regions = np.s_[1:-1, 2:-2, 1:-1], np.s_[:, :, -1:], np.s_[:1, ::3, ::2], np.s_[-1:, -1:, -1:]
@@ -114,7 +114,7 @@ def weather(side, steps, *more):
 
 
 @GPU
-def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path, body):
+def test_runs_stop_on_a_gpu_and_resume_on_cpus_and_back(tmp_path, body):
     side, steps = (4096, 30) if real(body) else (40, 30)
     expected = summary(*weather(side, steps, "--body", "cython", "--out", tmp_path / "cpu"), ranks=2)
     out = tmp_path / "mixed"
@@ -126,7 +126,7 @@ def test_runs_stop_on_a_gpu_and_go_on_on_cpus_and_back_with_one_digest(tmp_path,
 
 
 @GPU
-def test_pi_counts_the_same_hits(tmp_path, body):
+def test_pi_on_a_gpu_counts_the_same_hits(tmp_path, body):
     points = 10**10 if real(body) else 10**5
     words = ("run", "pi", "--points", points, "--batch", points // 3)
     on_cpu = summary(*words, "--body", "cython", "--out", tmp_path / "cpu", ranks=2)
@@ -148,7 +148,7 @@ def table_rows(text):
     return [line for line in text.splitlines() if line.startswith("| ")][1:]
 
 
-def test_what_measures_a_gpu_works(tmp_path):
+def test_gpu_bench_measures_every_row(tmp_path):
     shown = bench("--body", "shim", "--quick", "--out", tmp_path)
     rows = table_rows(shown)
     assert len(rows) == len(kept(tmp_path)) == 23 and not any(word in row for row in rows for word in ("nan", "FAILED"))
@@ -171,7 +171,7 @@ def test_gpu_bench_killed_midway_keeps_its_rows(tmp_path):
     assert len(table_rows((tmp_path / "bench.md").read_text())) == len(before) + 1
 
 
-def test_gpu_bench_row_that_fails_is_told_and_left(tmp_path):
+def test_gpu_bench_row_that_fails_is_shown_and_skipped(tmp_path):
     words = ("--body", "shim", "--quick", "--out", tmp_path, "--only", "copy,launches,pinned")
     shown = bench(*words, code=1, env={"ANYRANK_SHIM": "memory=2e5"})
     assert [entry["row"][1] == "FAILED" for entry in kept(tmp_path)] == [False, True, False]
@@ -179,7 +179,7 @@ def test_gpu_bench_row_that_fails_is_told_and_left(tmp_path):
 
 
 def test_gpu_bench_rows_without_time_are_left_out(tmp_path):
-    shown = bench("--limit", 9, "--out", tmp_path, "--only", "copy,pi,checkpoint")  # no GPU is asked for
+    shown = bench("--limit", 9, "--out", tmp_path, "--only", "copy,pi,checkpoint")  # no GPU is requested
     assert shown.count("s, and 9 are left") == 3 and "left out for want of time: copy, pi, checkpoint" in shown
     assert not kept(tmp_path)
 
@@ -203,7 +203,7 @@ def test_gpu_bench_fits_its_limit_on_an_ordinary_disk(bench_module):
 
 
 @pytest.mark.parametrize("disk", [5e9, 1e9, 3e8])
-def test_gpu_bench_checkpoint_follows_the_disk_s_rate(bench_module, monkeypatch, tmp_path, disk):
+def test_gpu_bench_checkpoint_interval_follows_the_disks_rate(bench_module, monkeypatch, tmp_path, disk):
     asked = []
 
     def weather(self, *arguments, **named):
@@ -244,7 +244,7 @@ def environ(process):
         return b""
 
 
-def test_gpu_bench_child_that_dies_is_told(bench_module, tmp_path):
+def test_gpu_bench_child_that_crashes_is_reported(bench_module, tmp_path):
     child = bench_module.Child(["sh", "-c", "echo the card is lost >&2; exit 3"], tmp_path / "errors")
     with pytest.raises(EOFError, match="ended with 3: the card is lost"):
         child.ask({}, 100)
@@ -256,4 +256,4 @@ def test_ncars_bits_on_a_gpu_that_ranks_share(tmp_path, ranks):
     steps = 4000 if real("cupy") else 40
     found = summary(*weather(64, steps, "--body", "cupy", "--out", tmp_path / "run"), ranks=ranks)
     expected = summary(*weather(64, steps, "--body", "cython", "--out", tmp_path / "cpu"))
-    assert found["digests"] == expected["digests"]  # test_weather.py holds these against NCAR's
+    assert found["digests"] == expected["digests"]  # test_weather.py compares these with NCAR's

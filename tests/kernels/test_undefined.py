@@ -1,4 +1,4 @@
-"""The kernels' C does nothing that C leaves undefined, whatever address and values arrays have."""
+"""The kernels' C code has no undefined behaviour, for any addresses and values of arrays."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "kernels"
 
 
-def test_kernels_of_any_address_and_range_are_defined(tmp_path):
+def test_kernels_c_code_has_no_undefined_behaviour(tmp_path):
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs gcc or clang")

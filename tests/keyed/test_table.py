@@ -1,4 +1,4 @@
-"""Tables: the same rows, bits and digests whoever adds what, kept in checkpoints, on any number of ranks."""
+"""Tables: the same rows, bits and digests for any distribution of the input, in checkpoints, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def declared(world) -> State:
 
 
 def add(state, rows):
-    """These of all rows, of which each rank adds what a draw gives it."""
+    """Add these rows; each rank adds those that a draw assigns to it."""
     mine = rows[np.random.default_rng(len(rows)).integers(0, state.world.size, len(rows)) == state.world.rank]
     words = Text.of(WORDS)[mine]
     state.words.add(words)
@@ -59,7 +59,7 @@ def gathered(world, columns) -> dict:
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
-def test_words_are_counted_as_a_counter_does_and_lie_by_their_hash(world):
+def test_table_counts_words_and_owners_follow_the_hash(world):
     state = declared(world)
     add(state, np.arange(1500))
     state.words.settle()
@@ -72,7 +72,7 @@ def test_words_are_counted_as_a_counter_does_and_lie_by_their_hash(world):
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_values_of_compound_keys_are_exact(world):
+def test_table_values_of_compound_keys_are_exact(world):
     state = declared(world)
     add(state, np.arange(4000))
     found = gathered(world, state.visits.columns)
@@ -81,7 +81,7 @@ def test_values_of_compound_keys_are_exact(world):
     for row, (user, word) in enumerate(zip(USERS.tolist(), WORDS, strict=True)):
         x.setdefault((user, word, user % 3, word), []).append(row)
     check_collective(world, [*zip(*key, strict=True)].sort() == [*x].sort() and len(x) == len(key[0]), "keys")
-    rows = [x[one] for one in zip(*key, strict=True)]
+    rows = [x[key_of_row] for key_of_row in zip(*key, strict=True)]
     check_collective(world, found["count"] == [len(r) for r in rows], "count")
     check_collective(world, found["total"] == [int(N[r].sum()) for r in rows], "sum")
     check_collective(world, found["low"] == [X[r].min() for r in rows], "min")
@@ -101,7 +101,7 @@ def test_values_of_compound_keys_are_exact(world):
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
-def test_a_checkpoint_goes_on_on_other_ranks_with_the_same_digests(world, tmp_path):
+def test_table_checkpoint_on_other_ranks_has_the_same_digests(world, tmp_path):
     straight = declared(world)
     add(straight, np.arange(4000))
     state = declared(world)
@@ -123,7 +123,7 @@ def test_a_checkpoint_goes_on_on_other_ranks_with_the_same_digests(world, tmp_pa
 
 @pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("io", ["pwrite", "gather"])
-def test_tables_may_be_empty(world, tmp_path, io):
+def test_table_without_rows_is_saved_and_restored(world, tmp_path, io):
     state = declared(world)
     checkpoints = Checkpoints(tmp_path, state, "t", {}, io=io)
     checkpoints.begin()
@@ -134,7 +134,7 @@ def test_tables_may_be_empty(world, tmp_path, io):
 
 
 @pytest.mark.ranks(1)
-def test_what_cannot_be_a_table_is_refused(world):
+def test_table_bad_declarations_are_refused(world):
     state = State(world)
     for keys, values, message in [
         ({}, {}, "need a key"),
@@ -154,7 +154,7 @@ def test_what_cannot_be_a_table_is_refused(world):
         state.t = 1
 
 
-def test_owners_are_even_parts_of_the_hashes():
+def test_owners_of_hashes_are_even_parts():
     hashes = np.array([0, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
     assert owners_of(hashes, 1).tolist() == [0, 0, 0, 0]
     assert owners_of(hashes, 2).tolist() == [0, 0, 1, 1]
@@ -164,8 +164,8 @@ def test_owners_are_even_parts_of_the_hashes():
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
 @pytest.mark.parametrize("groups", [10, 1 << 17])
-def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
-    """Few groups are combined here; of many each row travels first, but not those of the key that all ranks have."""
+def test_table_gather_gives_the_same_as_add(world, groups):
+    """Few groups are combined locally; of many groups each row is sent first, except those of heavy hitters."""
     n = 140_000 // world.size
     keys = np.random.default_rng(world.rank).integers(0, groups, n)
     keys[::10] = 7
@@ -187,7 +187,7 @@ def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
 
 
 @pytest.mark.ranks(1, 3)
-def test_nothing_may_be_gathered_and_some_ranks_may_have_nothing(world):
+def test_table_gather_of_no_rows_or_rows_of_one_rank(world):
     table = Table("t", world, {"key": "int64", "word": "text"}, {"sum": ("float64", "exact")})
     table.gather(np.empty(0, np.int64), [], sum=np.empty(0))
     check_collective(world, table.rows == 0, "nothing")

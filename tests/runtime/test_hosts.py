@@ -1,4 +1,4 @@
-"""Three hosts and a wire between them: a link that is down for a while, and a host that is cut off for good."""
+"""Three hosts and a network: a link that is down for a while, and a host that is disconnected for good."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def bytes_on(hosts: Hosts) -> int:
     return int(Path(f"/sys/class/net/{wire}/statistics/rx_bytes").read_text())
 
 
-def test_ranks_number_themselves_on_their_own_host(tmp_path, hosts):
+def test_hosts_ranks_are_numbered_on_their_own_host(tmp_path, hosts):
     a, b, _ = hosts.addresses
     command = (*PROGRAM[:-2], "--pause", 0, "--steps", 2, "--hosts", f"{a}:2,{b}:1", "--out", tmp_path / "run")
     assert run_anyrank(*command, ranks=3, env=hosts.environment).returncode == 0
@@ -73,7 +73,7 @@ def test_ranks_number_themselves_on_their_own_host(tmp_path, hosts):
         assert f"rank {rank} of 3: number %d of %d on node %s, on core(s) " % place in logs[rank]
 
 
-def test_a_link_that_is_down_for_three_seconds_delays_a_run_and_does_no_more(tmp_path, hosts, digest):
+def test_hosts_link_down_for_three_seconds_only_delays_a_run(tmp_path, hosts, digest):
     out, before = tmp_path / "run", bytes_on(hosts)
     with start(hosts, out, "--hang-timeout", 30) as process:
         wait_for_step(out, 100, process)
@@ -88,8 +88,9 @@ def test_a_link_that_is_down_for_three_seconds_delays_a_run_and_does_no_more(tmp
     assert bytes_on(hosts) - before > 800 * 3 * 20 * 8, "a row of three fields crosses the wire in every step"
 
 
-def test_a_host_that_is_cut_off_is_named_and_the_run_ends_on_those_left_with_the_same_digest(tmp_path, hosts, digest):
-    lost, out = 0, tmp_path / "run"  # that of rank 0, which has the run's lock and tells of it
+def test_hosts_disconnected_one_is_named_and_the_run_continues(tmp_path, hosts, digest):
+    """The run ends on the remaining hosts with the same digest."""
+    lost, out = 0, tmp_path / "run"  # the host of rank 0, which has the run's lock and writes the report
     with start(hosts, out, "--hang-timeout", 4, "--max-restarts", 2, "--min-ranks", 2) as process:
         wait_for_step(out, 200, process)
         hosts.cut(lost)

@@ -1,4 +1,4 @@
-"""Tables: every row of every file once, on one rank, whatever the split; what cannot be read is told before."""
+"""Tables: every row of every file is read once, on one rank, for any split; unreadable input is refused first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.values import ColumnSpec, parse_key
 from anyrank.world import World
 
-WANTED = [
+COLUMNS = [
     ColumnSpec("user"),
     parse_key("date(time)"),
     parse_key("hour(time)"),
@@ -37,11 +37,11 @@ def expected(rows=LOG):
 
 
 @pytest.mark.ranks(1, 2, 4, 7)
-def test_every_row_of_every_kind_of_file_is_read_once(world, tmp_path):
+def test_tables_every_row_of_every_file_type_is_read_once(world, tmp_path):
     for suffix, write in WRITERS.items():
         path = tmp_path / f"log.{suffix}"
         on_root(world, lambda path=path, write=write: write(path))
-        files = TableFiles(str(path), WANTED, world)
+        files = TableFiles(str(path), COLUMNS, world)
         assert files.kinds == {
             "user": "text",
             "date(time)": "date",
@@ -59,7 +59,7 @@ def test_every_row_of_every_kind_of_file_is_read_once(world, tmp_path):
 
 
 @pytest.mark.ranks(2)
-def test_files_of_several_kinds_are_one_table_and_refused_ones_are_refused_on_all_ranks(world, tmp_path):
+def test_tables_files_of_several_types_are_one_table(world, tmp_path):
     folder = tmp_path / "log"
     on_root(world, lambda: [folder.mkdir(), *(write(folder / f"log.{suffix}") for suffix, write in WRITERS.items())])
     wanted = [ColumnSpec("user"), ColumnSpec("price", number=True), ColumnSpec("items")]
@@ -83,7 +83,7 @@ def refused(alone, path, *wanted, **options):
     return str(error.value)
 
 
-def test_what_cannot_be_read_is_told_with_names(alone, tmp_path):
+def test_tables_bad_files_and_columns_are_refused_by_name(alone, tmp_path):
     write_csv(tmp_path / "log.csv")
     log = tmp_path / "log.csv"
     assert "no such" in refused(alone, tmp_path / "other.csv", ColumnSpec("user")).lower()
@@ -103,13 +103,13 @@ def test_what_cannot_be_read_is_told_with_names(alone, tmp_path):
     assert "is not a table: it needs one axis and fields" in refused(alone, tmp_path / "plain.npy", ColumnSpec("x"))
 
 
-def test_without_pyarrow_the_fix_is_told(alone, tmp_path, monkeypatch):
+def test_tables_without_pyarrow_suggest_its_installation(alone, tmp_path, monkeypatch):
     write_csv(tmp_path / "log.csv")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.csv", None)
     assert "pip install 'anyrank[tables]'" in refused(alone, tmp_path / "log.csv", ColumnSpec("user"))
 
 
-def test_a_file_that_is_damaged_later_is_an_error_that_names_it(alone, tmp_path):
+def test_tables_file_damaged_later_is_an_error_with_its_name(alone, tmp_path):
     path = tmp_path / "log.parquet"
     WRITERS["parquet"](path)
     files = TableFiles(str(path), [ColumnSpec("user")], alone)
@@ -120,7 +120,7 @@ def test_a_file_that_is_damaged_later_is_an_error_that_names_it(alone, tmp_path)
         rows_of(files, files.size)
 
 
-def test_nulls_and_every_type_of_arrow(alone, tmp_path):
+def test_tables_every_type_of_arrow_is_read_with_nulls(alone, tmp_path):
     day = np.array(["2024-02-29", None], "M8[D]")
     columns = {
         "i8": pa.array([-1, None], pa.int8()),
@@ -162,7 +162,7 @@ def test_nulls_and_every_type_of_arrow(alone, tmp_path):
     assert "column 'list' is list<" in refused(alone, tmp_path / "list.parquet", ColumnSpec("list"))
 
 
-def test_types_of_numpy(alone, tmp_path):
+def test_tables_types_of_numpy_are_read(alone, tmp_path):
     table = np.zeros(
         3,
         [("name", "U4"), ("when", "M8[s]"), ("day", "M8[D]"), ("n", ">i2"), ("x", "f4"), ("ok", "?"), ("xy", "f8", 2)],
@@ -181,7 +181,7 @@ def test_types_of_numpy(alone, tmp_path):
     )
 
 
-def test_hdf5_has_groups_text_of_any_length_and_one_length(alone, tmp_path):
+def test_tables_hdf5_groups_text_and_lengths_are_read(alone, tmp_path):
     import h5py
 
     with h5py.File(tmp_path / "log.h5", "w") as file:
@@ -197,7 +197,7 @@ def test_hdf5_has_groups_text_of_any_length_and_one_length(alone, tmp_path):
     assert "has no column 'grid'" in refused(alone, tmp_path / "log.h5", ColumnSpec("grid"))
 
 
-def test_unix_seconds_beyond_the_year_9999_are_no_time(alone, tmp_path):
+def test_tables_seconds_beyond_the_year_9999_are_refused(alone, tmp_path):
     for dtype, times in ((np.int64, [0, 1_700_000_000_000, -5]), (np.uint64, [0, 2**63 + 1, 5])):
         np.save(tmp_path / "log.npy", np.array([(t,) for t in times], [("t", dtype)]))
         said = refused(alone, tmp_path / "log.npy", parse_key("hour(t)"))
@@ -207,7 +207,7 @@ def test_unix_seconds_beyond_the_year_9999_are_no_time(alone, tmp_path):
         assert files.bad.count == 1 and "row 1 " in files.bad.first
 
 
-def test_inputs_that_changed_are_told(alone, tmp_path):
+def test_tables_changed_files_are_refused(alone, tmp_path):
     write_csv(tmp_path / "log.csv")
     files = TableFiles(str(tmp_path / "log.csv"), [ColumnSpec("user")], alone)
     files.check(files.fingerprint)
