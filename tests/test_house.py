@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCE, KERNELS = ROOT / "src", ROOT / "kernels"
+SOURCE, KERNELS, TESTS = ROOT / "src", ROOT / "kernels", ROOT / "tests"
 #: Packages and modules of src/anyrank: each imports those of its own line and of the lines above it, never below.
 LAYERS = (
     "errors values toml declaration launcher child memory observe device",
@@ -25,6 +25,7 @@ LAYERS = (
 WINGS = ("keyed", "particles", "farm", "programs")
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
+MAX_TEST_NAME = 60
 
 
 @cache
@@ -43,7 +44,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Names that are imported anywhere in the file, also for type checkers only."""
+    """Names that are imported anywhere in the file, also those for type checkers only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
@@ -73,6 +74,13 @@ def graph() -> dict[str, set[str]]:
     return {name: targets - {name, "anyrank", ""} for name, targets in wanted.items() if name != "anyrank"}
 
 
+def names_of_tests(tree: ast.AST) -> Iterator[str]:
+    """The names of the test functions of a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield node.name
+
+
 def part(module: str) -> str:
     """The package or module of src/anyrank that a module belongs to."""
     return module.split(".")[1]
@@ -99,7 +107,7 @@ def cycles(edges: dict[str, set[str]]) -> list[set[str]]:
 
 def test_house_every_part_has_a_layer():
     parts = {part(module) for module in graph()}
-    assert parts <= {*LEVEL, *WINGS}, f"without a place in LAYERS: {parts - {*LEVEL, *WINGS}}"
+    assert parts <= {*LEVEL, *WINGS}, f"missing in LAYERS: {parts - {*LEVEL, *WINGS}}"
 
 
 def test_house_core_and_runtime_import_no_wing():
@@ -181,6 +189,11 @@ def test_house_modules_and_functions_are_small(folder):
     assert not wrong
 
 
+def test_house_names_of_tests_are_short():
+    names = [name for path in TESTS.rglob("*.py") for name in names_of_tests(ast.parse(path.read_text("utf-8")))]
+    assert names and not [name for name in names if len(name) > MAX_TEST_NAME]
+
+
 @pytest.mark.parametrize(
     ("edges", "expected"),
     [
@@ -188,7 +201,7 @@ def test_house_modules_and_functions_are_small(folder):
         ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, [{"b", "c"}, {"b", "c"}]),
     ],
 )
-def test_circles_of_a_graph_are_found(edges, expected):
+def test_cycles_of_a_graph_are_found(edges, expected):
     assert cycles(edges) == expected
 
 

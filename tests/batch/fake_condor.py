@@ -129,9 +129,7 @@ def shadow(job: str, *words: str) -> None:
 
 
 def starter(job: str, settings: dict[str, str]) -> int:
-    """Run the job once and return its exit status, or minus its signal. SIGTERM, later SIGKILL, reach its first process
-    only.
-    """
+    """Run the job once; its exit status, or minus its signal. Signals reach its first process only."""
     mark = f"_CONDOR_ANCESTOR_{os.getpid()}"
     more = dict(pair.split("=", 1) for pair in shlex.split(settings.get("environment", "").strip('"')))
     tag = {"ANYRANK_TEST_TAG": os.environ["ANYRANK_TEST_TAG"]}  # tests end the process by this tag

@@ -182,9 +182,7 @@ def known(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
 
 @contextmanager
 def others() -> Iterator[None]:
-    """Continue with the other jobs after a failed operation on one of them; its message is printed and changes the exit
-    status.
-    """
+    """Continue with the other jobs after an error of one of them, which is printed and sets the exit status."""
     try:
         yield
     except RefusalError as refusal:

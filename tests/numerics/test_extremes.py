@@ -25,7 +25,7 @@ def test_exact_extremes_of_uint64_in_either_byte_order(order):
 
 
 @given(st.lists(st.floats(), min_size=1, max_size=10))
-def test_extremes_have_no_order(values):
+def test_exact_extremes_do_not_depend_on_the_order(values):
     x = np.array(values)
     if np.isnan(x).any():
         assert math.isnan(exact.min(x, local=True)) and math.isnan(exact.max(x, local=True))
@@ -50,7 +50,7 @@ GAPS = {
 
 @pytest.fixture
 def gapless(monkeypatch):
-    """The shim's body, on a device that lets no array with gaps become one number in one go."""
+    """The shim's body, on a device that reduces no array with gaps in one call."""
     now = fake._run_now
 
     def strict(call, arguments, named):
@@ -68,8 +68,8 @@ def gapless(monkeypatch):
 @pytest.mark.parametrize("view", GAPS)
 @pytest.mark.parametrize("each", [4, 1 << 12])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_])
-def test_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, each, dtype):
-    """Every element in turn is the extreme; then zeros of both signs, NaN and infinities are among them."""
+def test_exact_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, each, dtype):
+    """Each element in turn is the extreme; then zeros of both signs, NaN and infinities occur."""
     monkeypatch.setattr(extremes, "_EACH", each)
     shape, view = GAPS[view]
     size = math.prod(shape)
@@ -91,8 +91,8 @@ def test_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, eac
 
 
 @pytest.mark.ranks(2)
-def test_exact_extremes_of_two_kinds_are_refused_by_all(world):
-    for one, other, told in ((1, 0.5, "int64 and float64"), (1, np.uint64(3), "int64 and uint64")):
-        with pytest.raises(TypeError, match=rf"exact\.max takes arrays of one kind .*, not {told}"):
-            exact.max(other if world.rank else one, world=world)
+def test_exact_extremes_of_two_types_are_refused_by_all(world):
+    for first, other, types in ((1, 0.5, "int64 and float64"), (1, np.uint64(3), "int64 and uint64")):
+        with pytest.raises(TypeError, match=rf"exact\.max takes arrays of one kind .*, not {types}"):
+            exact.max(other if world.rank else first, world=world)
     check_collective(world, exact.max(np.int8(3) if world.rank else np.uint32(2), world=world) == 3)
