@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from ranks import mpiexec_path
-from switch import TUN, Port, Started, Wires
+from switch import TUN, Port, SwitchProcess, Wires
 
 _TURNS = count()
 
@@ -44,7 +44,7 @@ class Hosts:
             self._start_bridge()
         else:
             ports = [Port(self.wire(name), name, at) for name, at in zip(self.names, self.addresses, strict=True)]
-            self._switch = Started([*ports, Port(self.bridge, "", self.centre, far=False)])
+            self._switch = SwitchProcess([*ports, Port(self.bridge, "", self.centre, far=False)])
             self.set(self._wires)
         self._write_launcher()
         if self._polite is not None:
@@ -128,7 +128,7 @@ def missing(switch: bool = False) -> str:
 
 
 @contextmanager
-def started_hosts(count: int, folder: Path, wires: Wires | None = None, polite: bool = False) -> Iterator[Hosts]:
+def start_hosts(count: int, folder: Path, wires: Wires | None = None, polite: bool = False) -> Iterator[Hosts]:
     """Hosts that exist until the block ends."""
     hosts = Hosts(count, folder, wires, polite)
     try:

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from ranks import mpiexec_path, name_ranks, started, sweep_shared_memory
+from ranks import mpiexec_path, name_ranks, start_process, sweep_shared_memory
 
 TIMEOUT = 120.0
 #: When a test's time is over, the ranks write their stacks; after this many seconds they are killed.
@@ -99,11 +99,11 @@ def _report(item: pytest.Item) -> None:
             item.add_report_section("call", f"{title.split()[1]} of rank {rank}", text)
     if failure := outcome.failure():
         raise RankError(failure)
-    if skipped := outcome.having("skipped"):
+    if skipped := outcome.ranks_with("skipped"):
         raise pytest.skip.Exception(skipped[0]["message"], _use_item_location=True)
 
 
-class Planned(NamedTuple):
+class PlannedTest(NamedTuple):
     """A test of a launch: its number of ranks, its limit in seconds, and whether the launch must have exactly these
     ranks.
     """
@@ -116,22 +116,22 @@ class Planned(NamedTuple):
 def _run_with(first: pytest.Item) -> dict[str, Outcome]:
     """Run this test and the other selected tests of its file that the same launch can serve."""
     items = [item for item in first.session.items if item.path == first.path and item.get_closest_marker("ranks")]
-    planned = {item.nodeid: _planned(item) for item in items}
+    planned = {item.nodeid: _plan_of(item) for item in items}
     most = max((test.ranks for test in planned.values() if not test.exact), default=0)
     sizes = {nodeid: test.ranks if test.exact else most for nodeid, test in planned.items()}
-    left = {nodeid: test for nodeid, test in planned.items() if sizes[nodeid] == sizes[first.nodeid]}
+    selected = {nodeid: test for nodeid, test in planned.items() if sizes[nodeid] == sizes[first.nodeid]}
     outcomes: dict[str, Outcome] = {}
-    while left:
+    while selected:
         with TemporaryDirectory(prefix="anyrank-ranks-", ignore_cleanup_errors=True) as folder:
-            outcomes |= Launch(first, Path(folder), left).run()
-        left = {nodeid: test for nodeid, test in left.items() if nodeid not in outcomes}
+            outcomes |= Launch(first, Path(folder), selected).run()
+        selected = {nodeid: test for nodeid, test in selected.items() if nodeid not in outcomes}
     return outcomes
 
 
-def _planned(item: pytest.Item) -> Planned:
-    asked = item.get_closest_marker("ranks").kwargs
+def _plan_of(item: pytest.Item) -> PlannedTest:
+    mark = item.get_closest_marker("ranks").kwargs
     ranks = int(item.callspec.params["world"])
-    return Planned(ranks, float(asked.get("timeout", TIMEOUT)), bool(asked.get("exact", False)))
+    return PlannedTest(ranks, float(mark.get("timeout", TIMEOUT)), bool(mark.get("exact", False)))
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Outcome:
     phases: list[list[dict[str, Any]]]
     trouble: list[str] = field(default_factory=list)
 
-    def having(self, outcome: str) -> dict[int, dict[str, Any]]:
+    def ranks_with(self, outcome: str) -> dict[int, dict[str, Any]]:
         """The ranks where a phase had this outcome, with the first such phase."""
         found: dict[int, dict[str, Any]] = {}
         for rank, phases in enumerate(self.phases):
@@ -157,11 +157,11 @@ class Outcome:
 
     def failure(self) -> str:
         """Why the test failed, by ranks; empty if it passed."""
-        count, skipped = len(self.phases), self.having("skipped")
-        failed = {rank: phase["message"] for rank, phase in self.having("failed").items()}
+        count, skipped = len(self.phases), self.ranks_with("skipped")
+        failed = {rank: phase["message"] for rank, phase in self.ranks_with("failed").items()}
         parts = []
         for who, message in _alike(failed):
-            account = self.having("failed")[who[0]]["text"]
+            account = self.ranks_with("failed")[who[0]]["text"]
             parts.append(f"failed on {name_ranks(who)} of {count}: {message}\n{account}")
         if 0 < len(skipped) < count:
             parts.append(f"skipped on {name_ranks([*skipped])} of {count} only")
@@ -179,7 +179,7 @@ def _alike(texts: dict[int, str]) -> list[tuple[list[int], str]]:
 class Launch:
     """One mpiexec that runs tests of one file; `tests` contains them by node id."""
 
-    def __init__(self, item: pytest.Item, folder: Path, tests: dict[str, Planned]):
+    def __init__(self, item: pytest.Item, folder: Path, tests: dict[str, PlannedTest]):
         self.folder, self.tests = folder, tests
         self.ranks = max(test.ranks for test in tests.values())
         self.outcomes: dict[str, Outcome] = {}
@@ -197,7 +197,7 @@ class Launch:
         with ExitStack() as stack:
             log = stack.enter_context((self.folder / "mpiexec.log").open("w"))
             env = {IN_RANK: "1", "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-            process = stack.enter_context(started(*command, env=env, stdout=log, stderr=log))
+            process = stack.enter_context(start_process(*command, env=env, stdout=log, stderr=log))
             paths = [self.folder / f"rank-{rank}.jsonl" for rank in range(self.ranks)]
             written = [stack.enter_context(path.open("a+")) for path in paths]
             while (status := process.poll()) is None and not self._overdue():
@@ -241,7 +241,7 @@ class Launch:
                 outcome.trouble.append(f"no word from {name_ranks(late)} of {len(outcome.phases)}")
             if status is None:
                 outcome.trouble.append(f"hung: not finished after {self._limit():g} s{self._stacks()}")
-            elif not outcome.having("failed"):
+            elif not outcome.ranks_with("failed"):
                 outcome.trouble.append(f"mpiexec ended with status {status}\n{self._logs()}")
 
     def _stacks(self) -> str:
@@ -256,5 +256,5 @@ class Launch:
 def _readable(path: Path) -> str:
     """The contents of a file with stacks, without pytest's own calls."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    kept = [line for line in lines if not re.search(r"/_pytest/|/pluggy/|^Timeout", line)]
-    return "\n".join(re.sub(r"0x[0-9a-f]+ ", "", line) for line in kept)
+    shown = [line for line in lines if not re.search(r"/_pytest/|/pluggy/|^Timeout", line)]
+    return "\n".join(re.sub(r"0x[0-9a-f]+ ", "", line) for line in shown)

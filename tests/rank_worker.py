@@ -56,8 +56,8 @@ class Rank:
     @pytest.fixture
     def tmp_path(self) -> Path:
         """One folder for all ranks, made by rank 0."""
-        made = tempfile.mkdtemp(prefix="tmp-", dir=self.folder) if self.world.rank == 0 else ""
-        return Path(self.group.bcast(made))
+        folder = tempfile.mkdtemp(prefix="tmp-", dir=self.folder) if self.world.rank == 0 else ""
+        return Path(self.group.bcast(folder))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -111,8 +111,8 @@ def _shown(report: pytest.TestReport) -> dict[str, Any]:
         message = report.longrepr[2].removeprefix("Skipped: ")
     else:
         message = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
-    told = {"sections": report.sections, "duration": report.duration}
-    return {"message": message, "text": report.longreprtext, **told}
+    shown = {"sections": report.sections, "duration": report.duration}
+    return {"message": message, "text": report.longreprtext, **shown}
 
 
 def _arguments(plan: dict[str, Any], own: Path) -> Iterator[str]:

@@ -57,8 +57,8 @@ def mpiexec(
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` on `n` ranks; see `completed`."""
-    return completed(mpiexec_path(), "-n", n, *command, timeout=timeout, env=env, cwd=cwd)
+    """Run `command` on `n` ranks; see `run_command`."""
+    return run_command(mpiexec_path(), "-n", n, *command, timeout=timeout, env=env, cwd=cwd)
 
 
 def run_anyrank(
@@ -68,17 +68,17 @@ def run_anyrank(
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `anyrank ARGUMENTS`, with `-n RANKS` if ranks are given; see `completed`."""
-    return completed(*anyrank_command(*arguments, ranks=ranks), timeout=timeout, env=env, cwd=cwd)
+    """Run `anyrank ARGUMENTS`, with `-n RANKS` if ranks are given; see `run_command`."""
+    return run_command(*anyrank_command(*arguments, ranks=ranks), timeout=timeout, env=env, cwd=cwd)
 
 
 def anyrank_command(*arguments: Any, ranks: int | None = None) -> list[str]:
-    """The command line of `anyrank ARGUMENTS`, for `completed` and `started`."""
+    """The command line of `anyrank ARGUMENTS`, for `run_command` and `start_process`."""
     command = [sys.executable, "-m", "anyrank", *map(str, arguments)]
     return command if ranks is None else [*command, "-n", str(ranks)]
 
 
-def completed(
+def run_command(
     *command: Any,
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
@@ -89,7 +89,7 @@ def completed(
     A command that does not end is killed with all its processes, and the test fails with its output until then.
     """
     with TemporaryFile("w+", errors="replace") as out, TemporaryFile("w+", errors="replace") as err:
-        with started(*command, env=env, cwd=cwd, stdout=out, stderr=err) as process:
+        with start_process(*command, env=env, cwd=cwd, stdout=out, stderr=err) as process:
             hung = False
             try:
                 process.wait(timeout)
@@ -107,7 +107,7 @@ def _whole(file: IO[str]) -> str:
 
 
 @contextmanager
-def started(
+def start_process(
     *command: Any,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
@@ -177,8 +177,8 @@ def sweep_shared_memory(since: float) -> None:
             mapped |= {line.split()[5] for line in maps.read_text().splitlines() if "/mpich_shm_" in line}
     for segment in Path("/dev/shm").glob("mpich_shm_*"):
         with suppress(FileNotFoundError):
-            made = segment.stat()
-            just_starting = made.st_mtime > time.time() - 2  # a job of another session that is not mapped yet
-            ours = made.st_uid == os.getuid() and made.st_mtime >= since and str(segment) not in mapped
+            status = segment.stat()
+            just_starting = status.st_mtime > time.time() - 2  # a job of another session that is not mapped yet
+            ours = status.st_uid == os.getuid() and status.st_mtime >= since and str(segment) not in mapped
             if ours and not just_starting:
                 segment.unlink()

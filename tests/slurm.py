@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ranks import TAG, completed, started
+from ranks import TAG, run_command, start_process
 
 NODES = ("n1", "n2", "n3")
 #: Jobs in the partition `high` preempt jobs of `low` (requeued) and of `lowc` (cancelled) after GraceTime.
@@ -74,8 +74,8 @@ class Slurm:
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         }
-        for made in (commands, folder / "state", *(folder / name for name in NODES)):
-            made.mkdir()
+        for path in (commands, folder / "state", *(folder / name for name in NODES)):
+            path.mkdir()
         (folder / "slurm.conf").write_text(
             CONFIGURATION.format(host=socket.gethostname(), folder=folder, ports=free_ports(1 + len(NODES)))
         )
@@ -91,7 +91,7 @@ class Slurm:
         controller = self._daemon(daemons, "slurmctld", "-D", "-i")
         for name in NODES:
             self._daemon(daemons, "slurmd", "-D", "-N", name)
-        # `completed` kills everything with its tag when sbatch has returned; jobs have the tag of the controller and
+        # `run_command` kills everything with its tag when sbatch has returned; jobs have the tag of the controller and
         # end with it.
         for name in filter(shutil.which, ("sbatch", "qsub")):
             command = self.folder / "bin" / name
@@ -104,10 +104,10 @@ class Slurm:
 
     def _daemon(self, daemons: ExitStack, *command: str) -> Any:
         output = daemons.enter_context((self.folder / f"{command[0]}.out").open("a"))
-        return daemons.enter_context(started(*command, env=self.environment, stdout=output, stderr=output))
+        return daemons.enter_context(start_process(*command, env=self.environment, stdout=output, stderr=output))
 
     def _say(self, *words: Any, cwd: Path | None = None) -> Any:
-        return completed(*words, env=self.environment, cwd=cwd, timeout=30)
+        return run_command(*words, env=self.environment, cwd=cwd, timeout=30)
 
     def run(self, *words: Any, cwd: Path | None = None) -> str:
         """The output of a Slurm command; its exit status must be 0."""
@@ -199,7 +199,7 @@ def missing() -> str:
 
 
 @contextmanager
-def started_slurm() -> Iterator[Slurm]:
+def start_slurm() -> Iterator[Slurm]:
     """A Slurm whose nodes are idle, until the block ends."""
     with TemporaryDirectory(prefix="anyrank-slurm-") as folder, ExitStack() as daemons:
         slurm = Slurm(Path(folder))

@@ -121,7 +121,7 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
-class Started:
+class SwitchProcess:
     """A switch that runs as a process of its own."""
 
     def __init__(self, ports: list[Port]):

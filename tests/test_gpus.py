@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ranks import completed, started
+from ranks import run_command, start_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,7 +19,7 @@ def gpu_command(*words):
 
 def test_gpu_marker_alone_collects_tests_in_order():
     """The most informative tests come first; files without such tests are not imported."""
-    done = completed(*gpu_command("--collect-only", "-q", "tests"), cwd=ROOT)
+    done = run_command(*gpu_command("--collect-only", "-q", "tests"), cwd=ROOT)
     assert done.returncode == 0, done.stdout
     lines = [line for line in done.stdout.splitlines() if "::" in line]
     files = list(dict.fromkeys(line.split("::")[0].removeprefix("tests/") for line in lines))
@@ -34,7 +34,7 @@ def test_gpu_marker_alone_collects_tests_in_order():
 def test_gpu_marker_alone_continues_after_an_import_error(tmp_path):
     (tmp_path / "hypothesis.py").write_text("raise ImportError('there is no hypothesis')")
     env = {"PYTHONPATH": f"{tmp_path}", "ANYRANK_TEST_GPU": "emulated", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = completed(*gpu_command("tests/numerics/test_digest.py", "tests/kernels/test_philox.py"), cwd=ROOT, env=env)
+    done = run_command(*gpu_command("tests/numerics/test_digest.py", "tests/kernels/test_philox.py"), cwd=ROOT, env=env)
     assert done.returncode == 1 and "1 passed" in done.stdout and "1 error" in done.stdout
     assert "ERROR collecting tests/numerics/test_digest.py" in done.stdout and "there is no hypothesis" in done.stdout
 
@@ -42,7 +42,7 @@ def test_gpu_marker_alone_continues_after_an_import_error(tmp_path):
 def test_gpu_marker_alone_sigterm_writes_the_report(tmp_path):
     report, file = tmp_path / "report.xml", "tests/device/test_exact.py"
     env = {"ANYRANK_TEST_GPU": "emulated", "PYTHONUNBUFFERED": "1"}
-    with started(*gpu_command("-v", f"--junit-xml={report}", file), cwd=ROOT, env=env) as process:
+    with start_process(*gpu_command("-v", f"--junit-xml={report}", file), cwd=ROOT, env=env) as process:
         for line in process.stdout:
             if "PASSED" in line:
                 os.kill(process.pid, signal.SIGTERM)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ranks import check_collective, completed, mpiexec, mpiexec_path, processes_of, started, sweep_shared_memory
+from ranks import check_collective, mpiexec, mpiexec_path, processes_of, run_command, start_process, sweep_shared_memory
 
 SAMPLE = """
 import os, signal
@@ -110,7 +110,7 @@ def _run(sample: Path, *selection: str) -> dict[str, tuple[str, str]]:
         "junit_logging=all",
         *selection,
     ]
-    with started(*command, cwd=sample, stdout=None, stderr=None) as process:
+    with start_process(*command, cwd=sample, stdout=None, stderr=None) as process:
         process.wait(100)
         assert processes_of(process) == {}
     found = {}
@@ -193,7 +193,7 @@ def test_harness_node_id_selects_one_test(sample: Path, ranks: int) -> None:
 @pytest.mark.parametrize("body", ["def test_it(world): pass", "@pytest.mark.ranks(2)\ndef test_it(): pass"])
 def test_harness_mark_and_fixture_need_each_other(sample: Path, body: str) -> None:
     (sample / "lonely.py").write_text(f"import pytest\n{body}\n")
-    result = completed(sys.executable, "-m", "pytest", "-q", "lonely.py", cwd=sample)
+    result = run_command(sys.executable, "-m", "pytest", "-q", "lonely.py", cwd=sample)
     assert result.returncode == 2
     assert "lonely.py::test_it: the fixture `world` and @pytest.mark.ranks(…) need each other" in result.stdout
 
@@ -245,7 +245,7 @@ def test_sweep_shared_memory_removes_only_that_of_dead_jobs() -> None:
 
 def test_processes_of_finds_ranks_that_can_be_killed() -> None:
     nap = "import mpi4py.MPI, time; print('asleep', flush=True); time.sleep(60)"
-    with started(mpiexec_path(), "-n", 2, sys.executable, "-c", nap) as process:
+    with start_process(mpiexec_path(), "-n", 2, sys.executable, "-c", nap) as process:
         assert process.stdout
         assert process.stdout.readline().startswith("asleep")
         program = [sys.executable, "-c", nap]

@@ -43,7 +43,7 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
+def imports_of(tree: ast.Module) -> Iterator[str]:
     """Names that are imported anywhere in the file, also those for type checkers only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -70,8 +70,8 @@ def graph() -> dict[str, set[str]]:
             name = name.rpartition(".")[0]
         return name
 
-    wanted = {name: {*map(module_of, imported(tree))} for name, tree in known.items()}
-    return {name: targets - {name, "anyrank", ""} for name, targets in wanted.items() if name != "anyrank"}
+    targets_of = {name: {*map(module_of, imports_of(tree))} for name, tree in known.items()}
+    return {name: targets - {name, "anyrank", ""} for name, targets in targets_of.items() if name != "anyrank"}
 
 
 def names_of_tests(tree: ast.AST) -> Iterator[str]:
@@ -156,7 +156,7 @@ def test_house_modules_do_not_import_names_of_the_facade():
     wrong = [
         (module, name)
         for module, tree in known.items()
-        for name in imported(tree)
+        for name in imports_of(tree)
         if name.count(".") == 1 and name.startswith("anyrank.") and name not in known
         if name.partition(".")[2] not in ("kernels", "jobs")
     ]
@@ -164,14 +164,14 @@ def test_house_modules_do_not_import_names_of_the_facade():
 
 
 def test_house_all_imports_are_absolute():
-    assert not [(module, name) for module, tree in modules().items() for name in imported(tree) if name[0] == "."]
+    assert not [(module, name) for module, tree in modules().items() for name in imports_of(tree) if name[0] == "."]
 
 
 def test_kernels_import_neither_anyrank_nor_mpi():
     wrong = [
         (path.relative_to(ROOT).as_posix(), name)
         for path in KERNELS.rglob("*.py")
-        for name in imported(ast.parse(path.read_text()))
+        for name in imports_of(ast.parse(path.read_text()))
         if name.split(".")[0] in ("anyrank", "mpi4py") and name.split(".")[:2] != ["anyrank", "kernels"]
     ]
     assert not wrong
@@ -216,4 +216,4 @@ def load():
     import_module("anyrank.programs.pi")
 """
     expected = {"anyrank.world", "anyrank.launcher", "anyrank.field.Field", "anyrank.keyed.order"}
-    assert {*imported(ast.parse(text))} == expected and modules_in_strings(ast.parse(text)) == {"anyrank.programs.pi"}
+    assert {*imports_of(ast.parse(text))} == expected and modules_in_strings(ast.parse(text)) == {"anyrank.programs.pi"}

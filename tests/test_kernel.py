@@ -18,7 +18,7 @@ def auto():
     BODIES.prefer("auto")
 
 
-def multiplied(factor):
+def multiply_by(factor):
     def sweep(x):
         return factor * x
 
@@ -26,7 +26,7 @@ def multiplied(factor):
 
 
 def test_kernels_of_one_name_keep_their_own_bodies():
-    double, triple = Kernel(multiplied(2)), Kernel(multiplied(3))
+    double, triple = Kernel(multiply_by(2)), Kernel(multiply_by(3))
     assert (double(1), triple(1), double(1)) == (2, 3, 2)
 
     def digest(x):
@@ -43,7 +43,7 @@ def test_kernel_auto_chooses_the_compiled_body():
 
 def test_kernel_requested_body_is_used_or_the_reason_given():
     BODIES.prefer("numba")
-    own = Kernel(multiplied(2))
+    own = Kernel(multiply_by(2))
     assert own(2) == 4
     assert own.body().name == "reference"
     assert own.body().reason == "numba: the program gives no such body; cython: the program gives no such body"
@@ -55,7 +55,7 @@ def test_kernel_requested_body_is_used_or_the_reason_given():
 
 
 def test_kernel_chooses_again_after_another_preference():
-    kernel = Kernel(multiplied(2), numba=multiplied(5))
+    kernel = Kernel(multiply_by(2), numba=multiply_by(5))
     BODIES.prefer("reference")
     assert kernel(1) == 2
     BODIES.prefer("numba")
@@ -66,7 +66,7 @@ def test_kernel_bad_requests_are_refused():
     with pytest.raises(UsageError, match="--body 'fortran' must be one of auto"):
         BODIES.prefer("fortran")
     with pytest.raises(TypeError, match=r"\['fortran'\] are not bodies"):
-        Kernel(multiplied(1), fortran=multiplied(1))
+        Kernel(multiply_by(1), fortran=multiply_by(1))
     with pytest.raises(Declined, match="has no operation nothing"):
         Kernel("digest", "nothing").load("reference", open_device("reference"))
     with pytest.raises(UsageError, match="has no body that works here: cython: cannot be imported"):
@@ -92,4 +92,4 @@ def test_kernel_every_installed_one_has_a_working_reference():
 
 def test_kernel_runs_on_plain_arrays():
     x = np.arange(3.0)
-    assert np.array_equal(Kernel(multiplied(2))(x), 2 * x)
+    assert np.array_equal(Kernel(multiply_by(2))(x), 2 * x)

@@ -28,8 +28,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
-    (made,) = folder.glob("anyrank-*.whl")
-    return made
+    (wheel_file,) = folder.glob("anyrank-*.whl")
+    return wheel_file
 
 
 def test_wheel_contains_every_source_file(wheel: Path) -> None:

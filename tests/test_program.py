@@ -131,10 +131,10 @@ def test_parameter_default_is_checked_and_converted():
         limit: int | None = param(None, "a limit")
         levels: list[int] = param((1, 2), "levels")
 
-    made = Defaults()
-    assert type(made.factor) is float and made.file == Path.cwd() / "data.csv" and made.levels == [1, 2]
+    program = Defaults()
+    assert type(program.factor) is float and program.file == Path.cwd() / "data.csv" and program.levels == [1, 2]
     kept = {"factor": 3.0, "file": str(Path.cwd() / "data.csv"), "limit": "none", "levels": [1, 2]}
-    assert made.parameters == kept and Defaults(**made.parameters).parameters == kept
+    assert program.parameters == kept and Defaults(**program.parameters).parameters == kept
 
 
 BAD_DECLARATIONS = {

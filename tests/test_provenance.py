@@ -71,11 +71,11 @@ def test_commit_is_that_of_git(tmp_path):
 
 def test_provenance_has_versions_command_ranks_and_hosts():
     world = World()
-    made = provenance(world, "anyrank run pi")
-    assert versions()["numpy"] == np.__version__ and versions().items() <= made.items()
+    facts = provenance(world, "anyrank run pi")
+    assert versions()["numpy"] == np.__version__ and versions().items() <= facts.items()
     assert {"numba", "pydantic", "libc", "system", "implementation"} <= versions().keys()
-    assert made["command"] == "anyrank run pi" and made["ranks"] == 1 and made["processor"] and made["host"]
-    assert "numpy" in json.loads(json.dumps(made)), "it goes into summary.json"
+    assert facts["command"] == "anyrank run pi" and facts["ranks"] == 1 and facts["processor"] and facts["host"]
+    assert "numpy" in json.loads(json.dumps(facts)), "it goes into summary.json"
     remember(world, hosts={"n1": "0-3"}, program_hash="")
     later = provenance(world, "anyrank run pi")
     assert later["hosts"] == {"n1": "0-3"} and "program_hash" not in later
@@ -83,11 +83,11 @@ def test_provenance_has_versions_command_ranks_and_hosts():
 
 
 def test_clocks_of_one_boot_can_be_subtracted():
-    one = clocks()
+    first = clocks()
     time.sleep(0.05)
     two = clocks()
-    assert one.get("boot") == two.get("boot") and 0.049 < two["monotonic"] - one["monotonic"] < 30
-    assert one["utc"].endswith("+00:00")
+    assert first.get("boot") == two.get("boot") and 0.049 < two["monotonic"] - first["monotonic"] < 30
+    assert first["utc"].endswith("+00:00")
 
 
 def test_environment_has_relevant_variables_without_secrets():
@@ -125,11 +125,11 @@ def test_provenance_of_a_huge_job_fits_into_a_checkpoint(tmp_path, monkeypatch):
     remember(state.world, hosts=hosts)
     saved = write(tmp_path, state, 1, command="anyrank run x --files " + "a/b.txt " * 20_000 + "\udce9")
     with h5py.File(saved.path) as file:
-        made = dict(file["provenance"].attrs)
-    kept = json.loads(made["environment"])
-    assert len(made["environment"]) > 2**20 and kept["UCX_2999"] == "é" * 100 and "SLURM_TOKEN" not in kept
-    assert json.loads(made["hosts"]) == hosts
-    assert made["command"].startswith("anyrank run x --files a/b.txt ") and len(made["command"]) == 30_000
+        facts = dict(file["provenance"].attrs)
+    stored = json.loads(facts["environment"])
+    assert len(facts["environment"]) > 2**20 and stored["UCX_2999"] == "é" * 100 and "SLURM_TOKEN" not in stored
+    assert json.loads(facts["hosts"]) == hosts
+    assert facts["command"].startswith("anyrank run x --files a/b.txt ") and len(facts["command"]) == 30_000
     restored = checkpoints(tmp_path, declare(World())).restore()
     assert restored.step == 1 and restored.changes == []
 
@@ -204,14 +204,14 @@ def test_run_writes_provenance_and_resume_lists_the_changes(tmp_path):
     assert stored["environment"]["UCX_TLS"] == "all" and stored["environment"]["ANYRANK_PROXY"] == "http://***@host"
     path = out / "checkpoints" / "step-000000000002.h5"
     with h5py.File(path) as file:
-        kept = dict(file["provenance"].attrs)
-    kept |= {name: json.loads(kept[name]) for name in ("hosts", "environment")}
+        stored = dict(file["provenance"].attrs)
+    stored |= {name: json.loads(stored[name]) for name in ("hosts", "environment")}
     times = {"utc", "monotonic"}
-    assert {k: v for k, v in kept.items() if k not in times} == {k: v for k, v in stored.items() if k not in times}
-    assert 0 <= stored["monotonic"] - kept["monotonic"] < 60
+    assert {k: v for k, v in stored.items() if k not in times} == {k: v for k, v in stored.items() if k not in times}
+    assert 0 <= stored["monotonic"] - stored["monotonic"] < 60
     log = (out / "log" / "rank-0000.log").read_text()
     assert f'"program_hash": "{stored["program_hash"]}"' in log and '"hosts": ' in log
-    assert "hidden" not in log + str(stored) + str(kept)
+    assert "hidden" not in log + str(stored) + str(stored)
 
     program.write_text(PROGRAM + "\n")
     new_hash = run_anyrank("resume", out)

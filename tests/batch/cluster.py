@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from ranks import TAG, completed, run_anyrank, started
+from ranks import TAG, run_anyrank, run_command, start_process
 from slurm import wait_until
 
 GATED = Path(__file__).with_name("gated.py")
@@ -54,7 +54,7 @@ class Cluster:
 
     def run(self, *words: Any) -> str:
         """What a command prints; its exit status must be 0."""
-        done = completed(*words, env=self.environment, cwd=self.folder)
+        done = run_command(*words, env=self.environment, cwd=self.folder)
         assert done.returncode == 0, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
         return str(done.stdout).strip()
 
@@ -99,7 +99,7 @@ class Cluster:
         wait_until(lambda: self.attempts(run)[-1:] == ["0"], timeout, lambda: self.log_text(run))
         return self.summary(run)
 
-    def started(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
+    def start_process(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
         """Wait until an attempt has made a step."""
 
         def has_steps() -> bool:
@@ -157,7 +157,7 @@ def run_fake(kind: type[Pbs] | type[Condor], folder: Path) -> Iterator[Any]:
     """Make one of the fakes. Its processes and jobs carry the tag of a process that ends with the block, and end with
     it.
     """
-    with started("sleep", "infinity") as keeper:
+    with start_process("sleep", "infinity") as keeper:
         cluster = kind(folder, keeper.tag)
         cluster.keeper = keeper
         yield cluster

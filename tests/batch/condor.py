@@ -68,7 +68,7 @@ def check_submit(text: str) -> Any:
         if key.upper().startswith("MY.") or key.lower() in ("requirements", "rank"):
             classad2.ExprTree(submit.expand(key))
     if "arguments" in submit:
-        words(submit.expand("arguments"))
+        split_arguments(submit.expand("arguments"))
     assert submit.get("executable"), "there is no executable"
     assert re.search(r"^queue\b", text, re.MULTILINE | re.IGNORECASE), "nothing is queued"
     return submit
@@ -79,7 +79,7 @@ def evaluate(submit: Any, key: str, ad: dict[str, Any]) -> Any:
     return classad2.ExprTree(submit.expand(key)).eval(classad2.ClassAd(ad))
 
 
-def leaves(submit: Any, code: int | None, starts: int = 1) -> bool:
+def leaves_queue(submit: Any, code: int | None, starts: int = 1) -> bool:
     """Whether a job that ends with this status, or by a signal if it is None, leaves the queue."""
     ended = {"ExitBySignal": True, "ExitSignal": 9} if code is None else {"ExitBySignal": False, "ExitCode": code}
     return (
@@ -87,7 +87,7 @@ def leaves(submit: Any, code: int | None, starts: int = 1) -> bool:
     )
 
 
-def words(arguments: str) -> list[str]:
+def split_arguments(arguments: str) -> list[str]:
     """The words of `arguments` in the new syntax (condor_submit, arguments); AssertionError for another syntax."""
     assert re.fullmatch(r'"(?:[^"]|"")*"', arguments), f"{arguments} is not in double quotes"
     inner = arguments[1:-1].replace('""', '"')

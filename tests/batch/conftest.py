@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from slurm import Slurm, missing, started_slurm
+from slurm import Slurm, missing, start_slurm
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +16,5 @@ def slurm() -> Iterator[Slurm]:
     if why_not and not os.environ.get("CI"):
         pytest.skip(why_not)
     assert not why_not, why_not
-    with started_slurm() as found:
+    with start_slurm() as found:
         yield found

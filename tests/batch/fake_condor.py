@@ -32,7 +32,7 @@ def new_cluster() -> int:
     raise OverflowError
 
 
-def tell(log: Path, job: str, code: str, text: str) -> None:
+def write_event(log: Path, job: str, code: str, text: str) -> None:
     """Write an event into a log."""
     cluster, process = map(int, job.split("."))
     head = f"{code} ({cluster:03}.{process:03}.000) {time.strftime('%Y-%m-%d %H:%M:%S')}"
@@ -46,7 +46,7 @@ def begin(*words: str) -> None:
         subprocess.Popen([sys.executable, __file__, *words], start_new_session=True, **streams)
 
 
-def asked(job: str) -> str:
+def read_request(job: str) -> str:
     file = FOLDER / job.replace(".", "/")
     return file.read_text() if file.exists() else ""
 
@@ -80,16 +80,16 @@ def submit(file: Path, given: list[str]) -> list[str]:
     cluster, jobs = new_cluster(), []
     for process, item in enumerate(items):
         own = {"clusterid": str(cluster), "procid": str(process), **({many[1]: item} if many else {})}
-        settings = {key: expanded(value, {**commands, **own}) for key, value in commands.items()}
+        settings = {key: expand(value, {**commands, **own}) for key, value in commands.items()}
         jobs.append(f"{cluster}.{process}")
-        tell(Path(settings["log"]), jobs[-1], "000", f"Job submitted from {HOST}")
+        write_event(Path(settings["log"]), jobs[-1], "000", f"Job submitted from {HOST}")
         begin("shadow", jobs[-1], *(f"{key}={value}" for key, value in settings.items() if key))
     return jobs
 
 
-def expanded(text: str, values: dict[str, str]) -> str:
+def expand(text: str, values: dict[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
-        return expanded(values.get(match[1].lower(), match[2] or ""), values)
+        return expand(values.get(match[1].lower(), match[2] or ""), values)
 
     text = re.sub(r"\$ENV\((\w+)\)", lambda match: os.environ.get(match[1], "UNDEFINED"), text)
     return re.sub(r"\$\((\w+)(?::([^)]*))?\)", value, text)
@@ -102,14 +102,14 @@ def shadow(job: str, *words: str) -> None:
     settings = dict(word.split("=", 1) for word in words)
     log, remove = Path(settings["log"]), classad2.ExprTree(settings.get("on_exit_remove", "True"))
     starts = 0
-    while asked(job) != RM:
+    while read_request(job) != RM:
         starts += 1
-        tell(log, job, "001", f"Job executing on {HOST}")
+        write_event(log, job, "001", f"Job executing on {HOST}")
         code = starter(job, settings)
-        if asked(job) == VACATE:
-            tell(log, job, "004", f"Job was evicted.\n\t(0) CPU times\n{USAGE}\tReason: Job vacated\n")
+        if read_request(job) == VACATE:
+            write_event(log, job, "004", f"Job was evicted.\n\t(0) CPU times\n{USAGE}\tReason: Job vacated\n")
             (FOLDER / job.replace(".", "/")).unlink()
-        elif not asked(job):
+        elif not read_request(job):
             ended = (
                 {"ExitBySignal": True, "ExitSignal": -code} if code < 0 else {"ExitBySignal": False, "ExitCode": code}
             )
@@ -119,12 +119,12 @@ def shadow(job: str, *words: str) -> None:
                 else f"(0) Abnormal termination (signal {-code})\n"
             )
             if remove.eval(classad2.ClassAd({"JobStatus": 2, "NumJobStarts": starts, **ended})) is True:
-                tell(log, job, "005", f"Job terminated.\n\t{how}{USAGE}")
+                write_event(log, job, "005", f"Job terminated.\n\t{how}{USAGE}")
                 (FOLDER / f"{job}.ended").write_text(str(code))
                 return
-            tell(log, job, "004", f"Job was evicted.\n\t(0) Job terminated and was requeued\n{USAGE}\t{how}")
+            write_event(log, job, "004", f"Job was evicted.\n\t(0) Job terminated and was requeued\n{USAGE}\t{how}")
         time.sleep(0.2)
-    tell(log, job, "009", "Job was aborted.\n\tvia condor_rm (by user user)\n")
+    write_event(log, job, "009", "Job was aborted.\n\tvia condor_rm (by user user)\n")
     (FOLDER / f"{job}.ended").write_text("-9")
 
 
@@ -139,7 +139,7 @@ def starter(job: str, settings: dict[str, str]) -> int:
         child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     killing = 0.0
     while child.poll() is None:
-        if asked(job) and not killing:
+        if read_request(job) and not killing:
             child.send_signal(signal.SIGTERM)
             killing = time.monotonic() + float(settings.get("job_max_vacate_time", 10))
         if killing and time.monotonic() > killing:
@@ -162,14 +162,14 @@ def dagman(job: str, file: str) -> None:
     """Run the nodes of a DAG after the nodes that they need, and again as RETRY says; one DAGMan per file."""
     log = Path(f"{file}.dagman.log")
     Path(f"{file}.lock").touch(exist_ok=False)
-    tell(log, job, "000", f"Job submitted from {HOST}")
-    tell(log, job, "001", f"Job executing on {HOST}")
+    write_event(log, job, "000", f"Job submitted from {HOST}")
+    write_event(log, job, "001", f"Job executing on {HOST}")
     code = max(nodes(job, Path(file)), default=0)
     Path(f"{file}.lock").unlink()
-    if asked(job) == RM:
-        tell(log, job, "009", "Job was aborted.\n\tvia condor_rm (by user user)\n")
+    if read_request(job) == RM:
+        write_event(log, job, "009", "Job was aborted.\n\tvia condor_rm (by user user)\n")
     else:
-        tell(log, job, "005", f"Job terminated.\n\t(1) Normal termination (return value {code})\n{USAGE}")
+        write_event(log, job, "005", f"Job terminated.\n\t(1) Normal termination (return value {code})\n{USAGE}")
 
 
 def nodes(job: str, file: Path) -> Iterator[int]:
@@ -183,7 +183,8 @@ def nodes(job: str, file: Path) -> Iterator[int]:
     left, running, home = {name for word, name in settings_of if word == "JOB"}, {}, Path.cwd()
     tries = dict.fromkeys(left, 0)
     while (
-        ready := {name for name in left if not asked(job) and not any(child == name for _, child in needs)} or running
+        ready := {name for name in left if not read_request(job) and not any(child == name for _, child in needs)}
+        or running
     ):
         for name in ready - running.keys():
             submit_file, *folder = settings_of["JOB", name]
@@ -202,7 +203,7 @@ def nodes(job: str, file: Path) -> Iterator[int]:
                 left = left | {name}
             else:
                 yield 1
-        condor_rm(*running.values() if asked(job) == RM else ())
+        condor_rm(*running.values() if read_request(job) == RM else ())
 
 
 if __name__ == "__main__":

@@ -153,7 +153,9 @@ def end(jobs: Jobs, name: str, status: int | None) -> None:
     tasks = [entry for entry in jobs.values() if job["array"] and entry["array"] == job["array"]]
     if not tasks:
         settle(jobs, name)
-        for entry in [entry for entry, other in jobs.items() if name in (entry, other["array"]) and not remembers()]:
+        for entry in [
+            entry for entry, other in jobs.items() if name in (entry, other["array"]) and not keeps_history()
+        ]:
             del jobs[entry]
     elif all(entry["state"] == "X" for entry in tasks):
         end(jobs, job["array"], max(1 if entry["exit"] is None else entry["exit"] for entry in tasks))
@@ -170,18 +172,18 @@ def settle(jobs: Jobs, name: str) -> None:
                 end(jobs, other, None)
 
 
-def remembers() -> bool:
+def keeps_history() -> bool:
     return (FOLDER / "history").exists()
 
 
-def known(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
+def find_job(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
     if name not in jobs:
         raise RefusalError(f"{command}: Unknown Job Id {name}", 153)
     return jobs[name]
 
 
 @contextmanager
-def others() -> Iterator[None]:
+def continue_after_errors() -> Iterator[None]:
     """Continue with the other jobs after an error of one of them, which is printed and sets the exit status."""
     try:
         yield
@@ -196,12 +198,12 @@ failed: list[int] = []
 def qstat(words: list[str]) -> None:
     flags, names = getopt.getopt(words, "xft")
     flags = {flag for flag, _ in flags}
-    if "-x" in flags and not remembers():
+    if "-x" in flags and not keeps_history():
         raise RefusalError("qstat: PBS is not configured to maintain job history", 1)
     jobs = read()
     for name in names:
-        with others():
-            if known(jobs, "qstat", name)["state"] == "F" and "-x" not in flags:
+        with continue_after_errors():
+            if find_job(jobs, "qstat", name)["state"] == "F" and "-x" not in flags:
                 raise RefusalError(f"qstat: {name} Job has finished, use -x to obtain historical job information", 35)
             for entry in (name, *(entry for entry in jobs if "-t" in flags and jobs[entry]["array"] == name)):
                 print(
@@ -222,7 +224,7 @@ def job_description(job: dict[str, Any]) -> dict[str, Any]:
 def qrls(names: list[str]) -> None:
     with server() as jobs:
         for name in names:
-            known(jobs, "qrls", name)["hold"] = False
+            find_job(jobs, "qrls", name)["hold"] = False
 
 
 def qrerun(names: list[str]) -> None:
@@ -230,13 +232,13 @@ def qrerun(names: list[str]) -> None:
         raise RefusalError(f"qrerun: Unauthorized Request  {names[0]}", 159)
     with server() as jobs:
         for name in names:
-            known(jobs, "qrerun", name)["asked"] = "qrerun"
+            find_job(jobs, "qrerun", name)["asked"] = "qrerun"
 
 
 def qdel(names: list[str]) -> None:
     for name in names:
-        with others(), server() as jobs:
-            if known(jobs, "qdel", name)["state"] == "F":
+        with continue_after_errors(), server() as jobs:
+            if find_job(jobs, "qdel", name)["state"] == "F":
                 raise RefusalError(f"qdel: Job has finished {name}", 35)
             for entry in [entry for entry, job in jobs.items() if name in (entry, job["array"])]:
                 if jobs.get(entry, {}).get("state") == "R":
@@ -248,10 +250,10 @@ def qdel(names: list[str]) -> None:
 def qsig(words: list[str]) -> None:
     [(_, name)], jobs = getopt.getopt(words, "s:")
     for job in jobs:
-        tell(known(read(), "qsig", job)["session"], getattr(signal, name))
+        send_signal(find_job(read(), "qsig", job)["session"], getattr(signal, name))
 
 
-def tell(session: int, number: int) -> None:
+def send_signal(session: int, number: int) -> None:
     """Send a signal to all processes of the session, to its leader last."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -264,6 +266,6 @@ def tell(session: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    with others():
+    with continue_after_errors():
         globals()[sys.argv[1]](sys.argv[2:])
     sys.exit(failed[-1] if failed else 0)

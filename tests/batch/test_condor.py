@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from batch.condor import check_dag, check_submit, htcondor2, leaves, words
+from batch.condor import check_dag, check_submit, htcondor2, leaves_queue, split_arguments
 
 GOOD = """
 executable = script.sh
@@ -20,8 +20,8 @@ queue 20
 
 def test_check_submit_stopped_job_stays_in_the_queue():
     submit = check_submit(GOOD)
-    assert [leaves(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
-    assert leaves(submit, 75, starts=3)
+    assert [leaves_queue(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
+    assert leaves_queue(submit, 75, starts=3)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,11 @@ def test_check_submit_bad_expression_is_refused():
 
 def test_words_arguments_are_split_as_in_the_manual():
     # The example of condor_submit's manual page.
-    assert words('''"one ""two"" 'spacey ''quoted'' argument'"''') == ["one", '"two"', "spacey 'quoted' argument"]
+    assert split_arguments('''"one ""two"" 'spacey ''quoted'' argument'"''') == [
+        "one",
+        '"two"',
+        "spacey 'quoted' argument",
+    ]
 
 
 DIAMOND = """

@@ -85,7 +85,7 @@ def test_example_htcondor_evicted_run_restarts_and_finishes(tmp_path, storm_dige
     condor_module = pytest.importorskip("batch.condor")
     with run_fake(Condor, tmp_path) as condor:
         submit = condor_module.check_submit(example("weather.sub", tmp_path))
-        assert [condor_module.leaves(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
+        assert [condor_module.leaves_queue(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
         assert condor.run("condor_submit", "weather.sub") == "1 job(s) submitted to cluster 1."
         condor.started(tmp_path / "runs" / "storm")
         condor.run("condor_vacate_job", "1.0")

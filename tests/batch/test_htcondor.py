@@ -42,7 +42,7 @@ LATER = {
 }
 
 
-def later(event: str) -> str:
+def log_with_event(event: str) -> str:
     """The log of that job with one more event."""
     return f"{REQUEUED}{event[:4]}(012.003.000) 2026-01-02 03:04:08 {event[4:]}...\n"
 
@@ -86,11 +86,11 @@ def test_condor_log_job_over_the_wall_time_is_ended():
 @pytest.mark.parametrize("event, state", LATER.items())
 def test_condor_log_last_event_counts(event, state):
     assert parse_log(REQUEUED) == {"12.3": JobState("waiting", "Job was evicted. Normal termination (return value 75)")}
-    assert parse_log(later(event)) == {"12.3": state}
+    assert parse_log(log_with_event(event)) == {"12.3": state}
 
 
 def test_condor_log_incomplete_event_is_ignored():
-    whole = later("005 Job terminated.\n\t(1) Normal termination (return value 1)\n")
+    whole = log_with_event("005 Job terminated.\n\t(1) Normal termination (return value 1)\n")
     assert parse_log(whole.removesuffix("...\n")) == parse_log(REQUEUED)
 
 
@@ -98,7 +98,7 @@ def test_condor_log_incomplete_event_is_ignored():
 def test_condor_log_states_match_htcondors_library(log, tmp_path):
     htcondor2 = pytest.importorskip("htcondor2", reason="HTCondor's Python bindings are not installed")
     if isinstance(log, str):
-        (tmp_path / "log").write_text(later(log))
+        (tmp_path / "log").write_text(log_with_event(log))
         log = tmp_path / "log"
     states, reasons = {}, {}
     for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):

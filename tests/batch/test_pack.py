@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ranks import TAG, anyrank_command, completed, run_anyrank
+from ranks import TAG, anyrank_command, run_anyrank, run_command
 
 from anyrank.batch.pack import _SYSTEM_LIBRARIES
 from anyrank.batch.packages import files_of, select_packages
@@ -31,8 +31,8 @@ LARGE = "numba,llvmlite,matplotlib,fonttools,pillow"
 def project(tmp_path_factory):
     """A user's folder, with more files in it than are packed."""
     folder = tmp_path_factory.mktemp("work") / "project"
-    left = (".git/config", "env/pyvenv.cfg", "env/lib/big.py", "runs/1/run.toml", "runs/1/big.h5")
-    for name in ("data/grid.txt", *left):
+    excluded = (".git/config", "env/pyvenv.cfg", "env/lib/big.py", "runs/1/run.toml", "runs/1/big.h5")
+    for name in ("data/grid.txt", *excluded):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     shutil.copy(HEAT, folder / "heat.py")
@@ -61,7 +61,7 @@ def unpacked(archive, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def half_run(tmp_path_factory):
     """A run that is half done, and the digest that it has at the end on this machine."""
     folder = tmp_path_factory.mktemp("runs")
     half = run_anyrank("run", HEAT, *SIZE, "--stop-at", 20, "--out", folder / "half", ranks=2)
@@ -81,7 +81,7 @@ def run_clean(*command, hide=(), cwd=None, **more):
     clean = f'exec env -i {shlex.join(f"{k}={v}" for k, v in variables.items())} {TAG}="${TAG}" "$@"'
     mounts = [f"mount -t tmpfs none {shlex.quote(str(path))} && " for path in hide]
     words = ("bash", "-c", "".join(mounts) + clean, "bash", *command)
-    return completed(*(("unshare", "-m") if hide else ()), *words, cwd=cwd)
+    return run_command(*(("unshare", "-m") if hide else ()), *words, cwd=cwd)
 
 
 def environment_folders():
@@ -97,12 +97,12 @@ def no_mounts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [False, True])
-def test_pack_run_resumed_from_the_archive_has_the_same_bits(unpacked, stopped, tmp_path, hidden):
+def test_pack_run_resumed_from_the_archive_has_the_same_bits(unpacked, half_run, tmp_path, hidden):
     if hidden and no_mounts():
         pytest.skip("hiding folders needs root")
-    half, expected = stopped
+    half, expected = half_run
     hide = environment_folders() if hidden else []
-    before = times(unpacked)
+    before = modification_times(unpacked)
     program = ("--program", unpacked / "program" / "heat.py")
     shutil.copytree(half, tmp_path / "half")
     resumed = run_clean(unpacked / "bin/anyrank", "resume", tmp_path / "half", "-n", 2, *program, "--json", hide=hide)
@@ -111,10 +111,10 @@ def test_pack_run_resumed_from_the_archive_has_the_same_bits(unpacked, stopped, 
     new = run_clean(unpacked / "bin/mpiexec", "-n", 2, *words, hide=hide, cwd=tmp_path)
     assert digest(resumed) == digest(new) == expected
     assert "another anyrank" not in resumed.stderr
-    assert times(unpacked) == before, "nothing was compiled or written"
+    assert modification_times(unpacked) == before, "nothing was compiled or written"
 
 
-def times(folder):
+def modification_times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -202,7 +202,7 @@ def test_pack_without_out_is_refused(tmp_path):
 def test_pack_full_disk_keeps_the_old_archive(tmp_path):
     (tmp_path / "env.tar").write_text("precious")
     pack = shlex.join(anyrank_command("pack", "--only", "click", "--out", "env.tar", "--force"))
-    done = completed("bash", "-c", f"ulimit -f 10000; exec {pack}", cwd=tmp_path)
+    done = run_command("bash", "-c", f"ulimit -f 10000; exec {pack}", cwd=tmp_path)
     assert done.returncode == 1 and "--out 'env.tar' cannot be made: " in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and (tmp_path / "env.tar").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["env.tar"]
@@ -272,8 +272,8 @@ def test_select_packages_conda_environment_is_refused(tmp_path, monkeypatch):
         select_packages([], [])
 
 
-def test_resume_moved_program_needs_its_new_path(stopped, tmp_path):
-    half, expected = stopped
+def test_resume_moved_program_needs_its_new_path(half_run, tmp_path):
+    half, expected = half_run
     shutil.copytree(half, tmp_path / "run")
     description = (tmp_path / "run" / "run.toml").read_text().replace(str(HEAT), "/gone/heat.py")
     (tmp_path / "run" / "run.toml").write_text(description)
@@ -315,7 +315,7 @@ class Where(Heat):
 
 
 @pytest.mark.slow
-def test_pack_slurm_job_needs_no_other_python(archive, stopped, tmp_path, slurm):
+def test_pack_slurm_job_needs_no_other_python(archive, half_run, tmp_path, slurm):
     """Two nodes unpack the archive; this environment is hidden from the shell of the job, which starts anyrank."""
     hide = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in environment_folders())
     setup = f'[[ -n $HIDDEN ]] || HIDDEN=1 exec unshare -m bash -c {shlex.quote(hide)}\' && exec bash "$0"\' "$0"'
@@ -337,5 +337,5 @@ def test_pack_slurm_job_needs_no_other_python(archive, stopped, tmp_path, slurm)
     result = json.loads((run / "result.json").read_text())
     assert result["unpacked"] == f"{tmp_path}/disk of a node/anyrank-{job}"
     assert result["elsewhere"] == [str(tmp_path / name) for name in ("heat.py", "where.py")]
-    assert json.loads((run / "summary.json").read_text())["digest"] == stopped[1]
+    assert json.loads((run / "summary.json").read_text())["digest"] == half_run[1]
     assert not list((tmp_path / "disk of a node").iterdir()), "the nodes' disks are clean again"

@@ -92,8 +92,8 @@ def test_submit_bad_input_is_refused_and_nothing_is_made(submit_folder, case, re
             (submit_folder / "config" / command).chmod(0o755)
         path["PATH"] = str(submit_folder / "config")
     before = sorted(submit_folder.rglob("*"))
-    started = run_anyrank if "scheduler" in case else refused  # one more process here, see below
-    done = started(*words, cwd=submit_folder, env={**path, "XDG_CONFIG_HOME": str(submit_folder / "config")})
+    start_process = run_anyrank if "scheduler" in case else refused  # one more process here, see below
+    done = start_process(*words, cwd=submit_folder, env={**path, "XDG_CONFIG_HOME": str(submit_folder / "config")})
     assert done.returncode == 2, done.stderr
     for text in expected:
         assert text in done.stderr.replace("\n         ", " ")
@@ -246,10 +246,10 @@ def test_submit_again_uses_the_same_request_and_cancel_holds(submit_folder, slur
     [status] = json.loads(run_anyrank("status", "run", "--json", cwd=submit_folder, env=environment).stdout)
     assert status["state"] == "cancelled"
     script = (submit_folder / "run" / "job" / "script.slurm").read_text()
-    gone = subprocess.run(
+    other = subprocess.run(
         ["bash", "-c", script], env={**os.environ, "SLURM_JOB_ID": "9"}, capture_output=True, text=True
     )
-    assert gone.returncode == 1 and "anyrank: cancelled" in gone.stderr
+    assert other.returncode == 1 and "anyrank: cancelled" in other.stderr
     site.unlink()
     dry = in_process("submit", submit_folder / "run", "--nodes", 2, "--dry-run", cwd="/", env=environment).stdout
     for line in (f"cd {submit_folder} || exit 2", "MARK=1", "#SBATCH --qos=long", "#SBATCH --nodes=2"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from ranks import anyrank_command, mpiexec, run_anyrank, started
+from ranks import anyrank_command, mpiexec, run_anyrank, start_process
 
 from anyrank.storage.seal import seal
 
@@ -99,13 +99,13 @@ def finished_once(tmp_path_factory):
 
 
 @pytest.fixture
-def finished(finished_once, tmp_path):
+def finished_run(finished_once, tmp_path):
     """The folder of a finished run of 5 steps, for tests that damage it."""
     return Path(shutil.copytree(finished_once, tmp_path / "run"))
 
 
-def test_run_folder_of_another_run_is_refused_and_kept(finished):
-    out = finished
+def test_run_folder_of_another_run_is_refused_and_kept(finished_run):
+    out = finished_run
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     other_parameter = run_anyrank("run", CRASH, "--how", "no", "--steps", 6, "--out", out, ranks=2)
     other_program = run_anyrank("run", "pi", "--points", 10, "--out", out, ranks=2)
@@ -140,7 +140,7 @@ def test_run_folder_that_cannot_be_written_is_refused(tmp_path, out, expected, r
 def test_run_folder_in_use_by_a_live_run_is_refused(tmp_path):
     out = tmp_path / "run"
     program = ("run", CRASH, "--how", "no", "--pause", 0.05, "--steps", 10_000, "--out", out)
-    with started(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)) as process:
+    with start_process(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)) as process:
         while not list(out.glob("checkpoints/step-*.h5")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -169,8 +169,8 @@ CHECKPOINTS = [
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), CHECKPOINTS)
-def test_resume_checkpoint_of_another_run_is_refused(finished, name, value, expected):
-    out = finished
+def test_resume_checkpoint_of_another_run_is_refused(finished_run, name, value, expected):
+    out = finished_run
     (out / "summary.json").unlink()
     edit_checkpoint(out, name, value)
     done = run_anyrank("resume", out, ranks=2)
@@ -208,7 +208,7 @@ def test_run_program_with_an_import_error_shows_one_traceback(tmp_path):
     assert done.returncode == 2 and done.stderr.count("No module named 'nowhere_to_be_found'") == 1
 
 
-def test_resume_malformed_run_toml_is_refused(finished):
-    (finished / "run.toml").write_text("program = ")
-    done = run_anyrank("resume", finished)
+def test_resume_malformed_run_toml_is_refused(finished_run):
+    (finished_run / "run.toml").write_text("program = ")
+    done = run_anyrank("resume", finished_run)
     assert done.returncode == 2 and "run.toml cannot be read" in done.stderr

@@ -23,7 +23,7 @@ VIEWS = {
 }
 
 
-def described(values):
+def describe(values):
     """A text that distinguishes −0 from 0, an int from a float, and NaN from other values."""
     return [repr(value) for value in values]
 
@@ -41,14 +41,14 @@ def gpu(request):
 def test_exact_on_gpu_copies_no_elements_to_the_host(gpu, view, dtype):
     numbers = np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e4
     whole = numbers.astype(dtype) if dtype != np.uint64 else numbers.astype(np.int64).view(dtype)
-    x, there = view(whole), view(gpu.from_host(whole))
+    x, on_gpu = view(whole), view(gpu.from_host(whole))
     expected = [function(x, local=True) for function in FUNCTIONS]
     expected += [exact.dot(x, other, local=True) for other in (x, x.astype(float))]
-    half = there.astype(np.float64)
+    half = on_gpu.astype(np.float64)
     before = fake.copied.copy()
-    found = [function(there, local=True) for function in FUNCTIONS]
-    found += [exact.dot(there, other, local=True) for other in (there, half)]
-    assert described(found) == described(expected)
+    found = [function(on_gpu, local=True) for function in FUNCTIONS]
+    found += [exact.dot(on_gpu, other, local=True) for other in (on_gpu, half)]
+    assert describe(found) == describe(expected)
     if gpu.cupy is not fake:
         return  # CuPy does not count copies
     assert fake.copied["in"] == before["in"]
@@ -59,8 +59,8 @@ def test_exact_on_gpu_copies_no_elements_to_the_host(gpu, view, dtype):
 
 @pytest.mark.parametrize("gpu", ["shim"], indirect=True)
 def test_exact_sum_on_gpu_is_one_launch(gpu, monkeypatch):
-    there = gpu.full((6, 50, 70), 1.5, np.float64)
-    for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1], there[1:, 1:-1, 1:-1]):
+    on_gpu = gpu.full((6, 50, 70), 1.5, np.float64)
+    for x in (on_gpu, on_gpu[2:5], on_gpu[:, 1:-1], on_gpu[0, :, 3:9], on_gpu[1], on_gpu[1:, 1:-1, 1:-1]):
         before = fake.copied["out"]
         assert exact.sum(x, local=True) == 1.5 * x.size and exact.dot(x, x, local=True) == 2.25 * x.size
         assert fake.copied["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
@@ -108,8 +108,8 @@ def test_exact_subnormals_of_float32_count_on_gpu(gpu, monkeypatch):
     small = np.array([1e-40, 3e-45, 2e-40, 1e-39], np.float32)
     for x in (small, -small, small * [[1], [-1]], [0.0, -1e-45], [-0.0, 1e-45], [1.0, -1e-40], [math.inf, 1e-40]):
         x = np.array(x, np.float32)
-        there = gpu.from_host(x)
-        assert described(function(there, local=True) for function in FUNCTIONS) == described(
+        on_gpu = gpu.from_host(x)
+        assert describe(function(on_gpu, local=True) for function in FUNCTIONS) == describe(
             function(x, local=True) for function in FUNCTIONS
         )
-        assert exact.dot(there, there, local=True) == exact.dot(x, x, local=True)
+        assert exact.dot(on_gpu, on_gpu, local=True) == exact.dot(x, x, local=True)

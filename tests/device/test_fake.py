@@ -56,9 +56,9 @@ def test_fake_values_are_missing_without_a_wait(gpu, monkeypatch):
     values, beside = gpu.pinned(64).view(float), gpu.stream()
     with beside:
         mine.get(out=values, blocking=False)
-        there = beside.record()
+        event = beside.record()
     assert values[0] == 0, "the copy has not run"
-    there.synchronize()
+    event.synchronize()
     assert values[0] == 5, "and no event set it after the computing"
     with beside:
         beside.wait_event(gpu.compute.record())

@@ -83,8 +83,14 @@ def test_process_failure_is_described(gpu, monkeypatch):
 
 def test_without_job_removes_the_launchers_variables():
     kept = {"PATH": "/bin", "UCX_TLS": "all", "MPIR_CVAR_ENABLE_GPU": "1", "OMPI_MCA_pml": "ucx", "CUDA_HOME": "/cuda"}
-    gone = {"PMI_RANK": "0", "PMIX_RANK": "0", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI_LOCALRANKID": "0"}
-    assert aware.without_job(kept | gone) == kept
+    removed = {
+        "PMI_RANK": "0",
+        "PMIX_RANK": "0",
+        "SLURM_PROCID": "0",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "MPI_LOCALRANKID": "0",
+    }
+    assert aware.without_job(kept | removed) == kept
 
 
 def test_process_reports_wrong_bytes(gpu, monkeypatch, capsys):
@@ -109,8 +115,8 @@ def test_transfer_is_staged_unless_all_checks_pass(world, bodies, monkeypatch):
     try:
         device = BODIES.device
 
-        def chosen(wanted="auto"):
-            return aware.choose(world, device, wanted)
+        def chosen(transfer="auto"):
+            return aware.choose(world, device, transfer)
 
         way, why = chosen()
         check_collective(
@@ -132,10 +138,10 @@ def test_transfer_is_staged_unless_all_checks_pass(world, bodies, monkeypatch):
 
         # LIMIT also applies to the test process, which may start late.
         monkeypatch.setattr(aware, "test_process", lambda device: "")
-        for fault, told in (("old", "4194304 bytes .* deliver old bytes"), ("lost", "256 bytes .* do not arrive")):
+        for fault, words in (("old", "4194304 bytes .* deliver old bytes"), ("lost", "256 bytes .* do not arrive")):
             monkeypatch.setattr(world, "comm", Comm(comm, fault))
             monkeypatch.setattr(aware, "LIMIT", 0.3 if fault == "lost" else 60.0)
-            with pytest.raises(UsageError, match=rf"--transfer direct: messages of {told} .*Use --transfer staged"):
+            with pytest.raises(UsageError, match=rf"--transfer direct: messages of {words} .*Use --transfer staged"):
                 chosen("direct")
         monkeypatch.setattr(world, "comm", comm)
     finally:
@@ -166,10 +172,10 @@ def test_transfer_is_in_the_summary_with_the_same_bits(tmp_path):
         digests.add(summary["digest"])
     assert len(digests) == 1
     events = [json.loads(line) for line in (tmp_path / "staged" / "events.jsonl").read_text().splitlines()]
-    (told,) = [event for event in events if event["event"] == "transfer"]
-    assert told["way"] == "staged" and "does not report support for GPU memory (rank 0)" in told["why"]
+    (words,) = [event for event in events if event["event"] == "transfer"]
+    assert words["way"] == "staged" and "does not report support for GPU memory (rank 0)" in words["why"]
     assert (
-        f"halos of GPUs use staged transfer: {told['why']}"
+        f"halos of GPUs use staged transfer: {words['why']}"
         in (tmp_path / "staged" / "log" / "rank-0000.log").read_text()
     )
     assert 'transfer = "direct"' in (tmp_path / "direct" / "run.toml").read_text()

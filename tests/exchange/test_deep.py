@@ -78,12 +78,12 @@ def has_right_ghosts(field, whole):
 @pytest.mark.parametrize("boundary", [("periodic", "periodic"), ("fixed", "fixed"), ("fixed", "periodic")])
 def test_halo_steps_valid_ghosts_equal_their_owners_values(world, boundary, halo, overlap, monkeypatch):
     monkeypatch.setattr(field_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
-    wanted = [expected(halo, boundary, steps) for steps in range(6)]
+    expected_by_step = [expected(halo, boundary, steps) for steps in range(6)]
     for split, halo_steps in zip(SPLITS, (2, 2, 2) if halo == 2 else (3, 5, 2), strict=True):
         state, wrong = two_fields(world, halo_steps, halo, boundary, split), []
         for step in range(1, 6):
             advance([state.T], BLEND, state.weight)
-            for field, whole in zip(state.fields(), wanted[step], strict=True):
+            for field, whole in zip(state.fields(), expected_by_step[step], strict=True):
                 if not np.array_equal(field.local, whole[field.layout.slices]):
                     wrong.append((step, field.name))
                 if field.valid != halo * (-step % halo_steps) or not has_right_ghosts(field, whole):

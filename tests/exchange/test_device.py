@@ -88,7 +88,7 @@ def mix(new, old, weight):
 MIX = Kernel(mix)
 
 
-def computed(world, split="auto", halo_steps=1, boundary="periodic", last=nullcontext):
+def compute_steps(world, split="auto", halo_steps=1, boundary="periodic", last=nullcontext):
     """A state, and its fields' blocks on the host after some steps, the last of them within a context."""
     state = State(world, split, halo_steps=halo_steps)
     state.field("T", SHAPE, halo=1, boundary=boundary, boundary_value=3.0)
@@ -105,7 +105,7 @@ def computed(world, split="auto", halo_steps=1, boundary="periodic", last=nullco
 
 
 @contextmanager
-def without(monkeypatch, patches):
+def with_patches(monkeypatch, patches):
     with monkeypatch.context() as context:
         for patch in patches:
             context.setattr(*patch)
@@ -113,7 +113,7 @@ def without(monkeypatch, patches):
 
 
 def is_right(world, expected, *case):
-    state, found = computed(world, *case)
+    state, found = compute_steps(world, *case)
     mine = [whole[state.T.layout.slices] for whole in expected]
     return world.all(all(map(np.array_equal, found, mine)))
 
@@ -122,7 +122,7 @@ def is_right(world, expected, *case):
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_gpu_bits_are_the_cpus_in_any_order(world, name, body, order):
     boundaries, wrong = ("periodic", ("fixed", "periodic")), []
-    expected = {kind: computed(World(MPI.COMM_SELF), boundary=kind)[1] for kind in boundaries}
+    expected = {kind: compute_steps(World(MPI.COMM_SELF), boundary=kind)[1] for kind in boundaries}
     splits = (("rows", 1), ("columns", 2), ("bricks", 1), ("bricks", 3))
     for bodies in (name, f"{name},reference"):
         body(bodies, world.rank)
@@ -137,7 +137,7 @@ def test_gpu_bits_are_the_cpus_in_any_order(world, name, body, order):
 @pytest.mark.ranks(2, 4)
 def test_gpu_every_wait_is_necessary(world, body, order, monkeypatch):
     """All waits that `DeviceBuffers` lists: without any one of them the bits differ."""
-    expected = computed(World(MPI.COMM_SELF))[1]
+    expected = compute_steps(World(MPI.COMM_SELF))[1]
     body("shim", world.rank)
     order("late")
     wait, compute, wrong = fake.Stream.wait_event, BODIES.device.compute, []
@@ -153,7 +153,7 @@ def test_gpu_every_wait_is_necessary(world, body, order, monkeypatch):
     }
     for (name, *ways), patches in waits.items():
         for world.transfer in ways:
-            same = is_right(world, expected, "rows", 1, "periodic", partial(without, monkeypatch, patches))
+            same = is_right(world, expected, "rows", 1, "periodic", partial(with_patches, monkeypatch, patches))
             fake.Device().synchronize()
             if same == bool(patches):
                 wrong.append((name, world.transfer))
@@ -165,7 +165,7 @@ def test_gpu_steps_copy_only_halos(world, body):
     body("shim", world.rank)
     for transfer in ("staged", "direct"):
         world.transfer = transfer
-        state, _ = computed(world, "bricks")
+        state, _ = compute_steps(world, "bricks")
         before = fake.copied.copy()
         for _ in range(3):
             advance([state.T], MIX, state.weight)

@@ -20,7 +20,7 @@ def digest(request):
     return Kernel("digest").load(request.param, open_device(request.param))
 
 
-def mixed(bits, index):
+def mix(bits, index):
     """One term, in Python's integers."""
     h = bits ^ (index + 1) * 0x9E3779B97F4A7C15 & WORD
     h = (h ^ h >> 30) * 0xBF58476D1CE4E5B9 & WORD
@@ -40,7 +40,7 @@ def test_digest_kernel_is_the_sum_of_its_terms(digest, rows, columns, first, row
     wide = np.random.default_rng(seed).integers(0, 1 << 64, (rows, columns + 3), np.uint64)
     wide.flags.writeable = False
     bits = wide[:, 1 : columns + 1]
-    expected = sum(mixed(int(bits[r, c]), first + r * row_step + c) for r in range(rows) for c in range(columns))
+    expected = sum(mix(int(bits[r, c]), first + r * row_step + c) for r in range(rows) for c in range(columns))
     result = digest(bits, first, row_step)
     assert result == expected & WORD and type(result) is int
 

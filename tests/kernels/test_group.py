@@ -46,7 +46,7 @@ def window(x, power=1, words=0):
     return power * min(low, high + 1), words or max(2, -(-needed // 64))
 
 
-def rounded(value):
+def round_fraction(value):
     """A Fraction as the nearest double."""
     try:
         return value.numerator / value.denominator
@@ -83,7 +83,7 @@ def gids_of(n, groups=7, seed=3):
     return np.random.default_rng(seed).integers(0, groups, n).astype(np.uint32)
 
 
-def gathered(run, operation, x, gids, groups, words=0):
+def aggregate(run, operation, x, gids, groups, words=0):
     power = 1 + (operation == "squares")
     origin, words = window(x, power, words) if x.dtype.kind == "f" else (0, words or 3)
     limbs, specials = np.zeros((groups, words), np.int64), np.zeros(groups, np.uint8)
@@ -94,7 +94,7 @@ def gathered(run, operation, x, gids, groups, words=0):
 @pytest.mark.parametrize("operation", ["limbs", "squares"])
 def test_group_sums_are_those_of_fractions(run, numbers, operation):
     power, gids = 1 + (operation == "squares"), gids_of(numbers.size)
-    limbs, specials, origin = gathered(run, operation, numbers, gids, 8)
+    limbs, specials, origin = aggregate(run, operation, numbers, gids, 8)
     for group in range(8):
         terms = numbers[gids == group]
         finite = [Fraction(v) ** power for v in terms.tolist() if math.isfinite(v)]
@@ -127,7 +127,7 @@ def test_group_sums_of_integers_are_exact(run, operation, dtype):
     x[:3] = info.min, info.max, 0
     gids = gids_of(x.size)
     for words in (3, 4) if power == 2 else (2, 3):
-        limbs, _, _ = gathered(run, operation, x, gids, 7, words)
+        limbs, _, _ = aggregate(run, operation, x, gids, 7, words)
         assert [whole(row) for row in limbs] == [sum(v**power for v in x[gids == g].tolist()) for g in range(7)]
     with pytest.raises(ValueError, match="integers have the origin 0, not 3"):
         run(operation, limbs, np.zeros(7, np.uint8), gids, x, 3)
@@ -136,7 +136,7 @@ def test_group_sums_of_integers_are_exact(run, operation, dtype):
 @given(st.lists(st.tuples(st.integers(0, 4), FLOATS), max_size=40), st.randoms(use_true_random=False))
 def test_group_sums_do_not_depend_on_order_or_parts(run, rows, random):
     gids, x = np.array([g for g, _ in rows], np.uint32), np.array([v for _, v in rows], np.float64)
-    limbs, specials, origin = gathered(run, "limbs", x, gids, 5)
+    limbs, specials, origin = aggregate(run, "limbs", x, gids, 5)
     order = np.array(random.sample(range(len(rows)), len(rows)), int)
     cut = random.randint(0, len(rows))
     parts = []
@@ -163,7 +163,7 @@ def test_group_merge_of_limbs_carries(run, words):
 
 def test_group_sums_and_means_are_correctly_rounded(run, numbers):
     gids = gids_of(numbers.size)
-    limbs, specials, origin = gathered(run, "limbs", numbers, gids, 8)
+    limbs, specials, origin = aggregate(run, "limbs", numbers, gids, 8)
     counts = np.bincount(gids, minlength=8)
     sums = run("quotient", limbs, np.ones(8, np.int64), origin, specials)
     means = run("quotient", limbs, counts, origin, specials)
@@ -171,7 +171,7 @@ def test_group_sums_and_means_are_correctly_rounded(run, numbers):
         terms = numbers[gids == g].tolist()
         if all(map(math.isfinite, terms)):
             total = sum(map(Fraction, terms), Fraction(0))
-            expected = [rounded(total), rounded(total / len(terms)) if terms else math.nan]
+            expected = [round_fraction(total), round_fraction(total / len(terms)) if terms else math.nan]
         else:
             expected = [sum(v for v in terms if not math.isfinite(v))] * 2
         np.testing.assert_array_equal([sums[g], means[g]], expected)
@@ -181,12 +181,12 @@ def test_group_sums_and_means_are_correctly_rounded(run, numbers):
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30))
 def test_group_sum_is_that_of_fsum(run, values):
     x = np.array(values, np.float64)
-    limbs, specials, origin = gathered(run, "limbs", x, np.zeros(x.size, np.uint32), 1)
+    limbs, specials, origin = aggregate(run, "limbs", x, np.zeros(x.size, np.uint32), 1)
     found = run("quotient", limbs, np.ones(1, np.int64), origin, specials)[0]
     try:
         assert found == math.fsum(values)
     except OverflowError:
-        assert found == rounded(sum(map(Fraction, values)))
+        assert found == round_fraction(sum(map(Fraction, values)))
 
 
 @given(st.integers(2, 5), st.data())
@@ -197,7 +197,7 @@ def test_group_quotients_round_to_even(run, words, data):
     total = max(min(total, 2 ** (64 * words - 1) - 1), -(2 ** (64 * words - 1)))
     origin = data.draw(st.one_of(st.integers(-1200, 1024), st.integers(-1140, -1060)))
     found = run("quotient", limbs_of([total], words), np.array([count]), origin, np.zeros(1, np.uint8))
-    expected = rounded(Fraction(total) * Fraction(2) ** origin / count)
+    expected = round_fraction(Fraction(total) * Fraction(2) ** origin / count)
     np.testing.assert_array_equal(found, [expected])
     if total:
         assert np.signbit(found[0]) == (total < 0)
@@ -217,8 +217,8 @@ def test_group_variances_are_correctly_rounded(run, numbers, ddof):
     x, gids = np.nan_to_num(numbers, posinf=1.0, neginf=2.0), gids_of(numbers.size)
     gids[:2] = 7, 8
     gids[1] = 8
-    limbs, specials, origin = gathered(run, "limbs", x, gids, 10)
-    squares, _, twice = gathered(run, "squares", x, gids, 10)
+    limbs, specials, origin = aggregate(run, "limbs", x, gids, 10)
+    squares, _, twice = aggregate(run, "squares", x, gids, 10)
     assert twice == 2 * origin
     found = run("variance", limbs, squares, np.bincount(gids, minlength=10), origin, specials, ddof)
     for g in range(10):
@@ -226,7 +226,7 @@ def test_group_variances_are_correctly_rounded(run, numbers, ddof):
         n = len(terms)
         expected = math.nan
         if n > ddof:
-            expected = rounded((sum(t * t for t in terms) - sum(terms, Fraction(0)) ** 2 / n) / (n - ddof))
+            expected = round_fraction((sum(t * t for t in terms) - sum(terms, Fraction(0)) ** 2 / n) / (n - ddof))
         np.testing.assert_array_equal(found[g], expected)
 
 
@@ -238,7 +238,7 @@ def test_group_variances_of_repeated_values_are_exact(run, values, times, words)
         "variance", limbs_of([total], words), limbs_of([square], words + 1), np.array([n]), 0, np.zeros(1, np.uint8), 0
     )
     mean = Fraction(total, n)
-    assert found[0] == rounded(sum((v - mean) ** 2 for v in values) / len(values))
+    assert found[0] == round_fraction(sum((v - mean) ** 2 for v in values) / len(values))
 
 
 @given(st.lists(FLOATS, max_size=40))

@@ -34,9 +34,9 @@ def load(body, operation):
     return Kernel("keys", operation).load(body, open_device(body))
 
 
-def copied(value):
+def deep_copy(value):
     if isinstance(value, tuple):
-        return tuple(map(copied, value))
+        return tuple(map(deep_copy, value))
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
@@ -52,20 +52,20 @@ def test_keys_bodies_make_the_same_table(operation, size):
     arguments = example(operation, size)[0]
     found = []
     for body in ("reference", "cython"):
-        given = copied(arguments)
-        found.append((load(body, operation)(*given), arrays(given)))
+        copies = deep_copy(arguments)
+        found.append((load(body, operation)(*copies), arrays(copies)))
     assert found[0][0] == found[1][0]
     assert all(np.array_equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
-def counted(table, folded=False):
+def counts_of(table, folded=False):
     keys = KeyMap()
     keys.slots, keys.pool, keys.state = table
     _, places = keys.entries()
     return dict(zip(keys.keys_at(places).tolist(), keys.weights_at(places).tolist(), strict=True))
 
 
-def padded(text):
+def pad(text):
     return np.frombuffer(bytes(64) + text + b"x y" * 30, np.uint8)
 
 
@@ -73,12 +73,12 @@ def padded(text):
 @pytest.mark.parametrize("body", ["reference", "cython"])
 def test_keys_words_are_those_of_python(body, text, rule):
     table, others = empty(400, 4000), empty(2)
-    assert load(body, "words")(padded(text), 64, 64 + len(text), rule, False, POINTS[rule], table, others) == 64 + len(
+    assert load(body, "words")(pad(text), 64, 64 + len(text), rule, False, POINTS[rule], table, others) == 64 + len(
         text
     )
     whole = text.decode(errors="surrogateescape")
     words = whole.split() if rule == WHITE else PATTERNS[rule].findall(whole)
-    assert counted(table) == Counter(word.encode(errors="surrogateescape") for word in words)
+    assert counts_of(table) == Counter(word.encode(errors="surrogateescape") for word in words)
     assert table[2][SEEN] == len(words)
 
 
@@ -87,8 +87,8 @@ def test_keys_folding_lowers_ascii_and_separates_other_words(text, rule):
     found = []
     for body in ("reference", "cython"):
         table, others = empty(400, 4000), empty(400, 4000)
-        load(body, "words")(padded(text), 64, 64 + len(text), rule, True, POINTS[rule], table, others)
-        found.append((counted(table), counted(others)))
+        load(body, "words")(pad(text), 64, 64 + len(text), rule, True, POINTS[rule], table, others)
+        found.append((counts_of(table), counts_of(others)))
     assert found[0] == found[1]
     assert all(word.isascii() and word == word.lower() for word in found[0][0])
     assert not any(word.isascii() for word in found[0][1])
@@ -98,8 +98,8 @@ def test_keys_full_table_returns_the_position():
     text = b"one two three four five six seven"
     for body in ("reference", "cython"):
         table = empty(4)  # at most three keys
-        stop = load(body, "words")(padded(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], table, empty(2))
-        assert padded(text)[stop : stop + 4].tobytes() == b"four" and table[2][ENTRIES] == 3
+        stop = load(body, "words")(pad(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], table, empty(2))
+        assert pad(text)[stop : stop + 4].tobytes() == b"four" and table[2][ENTRIES] == 3
         long = Text.of([b"s" * INLINE, b"l" * 17, b"m" * 17])
         table = empty(8, 20)
         assert load(body, "add")(long.data, long.offsets, 0, None, None, *table, 0) == 2
@@ -148,5 +148,5 @@ def test_key_map_fixed_keys_equal_text_of_that_size():
 def test_key_map_grows_for_a_long_word_and_many_new_words():
     text = b"w" * 100_000 + b" " + b" ".join(b"%d" % n for n in range(20_000))
     keys, others = KeyMap(), KeyMap()
-    keys.words(padded(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], others)
+    keys.words(pad(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], others)
     assert (len(keys), keys.words_seen, len(others)) == (20_001, 20_001, 0)

@@ -23,7 +23,7 @@ def body(operation, name):
     return Kernel("patterns", operation).load(name, open_device(name))
 
 
-def padded(text):
+def pad(text):
     return np.frombuffer(bytes(MARGIN) + text + bytes(MARGIN), np.uint8)
 
 
@@ -38,12 +38,12 @@ def test_patterns_bodies_give_the_references_bits(operation, size):
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def replaced(data):
+def count_replacements(data):
     """The number of U+FFFD that decoding adds for invalid bytes."""
     return data.decode(errors="replace").count("\ufffd") - data.decode(errors="ignore").count("\ufffd")
 
 
-def searched(text, pattern):
+def count_matches(text, pattern):
     return text.count(pattern)  # bytes.count: no overlaps, from left to right
 
 
@@ -52,7 +52,7 @@ def run(name, patterns, text, cuts):
     automaton, counts = patterns._automaton, np.zeros(len(patterns.counts), np.int64)
     state, lines, places = np.zeros(len(counts) + 1, np.int64), 0, [0, *sorted(cuts), len(text)]
     for a, b in pairwise(places):
-        lines += body("count", name)(padded(text), MARGIN + a, MARGIN + b, *automaton, state, counts)
+        lines += body("count", name)(pad(text), MARGIN + a, MARGIN + b, *automaton, state, counts)
     return state.tolist(), counts.tolist(), lines
 
 
@@ -65,13 +65,13 @@ TEXTS = st.one_of(st.text(ALPHABET, max_size=200).map(str.encode), st.binary(max
 def test_patterns_substrings_are_those_of_plain_search(names, text, cuts):
     cuts = [int(cut * len(text)) for cut in cuts]
     patterns = Patterns(names)
-    expected = [searched(text, name.encode()) for name in names], text.count(b"\n")
+    expected = [count_matches(text, name.encode()) for name in names], text.count(b"\n")
     found = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
     assert [result[1:] for result in found] == [expected] * 4
     assert found[0] == found[2] and found[1] == found[3]
 
 
-def matched(name, text, words):
+def find_matches(name, text, words):
     """By Python's regular expressions, for which marks are no letters, and ſ, K and ı are other letters."""
     around = (r"(?<!\w)", r"(?!\w)") if words else ("", "")
     return re.findall(re.escape(name).join(around), text, re.IGNORECASE)
@@ -83,8 +83,8 @@ def test_patterns_bodies_find_the_same_words_and_cases(names, text, cuts, words)
     patterns = Patterns(names, words=words, ignore_case=True)
     found = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
     assert len({str(result[1:]) for result in found}) == 1
-    if replaced(text) == 0:
-        assert found[0][1] == [len(matched(name, text.decode(), words)) for name in names]
+    if count_replacements(text) == 0:
+        assert found[0][1] == [len(find_matches(name, text.decode(), words)) for name in names]
     assert found[0] == found[2] and found[1] == found[3]
 
 
@@ -95,7 +95,7 @@ def test_patterns_few_or_many_in_a_long_text(count):
     names = sorted({"".join(random.choice([*"abcdefgh"], random.integers(2, 5))) for _ in range(count)})
     patterns = Patterns(names)
     *_, counts, lines = run("cython", patterns, text, [1, 77_777, 77_778])
-    assert (counts, lines) == ([searched(text, name.encode()) for name in names], text.count(b"\n"))
+    assert (counts, lines) == ([count_matches(text, name.encode()) for name in names], text.count(b"\n"))
 
 
 HOSTILE = st.lists(
@@ -111,8 +111,8 @@ HOSTILE = st.lists(
 @given(HOSTILE, st.lists(st.floats(0, 1), max_size=4))
 def test_patterns_broken_utf8_is_counted_once_for_any_cuts(name, text, cuts):
     places = [0, *sorted(int(cut * len(text)) for cut in cuts), len(text)]
-    broken = [body("broken", name)(padded(text), MARGIN + a, MARGIN + b) for a, b in pairwise(places)]
-    assert sum(broken) == replaced(text)
+    broken = [body("broken", name)(pad(text), MARGIN + a, MARGIN + b) for a, b in pairwise(places)]
+    assert sum(broken) == count_replacements(text)
 
 
 def test_patterns_without_margins_are_refused():

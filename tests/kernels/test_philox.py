@@ -72,7 +72,7 @@ def test_gpu_quantiles_equal_the_hosts_up_to_the_tails(tmp_path, body):
     k = np.array([*edges, *(2.0 ** np.random.default_rng(1).uniform(0, 49, 500))], np.uint64)
     k = np.concatenate([k, k + np.uint64(1), np.uint64(2**53 - 1) - k])[:1024]
     q = (2 * k.astype(np.int64) + 1 - 2**53) * 2.0**-54
-    there, module = gpu.from_host(q), gpu.load(source)
-    for part in (there[:512], there[512:]):
+    on_gpu, module = gpu.from_host(q), gpu.load(source)
+    for part in (on_gpu[:512], on_gpu[512:]):
         module.launch("quantiles", (1,), (part.size,), (_quantile_table(gpu), part))
-    assert gpu.to_host(there).tobytes() == quantile(k).tobytes()
+    assert gpu.to_host(on_gpu).tobytes() == quantile(k).tobytes()

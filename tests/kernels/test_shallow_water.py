@@ -98,7 +98,7 @@ def block(m: int, n: int, apart: int = 0) -> list[np.ndarray]:
     return [array(m + h, n + h, at, place) for place, (h, at) in enumerate(zip(halo, middles, strict=True))]
 
 
-def stepped(step: Step, arrays: list[np.ndarray], first: bool, **options: Any) -> list[np.ndarray]:
+def step_block(step: Step, arrays: list[np.ndarray], first: bool, **options: Any) -> list[np.ndarray]:
     step(*arrays, DT if first else DT + DT, ALPHA, DX, DY, first, **options)
     return arrays
 
@@ -126,29 +126,29 @@ def test_shallow_water_gives_every_bit_of_ncars_answer(name: str) -> None:
 def test_shallow_water_body_gives_the_references_bits(
     body: Step, size: tuple[int, int], apart: int, first: bool
 ) -> None:
-    expected = stepped(reference, block(*size), first)
-    assert_same(stepped(body, block(*size, apart), first), expected)
+    expected = step_block(reference, block(*size), first)
+    assert_same(step_block(body, block(*size, apart), first), expected)
 
 
 @pytest.mark.parametrize("apart", [0, 1, 8])
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8])
 @pytest.mark.parametrize("size", [(17, 33), LARGE])
 def test_shallow_water_width_of_vectors_changes_no_bit(size: tuple[int, int], lanes: int, apart: int) -> None:
-    expected = stepped(reference, block(*size), False)
-    assert_same(stepped(load("cython"), block(*size, apart), False, lanes=lanes), expected)
+    expected = step_block(reference, block(*size), False)
+    assert_same(step_block(load("cython"), block(*size, apart), False, lanes=lanes), expected)
 
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("size", [(3, 3), (40, 57)])
 def test_shallow_water_regions_give_the_whole_block(body: Step, size: tuple[int, int], first: bool) -> None:
     m, n = size
-    expected = stepped(reference, block(m, n), first)
+    expected = step_block(reference, block(m, n), first)
     arrays = block(m, n, apart=1)
     inside, west, east = slice(1, m - 1), slice(0, 1), slice(n - 1, n)
     regions = [(inside, slice(1, n - 1)), (slice(0, 1), slice(0, n)), (slice(m - 1, m), slice(0, n))]
     for rows, columns in [*regions, (inside, west), (inside, east)]:
         ring = (slice(rows.start, rows.stop + 2), slice(columns.start, columns.stop + 2))
-        stepped(body, [a[ring] if 3 <= k < 6 else a[rows, columns] for k, a in enumerate(arrays)], first)
+        step_block(body, [a[ring] if 3 <= k < 6 else a[rows, columns] for k, a in enumerate(arrays)], first)
     assert_same(arrays, expected)
 
 
@@ -164,28 +164,28 @@ def test_shallow_water_cuda_needs_barriers_but_no_thread_order(
     source = tmp_path / "gpu.cu"
     source.write_text(barrier.join(parts))
     size = (20, 300)
-    expected = stepped(reference, block(*size), False)
+    expected = step_block(reference, block(*size), False)
     same = []
     for order in ("", "reverse"):
         monkeypatch.setenv("ANYRANK_SHIM_ORDER", order)
-        arrays = stepped(partial(gpu.shallow_water, open_device("shim").load(source)), block(*size), False)
+        arrays = step_block(partial(gpu.shallow_water, open_device("shim").load(source)), block(*size), False)
         same.append(all(np.array_equal(bits(a), bits(b)) for a, b in zip(arrays, expected, strict=True)))
     assert all(same) == (missing is None)
 
 
 def test_shallow_water_writes_nothing_outside_its_region(body: Step) -> None:
     arrays = block(9, 30, apart=2)
-    stepped(body, arrays, False)
+    step_block(body, arrays, False)
     for array in arrays:
         assert np.count_nonzero(~np.isnan(array.base)) == array.size, "the rest of the base was NaN"
 
 
 def test_shallow_water_takes_a_read_only_current_level(body: Step) -> None:
     arrays = block(6, 11)
-    expected = stepped(reference, block(6, 11), False)
+    expected = step_block(reference, block(6, 11), False)
     for field in arrays[3:6]:
         field.flags.writeable = False
-    assert_same(stepped(body, arrays, False), expected)
+    assert_same(step_block(body, arrays, False), expected)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_shallow_water_cython_refuses_arrays_of_wrong_shape(place: int, wrong: n
     arrays = block(6, 11)
     arrays[place] = wrong
     with pytest.raises(ValueError, match=rule):
-        stepped(load("cython"), arrays, False)
+        step_block(load("cython"), arrays, False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 300, 5000])

@@ -16,11 +16,11 @@ def test_kernels_c_code_has_no_undefined_behaviour(tmp_path):
         pytest.skip("needs gcc or clang")
     checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     command = [compiler, "-O1", "-ffp-contract=off", *checks, "-Wno-unused-function", f"-I{KERNELS}"]
-    made = subprocess.run(
+    compiled = subprocess.run(
         [*command, HERE / "undefined.c", "-o", tmp_path / "undefined", "-lm"], capture_output=True, text=True
     )
-    if made.returncode and "ubsan" in made.stderr:
+    if compiled.returncode and "ubsan" in compiled.stderr:
         pytest.skip("needs libubsan")
-    assert made.returncode == 0, made.stderr
+    assert compiled.returncode == 0, compiled.stderr
     done = subprocess.run([tmp_path / "undefined"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

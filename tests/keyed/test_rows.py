@@ -26,6 +26,6 @@ def test_text_masks_concat_and_broken_utf8():
 
 def test_take_indexes_all_columns():
     columns = {"word": Text.of(WORDS), "n": np.arange(6)}
-    taken = take(columns, np.array([2, 0]))
-    assert (taken["word"].tolist(), taken["n"].tolist(), count(taken)) == ([b"anyrank", b"a"], [2, 0], 2)
+    rows = take(columns, np.array([2, 0]))
+    assert (rows["word"].tolist(), rows["n"].tolist(), count(rows)) == ([b"anyrank", b"a"], [2, 0], 2)
     assert count({}) == 0 and concat([np.arange(2), np.arange(1)]).tolist() == [0, 1, 0]

@@ -91,10 +91,10 @@ def check_order(world, name, size):
     part, order = mine(world, size), order_of(keys)[block(world, size)]
     expected = keys[order].tobytes()
     for overwrite in (False, True):
-        given = keys[part].copy()
-        alone, nothing = sort(world, given, overwrite=overwrite)
+        own_keys = keys[part].copy()
+        alone, nothing = sort(world, own_keys, overwrite=overwrite)
         check_collective(world, alone.tobytes() == expected and not nothing, f"{name} alone")
-        check_collective(world, overwrite or given.tobytes() == keys[part].tobytes(), "the keys that came in")
+        check_collective(world, overwrite or own_keys.tobytes() == keys[part].tobytes(), "the keys that came in")
     found, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
     check_collective(world, found.tobytes() == expected and found.dtype == keys.dtype, name)
     check_collective(world, with_them.pop("text").tolist() == columns["text"][order].tolist(), "text")
@@ -171,8 +171,8 @@ def test_scratch_file_searchsorted_equals_that_in_memory():
     keys = np.sort(np.random.default_rng(1).integers(0, 900, 3 * SAMPLE + 5))
     scratch = ScratchFile(Path("/tmp"))
     run = scratch.spill(MemoryRun({"": keys}))
-    wanted = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
+    sought = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
     for side in ("left", "right"):
-        assert run.keys.searchsorted(wanted, side) == keys.searchsorted(wanted, side).tolist()
+        assert run.keys.searchsorted(sought, side) == keys.searchsorted(sought, side).tolist()
     assert (run.keys[0], run.keys[-1], len(run.keys)) == (keys[0], keys[-1], len(keys))
     scratch.close()

@@ -36,7 +36,7 @@ VALUES = {
 }
 
 
-def declared(world) -> State:
+def declare_state(world) -> State:
     state = State(world)
     state.add(Table("words", world, {"word": "text"}))
     state.add(Table("visits", world, {"user": "int64", "word": "text", "day": "i4", "place": "text"}, VALUES))
@@ -52,7 +52,7 @@ def add(state, rows):
     state.visits.add(USERS[mine], words, USERS[mine] % 3, words[: len(words)], **facts)
 
 
-def gathered(world, columns) -> dict:
+def gather_rows(world, columns) -> dict:
     """All rows of all ranks, on all ranks, as lists by column."""
     parts = world.comm.allgather({name: x.tolist() for name, x in columns.items()})
     return {name: [value for part in parts for value in part[name]] for name in parts[0]}
@@ -60,11 +60,11 @@ def gathered(world, columns) -> dict:
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
 def test_table_counts_words_and_owners_follow_the_hash(world):
-    state = declared(world)
+    state = declare_state(world)
     add(state, np.arange(1500))
     state.words.settle()
     add(state, np.arange(1500, 4000))
-    found = gathered(world, state.words.columns)
+    found = gather_rows(world, state.words.columns)
     check_collective(world, dict(zip(found["word"], found["count"], strict=True)) == Counter(WORDS), "counts")
     hashes = [hash_of(word) for word in found["word"]]
     check_collective(world, hashes == sorted(hashes), "order")
@@ -73,9 +73,9 @@ def test_table_counts_words_and_owners_follow_the_hash(world):
 
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_table_values_of_compound_keys_are_exact(world):
-    state = declared(world)
+    state = declare_state(world)
     add(state, np.arange(4000))
-    found = gathered(world, state.visits.columns)
+    found = gather_rows(world, state.visits.columns)
     key = (found["user"], found["word"], found["day"], found["place"])
     x: dict = {}
     for row, (user, word) in enumerate(zip(USERS.tolist(), WORDS, strict=True)):
@@ -102,21 +102,21 @@ def test_table_values_of_compound_keys_are_exact(world):
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
 def test_table_checkpoint_on_other_ranks_has_the_same_digests(world, tmp_path):
-    straight = declared(world)
+    straight = declare_state(world)
     add(straight, np.arange(4000))
-    state = declared(world)
+    state = declare_state(world)
     add(state, np.arange(1000))
     checkpoints = Checkpoints(tmp_path, state, "t", {}, keep=9)
     checkpoints.begin()
     add(state, np.arange(1000, 4000))  # while the first is written
     first = checkpoints.finish()
     check_collective(world, not first.error, first.error)
-    other = declared(world)
+    other = declare_state(world)
     check_collective(world, Checkpoints(tmp_path, other, "t", {}).restore().step == 0)
     check_collective(world, other.digests() == first.digests, "restored")
     add(other, np.arange(1000, 4000))
     check_collective(world, other.digest() == straight.digest() == state.digest(), "went on")
-    alone = declared(World(MPI.COMM_SELF))
+    alone = declare_state(World(MPI.COMM_SELF))
     add(alone, np.arange(4000))
     check_collective(world, alone.digests() == straight.digests(), "one rank")
 
@@ -124,11 +124,11 @@ def test_table_checkpoint_on_other_ranks_has_the_same_digests(world, tmp_path):
 @pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("io", ["pwrite", "gather"])
 def test_table_without_rows_is_saved_and_restored(world, tmp_path, io):
-    state = declared(world)
+    state = declare_state(world)
     checkpoints = Checkpoints(tmp_path, state, "t", {}, io=io)
     checkpoints.begin()
     check_collective(world, not checkpoints.finish().error)
-    other = declared(world)
+    other = declare_state(world)
     Checkpoints(tmp_path, other, "t", {}, io=io).restore()
     check_collective(world, (len(other.words), other.digest()) == (0, state.digest()))
 
@@ -182,7 +182,7 @@ def test_table_gather_gives_the_same_as_add(world, groups):
             check_collective(world, largest < 1.3 * table.rows / world.size + 100, "rows are where they belong")
     check_collective(world, digests[0] == digests[1], "digests")
     everyone = Counter(k for part in world.comm.allgather(keys.tolist()) for k in part)
-    found = gathered(world, table.columns)
+    found = gather_rows(world, table.columns)
     check_collective(world, dict(zip(found["key"], found["count"], strict=True)) == everyone, "counts")
 
 

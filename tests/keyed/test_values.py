@@ -33,8 +33,8 @@ def test_derived_keys_are_those_of_datetime(times):
     }
     for function, values in expected.items():
         for kind, counts in units.items():
-            wanted = [0] * len(times) if (function, kind) == ("hour", "date") else values
-            assert time_component(function, kind, np.array(counts, np.int64)).tolist() == wanted, (function, kind)
+            numbers = [0] * len(times) if (function, kind) == ("hour", "date") else values
+            assert time_component(function, kind, np.array(counts, np.int64)).tolist() == numbers, (function, kind)
     assert DAY.keys() >= units.keys()
 
 

@@ -120,8 +120,8 @@ def test_digest_of_rows_wider_than_a_kernel_takes(monkeypatch, body):
         expected = whole_digest(array)
         monkeypatch.setattr("anyrank.numerics.strided._WIDEST", 7)
         BODIES.prefer(body)
-        there = BODIES.device.from_host(wide.copy())
-        assert whole_digest(there[:, 2:-1] if array.ndim == 2 else there.reshape(-1)) == expected
+        on_gpu = BODIES.device.from_host(wide.copy())
+        assert whole_digest(on_gpu[:, 2:-1] if array.ndim == 2 else on_gpu.reshape(-1)) == expected
         BODIES.prefer("auto")
         monkeypatch.undo()
 
@@ -152,15 +152,15 @@ def test_digest_on_gpu_copies_no_words_to_the_host(dtype, body):
     BODIES.prefer(body)
     try:
         whole = numbers((9, 30, 50), dtype)
-        there, start = BODIES.device.from_host(whole), (2, 3, 5)
+        on_gpu, start = BODIES.device.from_host(whole), (2, 3, 5)
         for part in (np.s_[:], np.s_[1:, :-1, 1:], np.s_[:, :, ::2], np.s_[::-1, 3:, 8], np.s_[0, 1], np.s_[:, :0]):
             x, before = whole[part], fake.copied.copy()
             shape = [2 * n + 9 for n in x.shape]
-            assert local_digest(there[part], shape, start[: x.ndim]) == local_digest(x, shape, start[: x.ndim])
+            assert local_digest(on_gpu[part], shape, start[: x.ndim]) == local_digest(x, shape, start[: x.ndim])
             assert fake.copied["in"] == before["in"] and fake.copied["out"] - before["out"] <= 8 * 9
-            assert local_digest(there[part], x.shape, (0,) * x.ndim) == whole_digest(x)
+            assert local_digest(on_gpu[part], x.shape, (0,) * x.ndim) == whole_digest(x)
         before = fake.copied["out"]
-        assert whole_digest(there) == whole_digest(whole) and fake.copied["out"] - before <= 8
+        assert whole_digest(on_gpu) == whole_digest(whole) and fake.copied["out"] - before <= 8
     finally:
         BODIES.prefer("auto")
 

@@ -15,7 +15,7 @@ RANDOM = np.random.default_rng(2026)
 N = 20_000
 
 
-def sized(low, high, n=N):
+def numbers_between(low, high, n=N):
     """Numbers of random sign whose logarithms are uniform between 2^low and 2^high."""
     return RANDOM.choice([-1.0, 1.0], n) * 2.0 ** RANDOM.uniform(low, high, n)
 
@@ -40,7 +40,7 @@ ANGLES = {
     "a turn": RANDOM.uniform(-6.3, 6.3, N),
     "all": RANDOM.uniform(-LARGEST_ANGLE, LARGEST_ANGLE, N),
     "near multiples of π/2": near_multiples_of_half_pi(2000),
-    "every size": sized(-1074, 20, 4000),
+    "every size": numbers_between(-1074, 20, 4000),
     "where reductions meet": np.arange(-300, 300) * (math.pi / 256),
     "ends": np.array([-LARGEST_ANGLE, LARGEST_ANGLE, 2.0**-27, -(2.0**-27), 2.0**-26]),
 }
@@ -50,14 +50,14 @@ EXPONENTS = {
     "subnormal results": RANDOM.uniform(-745.2, -708, N),
     "the least normal results": RANDOM.uniform(-708.4, -707.0, 2000),
     "the largest results": RANDOM.uniform(709, 709.8, 2000),
-    "every size": sized(-1074, 9, 4000),
+    "every size": numbers_between(-1074, 9, 4000),
     "where reductions meet": np.arange(-2000, 2000) * (math.log(2) / 256),
 }
 POSITIVE = {
     "usual": RANDOM.uniform(0, 3, N),
-    "every size": np.abs(sized(-1074, 1023.9)),
+    "every size": np.abs(numbers_between(-1074, 1023.9)),
     "subnormal": RANDOM.integers(1, 1 << 52, 2000).view(np.float64),
-    "near one": 1 + sized(-53, -3, 10_000),
+    "near one": 1 + numbers_between(-53, -3, 10_000),
     "where reductions meet": np.append(256 / np.arange(181, 364), np.sqrt(0.5) * np.array([1, 1 + 2e-16, 1 - 2e-16])),
     "powers of two": 2.0 ** np.arange(-1074, 1024),
 }

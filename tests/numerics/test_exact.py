@@ -28,7 +28,7 @@ LARGEST = 1.7976931348623157e308
 FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
 
 
-def rounded(value):
+def round_fraction(value):
     """A Fraction as the nearest float; ±∞ beyond the largest."""
     try:
         return value.numerator / value.denominator
@@ -52,17 +52,18 @@ def test_exact_sum_is_that_of_fsum(values):
     try:
         expected = math.fsum(values)
     except OverflowError:  # also if only an intermediate sum overflows
-        expected = rounded(total(values))
-    assert exact.sum(np.array(values, float), local=True) == expected == rounded(total(values))
+        expected = round_fraction(total(values))
+    assert exact.sum(np.array(values, float), local=True) == expected == round_fraction(total(values))
 
 
 @given(st.lists(st.one_of(FINITE, st.sampled_from([math.inf, -math.inf, math.nan])), min_size=1, max_size=10))
 def test_exact_sum_with_infinities_and_nan(values):
     special = sum(v for v in values if not math.isfinite(v))
-    expected = rounded(total(values)) if special == 0 else special
+    expected = round_fraction(total(values)) if special == 0 else special
     assert same(exact.sum(np.array(values), local=True), expected)
     assert same(
-        exact.mean(np.array(values), local=True), rounded(total(values) / len(values)) if special == 0 else special
+        exact.mean(np.array(values), local=True),
+        round_fraction(total(values) / len(values)) if special == 0 else special,
     )
 
 
@@ -91,7 +92,7 @@ def test_exact_sum_of_ten_million_numbers_of_every_exponent():
     bits = random.integers(0, 1 << 64, 10_000_000, np.uint64)
     x = np.where(bits >> 52 & 0x7FF < 0x7F0, bits, 1).view(np.float64)
     assert exact.sum(x, local=True) == math.fsum(x.tolist())
-    assert exact.mean(x, local=True) == rounded(Fraction(accumulator_of(x).fixed, 2**2176 * x.size))
+    assert exact.mean(x, local=True) == round_fraction(Fraction(accumulator_of(x).fixed, 2**2176 * x.size))
 
 
 def accumulator_of(x):
@@ -102,14 +103,14 @@ def accumulator_of(x):
 
 @given(st.lists(FINITE, min_size=1, max_size=30))
 def test_exact_mean_is_rounded_once(values):
-    assert exact.mean(np.array(values), local=True) == rounded(total(values) / len(values))
+    assert exact.mean(np.array(values), local=True) == round_fraction(total(values) / len(values))
 
 
 @given(st.lists(st.tuples(FINITE, FINITE), max_size=30))
 def test_exact_dot_is_rounded_once(pairs):
     x, y = np.array(pairs, float).reshape(-1, 2).T
     expected = total(Fraction(a) * Fraction(b) for a, b in pairs)
-    assert exact.dot(x, y, local=True) == rounded(expected)
+    assert exact.dot(x, y, local=True) == round_fraction(expected)
 
 
 @given(st.lists(FINITE, max_size=20))
@@ -118,7 +119,7 @@ def test_exact_norm_is_rounded_once(values):
         square = mpmath.fsum([mpmath.mpf(v) ** 2 for v in values])
         root = mpmath.sqrt(square)
         m, e = mpmath.frexp(root) if root else (mpmath.mpf(0), 0)
-        expected = rounded(Fraction(int(mpmath.floor(m * 2**2400))) * Fraction(2) ** (int(e) - 2400))
+        expected = round_fraction(Fraction(int(mpmath.floor(m * 2**2400))) * Fraction(2) ** (int(e) - 2400))
     assert exact.norm(np.array(values, float), local=True) == expected
 
 
@@ -163,8 +164,8 @@ def test_exact_results_of_integers_are_exact(dtype):
     ]
     assert results == [sum(whole), sum(a * b for a, b in zip(whole, whole[::-1], strict=True)), info.min, info.max]
     assert all(type(result) is int for result in results)
-    assert exact.mean(x, local=True) == rounded(Fraction(sum(whole), 1001))
-    assert exact.dot(x, np.full(1001, 0.1), local=True) == rounded(sum(whole) * Fraction(0.1))
+    assert exact.mean(x, local=True) == round_fraction(Fraction(sum(whole), 1001))
+    assert exact.dot(x, np.full(1001, 0.1), local=True) == round_fraction(sum(whole) * Fraction(0.1))
 
 
 def test_exact_takes_bool_and_narrow_floats():
@@ -238,15 +239,15 @@ def test_exact_mean_and_extremes_of_no_elements_are_refused(function):
 @given(st.lists(FINITE, max_size=20), st.lists(FINITE, max_size=20))
 def test_accumulator_continues_from_saved_limbs(first, second):
     a, b = np.array(first, float), np.array(second, float)
-    kept = accumulator_of(a).limbs.copy()
-    resumed = Accumulator(kept)
+    saved = accumulator_of(a).limbs.copy()
+    resumed = Accumulator(saved)
     resumed.add(b)
     resumed.add_product(a, a)
     whole = accumulator_of(np.append(a, b))
     whole.add_product(a, a)
-    np.testing.assert_array_equal(kept, whole.limbs)
+    np.testing.assert_array_equal(saved, whole.limbs)
     assert resumed.count == 2 * len(first) + len(second)
-    assert resumed.value() == rounded(total(first) + total(second) + sum(Fraction(v) ** 2 for v in first))
+    assert resumed.value() == round_fraction(total(first) + total(second) + sum(Fraction(v) ** 2 for v in first))
 
 
 @given(st.lists(st.lists(st.floats(), max_size=8), max_size=5))
@@ -394,8 +395,8 @@ def test_exact_field_is_reduced_over_its_own_world_or_locally(world):
 def test_exact_dot_of_fields_with_other_splits_is_refused(world):
     """On some ranks the blocks may still have equal shapes."""
     state = State(world)
-    one, other = state.field("one", (2 * world.size,)), state.field("other", (2 * world.size + 1,))
-    check_collective(world, refused(ValueError, "other and one are split differently", lambda: exact.dot(one, other)))
+    first, other = state.field("one", (2 * world.size,)), state.field("other", (2 * world.size + 1,))
+    check_collective(world, refused(ValueError, "other and one are split differently", lambda: exact.dot(first, other)))
 
 
 def refused(kind, words, action):

@@ -49,7 +49,7 @@ GAPS = {
 
 
 @pytest.fixture
-def gapless(monkeypatch):
+def strict_shim(monkeypatch):
     """The shim's body, on a device that reduces no array with gaps in one call."""
     now = fake._run_now
 
@@ -68,7 +68,7 @@ def gapless(monkeypatch):
 @pytest.mark.parametrize("view", GAPS)
 @pytest.mark.parametrize("each", [4, 1 << 12])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_])
-def test_exact_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, view, each, dtype):
+def test_exact_extremes_gpu_array_with_gaps_match_host(strict_shim, monkeypatch, view, each, dtype):
     """Each element in turn is the extreme; then zeros of both signs, NaN and infinities occur."""
     monkeypatch.setattr(extremes, "_EACH", each)
     shape, view = GAPS[view]
@@ -84,10 +84,10 @@ def test_exact_extremes_gpu_array_with_gaps_match_host(gapless, monkeypatch, vie
         cases += [np.where(x == k, np.nan, x) for k in range(0, min(size, 251), 17)]
     for values in cases:
         host = values.astype(dtype)
-        there = view(gapless.from_host(host))
-        assert there.flags.c_contiguous is view(host).flags.c_contiguous
+        on_gpu = view(strict_shim.from_host(host))
+        assert on_gpu.flags.c_contiguous is view(host).flags.c_contiguous
         for function in (exact.min, exact.max):
-            assert same(function(there, local=True), function(view(host), local=True)), (function, host)
+            assert same(function(on_gpu, local=True), function(view(host), local=True)), (function, host)
 
 
 @pytest.mark.ranks(2)

@@ -111,9 +111,9 @@ def test_philox_numbers_of_host_indices_are_on_the_host(gpu, draw):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
 def test_philox_indices_on_gpu_have_any_shape(gpu, draw, dtype):
     index = np.arange(24, dtype=dtype).reshape(2, 3, 4)
-    there = gpu.from_host(index)
+    on_gpu = gpu.from_host(index)
     for part in (np.s_[...], np.s_[:, ::2, 1:], np.s_[:, :, 2], np.s_[1, 2, ::-3], np.s_[:0], np.s_[1, 1, 1]):
-        values, expected = gpu.to_host(draw(Philox(5), there[part], 1)), draw(Philox(5), index[part], 1)
+        values, expected = gpu.to_host(draw(Philox(5), on_gpu[part], 1)), draw(Philox(5), index[part], 1)
         assert (values.shape, values.dtype) == (expected.shape, expected.dtype)
         assert values.tobytes() == expected.tobytes()
 

@@ -37,9 +37,9 @@ def test_strided_blocks_cover_each_element_once(monkeypatch, whole, view):
     seen = np.full(array.shape, -1)
     for (*lead, row, column), block in strided.blocks(array, whole):
         high, wide = block.shape
-        there = (*lead, slice(row, row + high), slice(column, column + wide))
-        assert (seen[there] == -1).all() and (block.strides[-1] == block.itemsize or wide == 1)
-        seen[there] = block
+        index = (*lead, slice(row, row + high), slice(column, column + wide))
+        assert (seen[index] == -1).all() and (block.strides[-1] == block.itemsize or wide == 1)
+        seen[index] = block
     assert np.array_equal(seen, array)
 
 

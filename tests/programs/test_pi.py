@@ -27,8 +27,8 @@ def test_pi_any_ranks_and_body_have_the_same_hits(tmp_path):
     found = set()
     for ranks, body in enumerate(("shim", "reference", "numba", "cython", "cython", "cython", "cython"), 1):
         summary, result = run(*words, tmp_path / str(ranks), "--body", body, ranks=ranks)
-        taken = "cython" if body == "numba" else body
-        assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, taken)
+        used = "cython" if body == "numba" else body
+        assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, used)
         found.add((summary["digest"], result["hits"]))
     assert len(found) == 1
     assert abs(result["error"]) < 4 * result["standard_error"]

@@ -74,8 +74,8 @@ class Pooled(Program):
     def leave(self, state: State) -> None:
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
         child.start()
-        there = subprocess.Popen(["sleep", "600"])
-        (state.folder / f"left-{state.world.rank}").write_text(f"{child.pid} {there.pid}")
+        process = subprocess.Popen(["sleep", "600"])
+        (state.folder / f"left-{state.world.rank}").write_text(f"{child.pid} {process.pid}")
         if self.end == "leave":
             child.terminate()
             return

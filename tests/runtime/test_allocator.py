@@ -42,8 +42,8 @@ def test_allocator_without_mallopt_is_unchanged(monkeypatch):
     assert not allocator.reuse_freed_memory()
 
 
-@pytest.mark.parametrize(("capped", "asked"), [(False, {-3, -1}), (True, {-3, -4, -1})])
-def test_allocator_of_an_older_glibc_sets_no_mmap_threshold(monkeypatch, capped, asked):
+@pytest.mark.parametrize(("capped", "parameters"), [(False, {-3, -1}), (True, {-3, -4, -1})])
+def test_allocator_of_an_older_glibc_sets_no_mmap_threshold(monkeypatch, capped, parameters):
     """If the threshold is limited, mallopt refuses ours, and no request gets pages of its own."""
     calls = []
 
@@ -53,7 +53,7 @@ def test_allocator_of_an_older_glibc_sets_no_mmap_threshold(monkeypatch, capped,
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
     assert allocator.reuse_freed_memory()
-    assert ({parameter for parameter, _ in calls} == asked and (-4, 0) in calls) or not capped
+    assert ({parameter for parameter, _ in calls} == parameters and (-4, 0) in calls) or not capped
 
 
 def test_allocator_follows_the_memory_limit():

@@ -64,7 +64,7 @@ def chaos(folder: Path, text: str, rank: int = 0, size: int = 4) -> Chaos:
     return Chaos([*pending_faults(text, folder)], SimpleNamespace(rank=rank, size=size), folder, SimpleNamespace())
 
 
-def fired(folder: Path) -> list[str]:
+def fired_faults(folder: Path) -> list[str]:
     notes = folder / "chaos.jsonl"
     return [json.loads(line)["fault"] for line in notes.open()] if notes.exists() else []
 
@@ -88,7 +88,7 @@ def test_chaos_fault_happens_once_per_folder_unless_repeated(tmp_path):
         for raised in times:
             faults = chaos(tmp_path, text, rank=1)
             assert [raises(faults, step) for step in (2, 3, 4)] == [False, bool(raised), False]
-    assert fired(tmp_path) == [once] * 3 + [again] * 2
+    assert fired_faults(tmp_path) == [once] * 3 + [again] * 2
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").open()]
     assert [(e["event"], e["rank"], e["step"]) for e in events] == [("chaos", 1, 3)] * 5
 
@@ -105,7 +105,7 @@ def test_agree_on_faults_uses_the_folder_of_rank_0(world, tmp_path):
 
 def test_chaos_fault_happens_only_on_its_rank(tmp_path):
     before(chaos(tmp_path, "raise rank=1 step=3; hang rank=1 step=3; kill rank=2 step=3"), 3)
-    assert fired(tmp_path) == []
+    assert fired_faults(tmp_path) == []
 
 
 def test_chaos_slow_rank_sleeps_by_its_factor_in_its_steps(tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_chaos_unknown_rank_or_mpiexec_is_refused_before_work(tmp_path):
     done = run_anyrank(*COUNT, "--out", out, "--chaos", "slow rank=0 factor=2; kill rank=7 step=3", ranks=2)
     assert done.returncode == 2 and "there is no rank 7; the ranks are 0 to 1." in done.stderr
     assert "slow" not in done.stderr and done.stderr.count("no rank 7") == 1
-    assert not list((out / "checkpoints").iterdir()) and fired(out) == []
+    assert not list((out / "checkpoints").iterdir()) and fired_faults(out) == []
     done = run_anyrank(*COUNT, "--out", tmp_path / "run1", "--chaos", "kill mpiexec step=3")
     assert done.returncode == 2 and "mpiexec did not start rank 0" in done.stderr
     done = run_anyrank(*COUNT, "--out", tmp_path / "run2", "--chaos", "kill rank=0")
@@ -188,7 +188,7 @@ def test_chaos_kills_damage_and_full_disk_leave_the_result(tmp_path):
     assert status == 1 and "refused" in output and "resumed at step 5 " in output and "step 20 failed: " in output
     status, output = begin(2, "--i-mean-it")
     assert status == 75 and "it was cut short" in output and "resumed at step 15 " in output
-    assert fired(out) == faults
+    assert fired_faults(out) == faults
     status, output = begin(4, "--i-mean-it")
     assert status == 0 and json.loads((out / "result.json").read_text()) == {"count": 40}
 

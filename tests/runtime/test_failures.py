@@ -15,7 +15,7 @@ from anyrank.runtime.failure import report
 CRASH = Path(__file__).with_name("crash.py")
 
 
-def failed(out: Path) -> list[tuple[int, str, str]]:
+def failed_events(out: Path) -> list[tuple[int, str, str]]:
     """The errors in the run's events: step, ranks, last line."""
     events = [json.loads(line) for line in (out / "events.jsonl").open()]
     return [(e["step"], e["ranks"], e["error"]) for e in events if e["event"] == "failed"]
@@ -31,7 +31,7 @@ def test_failure_on_one_rank_ends_all_with_one_traceback(tmp_path, own_mpiexec):
     assert "anyrank: rank 2 of 3 failed:" in done.stderr
     assert "ValueError: bad luck at step 5" in done.stderr
     assert time.monotonic() - before < 60, "it must end by itself, not by the test's limit"
-    assert failed(tmp_path / "run") == [(5, "2", "ValueError: bad luck at step 5")]
+    assert failed_events(tmp_path / "run") == [(5, "2", "ValueError: bad luck at step 5")]
 
 
 def test_failure_that_is_the_same_on_all_ranks_is_shown_once(tmp_path):
@@ -39,7 +39,7 @@ def test_failure_that_is_the_same_on_all_ranks_is_shown_once(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("ValueError: bad luck") == 1
     assert "anyrank: ranks 0-2 of 3 failed:" in done.stderr
-    assert failed(tmp_path / "run") == [(5, "0-2", "ValueError: bad luck at step 5")]
+    assert failed_events(tmp_path / "run") == [(5, "0-2", "ValueError: bad luck at step 5")]
 
 
 def test_report_errors_that_differ_only_in_shapes_are_one(tmp_path):
@@ -56,7 +56,7 @@ def test_report_errors_that_differ_only_in_shapes_are_one(tmp_path):
 def test_failure_in_a_run_of_one_rank_gives_one_traceback(tmp_path):
     done = run_anyrank("run", CRASH, "--who", 0, "--out", tmp_path / "run")
     assert done.returncode == 1 and done.stderr.count("ValueError: bad luck") == 1
-    assert failed(tmp_path / "run") == [(5, "0", "ValueError: bad luck at step 5")]
+    assert failed_events(tmp_path / "run") == [(5, "0", "ValueError: bad luck at step 5")]
 
 
 def test_failure_of_a_rank_does_not_wait_for_threads(tmp_path):
@@ -94,7 +94,7 @@ def test_failure_of_the_last_checkpoint_fails_the_run(tmp_path):
     done = run_anyrank(*run, "--chaos", "disk-full step=20", ranks=2)
     assert done.returncode == 1 and not (out / "summary.json").exists()
     assert done.stderr.count("No space left on device") == 3, "steps 20 and 30 as they happen, and in the end"
-    assert failed(out)[0][0] == 30
+    assert failed_events(out)[0][0] == 30
     done = run_anyrank("resume", out, "--json")
     final = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and final["resumed_from"] == 10 and final["steps"] == 30
@@ -206,7 +206,7 @@ def test_failure_scalar_that_differs_is_named(tmp_path):
     assert done.returncode == 1
     message = "the Scalar count must be the same on all ranks but is [20, 27, 20], by rank."
     assert message in done.stderr
-    assert failed(tmp_path / "run") == [(20, "0-2", message)]
+    assert failed_events(tmp_path / "run") == [(20, "0-2", message)]
 
 
 def test_logs_name_the_body_and_the_reason(tmp_path):

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "faults"
 COUNT = int(os.environ.get("ANYRANK_FAULTS", "0"))
 
 
-def chosen(faults: Any) -> list[Any]:
+def choose_cases(faults: Any) -> list[Any]:
     """The cases to run."""
     if COUNT:
         return [faults.Case(2026, number) for number in range(COUNT)]
@@ -32,7 +32,7 @@ def chosen(faults: Any) -> list[Any]:
 def test_faults_random_ones_change_no_bit_and_leave_nothing(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     faults = importlib.import_module("faults")
-    outcomes = faults.try_all(chosen(faults), jobs=2)
+    outcomes = faults.try_all(choose_cases(faults), jobs=2)
     print("\n".join(faults.table(outcomes)))
     wrong = [f"{outcome.case}: {outcome.wrong}\n" + "\n".join(outcome.log) for outcome in outcomes if outcome.wrong]
     assert not wrong, "\n\n".join(wrong)

@@ -173,7 +173,7 @@ def test_resume_damaged_parameter_is_named(tmp_path, refused):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def stopped_run(tmp_path_factory):
     """The folder of a stopped run of examples/heat.py without its run.toml, and the folder of a finished one."""
     folder = tmp_path_factory.mktemp("lost")
     assert run_anyrank(*HEAT, "--out", folder / "through").returncode == 0
@@ -186,18 +186,18 @@ HEAT = ("run", Path(__file__).parents[2] / "examples" / "heat.py", "--n", 12, "-
 
 
 @pytest.mark.parametrize("way", ["resume", "run", "resume --program"])
-def test_run_without_run_toml_continues(stopped, tmp_path, way):
-    out = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+def test_run_without_run_toml_continues(stopped_run, tmp_path, way):
+    out = Path(shutil.copytree(stopped_run[0], tmp_path / "run"))
     words = {"resume": ("resume", out), "run": (*HEAT, "--out", out), "resume --program": ("resume", out)}[way]
     if "--program" in way:
         words += ("--program", HEAT[1])
     done = run_anyrank(*words)
     assert done.returncode == 0 and done.stderr.count("run.toml is missing: written again") == 1, done.stderr
-    found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped[1]))
-    assert found["resumed_from"] == 4 and found["digest"] == wanted["digest"]
+    found, expected = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped_run[1]))
+    assert found["resumed_from"] == 4 and found["digest"] == expected["digest"]
     again = run_anyrank("resume", out)
     assert again.returncode == 0 and "is finished" in again.stdout and "missing" not in again.stderr
-    assert RunFolder(out).describe().parameters == RunFolder(stopped[1]).describe().parameters
+    assert RunFolder(out).describe().parameters == RunFolder(stopped_run[1]).describe().parameters
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_run_without_run_toml_continues(stopped, tmp_path, way):
         (("run", "pi", "--points", 10), "holds a run of 'heat', not of 'pi'"),
     ],
 )
-def test_run_without_run_toml_refuses_another_run(stopped, refused, words, expected):
-    done = refused(*words, "--out", stopped[0])
+def test_run_without_run_toml_refuses_another_run(stopped_run, refused, words, expected):
+    done = refused(*words, "--out", stopped_run[0])
     assert done.returncode == 2 and done.stderr.count(expected) == 1
-    assert not (stopped[0] / "run.toml").exists()
+    assert not (stopped_run[0] / "run.toml").exists()
 
 
-def test_resume_without_run_toml_and_source_requests_it(stopped, tmp_path, refused):
-    out = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+def test_resume_without_run_toml_and_source_requests_it(stopped_run, tmp_path, refused):
+    out = Path(shutil.copytree(stopped_run[0], tmp_path / "run"))
     assert run_anyrank("resume", out, "--stop-at", 6).returncode == 75  # the newest checkpoint now names this command
     (out / "run.toml").unlink()
     done = refused("resume", out)

@@ -31,14 +31,14 @@ def bodies():
     BODIES.prefer("auto")
 
 
-def on_this_device(program: Weather) -> State:
+def state_on_device(program: Weather) -> State:
     state = State(World())
     program.declare(state)
     program.setup(state)
     return state
 
 
-def declared(world, halo_steps: int) -> State:
+def declare_state(world, halo_steps: int) -> State:
     state = State(world, "rows", halo_steps=halo_steps)
     state.field("a", (60, 20), halo=1)
     state.field("b", (60, 20), "i4")
@@ -54,7 +54,7 @@ def test_shortage_adds_up_the_needs_of_ranks_on_one_gpu(world, monkeypatch, bodi
         for missing in (0, 1):
             monkeypatch.setenv("ANYRANK_SHIM", f"gpus={gpus} memory={sharing * mine - missing}")
             bodies.prefer("shim", world.rank)
-            error = shortage(declared(world, halo_steps), "plate")
+            error = shortage(declare_state(world, halo_steps), "plate")
             refused = missing and (gpus == 1 or world.rank != 1)
             check_collective(world, bool(error) == bool(refused), f"{gpus} {missing} {error}")
             if error:
@@ -68,7 +68,9 @@ def test_shortage_adds_up_the_needs_of_ranks_on_one_gpu(world, monkeypatch, bodi
         world, device_of(world).endswith((", shared with rank(s) 2", ")", ", shared with rank(s) 0")[world.rank])
     )
     bodies.prefer("reference")
-    assert shortage(declared(world, 1), "plate") is None and device_of(world) == "device host (no GPU: not requested)"
+    assert (
+        shortage(declare_state(world, 1), "plate") is None and device_of(world) == "device host (no GPU: not requested)"
+    )
 
 
 def test_gpu_fields_beyond_its_memory_are_refused_before_the_run(tmp_path):
@@ -101,11 +103,11 @@ def test_gpu_memory_of_padded_rows_is_predicted_to_the_byte(monkeypatch, bodies)
         state = State(World())
         field = state.field("a", shape, dtype, halo=halo)
         state.allocate()
-        taken = free - BODIES.device.free_memory()[0]
-        assert taken > field.nbytes or dtype == "i2"
+        used = free - BODIES.device.free_memory()[0]
+        assert used > field.nbytes or dtype == "i2"
         trial = State(World())
         trial.field("a", shape, dtype, halo=halo)
-        needed = taken * (2 if halo else 1) + field.local.nbytes
+        needed = used * (2 if halo else 1) + field.local.nbytes
         for missing in (0, 1):
             monkeypatch.setattr(BODIES.device, "free_memory", lambda missing=missing: (needed - missing, 10**9))  # noqa: B023
             assert bool(shortage(trial, "plate")) is bool(missing), (dtype, halo)
@@ -139,7 +141,7 @@ def test_gpu_that_fails_is_named_and_left_out_at_the_restart(tmp_path):
     assert any(event["event"] == "resumed" for event in events)
     final = json.loads(done.stdout.splitlines()[-1])
     assert 3 * (2 * 22 * 42 + 20 * 40) * 8 <= final["memory"]["device"] < 2e5
-    state = on_this_device(program := Weather(rows=40, columns=40))
+    state = state_on_device(program := Weather(rows=40, columns=40))
     while state.step < 30:
         program.step(state)
         state.step += 1
@@ -160,7 +162,7 @@ def test_gpu_results_copy_limbs_and_no_fields(bodies, monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "")
     bodies.prefer("shim")
     program = Weather(rows=100, columns=100)
-    state = on_this_device(program)
+    state = state_on_device(program)
     before = fake.copied["out"]
     assert np.isfinite(program.result(state)["mean_pressure"])
     assert fake.copied["out"] - before < 10_000 < state.p.local.nbytes

@@ -108,7 +108,7 @@ def test_hosts_of_merges_ranks_and_drops_shared_addresses():
 
 
 @pytest.mark.parametrize(
-    ("count", "answering", "sure", "gone"),
+    ("count", "answering", "sure", "missing_hosts"),
     [
         (1, "", True, ""),
         (3, "12", True, ""),
@@ -119,10 +119,10 @@ def test_hosts_of_merges_ranks_and_drops_shared_addresses():
         (2, "", True, ""),
     ],
 )
-def test_probe_hosts_majority_decides_which_are_missing(count, answering, sure, gone):
+def test_probe_hosts_majority_decides_which_are_missing(count, answering, sure, missing_hosts):
     places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(count)]
     speaks, missing = probe_hosts(places, 0, responds=lambda host: host["name"] in answering)
-    assert (speaks, "".join(host["name"] for host in missing)) == (sure, gone)
+    assert (speaks, "".join(host["name"] for host in missing)) == (sure, missing_hosts)
 
 
 def test_probe_hosts_of_many_probes_a_sample(monkeypatch):

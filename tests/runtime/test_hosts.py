@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hosts import Hosts, missing, started_hosts
-from ranks import anyrank_command, run_anyrank, started
+from hosts import Hosts, missing, start_hosts
+from ranks import anyrank_command, run_anyrank, start_process
 
 from anyrank.runtime.watchdog import STEP_FILE, make_step_file, position
 
@@ -30,7 +30,7 @@ def digest(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     assert not WHY_NOT, WHY_NOT
-    with started_hosts(3, tmp_path_factory.mktemp("hosts")) as found:
+    with start_hosts(3, tmp_path_factory.mktemp("hosts")) as found:
         yield found
 
 
@@ -56,7 +56,7 @@ def start(hosts: Hosts, out: Path, *more: object):
     log = (out.parent / f"{out.name}.log").open("w")
     make_step_file(out.parent / "step")
     environment = {**hosts.environment, STEP_FILE: str(out.parent / "step")}
-    return started(*command, env=environment, stdout=log, stderr=log)
+    return start_process(*command, env=environment, stdout=log, stderr=log)
 
 
 def bytes_on(hosts: Hosts) -> int:
@@ -98,12 +98,12 @@ def test_hosts_disconnected_one_is_named_and_the_run_continues(tmp_path, hosts, 
             status = process.wait(100)
         finally:
             hosts.mend(lost)
-    told = (tmp_path / "run.log").read_text()
-    assert status == 0, told
+    output = (tmp_path / "run.log").read_text()
+    assert status == 0, output
     assert summary(out)["digest"] == digest and summary(out)["ranks"] == 2
     assert 200 <= summary(out)["resumed_from"] < 800
     hung = json.loads((out / "hang.json").read_text())
     assert hung["unreachable"] == {hosts.names[lost]: str(lost)} and hung["ranks"] == 3
-    assert hosts.names[lost] in told and "restart 1 of 2" in told
+    assert hosts.names[lost] in output and "restart 1 of 2" in output
     deaths = [json.loads(line) for line in (out / "events.jsonl").open() if '"died"' in line]
     assert len(deaths) == 1 and "hung" in deaths[0]["cause"], deaths

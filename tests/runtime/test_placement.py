@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, completed, mpiexec
+from ranks import anyrank_command, mpiexec, run_command
 
 from anyrank.runtime.placement import VARIABLES, choose, plan_threads, shares
 
@@ -19,7 +19,7 @@ needs_two = pytest.mark.skipif(len(HERE) < 2, reason="needs two cores")
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch):
+def clean_environment(monkeypatch):
     """The tests themselves may run in a batch job or with a number of threads, and Open MPI binds ranks."""
     for name in (*VARIABLES, "SLURM_JOB_ID", "PBS_JOBID", "_CONDOR_JOB_AD"):
         monkeypatch.delenv(name, raising=False)
@@ -114,7 +114,7 @@ def command(folder: Path, *options) -> list[str]:
 
 def run_on(cores_, *words, **env):
     """Run a command that may use only these cores."""
-    return completed("taskset", "-c", ",".join(map(str, cores_)), *words, env=env)
+    return run_command("taskset", "-c", ",".join(map(str, cores_)), *words, env=env)
 
 
 def records(folder: Path) -> list[dict]:
@@ -161,8 +161,8 @@ def test_placement_outside_jobs_or_bound_ranks_are_unchanged(tmp_path):
 def test_placement_too_many_threads_warn_and_bind_core_refuses(tmp_path):
     crowd, refused = tmp_path / "crowd", tmp_path / "refused"
     assert run_on(HERE[:1], *command(crowd, "-n", 2), **JOB).returncode == 0
-    told = f"WARNING oversubscribed: 2 rank(s) × 1 thread(s) on 1 core(s) of {os.uname().nodename}"
-    assert all("(not bound: no cores for each rank)" in text and told in text for text in logs(crowd))
+    warning = f"WARNING oversubscribed: 2 rank(s) × 1 thread(s) on 1 core(s) of {os.uname().nodename}"
+    assert all("(not bound: no cores for each rank)" in text and warning in text for text in logs(crowd))
     done = run_on(HERE[:2], *command(refused, "-n", 4, "--bind", "core"))
     assert done.returncode == 2 and done.stderr.count("--bind core: 4 rank(s) × 1 thread(s) on ") == 1
     assert "Use fewer ranks on a node or fewer --threads" in done.stderr and not (refused / "run").exists()
@@ -170,8 +170,8 @@ def test_placement_too_many_threads_warn_and_bind_core_refuses(tmp_path):
 
 def test_blas_bits_do_not_depend_on_the_launcher(tmp_path):
     alone, ours, theirs = tmp_path / "alone", tmp_path / "ours", tmp_path / "theirs"
-    assert completed(*command(alone)).returncode == 0
-    assert completed(*command(ours, "-n", 3)).returncode == 0
+    assert run_command(*command(alone)).returncode == 0
+    assert run_command(*command(ours, "-n", 3)).returncode == 0
     assert mpiexec(3, *command(theirs)).returncode == 0
     assert digest(alone) == digest(ours) == digest(theirs), "two threads add in another order"
     assert {rank["numba"] for folder in (alone, ours, theirs) for rank in records(folder)} == {1}

@@ -236,8 +236,8 @@ def test_run_other_parameters_or_files_on_ranks_end_once(tmp_path):
     text = "from anyrank import Program, param\n\n\nclass Same(Program):\n    n: int = param(1, 'n')\n"
     (tmp_path / "one.py").write_text(text)
     (tmp_path / "two.py").write_text(text + "\n    steps = 2\n")
-    one, two = (anyrank_command("run", name, "--out", "r", "--n", n) for name, n in [("one.py", 1), ("two.py", 5)])
-    done = mpiexec(2, *one, ":", "-n", 1, *two, cwd=tmp_path)
+    first, two = (anyrank_command("run", name, "--out", "r", "--n", n) for name, n in [("one.py", 1), ("two.py", 5)])
+    done = mpiexec(2, *first, ":", "-n", 1, *two, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("the ranks differ in properties that affect the result:") == 1
     assert "--n: 1 on ranks 0-1, 5 on rank 2" in done.stderr and "program file: " in done.stderr, done.stderr
     assert "command line" not in done.stderr, "it is a warning, and there is an error"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, started
+from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, start_process
 
 from anyrank.runtime.stops import scheduler_limit
 
@@ -28,7 +28,7 @@ def wait_for(condition, patience: float = 30) -> None:
         time.sleep(0.01)
 
 
-def stepping(folder: Path):
+def makes_steps(folder: Path):
     """Whether the run makes steps: its start is in its events, and its first checkpoint exists."""
     return lambda: any((folder / "checkpoints").glob("step-*.h5"))
 
@@ -52,8 +52,8 @@ def mpiexec_of(process) -> int:
 )
 def test_stop_by_signal_has_status_75_and_resume_continues(tmp_path, number, target, resume):
     out = tmp_path / "run"
-    with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
-        wait_for(stepping(out))
+    with start_process(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
+        wait_for(makes_steps(out))
         pid = process.pid if target == "anyrank" else mpiexec_of(process)
         os.kill(pid, number)
         assert process.wait(30) == 75
@@ -72,8 +72,8 @@ def test_stop_by_signal_has_status_75_and_resume_continues(tmp_path, number, tar
 def test_stop_by_signal_to_the_users_own_mpiexec(tmp_path):
     out = tmp_path / "run"
     command = [mpiexec_path(), "-n", 2, *anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10)]
-    with started(*command) as process:
-        wait_for(stepping(out))
+    with start_process(*command) as process:
+        wait_for(makes_steps(out))
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 75
     assert summary(out)["stopped_by"] == "SIGTERM"
@@ -81,8 +81,8 @@ def test_stop_by_signal_to_the_users_own_mpiexec(tmp_path):
 
 def test_stop_file_stops_the_run_and_is_removed(tmp_path):
     out = tmp_path / "run"
-    with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
-        wait_for(stepping(out))
+    with start_process(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
+        wait_for(makes_steps(out))
         (out / "stop").touch()
         assert process.wait(30) == 75
     assert summary(out)["stopped_by"] == "the stop file" and not (out / "stop").exists()
@@ -113,8 +113,8 @@ def test_stop_many_times_gives_the_digest_of_an_unbroken_run(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     program = ("run", "weather", "--rows", 33, "--columns", 20, "--steps", 3000, "--no-picture")
     assert run_anyrank(*program, "--out", whole).returncode == 0
-    with started(*anyrank_command(*program, "--out", broken, "--checkpoint-every", "50", ranks=2)) as process:
-        wait_for(stepping(broken))
+    with start_process(*anyrank_command(*program, "--out", broken, "--checkpoint-every", "50", ranks=2)) as process:
+        wait_for(makes_steps(broken))
         process.send_signal(signal.SIGTERM)
         code = process.wait(30)
     assert code == 75

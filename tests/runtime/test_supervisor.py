@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, started
+from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, start_process
 
 from anyrank.errors import UsageError
 from anyrank.launcher import words_of
@@ -68,12 +68,12 @@ def test_supervisor_more_ranks_than_slots_is_refused(tmp_path):
 
 
 def test_death_repeats_compares_step_status_and_cause():
-    one = Death(1, 100, "rank 2 failed: OSError: process 4711 at 0x7f3a")
-    assert one.repeats(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
-    assert not one.repeats(None)
-    assert not one.repeats(Death(1, 103, one.cause)) and not one.repeats(Death(9, 100, one.cause))
-    assert not one.repeats(Death(1, None, one.cause)) and Death(1, None, "x").repeats(Death(1, None, "x"))
-    assert not one.repeats(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
+    death = Death(1, 100, "rank 2 failed: OSError: process 4711 at 0x7f3a")
+    assert death.repeats(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
+    assert not death.repeats(None)
+    assert not death.repeats(Death(1, 103, death.cause)) and not death.repeats(Death(9, 100, death.cause))
+    assert not death.repeats(Death(1, None, death.cause)) and Death(1, None, "x").repeats(Death(1, None, "x"))
+    assert not death.repeats(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
 
 
 def test_cause_of_status_names_signals():
@@ -140,12 +140,12 @@ def test_restart_signal_during_the_wait_or_the_run_ends_it(tmp_path):
     out, log = tmp_path / "run", tmp_path / "log"
     run = ("resume", out, "--max-restarts", 3, "--chaos", "kill rank=0 step=15; kill rank=0 step=25", "--i-mean-it")
     assert run_anyrank(*COUNT, "--steps", 400, "--stop-at", 5, "--out", out, ranks=1).returncode == 75
-    with log.open("w") as file, started(*anyrank_command(*run), stderr=file) as process:
+    with log.open("w") as file, start_process(*anyrank_command(*run), stderr=file) as process:
         wait_for(lambda: len(events(out, "died")) == 2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 1
     assert len(events(out, "start")) == 3, "no third restart"
-    with log.open("w") as file, started(*anyrank_command(*run), stderr=file) as process:
+    with log.open("w") as file, start_process(*anyrank_command(*run), stderr=file) as process:
         wait_for(lambda: len(events(out, "checkpoint")) > 5)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 75
@@ -170,7 +170,7 @@ def test_restart_uses_the_remaining_hosts(tmp_path, two_hosts):
     run = (*COUNT, "--steps", 200, "--hosts", two_hosts, "--max-restarts", 2, "--out", out)
     # The steps from 40 to 190 take seconds, so that the host is gone before the crash, on a busy machine too.
     chaos = ("--chaos", "kill rank=2 step=190; slow rank=2 factor=3 from=40")
-    with started(*anyrank_command(*run, *chaos, ranks=3)) as process:
+    with start_process(*anyrank_command(*run, *chaos, ranks=3)) as process:
         wait_for(lambda: len(events(out, "checkpoint")) > 3)
         (tmp_path / "gone").touch()
         expected = process.communicate(timeout=60)[1]
@@ -234,7 +234,7 @@ def test_launch_report_that_is_removed_counts_as_none(tmp_path, monkeypatch):
 def test_restart_waits_for_the_lock_of_the_crashed_run(tmp_path):
     out, folder = tmp_path / "run", RunFolder(tmp_path / "run")
     command = anyrank_command(*COUNT, "--out", out, "--max-restarts", 1, "--chaos", "kill rank=1 step=25", ranks=2)
-    with started(*command) as process:
+    with start_process(*command) as process:
         wait_for(lambda: events(out, "died"))
         folder.lock()
         time.sleep(5)  # longer than an ordinary run waits, and than the pause before a restart

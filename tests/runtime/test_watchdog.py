@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
-from ranks import anyrank_command, check_collective, mpiexec_path, processes_of, run_anyrank, started
+from ranks import anyrank_command, check_collective, mpiexec_path, processes_of, run_anyrank, start_process
 
 from anyrank.runtime.watchdog import STEP_FILE, Watchdog, hosts, make_step_file, position
 
@@ -26,12 +26,12 @@ LINES = {
 }
 
 
-def hung(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -> tuple[int, str]:
+def run_hanging(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -> tuple[int, str]:
     """Status and standard error of a run that hangs; no process of it is left."""
     run = ("run", HANGING, "--hang-timeout", 3, "--out", out, *arguments)
     command = anyrank_command(*run, ranks=None if own_mpiexec else ranks)
     before = [mpiexec_path(), "-n", str(ranks)] if own_mpiexec else []
-    with TemporaryFile("w+") as file, started(*before, *command, stderr=file, stdout=file) as process:
+    with TemporaryFile("w+") as file, start_process(*before, *command, stderr=file, stdout=file) as process:
         status = process.wait(90)
         deadline = time.monotonic() + 10
         while (left := processes_of(process)) and time.monotonic() < deadline:
@@ -46,7 +46,7 @@ def hung(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -
 def test_hang_of_one_rank_of_four_names_it_first(tmp_path, how, own_mpiexec):
     # Five steps take longer than the timeout: a slow rank is not hung.
     pause = ("--pause", 0.55) if how == "loop" else ()
-    status, text = hung(tmp_path / "run", "--how", how, *pause, ranks=4, own_mpiexec=own_mpiexec)
+    status, text = run_hanging(tmp_path / "run", "--how", how, *pause, ranks=4, own_mpiexec=own_mpiexec)
     # MPICH's own mpiexec reports a rank that it has killed itself, not the rank that ended.
     assert status == 1 or (own_mpiexec and status != 0)
     assert "anyrank: hung: no step for 3 s; rank 2 of 4 (host " in text
@@ -66,7 +66,7 @@ def test_hang_of_one_rank_of_four_names_it_first(tmp_path, how, own_mpiexec):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_hang_of_all_ranks_in_a_kernel_with_the_gil_is_ended(tmp_path, ranks):
-    status, text = hung(tmp_path / "run", "--how", "kernel", "--who", -1, ranks=ranks)
+    status, text = run_hanging(tmp_path / "run", "--how", "kernel", "--who", -1, ranks=ranks)
     assert status == 1
     (group,) = json.loads((tmp_path / "run" / "hang.json").read_text())["groups"]
     assert (
@@ -224,8 +224,8 @@ def threads() -> int:
 
 
 def test_watchdog_0_or_closed_has_no_thread_and_keeps_signals():
-    before, taken = threads(), signal.SIGRTMAX - 1
-    signal.signal(taken, handler := lambda number, frame: None)
+    before, used = threads(), signal.SIGRTMAX - 1
+    signal.signal(used, handler := lambda number, frame: None)
     try:
         idle = Watchdog(0)
         assert threads() == before
@@ -239,10 +239,10 @@ def test_watchdog_0_or_closed_has_no_thread_and_keeps_signals():
         while threads() > before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert threads() == before
-        assert signal.getsignal(taken) is handler
-        assert not faulthandler.unregister(taken - 1), "close leaves it registered"
+        assert signal.getsignal(used) is handler
+        assert not faulthandler.unregister(used - 1), "close leaves it registered"
     finally:
-        signal.signal(taken, signal.SIG_DFL)
+        signal.signal(used, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("where", ["import", "check", "declare"])

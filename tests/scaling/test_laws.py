@@ -122,14 +122,14 @@ def test_analyse_interval_of_a_median(make_study, repeat):
         assert point.seconds.interval == tuple(ordered[[1, -2] if repeat == 10 else [0, -1]])
 
 
-@pytest.mark.parametrize(("ranks", "there"), [((1,), "there is 1"), ((1, 2), "there are 2")])
-def test_analyse_too_few_points_give_no_fit_and_a_reason(make_study, ranks, there):
+@pytest.mark.parametrize(("ranks", "count_text"), [((1,), "there is 1"), ((1, 2), "there are 2")])
+def test_analyse_too_few_points_give_no_fit_and_a_reason(make_study, ranks, count_text):
     found = analyse(make_study(amdahl(0.1), ranks))
     assert not found.fits and found.best is None
     assert found.missing == (
-        f"Amdahl's law has 2 unknowns and needs at least 3 numbers of ranks that do not share cores; {there}.",
+        f"Amdahl's law has 2 unknowns and needs at least 3 numbers of ranks that do not share cores; {count_text}.",
         "Universal Scalability Law has 3 unknowns and needs at least 4 numbers of ranks that do not share cores; "
-        f"{there}.",
+        f"{count_text}.",
     )
 
 

@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hosts import missing, started_hosts
+from hosts import missing, start_hosts
 from ranks import check_collective
 from switch import Wires
 
@@ -196,7 +196,7 @@ def hosts(tmp_path_factory):
     if WHY_NOT and not os.environ.get("CI"):
         pytest.skip(WHY_NOT)
     assert not WHY_NOT, WHY_NOT
-    with started_hosts(4, tmp_path_factory.mktemp("hosts"), Wires(DELAY), polite=True) as found:
+    with start_hosts(4, tmp_path_factory.mktemp("hosts"), Wires(DELAY), polite=True) as found:
         yield found
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hosts import missing, started_hosts
+from hosts import missing, start_hosts
 from ranks import run_anyrank
 
 from anyrank.batch.request import SubmitOptions
@@ -99,7 +99,7 @@ def test_scale_bad_input_is_refused_before_any_run(tmp_path, monkeypatch, refuse
 
 def test_scale_folder_of_another_study_is_refused_and_kept(folder, tmp_path, refused):
     words = ("--ranks", "1,2", "--out")
-    there = (folder / "study.toml").read_text()
+    study_folder = (folder / "study.toml").read_text()
 
     def message(*more):
         return scale(*more, status=2, run=refused)
@@ -110,7 +110,7 @@ def test_scale_folder_of_another_study_is_refused_and_kept(folder, tmp_path, ref
     assert "study with another --steps (4, not 5)" in message(
         "strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder
     )
-    assert (folder / "study.toml").read_text() == there
+    assert (folder / "study.toml").read_text() == study_folder
     (tmp_path / "notes.txt").write_text("text")
     assert "holds files, but no study" in message("strong", SERIAL, *words, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -161,9 +161,9 @@ def test_scale_run_beyond_its_timeout_is_ended(tmp_path):
 )
 def test_grown_work_is_proportional_to_the_ranks(source, given, grow, ranks, expected):
     program = load(source)
-    made = grown(program, program(**given).parameters, grow, ranks)
-    assert {name: made[name] for name in expected} == pytest.approx(expected)
-    assert all(type(made[name]) is type(value) for name, value in expected.items())
+    parameters = grown(program, program(**given).parameters, grow, ranks)
+    assert {name: parameters[name] for name in expected} == pytest.approx(expected)
+    assert all(type(parameters[name]) is type(value) for name, value in expected.items())
 
 
 def test_grown_program_may_refuse_its_parameters():
@@ -195,7 +195,7 @@ def plan(ranks=(1, 2), repeat=2, hosts="", **parameters):
     return Plan("strong", str(SERIAL), "serial", parameters, {}, (), ranks, repeat, hosts)
 
 
-def a_summary(processor="A Processor, 2 cores for this process", digest="1", warm_up=0.1):
+def make_summary(processor="A Processor, 2 cores for this process", digest="1", warm_up=0.1):
     timing = {"seconds": 1.0, "steps": 3, "phases": {}, "traffic": {}, "noise": 0.0, "warm_up": warm_up}
     facts = {"nodes": 1, "crowded": False, "cores": 2, "digest": digest}
     return {"timing": timing, "provenance": {"processor": processor}, **facts}
@@ -211,7 +211,7 @@ def test_study_folder_create_keeps_ranks_rounds_and_hosts(tmp_path):
     folder = StudyFolder(tmp_path / "s")
     folder.create(plan((3,), 7, steps=5))
     folder.create(plan((1, 4), 3, "a:4"))  # the one before has no sample yet
-    folder._keep(plan(), 1, 1, a_summary())
+    folder._keep(plan(), 1, 1, make_summary())
     assert folder.create(plan((2, 4), 2, "b:4")) == folder.plan() == plan((1, 2, 4), 3, "b:4")
 
 
@@ -227,14 +227,14 @@ def test_study_folder_in_use_is_refused(tmp_path, monkeypatch):
 def test_study_folder_incomparable_samples_are_not_kept(tmp_path):
     folder = StudyFolder(tmp_path / "s")
     folder.create(plan())
-    folder._keep(plan(), 1, 1, a_summary())
-    folder._keep(plan(), 2, 1, a_summary("A Processor, 1 cores for this process"))
+    folder._keep(plan(), 1, 1, make_summary())
+    folder._keep(plan(), 2, 1, make_summary("A Processor, 1 cores for this process"))
     with pytest.raises(AnyrankError, match="round 1 was begun on A Processor, but this is Another"):
-        folder._keep(plan(), 4, 1, a_summary("Another, 2 cores for this process"))
+        folder._keep(plan(), 4, 1, make_summary("Another, 2 cores for this process"))
     with pytest.raises(AnyrankError, match="on 4 ranks the digest is 2, but 1 in p00000"):
-        folder._keep(plan(), 4, 1, a_summary(digest="2"))
+        folder._keep(plan(), 4, 1, make_summary(digest="2"))
     with pytest.raises(AnyrankError, match="cannot be measured"):
-        folder._keep(plan(), 4, 1, a_summary(warm_up=0.0))
+        folder._keep(plan(), 4, 1, make_summary(warm_up=0.0))
     assert len(list(folder.samples.iterdir())) == 2
 
 
@@ -251,18 +251,18 @@ def scale_here(*words):
 
 
 def test_scale_interrupted_study_says_how_to_resume(folder, tmp_path, monkeypatch):
-    there = shutil.copytree(folder, tmp_path / "s")
-    (there / "scaling.csv").unlink()
-    (there / "scaling.csv").mkdir()
-    with pytest.raises(AnyrankError, match=rf"scaling.csv: Is a directory. .* anyrank scale resume {there}"):
-        scale_here("report", there)
+    study_folder = shutil.copytree(folder, tmp_path / "s")
+    (study_folder / "scaling.csv").unlink()
+    (study_folder / "scaling.csv").mkdir()
+    with pytest.raises(AnyrankError, match=rf"scaling.csv: Is a directory. .* anyrank scale resume {study_folder}"):
+        scale_here("report", study_folder)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StudyFolder, "measure", interrupted)
-    with pytest.raises(AnyrankError, match=f"^interrupted. .* continue with anyrank scale resume {there}$"):
-        scale_here("resume", there)
+    with pytest.raises(AnyrankError, match=f"^interrupted. .* continue with anyrank scale resume {study_folder}$"):
+        scale_here("resume", study_folder)
 
 
 def test_scale_resume_uses_the_former_hosts_and_not_jobs(tmp_path, monkeypatch):
@@ -284,7 +284,7 @@ def test_scale_rounds_get_new_jobs_for_new_ranks(tmp_path, monkeypatch):
     folder, seen = StudyFolder(tmp_path / "s"), []
     folder.create(plan((1,)))
     for number in (1, 2):
-        folder._keep(plan((1,)), 1, number, a_summary())
+        folder._keep(plan((1,)), 1, number, make_summary())
         (folder.path / f"jobs/round-{number:03}/job").mkdir(parents=True)
         (folder.path / f"jobs/round-{number:03}/job/attempts").write_text("1 started 7 a now\n1 ended 0 \n")
     monkeypatch.setattr(scale_module, "submit_members", lambda kind, path, members, *_: seen.append(members) or 0)
@@ -303,7 +303,7 @@ def test_plan_rounds_alternate_the_order_of_ranks():
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "there can be hosts")
 def test_scale_fit_finds_the_programs_serial_fraction(tmp_path):
-    with started_hosts(4, tmp_path) as hosts:
+    with start_hosts(4, tmp_path) as hosts:
         where = ",".join(f"{address}:1" for address in hosts.addresses)
         words = ("--milliseconds", 150, "--steps", 5, "--ranks", "1,2,4", "--repeat", 3, "--hosts", where)
         words = (*words, "--out", tmp_path / "s")

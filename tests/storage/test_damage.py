@@ -76,7 +76,7 @@ def test_restore_flipped_bit_in_a_dataset_is_named(newest):
     newest.world.barrier()
     for place, offset in places.items():
         for at in (0, sizes[place] // 2, sizes[place] - 1):
-            message = newest.refused_as(flipped(newest.good, offset + at, 3))
+            message = newest.refused_as(flip_bit(newest.good, offset + at, 3))
             assert place.partition("/")[2] in message and "digest" in message
 
 
@@ -87,10 +87,10 @@ def test_restore_flipped_bit_in_a_dataset_is_named(newest):
 @example(12, 7)
 @example(2**40 - 1, 0)
 def test_restore_flipped_bit_anywhere_is_refused(newest, place, bit):
-    newest.refused_as(flipped(newest.good, place % len(newest.good), bit))
+    newest.refused_as(flip_bit(newest.good, place % len(newest.good), bit))
 
 
-def flipped(data: bytes, at: int, bit: int) -> bytes:
+def flip_bit(data: bytes, at: int, bit: int) -> bytes:
     return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :]
 
 
@@ -195,7 +195,7 @@ def test_rotate_does_not_count_a_refused_checkpoint(newest):
     newest.refused_as(newest.good[:-1])
     writer = checkpoints(newest.folder, newest.state, keep=2)
     assert writer.restore().step == 1
-    saves(writer, 3)
+    save_step(writer, 3)
     check_collective(newest.world, steps(newest) == [3, 1])
 
 
@@ -203,13 +203,13 @@ def test_rotate_counts_a_refused_checkpoint_written_again(newest):
     newest.refused_as(newest.good[:-1])
     writer = checkpoints(newest.folder, newest.state, keep=2)
     assert writer.restore().step == 1
-    saves(writer, 2)
+    save_step(writer, 2)
     check_collective(newest.world, steps(newest) == [2, 1])
-    saves(writer, 3)
+    save_step(writer, 3)
     check_collective(newest.world, steps(newest) == [3, 2])
 
 
-def saves(writer, step: int) -> None:
+def save_step(writer, step: int) -> None:
     writer.state.step = step
     writer.begin()
     assert not writer.finish().error

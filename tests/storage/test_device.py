@@ -61,7 +61,7 @@ def holds(state, step: int) -> bool:
     )
 
 
-def written_while_steps_go_on(folder, state, monkeypatch, *steps: int):
+def write_during_steps(folder, state, monkeypatch, *steps: int):
     """Write checkpoints of the steps; during each, the state changes, also on the GPU if the step's number is odd.
 
     Returns the outcome of the last.
@@ -91,7 +91,7 @@ def test_gpu_checkpoint_has_the_bytes_of_the_cpus(world, tmp_path, monkeypatch, 
     for order in ORDERS:
         machine(f"gpus=2 order={order}", world.rank)
         state = declare(world, split)
-        saved = written_while_steps_go_on(tmp_path / order, state, monkeypatch, 3, 4, 5)
+        saved = write_during_steps(tmp_path / order, state, monkeypatch, 3, 4, 5)
         check_collective(world, not saved.error and saved.digests == digests, f"{order}: {saved}")
         check_collective(world, same(saved.path, 5) and holds(state, 105), order)
         other = declare(world, "bricks")
@@ -115,7 +115,7 @@ def test_gpu_checkpoint_without_either_wait_is_wrong(tmp_path, monkeypatch, mach
     machine()
     state = declare(world)
     monkeypatch.setattr(*WAITS[wait], lambda *_: None)
-    saved = written_while_steps_go_on(tmp_path / "gpu", state, monkeypatch, 2)
+    saved = write_during_steps(tmp_path / "gpu", state, monkeypatch, 2)
     assert not same(saved.path, 2)
     restored = None
     with suppress(CheckpointError):
@@ -127,7 +127,7 @@ def test_gpu_checkpoint_thread_uses_the_ranks_own_gpu(tmp_path, monkeypatch, mac
     machine("gpus=2", 1)
     state = declare(World())
     monkeypatch.setattr(Gpu, "enter", lambda self: None)
-    assert "invalid resource handle" in written_while_steps_go_on(tmp_path, state, monkeypatch, 2).error
+    assert "invalid resource handle" in write_during_steps(tmp_path, state, monkeypatch, 2).error
 
 
 def test_gpu_failure_during_restore_is_not_blamed_on_the_file(tmp_path, monkeypatch, machine):
@@ -168,10 +168,10 @@ def test_gpu_checkpoint_copies_stay_on_the_gpu_if_they_fit(tmp_path, machine, mo
     state.allocate()
     gc.collect()
     others = gpu.full((gpu.free_memory()[0] - spare,), 1, np.uint8)
-    assert written_while_steps_go_on(tmp_path, state, monkeypatch, 1).error == ""
+    assert write_during_steps(tmp_path, state, monkeypatch, 1).error == ""
     copies = sum(field.local.nbytes for field in state.fields()) if spare > 6_000 else 0
     assert gpu.free_memory() == (spare - copies, 10**5)
-    saved = written_while_steps_go_on(tmp_path, state, monkeypatch, 2, 3)
+    saved = write_during_steps(tmp_path, state, monkeypatch, 2, 3)
     assert same(saved.path, 3)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2 * len(SHAPES) and "the copy of count takes 1144 bytes, and shim:0 has" in lines[1]
@@ -187,5 +187,5 @@ def test_staging_frees_cached_memory_once_for_all_fields(tmp_path, monkeypatch, 
     monkeypatch.setattr(fake, "get_default_memory_pool", lambda: pool)
     full = Gpu.full
     monkeypatch.setattr(Gpu, "full", lambda *arguments: (done.append("copy"), full(*arguments))[1])
-    assert not written_while_steps_go_on(tmp_path, state, monkeypatch, 1, 2).error
+    assert not write_during_steps(tmp_path, state, monkeypatch, 1, 2).error
     assert done == ["freed"] + ["copy"] * len(SHAPES) and len(SHAPES) > 1

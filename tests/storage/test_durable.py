@@ -16,19 +16,19 @@ from anyrank.storage import durable
 @pytest.fixture
 def calls(monkeypatch):
     """The calls to the file system, in order."""
-    made, fsync, replace = [], os.fsync, Path.replace
+    recorded, fsync, replace = [], os.fsync, Path.replace
 
     def record_fsync(descriptor):
-        made.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        recorded.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         fsync(descriptor)
 
     def record_rename(path, target):
-        made.append(("rename", target.name))
+        recorded.append(("rename", target.name))
         return replace(path, target)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(Path, "replace", record_rename)
-    return made
+    return recorded
 
 
 @pytest.mark.parametrize("content", ["α\n", b"\xff\x00"])

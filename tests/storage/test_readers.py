@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from ranks import completed
+from ranks import run_command
 from storage.samples import PARAMETERS, SHAPES, checkpoints, declare, holds, whole, write
 
 from anyrank.world import World
@@ -76,15 +76,19 @@ def run(*command) -> str:
 
 def test_checkpoint_file_has_its_provenance(path):
     with h5py.File(path, "r") as file:
-        root, made = dict(file.attrs), dict(file["provenance"].attrs)
+        root, provenance = dict(file.attrs), dict(file["provenance"].attrs)
     assert (root["format"], root["format_version"]) == ("anyrank checkpoint", 1)
     assert (root["program"], root["step"], root["seed"]) == ("heat", 2, 7)
     assert json.loads(root["parameters"]) == PARAMETERS
     assert root["complete"] and not root["finished"]
-    assert made["command"] == "anyrank run heat" and made["ranks"] == 1 and made["utc"].endswith("+00:00")
-    assert made["numpy"] == np.__version__ and made["h5py"] == h5py.__version__
+    assert (
+        provenance["command"] == "anyrank run heat"
+        and provenance["ranks"] == 1
+        and provenance["utc"].endswith("+00:00")
+    )
+    assert provenance["numpy"] == np.__version__ and provenance["h5py"] == h5py.__version__
     for name in ("python", "anyrank", "hdf5", "mpi4py", "mpi", "host"):
-        assert made[name]
+        assert provenance[name]
 
 
 def test_checkpoint_documented_check_of_the_seal_works(path):
@@ -106,9 +110,9 @@ def test_checkpoint_gather_and_pwrite_write_the_same_file(world, tmp_path):
     assert equal_files(*files)
 
 
-def equal_files(one: Path, other: Path) -> bool:
+def equal_files(first: Path, other: Path) -> bool:
     """Whether two files are equal, apart from the time and the command."""
-    with h5py.File(one, "r", locking=False) as a, h5py.File(other, "r", locking=False) as b:
+    with h5py.File(first, "r", locking=False) as a, h5py.File(other, "r", locking=False) as b:
         for group in ("fields", "scalars"):
             assert list(a[group]) == list(b[group])
             for name in a[group]:
@@ -130,7 +134,7 @@ def test_checkpoint_mpio_writes_the_same_file(tmp_path):
     for count in (1, 2, 4):
         folder = tmp_path / str(count)
         script = Path(__file__).with_name("mpio_write.py")
-        done = completed(python.with_name("mpiexec"), "-n", count, python, script, folder, count)
+        done = run_command(python.with_name("mpiexec"), "-n", count, python, script, folder, count)
         assert done.returncode == 0, done.stderr
         files = [next((folder / io).glob("step-*.h5")) for io in ("pwrite", "mpio")]
         assert equal_files(*files)

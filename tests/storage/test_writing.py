@@ -170,8 +170,8 @@ def test_checkpoint_gather_without_memory_fails_on_all_ranks(world, tmp_path, mo
 
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("io", ["pwrite", "gather"])
-@pytest.mark.parametrize("left", [0, 4096, 50_000, 300_000], ids=lambda n: f"{n} bytes left")
-def test_checkpoint_on_a_full_disk_fails_and_recovers(world, tmp_path, io, left):
+@pytest.mark.parametrize("bytes_left", [0, 4096, 50_000, 300_000], ids=lambda n: f"{n} bytes left")
+def test_checkpoint_on_a_full_disk_fails_and_recovers(world, tmp_path, io, bytes_left):
     disk = tmp_path / "disk"
     mounted = world.rank == 0 and mount(disk)
     if not world.bcast(mounted):
@@ -180,8 +180,8 @@ def test_checkpoint_on_a_full_disk_fails_and_recovers(world, tmp_path, io, left)
     @contextmanager
     def trouble():
         if world.rank == 0:
-            taken = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - left
-            (disk / "other").write_bytes(bytes(taken))
+            used = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - bytes_left
+            (disk / "other").write_bytes(bytes(used))
         world.barrier()
         yield
         if world.rank == 0:

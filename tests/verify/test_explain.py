@@ -27,7 +27,7 @@ def outcome(case: Case, bits: str = "1", verdict: str = SAME) -> Outcome:
     return Outcome(case, RunFolder(Path("run")), verdict, "bad\x1b luck", trace)
 
 
-def explained(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
+def explain_outcomes(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
     found = explain([outcome(REFERENCE), *others])
     return [(finding.cause, finding.one.case, finding.other.case, len(finding.seen)) for finding in found]
 
@@ -44,34 +44,34 @@ def test_causes_of_two_cases_are_listed():
 def test_explain_nearest_correct_case_gives_the_cause():
     bricks, rows = Case((4,), split="bricks"), Case((4,), split="rows")
     clock, stopped = Case((2,), changed="clock"), Case((1, 2), (1,))
-    assert explained(outcome(ONE), outcome(TWO)) == []
-    assert explained(outcome(ONE), outcome(TWO, "2"), outcome(THREE, "3")) == [("ranks", ONE, TWO, 1)]
-    assert explained(outcome(ONE), outcome(rows), outcome(bricks, "2")) == [("split", rows, bricks, 0)]
-    assert explained(outcome(ONE, "2"), outcome(TWO, "2")) == [("body", REFERENCE, ONE, 1)]
-    assert explained(outcome(ONE), outcome(TWO), outcome(clock, "2")) == [("clock", TWO, clock, 0)]
-    assert explained(outcome(ONE), outcome(TWO), outcome(stopped, "2")) == [("restart", ONE, stopped, 0)]
+    assert explain_outcomes(outcome(ONE), outcome(TWO)) == []
+    assert explain_outcomes(outcome(ONE), outcome(TWO, "2"), outcome(THREE, "3")) == [("ranks", ONE, TWO, 1)]
+    assert explain_outcomes(outcome(ONE), outcome(rows), outcome(bricks, "2")) == [("split", rows, bricks, 0)]
+    assert explain_outcomes(outcome(ONE, "2"), outcome(TWO, "2")) == [("body", REFERENCE, ONE, 1)]
+    assert explain_outcomes(outcome(ONE), outcome(TWO), outcome(clock, "2")) == [("clock", TWO, clock, 0)]
+    assert explain_outcomes(outcome(ONE), outcome(TWO), outcome(stopped, "2")) == [("restart", ONE, stopped, 0)]
 
 
 def test_explain_cause_is_reported_once():
     clock, stopped = Case((2,), changed="clock"), Case((1, 2), (1,))
     wrong = [outcome(TWO, "2"), outcome(clock, "2"), outcome(stopped, "3")]
-    assert explained(outcome(ONE), *wrong) == [("ranks", ONE, TWO, 2)]
+    assert explain_outcomes(outcome(ONE), *wrong) == [("ranks", ONE, TWO, 2)]
     both = [outcome(TWO, "2"), outcome(clock, "3")]
-    assert explained(outcome(ONE), *both) == [("clock", TWO, clock, 0), ("ranks", ONE, TWO, 0)]
+    assert explain_outcomes(outcome(ONE), *both) == [("clock", TWO, clock, 0), ("ranks", ONE, TWO, 0)]
 
 
 def test_explain_separates_failures_from_differences():
-    assert explained(outcome(ONE), outcome(TWO, verdict=FAILED), outcome(THREE, "3")) == [
+    assert explain_outcomes(outcome(ONE), outcome(TWO, verdict=FAILED), outcome(THREE, "3")) == [
         ("ranks", ONE, TWO, 0),
         ("ranks", ONE, THREE, 0),
     ]
-    assert explained(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
+    assert explain_outcomes(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
 
 
 def test_explain_chance_is_reported_first_and_alone():
     again = Case((2,), changed="again")
     wrong = [outcome(TWO, "2"), outcome(again, "3"), outcome(THREE, "4")]
-    assert explained(outcome(ONE), *wrong) == [("again", TWO, again, 2)]
+    assert explain_outcomes(outcome(ONE), *wrong) == [("again", TWO, again, 2)]
 
 
 def test_first_difference_of_traces_gives_step_and_members():
@@ -151,23 +151,23 @@ class RepeatedRunner:
         return again
 
 
-def located(tmp_path: Path, *bits: str) -> tuple[list[int], str]:
-    one, other = outcome(ONE), outcome(TWO)
-    one.trace, other.trace = ({step: {"x": bit} for step, bit in enumerate(text)} for text in ("0123", "0124"))
+def locate_difference(tmp_path: Path, *bits: str) -> tuple[list[int], str]:
+    first, other = outcome(ONE), outcome(TWO)
+    first.trace, other.trace = ({step: {"x": bit} for step, bit in enumerate(text)} for text in ("0123", "0124"))
     runner = RepeatedRunner(tmp_path, *bits)
-    words, _ = locate.locate(runner, Finding("ranks", one, other))
+    words, _ = locate.locate(runner, Finding("ranks", first, other))
     return runner.until, words
 
 
 def test_locate_difference_by_chance_is_followed_and_named(tmp_path):
     where = "First at step {}, in x[0]; 1 of 1 elements differ"
-    assert located(tmp_path / "steady", "0123", "0124") == ([3, 3], where.format(3))
-    other_values = located(tmp_path / "values", "0123", "0125")
+    assert locate_difference(tmp_path / "steady", "0123", "0124") == ([3, 3], where.format(3))
+    other_values = locate_difference(tmp_path / "values", "0123", "0125")
     assert other_values == ([3, 3], where.format(3) + locate.CHANCE)
-    earlier = located(tmp_path / "earlier", "0123", "0923", "0123", "0923")
+    earlier = locate_difference(tmp_path / "earlier", "0123", "0923", "0123", "0923")
     assert earlier == ([3, 3, 1, 1], where.format(1) + locate.CHANCE)
-    gone = located(tmp_path / "gone", *["0123"] * 8)
-    assert gone == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
+    vanished = locate_difference(tmp_path / "gone", *["0123"] * 8)
+    assert vanished == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
 
 
 def test_plan_covers_ranks_splits_bodies_and_perturbations():

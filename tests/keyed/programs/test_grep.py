@@ -33,7 +33,7 @@ def gnu(folder, pattern, flags=""):
     return done.stdout.count(b"\n")
 
 
-def counted(world, files, patterns, **parameters):
+def count_patterns(world, files, patterns, **parameters):
     """The result of the program and its digest, without a run."""
     program = Grep(files=str(files), patterns=",".join(patterns), **parameters)
     state = State(world)
@@ -70,7 +70,7 @@ def write_texts(folder):
 @pytest.mark.parametrize("flags", ["", "i", "w", "iw"])
 def test_grep_counts_are_those_of_gnu_grep(alone, tmp_path, flags):
     write_texts(tmp_path)
-    result, _ = counted(alone, tmp_path, PATTERNS, words="w" in flags, ignore_case="i" in flags, chunk=100)
+    result, _ = count_patterns(alone, tmp_path, PATTERNS, words="w" in flags, ignore_case="i" in flags, chunk=100)
     assert result["counts"] == {pattern: gnu(tmp_path, pattern, flags) for pattern in PATTERNS}
     order = [*result["counts"].items()]
     assert order == sorted(order, key=lambda row: (-row[1], row[0]))
@@ -86,8 +86,8 @@ def test_grep_counts_are_the_same_on_any_number_of_ranks(world, alone, tmp_path)
     world.barrier()
     for words, chunk in [(False, 200), (True, 700), (False, 1 << 28)]:
         parameters = {"words": words, "ignore_case": words, "chunk": chunk}
-        found = counted(world, tmp_path, PATTERNS, **parameters)
-        check_collective(world, found == counted(alone, tmp_path, PATTERNS, **parameters), f"{parameters}")
+        found = count_patterns(world, tmp_path, PATTERNS, **parameters)
+        check_collective(world, found == count_patterns(alone, tmp_path, PATTERNS, **parameters), f"{parameters}")
 
 
 def test_grep_line_of_50_mb_needs_little_memory(alone, tmp_path):
@@ -95,7 +95,7 @@ def test_grep_line_of_50_mb_needs_little_memory(alone, tmp_path):
     (tmp_path / "line").write_bytes(line[:-1])
     tracemalloc.start()
     try:
-        result, _ = counted(alone, tmp_path, ["love", "and war", "and"], words=True)
+        result, _ = count_patterns(alone, tmp_path, ["love", "and war", "and"], words=True)
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:
         tracemalloc.stop()
@@ -107,7 +107,7 @@ def test_grep_line_of_50_mb_needs_little_memory(alone, tmp_path):
 def test_grep_counts_in_the_bible_are_those_of_gnu_grep(alone, tmp_path, flags):
     king_james(tmp_path)
     patterns = ["love", "war", "the", "lord", "in the beginning", "jesus", "thou shalt", "i"]
-    result, _ = counted(alone, tmp_path, patterns, words="w" in flags, ignore_case=True, chunk=1 << 20)
+    result, _ = count_patterns(alone, tmp_path, patterns, words="w" in flags, ignore_case=True, chunk=1 << 20)
     assert result["counts"] == {pattern: gnu(tmp_path, pattern, flags) for pattern in patterns}
     assert (result["lines"], result["broken"]) == (31102, 0)
 
@@ -179,5 +179,5 @@ def test_grep_bad_patterns_are_refused(alone, tmp_path, monkeypatch, parameters,
 
 def test_grep_empty_files_have_no_counts(alone, tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    result, _ = counted(alone, tmp_path, ["a"])
+    result, _ = count_patterns(alone, tmp_path, ["a"])
     assert result == {"counts": {"a": 0}, "lines": 0, "bytes": 0, "broken": 0}

@@ -71,12 +71,12 @@ def program(path, by, aggregate=AGGREGATES, **options):
 
 def run(world, path, by, aggregate=AGGREGATES, **options):
     """The state and result of a complete run; its files are in the table's folder."""
-    made, state = program(path, by, aggregate, **options), State(world, folder=Path(path).parent)
-    made.declare(state)
-    while not made.done(state):
-        made.step(state)
+    groupby, state = program(path, by, aggregate, **options), State(world, folder=Path(path).parent)
+    groupby.declare(state)
+    while not groupby.done(state):
+        groupby.step(state)
         state.step += 1
-    return state, made.result(state)
+    return state, groupby.result(state)
 
 
 def read(path):
@@ -109,9 +109,9 @@ def test_groupby_digest_depends_on_neither_ranks_nor_memory(world, tmp_path):
     alone, digests = World(world.comm.Split(world.rank)), set()
     for here, limit in ((world, None), (alone, None), (world, resident() + (64 << 20))):
         state = State(here, memory_limit=limit)
-        made = program(tmp_path / "table.csv", "user,kind")
-        made.declare(state)
-        made.step(state)
+        groupby = program(tmp_path / "table.csv", "user,kind")
+        groupby.declare(state)
+        groupby.step(state)
         digests.add(state.digest())
     check_collective(world, len(digests) == 1)
 
@@ -195,8 +195,8 @@ def test_groupby_stopped_run_resumes_on_other_ranks(tmp_path):
     assert (whole.returncode, stopped.returncode) == (0, 75), whole.stderr + stopped.stderr
     resumed = run_anyrank("resume", tmp_path / "stopped", "--json", "--quiet", ranks=3)
     assert resumed.returncode == 0, resumed.stderr
-    one, other = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
-    assert one["digest"] == other["digest"] and other["steps"] > 2
+    first, other = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
+    assert first["digest"] == other["digest"] and other["steps"] > 2
     for name in ("groups.csv", "groups.h5", "result.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
@@ -204,11 +204,11 @@ def test_groupby_stopped_run_resumes_on_other_ranks(tmp_path):
 def test_groupby_resume_with_other_files_or_columns_is_refused(alone, tmp_path):
     write(tmp_path / "table.csv")
     for name, said in (("input", "the files are not those"), ("kinds", "the columns are not those")):
-        made, state = program(tmp_path / "table.csv", "user"), State(alone)
-        made.declare(state)
+        groupby, state = program(tmp_path / "table.csv", "user"), State(alone)
+        groupby.declare(state)
         setattr(state, name, 1)
         with pytest.raises(UsageError, match=said):
-            made.step(state)
+            groupby.step(state)
 
 
 def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):

@@ -73,7 +73,7 @@ def write(folder, parts, suffix, files):
                 writer.write_table(pa.table(part, schema=schema))
 
 
-def rounded(value):
+def round_fraction(value):
     try:
         return float(value)
     except OverflowError:
@@ -83,12 +83,12 @@ def rounded(value):
 def total(x):
     """The sum, rounded once."""
     odd = [v for v in x if not math.isfinite(v)]
-    return sum(odd) if odd else rounded(sum(map(Fraction, x)))
+    return sum(odd) if odd else round_fraction(sum(map(Fraction, x)))
 
 
 def mean(x):
     whole = total(x)
-    return whole if any(not math.isfinite(v) for v in x) else rounded(sum(map(Fraction, x)) / len(x))
+    return whole if any(not math.isfinite(v) for v in x) else round_fraction(sum(map(Fraction, x)) / len(x))
 
 
 def extreme(x, largest):
@@ -114,7 +114,7 @@ def expected(parts):
         rows = groups[key]
         x, y, n, small = ([v for v in column if v is not None] for column in zip(*rows, strict=True))
         sums = [total(x), *((mean(x), extreme(x, False), extreme(x, True)) if x else (None,) * 3)]
-        whole = (min(n), max(n), rounded(Fraction(sum(n), len(n)))) if n else (None,) * 3
+        whole = (min(n), max(n), round_fraction(Fraction(sum(n), len(n)))) if n else (None,) * 3
         var = variance(y) if len(y) > 1 else None
         found.append([*key, len(rows), len(x), *sums, var, *whole, sum(small)])
     return found
@@ -123,12 +123,12 @@ def expected(parts):
 def answer(world, folder, suffix):
     """The rows of the result, and the digest of the table from which they come."""
     state = State(world)
-    made = GroupBy(table=str(folder / f"*.{suffix}"), by="k,t", aggregate=AGGREGATES, top=10**6)
-    made.declare(state)
-    while not made.done(state):
-        made.step(state)
+    groupby = GroupBy(table=str(folder / f"*.{suffix}"), by="k,t", aggregate=AGGREGATES, top=10**6)
+    groupby.declare(state)
+    while not groupby.done(state):
+        groupby.step(state)
         state.step += 1
-    return made.result(state)["first"], state.digest()
+    return groupby.result(state)["first"], state.digest()
 
 
 @pytest.mark.ranks(1, 2, 3)

@@ -117,13 +117,13 @@ def test_sort_little_memory_gives_the_same_or_a_clear_error(tmp_path):
 
 
 def test_sort_existing_output_and_changed_input_are_refused(tmp_path):
-    there, keys = tmp_path / "there.npy", tmp_path / "keys.npy"
-    there.write_text("mine")
+    existing, keys = tmp_path / "there.npy", tmp_path / "keys.npy"
+    existing.write_text("mine")
     np.save(keys, np.arange(9)[::-1])
     words = ("run", "sort", "--input", keys, "--chunk", 24)
-    done = run_anyrank(*words, "--output", there, "--out", tmp_path / "a", ranks=2)
-    assert done.returncode == 2 and f"--output {there} exists, and is never overwritten" in done.stderr
-    assert there.read_text() == "mine" and not (tmp_path / "a").exists()
+    done = run_anyrank(*words, "--output", existing, "--out", tmp_path / "a", ranks=2)
+    assert done.returncode == 2 and f"--output {existing} exists, and is never overwritten" in done.stderr
+    assert existing.read_text() == "mine" and not (tmp_path / "a").exists()
     run(*words, "--stop-at", 1, "--out", tmp_path / "b", ranks=1, code=75)
     np.save(keys, np.arange(10))
     done = run_anyrank("resume", tmp_path / "b", ranks=1)
@@ -152,7 +152,7 @@ def test_sort_bad_input_is_refused(tmp_path, group):
     (tmp_path / "bad.npy").write_text("1\n")
     (tmp_path / "bad.h5").write_text("1\n")
     record, one = np.zeros(3, [("a", "i8"), ("b", "u2")]), np.zeros(3)
-    for path, key, told in (
+    for path, key, message in (
         (tmp_path / "none.npy", "", "cannot be read (No such file or directory)"),
         (tmp_path / "x.csv", "", "must end in .npy, .h5 or .hdf5"),
         (tmp_path / "bad.npy", "", "is not a valid"),
@@ -169,5 +169,5 @@ def test_sort_bad_input_is_refused(tmp_path, group):
         (hdf5(a=one, b=np.zeros(4)), "a", "b has 4 rows, and the key a has 3"),
         (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or variable-length text"),
     ):
-        with pytest.raises(UsageError, match=re.escape(told)):
+        with pytest.raises(UsageError, match=re.escape(message)):
             arrays.find(str(path), key)

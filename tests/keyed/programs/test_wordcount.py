@@ -110,8 +110,8 @@ def test_wordcount_bodies_and_little_memory_give_the_same(texts, tmp_path):
 def test_wordcount_beyond_the_memory_limit_is_refused(tmp_path):
     big = tmp_path / "big.txt"
     big.write_bytes(b" ".join(b"%d" % n for n in range(700_000)))
-    told = run("--files", big, "--memory-limit", "150MB", "--out", tmp_path / "run", status=1)
-    assert "table words:" in told and "Use more ranks, or a larger --memory-limit." in told
+    error = run("--files", big, "--memory-limit", "150MB", "--out", tmp_path / "run", status=1)
+    assert "table words:" in error and "Use more ranks, or a larger --memory-limit." in error
 
 
 def test_wordcount_of_a_real_book_is_that_of_a_counter(tmp_path):
@@ -139,10 +139,10 @@ def test_wordcount_bad_input_is_refused_once_before_any_work(tmp_path, refused, 
     if "must" in message or "required" in message:
         done = refused("run", "wordcount", *words, "--out", tmp_path / "run")
         assert done.returncode == 2
-        told = done.stderr
+        error = done.stderr
     else:
-        told = run(*words, "--out", tmp_path / "run", ranks=2, status=2)
-    assert told.count(message) == 1 and not (tmp_path / "run" / "checkpoints").exists()
+        error = run(*words, "--out", tmp_path / "run", ranks=2, status=2)
+    assert error.count(message) == 1 and not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_wordcount_resume_with_changed_files_is_refused(tmp_path):

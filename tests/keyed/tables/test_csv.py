@@ -20,10 +20,10 @@ def alone():
 
 @pytest.fixture
 def table(alone, tmp_path):
-    def read(text, *wanted, block=None, suffix="csv", chunk=None, **options):
+    def read(text, *columns, block=None, suffix="csv", chunk=None, **options):
         path = tmp_path / f"log.{suffix}"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        files = TableFiles(str(path), [parse_key(w) if isinstance(w, str) else w for w in wanted], alone, **options)
+        files = TableFiles(str(path), [parse_key(w) if isinstance(w, str) else w for w in columns], alone, **options)
         files.block = block or files.block
         return files, rows_of(files, chunk or max(1, files.size))
 
