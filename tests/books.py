@@ -1,4 +1,4 @@
-"""A real book for tests: the King James Bible, from Debian's bible-kjv."""
+"""A book for tests: the King James Bible, from Debian's bible-kjv."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def king_james(folder: Path) -> Path:
-    """The Bible in a file of the folder, 4.4 MB, a verse in each line; skips the test where the package is not."""
+    """Write the Bible into a file, 4.4 MB, one verse per line; skips the test if the package is not installed."""
     if not shutil.which("bible") and not os.environ.get("CI"):
         pytest.skip("needs Debian's package bible-kjv")
     path = folder / "bible.txt"

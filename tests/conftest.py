@@ -1,4 +1,4 @@
-"""Tests marked `ranks` run under mpiexec: see rank_launch.py, and rank_worker.py for the ranks."""
+"""Common fixtures, the long and the slow tests. Tests marked `ranks` run under mpiexec: see rank_launch.py."""
 
 import os
 import subprocess
@@ -12,13 +12,13 @@ import pytest
 
 pytest_plugins = ["rank_launch", "gpus"]
 
-# MPICH's ranks wait in a loop; tests have more ranks than cores, so they are to sleep for some µs where nothing comes:
-# by THROTTLE they yield in all waits, for messages, too, and by HEAVY_YIELD who yields sleeps.
+# MPICH's ranks poll while they wait. Tests have more ranks than cores, so the ranks must sleep for some µs instead:
+# with THROTTLE they yield in all waits, also for messages, and with HEAVY_YIELD a yield is a sleep.
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE"] = "1"
 os.environ["MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT"] = "300"
 os.environ["MPIR_CVAR_ENABLE_HEAVY_YIELD"] = "1"
 
-#: Files that take minutes, some mostly in waiting: begun first, and not the busy ones of batch together.
+#: Files that take minutes, some mostly waiting: they start first; the busy files of batch/ do not start together.
 LONG = (
     *("test_on_slurm.py", "test_verify.py", "test_on_pbs.py", "test_faults.py", "test_stops.py", "test_examples.py"),
     *("test_weather.py", "test_on_condor.py", "test_bad_input.py", "test_wordcount.py", "test_supervisor.py"),
@@ -26,42 +26,42 @@ LONG = (
 )
 
 
-#: Tests that take long and whose promise quicker ones guard, too, by parts of their ids. `make test` leaves them out,
-#: `make test SLOW=1` and CI do not. Those with a part that is named behind "except" are not slow.
+#: Tests that take long and whose promise a quicker test checks too: parts of their ids. `make test` leaves them out,
+#: `make test SLOW=1` and CI do not. Tests whose id contains a word after "except" are not slow.
 SLOW = {
     "test_on_slurm.py::": "",
-    "test_verify.py::test_a_planted_bug_is_found_and_named": "except own_rows some_ranks float_sum",
-    "test_verify.py::test_our_own_programs_are_clean": "",
-    "test_verify.py::test_other_ways_to_differ": "except raise result",
-    "test_programs.py::test_every_verb_takes": "",
-    "test_launch.py::test_verbs_that_start_ranks": "except scale",
-    "test_launch.py::test_words_of_any_text_reach_the_ranks": "except signs empty",
-    "test_launch.py::test_word_alone_that_mpiexec_takes": "",
-    "test_study.py::test_a_fit_finds_the_serial_fraction": "",
-    "test_study.py::test_ranks_and_rounds_are_added": "",
-    "test_hosts.py::test_a_host_that_is_cut_off": "",
-    "test_hosts.py::test_a_link_that_is_down": "",
-    "test_stops.py::test_a_signal_stops_with_75": "except mpiexec-15 anyrank-2",
-    "test_wordcount.py::test_bodies_and_little_memory": "",
-    "test_wordcount.py::test_the_example_counts_as_it_says": "",
-    "test_sort.py::test_stopped_in_both_phases": "",
-    "test_sort.py::test_little_memory_gives_the_same": "",
-    "test_groupby.py::test_a_run_that_was_stopped": "",
-    "test_grep.py::test_a_run_that_was_stopped": "",
-    "test_gpu.py::test_what_measures_a_gpu_works": "",
-    "test_peers.py::test_peers_on_two_cores": "",
-    "test_supervisor.py::test_a_run_goes_on_with_the_hosts": "",
-    "test_supervisor.py::test_a_restart_waits_for_the_lock": "",
-    "test_watchdog.py::test_one_rank_of_four_that_gets_stuck": "except receive",
-    "test_watchdog.py::test_a_hang_before_the_first_step": "except check",
-    "test_child_imports.py::test_children_of_a_package": "except spawn-2",
-    "test_child_imports.py::test_children_of_a_file_of_any_name": "except random",
-    "test_children.py::test_children_of_each_step": "except pool-2 signals-1 exit-1 fail-2 return-1",
-    "test_failures.py::test_a_picture_that_fails": "except (1,)",
-    "test_placement.py::test_blas_gives_the_same_bits": "",
-    "test_pack.py::test_a_disk_that_fills_up": "",
-    "test_study.py::test_more_than_ten_thousand_points": "",
-    "test_chaos.py::test_kills_damage_and_a_full_disk": "",
+    "test_verify.py::test_verify_planted_bug_is_found_and_named": "except own_rows some_ranks float_sum",
+    "test_verify.py::test_verify_our_programs_are_clean": "",
+    "test_verify.py::test_verify_kinds_of_difference_are_reported": "except raise result",
+    "test_programs.py::test_verbs_take": "",
+    "test_launch.py::test_verbs_in_a_shell_of_one_task_start_ranks": "except scale",
+    "test_launch.py::test_rank_words_of_any_text_reach_the_ranks": "except signs empty",
+    "test_launch.py::test_rank_words_of_a_single_colon_reach_the_ranks": "",
+    "test_study.py::test_scale_fit_finds_the_programs_serial_fraction": "",
+    "test_study.py::test_scale_added_ranks_and_rounds_keep_the_samples": "",
+    "test_hosts.py::test_hosts_disconnected_one_is_named_and_the_run_continues": "",
+    "test_hosts.py::test_hosts_link_down_for_three_seconds_only_delays_a_run": "",
+    "test_stops.py::test_stop_by_signal_has_status_75_and_resume_continues": "except mpiexec-15 anyrank-2",
+    "test_wordcount.py::test_wordcount_bodies_and_little_memory_give_the_same": "",
+    "test_wordcount.py::test_wordcount_example_counts_and_resumes_in_another_folder": "",
+    "test_sort.py::test_sort_stopped_in_both_phases_resumes_on_other_ranks": "",
+    "test_sort.py::test_sort_little_memory_gives_the_same_or_a_clear_error": "",
+    "test_groupby.py::test_groupby_stopped_run_resumes_on_other_ranks": "",
+    "test_grep.py::test_grep_stopped_run_resumes_on_other_ranks": "",
+    "test_gpu.py::test_gpu_bench_measures_every_row": "",
+    "test_peers.py::test_peers_on_two_cores_give_our_answers": "",
+    "test_supervisor.py::test_restart_uses_the_remaining_hosts": "",
+    "test_supervisor.py::test_restart_waits_for_the_lock_of_the_crashed_run": "",
+    "test_watchdog.py::test_hang_of_one_rank_of_four_names_it_first": "except receive",
+    "test_watchdog.py::test_hang_before_the_first_step_is_reported_and_ends_all": "except check",
+    "test_child_imports.py::test_children_of_a_package_import_the_program": "except spawn-2",
+    "test_child_imports.py::test_children_of_a_file_of_any_name_import_it": "except random",
+    "test_children.py::test_children_of_each_step_end": "except pool-2 signals-1 exit-1 fail-2 return-1",
+    "test_failures.py::test_picture_failure_is_a_warning_unless_others_wait": "except (1,)",
+    "test_placement.py::test_blas_bits_do_not_depend_on_the_launcher": "",
+    "test_pack.py::test_pack_full_disk_keeps_the_old_archive": "",
+    "test_study.py::test_study_of_ten_thousand_points_has_longer_names": "",
+    "test_chaos.py::test_chaos_kills_damage_and_full_disk_leave_the_result": "",
 }
 
 
@@ -80,15 +80,15 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 @pytest.fixture
 def refused(in_process: Callable[..., Any]) -> Callable[..., Any]:
-    """`in_process`, for what is bad use."""
+    """`in_process`, for bad usage."""
     return in_process
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """`anyrank ARGUMENTS` in this process: what `run_anyrank` gives, without a start, for what starts no rank.
+    """Call `anyrank ARGUMENTS` in this process, for calls that start no rank; returns what `run_anyrank` returns.
 
-    That such an end reaches whoever started anyrank is for other tests, one for each verb.
+    Other tests, one for each verb, check that the exit status reaches the parent process.
     """
 
     def call(
@@ -103,7 +103,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
                 patch.chdir(cwd)
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
-            for setting in ("initialize", "finalize"):  # `main` sets these for a process of its own
+            for setting in ("initialize", "finalize"):  # `main` changes these for its own process
                 patch.setattr(mpi4py.rc, setting, getattr(mpi4py.rc, setting))
             with pytest.raises(SystemExit) as left:
                 main([*map(str, arguments)])
@@ -113,16 +113,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 
 def pytest_collect_file(file_path: Path) -> None:
-    # Slow to import, so not in ranks that do without it.
+    # The import is slow, so ranks import it only if their file uses it.
     if file_path.suffix == ".py" and "hypothesis" in file_path.read_text():
-        with suppress(ImportError):  # the file itself says so
+        with suppress(ImportError):  # the test file reports the error itself
             _set_up_hypothesis()
 
 
 @cache
 def _set_up_hypothesis() -> None:
-    """All ranks must draw the same examples, so they come from the test's name, not from chance, time or
-    a database; and a fixture such as `world` may serve all examples of a test."""
+    """Configure Hypothesis so that all ranks draw the same examples: they are derived from the test's name, not from
+    chance, time or a database. A fixture such as `world` may serve all examples of a test.
+    """
     from hypothesis import HealthCheck, Phase, settings
 
     settings.register_profile(

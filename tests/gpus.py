@@ -1,14 +1,14 @@
-"""Pytest plugin for the tests marked `gpu`: which GPU they get, and what `-m gpu` changes.
+"""Pytest plugin for the tests marked `gpu`: the choice of the GPU, and what `-m gpu` changes.
 
-ANYRANK_TEST_GPU says which GPU:
+Values of ANYRANK_TEST_GPU:
 
-- not set: the one that CuPy finds; without one they are skipped;
-- `1`: the same, and they fail without one;
-- `bare`: the same, for compute-sanitizer: each array is an allocation of its own;
-- `emulated`: the emulated GPU under CuPy's name, in this process and in all that it starts. Sizes are small.
+- not set: the GPU that CuPy finds; without a GPU the tests are skipped;
+- `1`: the same, but the tests fail without a GPU;
+- `bare`: the same, for compute-sanitizer: each array has its own allocation;
+- `emulated`: the emulated GPU under CuPy's name, in this process and in its child processes. Sizes are small.
 
 `-m gpu` imports only the files that have such tests, reports a file that cannot be imported and goes on, and runs
-first what tells most. SIGTERM ends it like Ctrl-C: what has failed is shown, and --junit-xml is written.
+the most informative tests first. SIGTERM ends it like Ctrl-C: failures are shown, and --junit-xml is written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from anyrank.device.find import gpu_missing
 
 WANTED = os.environ.get("ANYRANK_TEST_GPU", "")
 BARE, EMULATED = WANTED == "bare", WANTED == "emulated"
-#: Parts of node ids in the order in which their tests run; the last one that fits counts. Whole runs come last.
+#: Parts of node ids in the order in which their tests run; the last match counts. Whole runs come last.
 ORDER = (
     *("device/test_exact.py", "device/test_gpu.py", "numerics/test_digest.py", "numerics/test_random.py"),
     *("kernels/test_exact_sum.py", "kernels/test_philox.py", "device/test_slices.py", "exchange/"),
@@ -38,7 +38,7 @@ _DRIVERS: list[tempfile.TemporaryDirectory[str]] = []  # removed when this proce
 
 
 def _emulate() -> None:
-    """Let CuPy be the emulated GPU, and libcuda.so.1 an empty library, here and in processes started from here."""
+    """Let CuPy be the emulated GPU, and libcuda.so.1 an empty library, in this process and its child processes."""
     sys.path.insert(0, str(_STAND_IN))
     _prepend("PYTHONPATH", _STAND_IN)
     if gpu_missing():
@@ -46,7 +46,7 @@ def _emulate() -> None:
         library = Path(_DRIVERS[0].name) / "libcuda.so.1"
         name = f"-Wl,-soname,{library.name}"
         subprocess.run(("cc", "-shared", "-nostdlib", name, "-o", library, "-x", "c", os.devnull), check=True)
-        ctypes.CDLL(str(library))  # for this process, whose loader has read LD_LIBRARY_PATH long ago
+        ctypes.CDLL(str(library))  # for this process, whose loader has already read LD_LIBRARY_PATH
         _prepend("LD_LIBRARY_PATH", library.parent)
 
 

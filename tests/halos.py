@@ -1,4 +1,4 @@
-"""Fields on all layouts of a world, and what their ghosts must hold."""
+"""Fields on all layouts of a world, and the expected values of their ghost cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make(layout, halo=1, boundary="periodic", dtype=np.float64, name="T", value=
 
 
 def odd_cuts(n, parts, least):
-    """Uneven borders: the first part as small as may be, the others share the rest."""
+    """Uneven cuts: the first part is as small as possible, the other parts share the rest."""
     rest = even_cuts(n - least, parts - 1) if parts > 1 else (n - least,)
     return (0, *(least + cut for cut in rest)) if parts > 1 else (0, n)
 
@@ -30,7 +30,7 @@ def layouts(shape, world, halo):
 
 
 def ghost_values(field, whole):
-    """What the padded block must hold: the global array, wrapped or beyond a fixed border."""
+    """The expected padded block: the global array, continued periodically or with the value of a fixed boundary."""
     index = np.ix_(
         *(np.arange(a - field.halo, b + field.halo) for a, b in zip(field.layout.start, field.layout.stop, strict=True))
     )

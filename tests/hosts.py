@@ -1,8 +1,8 @@
-"""Several hosts on one machine: network namespaces with a host name and an address each, joined by a bridge.
+"""Several hosts on one machine: network namespaces, each with a host name and an address, joined by a bridge.
 
-They share the file system, and nothing else: what ranks tell each other crosses a wire that `cut` can cut. With `Wires`
-a switch in user space joins them (switch.py), whose wires have a delay and a rate; `polite` ranks leave their cores
-while they wait (polite.c), so that many hosts fit on few cores. Needs root, `ip` and `unshare`.
+They share only the file system: messages between ranks cross a link that `cut` can cut. With `Wires`, a switch in user
+space joins them (switch.py), whose links have a delay and a rate. With `polite`, ranks release their cores while they
+wait (polite.c), so that many hosts fit on few cores. Needs root, `ip` and `unshare`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from itertools import count
 from pathlib import Path
 
 from ranks import mpiexec_path
-from switch import TUN, Port, Started, Wires
+from switch import TUN, Port, SwitchProcess, Wires
 
 _TURNS = count()
 
 
 class Hosts:
-    """The names, the addresses, and the wires of some hosts."""
+    """The names, the addresses and the links of some hosts."""
 
     def __init__(self, number: int, folder: Path, wires: Wires | None = None, polite: bool = False):
-        # Names and addresses of their own, so that two of these do not meet.
-        # And not those of the ones before: the system takes a moment to forget their wires.
+        # Each instance has its own names and addresses, so that two instances do not conflict. Names of earlier
+        # instances are not reused: the system needs a moment to remove their links.
         self._key = f"{os.getpid() % 0xFFFF:04x}{next(_TURNS) % 16:x}"
         net = f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
         self.names = [f"ar{self._key}n{i}" for i in range(1, number + 1)]
@@ -36,7 +36,7 @@ class Hosts:
         self._wires, self._switch = wires, None
 
     def start(self) -> None:
-        """Make the hosts, and what joins them."""
+        """Make the hosts and the bridge or switch."""
         for name in self.names:
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
@@ -44,7 +44,7 @@ class Hosts:
             self._start_bridge()
         else:
             ports = [Port(self.wire(name), name, at) for name, at in zip(self.names, self.addresses, strict=True)]
-            self._switch = Started([*ports, Port(self.bridge, "", self.centre, far=False)])
+            self._switch = SwitchProcess([*ports, Port(self.bridge, "", self.centre, far=False)])
             self.set(self._wires)
         self._write_launcher()
         if self._polite is not None:
@@ -62,7 +62,7 @@ class Hosts:
             ip("-n", name, "link", "set", "eth0", "up")
 
     def _write_launcher(self) -> None:
-        # What mpiexec uses for ssh: [OPTIONS] ADDRESS COMMAND. The last number of an address is the host's.
+        # Used by mpiexec in place of ssh: [OPTIONS] ADDRESS COMMAND. The last number of an address is the host's.
         self._launcher.write_text(
             '#!/bin/sh\nwhile case "$1" in -*) true;; *) false;; esac; do shift; done\n'
             f'name=ar{self._key}n${{1##*.}}; shift\nexec ip netns exec "$name" unshare --uts '
@@ -71,25 +71,25 @@ class Hosts:
         self._launcher.chmod(0o755)
 
     def set(self, wires: Wires) -> None:
-        """Give the wires another delay or rate."""
+        """Set the delay and the rate of the links."""
         assert self._switch is not None, "a bridge has none"
         self._switch.set(wires)
 
     @staticmethod
     def wire(name: str) -> str:
-        """The end of a host's wire at the bridge."""
+        """The end of a host's link at the bridge."""
         return f"{name}w"
 
     def cut(self, host: int) -> None:
-        """Take a host off the network; hosts count from 0."""
+        """Disconnect a host from the network; hosts count from 0."""
         ip("link", "set", self.wire(self.names[host]), "down")
 
     def mend(self, host: int) -> None:
-        """Bring it back."""
+        """Connect the host again."""
         ip("link", "set", self.wire(self.names[host]), "up")
 
     def stop(self) -> None:
-        """Remove all that `start` made."""
+        """Remove everything that `start` made."""
         if self._switch is not None:
             self._switch.stop()
         for name in self.names:
@@ -98,7 +98,7 @@ class Hosts:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes anyrank start its ranks on them, and MPICH use the wires, not shared memory."""
+        """The variables with which anyrank starts its ranks on the hosts and MPICH uses the network."""
         options = f"-localhost {self.centre} -launcher ssh -launcher-exec {self._launcher}"
         return {
             "ANYRANK_MPIEXEC": f"{mpiexec_path()} {options}",
@@ -114,7 +114,7 @@ def ip(*words: str) -> None:
 
 
 def missing(switch: bool = False) -> str:
-    """Why there can be no hosts here, or none with a switch; an empty string where there can."""
+    """Why hosts are not available here, or not with a switch; an empty string if they are."""
     if switch and not TUN.exists():
         return f"needs {TUN}"
     if os.getuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
@@ -128,8 +128,8 @@ def missing(switch: bool = False) -> str:
 
 
 @contextmanager
-def started_hosts(count: int, folder: Path, wires: Wires | None = None, polite: bool = False) -> Iterator[Hosts]:
-    """Hosts, until the block ends."""
+def start_hosts(count: int, folder: Path, wires: Wires | None = None, polite: bool = False) -> Iterator[Hosts]:
+    """Hosts that exist until the block ends."""
     hosts = Hosts(count, folder, wires, polite)
     try:
         hosts.start()

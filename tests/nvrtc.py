@@ -1,4 +1,4 @@
-"""CUDA C compiled without a card, and what the compiler says of it: for tests/device and benchmarks/gpu."""
+"""Compilation of CUDA C without a GPU, and the compiler's resource usage: for tests/device and benchmarks/gpu."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from anyrank.device.gpu import OPTIONS
 
 _ROOTS = (*kernels.__path__, *anyrank.__path__)
 SOURCES = sorted({path.resolve() for root in _ROOTS for path in Path(root).rglob("*.cu")})
-#: A100, H100 and H200, B200: bytes of shared memory a multiprocessor has, beside 65536 registers and 64 warps.
+#: A100, H100 and H200, B200: bytes of shared memory per multiprocessor; each has 65536 registers and 64 warps.
 CARDS = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10}
 INSTALLED = all(importlib.util.find_spec(name) for name in ("cupy", "nvidia"))
-#: What CuPy adds to the options of every module, and nobody can take away: no float32 may matter in a kernel of ours.
+#: Options that CuPy adds to every module and that cannot be removed: no kernel of ours may depend on float32.
 ADDED = ("-ftz=true", "--device-as-default-execution-space")
 
 _CALL = re.compile(r"\bcall(?:\.uni)?\s+(?:\([^)]*\)\s*,\s*)?([\w$]+)")
@@ -26,23 +26,23 @@ _INEXACT = re.compile(r"^\s*(?:@!?%p\d+\s+)?(\w+(?:\.\w+)*\.(?:ftz|approx|full)\
 
 @dataclass(frozen=True)
 class Usage:
-    """What one function takes on one card."""
+    """The resources of one function on one GPU."""
 
     registers: int
-    shared: int  #: bytes a block
+    shared: int  # bytes per block
     spilled: int  #: bytes
-    block: int  #: threads: the most that it declares, or 256
+    block: int  # threads: the declared maximum, or 256
 
     def resident(self, card: str) -> int:
-        """Threads that a multiprocessor holds at once, in whole blocks of whole warps."""
+        """Threads that one multiprocessor can hold at once, in whole blocks of whole warps."""
         warps = -(-self.block // 32)
         by_registers = 4 * (16384 // (-(-self.registers // 8) * 256)) // warps
-        by_shared = CARDS[card] // (self.shared + 1024)  # the driver keeps 1 KiB for itself
+        by_shared = CARDS[card] // (self.shared + 1024)  # the driver reserves 1 KiB
         return self.block * min(by_registers, by_shared, 64 // warps, 32)
 
 
 def compile_for(card: str, name: str, code: str, *options: str) -> tuple[str, str]:
-    """What the assembler says, and the PTX; raises ValueError where the code does not compile."""
+    """The output of the assembler, and the PTX; raises ValueError if the code does not compile."""
     from cupy_backends.cuda.libs import nvrtc
 
     program = nvrtc.createProgram(code, name, [], [])
@@ -56,7 +56,7 @@ def compile_for(card: str, name: str, code: str, *options: str) -> tuple[str, st
 
 
 def usage(log: str, ptx: str) -> dict[str, Usage]:
-    """What each launchable function takes."""
+    """The resources of each kernel function."""
     found = {}
     for text in log.split("Compiling entry function ")[1:]:
         name = text.split("'")[1]
@@ -72,7 +72,7 @@ def usage(log: str, ptx: str) -> dict[str, Usage]:
 
 
 def inexact(ptx: str) -> list[str]:
-    """Instructions that flush subnormals or round otherwise than IEEE 754 says, and calls of CUDA's library."""
+    """Instructions that flush subnormals or round differently from IEEE 754, and calls of CUDA's library."""
     return _INEXACT.findall(ptx) + [name for name in _CALL.findall(ptx) if name.startswith(("__nv_", "__internal_"))]
 
 

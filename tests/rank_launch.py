@@ -1,11 +1,11 @@
 """Pytest plugin: a test marked `ranks(1, 2, 3, 4)` runs under mpiexec, once with each number of ranks.
 
-The first such test of a file starts one mpiexec for all that are selected there, with as many ranks as the
-largest of them needs (rank_worker.py is what runs in the ranks): the ranks that a test has no need of sleep
-until it has ended. Each test is then reported as one of its own: failed if it failed on any of its ranks.
-If a test ended the launch, by an error on one rank, a crash or a hang, those that had not started yet run
-in another. `timeout=` of the mark is how long one test may take, in seconds; `exact=True` asks for a launch
-of exactly the test's ranks, for what looks at MPI.COMM_WORLD or at the launcher.
+The first such test of a file starts one mpiexec for all selected tests of the file, with the largest number of ranks
+that they need (rank_worker.py runs in the ranks). Ranks that a test does not use sleep until it has ended. Each test is
+reported separately: it failed if it failed on any of its ranks. If a test ends the launch, by an error on one rank, a
+crash or a hang, the tests that have not started run in another launch. `timeout=` of the mark is the time limit of one
+test in seconds; `exact=True` requests a launch of exactly the test's ranks, for tests that look at MPI.COMM_WORLD or at
+the launcher.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from ranks import mpiexec_path, name_ranks, started, sweep_shared_memory
+from ranks import mpiexec_path, name_ranks, start_process, sweep_shared_memory
 
 TIMEOUT = 120.0
-#: Ranks write down their stacks when a test's time is over, and are killed this much later.
+#: When a test's time is over, the ranks write their stacks; after this many seconds they are killed.
 STACKS_TAKE = 0.5
 IN_RANK = "ANYRANK_TEST_IN_RANK"
 OUTCOMES = pytest.StashKey[dict[str, "Outcome"]]()
@@ -35,7 +35,7 @@ STARTED = pytest.StashKey[float]()
 
 
 class RankError(AssertionError):
-    """A test that failed in its ranks; the message is what is shown of it."""
+    """A test that failed in its ranks; the message is the text of the report."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,11 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def world(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The ranks of a test marked `ranks`: a World of its own, whose ranks may be fewer than those of the launch."""
+    """The ranks of a test marked `ranks`: a World of its own, which may have fewer ranks than the launch."""
     from anyrank.world import World
 
     rank = request.config.pluginmanager.get_plugin("rank")
-    world = World(rank and rank.group)  # outside of ranks it is made, too, by Hypothesis, and of no use
+    world = World(rank and rank.group)  # outside of ranks Hypothesis requests the fixture too, and does not use it
     yield world
     world.close()
 
@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     config.stash[OUTCOMES] = {}
     for item in items:
-        if item.get_closest_marker("ranks"):  # neither it nor its fixtures run in this process
+        if item.get_closest_marker("ranks"):  # neither the test nor its fixtures run in this process
             item.setup = lambda: None  # type: ignore[method-assign]
             item.runtest = partial(_report, item)  # type: ignore[method-assign]
 
@@ -99,12 +99,14 @@ def _report(item: pytest.Item) -> None:
             item.add_report_section("call", f"{title.split()[1]} of rank {rank}", text)
     if failure := outcome.failure():
         raise RankError(failure)
-    if skipped := outcome.having("skipped"):
+    if skipped := outcome.ranks_with("skipped"):
         raise pytest.skip.Exception(skipped[0]["message"], _use_item_location=True)
 
 
-class Planned(NamedTuple):
-    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch may have no more ranks."""
+class PlannedTest(NamedTuple):
+    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch must have exactly these
+    ranks.
+    """
 
     ranks: int
     timeout: float
@@ -112,34 +114,34 @@ class Planned(NamedTuple):
 
 
 def _run_with(first: pytest.Item) -> dict[str, Outcome]:
-    """Run this test and those selected beside it, of the same file, which the same launch serves."""
+    """Run this test and the other selected tests of its file that the same launch can serve."""
     items = [item for item in first.session.items if item.path == first.path and item.get_closest_marker("ranks")]
-    planned = {item.nodeid: _planned(item) for item in items}
+    planned = {item.nodeid: _plan_of(item) for item in items}
     most = max((test.ranks for test in planned.values() if not test.exact), default=0)
     sizes = {nodeid: test.ranks if test.exact else most for nodeid, test in planned.items()}
-    left = {nodeid: test for nodeid, test in planned.items() if sizes[nodeid] == sizes[first.nodeid]}
+    selected = {nodeid: test for nodeid, test in planned.items() if sizes[nodeid] == sizes[first.nodeid]}
     outcomes: dict[str, Outcome] = {}
-    while left:
+    while selected:
         with TemporaryDirectory(prefix="anyrank-ranks-", ignore_cleanup_errors=True) as folder:
-            outcomes |= Launch(first, Path(folder), left).run()
-        left = {nodeid: test for nodeid, test in left.items() if nodeid not in outcomes}
+            outcomes |= Launch(first, Path(folder), selected).run()
+        selected = {nodeid: test for nodeid, test in selected.items() if nodeid not in outcomes}
     return outcomes
 
 
-def _planned(item: pytest.Item) -> Planned:
-    asked = item.get_closest_marker("ranks").kwargs
+def _plan_of(item: pytest.Item) -> PlannedTest:
+    mark = item.get_closest_marker("ranks").kwargs
     ranks = int(item.callspec.params["world"])
-    return Planned(ranks, float(asked.get("timeout", TIMEOUT)), bool(asked.get("exact", False)))
+    return PlannedTest(ranks, float(mark.get("timeout", TIMEOUT)), bool(mark.get("exact", False)))
 
 
 @dataclass
 class Outcome:
-    """What the ranks wrote down of one test: for each rank its phases, and what is known beyond them."""
+    """The records of all ranks for one test: the phases of each rank, and notes about the launch."""
 
     phases: list[list[dict[str, Any]]]
     trouble: list[str] = field(default_factory=list)
 
-    def having(self, outcome: str) -> dict[int, dict[str, Any]]:
+    def ranks_with(self, outcome: str) -> dict[int, dict[str, Any]]:
         """The ranks where a phase had this outcome, with the first such phase."""
         found: dict[int, dict[str, Any]] = {}
         for rank, phases in enumerate(self.phases):
@@ -149,17 +151,17 @@ class Outcome:
         return found
 
     def late(self) -> list[int]:
-        """The ranks that others waited for: they agree after each phase, so these wrote fewer."""
+        """The ranks that others waited for: ranks agree after each phase, so these ranks wrote fewer phases."""
         most = max(map(len, self.phases))
         return [rank for rank, phases in enumerate(self.phases) if len(phases) < most]
 
     def failure(self) -> str:
-        """Why the test failed, by ranks; empty if it did not."""
-        count, skipped = len(self.phases), self.having("skipped")
-        failed = {rank: phase["message"] for rank, phase in self.having("failed").items()}
+        """Why the test failed, by ranks; empty if it passed."""
+        count, skipped = len(self.phases), self.ranks_with("skipped")
+        failed = {rank: phase["message"] for rank, phase in self.ranks_with("failed").items()}
         parts = []
         for who, message in _alike(failed):
-            account = self.having("failed")[who[0]]["text"]
+            account = self.ranks_with("failed")[who[0]]["text"]
             parts.append(f"failed on {name_ranks(who)} of {count}: {message}\n{account}")
         if 0 < len(skipped) < count:
             parts.append(f"skipped on {name_ranks([*skipped])} of {count} only")
@@ -167,7 +169,7 @@ class Outcome:
 
 
 def _alike(texts: dict[int, str]) -> list[tuple[list[int], str]]:
-    """The ranks of each distinct text, and the text."""
+    """The distinct texts, each with its ranks."""
     ranks: dict[str, list[int]] = {}
     for rank, text in texts.items():
         ranks.setdefault(text, []).append(rank)
@@ -175,9 +177,9 @@ def _alike(texts: dict[int, str]) -> list[tuple[list[int], str]]:
 
 
 class Launch:
-    """One mpiexec that runs tests of one file; `tests` has them all, by node id."""
+    """One mpiexec that runs tests of one file; `tests` contains them by node id."""
 
-    def __init__(self, item: pytest.Item, folder: Path, tests: dict[str, Planned]):
+    def __init__(self, item: pytest.Item, folder: Path, tests: dict[str, PlannedTest]):
         self.folder, self.tests = folder, tests
         self.ranks = max(test.ranks for test in tests.values())
         self.outcomes: dict[str, Outcome] = {}
@@ -189,13 +191,13 @@ class Launch:
         (folder / "plan.json").write_text(json.dumps(plan))
 
     def run(self) -> dict[str, Outcome]:
-        """The outcomes of all tests that started; of all planned where not even one did."""
+        """The outcomes of all tests that started, or of all planned tests if none started."""
         worker = Path(__file__).with_name("rank_worker.py")
         command = (mpiexec_path(), "-n", self.ranks, sys.executable, worker, self.folder)
         with ExitStack() as stack:
             log = stack.enter_context((self.folder / "mpiexec.log").open("w"))
             env = {IN_RANK: "1", "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-            process = stack.enter_context(started(*command, env=env, stdout=log, stderr=log))
+            process = stack.enter_context(start_process(*command, env=env, stdout=log, stderr=log))
             paths = [self.folder / f"rank-{rank}.jsonl" for rank in range(self.ranks)]
             written = [stack.enter_context(path.open("a+")) for path in paths]
             while (status := process.poll()) is None and not self._overdue():
@@ -230,7 +232,7 @@ class Launch:
         return Outcome([[] for _ in range(self.tests[nodeid].ranks)])
 
     def _blame(self, status: int | None) -> None:
-        """Say on the last test that started, or on all if none did, how the launch ended."""
+        """Note how the launch ended, on the last test that started, or on all tests if none did."""
         if not self.outcomes:
             self.outcomes = {nodeid: self._nothing_yet(nodeid) for nodeid in self.tests}
         blamed = [self.outcomes[self.current]] if self.current else [*self.outcomes.values()]
@@ -239,7 +241,7 @@ class Launch:
                 outcome.trouble.append(f"no word from {name_ranks(late)} of {len(outcome.phases)}")
             if status is None:
                 outcome.trouble.append(f"hung: not finished after {self._limit():g} s{self._stacks()}")
-            elif not outcome.having("failed"):
+            elif not outcome.ranks_with("failed"):
                 outcome.trouble.append(f"mpiexec ended with status {status}\n{self._logs()}")
 
     def _stacks(self) -> str:
@@ -252,7 +254,7 @@ class Launch:
 
 
 def _readable(path: Path) -> str:
-    """A file with stacks, without pytest's own calls."""
+    """The contents of a file with stacks, without pytest's own calls."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    kept = [line for line in lines if not re.search(r"/_pytest/|/pluggy/|^Timeout", line)]
-    return "\n".join(re.sub(r"0x[0-9a-f]+ ", "", line) for line in kept)
+    shown = [line for line in lines if not re.search(r"/_pytest/|/pluggy/|^Timeout", line)]
+    return "\n".join(re.sub(r"0x[0-9a-f]+ ", "", line) for line in shown)

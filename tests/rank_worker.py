@@ -1,10 +1,10 @@
-"""One rank of a launch: runs the planned tests of one file under pytest and writes down what came of each.
+"""One rank of a launch: runs the planned tests of one file under pytest and records their outcomes.
 
 `mpiexec -n N python rank_worker.py FOLDER`, where FOLDER/plan.json names the tests. Each rank writes
-FOLDER/rank-R.jsonl, a line at the start of a test and one for each of its phases (setup, call, teardown);
-a test's ranks agree after each phase, so that all are in the same test, and a rank that failed alone waits
-only a moment for those that may be waiting for it in MPI: then it aborts them. Ranks that a test has no need
-of sleep until it has ended.
+FOLDER/rank-R.jsonl, a line at the start of a test and one for each of its phases (setup, call, teardown). A test's
+ranks agree after each phase, so that all are in the same test. A rank that failed alone waits shortly for ranks that
+may
+be waiting for it in MPI, then aborts them. Ranks that a test does not use sleep until it has ended.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ GRACE = 2.0
 
 
 class Rank:
-    """The pytest plugin of one rank; the fixture `world` asks for it by this name."""
+    """The pytest plugin of one rank; the fixture `world` finds it by this name."""
 
     __name__ = "rank"
 
     def __init__(self, folder: Path, plan: dict[str, Any]):
         self.folder = folder
         self.world = World()
-        self.group = self.world.comm  # the ranks of the test that runs
+        self.group = self.world.comm  # the ranks of the current test
         self.timeouts = {nodeid: timeout for nodeid, (_, timeout, _) in plan["tests"].items()}
         self.counts = {nodeid: count for nodeid, (count, _, _) in plan["tests"].items()}
         self.turns = {nodeid: turn for turn, nodeid in enumerate(plan["tests"])}
@@ -50,14 +50,14 @@ class Rank:
         self.stacks = (folder / f"rank-{self.world.rank}.stacks").open("w")
 
     def _first(self, count: int) -> MPI.Intracomm:
-        """A communicator of the first ranks. Collective over all of the launch."""
+        """A communicator of the first ranks. Collective over the whole launch."""
         return self.world.comm.Split(0 if self.world.rank < count else MPI.UNDEFINED, self.world.rank)
 
     @pytest.fixture
     def tmp_path(self) -> Path:
         """One folder for all ranks, made by rank 0."""
-        made = tempfile.mkdtemp(prefix="tmp-", dir=self.folder) if self.world.rank == 0 else ""
-        return Path(self.group.bcast(made))
+        folder = tempfile.mkdtemp(prefix="tmp-", dir=self.folder) if self.world.rank == 0 else ""
+        return Path(self.group.bcast(folder))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -75,7 +75,7 @@ class Rank:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._write(test=report.nodeid, when=report.when, outcome=report.outcome, **_told(report))
+        self._write(test=report.nodeid, when=report.when, outcome=report.outcome, **_shown(report))
         self._agree(OUTCOMES.index(report.outcome))
 
     def pytest_runtest_logfinish(self) -> None:
@@ -85,19 +85,19 @@ class Rank:
         print(json.dumps(line), file=self.lines)
 
     def _agree(self, outcome: int) -> None:
-        """Come back when all ranks ended this phase alike; where they did not, this launch is over."""
+        """Return if this phase had the same outcome on all ranks; otherwise end this launch."""
         mine, extremes = array("i", [outcome, -outcome]), array("i", [0, 0])
         request = self.group.Iallreduce(mine, extremes, MPI.MAX)
         patience = time.monotonic() + GRACE
         while not request.Test():
             if outcome and time.monotonic() > patience:
                 self.group.Abort(1)
-            time.sleep(0.0005)  # not busily: ranks still at work may share this core
+            time.sleep(0.0005)  # no busy wait: ranks still at work may share this core
         if extremes[0] != -extremes[1]:
             self.group.Abort(1)
 
     def sleep_until(self, turn: int) -> None:
-        """Come back when all tests before that one have ended on all ranks. Collective over all of the launch."""
+        """Return when all tests before that turn have ended on all ranks. Collective over the whole launch."""
         while self.turn < turn:
             request, began = self.world.comm.Ibarrier(), time.monotonic()
             while not request.Test():
@@ -105,25 +105,25 @@ class Rank:
             self.turn += 1
 
 
-def _told(report: pytest.TestReport) -> dict[str, Any]:
-    """What the launching process shows of a report."""
+def _shown(report: pytest.TestReport) -> dict[str, Any]:
+    """The parts of a report that the launching process shows."""
     if report.skipped:
         message = report.longrepr[2].removeprefix("Skipped: ")
     else:
         message = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
-    told = {"sections": report.sections, "duration": report.duration}
-    return {"message": message, "text": report.longreprtext, **told}
+    shown = {"sections": report.sections, "duration": report.duration}
+    return {"message": message, "text": report.longreprtext, **shown}
 
 
 def _arguments(plan: dict[str, Any], own: Path) -> Iterator[str]:
     yield plan["file"]
     yield from ("-c", plan["config"], "--rootdir", plan["root"], "--basetemp", str(own))
-    # Marks such as xfail are for the launching process to judge by what the ranks really did.
+    # The launching process handles marks such as xfail, after it has the outcomes of the ranks.
     yield from ("--runxfail", "-p", "no:cacheprovider", "-q")
 
 
 def main(folder: Path) -> int:
-    """Run the plan. Returns the exit status: 0 also where tests failed, if all ranks ended them alike."""
+    """Run the plan. Returns the exit status: 0 also if tests failed, as long as all ranks ended them alike."""
     plan = json.loads((folder / "plan.json").read_text())
     rank = Rank(folder, plan)
     with (folder / f"rank-{rank.world.rank}.log").open("w") as log:

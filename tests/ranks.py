@@ -1,8 +1,8 @@
-"""What tests use to run under MPI: collective assertions, and starting mpiexec and anyrank.
+"""Tools for tests under MPI: collective assertions, and functions that start mpiexec and anyrank.
 
-Everything started here gets a tag in its environment, and whatever carries the tag is killed when its
-time is over or the test ends: mpiexec puts each rank into a session of its own, so killing a process
-group or walking up the parents would miss ranks that lost theirs.
+Every process started here has a tag in its environment. Whatever has the tag is killed when its time is over or the
+test ends: mpiexec puts each rank into a session of its own, so killing a process group or following parents would miss
+ranks whose parent has ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 TAG = "ANYRANK_TEST_TAG"
-#: Open MPI refuses root and more ranks than cores unless told; other MPIs ignore these.
+#: Without these, Open MPI refuses root and more ranks than cores; other MPIs ignore them.
 OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -30,7 +30,7 @@ OPEN_MPI = {
 
 
 def check_collective(world: Any, condition: Any, message: str = "") -> None:
-    """Fail on all ranks of `world` if the condition is false on any, naming those ranks. Collective."""
+    """Fail on all ranks of `world` if the condition is false on any rank, and name these ranks. Collective."""
     verdicts = world.comm.allgather(bool(condition))
     wrong = [rank for rank, holds in enumerate(verdicts) if not holds]
     assert not wrong, f"false on {name_ranks(wrong)} of {world.size}{message and f': {message}'}"
@@ -42,7 +42,7 @@ def name_ranks(ranks: list[int]) -> str:
 
 
 def mpiexec_path() -> str:
-    """The mpiexec of this Python's environment: another MPI's would start N worlds of one rank."""
+    """The mpiexec of this Python's environment: another MPI's mpiexec would start N worlds of one rank."""
     beside = Path(sys.executable).parent / "mpiexec"
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
@@ -57,8 +57,8 @@ def mpiexec(
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` on `n` ranks; see `completed`."""
-    return completed(mpiexec_path(), "-n", n, *command, timeout=timeout, env=env, cwd=cwd)
+    """Run `command` on `n` ranks; see `run_command`."""
+    return run_command(mpiexec_path(), "-n", n, *command, timeout=timeout, env=env, cwd=cwd)
 
 
 def run_anyrank(
@@ -68,17 +68,17 @@ def run_anyrank(
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `anyrank ARGUMENTS`, with `-n RANKS` where ranks are given; see `completed`."""
-    return completed(*anyrank_command(*arguments, ranks=ranks), timeout=timeout, env=env, cwd=cwd)
+    """Run `anyrank ARGUMENTS`, with `-n RANKS` if ranks are given; see `run_command`."""
+    return run_command(*anyrank_command(*arguments, ranks=ranks), timeout=timeout, env=env, cwd=cwd)
 
 
 def anyrank_command(*arguments: Any, ranks: int | None = None) -> list[str]:
-    """The command line of `anyrank ARGUMENTS`, for `completed` and `started`."""
+    """The command line of `anyrank ARGUMENTS`, for `run_command` and `start_process`."""
     command = [sys.executable, "-m", "anyrank", *map(str, arguments)]
     return command if ranks is None else [*command, "-n", str(ranks)]
 
 
-def completed(
+def run_command(
     *command: Any,
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
@@ -86,10 +86,10 @@ def completed(
 ) -> subprocess.CompletedProcess[str]:
     """The return code, standard output and standard error of a command that ends within `timeout` seconds.
 
-    One that does not is killed with all it started, and the test fails with what was printed until then.
+    A command that does not end is killed with all its processes, and the test fails with its output until then.
     """
     with TemporaryFile("w+", errors="replace") as out, TemporaryFile("w+", errors="replace") as err:
-        with started(*command, env=env, cwd=cwd, stdout=out, stderr=err) as process:
+        with start_process(*command, env=env, cwd=cwd, stdout=out, stderr=err) as process:
             hung = False
             try:
                 process.wait(timeout)
@@ -107,18 +107,18 @@ def _whole(file: IO[str]) -> str:
 
 
 @contextmanager
-def started(
+def start_process(
     *command: Any,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
     stdout: int | IO[str] = subprocess.PIPE,
     stderr: int | IO[str] = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command, for tests that send signals or kill ranks; on leaving, all it started is killed.
+    """Start a command, for tests that send signals or kill ranks; all its processes are killed when the block ends.
 
     Its ranks are among `processes_of(process)`, each with its command line.
     """
-    tag = uuid.uuid4().hex  # added to those of whoever started us: they end this too
+    tag = uuid.uuid4().hex  # added to the tags of the parent process, which ends these processes too
     process = subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -141,7 +141,7 @@ def started(
 
 
 def processes_of(process: subprocess.Popen[str]) -> dict[int, list[str]]:
-    """The living processes that `process` started, itself among them: command lines by process id."""
+    """The living processes of `process`, including itself: command lines by process id."""
     return _tagged(process.tag)  # type: ignore[attr-defined]
 
 
@@ -149,14 +149,16 @@ def _tagged(tag: str) -> dict[int, list[str]]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if tag.encode() in (folder / "environ").read_bytes():  # a zombie's is empty
+            if tag.encode() in (folder / "environ").read_bytes():  # empty for a zombie
                 words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
                 found[int(folder.name)] = [word.decode(errors="replace") for word in words]
     return found
 
 
 def _end(tag: str, patience: float = 10) -> None:
-    """Kill what carries the tag, again until nothing is left, for the killed may just have started more."""
+    """Kill everything that has the tag, repeatedly until nothing is left, since a killed process may just have started
+    another.
+    """
     deadline = time.monotonic() + patience
     while left := _tagged(tag):
         if time.monotonic() > deadline:
@@ -168,15 +170,15 @@ def _end(tag: str, patience: float = 10) -> None:
 
 
 def sweep_shared_memory(since: float) -> None:
-    """Remove the shared memory that killed jobs of MPICH left since that time (time.time()): it does not."""
+    """Remove the shared memory that killed jobs of MPICH have left since that time (time.time())."""
     mapped = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
             mapped |= {line.split()[5] for line in maps.read_text().splitlines() if "/mpich_shm_" in line}
     for segment in Path("/dev/shm").glob("mpich_shm_*"):
         with suppress(FileNotFoundError):
-            made = segment.stat()
-            just_starting = made.st_mtime > time.time() - 2  # a job of another session, not mapped yet
-            ours = made.st_uid == os.getuid() and made.st_mtime >= since and str(segment) not in mapped
+            status = segment.stat()
+            just_starting = status.st_mtime > time.time() - 2  # a job of another session that is not mapped yet
+            ours = status.st_uid == os.getuid() and status.st_mtime >= since and str(segment) not in mapped
             if ours and not just_starting:
                 segment.unlink()

@@ -1,8 +1,7 @@
-"""A Slurm of the test's own: a real controller and three nodes of four cores each, all on this machine.
+"""A private Slurm: a real controller and three nodes of four cores each, all on this machine.
 
-It has its own ports, and a munged with a key and a socket of its own, so it meets no other Slurm, not
-even another of these. Needs root, and Debian's slurm-wlm and munge. Whatever it starts, the jobs too,
-is gone when the block ends.
+It has its own ports, and a munged with its own key and socket, so several such Slurms can run at once. Needs root, and
+Debian's slurm-wlm and munge. All processes that it starts, also the jobs, have ended when the block ends.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ranks import TAG, completed, started
+from ranks import TAG, run_command, start_process
 
 NODES = ("n1", "n2", "n3")
-#: Jobs that ask for the partition `high` preempt those of `low` (requeued) and `lowc` (cancelled) after GraceTime.
+#: Jobs in the partition `high` preempt jobs of `low` (requeued) and of `lowc` (cancelled) after GraceTime.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -66,7 +65,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 
 
 class Slurm:
-    """Its nodes are NODES; `environment` is what a process needs to meet it."""
+    """Its nodes are NODES; `environment` holds the variables that a process needs to use this Slurm."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -75,8 +74,8 @@ class Slurm:
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         }
-        for made in (commands, folder / "state", *(folder / name for name in NODES)):
-            made.mkdir()
+        for path in (commands, folder / "state", *(folder / name for name in NODES)):
+            path.mkdir()
         (folder / "slurm.conf").write_text(
             CONFIGURATION.format(host=socket.gethostname(), folder=folder, ports=free_ports(1 + len(NODES)))
         )
@@ -92,7 +91,8 @@ class Slurm:
         controller = self._daemon(daemons, "slurmctld", "-D", "-i")
         for name in NODES:
             self._daemon(daemons, "slurmd", "-D", "-N", name)
-        # `completed` ends what carries its tag when sbatch has returned; jobs carry the controller's and end with it.
+        # `run_command` kills everything with its tag when sbatch has returned; jobs have the tag of the controller and
+        # end with it.
         for name in filter(shutil.which, ("sbatch", "qsub")):
             command = self.folder / "bin" / name
             command.write_text(f'#!/bin/sh\nexec env {TAG}={controller.tag} {shutil.which(name)} "$@"\n')
@@ -104,37 +104,37 @@ class Slurm:
 
     def _daemon(self, daemons: ExitStack, *command: str) -> Any:
         output = daemons.enter_context((self.folder / f"{command[0]}.out").open("a"))
-        return daemons.enter_context(started(*command, env=self.environment, stdout=output, stderr=output))
+        return daemons.enter_context(start_process(*command, env=self.environment, stdout=output, stderr=output))
 
     def _say(self, *words: Any, cwd: Path | None = None) -> Any:
-        return completed(*words, env=self.environment, cwd=cwd, timeout=30)
+        return run_command(*words, env=self.environment, cwd=cwd, timeout=30)
 
     def run(self, *words: Any, cwd: Path | None = None) -> str:
-        """What a command of Slurm prints; it must end with status 0."""
+        """The output of a Slurm command; its exit status must be 0."""
         done = self._say(*words, cwd=cwd)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return str(done.stdout).strip()
 
     def job(self, job: str) -> dict[str, str]:
-        """What `scontrol show job` tells of a job, by the names that it gives; empty for one that is not known."""
+        """The output of `scontrol show job` by name; empty for an unknown job."""
         said = self._say("scontrol", "-o", "show", "job", job).stdout.partition("\n")[0]
         return dict(re.findall(r"(?:^| )([A-Za-z]\S*?)=(.*?)(?= [A-Za-z]\S*=|$)", said))
 
     def wait_for(self, job: str, *states: str, timeout: float = 60) -> dict[str, str]:
-        """Wait until a job is in one of the states (RUNNING, COMPLETED, …); what is known of it then."""
+        """Wait until a job is in one of the states (RUNNING, COMPLETED, …); returns the job's description."""
         seen: dict[str, str] = {}
 
-        def there() -> bool:
+        def in_state() -> bool:
             seen.update(self.job(job))
             return seen.get("JobState") in states
 
-        wait_until(there, timeout, lambda: f"job {job} is not {states} but {seen}\n{self.log()}", 0.3)
+        wait_until(in_state, timeout, lambda: f"job {job} is not {states} but {seen}\n{self.log()}", 0.3)
         return seen
 
     def hurry(self, job: str, timeout: float = 60) -> None:
-        """Let a job that was requeued start as soon as it is pending: Slurm would have it wait for 120 s.
+        """Let a requeued job start as soon as it is pending: Slurm would delay it for 120 s.
 
-        Not in the second in which it was requeued: a node takes it for the job that it was told to kill just then.
+        Not in the second of the requeue: a node would take it for the job that it was told to kill.
         """
         self.wait_for(job, "PENDING", timeout=timeout)
         time.sleep(1.5)
@@ -145,12 +145,12 @@ class Slurm:
         self.run("scontrol", "update", f"nodename={name}", f"state={state}", "reason=test")
 
     def log(self) -> str:
-        """What the daemons wrote."""
+        """The logs of the daemons."""
         files = sorted([*self.folder.glob("*.out"), *self.folder.glob("*.log")])
         return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')}" for file in files)
 
     def kill(self) -> None:
-        """Kill the daemons, and the keepers of job steps, which outlive them: all have their logs open."""
+        """Kill the daemons and the slurmstepd processes, which outlive them: all have the logs open."""
         for pid in users_of(self.folder):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -158,9 +158,9 @@ class Slurm:
 
 
 def wait_until(holds: Callable[[], bool], timeout: float, otherwise: Callable[[], str], pause: float = 0.05) -> None:
-    """Return when it holds; fail with the words of `otherwise` when it does not in so many seconds.
+    """Return when `holds()` is true; after `timeout` seconds fail with the text of `otherwise()`.
 
-    `pause` is how long it is not asked again: a second where asking starts anyrank, which keeps a core busy.
+    `pause` is the time between two calls: a second if the call starts anyrank, which keeps a core busy.
     """
     give_up = time.monotonic() + timeout
     while not holds():
@@ -169,7 +169,7 @@ def wait_until(holds: Callable[[], bool], timeout: float, otherwise: Callable[[]
 
 
 def users_of(folder: Path) -> list[int]:
-    """The processes that have a file in the folder open, but for this one."""
+    """The processes that have a file in the folder open, except this one."""
     found = set()
     for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
@@ -179,7 +179,7 @@ def users_of(folder: Path) -> list[int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports to listen on, below those that the kernel gives to whoever asks for any."""
+    """Ports to listen on, below the range from which the kernel assigns ports."""
     found: list[int] = []
     for port in range(10000 + os.getpid() * 8 % 20000, 32000):
         with socket.socket() as probe, suppress(OSError):
@@ -191,7 +191,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def missing() -> str:
-    """Why there can be no Slurm here, an empty string where there can."""
+    """Why Slurm is not available here; an empty string if it is."""
     lacking = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(name)]
     if os.getuid() != 0 or lacking:
         return f"needs root, and slurm-wlm and munge (no {', '.join(lacking) or 'root'})"
@@ -199,7 +199,7 @@ def missing() -> str:
 
 
 @contextmanager
-def started_slurm() -> Iterator[Slurm]:
+def start_slurm() -> Iterator[Slurm]:
     """A Slurm whose nodes are idle, until the block ends."""
     with TemporaryDirectory(prefix="anyrank-slurm-") as folder, ExitStack() as daemons:
         slurm = Slurm(Path(folder))

@@ -1,12 +1,12 @@
-"""An Ethernet switch in user space, for networks with a delay and a rate: kernels without netem have no other.
+"""An Ethernet switch in user space, for networks with a delay and a rate on kernels without netem.
 
-Run as `python switch.py`, it reads JSON from standard input, a line each. The first is a list of ports: each becomes a
-TAP device in a network namespace (none: where the switch is), with an address. Later ones are `Wires`: what frames
-meet from then on. It says `ready` when the ports are up, and ends, its ports with it, when standard input does.
+Run as `python switch.py`, it reads lines of JSON from standard input. The first is a list of ports: each becomes a TAP
+device with an address in a network namespace (none: the switch's own). Each later line is `Wires`: the delay and rate
+from then on. The switch prints `ready` when the ports are up, and ends with its ports when standard input ends.
 
-    frame in → waits its turn on the sender's wire (bytes / rate) → `delay` → frame out
+    frame in → waits for its turn on the sender's link (bytes / rate) → `delay` → frame out
 
-The delay is of frames between hosts; a port that is not `far` (that of mpiexec) has none. Needs root and /dev/net/tun.
+The delay is between hosts; a port that is not `far` (that of mpiexec) has none. Needs root and /dev/net/tun.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from typing import IO
 
 TUN = Path("/dev/net/tun")
 _SET_INTERFACE, _TAP, _NO_HEADER = 0x400454CA, 0x0002, 0x1000
-#: Bytes of a frame at most: long ones spare the switch, which takes some 20 µs for each.
+#: Largest frame in bytes: long frames are cheaper, since the switch takes some 20 µs for each.
 MTU, HEADER = 9000, 14
 _EVERYONE = 0x01
 
 
 @dataclass(frozen=True)
 class Port:
-    """A TAP device `device`, moved into a namespace if that has a name; `far` ones have the wires' delay."""
+    """A TAP device `device`, in a namespace if that has a name; `far` ports have the delay."""
 
     device: str
     namespace: str
@@ -44,14 +44,14 @@ class Port:
 
 @dataclass(frozen=True)
 class Wires:
-    """What a frame meets: seconds from port to port, and bytes a second on the way in; 0: as fast as can be."""
+    """Seconds from port to port, and bytes per second into the switch; 0 means without limit."""
 
     delay: float = 0.0
     rate: float = 0.0
 
 
 class Switch:
-    """Frames between ports, each after its time."""
+    """Forwards frames between ports, each after its delay."""
 
     def __init__(self, ports: list[Port]):
         self.wires = Wires()
@@ -62,7 +62,7 @@ class Switch:
         self._count = 0
 
     def serve(self, control: IO[bytes]) -> None:
-        """Pass frames on until the control file ends."""
+        """Forward frames until the control file ends."""
         while True:
             until = self._queue[0][0] - time.monotonic() if self._queue else None
             ready, _, _ = select.select([*self._files, control], [], [], until and max(until, 0.0))
@@ -76,9 +76,9 @@ class Switch:
             self._give()
 
     def _take(self, source: int) -> None:
-        """Put what has come in on a port into the queue."""
+        """Queue the frames that have arrived on a port."""
         with suppress(BlockingIOError):
-            for _ in range(64):  # then the others have a turn
+            for _ in range(64):  # then the other ports
                 frame = os.read(source, MTU + HEADER)
                 now = time.monotonic()
                 self._where[frame[6:12]] = source
@@ -86,7 +86,7 @@ class Switch:
                     now = self._free[source] = max(now, self._free[source]) + len(frame) / self.wires.rate
                 for target in self._targets(frame, source):
                     far = self._files[source].far and self._files[target].far
-                    self._count += 1  # frames of one time keep their order
+                    self._count += 1  # frames with equal times keep their order
                     heapq.heappush(self._queue, (now + self.wires.delay * far, self._count, target, frame))
 
     def _targets(self, frame: bytes, source: int) -> list[int]:
@@ -95,7 +95,9 @@ class Switch:
         return [file for file in self._files if file != source]
 
     def _give(self) -> None:
-        """Hand out the frames whose time has come; one that a port has no room for is lost, as on a wire."""
+        """Send the frames whose time has come; a frame that does not fit into a port's buffer is lost, as on a real
+        link.
+        """
         while self._queue and self._queue[0][0] <= time.monotonic():
             _, _, target, frame = heapq.heappop(self._queue)
             with suppress(OSError):
@@ -119,8 +121,8 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
-class Started:
-    """A switch that runs beside this process."""
+class SwitchProcess:
+    """A switch that runs as a process of its own."""
 
     def __init__(self, ports: list[Port]):
         self._process = subprocess.Popen(
@@ -138,11 +140,11 @@ class Started:
         self._process.stdin.flush()
 
     def set(self, wires: Wires) -> None:
-        """Let frames meet this from now on."""
+        """Set the delay and the rate of all links."""
         self._tell(asdict(wires))
 
     def stop(self) -> None:
-        """End it, and its ports."""
+        """End the switch and its ports."""
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
@@ -151,7 +153,7 @@ class Started:
 
 def main() -> None:
     """Make the ports of the first line, and serve."""
-    with suppress(PermissionError):  # a frame's time is not to depend on who else computes
+    with suppress(PermissionError):  # the delay of a frame must not depend on other processes
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
     control = open(0, "rb", buffering=0)  # noqa: SIM115  # its lines must not wait in a buffer that select does not see
     switch = Switch([Port(**port) for port in json.loads(control.readline())])

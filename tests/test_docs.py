@@ -28,7 +28,7 @@ NAME = r"`(anyrank(?:\.\w+)+)`"
 
 
 def prose(text: str) -> str:
-    """The text without its blocks of code, whose `#` starts a comment and no heading."""
+    """The text without its blocks of code, where `#` starts a comment instead of a heading."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
 
@@ -102,5 +102,5 @@ def test_broken_links_of_file_and_heading_are_found(tmp_path):
     ("text", "expected"),
     [("a Way, crowded", ["Way", "crowded"]), ("`every` call", ["`every`"]), ("every way out: exit codes", [])],
 )
-def test_replaced_names_are_found_in_a_text(text, expected):
+def test_replaced_names_in_a_text_are_found(text, expected):
     assert replaced_names(text) == expected

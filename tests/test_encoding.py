@@ -1,4 +1,4 @@
-"""Text is UTF-8 wherever we read or write it, whatever the locale says."""
+"""Text files are UTF-8 for reading and writing, in any locale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ranks import run_anyrank
 
 ROOT = Path(__file__).parents[1]
-#: A locale without UTF-8, and without what Python does to help it.
+#: A locale without UTF-8, and without Python's coercion to UTF-8.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 SOURCES = [path for folder in ("src", "kernels") for path in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -28,7 +28,7 @@ def by_locale(tree: ast.AST) -> Iterator[int]:
         if name in ("run", "Popen", "check_output"):
             bad = "text" in named or "universal_newlines" in named
         elif name in ("read_text", "write_text"):
-            bad = len(call.args) <= place and owner != "distribution"  # a package's text is UTF-8 by its own rule
+            bad = len(call.args) <= place and owner != "distribution"  # the text of a distribution is always UTF-8
         elif place is not None:
             mode = call.args[place] if len(call.args) > place else named.get("mode")
             bad = "b" not in getattr(mode, "value", "b" if name == "TemporaryFile" else "r")
@@ -38,7 +38,7 @@ def by_locale(tree: ast.AST) -> Iterator[int]:
             yield call.lineno
 
 
-def test_every_text_file_is_opened_as_utf8():
+def test_encoding_every_text_file_is_opened_as_utf8():
     assert len(SOURCES) > 100
     found = [f"{path}:{line}" for path in SOURCES for line in by_locale(ast.parse(path.read_text("utf-8")))]
     assert not found
@@ -51,11 +51,11 @@ def test_every_text_file_is_opened_as_utf8():
         *("subprocess.run(x, text=True)", "TemporaryFile('w+')"),
     ],
 )
-def test_a_call_that_leaves_the_encoding_to_the_locale_is_found(line):
+def test_by_locale_call_without_encoding_is_found(line):
     assert [*by_locale(ast.parse(line))] == [1]
 
 
-def test_texts_are_utf8_in_a_locale_without_it(tmp_path):
+def test_run_in_a_locale_without_utf8_writes_utf8(tmp_path):
     (tmp_path / "heat.py").write_text(
         "from anyrank import Program, param\n\n\nclass Heat(Program):\n"
         '    """Wärme."""\n\n    name_of: str = param("é", "κ Δt/Δx²")\n    steps: int = param(2)\n\n'
@@ -72,7 +72,7 @@ def test_texts_are_utf8_in_a_locale_without_it(tmp_path):
     assert shown.returncode == 0 and "--name-of" in shown.stdout
 
 
-def test_argument_that_is_no_utf8_is_refused(tmp_path, refused):
+def test_run_argument_that_is_not_utf8_is_refused(tmp_path, refused):
     done = refused("run", "wordcount", "--files", "caf\udce9.txt", cwd=tmp_path)
     assert done.returncode == 2 and r"'caf\udce9.txt' is not text in UTF-8. Rename" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Kernels: which body is taken, and why."""
+"""Kernels: the choice of a body, and its reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def auto():
     BODIES.prefer("auto")
 
 
-def multiplied(factor):
+def multiply_by(factor):
     def sweep(x):
         return factor * x
 
@@ -26,7 +26,7 @@ def multiplied(factor):
 
 
 def test_kernels_of_one_name_keep_their_own_bodies():
-    double, triple = Kernel(multiplied(2)), Kernel(multiplied(3))
+    double, triple = Kernel(multiply_by(2)), Kernel(multiply_by(3))
     assert (double(1), triple(1), double(1)) == (2, 3, 2)
 
     def digest(x):
@@ -35,15 +35,15 @@ def test_kernels_of_one_name_keep_their_own_bodies():
     assert Kernel(digest)(5) == -5 and Kernel("digest").body().name == "cython"
 
 
-def test_auto_takes_the_compiled_body_and_says_so():
+def test_kernel_auto_chooses_the_compiled_body():
     body = Kernel("digest").body()
     assert (body.name, body.reason) == ("cython", "the fastest here")
     assert BODIES.chosen["digest"] is body
 
 
-def test_the_body_asked_for_is_taken_and_a_kernel_without_it_says_why_it_took_another():
+def test_kernel_requested_body_is_used_or_the_reason_given():
     BODIES.prefer("numba")
-    own = Kernel(multiplied(2))
+    own = Kernel(multiply_by(2))
     assert own(2) == 4
     assert own.body().name == "reference"
     assert own.body().reason == "numba: the program gives no such body; cython: the program gives no such body"
@@ -54,19 +54,19 @@ def test_the_body_asked_for_is_taken_and_a_kernel_without_it_says_why_it_took_an
     assert Kernel("digest").body().name == "reference"
 
 
-def test_a_kernel_chooses_again_when_another_body_is_preferred():
-    kernel = Kernel(multiplied(2), numba=multiplied(5))
+def test_kernel_chooses_again_after_another_preference():
+    kernel = Kernel(multiply_by(2), numba=multiply_by(5))
     BODIES.prefer("reference")
     assert kernel(1) == 2
     BODIES.prefer("numba")
     assert kernel(1) == 5
 
 
-def test_what_cannot_be_is_refused():
+def test_kernel_bad_requests_are_refused():
     with pytest.raises(UsageError, match="--body 'fortran' must be one of auto"):
         BODIES.prefer("fortran")
     with pytest.raises(TypeError, match=r"\['fortran'\] are not bodies"):
-        Kernel(multiplied(1), fortran=multiplied(1))
+        Kernel(multiply_by(1), fortran=multiply_by(1))
     with pytest.raises(Declined, match="has no operation nothing"):
         Kernel("digest", "nothing").load("reference", open_device("reference"))
     with pytest.raises(UsageError, match="has no body that works here: cython: cannot be imported"):
@@ -74,12 +74,12 @@ def test_what_cannot_be_is_refused():
 
 
 @pytest.mark.skipif(not gpu_missing(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused_with_what_was_found():
+def test_kernel_missing_gpu_is_refused_with_the_cause():
     with pytest.raises(UsageError, match=r"--body cupy: there is no NVIDIA driver \(.*\)\. Use --body auto"):
         BODIES.prefer("cupy")
 
 
-def test_every_installed_kernel_has_a_reference_that_runs_its_example():
+def test_kernel_every_installed_one_has_a_working_reference():
     kernels = list(installed_kernels())
     assert {"digest", "exact_sum.accumulate", "philox.words", "quarter_circle", "shallow_water"} <= {
         kernel.name for kernel in kernels
@@ -90,6 +90,6 @@ def test_every_installed_kernel_has_a_reference_that_runs_its_example():
                 assert callable(kernel.load(name, open_device(name))), (kernel.name, name)
 
 
-def test_kernels_run_where_the_arrays_are():
+def test_kernel_runs_on_plain_arrays():
     x = np.arange(3.0)
-    assert np.array_equal(Kernel(multiplied(2))(x), 2 * x)
+    assert np.array_equal(Kernel(multiply_by(2))(x), 2 * x)

@@ -1,4 +1,4 @@
-"""Layout: every global index has one owner, whatever the grid."""
+"""Layout: every global index has one owner, for any grid of ranks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from anyrank.layout import Layout, choose_grid, even_cuts, grids
 from anyrank.runtime.options import Options
 
 
-def someone(rank: int, size: int):
-    """A World as far as a Layout needs one."""
+def world_of(rank: int, size: int):
+    """A stand-in for a World with a rank and a size."""
     return SimpleNamespace(rank=rank, size=size)
 
 
 @given(st.integers(0, 200), st.integers(1, 17))
-def test_even_cuts_cover_everything_and_differ_by_one_at_most(n, parts):
+def test_even_cuts_cover_all_and_differ_by_at_most_one(n, parts):
     sizes = np.diff(even_cuts(n, parts))
     assert sizes.sum() == n and len(sizes) == parts
     assert sizes.max() - sizes.min() <= 1
@@ -31,10 +31,10 @@ def test_even_cuts_cover_everything_and_differ_by_one_at_most(n, parts):
     st.integers(1, 7),
     st.sampled_from(["auto", "rows", "columns", "bricks"]),
 )
-def test_bricks_cover_the_index_space_once(shape, size, split):
+def test_layout_bricks_cover_the_index_space_once(shape, size, split):
     count = np.zeros(shape, int)
     for rank in range(size):
-        layout = Layout.bricks(shape, someone(rank, size), split)
+        layout = Layout.bricks(shape, world_of(rank, size), split)
         count[layout.slices] += 1
         assert layout.local_shape == count[layout.slices].shape
         expected = np.arange(np.prod(shape)).reshape(shape)[layout.slices]
@@ -42,8 +42,8 @@ def test_bricks_cover_the_index_space_once(shape, size, split):
     assert (count == 1).all()
 
 
-def test_owner_is_the_rank_whose_brick_holds_the_index():
-    world = someone(0, 6)
+def test_layout_owner_is_the_rank_of_the_brick():
+    world = world_of(0, 6)
     layout = Layout.bricks((5, 7), world, "2x3")
     for rank, brick in layout.bricks_of_all():
         for index in np.ndindex(5, 7):
@@ -53,19 +53,19 @@ def test_owner_is_the_rank_whose_brick_holds_the_index():
         layout.owner((5, 0))
 
 
-def test_cuts_of_any_kind_are_taken_and_empty_parts_are_legal():
-    layout = Layout((17,), someone(1, 3), [(0, 3, 3, 17)])
+def test_layout_takes_any_cuts_and_empty_parts():
+    layout = Layout((17,), world_of(1, 3), [(0, 3, 3, 17)])
     assert (layout.start, layout.stop, layout.local_shape) == ((3,), (3,), (0,))
     assert layout.owner((3,)) == 2
 
 
 @pytest.mark.parametrize("cuts", [[(0, 5)], [(0, 3, 2, 4)], [(1, 4)], [(0, 2, 4), (0, 4)]])
-def test_cuts_that_do_not_cover_are_refused(cuts):
+def test_layout_cuts_that_do_not_cover_are_refused(cuts):
     with pytest.raises(ValueError, match=r"cuts|grid"):
-        Layout((4,), someone(0, 3 if len(cuts[0]) == 4 else 1), cuts)
+        Layout((4,), world_of(0, 3 if len(cuts[0]) == 4 else 1), cuts)
 
 
-def test_auto_cuts_where_the_halo_is_smallest():
+def test_choose_grid_auto_minimises_the_halo():
     assert choose_grid((1000, 10), 4, "auto", 1) == (4, 1)
     assert choose_grid((10, 1000), 4, "auto", 1) == (1, 4)
     assert choose_grid((100, 100), 4, "auto", 1) == (4, 1)
@@ -74,12 +74,12 @@ def test_auto_cuts_where_the_halo_is_smallest():
     assert choose_grid((64, 64), 7, "bricks", 1) == (7, 1)
 
 
-def test_grids_are_all_the_ordered_factorizations():
+def test_grids_lists_all_ordered_factorizations():
     assert sorted(grids(6, 2)) == [(1, 6), (2, 3), (3, 2), (6, 1)]
     assert len(list(grids(8, 3))) == 10
 
 
-def test_a_domain_too_small_says_what_would_fit():
+def test_choose_grid_domain_too_small_suggests_what_fits():
     with pytest.raises(UsageError, match=r"domain of 4×4 .* 5 ranks.*at most 4 ranks"):
         choose_grid((4, 4), 5, "rows", 1)
     with pytest.raises(UsageError, match=r"1×4 is too small for a halo of 2: .* narrower halo"):
@@ -88,11 +88,11 @@ def test_a_domain_too_small_says_what_would_fit():
 
 
 @pytest.mark.parametrize("split", ["2x2", "0x6", "6", "1x2x3", "axb", "x"])
-def test_a_grid_that_does_not_fit_is_refused(split):
+def test_choose_grid_that_does_not_fit_is_refused(split):
     with pytest.raises(UsageError, match=r"--split"):
         choose_grid((10, 10), 6, split, 0)
 
 
-def test_an_unknown_split_is_refused_before_any_rank_starts():
+def test_options_unknown_split_is_refused():
     with pytest.raises(UsageError, match=r"--split 'diagonal' must be one of auto, rows"):
         Options(split="diagonal")

@@ -1,4 +1,4 @@
-"""What `make` does on a machine with a GPU and without a registry: the commands, not what they run."""
+"""The commands of `make` on a machine with a GPU and without a registry; the commands are recorded, not run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-#: Stands for Python, anyrank and compute-sanitizer: writes down how it was called; PYTEST_STATUS and RACECHECK_STATUS say what fails.
+#: Replaces Python, anyrank and compute-sanitizer, records calls; PYTEST_STATUS and RACECHECK_STATUS set failures.
 RECORDER = """#!/bin/sh
 echo "$(basename "$0") GPU=$ANYRANK_TEST_GPU $*" >>"$CALLS"
 case "$*" in
@@ -26,7 +26,7 @@ esac
 
 @pytest.fixture
 def make(tmp_path):
-    """`make WORDS` in a folder with our Makefile and recorders in place of programs: its outcome, and the calls."""
+    """`make WORDS` with our Makefile and recorders in place of programs: returns its outcome and the calls."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("bin", "wheels", "inside", "kernels", "src", "bin/nvidia"):
         (tmp_path / name).mkdir()
@@ -69,7 +69,7 @@ def test_make_with_site_and_wheels_looks_nothing_up(make, tmp_path):
         ((".venv/.ready", "SITE=nothing"), "SITE=nothing is no folder"),
     ],
 )
-def test_make_without_what_it_needs_says_so_once(make, words, message):
+def test_make_without_a_requirement_fails_with_one_message(make, words, message):
     done, calls = make(*words)
     assert done.returncode == 2 and done.stderr.count(message) == 1
     assert not any("-m pip" in call for call in calls)
@@ -81,7 +81,7 @@ def test_make_with_a_site_that_lacks_packages_is_refused(make):
     assert not any(call.endswith("-e .") for call in calls)
 
 
-def test_gpu_targets_leave_what_they_saw_in_results(make, tmp_path):
+def test_make_gpu_targets_write_into_results(make, tmp_path):
     results = tmp_path / "results"
     for target, file in (
         ("gpu-test", "gpu-test.txt"),
@@ -97,13 +97,13 @@ def test_gpu_targets_leave_what_they_saw_in_results(make, tmp_path):
     assert "anyrank GPU= doctor --no-kernels" in calls
 
 
-def test_gpu_test_that_fails_fails(make, tmp_path):
+def test_make_gpu_test_passes_on_the_failure(make, tmp_path):
     done, _ = make("gpu-test", "SITE=wheels", PYTEST_STATUS="1")
     assert done.returncode == 2
     assert "pytest was here" in (tmp_path / "benchmarks/results/gpu/gpu-test.txt").read_text()
 
 
-def test_gpu_sanitize_runs_both_tools_and_names_what_failed(make, tmp_path):
+def test_make_gpu_sanitize_runs_both_tools_and_names_failures(make, tmp_path):
     done, calls = make("gpu-sanitize", "SITE=wheels", PYTEST_STATUS="9")
     tools = [call for call in calls if call.startswith("compute-sanitizer GPU=bare --tool")]
     assert done.returncode == 2 and [call.split()[3] for call in tools] == ["memcheck", "racecheck"]
@@ -114,7 +114,7 @@ def test_gpu_sanitize_runs_both_tools_and_names_what_failed(make, tmp_path):
     assert done.returncode == 2 and "failed: racecheck (status 9)" in done.stdout
 
 
-def test_gpu_sanitize_without_the_tool_says_so(make, tmp_path):
+def test_make_gpu_sanitize_without_the_tool_is_refused(make, tmp_path):
     make(".venv/.ready", "SITE=wheels")
     (tmp_path / "bin" / "compute-sanitizer").unlink()
     done, _ = make("gpu-sanitize", "SITE=wheels", path=f"{tmp_path / 'bin'}:/usr/bin:/bin")

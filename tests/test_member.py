@@ -1,4 +1,4 @@
-"""Members of one's own: a State, checkpoints and start-up checks take whatever has the methods of Member."""
+"""User-defined members: a State, checkpoints and start-up checks take any object with the methods of Member."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anyrank.storage.checkpoints import Checkpoints
 
 
 class Tally:
-    """Counts by bin: each rank has what it counted itself, and a checkpoint the sums of all."""
+    """Counts by bin: each rank has its own counts, and a checkpoint has the sums over all ranks."""
 
     description = "counts of all ranks"
 
@@ -51,7 +51,7 @@ class Tally:
         self.mine[bin] += times
 
 
-def declared(world, bins=5) -> State:
+def declare_state(world, bins=5) -> State:
     state = State(world)
     state.field("T", (9,))
     state.scalar("n", 3)
@@ -59,7 +59,7 @@ def declared(world, bins=5) -> State:
     return state
 
 
-def written(state, folder):
+def write_checkpoint(state, folder):
     checkpoints = Checkpoints(folder, state, "tally", {})
     checkpoints.begin()
     saved = checkpoints.finish()
@@ -68,19 +68,19 @@ def written(state, folder):
 
 
 @pytest.mark.ranks(1, 2, 3)
-def test_state_member_of_ones_own_is_kept_and_restored(world, tmp_path):
-    state = declared(world)
+def test_state_member_of_a_user_is_saved_and_restored(world, tmp_path):
+    state = declare_state(world)
     state.T[...], state.n = 7.0, 11
     state.hits.count(world.rank, times=4)
     state.hits.count(4)
-    saved = written(state, tmp_path)
+    saved = write_checkpoint(state, tmp_path)
     expected = [*([4] * world.size), *([0] * (5 - world.size))]
     expected[4] += world.size
     with h5py.File(saved.path, "r") as file:
         check_collective(world, file["tallies/hits"][...].tolist() == expected)
         check_collective(world, file["tallies/hits"].attrs["long_name"] == "counts of all ranks")
     check_collective(world, {*saved.digests} == {"T", "n", "hits"} and saved.digests == state.digests())
-    other = declared(world)
+    other = declare_state(world)
     Checkpoints(tmp_path, other, "tally", {}).restore()
     check_collective(
         world, other.digest() == state.digest() and (other.n, other.hits.digest()) == (11, saved.digests["hits"])
@@ -90,8 +90,8 @@ def test_state_member_of_ones_own_is_kept_and_restored(world, tmp_path):
 
 @pytest.mark.ranks(2)
 def test_checkpoint_damaged_part_of_a_member_is_refused(world, tmp_path):
-    state = declared(world)
-    path = written(state, tmp_path).path
+    state = declare_state(world)
+    path = write_checkpoint(state, tmp_path).path
     if world.rank == 0:
         with h5py.File(path, "r") as file:
             offset = file["tallies/hits"].id.get_offset()
@@ -100,33 +100,33 @@ def test_checkpoint_damaged_part_of_a_member_is_refused(world, tmp_path):
             plain.write(b"\1")
     world.barrier()
     with pytest.raises(CheckpointError, match="hits is damaged"):
-        Checkpoints(tmp_path, declared(world), "tally", {}).restore()
+        Checkpoints(tmp_path, declare_state(world), "tally", {}).restore()
 
 
 @pytest.mark.ranks(1, 2)
 def test_checkpoint_of_another_member_is_refused_by_name(world, tmp_path):
-    written(declared(world), tmp_path)
+    write_checkpoint(declare_state(world), tmp_path)
     with pytest.raises(UsageError, match=r"hits is <i8 \(6,\) in the program's state and <i8 \(5,\) in .*\.h5"):
-        Checkpoints(tmp_path, declared(world, bins=6), "tally", {}).restore()
+        Checkpoints(tmp_path, declare_state(world, bins=6), "tally", {}).restore()
 
 
 @pytest.mark.ranks(2)
-def test_check_state_compares_what_members_describe(world):
+def test_check_state_compares_descriptions_of_members(world):
     with pytest.raises(UsageError, match=r"hits: tally of 5 bins on rank 0, tally of 6 bins on rank 1"):
-        check_state(declared(world, bins=5 + world.rank))
+        check_state(declare_state(world, bins=5 + world.rank))
 
 
 @pytest.mark.ranks(1, 2)
-def test_memory_taken_counts_every_member(world):
-    before = memory_usage(declared(world))
-    after = memory_usage(declared(world, bins=1005))
+def test_memory_usage_counts_every_member(world):
+    before = memory_usage(declare_state(world))
+    after = memory_usage(declare_state(world, bins=1005))
     check_collective(world, after["arrays"] == before["arrays"] + 8000)
     check_collective(world, after["staging"] == before["staging"] + 8000 // world.size)
 
 
 @pytest.mark.ranks(1)
-def test_state_add_refuses_what_is_no_member(world):
-    state = declared(world)
+def test_state_add_of_no_member_is_refused(world):
+    state = declare_state(world)
     for stranger in (np.zeros(3), object(), "words"):
         with pytest.raises(TypeError, match="takes a member of a State"):
             state.add(stranger)

@@ -1,4 +1,4 @@
-"""Options and durations, as users write them."""
+"""Options and durations as users write them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from anyrank.runtime.options import Interval, Options
         ("1:30:00", 5400), ("02:30", 150), ("1-02:30", 95400), ("1-00:00:01", 86401),
     ],
 )  # fmt: skip
-def test_durations(text, seconds):
+def test_duration_forms_give_seconds(text, seconds):
     assert duration(text, "--walltime") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5", "ten", "5 weeks", "1:2:3:4", "1e9z", "nan", "1..5"])
-def test_bad_durations_are_refused(text):
+def test_duration_bad_text_is_refused(text):
     with pytest.raises(UsageError, match=r"--walltime .* is not a duration: write it as 90s"):
         duration(text, "--walltime")
 
 
-def test_intervals():
+def test_interval_parse_reads_steps_time_auto_and_off():
     assert Interval.parse("200") == Interval(steps=200)
     assert Interval.parse("10min") == Interval(seconds=600)
     assert Interval.parse("auto").young
@@ -47,12 +47,12 @@ def test_intervals():
         ({"mtbf": "x"}, r"--mtbf 'x' is not a duration"),
     ],
 )
-def test_bad_options_name_the_flag_the_value_the_rule(values, message):
+def test_options_bad_value_names_flag_value_and_rule(values, message):
     with pytest.raises(UsageError, match=message):
         Options(**values)
 
 
-def test_number_stands_for_text_in_toml():
+def test_options_number_for_a_text_in_toml_is_accepted():
     assert Options.read({"checkpoint_every": 200, "ranks": "2"}).given() == {"checkpoint_every": "200", "ranks": 2}
 
 
@@ -68,24 +68,24 @@ def test_number_stands_for_text_in_toml():
     ],
     ids=str,
 )
-def test_bad_option_of_a_file_is_named_as_the_file_does(values, message):
+def test_options_bad_value_of_a_file_is_named_with_its_key(values, message):
     with pytest.raises(UsageError) as refused:
         Options.read(values, "run.toml")
     assert message in str(refused.value)
 
 
-def test_every_bad_option_is_named_at_once():
+def test_options_all_bad_values_are_named_at_once():
     with pytest.raises(UsageError, match=r"-n 0 (.|\n)*--keep 'x'"):
         Options(ranks=0, keep="x")
 
 
-def test_what_the_run_folder_remembers_leaves_one_invocation_out():
+def test_options_kept_leaves_out_those_of_one_invocation():
     kept = Options(ranks=3, walltime="1h", as_json=True).kept()
     assert kept["ranks"] == 3 and not {"walltime", "as_json", "quiet", "threads"} & set(kept)
     assert Options(threads=2).kept()["threads"] == 2
 
 
 @pytest.mark.parametrize("name", ["hang_timeout", "checkpoint_every"])
-def test_options_that_need_a_value_refuse_an_empty_one(name):
+def test_options_empty_value_is_refused(name):
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} ''"):
         Options(**{name: ""})

@@ -1,4 +1,4 @@
-"""benchmarks/peers: the peers whose packages are here give our answers, and the tables say what was measured."""
+"""benchmarks/peers: the installed peers give our answers, and the tables show the measured values."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def _peers(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
 
 
-def compared(out: Path, cores: int, rounds: int, *names: str) -> dict:
+def compare_peers(out: Path, cores: int, rounds: int, *names: str) -> dict:
     command = [sys.executable, str(FOLDER / "compare.py"), "--quick", "--rounds", str(rounds), "--cores", str(cores)]
     done = subprocess.run(
         [*command, "--out", str(out), "--only", *names], capture_output=True, text=True, check=False, timeout=100
@@ -37,7 +37,7 @@ def test_peers_on_one_core_give_our_answers(tmp_path):
     files = {"jax": "weather_jax", "dask": "pi_dask", "polars": "sort_polars", "duckdb": "wordcount_duckdb"}
     absent = [name for name in files if find_spec(name) is None]
     names = ("pi_numpy", "weather_numpy", "weather_numba", "sum_fsum", "sum_numpy", "wordcount_counter", "sort_avx2")
-    result = compared(tmp_path, 1, 2, *names, *(files[name] for name in absent))
+    result = compare_peers(tmp_path, 1, 2, *names, *(files[name] for name in absent))
     rows = {row["peer"]: row for row in result["rows"] if row["job"] != "pi"}
     assert {name: row["answers"] for name, row in rows.items() if row["job"] == "weather"} == {
         "NumPy": "same bits",
@@ -48,12 +48,12 @@ def test_peers_on_one_core_give_our_answers(tmp_path):
     assert rows["np.sort by AVX2, one core"]["answers"] == "same bits"
     assert len(result["rows"]) == 7 and all(row["agree"] for row in result["rows"])
     assert all(len(row["ours"]) == len(row["theirs"]) == 2 for row in result["rows"])
-    reasons = [one["reason"] for one in result["skipped"]]
+    reasons = [entry["reason"] for entry in result["skipped"]]
     assert sorted(reasons) == sorted(f"No module named {name!r}" for name in absent)
 
 
 def test_peers_on_two_cores_give_our_answers(tmp_path):
-    result = compared(tmp_path, 2, 1, "checkpoint_gather", "sort_numpy", "groupby_arrow")
+    result = compare_peers(tmp_path, 2, 1, "checkpoint_gather", "sort_numpy", "groupby_arrow")
     assert [(row["job"], row["measure"], row["answers"]) for row in result["rows"][:3]] == [
         ("checkpoint", "until on the disk", "same bits"),
         ("checkpoint", "steps held up", "same bits"),
@@ -72,7 +72,7 @@ def row(**changes: object) -> dict:
     } | changes  # fmt: skip
 
 
-def test_the_table_gives_ratios_goals_and_reasons():
+def test_peers_table_has_ratios_goals_and_reasons():
     table = import_module("table")
     rows = [
         row(),
@@ -95,7 +95,7 @@ def test_the_table_gives_ratios_goals_and_reasons():
     ]
 
 
-def test_the_readme_holds_the_table_of_the_newest_results(tmp_path):
+def test_peers_readme_has_the_table_of_the_newest_results(tmp_path):
     table = import_module("table")
     copy = tmp_path / "README.md"
     shutil.copy(BENCHMARKS / "README.md", copy)
@@ -103,7 +103,7 @@ def test_the_readme_holds_the_table_of_the_newest_results(tmp_path):
     assert copy.read_text() == (BENCHMARKS / "README.md").read_text(), "compare.py --table writes it"
 
 
-def test_wrong_answers_are_found():
+def test_peers_wrong_answers_are_found():
     tasks, peer = import_module("tasks"), import_module("peer").Peer
     fair = {"hits": np.array(785_398)}
     assert tasks.near_pi(peer, {"points": 1_000_000}, fair, fair) == "π within 1 σ"
@@ -120,7 +120,7 @@ def test_wrong_answers_are_found():
         tasks.near_ours(near, {}, ours, {"u": ours["p"]})
 
 
-def test_wrong_counts_and_groups_are_found():
+def test_peers_wrong_counts_and_groups_are_found():
     tasks, peer = import_module("tasks"), import_module("peer").Peer
     words = tasks.counted([b"a", b"b"], [3, 1])
     assert tasks.all_alike(peer, {}, words, tasks.counted([b"a", b"b"], [3, 1])) == "all counts alike"
@@ -135,7 +135,7 @@ def test_wrong_counts_and_groups_are_found():
         tasks.near_groups(peer, size, ours, ours | {"count": ours["count"] + 1})
 
 
-def test_what_a_peer_makes_of_a_share_of_the_rows_is_compared_with_that_of_numpy():
+def test_peers_share_of_the_rows_is_compared_with_numpys():
     tasks, peer = import_module("tasks"), import_module("peer").Peer
     half, size = type("Half", (peer,), {"share": 0.5}), {"rows": 1000, "groups": 7}
     ours, theirs = (tasks.by_numpy(*tasks.table_of(size, share)) for share in (1.0, 0.5))
@@ -144,7 +144,7 @@ def test_what_a_peer_makes_of_a_share_of_the_rows_is_compared_with_that_of_numpy
         tasks.near_groups(half, size, ours, ours)
 
 
-def test_the_text_is_as_long_as_it_should_be_and_always_the_same(tmp_path):
+def test_peers_text_has_its_length_and_is_reproducible(tmp_path):
     tasks = import_module("tasks")
     tasks.write_text({"bytes": 100_000}, tmp_path)
     text = (tmp_path / tasks.TEXT).read_bytes()
@@ -154,7 +154,7 @@ def test_the_text_is_as_long_as_it_should_be_and_always_the_same(tmp_path):
     assert (tmp_path / tasks.TEXT).read_bytes() == text
 
 
-def test_ours_is_started_for_each_peer_anew_where_memory_is_short():
+def test_peers_ours_restarts_for_each_peer_if_memory_is_short():
     compare, kinds = import_module("compare"), {"groupby_a": int, "groupby_anyrank": str, "groupby_b": float}
     assert compare._together("groupby", kinds) == [
         {"groupby_anyrank": str, "groupby_a": int},
@@ -163,17 +163,17 @@ def test_ours_is_started_for_each_peer_anew_where_memory_is_short():
     assert compare._together("sort", kinds | {"sort_anyrank": str}) == [kinds | {"sort_anyrank": str}]
 
 
-def test_a_peer_that_fails_says_why(tmp_path):
+def test_peers_failing_peer_gives_its_reason(tmp_path):
     contestant, peer = import_module("contestant"), import_module("peer").Peer
     with (
-        contestant.Contestant("pi_nowhere", peer, {"points": 1}, 1, tmp_path) as one,
+        contestant.Contestant("pi_nowhere", peer, {"points": 1}, 1, tmp_path) as entry,
         pytest.raises(contestant.Failed, match="No module named 'pi_nowhere'"),
     ):
-        one.ready()
+        entry.ready()
 
 
 class Stub:
-    """A contestant that needs no process: it gives its seconds, then fails; all write who had a turn."""
+    """A contestant without a process: it returns its seconds, then fails; all record their turns."""
 
     def __init__(self, name: str, seconds: list[float], turns: list[str]):
         self.name, self.seconds, self.turns = name, seconds, turns
@@ -186,7 +186,7 @@ class Stub:
         return {"seconds": self.seconds.pop(0)}
 
 
-def test_pairs_alternate_and_a_peer_that_fails_in_a_round_is_left_out(tmp_path):
+def test_peers_pairs_alternate_and_a_failing_peer_is_dropped(tmp_path):
     turns: list[str] = []
     comparison = import_module("compare").Comparison(quick=True, rounds=3, folder=tmp_path)
     ours, good, bad = Stub("ours", [1.0] * 5, turns), Stub("good", [2.0] * 3, turns), Stub("bad", [3.0], turns)
@@ -197,7 +197,7 @@ def test_pairs_alternate_and_a_peer_that_fails_in_a_round_is_left_out(tmp_path):
     assert comparison.skipped == [{"peer": "BAD", "reason": "it fell over"}]
 
 
-def test_an_environment_that_cannot_be_made_says_why(tmp_path):
+def test_peers_environment_that_cannot_be_made_gives_its_reason(tmp_path):
     script = tmp_path / "make-it"
     script.write_text("#!/bin/sh\necho no mpicc: apt-get install mpich >&2\nexit 1\n")
     script.chmod(0o755)
@@ -205,7 +205,7 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path):
         import_module("compare")._make(str(tmp_path / "nowhere"), str(script), quick=False)
 
 
-def test_only_takes_files_that_there_are():
+def test_peers_only_with_an_unknown_file_is_refused():
     command = [sys.executable, str(FOLDER / "compare.py"), "--quick", "--only", "weather_cobol"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "--only weather_cobol: there is no such job, and no such file" in done.stderr

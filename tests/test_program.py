@@ -1,4 +1,4 @@
-"""Programs: parameters declared once, and refused with name, value, rule and fix."""
+"""Programs: parameters are declared once, and refused with name, value, rule and fix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Everything(Program):
     title: str = param("", "text")
 
 
-def test_defaults_and_values():
+def test_program_has_defaults_and_takes_values():
     assert Everything().parameters == {"count": 10, "share": 0.5, "deep": False, "colour": "red", "title": ""}
     given = Everything(count="1e1", share="0.25", deep="true", colour="green", title="x").parameters
     assert given == {"count": 10, "share": 0.25, "deep": True, "colour": "green", "title": "x"}
@@ -52,23 +52,23 @@ def test_defaults_and_values():
         ({"zzz": 3}, r"zzz = 3 is not a parameter of everything\. They are count, share"),
     ],
 )
-def test_bad_values_are_refused_with_name_value_rule_and_fix(values, message):
+def test_program_bad_values_give_name_value_rule_and_fix(values, message):
     with pytest.raises(UsageError, match=message):
         Everything(**values)
 
 
-def test_every_bad_value_is_named_at_once():
+def test_program_all_bad_values_are_named_at_once():
     with pytest.raises(UsageError, match=r"--count 0 (.|\n)*--share 2"):
         Everything(count=0, share=2)
 
 
-def test_a_required_parameter_must_be_given():
-    class Needy(Program):
+def test_program_required_parameter_must_be_given():
+    class Required(Program):
         n: int = param(..., "needed")
 
     with pytest.raises(UsageError, match=r"--n is required: needed"):
-        Needy()
-    assert Needy(n=3).n == 3
+        Required()
+    assert Required(n=3).n == 3
 
 
 @pytest.mark.parametrize("name", ["work", "done", "setup", "check", "name", "parameters", "declared", "_private"])
@@ -77,10 +77,10 @@ def test_parameter_named_as_an_attribute_is_refused(name):
         type("Greedy", (Program,), {"__annotations__": {name: int}, name: param(1, "taken")})
 
 
-def test_a_parameter_needs_a_type():
+def test_parameter_without_a_type_is_refused():
     with pytest.raises(TypeError, match=r"parameters \['n'\] need a type: n: int = param"):
 
-        class Careless(Program):
+        class Untyped(Program):
             n = param(5, "no annotation")
 
 
@@ -93,7 +93,7 @@ def test_parameters_are_inherited_and_may_be_changed():
     assert Child().parameters["count"] == 20
 
 
-def test_plain_value_in_a_subclass_is_a_new_default():
+def test_parameter_plain_value_in_a_subclass_is_a_new_default():
     class Child(Everything):
         count = 20
         share = 1
@@ -115,7 +115,7 @@ def test_param_again_keeps_type_bounds_and_description():
             Child(**values)
 
 
-def test_property_in_the_place_of_a_parameter_is_none():
+def test_property_replaces_an_inherited_parameter():
     class Child(Everything):
         @property
         def count(self) -> int:
@@ -124,17 +124,17 @@ def test_property_in_the_place_of_a_parameter_is_none():
     assert "count" not in Child().parameters and Child().count == 7
 
 
-def test_default_is_checked_and_read_as_values_are():
+def test_parameter_default_is_checked_and_converted():
     class Defaults(Program):
         factor: float = param(3, "a number")
         file: Path = param("data.csv", "a path")
         limit: int | None = param(None, "a limit")
         levels: list[int] = param((1, 2), "levels")
 
-    made = Defaults()
-    assert type(made.factor) is float and made.file == Path.cwd() / "data.csv" and made.levels == [1, 2]
+    program = Defaults()
+    assert type(program.factor) is float and program.file == Path.cwd() / "data.csv" and program.levels == [1, 2]
     kept = {"factor": 3.0, "file": str(Path.cwd() / "data.csv"), "limit": "none", "levels": [1, 2]}
-    assert made.parameters == kept and Defaults(**made.parameters).parameters == kept
+    assert program.parameters == kept and Defaults(**program.parameters).parameters == kept
 
 
 BAD_DECLARATIONS = {
@@ -171,18 +171,18 @@ def test_usage_error_is_exported_for_check():
     assert anyrank.UsageError is UsageError
 
 
-def test_programs_are_found_by_name():
+def test_load_installed_programs_by_name():
     assert {"weather", "pi"} <= set(available())
     assert load("pi").name == "pi"
     assert load("weather").summary().startswith("Shallow-water weather")
 
 
-def test_an_unknown_program_is_refused_with_a_suggestion():
+def test_load_unknown_program_is_refused_with_a_suggestion():
     with pytest.raises(UsageError, match=r"'wether' is not a program: it must be one of .*Did you mean weather"):
         load("wether")
 
 
-def test_a_file_of_the_users_is_a_program(tmp_path):
+def test_load_file_of_a_user_is_a_program(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from anyrank import Program, param\nclass One(Program):\n    n: int = param(1, 'n')\n")
     assert load(str(file)).name == "one"
@@ -206,7 +206,7 @@ def test_a_file_of_the_users_is_a_program(tmp_path):
         ("x = 1\n", r"must define one Program but has 0 \(none\)"),
     ],
 )
-def test_a_file_that_is_no_program_is_refused(tmp_path, text, message):
+def test_load_file_without_a_program_is_refused(tmp_path, text, message):
     file = tmp_path / "bad.py"
     file.write_text(text)
     with pytest.raises(UsageError, match=message) as caught:
@@ -214,12 +214,12 @@ def test_a_file_that_is_no_program_is_refused(tmp_path, text, message):
     assert "importlib" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_load_missing_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         load(str(tmp_path / "none.py"))
 
 
-def test_available_finds_programs_of_wings_unimported():
+def test_available_lists_programs_of_wings_without_importing():
     words = (
         "from anyrank.runtime.programs import available; import sys; print(*available());"
         "print(*(name for name in sys.modules if name.startswith(('anyrank.keyed', 'anyrank.programs'))))"
@@ -229,10 +229,10 @@ def test_available_finds_programs_of_wings_unimported():
     assert names == "grep groupby pi sort weather wordcount" and not imported, done
 
 
-def test_a_program_may_have_no_parameters(tmp_path):
+def test_program_without_parameters_is_loaded(tmp_path):
     file = tmp_path / "bare.py"
     file.write_text("import anyrank\n\n\nclass Bare(anyrank.Program):\n    pass\n")
-    # In a process of its own: here somebody may have loaded all of pydantic.
+    # In a process of its own, since this process may have loaded all of pydantic.
     words = "from anyrank.runtime.programs import load; import sys; print(load(sys.argv[1])().parameters)"
     done = subprocess.run([sys.executable, "-c", words, file], capture_output=True, text=True, check=False)
     assert done.stdout == "{}\n", done.stderr

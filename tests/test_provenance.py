@@ -51,7 +51,7 @@ def git(folder, *arguments) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_the_commit_is_what_git_says(tmp_path):
+def test_commit_is_that_of_git(tmp_path):
     source = tmp_path / "source"
     (source / "deep" / "er").mkdir(parents=True)
     assert commit(source) == ""
@@ -69,28 +69,28 @@ def test_the_commit_is_what_git_says(tmp_path):
     assert commit(source) == git(source, "rev-parse", "HEAD")
 
 
-def test_a_run_tells_what_made_it():
+def test_provenance_has_versions_command_ranks_and_hosts():
     world = World()
-    made = provenance(world, "anyrank run pi")
-    assert versions()["numpy"] == np.__version__ and versions().items() <= made.items()
+    facts = provenance(world, "anyrank run pi")
+    assert versions()["numpy"] == np.__version__ and versions().items() <= facts.items()
     assert {"numba", "pydantic", "libc", "system", "implementation"} <= versions().keys()
-    assert made["command"] == "anyrank run pi" and made["ranks"] == 1 and made["processor"] and made["host"]
-    assert "numpy" in json.loads(json.dumps(made)), "it goes into summary.json"
+    assert facts["command"] == "anyrank run pi" and facts["ranks"] == 1 and facts["processor"] and facts["host"]
+    assert "numpy" in json.loads(json.dumps(facts)), "it goes into summary.json"
     remember(world, hosts={"n1": "0-3"}, program_hash="")
     later = provenance(world, "anyrank run pi")
     assert later["hosts"] == {"n1": "0-3"} and "program_hash" not in later
     assert "hosts" not in provenance(World(), "anyrank run pi"), "another world's"
 
 
-def test_two_stamps_of_one_boot_can_be_subtracted():
-    one = clocks()
+def test_clocks_of_one_boot_can_be_subtracted():
+    first = clocks()
     time.sleep(0.05)
     two = clocks()
-    assert one.get("boot") == two.get("boot") and 0.049 < two["monotonic"] - one["monotonic"] < 30
-    assert one["utc"].endswith("+00:00")
+    assert first.get("boot") == two.get("boot") and 0.049 < two["monotonic"] - first["monotonic"] < 30
+    assert first["utc"].endswith("+00:00")
 
 
-def test_the_environment_is_what_matters_without_secrets():
+def test_environment_has_relevant_variables_without_secrets():
     matters = {
         "OMP_NUM_THREADS": "2",
         "UCX_TLS": "tcp,self",
@@ -107,7 +107,7 @@ def test_the_environment_is_what_matters_without_secrets():
     assert found == matters and "hidden" not in json.dumps(found)
 
 
-def test_values_are_masked_cut_and_whole_characters():
+def test_masked_values_are_shortened_at_whole_characters():
     assert masked("http://me:pw@host/x https://ghp_123@hub", 99) == "http://***@host/x https://***@hub"
     assert masked("a@b://c/d@e", 99) == "a@b://c/d@e", "no login"
     assert masked("x" * 11, 10) == "x" * 9 + "…" and masked("x" * 10, 10) == "x" * 10
@@ -115,8 +115,8 @@ def test_values_are_masked_cut_and_whole_characters():
     assert len(environment({"UCX_X": "é" * 10_000})["UCX_X"]) == 1000
 
 
-def test_a_huge_job_fits_into_a_checkpoint(tmp_path, monkeypatch):
-    """HDF5 takes 64 kB in an attribute, but not of text whose length varies: hosts are told whatever their number."""
+def test_provenance_of_a_huge_job_fits_into_a_checkpoint(tmp_path, monkeypatch):
+    """HDF5 limits an attribute to 64 kB, but not text of variable length: hosts are stored whatever their number."""
     for number in range(3000):
         monkeypatch.setenv(f"UCX_{number:04}", "é" * 100)
     monkeypatch.setenv("SLURM_TOKEN", "hidden")
@@ -125,17 +125,17 @@ def test_a_huge_job_fits_into_a_checkpoint(tmp_path, monkeypatch):
     remember(state.world, hosts=hosts)
     saved = write(tmp_path, state, 1, command="anyrank run x --files " + "a/b.txt " * 20_000 + "\udce9")
     with h5py.File(saved.path) as file:
-        made = dict(file["provenance"].attrs)
-    kept = json.loads(made["environment"])
-    assert len(made["environment"]) > 2**20 and kept["UCX_2999"] == "é" * 100 and "SLURM_TOKEN" not in kept
-    assert json.loads(made["hosts"]) == hosts
-    assert made["command"].startswith("anyrank run x --files a/b.txt ") and len(made["command"]) == 30_000
+        facts = dict(file["provenance"].attrs)
+    stored = json.loads(facts["environment"])
+    assert len(facts["environment"]) > 2**20 and stored["UCX_2999"] == "é" * 100 and "SLURM_TOKEN" not in stored
+    assert json.loads(facts["hosts"]) == hosts
+    assert facts["command"].startswith("anyrank run x --files a/b.txt ") and len(facts["command"]) == 30_000
     restored = checkpoints(tmp_path, declare(World())).restore()
     assert restored.step == 1 and restored.changes == []
 
 
-def test_the_hash_is_of_what_runs_wherever_it_lies(tmp_path, monkeypatch):
-    """Of a copy that is laid out as a wheel's; caches do not count, a compiled body and a kernel's source do."""
+def test_anyrank_hash_depends_on_the_code_but_not_on_its_folder(tmp_path, monkeypatch):
+    """Of a copy with the folders of a wheel; caches do not count, a compiled body and a kernel's source do."""
     mine = anyrank_hash()
     ignore = shutil.ignore_patterns("kernels")
     shutil.copytree(anyrank.__path__[0], tmp_path / "anyrank", ignore=ignore)
@@ -143,40 +143,40 @@ def test_the_hash_is_of_what_runs_wherever_it_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(anyrank, "__path__", [str(tmp_path / "anyrank")])
     monkeypatch.setattr(anyrank.kernels, "__path__", [str(tmp_path / "anyrank" / "kernels")])
 
-    def again() -> str:
+    def new_hash() -> str:
         anyrank_hash.cache_clear()
         return anyrank_hash()
 
     try:
-        assert again() == mine
+        assert new_hash() == mine
         shutil.rmtree(tmp_path / "anyrank" / "__pycache__", ignore_errors=True)
         (tmp_path / "anyrank" / "kernels" / "philox" / "__pycache__").mkdir(exist_ok=True)
         (tmp_path / "anyrank" / "kernels" / "philox" / "__pycache__" / "x.pyc").write_bytes(b"x")
-        assert again() == mine
+        assert new_hash() == mine
         seen = {mine}
         for name in ("world.py", "kernels/philox/gpu.cu", "kernels/philox/reference.py", "kernels/philox/new.so"):
             with (tmp_path / "anyrank" / name).open("a") as file:
                 file.write("\n")
-            seen.add(again())
+            seen.add(new_hash())
         assert len(seen) == 5
     finally:
         anyrank_hash.cache_clear()
 
 
-def test_a_gpu_is_told_where_one_is_used(monkeypatch):
+def test_provenance_names_the_gpu_only_if_one_is_used(monkeypatch):
     assert "cupy" not in here(), "it is installed, but this process computes on the host"
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2 memory=64e9")
     monkeypatch.setattr(BODIES, "device", open_device("shim", 1))
-    told = {
+    stored = {
         "gpu": "an emulated GPU 0000:01:00.0",
         "gpu_memory": "64.0 GB",
         "cupy": "fake",
         "cuda": "13000, driver 13000",
     }
-    assert told.items() <= here().items()
+    assert stored.items() <= here().items()
 
 
-def test_what_changed_since_is_told():
+def test_changes_since_a_checkpoint_are_listed():
     world = World()
     remember(world, program_hash="beef" * 16)
     now = provenance(world, "")
@@ -190,30 +190,31 @@ def test_what_changed_since_is_told():
     ]
 
 
-def test_a_run_says_it_in_its_summary_log_and_checkpoint_and_what_changed_at_resume(tmp_path):
+def test_run_writes_provenance_and_resume_lists_the_changes(tmp_path):
+    """Provenance is in the summary, the log and the checkpoint."""
     program, out = tmp_path / "count.py", tmp_path / "r"
     program.write_text(PROGRAM)
     env = {"SLURM_JWT": "hidden", "UCX_TLS": "all", "ANYRANK_PROXY": "http://me:hidden@host"}
     run = ("run", program, "--out", out, "--stop-at", 2)
     done = run_anyrank(*run, ranks=2, env={**os.environ, **env})
     assert done.returncode == 75 and "warning" not in done.stderr, done.stderr
-    told = json.loads((out / "summary.json").read_text())["provenance"]
-    assert told["hosts"] == {os.uname().nodename: "0-1"}
-    assert told["program_hash"] == hashlib.sha256(program.read_bytes()).hexdigest()
-    assert told["environment"]["UCX_TLS"] == "all" and told["environment"]["ANYRANK_PROXY"] == "http://***@host"
+    stored = json.loads((out / "summary.json").read_text())["provenance"]
+    assert stored["hosts"] == {os.uname().nodename: "0-1"}
+    assert stored["program_hash"] == hashlib.sha256(program.read_bytes()).hexdigest()
+    assert stored["environment"]["UCX_TLS"] == "all" and stored["environment"]["ANYRANK_PROXY"] == "http://***@host"
     path = out / "checkpoints" / "step-000000000002.h5"
     with h5py.File(path) as file:
-        kept = dict(file["provenance"].attrs)
-    kept |= {name: json.loads(kept[name]) for name in ("hosts", "environment")}
+        stored = dict(file["provenance"].attrs)
+    stored |= {name: json.loads(stored[name]) for name in ("hosts", "environment")}
     times = {"utc", "monotonic"}
-    assert {k: v for k, v in kept.items() if k not in times} == {k: v for k, v in told.items() if k not in times}
-    assert 0 <= told["monotonic"] - kept["monotonic"] < 60
+    assert {k: v for k, v in stored.items() if k not in times} == {k: v for k, v in stored.items() if k not in times}
+    assert 0 <= stored["monotonic"] - stored["monotonic"] < 60
     log = (out / "log" / "rank-0000.log").read_text()
-    assert f'"program_hash": "{told["program_hash"]}"' in log and '"hosts": ' in log
-    assert "hidden" not in log + str(told) + str(kept)
+    assert f'"program_hash": "{stored["program_hash"]}"' in log and '"hosts": ' in log
+    assert "hidden" not in log + str(stored) + str(stored)
 
     program.write_text(PROGRAM + "\n")
-    again = run_anyrank("resume", out)
-    message = f"warning: {path.name} was written with another program file ({told['program_hash'][:12]}) than this"
-    assert again.returncode == 0 and again.stderr.count(message) == 1, again.stderr
+    new_hash = run_anyrank("resume", out)
+    message = f"warning: {path.name} was written with another program file ({stored['program_hash'][:12]}) than this"
+    assert new_hash.returncode == 0 and new_hash.stderr.count(message) == 1, new_hash.stderr
     assert "another program file" in (out / "log" / "rank-0000.log").read_text()

@@ -1,4 +1,4 @@
-"""The recorder of --check: calls that differ between ranks are named before they hang."""
+"""The recorder of --check: collective calls that differ between ranks raise an error instead of a hang."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PLAIN = MPI.COMM_WORLD
 
 
 @pytest.fixture
-def checked(world):
-    """A World that checks, beside the one of the test, which does not; MPI.COMM_WORLD, too, where no more ranks are."""
-    checked = World(None if world.size == PLAIN.size else world.comm, check=True)
-    yield checked
-    checked.close()
+def checked_world(world):
+    """A World that checks, besides the test's World, which does not; MPI.COMM_WORLD too if it has no more ranks."""
+    checked_world = World(None if world.size == PLAIN.size else world.comm, check=True)
+    yield checked_world
+    checked_world.close()
     assert MPI.COMM_WORLD is PLAIN
 
 
-def test_ranks_and_steps_as_text():
+def test_spans_of_ranks_as_text():
     assert spans([0, 1, 2, 3, 7, 9, 8]) == "0-3,7-9" and spans([4]) == "4" and spans([]) == ""
 
 
-def test_what_is_recorded():
+def test_recorder_wraps_collectives_and_messages():
     assert {"Create_cart", "Idup", "Split_type", "Free", "Ireduce_scatter_block", "alltoall"} < {
         *vars(recorder.Checked)
     }
@@ -39,16 +39,16 @@ def test_what_is_recorded():
 
 
 @pytest.mark.ranks(1)
-def test_off_by_default(world):
+def test_recorder_is_off_by_default(world):
     assert world.recorder is None
     assert type(world.comm) is MPI.Intracomm and type(MPI.COMM_WORLD) is MPI.Intracomm
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_collectives_that_match_do_what_they_do(checked):
-    comm, rank, n = checked.comm, checked.rank, checked.size
+def test_recorder_matching_collectives_give_their_results(checked_world):
+    comm, rank, n = checked_world.comm, checked_world.rank, checked_world.size
     ranks = np.arange(n)
-    mine, one = np.array([rank]), np.zeros(1, int)
+    mine, received = np.array([rank]), np.zeros(1, int)
     assert comm.bcast(rank, root=n - 1) == n - 1
     assert comm.allgather(rank) == [*range(n)] and comm.alltoall([rank] * n) == [*range(n)]
     assert (
@@ -57,29 +57,30 @@ def test_collectives_that_match_do_what_they_do(checked):
     assert comm.allreduce(rank, op=MPI.MAX) == comm.allreduce(rank, max) == n - 1
     assert comm.scan(1) == rank + 1 and (comm.exscan(1) or 0) == rank
     assert comm.reduce(1, root=n - 1) == (n if rank == n - 1 else None)
-    comm.Allreduce(mine, one, op=MPI.SUM)
-    assert one == sum(range(n))
-    comm.Scan(mine, one)
-    assert one == sum(range(rank + 1))
+    comm.Allreduce(mine, received, op=MPI.SUM)
+    assert received == sum(range(n))
+    comm.Scan(mine, received)
+    assert received == sum(range(rank + 1))
     comm.Barrier() if rank else comm.barrier()
-    requests = [comm.Ibcast(one, root=0), comm.Ibarrier()]
+    requests = [comm.Ibcast(received, root=0), comm.Ibarrier()]
     requests[0].Wait()
     while not requests[1].Test():
         pass
-    assert one == 0
-    assert np.array_equal(ranks, _allgathered(comm, mine, n))
-    assert checked.all(True) and checked.sum(1) == n
+    assert received == 0
+    assert np.array_equal(ranks, _allgather(comm, mine, n))
+    assert checked_world.all(True) and checked_world.sum(1) == n
 
 
-def _allgathered(comm, mine, n):
+def _allgather(comm, mine, n):
     whole = np.empty(n, int)
     comm.Iallgather(mine, whole).Wait()
     return whole
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_what_may_differ_between_ranks(checked):
-    comm, rank, n = checked.comm, checked.rank, checked.size
+def test_recorder_allows_arguments_that_may_differ(checked_world):
+    """Counts by rank, objects, buffers of the root, and communicators of some ranks."""
+    comm, rank, n = checked_world.comm, checked_world.rank, checked_world.size
     if rank == 0:
         assert comm.bcast("from one line") == "from one line"
     else:
@@ -93,7 +94,7 @@ def test_what_may_differ_between_ranks(checked):
     comm.Scatterv([whole, counts] if rank == 0 else None, np.empty(rank + 1))
     comm.Alltoallv([np.zeros(n), [1] * n], [np.zeros(n), [1] * n])
     assert comm.allgather("x" * rank)[rank] == "x" * rank
-    # The root's other buffer, and what it has in place; another way to say the same.
+    # The root's other buffer and MPI.IN_PLACE; another way to write the same call.
     table = np.full((n, 3), -1.0)
     table[rank] = rank
     comm.Gather(MPI.IN_PLACE if rank == 0 else table[rank], table if rank == 0 else None)
@@ -107,7 +108,7 @@ def test_what_may_differ_between_ranks(checked):
     comm.Bcast([data, 1, column] if rank == 0 else [data[:3], [data, 3, "d"], (data, (3, None), MPI.DOUBLE)][rank % 3])
     comm.Bcast([data, pairs] if rank == 0 else data)
     comm.Bcast(bytearray(8) if rank == 0 else [data, 8, MPI.BYTE])
-    # A group's own communicator, and ranks that get on only while the others' collective is under way.
+    # A communicator of a group, and ranks that proceed only while the others' collective is under way.
     part = comm.Split(rank % 2)
     if rank % 2:
         assert part.allreduce(1) == n // 2
@@ -184,23 +185,23 @@ MISMATCHES = {
 
 @pytest.mark.parametrize("case", MISMATCHES)
 @pytest.mark.ranks(2, 3)
-def test_a_mismatch_is_told_to_all_ranks_with_both_lines(world, checked, case):
-    _check_mismatch(world, checked, *MISMATCHES[case])
+def test_recorder_mismatch_shows_both_lines_on_all_ranks(world, checked_world, case):
+    _check_mismatch(world, checked_world, *MISMATCHES[case])
 
 
 @pytest.mark.ranks(4, exact=True)
-def test_recorder_another_communicator_is_a_mismatch(world, checked):
+def test_recorder_another_communicator_is_a_mismatch(world, checked_world):
     calls = (
         lambda w: w.barrier(),
         lambda w: MPI.COMM_WORLD.Barrier(),
     )
-    _check_mismatch(world, checked, *calls, ("Barrier()", "Barrier() on MPI.COMM_WORLD"))
+    _check_mismatch(world, checked_world, *calls, ("Barrier()", "Barrier() on MPI.COMM_WORLD"))
 
 
-def _check_mismatch(world, checked, first, other, words):
+def _check_mismatch(world, checked_world, first, other, words):
     with pytest.raises(AnyrankError, match=r"^collective calls differ at call 2:\n") as caught:
-        checked.barrier()
-        (other if checked.rank else first)(checked)
+        checked_world.barrier()
+        (other if checked_world.rank else first)(checked_world)
     check_collective(world, len({*world.comm.allgather(str(caught.value))}) == 1 and caught.value.collective)
     _, mine, others, *rule = str(caught.value).splitlines()
     lines = [
@@ -210,50 +211,50 @@ def _check_mismatch(world, checked, first, other, words):
     those = "rank 1" if world.size == 2 else f"ranks 1-{world.size - 1}"
     assert others.startswith(f"{those}: {words[1]} at {lines[1]}")
     assert rule[0].startswith("All ranks must make the same calls") and rule[1].startswith("Look for")
-    # Whoever goes on meets the same error, and no call that hangs.
-    with pytest.raises(AnyrankError) as again, checked.raise_on_all_ranks():
+    # A rank that continues gets the same error, and makes no call that hangs.
+    with pytest.raises(AnyrankError) as again, checked_world.raise_on_all_ranks():
         pass
     assert again.value is caught.value
 
 
 @pytest.mark.ranks(4)
-def test_an_exchange_against_a_reduction_by_the_ranges_of_ranks(world, checked, monkeypatch):
-    state = State(checked)
+def test_recorder_exchange_against_reduction_names_the_ranks(world, checked_world, monkeypatch):
+    state = State(checked_world)
     for name in "Tu":
         state.field(name, (8, 8), halo=1)
     state.T.exchange()
     with pytest.raises(AnyrankError) as caught:
-        state.T.halo_with([state.T, state.u]).start() if world.rank in (0, 3) else checked.all(True)
+        state.T.halo_with([state.T, state.u]).start() if world.rank in (0, 3) else checked_world.all(True)
     assert "\nranks 0,3: the halo exchange of T, u at test_recorder.py:" in str(caught.value)
     assert "\nranks 1-2: Allreduce(min of 1 int32) at test_recorder.py:" in str(caught.value)
 
 
 @pytest.mark.ranks(2)
-def test_recorder_raise_on_all_ranks_shows_the_callers_line(checked):
+def test_recorder_raise_on_all_ranks_shows_the_callers_line(checked_world):
     with pytest.raises(AnyrankError) as caught:
-        if checked.rank:
-            checked.barrier()
-        with checked.raise_on_all_ranks():
+        if checked_world.rank:
+            checked_world.barrier()
+        with checked_world.raise_on_all_ranks():
             pass
     assert "\nrank 0: Allreduce(max of 1 int64) at test_recorder.py:" in str(caught.value)
 
 
 @pytest.mark.ranks(4)
-def test_many_groups_are_cut_short(checked, monkeypatch):
+def test_recorder_many_groups_of_calls_are_cut_short(checked_world, monkeypatch):
     monkeypatch.setattr(recorder, "SHOWN", 2)
     with pytest.raises(AnyrankError, match=r"\nrank 0: .*\nrank 1: .*\nand 2 calls more\nAll ranks"):
-        checked.comm.Bcast(np.zeros(checked.rank))
+        checked_world.comm.Bcast(np.zeros(checked_world.rank))
 
 
 @pytest.mark.ranks(2)
-def test_the_last_calls_are_kept_messages_too(checked):
-    other = 1 - checked.rank
+def test_recorder_keeps_the_last_calls_and_messages(checked_world):
+    other = 1 - checked_world.rank
     for _ in range(recorder.KEPT):
-        checked.barrier()
-    checked.comm.sendrecv(1, other)
-    checked.comm.Isend(np.zeros(2), dest=other).Wait()
-    checked.comm.Recv(np.zeros(2), source=other)
-    *before, paired, sent, received = checked.recorder.recent()
+        checked_world.barrier()
+    checked_world.comm.sendrecv(1, other)
+    checked_world.comm.Isend(np.zeros(2), dest=other).Wait()
+    checked_world.comm.Recv(np.zeros(2), source=other)
+    *before, paired, sent, received = checked_world.recorder.recent()
     assert len(before) == recorder.KEPT - 3
     assert before[0].startswith("4: Barrier() at test_recorder.py:")
     assert paired.startswith(f"20: sendrecv(dest {other}, source {MPI.ANY_SOURCE}) at test_recorder.py:")
@@ -280,15 +281,15 @@ class Lonely(Program):
 """
 
 
-def test_a_run_ends_with_one_message_where_it_would_hang(tmp_path):
-    """Here the message of the runtime's own calls is met, too."""
+def test_check_run_ends_with_one_message_instead_of_a_hang(tmp_path):
+    """The message covers the runtime's own calls, too."""
     program = tmp_path / "lonely.py"
     program.write_text(PROGRAM)
     done = run_anyrank("run", program, "--check", "--out", tmp_path / "run", ranks=4)
     assert done.returncode == 1
     line = 1 + PROGRAM.splitlines().index("            state.n = comm.allreduce(state.n)")
-    told, first, second, *_ = [text.strip() for text in done.stderr[done.stderr.index("anyrank: ") :].splitlines()]
-    assert told.startswith("anyrank: collective calls differ at call ") and told.endswith(" (steps 5-6):")
+    error, first, second, *_ = [text.strip() for text in done.stderr[done.stderr.index("anyrank: ") :].splitlines()]
+    assert error.startswith("anyrank: collective calls differ at call ") and error.endswith(" (steps 5-6):")
     assert (
         first
         == f"ranks 0-1: allreduce(sum) on MPI.COMM_WORLD at lonely.py:{line} in step: state.n = comm.allreduce(state.n)"
@@ -297,7 +298,7 @@ def test_a_run_ends_with_one_message_where_it_would_hang(tmp_path):
     assert done.stderr.count("collective calls differ") == 1 and "Traceback" not in done.stderr
 
 
-def test_a_checked_run_has_the_same_digest(tmp_path):
+def test_check_run_has_the_same_digest(tmp_path):
     digests = []
     for ranks, how in ((1, []), (3, ["--check", "--checkpoint-io", "gather", "--checkpoint-every", 7])):
         out = tmp_path / str(ranks)

@@ -1,4 +1,4 @@
-"""State: what is declared is what there is; what is not, is refused."""
+"""State: declared members exist, everything else is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anyrank.state import State
 
 
 @pytest.mark.ranks(1, 2, 3)
-def test_members_are_attributes_and_scalars_assign(world):
+def test_state_members_are_attributes_and_scalars_assign(world):
     state = State(world)
     state.field("T", (7, 5), halo=1)
     state.scalar("hits", 0)
@@ -28,7 +28,7 @@ def test_members_are_attributes_and_scalars_assign(world):
 
 
 @pytest.mark.ranks(1, 2, 4)
-def test_one_digest_for_any_layout_that_sees_every_member(world):
+def test_state_digest_is_the_same_for_any_layout(world):
     digests = set()
     for split in ("rows", "columns", "bricks"):
         state = State(world, split)
@@ -46,7 +46,7 @@ def test_one_digest_for_any_layout_that_sees_every_member(world):
 
 
 @pytest.mark.ranks(2, 3)
-def test_a_scalar_that_differs_between_ranks_is_an_error_on_all(world):
+def test_state_scalar_that_differs_is_an_error_on_all_ranks(world):
     state = State(world)
     state.scalar("n", 0)
     state.n = 7 if world.rank == 1 else 4
@@ -55,7 +55,7 @@ def test_a_scalar_that_differs_between_ranks_is_an_error_on_all(world):
 
 
 @pytest.mark.ranks(1)
-def test_mistakes_are_refused(world):
+def test_state_bad_declarations_are_refused(world):
     state = State(world)
     state.field("T", (4,))
     state.scalar("n", 0)
@@ -89,7 +89,7 @@ def test_mistakes_are_refused(world):
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_state_shapes_that_differ_by_one_share_their_cuts(world, first):
-    """Faces and cells lie together on a rank, whichever is declared first, so that a difference is the same on all."""
+    """Faces and cells are on the same rank, in any order of declaration: a difference is the same on any ranks."""
     shapes = {"p": (9, 7), "vx": (10, 7), "vy": (9, 8)}
     names = [*shapes][first:] + [*shapes][:first]
     state = State(world)
@@ -120,7 +120,7 @@ def test_state_shape_too_small_for_shared_cuts_is_refused(world):
 
 
 @pytest.mark.ranks(1, 3)
-def test_random_numbers_of_a_state_belong_to_seed_stream_and_index(world):
+def test_state_random_depends_on_seed_stream_and_index_only(world):
     state = State(world, seed=7)
     state.field("x", (17,))
     state.x[...] = state.random(2).normal(state.x.indices[0], step=3)
@@ -130,6 +130,6 @@ def test_random_numbers_of_a_state_belong_to_seed_stream_and_index(world):
 
 
 @pytest.mark.ranks(1)
-def test_field_of_an_unknown_dtype_is_refused(world):
+def test_state_field_of_an_unknown_dtype_is_refused(world):
     with pytest.raises(UsageError, match=r"T: data type 'nope' not understood\. Use bool"):
         State(world).field("T", (4,), "nope")

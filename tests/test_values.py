@@ -75,7 +75,7 @@ def test_reader_path_is_made_absolute(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_reader_bad_value_breaks_a_rule_in_words(kind, given, bounds, rule):
+def test_reader_bad_value_is_refused_with_its_rule(kind, given, bounds, rule):
     with pytest.raises(pydantic.ValidationError) as refused:
         read(kind, given, **bounds)
     assert rule in refusal(refused.value.errors()[0], "x = …", "x")
@@ -100,7 +100,7 @@ def test_reader_type_that_no_parameter_has_is_refused(kind, bounds, why):
         reader(kind, bounds)
 
 
-def test_help_words_of_types():
+def test_metavar_and_choices_of_types():
     kinds = (int, float | None, Path, list[int], list[str] | None, Literal["a", "b"])
     assert [*map(metavar, kinds)] == ["INTEGER", "NUMBER", "PATH", "INTEGER,…", "TEXT,…", "TEXT"]
     assert choices(list[Literal[1, 2]] | None) == ("1", "2") and choices(int) == ()

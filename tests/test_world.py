@@ -11,7 +11,7 @@ from anyrank.errors import AnyrankError, UsageError
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_reductions(world):
+def test_world_reductions_give_their_results(world):
     mine = np.array([world.rank, -world.rank], np.int64)
     n = world.size
     check_collective(world, world.allreduce(mine).tolist() == [n * (n - 1) // 2, -n * (n - 1) // 2])
@@ -24,13 +24,13 @@ def test_reductions(world):
 
 
 @pytest.mark.ranks(2)
-def test_sums_of_floats_are_refused_because_they_have_an_order(world):
+def test_world_sum_of_floats_is_refused(world):
     with pytest.raises(TypeError, match=r"use exact\.sum"):
         world.allreduce(np.array([0.1]))
 
 
 @pytest.mark.ranks(1, 2, 4)
-def test_the_lowest_ranks_error_is_raised_on_all(world):
+def test_raise_on_all_ranks_raises_the_lowest_ranks_error(world):
     with world.raise_on_all_ranks():
         reached = True
     with pytest.raises(UsageError, match=f"^from {world.size // 2}$") as caught, world.raise_on_all_ranks():
@@ -46,8 +46,8 @@ def test_the_lowest_ranks_error_is_raised_on_all(world):
 
 
 @pytest.mark.ranks(1, 3)
-def test_raise_on_all_ranks_error_of_all_is_not_agreed_on_again(world):
-    """A rank that fails before others come to a call for rank 0 ends that call, and all leave together."""
+def test_raise_on_all_ranks_error_of_all_is_agreed_on_once(world):
+    """A rank that fails before the others reach a call for rank 0 ends that call, and all ranks raise together."""
     with pytest.raises(UsageError, match=r"^mine$"), world.raise_on_all_ranks():
         if world.rank == world.size - 1:
             raise UsageError("mine")
@@ -57,7 +57,7 @@ def test_raise_on_all_ranks_error_of_all_is_not_agreed_on_again(world):
 
 @pytest.mark.ranks(1, 2)
 def test_raise_on_all_ranks_other_kind_stays_on_its_rank(world):
-    """What the caller does not name is a defect of the program: its own rank ends the run, and no message is sent."""
+    """Other kinds are defects of the program: the rank ends the run itself, and no message is sent."""
     with pytest.raises(OSError, match=r"^mine$"), world.raise_on_all_ranks(AnyrankError, ZeroDivisionError):
         raise OSError("mine")
     check_collective(world, world.all(True), "no rank waits for another")
@@ -76,14 +76,14 @@ def test_on_root_returns_value_or_raises_on_all(world):
 
 
 @pytest.mark.ranks(4, exact=True)
-def test_a_world_is_a_clone_and_its_tags_are_its_own(world):
+def test_world_is_a_clone_with_its_own_tags(world):
     from mpi4py import MPI
 
     check_collective(world, MPI.Comm.Compare(world.comm, MPI.COMM_WORLD) == MPI.CONGRUENT)
     check_collective(world, world.tag() != world.tag())
 
 
-def test_what_launchers_say():
+def test_launcher_reads_rank_and_size_from_the_environment():
     assert launcher.tasks({}) == 0 and launcher.task({}) == 0
     assert launcher.tasks({"PMI_SIZE": "4", "PMI_RANK": "3"}) == 4
     assert launcher.task({"PMI_SIZE": "4", "PMI_RANK": "3"}) == 3

@@ -29,7 +29,7 @@ BENCHMARKS = Path(__file__).parents[1]
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "tests")]
 
 from measure import machine  # noqa: E402
-from ranks import anyrank_command, processes_of, run_anyrank, started, sweep_shared_memory  # noqa: E402
+from ranks import anyrank_command, processes_of, run_anyrank, start_process, sweep_shared_memory  # noqa: E402
 
 from anyrank.runtime.watchdog import STEP_FILE, make_step_file, position  # noqa: E402
 
@@ -170,7 +170,7 @@ def start(outcome: Outcome, out: Path, ranks: int, fault: bool) -> int | None:
     with tempfile.TemporaryFile("w+") as printed:
         command, environment = anyrank_command(*words, *chaos, ranks=ranks), {STEP_FILE: str(step_file(out))}
         make_step_file(step_file(out))
-        with started(*command, env=environment, stdout=printed, stderr=printed) as process:
+        with start_process(*command, env=environment, stdout=printed, stderr=printed) as process:
             if fault and case.victim:
                 struck = strike(case, out, process)
             status = process.wait(PATIENCE)

@@ -23,7 +23,7 @@ from typing import Any
 BENCHMARKS = Path(__file__).parents[1]
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent / "tests")]
 
-from hosts import Hosts, started_hosts  # noqa: E402
+from hosts import Hosts, start_hosts  # noqa: E402
 from measure import machine  # noqa: E402
 from switch import Wires  # noqa: E402
 
@@ -101,7 +101,7 @@ def main() -> None:
     networks: list[str] = []
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        with started_hosts(max(RANKS), folder, Wires(), polite=not asked.impolite) as hosts:
+        with start_hosts(max(RANKS), folder, Wires(), polite=not asked.impolite) as hosts:
             os.environ.update(hosts.environment)
             for delay in delays:
                 hosts.set(Wires(delay / 1e3))

@@ -1,4 +1,4 @@
-"""A scheduler and a folder in which tests submit runs to it, and look at what came of them."""
+"""A scheduler and a folder for tests that submit runs and look at the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from ranks import TAG, completed, run_anyrank, started
+from ranks import TAG, run_anyrank, run_command, start_process
 from slurm import wait_until
 
 GATED = Path(__file__).with_name("gated.py")
@@ -19,26 +19,26 @@ STORM = ("--rows", 12, "--columns", 8, "--steps", 200, "--no-picture")
 
 
 def digest_of_storm(folder: Path) -> str:
-    """The digest of the storm that nothing interrupts."""
+    """The digest of an uninterrupted run of the storm."""
     assert run_anyrank("run", f"{GATED}:Storm", *STORM, "--out", folder).returncode == 0
     return str(json.loads((folder / "summary.json").read_text())["digest"])
 
 
 class Cluster:
-    """Its `environment` is what a process needs to meet the scheduler, whose name is `on`."""
+    """`environment` holds the variables that let a process use the scheduler; `on` is the scheduler's name."""
 
     def __init__(self, on: str, folder: Path, environment: Mapping[str, str]):
         self.on, self.folder, self.environment = on, folder, environment
         self.keeper: Any = None
 
     def gate(self, name: str) -> Path:
-        """A file that holds runs up until it is removed."""
+        """A file that delays runs until it is removed."""
         path = self.folder / f"{name}.gate"
         path.touch()
         return path
 
     def open(self, gate: Path, *runs: Path) -> None:
-        """Remove what holds runs up, when the first attempt of each has ended; returns at once."""
+        """Remove the gate once the first attempt of each run has ended; returns at once."""
 
         def wait() -> None:
             wait_until(lambda: all(self.attempts(run)[:1] not in ([], ["…"]) for run in runs), 120, lambda: f"{runs}")
@@ -47,14 +47,14 @@ class Cluster:
         Thread(target=wait, daemon=True).start()
 
     def anyrank(self, *words: Any, status: int = 0) -> str:
-        """What `anyrank` prints; it must end with that status."""
+        """What `anyrank` prints; the exit status must be `status`."""
         done = run_anyrank(*words, env=self.environment, cwd=self.folder)
         assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stderr if status else done.stdout
 
     def run(self, *words: Any) -> str:
-        """What a command says; it must end with status 0."""
-        done = completed(*words, env=self.environment, cwd=self.folder)
+        """What a command prints; its exit status must be 0."""
+        done = run_command(*words, env=self.environment, cwd=self.folder)
         assert done.returncode == 0, f"{words}: {done.returncode} {done.stdout}{done.stderr}"
         return str(done.stdout).strip()
 
@@ -62,12 +62,12 @@ class Cluster:
         return self.anyrank("submit", *words, "--on", self.on)
 
     def storm(self, out: str, *words: Any, gate: Path | None = None) -> Path:
-        """Submit a storm; its folder."""
+        """Submit a storm and return its folder."""
         self.submit(f"{GATED}:Storm", *STORM, *(("--gate", gate) if gate else ()), *words, "--out", out)
         return self.folder / out
 
     def study(self, name: str, text: str, *words: Any, **values: Any) -> Path:
-        """Submit a study, in whose text `{out}`, `{program}` and other values are filled in; its folder."""
+        """Submit a study and return its folder; `{out}`, `{program}` and other values are filled into the text."""
         file = self.folder / f"{name}.toml"
         file.write_text(text.format(out=name, program=GATED, **values))
         self.submit(file.name, *words)
@@ -77,47 +77,51 @@ class Cluster:
         return (run / "job" / "id").read_text().split()[0]
 
     def attempts(self, run: Path) -> list[str]:
-        """The exit statuses of the attempts that have ended, and `…` for one that has not."""
+        """The exit statuses of the attempts, `…` for one that still runs."""
         file = run / "job" / "attempts"
         lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
         found = {line[0]: "…" for line in lines} | {line[0]: line[2] for line in lines if line[1] == "ended"}
         return list(found.values())
 
     def standing(self, run: Path) -> dict[str, dict[str, Any]]:
-        return {one["name"]: one for one in json.loads(self.anyrank("status", run, "--json"))}
+        return {status["name"]: status for status in json.loads(self.anyrank("status", run, "--json"))}
 
     def summary(self, run: Path, timeout: float = 120) -> dict[str, Any]:
-        """The summary of a run, when it is finished."""
+        """Wait until the run has finished and return its summary."""
         file = run / "summary.json"
-        wait_until(lambda: file.exists() and '"finished": true' in file.read_text(), timeout, lambda: self.told(run))
+        wait_until(
+            lambda: file.exists() and '"finished": true' in file.read_text(), timeout, lambda: self.log_text(run)
+        )
         return json.loads(file.read_text())
 
     def finished(self, run: Path, timeout: float = 120) -> dict[str, Any]:
-        """The same, when its script has seen it, too."""
-        wait_until(lambda: self.attempts(run)[-1:] == ["0"], timeout, lambda: self.told(run))
+        """The same, after its job script has recorded the end."""
+        wait_until(lambda: self.attempts(run)[-1:] == ["0"], timeout, lambda: self.log_text(run))
         return self.summary(run)
 
-    def started(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
-        """Wait until an attempt has begun to make steps."""
+    def start_process(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
+        """Wait until an attempt has made a step."""
 
-        def there() -> bool:
+        def has_steps() -> bool:
             events = run / "events.jsonl"
             return events.exists() and events.read_text().count('"event": "start"') >= attempt
 
-        wait_until(there, timeout, lambda: self.told(run))
+        wait_until(has_steps, timeout, lambda: self.log_text(run))
 
     def tried(self, run: Path, *statuses: str, timeout: float = 120) -> None:
-        """Wait until so many attempts have ended, with these exit statuses."""
+        """Wait until the attempts have ended with these exit statuses."""
         wait_until(lambda: self.attempts(run) == list(statuses), timeout, lambda: f"not {statuses}: {self.told(run)}")
 
-    def told(self, run: Path) -> str:
-        """What the run's files tell."""
+    def log_text(self, run: Path) -> str:
+        """The contents of the run's files, for messages."""
         files = [file for file in (*run.glob("job/*"), *run.glob("events.jsonl")) if file.is_file()]
         return "\n".join(f"--- {file}\n{file.read_text(errors='replace')}" for file in files)
 
 
 class Pbs(Cluster):
-    """What fake_pbs.py makes, its state in the folder `pbs`; jobs find its commands by their login shell's PATH."""
+    """The PBS of fake_pbs.py, with its state in the folder `pbs`; jobs find its commands on the PATH of their login
+    shell.
+    """
 
     def __init__(self, folder: Path, tag: str):
         self.state = folder / "pbs"
@@ -128,13 +132,13 @@ class Pbs(Cluster):
         super().__init__("pbs", folder, {"PATH": path})
 
     def gone(self, job: str) -> None:
-        """Wait until a job is not known any more."""
+        """Wait until the server has forgotten a job."""
         asked = ("sh", "-c", f"qstat {job} 2>&1; true")
         wait_until(lambda: f"Unknown Job Id {job}" in self.run(*asked), 30, lambda: job, 0.3)
 
 
 class Condor(Cluster):
-    """What fake_condor.py makes, its state in the folder `condor`."""
+    """The HTCondor of fake_condor.py, with its state in the folder `condor`."""
 
     def __init__(self, folder: Path, tag: str):
         state = folder / "condor"
@@ -143,15 +147,17 @@ class Condor(Cluster):
         super().__init__("htcondor", folder, {"PATH": path, "HOME": str(folder)})
 
     def running(self, log: Path) -> str:
-        """The job that began last, as a log tells."""
+        """The id of the job that a log shows as started last."""
         begun = re.findall(r"^001 \((\d+)\.(\d+)", log.read_text(), re.MULTILINE)
         return ".".join(str(int(number)) for number in begun[-1])
 
 
 @contextmanager
-def keeping(kind: type[Pbs] | type[Condor], folder: Path) -> Iterator[Any]:
-    """One of these; all its jobs carry the tag of a process that ends with the block, and so do they."""
-    with started("sleep", "infinity") as keeper:
+def run_fake(kind: type[Pbs] | type[Condor], folder: Path) -> Iterator[Any]:
+    """Make one of the fakes. Its processes and jobs carry the tag of a process that ends with the block, and end with
+    it.
+    """
+    with start_process("sleep", "infinity") as keeper:
         cluster = kind(folder, keeper.tag)
         cluster.keeper = keeper
         yield cluster
@@ -162,7 +168,7 @@ def _fake(name: str) -> Path:
 
 
 def _make(state: Path, commands: tuple[str, ...], words: str) -> str:
-    """Commands in a folder, which call these words; a PATH with it."""
+    """Write commands into a folder that call the given words; return a PATH that includes the folder."""
     (state / "bin").mkdir(parents=True)
     for name in commands:
         (state / "bin" / name).write_text(f'#!/bin/sh\nexec env {words} {name} "$@"\n')

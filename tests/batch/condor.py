@@ -1,7 +1,7 @@
-"""What HTCondor would say of a submit file and of a DAG file: its own parsers, ClassAds, and two lists.
+"""Checks of submit files and DAG files with HTCondor's own parsers and ClassAds, and with two lists from its manual.
 
-`condor_submit` takes a misspelt command for a variable of the user's, so commands are held against the list in the
-manual (HTCondor Manual 24, condor_submit), and expressions are evaluated with the ads of jobs that ended in many ways.
+`condor_submit` takes a misspelt command for a user's variable, so commands are compared with the list in the manual
+(HTCondor Manual 24, condor_submit). Expressions are evaluated with the ads of jobs that ended in different ways.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ transfer_error transfer_executable transfer_input transfer_input_files transfer_
 transfer_output_remaps ulog_execute_attrs universe use_oauth_services use_scitokens use_x509userproxy
 want_graceful_removal want_io_proxy when_to_transfer_output x509userproxy
 """
-#: Those whose value must be true or false, and a number, for every job.
+#: Commands whose value must be true or false for every job, and commands whose value must be a number.
 TRUTHS = ("on_exit_remove", "on_exit_hold", "periodic_hold", "periodic_release", "periodic_remove", "leave_in_queue")
 NUMBERS = ("request_cpus", "request_gpus", "job_max_vacate_time", "max_materialize", "max_idle", "max_retries")
 NUMBERS += ("allowed_execute_duration", "allowed_job_duration", "success_exit_code")
-#: Ads of jobs as the shadow has them when it asks: running, ended well, in error, on request, killed, never run.
+#: Ads of jobs as the shadow sees them: running, ended well, failed, stopped on request, killed, never run.
 ADS: tuple[dict[str, Any], ...] = (
     {"JobStatus": 2, "NumJobStarts": 1},
     *({"JobStatus": 2, "NumJobStarts": 1, "ExitBySignal": False, "ExitCode": code} for code in (0, 1, 75)),
@@ -52,7 +52,7 @@ ADS: tuple[dict[str, Any], ...] = (
 
 
 def check_submit(text: str) -> Any:
-    """The submit description that HTCondor reads from a text; AssertionError where it would not do what it says."""
+    """Parse the text of a submit file; AssertionError if HTCondor would not do what the text says."""
     submit = htcondor2.Submit(text)
     used = {name.lower() for name in re.findall(r"\$\((\w+)[:)]", text)}
     for key in submit.keys():  # noqa: SIM118 (it is no dict)
@@ -68,7 +68,7 @@ def check_submit(text: str) -> Any:
         if key.upper().startswith("MY.") or key.lower() in ("requirements", "rank"):
             classad2.ExprTree(submit.expand(key))
     if "arguments" in submit:
-        words(submit.expand("arguments"))
+        split_arguments(submit.expand("arguments"))
     assert submit.get("executable"), "there is no executable"
     assert re.search(r"^queue\b", text, re.MULTILINE | re.IGNORECASE), "nothing is queued"
     return submit
@@ -79,16 +79,16 @@ def evaluate(submit: Any, key: str, ad: dict[str, Any]) -> Any:
     return classad2.ExprTree(submit.expand(key)).eval(classad2.ClassAd(ad))
 
 
-def leaves(submit: Any, code: int | None, starts: int = 1) -> bool:
-    """Whether a job that ends with a status, or of a signal where it is None, leaves the queue."""
+def leaves_queue(submit: Any, code: int | None, starts: int = 1) -> bool:
+    """Whether a job that ends with this status, or by a signal if it is None, leaves the queue."""
     ended = {"ExitBySignal": True, "ExitSignal": 9} if code is None else {"ExitBySignal": False, "ExitCode": code}
     return (
         "on_exit_remove" not in submit or evaluate(submit, "on_exit_remove", {"NumJobStarts": starts, **ended}) is True
     )
 
 
-def words(arguments: str) -> list[str]:
-    """The words of `arguments` in the new syntax (condor_submit, arguments); AssertionError for other texts."""
+def split_arguments(arguments: str) -> list[str]:
+    """The words of `arguments` in the new syntax (condor_submit, arguments); AssertionError for another syntax."""
     assert re.fullmatch(r'"(?:[^"]|"")*"', arguments), f"{arguments} is not in double quotes"
     inner = arguments[1:-1].replace('""', '"')
     assert inner.count("'") % 2 == 0, f"{arguments}: a single quote is not closed"
@@ -96,7 +96,7 @@ def words(arguments: str) -> list[str]:
     return [re.sub(r"'((?:[^']|'')*)'", lambda part: part[1].replace("''", "'"), word) for word in found]
 
 
-#: The lines of a DAG file that we use, as condor_dagman tells their usage.
+#: The lines of a DAG file that we use, with their usage as condor_dagman prints it.
 DAG_LINES = {
     "JOB": r"(?P<name>\S+) (?P<file>\S+)(?: DIR (?P<dir>\S+))?(?: NOOP)?(?: DONE)?",
     "PARENT": r"(?P<parents>\S+(?: \S+)*?) CHILD (?P<children>\S+(?: \S+)*)",
@@ -107,9 +107,9 @@ DAG_LINES = {
 
 
 def check_dag(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
-    """The nodes of a DAG file and which they need; AssertionError where DAGMan would refuse or misread it.
+    """The nodes of a DAG file and the nodes that each needs; AssertionError if DAGMan would refuse or misread the file.
 
-    The file is also given to HTCondor's own parser, for which a file called condor_dagman must be on the PATH.
+    HTCondor's own parser reads the file too; it needs a file called condor_dagman on the PATH.
     """
     _own_parser(text, folder, monkeypatch)
     needs: dict[str, set[str]] = {}

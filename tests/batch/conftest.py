@@ -1,4 +1,4 @@
-"""A real Slurm for the tests that ask for one."""
+"""A real Slurm for the tests that request the fixture."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from slurm import Slurm, missing, started_slurm
+from slurm import Slurm, missing, start_slurm
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """One for all tests of a process; where there can be none, they are skipped, but not in CI."""
+    """One Slurm for all tests of a process; without Slurm the tests are skipped, but not in CI."""
     why_not = missing()
     if why_not and not os.environ.get("CI"):
         pytest.skip(why_not)
     assert not why_not, why_not
-    with started_slurm() as found:
+    with start_slurm() as found:
         yield found

@@ -1,4 +1,4 @@
-"""What pbs_mom does for a job of fake_pbs.py: its shell, its environment, its wall time, its output."""
+"""What pbs_mom does for a job of fake_pbs.py: its shell, environment, wall time and output."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 from fake_pbs import FOLDER, HOST, chunks, end, read, server, tell
 
-#: Seconds between TERM and KILL; and how late a wall time's end is seen (pbs_mom: up to 10 s and more).
+#: Seconds between TERM and KILL, and the delay after which a wall time is enforced (pbs_mom: up to 10 s and more).
 KILL_DELAY, LATE = 10.0, 2.0
 
 
 def mom(name: str) -> None:
-    """Carry a job out: the shell that -S names, or the login shell, gets the path of the script's copy on its stdin."""
+    """Run a job: the shell that -S names, or the login shell, reads the path of the script's copy from stdin."""
     with server() as jobs:
         job = jobs[name]
     shell, spool = job["given"].get("-S", "/bin/bash"), FOLDER / f"{name}.OU"
@@ -46,7 +46,7 @@ def mom(name: str) -> None:
 
 
 def environment(name: str, job: dict[str, Any]) -> dict[str, str]:
-    """Nothing of qsub's; by the tag, tests find whatever the job starts."""
+    """The job's environment, without qsub's. Tests find the job's processes by the tag."""
     nodes = FOLDER / f"{name}.nodes"
     nodes.write_text(f"{HOST}\n" * chunks(job, "mpiprocs"))
     cpus = str(chunks(job, "ncpus"))
@@ -56,7 +56,7 @@ def environment(name: str, job: dict[str, Any]) -> dict[str, str]:
 
 
 def watch(name: str, child: subprocess.Popen[str], walltime: str) -> str:
-    """Wait for a job's end, and see to it; what was asked of it."""
+    """Wait for the end of a job and stop it when needed; returns what was requested of it."""
     hours, minutes, seconds = map(int, walltime.split(":"))
     until, killing, asked = time.monotonic() + hours * 3600 + minutes * 60 + seconds + LATE, math.inf, ""
     while child.poll() is None:

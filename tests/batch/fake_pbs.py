@@ -1,8 +1,8 @@
-"""A PBS for machines without one: its commands do what OpenPBS's do, as far as job scripts can tell.
+"""A fake PBS whose commands behave like OpenPBS's, as far as job scripts can see.
 
 After OpenPBS's manual pages and sources (finish_exec and kill_session of pbs_mom; req_register.c, chk_Jrange.c). There
-are no daemons: the state is a file, and whoever changes it starts what can start then, by fake_mom.py. The server
-forgets jobs that have ended, as by default; with a file `history` it does not.
+are no daemons: the state is a file, and each command that changes it starts the jobs that can start, by fake_mom.py.
+The server forgets jobs that have ended, as by default; it keeps them if there is a file `history`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any
 
 FOLDER = Path(os.environ.get("FAKE_PBS", "."))
 HOST = socket.gethostname().partition(".")[0]
-#: Cores; and what carries a job out.
+#: Cores, and the program that runs a job.
 CPUS, MOM = 16, Path(__file__).with_name("fake_mom.py")
-#: What the values of options must be; others are refused, and so are options that are not here.
+#: The patterns of option values; other values and other options are refused.
 RULES = {
     **{"-h": "", "-A": r"\S+", "-N": r"[A-Za-z]\S{0,235}", "-S": r"/[^\s,@]+", "-j": "oe", "-o": r"[^\s,:]+"},
     **{"-q": "workq", "-r": "[yn]", "-J": r"\d+-\d+(%\d+)?", "-v": r"\w+=[^\s,]*", "-l walltime": r"\d+:\d\d:\d\d"},
@@ -38,7 +38,7 @@ Jobs = dict[str, dict[str, Any]]
 
 
 class RefusalError(Exception):
-    """What a command says on stderr, and its exit status."""
+    """The message of a command on stderr, and its exit status."""
 
     def __init__(self, text: str, status: int):
         super().__init__(text)
@@ -52,7 +52,7 @@ def read() -> Jobs:
 
 @contextmanager
 def server() -> Iterator[Jobs]:
-    """All jobs by their ids, to be changed; then what can start is started."""
+    """All jobs by their ids, for changes; afterwards the jobs that can start are started."""
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         jobs = read()
@@ -65,10 +65,10 @@ def server() -> Iterator[Jobs]:
 def schedule(jobs: Jobs) -> None:
     for name, job in jobs.items():
         above = jobs.get(job["array"], job)
-        running = [one for one in jobs.values() if one["state"] == "R"]
-        beside = sum(job["array"] is not None and one["array"] == job["array"] for one in running)
+        running = [entry for entry in jobs.values() if entry["state"] == "R"]
+        beside = sum(job["array"] is not None and entry["array"] == job["array"] for entry in running)
         limit = int(job["given"].get("-J", "").partition("%")[2] or CPUS)
-        fits = sum(chunks(one, "ncpus") for one in running) + chunks(job, "ncpus") <= CPUS and beside < limit
+        fits = sum(chunks(entry, "ncpus") for entry in running) + chunks(job, "ncpus") <= CPUS and beside < limit
         if job["state"] == "Q" and "[]" not in name and fits and not above["hold"] and not above["depend"]:
             above["state"] = "B"
             job |= {"state": "R", "stime": time.time(), "session": 0, "asked": ""}
@@ -77,14 +77,14 @@ def schedule(jobs: Jobs) -> None:
 
 
 def chunks(job: dict[str, Any], what: str) -> int:
-    """How many of it all chunks have: of ncpus, `select=2:ncpus=4` has 8."""
+    """The total of a resource over all chunks: `select=2:ncpus=4` has 8 ncpus."""
     select = job["given"].get("-l select", "1")
     found = re.search(rf"{what}=(\d+)", select)
     return int(select.partition(":")[0]) * int(found[1] if found else 1)
 
 
 def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The options of qsub or of a directive, and what else is there."""
+    """The options of qsub or of a directive, and the remaining words."""
     try:
         pairs, rest = getopt.getopt(words, "hA:N:S:j:o:q:r:J:v:W:l:")
     except getopt.GetoptError as error:
@@ -108,7 +108,7 @@ def qsub(words: list[str]) -> None:
             if left:
                 raise RefusalError(f"qsub: directive error: {line[5:]}", 2)
             given = {**more, **given}
-        elif line and not line.startswith("#"):  # directives end with the first line that is no comment
+        elif line and not line.startswith("#"):  # directives end at the first line that is no comment
             break
     lists = re.findall(r"(after\w+):([^,]+)", given.get("-W", ""))
     depend = [(kind, need) for kind, needs in lists for need in needs.split(":")]
@@ -125,7 +125,7 @@ def qsub(words: list[str]) -> None:
 
 
 def enter(job: dict[str, Any], script: str, tasks: range) -> str:
-    """Put a job into the queue, with its tasks; its id. If it needs one that is not known, it is gone at once."""
+    """Queue a job with its tasks and return its id. A job that depends on an unknown job is deleted at once."""
     with server() as jobs:
         number = len(list(FOLDER.glob("*.SC")))
         job["script"] = str(FOLDER / f"{number}.SC")
@@ -145,44 +145,46 @@ def enter(job: dict[str, Any], script: str, tasks: range) -> str:
 
 
 def end(jobs: Jobs, name: str, status: int | None) -> None:
-    """A job ends, or is deleted before it has run (None); an array with its last task."""
+    """End a job, or delete it before it has run (None); an array ends with its last task."""
     job = jobs.get(name)
     if job is None or job["state"] in "XF":
         return
     job |= {"state": "X" if job["array"] else "F", "exit": status}
-    tasks = [one for one in jobs.values() if job["array"] and one["array"] == job["array"]]
+    tasks = [entry for entry in jobs.values() if job["array"] and entry["array"] == job["array"]]
     if not tasks:
         settle(jobs, name)
-        for one in [one for one, other in jobs.items() if name in (one, other["array"]) and not remembers()]:
-            del jobs[one]
-    elif all(one["state"] == "X" for one in tasks):
-        end(jobs, job["array"], max(1 if one["exit"] is None else one["exit"] for one in tasks))
+        for entry in [
+            entry for entry, other in jobs.items() if name in (entry, other["array"]) and not keeps_history()
+        ]:
+            del jobs[entry]
+    elif all(entry["state"] == "X" for entry in tasks):
+        end(jobs, job["array"], max(1 if entry["exit"] is None else entry["exit"] for entry in tasks))
 
 
 def settle(jobs: Jobs, name: str) -> None:
-    """Those that waited for a job that has ended need not any longer, or are deleted, with those that need them."""
+    """Release the jobs that waited for a job that has ended, or delete them and the jobs that depend on them."""
     status = jobs[name]["exit"]
     for other, job in list(jobs.items()):
-        for kind, need in [one for one in job["depend"] if one[1] == name]:
+        for kind, need in [entry for entry in job["depend"] if entry[1] == name]:
             if {"afterok": status == 0, "afternotok": bool(status), "afterany": status is not None}[kind]:
-                job["depend"] = [one for one in job["depend"] if one[1] != need]
+                job["depend"] = [entry for entry in job["depend"] if entry[1] != need]
             else:
                 end(jobs, other, None)
 
 
-def remembers() -> bool:
+def keeps_history() -> bool:
     return (FOLDER / "history").exists()
 
 
-def known(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
+def find_job(jobs: Jobs, command: str, name: str) -> dict[str, Any]:
     if name not in jobs:
         raise RefusalError(f"{command}: Unknown Job Id {name}", 153)
     return jobs[name]
 
 
 @contextmanager
-def others() -> Iterator[None]:
-    """What cannot be done for one of several jobs is told, and changes the exit status; the others have their turn."""
+def continue_after_errors() -> Iterator[None]:
+    """Continue with the other jobs after an error of one of them, which is printed and sets the exit status."""
     try:
         yield
     except RefusalError as refusal:
@@ -196,18 +198,21 @@ failed: list[int] = []
 def qstat(words: list[str]) -> None:
     flags, names = getopt.getopt(words, "xft")
     flags = {flag for flag, _ in flags}
-    if "-x" in flags and not remembers():
+    if "-x" in flags and not keeps_history():
         raise RefusalError("qstat: PBS is not configured to maintain job history", 1)
     jobs = read()
     for name in names:
-        with others():
-            if known(jobs, "qstat", name)["state"] == "F" and "-x" not in flags:
+        with continue_after_errors():
+            if find_job(jobs, "qstat", name)["state"] == "F" and "-x" not in flags:
                 raise RefusalError(f"qstat: {name} Job has finished, use -x to obtain historical job information", 35)
-            for one in (name, *(one for one in jobs if "-t" in flags and jobs[one]["array"] == name)):
-                print(f"Job Id: {one}\n" + "".join(f"    {key} = {value}\n" for key, value in told(jobs[one]).items()))
+            for entry in (name, *(entry for entry in jobs if "-t" in flags and jobs[entry]["array"] == name)):
+                print(
+                    f"Job Id: {entry}\n"
+                    + "".join(f"    {key} = {value}\n" for key, value in job_description(jobs[entry]).items())
+                )
 
 
-def told(job: dict[str, Any]) -> dict[str, Any]:
+def job_description(job: dict[str, Any]) -> dict[str, Any]:
     needs = ",".join(f"{kind}:{need}@srv" for kind, need in job["depend"])
     holds = "u" * job["hold"] + "s" * bool(needs)
     found = {"Job_Name": job["given"].get("-N", "STDIN"), "Hold_Types": holds or "n"}
@@ -219,7 +224,7 @@ def told(job: dict[str, Any]) -> dict[str, Any]:
 def qrls(names: list[str]) -> None:
     with server() as jobs:
         for name in names:
-            known(jobs, "qrls", name)["hold"] = False
+            find_job(jobs, "qrls", name)["hold"] = False
 
 
 def qrerun(names: list[str]) -> None:
@@ -227,29 +232,29 @@ def qrerun(names: list[str]) -> None:
         raise RefusalError(f"qrerun: Unauthorized Request  {names[0]}", 159)
     with server() as jobs:
         for name in names:
-            known(jobs, "qrerun", name)["asked"] = "qrerun"
+            find_job(jobs, "qrerun", name)["asked"] = "qrerun"
 
 
 def qdel(names: list[str]) -> None:
     for name in names:
-        with others(), server() as jobs:
-            if known(jobs, "qdel", name)["state"] == "F":
+        with continue_after_errors(), server() as jobs:
+            if find_job(jobs, "qdel", name)["state"] == "F":
                 raise RefusalError(f"qdel: Job has finished {name}", 35)
-            for one in [one for one, job in jobs.items() if name in (one, job["array"])]:
-                if jobs.get(one, {}).get("state") == "R":
-                    jobs[one]["asked"] = "qdel"
-                elif "[]" not in one:
-                    end(jobs, one, None)
+            for entry in [entry for entry, job in jobs.items() if name in (entry, job["array"])]:
+                if jobs.get(entry, {}).get("state") == "R":
+                    jobs[entry]["asked"] = "qdel"
+                elif "[]" not in entry:
+                    end(jobs, entry, None)
 
 
 def qsig(words: list[str]) -> None:
     [(_, name)], jobs = getopt.getopt(words, "s:")
     for job in jobs:
-        tell(known(read(), "qsig", job)["session"], getattr(signal, name))
+        send_signal(find_job(read(), "qsig", job)["session"], getattr(signal, name))
 
 
-def tell(session: int, number: int) -> None:
-    """All processes of the session get a signal, its leader last."""
+def send_signal(session: int, number: int) -> None:
+    """Send a signal to all processes of the session, to its leader last."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -261,6 +266,6 @@ def tell(session: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    with others():
+    with continue_after_errors():
         globals()[sys.argv[1]](sys.argv[2:])
     sys.exit(failed[-1] if failed else 0)

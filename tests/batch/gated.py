@@ -1,4 +1,4 @@
-"""Programs that a file holds up, or makes fail, while it is there: for tests that do something to jobs meanwhile."""
+"""Programs that wait, or fail, while a file exists: for tests that act on running jobs."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from anyrank.programs.weather import Weather
 
 
 class Storm(Weather):
-    """Weather that takes its time while there is a gate."""
+    """Weather with slow steps while the gate exists."""
 
     gate: str = param("", "a file; while it is there, steps take 0.6 s longer")
     stuck: bool = param(False, "take minutes longer")
@@ -21,7 +21,7 @@ class Storm(Weather):
 
 
 class Flaky(Pi):
-    """π that fails for some seeds while a file is there."""
+    """π that fails for some seeds while a file exists."""
 
     broken: str = param("", "a file; while it is there, seeds 4, 9 and 17 fail")
 

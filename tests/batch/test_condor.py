@@ -1,9 +1,9 @@
-"""The checks of submit and DAG files find what is wrong, and take what HTCondor itself writes."""
+"""The checks of submit files and DAG files find errors, and accept what HTCondor itself writes."""
 
 from __future__ import annotations
 
 import pytest
-from batch.condor import check_dag, check_submit, htcondor2, leaves, words
+from batch.condor import check_dag, check_submit, htcondor2, leaves_queue, split_arguments
 
 GOOD = """
 executable = script.sh
@@ -18,10 +18,10 @@ queue 20
 """
 
 
-def test_a_good_submit_file_keeps_a_job_that_stopped_on_request():
+def test_check_submit_stopped_job_stays_in_the_queue():
     submit = check_submit(GOOD)
-    assert [leaves(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
-    assert leaves(submit, 75, starts=3)
+    assert [leaves_queue(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
+    assert leaves_queue(submit, 75, starts=3)
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,23 @@ def test_a_good_submit_file_keeps_a_job_that_stopped_on_request():
         ("executable = script.sh", "", "there is no executable"),
     ],
 )
-def test_what_is_wrong_with_a_submit_file_is_found(old, new, why):
+def test_check_submit_bad_file_is_refused(old, new, why):
     with pytest.raises(AssertionError, match=why):
         check_submit(GOOD.replace(old, new))
 
 
-def test_an_expression_that_is_none_is_found():
+def test_check_submit_bad_expression_is_refused():
     with pytest.raises(Exception, match="Unable to parse"):
         check_submit(GOOD.replace(">= 3", ">= (3"))
 
 
-def test_arguments_are_split_as_the_manual_says():
+def test_words_arguments_are_split_as_in_the_manual():
     # The example of condor_submit's manual page.
-    assert words('''"one ""two"" 'spacey ''quoted'' argument'"''') == ["one", '"two"', "spacey 'quoted' argument"]
+    assert split_arguments('''"one ""two"" 'spacey ''quoted'' argument'"''') == [
+        "one",
+        '"two"',
+        "spacey 'quoted' argument",
+    ]
 
 
 DIAMOND = """
@@ -64,7 +68,7 @@ PARENT b c CHILD d
 """
 
 
-def test_a_diamond_is_understood(tmp_path, monkeypatch):
+def test_check_dag_diamond_gives_its_needs(tmp_path, monkeypatch):
     needs = check_dag(DIAMOND, tmp_path, monkeypatch)
     assert needs == {"a": set(), "b": {"a"}, "c": {"a"}, "d": {"b", "c"}}
 
@@ -80,12 +84,12 @@ def test_a_diamond_is_understood(tmp_path, monkeypatch):
         ("RETRY a 3", "RETRIES a 3", "is not a valid DAG command"),
     ],
 )
-def test_what_is_wrong_with_a_dag_file_is_found(old, new, why, tmp_path, monkeypatch):
+def test_check_dag_bad_file_is_refused(old, new, why, tmp_path, monkeypatch):
     with pytest.raises(Exception, match=why):
         check_dag(DIAMOND.replace(old, new), tmp_path, monkeypatch)
 
 
-def test_a_dag_that_htcondor_writes_is_understood(tmp_path, monkeypatch):
+def test_check_dag_of_htcondors_own_writer_gives_its_needs(tmp_path, monkeypatch):
     from htcondor2 import dags
 
     dag, job = dags.DAG(), htcondor2.Submit("executable = /bin/true\nqueue")

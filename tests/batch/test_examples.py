@@ -1,4 +1,4 @@
-"""The job scripts that users copy (jobs/examples) work as they are, but for the lines that they tell to change."""
+"""The job scripts for users (jobs/examples) run as they are, apart from the lines that they ask the user to change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from batch.cluster import Cluster, Condor, Pbs, keeping
+from batch.cluster import Cluster, Condor, Pbs, run_fake
 from ranks import processes_of, run_anyrank
 from slurm import wait_until
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "jobs" / "examples"
 BIN = Path(sys.executable).parent
-#: Smaller than they are, or this takes days; and where anyrank is.
+#: Replacements: smaller sizes, since the originals take days, and the folder of anyrank.
 SMALLER = {
     **{"2048": "24", "100000": "8000", "--ntasks-per-node=4": "--ntasks-per-node=1", "-n 8": "-n 2"},
     **{"ncpus=4:mpiprocs=4": "ncpus=1:mpiprocs=1", "source .venv/bin/activate": f"export PATH={BIN}:$PATH"},
@@ -26,7 +26,7 @@ SMALLER = {
 
 
 def example(name: str, folder: Path, **changes: str) -> str:
-    """Write the smaller example into a folder; its text."""
+    """Write an example with the smaller sizes into a folder and return its text."""
     text = (EXAMPLES / name).read_text()
     for old, new in (*SMALLER.items(), *changes.items()):
         text = text.replace(old, new)
@@ -36,23 +36,23 @@ def example(name: str, folder: Path, **changes: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    """The digest of the storm that they all make."""
-    out = tmp_path_factory.mktemp("whole") / "run"
+def storm_digest(tmp_path_factory) -> str:
+    """The digest of the storm that all examples compute."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
     words = ("--rows", 24, "--columns", 24, "--initial", "shear", "--steps", 8000, "--no-picture")
     assert run_anyrank("run", "weather", *words, "--out", out).returncode == 0
     return str(json.loads((out / "summary.json").read_text())["digest"])
 
 
-def goes_on(cluster: Cluster, whole: str) -> None:
-    """The run was stopped once, and ends as it would have."""
+def check_resumed(cluster: Cluster, storm_digest: str) -> None:
+    """The run was stopped once, resumed, and has the digest of an uninterrupted run."""
     run = cluster.folder / "runs" / "storm"
     summary = cluster.summary(run)
-    assert summary["digest"] == whole and summary["resumed_from"] > 0
+    assert summary["digest"] == storm_digest and summary["resumed_from"] > 0
     assert (run / "events.jsonl").read_text().count('"event": "stopped"') == 1
 
 
-def test_slurm(tmp_path, slurm, whole):
+def test_example_slurm_stopped_run_is_requeued_and_finishes(tmp_path, slurm, storm_digest):
     cluster = Cluster("slurm", tmp_path, slurm.environment)
     example("weather.slurm", tmp_path)
     job = cluster.run("sbatch", "--parsable", "weather.slurm")
@@ -60,16 +60,16 @@ def test_slurm(tmp_path, slurm, whole):
     cluster.run("scancel", "--signal=USR1", "--batch", job)
     wait_until(lambda: slurm.job(job)["Reason"] == "BeginTime", 30, slurm.log)
     slurm.hurry(job)
-    goes_on(cluster, whole)
+    check_resumed(cluster, storm_digest)
     job = slurm.wait_for(job, "COMPLETED")
     assert (job["TimeLimit"], job["NumNodes"], job["Restarts"]) == ("01:00:00", "2", "1")
 
 
 @pytest.mark.parametrize("shell", ["PBS's", "its own"])
-def test_pbs(tmp_path, whole, shell):
-    """As it is, no signal may reach all of the job, for its first shell would die of that."""
+def test_example_pbs_stopped_run_is_resumed_and_finishes(tmp_path, storm_digest, shell):
+    """With PBS's shell no signal may reach all processes of the job, because the job's first shell would end."""
     change = {"##PBS -S /full/path/of": f"#PBS -S {tmp_path}"} if shell == "its own" else {}
-    with keeping(Pbs, tmp_path) as pbs:
+    with run_fake(Pbs, tmp_path) as pbs:
         example("weather.pbs", tmp_path, **change)
         job = pbs.run("qsub", "weather.pbs")
         pbs.started(tmp_path / "runs" / "storm")
@@ -78,23 +78,23 @@ def test_pbs(tmp_path, whole, shell):
             os.kill(run, signal.SIGUSR1)
         else:
             pbs.run("qsig", "-s", "SIGUSR1", job)
-        goes_on(pbs, whole)
+        check_resumed(pbs, storm_digest)
 
 
-def test_htcondor(tmp_path, whole):
+def test_example_htcondor_evicted_run_restarts_and_finishes(tmp_path, storm_digest):
     condor_module = pytest.importorskip("batch.condor")
-    with keeping(Condor, tmp_path) as condor:
+    with run_fake(Condor, tmp_path) as condor:
         submit = condor_module.check_submit(example("weather.sub", tmp_path))
-        assert [condor_module.leaves(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
+        assert [condor_module.leaves_queue(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
         assert condor.run("condor_submit", "weather.sub") == "1 job(s) submitted to cluster 1."
         condor.started(tmp_path / "runs" / "storm")
         condor.run("condor_vacate_job", "1.0")
-        goes_on(condor, whole)
+        check_resumed(condor, storm_digest)
 
 
-def test_htcondors_dag(tmp_path, monkeypatch):
+def test_example_htcondor_dag_runs_all_nodes(tmp_path, monkeypatch):
     condor_module = pytest.importorskip("batch.condor")
-    with keeping(Condor, tmp_path) as condor:
+    with run_fake(Condor, tmp_path) as condor:
         example("weather.sub", tmp_path, **{"--steps 8000": "--steps 20"})
         dag = example("weather.dag", tmp_path, **{"256": "12", "512": "14", "1024": "16"})
         needs = condor_module.check_dag(dag, tmp_path, monkeypatch)

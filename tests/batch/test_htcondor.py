@@ -1,4 +1,4 @@
-"""Logs that real HTCondors wrote, understood as its own library does (tests/batch/fixtures/README.md tells whose)."""
+"""Logs of real HTCondor pools, read as HTCondor's own library reads them (sources: tests/batch/fixtures/README.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anyrank.batch.htcondor import parse_log
 from anyrank.batch.scheduler import JobState
 
 FIXTURES = Path(__file__).parent / "fixtures" / "htcondor"
-#: As condor_event.cpp writes them: a job that was requeued after 75, and what may become of it then.
+#: Events as condor_event.cpp writes them: a job that was requeued after status 75, and what may follow.
 RUN = "".join(f"\t\tUsr 0 00:00:00, Sys 0 00:00:00  -  Run {where} Usage\n" for where in ("Remote", "Local"))
 BYTES = "\t0  -  Run Bytes Sent By Job\n\t0  -  Run Bytes Received By Job\n"
 USAGE = RUN + RUN.replace("Run", "Total") + BYTES + BYTES.replace("Run", "Total")
@@ -42,18 +42,18 @@ LATER = {
 }
 
 
-def later(event: str) -> str:
-    """The log of that job when one event more is written."""
+def log_with_event(event: str) -> str:
+    """The log of that job with one more event."""
     return f"{REQUEUED}{event[:4]}(012.003.000) 2026-01-02 03:04:08 {event[4:]}...\n"
 
 
-def seen(name: str) -> dict[str, JobState]:
+def parse_fixture(name: str) -> dict[str, JobState]:
     return parse_log((FIXTURES / name).read_text())
 
 
-def test_several_processes_of_a_cluster_share_a_log():
+def test_condor_log_processes_of_a_cluster_are_separate():
     removed = JobState("ended", "Job was aborted. via condor_rm (by user user)")
-    assert seen("ewms-cluster.log") == {
+    assert parse_fixture("ewms-cluster.log") == {
         "104501503.0": JobState("ended"),
         "104501503.1": JobState("running"),
         **{f"104501503.{process}": JobState("waiting") for process in (2, 3, 5)},
@@ -62,61 +62,63 @@ def test_several_processes_of_a_cluster_share_a_log():
     }
 
 
-def test_a_job_that_is_held_waits_and_says_why():
-    held = seen("chtc-held-evicted.log")["82567314.3993"]
+def test_condor_log_held_job_waits_with_the_reason():
+    held = parse_fixture("chtc-held-evicted.log")["82567314.3993"]
     assert held.state == "waiting"
     assert held.reason.startswith("Job was held. Error from slot1_8@spalding10.chtc.wisc.edu: STARTER at")
 
 
-def test_a_job_that_was_released_runs_again():
-    assert seen("held-released.log") == {"2456301.0": JobState("running")}
+def test_condor_log_released_job_runs():
+    assert parse_fixture("held-released.log") == {"2456301.0": JobState("running")}
 
 
-def test_a_job_that_ended_and_was_requeued_waits():
-    assert seen("requeued.log")["3237.0"] == JobState("waiting", "Job was evicted. Normal termination (return value 3)")
+def test_condor_log_requeued_job_waits():
+    assert parse_fixture("requeued.log")["3237.0"] == JobState(
+        "waiting", "Job was evicted. Normal termination (return value 3)"
+    )
 
 
-def test_a_job_over_the_wall_time_of_its_site_is_gone():
+def test_condor_log_job_over_the_wall_time_is_ended():
     why = "Job was aborted. Job removed by SYSTEM_PERIODIC_REMOVE due to wall time exceeded allowed max."
-    assert seen("cern-wall-time.log") == {"11878665.0": JobState("ended", why)}
+    assert parse_fixture("cern-wall-time.log") == {"11878665.0": JobState("ended", why)}
 
 
-@pytest.mark.parametrize("event, what", LATER.items())
-def test_the_last_event_counts(event, what):
+@pytest.mark.parametrize("event, state", LATER.items())
+def test_condor_log_last_event_counts(event, state):
     assert parse_log(REQUEUED) == {"12.3": JobState("waiting", "Job was evicted. Normal termination (return value 75)")}
-    assert parse_log(later(event)) == {"12.3": what}
+    assert parse_log(log_with_event(event)) == {"12.3": state}
 
 
-def test_an_event_that_is_being_written_does_not_count_yet():
-    whole = later("005 Job terminated.\n\t(1) Normal termination (return value 1)\n")
+def test_condor_log_incomplete_event_is_ignored():
+    whole = log_with_event("005 Job terminated.\n\t(1) Normal termination (return value 1)\n")
     assert parse_log(whole.removesuffix("...\n")) == parse_log(REQUEUED)
 
 
 @pytest.mark.parametrize("log", [*sorted(FIXTURES.glob("*.log")), *LATER], ids=lambda log: getattr(log, "name", None))
-def test_htcondor_reads_the_same_from_the_same_log(log, tmp_path):
+def test_condor_log_states_match_htcondors_library(log, tmp_path):
     htcondor2 = pytest.importorskip("htcondor2", reason="HTCondor's Python bindings are not installed")
     if isinstance(log, str):
-        (tmp_path / "log").write_text(later(log))
+        (tmp_path / "log").write_text(log_with_event(log))
         log = tmp_path / "log"
     states, reasons = {}, {}
     for event in htcondor2.JobEventLog(str(log)).events(stop_after=0):
         job, kind = f"{event.cluster}.{event.proc}", event.type.name
         if kind in STATES:
             states[job] = STATES[kind]
-            reasons[job] = [str(event[key]) for key in TOLD.get(kind, ()) if event.get(key)]
+            reasons[job] = [str(event[key]) for key in ATTRIBUTES.get(kind, ()) if event.get(key)]
     found = parse_log(log.read_text())
-    assert {job: what.state for job, what in found.items()} == states
-    for job, what in found.items():
-        assert all(reason in what.reason for reason in reasons[job]), (what, reasons[job])
+    assert {job: state.state for job, state in found.items()} == states
+    for job, state in found.items():
+        assert all(reason in state.reason for reason in reasons[job]), (state, reasons[job])
 
 
-#: The same judgements in the words of the library, and the attributes whose values our reasons must tell.
+#: The same states by the library's event names, and the attributes whose values our reasons must contain.
 STATES = {
     **dict.fromkeys(("SUBMIT", "JOB_EVICTED", "SHADOW_EXCEPTION", "JOB_HELD", "JOB_RELEASED"), "waiting"),
     **dict.fromkeys(("EXECUTE", "JOB_SUSPENDED"), "running"),
     **dict.fromkeys(("JOB_TERMINATED", "JOB_ABORTED"), "ended"),
 }
-TOLD = {
+ATTRIBUTES = {
     "JOB_EVICTED": ("ReturnValue", "TerminatedBySignal"),
     "JOB_TERMINATED": ("ReturnValue", "TerminatedBySignal"),
     "JOB_HELD": ("HoldReason",),

@@ -1,4 +1,4 @@
-"""Runs on an HTCondor that does what a real one would (fake_condor.py): all are submitted at once."""
+"""Runs on the fake HTCondor of fake_condor.py; all are submitted at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batch.cluster import Condor, digest_of_storm, keeping
+from batch.cluster import Condor, digest_of_storm, run_fake
 from slurm import wait_until
 
 pytest.importorskip("classad2", reason="HTCondor's Python bindings are not installed")
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def condor(tmp_path_factory) -> Iterator[Condor]:
-    with keeping(Condor, tmp_path_factory.mktemp("cluster")) as made:
-        yield made
+    with run_fake(Condor, tmp_path_factory.mktemp("cluster")) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    return digest_of_storm(tmp_path_factory.mktemp("whole") / "run")
+def storm_digest(tmp_path_factory) -> str:
+    return digest_of_storm(tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
 LIMITED, LONG = ("--walltime", "8s"), ("--walltime", "10min")
@@ -54,7 +54,7 @@ parameters = {{ points = 200000, seed = {seed}, broken = "{gate}" }}
 needs = ["B", "C"]
 command = ["touch", "{out}/D/made"]
 """
-#: A run and a command that needs it, and another run, which is held up.
+#: One run and a command that needs it, and another run, which is delayed.
 TWO = """
 out = "{out}"
 [runs.A]
@@ -71,12 +71,12 @@ parameters = {{ rows = 12, columns = 8, steps = 200, gate = "{gate}" }}
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(condor) -> dict[str, Path]:
-    """All runs, submitted together; those that the gate `limited` holds up are stopped by their wall time once."""
+    """All runs, submitted together; the wall time stops those behind the gate `limited` once."""
     gates = {
         name: condor.gate(name) for name in ("evicted", "removed", "once", "limited", "sweep", "link", "broken", "two")
     }
     held = {"gate": gates["limited"]}
-    made = {
+    fake = {
         "good": condor.study("good", DIAMOND, seed=2, **held),
         "bad": condor.study("bad", DIAMOND, seed=9, **held),
         "a path with 'spaces'": condor.storm("a path with 'spaces'", *LIMITED, **held),
@@ -87,33 +87,33 @@ def runs(condor) -> dict[str, Path]:
         "sweep": condor.study("sweep", SWEEP, gate=gates["sweep"]),
         **{name: condor.storm(name, *LONG, gate=gates[name]) for name in ("evicted", "removed")},
     }
-    limited = [*(made[name] for name in ("a path with 'spaces'", "chain")), condor.folder / "good/B"]
+    limited = [*(fake[name] for name in ("a path with 'spaces'", "chain")), condor.folder / "good/B"]
     condor.open(gates["limited"], *limited)
-    return made
+    return fake
 
 
 @pytest.mark.parametrize("name", ["evicted", "link"])
-def test_evicted_it_leaves_a_checkpoint_and_starts_again(condor, runs, whole, name):
+def test_condor_evicted_run_checkpoints_and_restarts(condor, runs, storm_digest, name):
     run = runs[name]
     condor.started(run)
     condor.run("condor_vacate_job", condor.running(run / "job" / "condor.log"))
     condor.started(run, 2)
     assert condor.attempts(run) == ["75", "…"]
     (condor.folder / f"{name}.gate").unlink()
-    assert condor.finished(run)["digest"] == whole
+    assert condor.finished(run)["digest"] == storm_digest
 
 
-def test_removed_it_leaves_a_checkpoint_and_the_queue(condor, runs):
+def test_condor_cancelled_run_checkpoints_and_leaves_the_queue(condor, runs):
     run, job = runs["removed"], condor.job(runs["removed"])
     condor.started(run)
     assert f"is already queued as job {job}" in condor.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in condor.anyrank("cancel", run)
     condor.tried(run, "75")
-    wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.told(run), 1)
+    wait_until(lambda: condor.standing(run)["removed"]["state"] == "cancelled", 20, lambda: condor.log_text(run), 1)
     assert "nothing is queued or running" in condor.anyrank("cancel", run)
 
 
-def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):
+def test_condor_sweep_resubmits_only_failed_points(condor, runs):
     study, bad = runs["sweep"], ("0000", "0002")
     for name, status in (("0000", "1"), ("0001", "0"), ("0002", "1")):
         condor.tried(study / name, status)
@@ -123,30 +123,31 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(condor, runs):
         condor.finished(study / name)
     cluster = condor.job(study / "0000").partition(".")[0]
     assert [condor.job(study / name) for name in bad] == [f"{cluster}.0", f"{cluster}.1"]
-    assert [one["state"] for one in condor.standing(study).values()] == ["finished"] * 3
+    assert [status["state"] for status in condor.standing(study).values()] == ["finished"] * 3
 
 
-def test_attempts_are_limited(condor, runs):
+def test_condor_max_attempts_ends_the_run_as_stopped(condor, runs):
     run = runs["once"]
     condor.tried(run, "75")
-    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.told(run), 1)
-    assert "1 attempts are used up (--max-attempts)" in condor.told(run)
+    wait_until(lambda: condor.standing(run)["once"]["state"] == "stopped", 20, lambda: condor.log_text(run), 1)
+    assert "1 attempts are used up (--max-attempts)" in condor.log_text(run)
     assert condor.standing(run)["once"]["reason"] == "Normal termination (return value 1)"
 
 
 @pytest.mark.parametrize("name", ["a path with 'spaces'", "chain"])
-def test_stopped_by_its_wall_time_it_starts_again(condor, runs, whole, name):
+def test_condor_run_over_its_wall_time_restarts(condor, runs, storm_digest, name):
     run, job = runs[name], condor.job(runs[name])
     summary = condor.finished(run)
-    assert summary["digest"] == whole and summary["resumed_from"] > 0 and condor.job(run) == job
-    [one] = condor.standing(run).values()
-    assert (one["state"], one["attempts"], one["jobs"]) == ("finished", len(condor.attempts(run)), [job])
+    assert summary["digest"] == storm_digest and summary["resumed_from"] > 0 and condor.job(run) == job
+    [status] = condor.standing(run).values()
+    assert (status["state"], status["attempts"], status["jobs"]) == ("finished", len(condor.attempts(run)), [job])
 
 
-def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, runs, whole):
+def test_condor_diamond_runs_in_order_and_skips_dependents(condor, runs, storm_digest):
+    """A run that needs a failed run never starts."""
     good, bad = runs["good"], runs["bad"]
     wait_until(lambda: (good / "D" / "made").exists(), 30, lambda: condor.anyrank("status", good))
-    assert condor.attempts(good / "B")[0] == "75" and condor.finished(good / "B")["digest"] == whole
+    assert condor.attempts(good / "B")[0] == "75" and condor.finished(good / "B")["digest"] == storm_digest
     assert (good / "D" / "made").stat().st_mtime > (good / "B" / "summary.json").stat().st_mtime
     condor.finished(bad / "B")
     wait_until(lambda: condor.standing(bad)["D"]["state"] == "never", 20, lambda: condor.anyrank("status", bad), 1)
@@ -155,7 +156,7 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(condor, 
     assert ends["D"]["reason"].startswith("needs C, which failed") and "seed 9 is broken" in ends["D"]["reason"]
 
 
-def test_what_failed_is_submitted_again_while_the_rest_of_its_dag_runs(condor, runs):
+def test_condor_dag_resubmits_failed_run_while_others_run(condor, runs):
     study = runs["two"]
     condor.tried(study / "A", "1")
     wait_until(lambda: condor.standing(study)["D"]["state"] == "never", 30, lambda: condor.anyrank("status", study), 1)

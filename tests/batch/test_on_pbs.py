@@ -1,4 +1,4 @@
-"""Runs on a PBS that does what OpenPBS would (fake_pbs.py): all are submitted at once, then tests look at their own."""
+"""Runs on the fake PBS of fake_pbs.py; all are submitted at once, and each test looks at its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch.cluster import Pbs, digest_of_storm, keeping
+from batch.cluster import Pbs, digest_of_storm, run_fake
 from slurm import wait_until
 
 pytestmark = pytest.mark.slow
@@ -15,17 +15,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def pbs(tmp_path_factory) -> Iterator[Pbs]:
-    with keeping(Pbs, tmp_path_factory.mktemp("cluster")) as made:
-        yield made
+    with run_fake(Pbs, tmp_path_factory.mktemp("cluster")) as fake:
+        yield fake
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    return digest_of_storm(tmp_path_factory.mktemp("whole") / "run")
+def storm_digest(tmp_path_factory) -> str:
+    return digest_of_storm(tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
 LIMITED, LONG = ("--walltime", "20s"), ("--walltime", "10min")
-#: Three storms, of which the first is held up.
+#: Three storms, of which the first is delayed.
 QUEUE = """
 program = "{program}:Storm"
 out = "{out}"
@@ -72,12 +72,12 @@ command = ["touch", "{out}/D/made"]
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(pbs) -> dict[str, Path]:
-    """All runs, submitted together; those that the gate `limited` holds up are stopped by their wall time once."""
+    """All runs, submitted together; the wall time stops those behind the gate `limited` once."""
     gates = {name: pbs.gate(name) for name in ("asked", "deleted", "rerun", "stuck", "queue", "sweep", "limited")}
     held = {"gate": gates["limited"]}
     stuck = pbs.storm("stuck", *LIMITED, "--stuck", gate=gates["stuck"])
     pbs.open(gates["stuck"], stuck)
-    made = {
+    fake = {
         "stuck": stuck,
         "good": pbs.study("good", DIAMOND, seed=2, **held),
         "bad": pbs.study("bad", DIAMOND, seed=9, **held),
@@ -89,13 +89,13 @@ def runs(pbs) -> dict[str, Path]:
         "queue": pbs.study("queue", QUEUE, *LONG, at_a_time=1, gate=gates["queue"]),
         **{name: pbs.storm(name, *LONG, gate=gates[name]) for name in ("asked", "deleted", "rerun")},
     }
-    limited = [made[name] for name in ("walls", "spaces", "chain")]
+    limited = [fake[name] for name in ("walls", "spaces", "chain")]
     limited += [pbs.folder / name for name in ("good/B", "bad/B", "moved/0000")]
     pbs.open(gates["limited"], *limited)
-    return made
+    return fake
 
 
-def test_asked_by_qsig_it_goes_on_in_a_new_job(pbs, runs, whole):
+def test_pbs_qsig_checkpoints_and_continues_in_a_new_job(pbs, runs, storm_digest):
     run, job = runs["asked"], pbs.job(runs["asked"])
     pbs.started(run)
     pbs.run("qsig", "-s", "SIGUSR1", job)
@@ -103,47 +103,47 @@ def test_asked_by_qsig_it_goes_on_in_a_new_job(pbs, runs, whole):
     assert pbs.attempts(run) == ["75", "…"] and pbs.job(run) != job
     assert pbs.standing(run)["asked"]["state"] == "running"
     (pbs.folder / "asked.gate").unlink()
-    assert pbs.finished(run)["digest"] == whole
+    assert pbs.finished(run)["digest"] == storm_digest
 
 
-def test_deleted_it_leaves_a_checkpoint_and_no_job_until_it_is_submitted_again(pbs, runs, whole):
+def test_pbs_qdel_checkpoints_and_leaves_no_job_until_submit(pbs, runs, storm_digest):
     run, job = runs["deleted"], pbs.job(runs["deleted"])
     pbs.started(run)
     assert f"is already queued as job {job}" in pbs.anyrank("submit", run, status=2)
     pbs.run("qdel", job)
     pbs.tried(run, "75")
     pbs.gone(job)
-    one = pbs.standing(run)["deleted"]
-    assert (one["state"], one["jobs"]) == ("stopped", [job]) and one["reason"].endswith("with a checkpoint")
+    status = pbs.standing(run)["deleted"]
+    assert (status["state"], status["jobs"]) == ("stopped", [job]) and status["reason"].endswith("with a checkpoint")
     assert "nothing is queued or running" in pbs.anyrank("cancel", run)
     (pbs.folder / "deleted.gate").unlink()
     pbs.submit(run)
-    assert pbs.finished(run)["digest"] == whole and pbs.job(run) != job
+    assert pbs.finished(run)["digest"] == storm_digest and pbs.job(run) != job
 
 
-def test_rerun_by_an_operator_it_goes_on_under_the_same_id(pbs, runs, whole):
+def test_pbs_qrerun_continues_under_the_same_id(pbs, runs, storm_digest):
     run, job = runs["rerun"], pbs.job(runs["rerun"])
     pbs.started(run)
     pbs.run("env", "PBS_OPERATOR=1", "qrerun", job)
     pbs.started(run, 2)
     (pbs.folder / "rerun.gate").unlink()
     summary = pbs.finished(run)
-    assert summary["digest"] == whole and summary["resumed_from"] > 0 and pbs.job(run) == job
+    assert summary["digest"] == storm_digest and summary["resumed_from"] > 0 and pbs.job(run) == job
     pbs.tried(run, "…", "0")
 
 
-def test_tasks_that_wait_are_not_changed_by_what_is_submitted_meanwhile(pbs, runs, whole):
-    """The second is deleted and submitted again while the first runs, and the third waits in the same array."""
+def test_pbs_waiting_tasks_are_unchanged_by_a_new_submission(pbs, runs, storm_digest):
+    """The second task is deleted and submitted again while the first runs and the third waits in the same array."""
     study = runs["queue"]
     pbs.anyrank("cancel", study / "0001")
     assert "2 of 3 runs not submitted" in pbs.submit("queue.toml", "--points", 1)
-    assert pbs.finished(study / "0001")["digest"] == whole
+    assert pbs.finished(study / "0001")["digest"] == storm_digest
     assert [pbs.attempts(study / name) for name in ("0000", "0002")] == [["…"], []]
     (pbs.folder / "queue.gate").unlink()
-    assert pbs.finished(study / "0002")["digest"] == whole and "[2]" in pbs.job(study / "0002")
+    assert pbs.finished(study / "0002")["digest"] == storm_digest and "[2]" in pbs.job(study / "0002")
 
 
-def test_of_a_sweep_only_what_failed_is_submitted_again(pbs, runs):
+def test_pbs_sweep_resubmits_only_failed_points(pbs, runs):
     study, bad = runs["sweep"], {"0000": 4, "0002": 9}
 
     def ended(*names: str) -> dict[str, Any]:
@@ -152,14 +152,14 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(pbs, runs):
         return pbs.standing(study)
 
     first = ended(*(f"000{point}" for point in range(5)))
-    assert {name for name, one in first.items() if one["state"] == "failed"} == bad.keys()
+    assert {name for name, status in first.items() if status["state"] == "failed"} == bad.keys()
     assert "3 of 5 runs not submitted" in pbs.submit("sweep.toml")
     second = ended(*bad)
     array = second["0000"]["jobs"][0].partition("[")[0]
     for index, (name, seed) in enumerate(bad.items()):
         assert second[name]["jobs"] == [f"{array}[{index}].srv"] and f"seed {seed} is broken" in second[name]["reason"]
-    assert {name: one for name, one in first.items() if name not in bad} == {
-        name: one for name, one in second.items() if name not in bad
+    assert {name: status for name, status in first.items() if name not in bad} == {
+        name: status for name, status in second.items() if name not in bad
     }
     (pbs.folder / "sweep.gate").unlink()
     pbs.submit("sweep.toml", "--points", "1-3")
@@ -180,8 +180,8 @@ command = ["touch", "{out}/B/made"]
 """
 
 
-def test_on_a_server_that_keeps_a_history_it_is_the_same(tmp_path):
-    with keeping(Pbs, tmp_path) as pbs:
+def test_pbs_server_with_history_gives_the_same_states(tmp_path):
+    with run_fake(Pbs, tmp_path) as pbs:
         (pbs.state / "history").touch()
         gate = pbs.gate("chain")
         study = pbs.study("chain", CHAIN, gate=gate)
@@ -195,34 +195,34 @@ def test_on_a_server_that_keeps_a_history_it_is_the_same(tmp_path):
         assert pbs.standing(study)["A"]["state"] == "finished"
 
 
-def test_a_task_that_its_wall_time_stopped_goes_on_alone(pbs, runs, whole):
+def test_pbs_task_over_its_wall_time_continues_in_its_own_job(pbs, runs, storm_digest):
     study = runs["moved"]
-    assert [pbs.finished(study / f"000{point}")["digest"] for point in range(3)] == [whole] * 3
+    assert [pbs.finished(study / f"000{point}")["digest"] for point in range(3)] == [storm_digest] * 3
     assert ["[" in pbs.job(study / f"000{point}") for point in range(3)] == [False, True, True]
-    assert [one["state"] for one in pbs.standing(study).values()] == ["finished"] * 3
+    assert [status["state"] for status in pbs.standing(study).values()] == ["finished"] * 3
 
 
 @pytest.mark.parametrize("name", ["walls", "spaces", "chain", "stuck"])
-def test_stopped_by_its_wall_time_it_ends_on_the_digest_of_an_unbroken_run(pbs, runs, whole, name):
+def test_pbs_run_over_its_wall_time_ends_with_the_same_digest(pbs, runs, storm_digest, name):
     run = runs[name]
     summary = pbs.finished(run)
-    assert summary["digest"] == whole and (name == "stuck" or summary["resumed_from"] > 0)
+    assert summary["digest"] == storm_digest and (name == "stuck" or summary["resumed_from"] > 0)
     assert pbs.attempts(run)[0] == ("1" if name == "stuck" else "75")
     if name == "walls":
-        [one] = pbs.standing(run).values()
-        assert (one["state"], one["attempts"]) == ("finished", len(pbs.attempts(run)))
+        [status] = pbs.standing(run).values()
+        assert (status["state"], status["attempts"]) == ("finished", len(pbs.attempts(run)))
         assert "is finished" in pbs.anyrank("submit", run)
 
 
-def test_what_needs_a_run_waits_for_the_job_in_which_it_goes_on(pbs, runs, whole):
+def test_pbs_dependent_run_waits_for_the_continuation_job(pbs, runs, storm_digest):
     good = runs["good"]
     wait_until(lambda: (good / "D" / "made").exists(), 30, lambda: pbs.anyrank("status", good))
     wait_until(lambda: pbs.standing(good)["D"]["state"] == "finished", 30, lambda: pbs.anyrank("status", good), 1)
-    assert pbs.attempts(good / "B")[0] == "75" and pbs.finished(good / "B")["digest"] == whole
+    assert pbs.attempts(good / "B")[0] == "75" and pbs.finished(good / "B")["digest"] == storm_digest
     assert (good / "D" / "made").stat().st_mtime > (good / "B" / "summary.json").stat().st_mtime
 
 
-def test_what_needs_a_failed_run_never_runs(pbs, runs):
+def test_pbs_dependent_of_a_failed_run_never_runs(pbs, runs):
     bad = runs["bad"]
     pbs.finished(bad / "B")
     ends = pbs.standing(bad)

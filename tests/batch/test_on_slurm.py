@@ -1,4 +1,4 @@
-"""Runs on a real Slurm of three nodes: all are submitted at once, and every test looks at what came of its own."""
+"""Runs on a real Slurm of three nodes; all are submitted at once, and each test looks at its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Site:
         self.gates: list[Path] = []
 
     def gate(self, name: str) -> Path:
-        """A file that holds runs up until it is removed, at the latest by the end."""
+        """A file that delays runs until it is removed, at the latest at the end."""
         path = self.folder / name
         path.touch()
         self.gates.append(path)
@@ -42,7 +42,7 @@ class Site:
         return self.anyrank("submit", *words, "--on", "slurm")
 
     def storm(self, out: Any, *words: Any, gate: Path | None = None, nodes: int = 1, ranks: int = 2) -> Path:
-        """Submit a storm on so many nodes, of so many ranks each; its folder."""
+        """Submit a storm on `nodes` nodes with `ranks` ranks each and return its folder."""
         held = ("--gate", gate) if gate else ()
         where = ("--nodes", nodes, "--ranks-per-node", ranks)
         self.submit(f"{GATED}:Storm", *STORM, *held, *where, *words, "--out", out)
@@ -52,30 +52,30 @@ class Site:
         return (run / "job" / "id").read_text().split()[0]
 
     def standing(self, run: Path) -> dict[str, dict[str, Any]]:
-        return {one["name"]: one for one in json.loads(self.anyrank("status", run, "--json"))}
+        return {status["name"]: status for status in json.loads(self.anyrank("status", run, "--json"))}
 
     def finished(self, run: Path, timeout: float = 90) -> dict[str, Any]:
-        """The summary of a run, when it is finished."""
+        """Wait until the run has finished and return its summary."""
 
         def done() -> bool:
             file = run / "summary.json"
             return file.exists() and json.loads(file.read_text())["finished"]
 
-        wait_until(done, timeout, lambda: self.told(run))
+        wait_until(done, timeout, lambda: self.log_text(run))
         return json.loads((run / "summary.json").read_text())
 
-    def started(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
-        """Wait until an attempt has made steps."""
+    def start_process(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
+        """Wait until an attempt has made a step."""
 
-        def there() -> bool:
+        def has_steps() -> bool:
             events = run / "events.jsonl"
             return events.exists() and events.read_text().count('"event": "start"') >= attempt
 
-        wait_until(there, timeout, lambda: self.told(run))
+        wait_until(has_steps, timeout, lambda: self.log_text(run))
         time.sleep(1)
 
     def keep(self, over: Event) -> None:
-        """Let what was requeued start at once, not after two minutes; the third attempt at `walls` takes no time."""
+        """Start requeued jobs at once instead of after two minutes; the third attempt of `walls` is not delayed."""
         while not over.wait(1):
             for job in self.slurm.run("squeue", "--noheader", "--states=PENDING", "--format=%i %r").splitlines():
                 if job.endswith(" BeginTime"):
@@ -84,36 +84,36 @@ class Site:
             if (walls / "job" / "id").exists() and self.slurm.job(self.job(walls))["Restarts"] == "2":
                 (self.folder / "walls.gate").unlink(missing_ok=True)
 
-    def told(self, run: Path) -> str:
+    def log_text(self, run: Path) -> str:
         logs = "\n".join(f"--- {log}\n{log.read_text()}" for log in run.glob("job/*") if log.is_file())
         return f"{logs}\n{self.slurm.job(self.job(run))}"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, slurm) -> Iterator[Site]:
-    made = Site(slurm, tmp_path_factory.mktemp("site"))
+    site = Site(slurm, tmp_path_factory.mktemp("site"))
     over = Event()
-    keeper = Thread(target=made.keep, args=(over,), daemon=True)
+    keeper = Thread(target=site.keep, args=(over,), daemon=True)
     keeper.start()
-    yield made
+    yield site
     over.set()
     keeper.join()
-    for gate in made.gates:
+    for gate in site.gates:
         gate.unlink(missing_ok=True)
     slurm.run("scancel", "--user=root")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> str:
-    """The digest of the storm that nothing interrupts."""
-    out = tmp_path_factory.mktemp("whole") / "run"
+def storm_digest(tmp_path_factory) -> str:
+    """The digest of an uninterrupted run of the storm."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert run_anyrank("run", f"{GATED}:Storm", *STORM, "--out", out).returncode == 0
     return str(json.loads((out / "summary.json").read_text())["digest"])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def jobs(site) -> dict[str, Any]:
-    """What takes longest begins first, and everything waits together."""
+    """All runs, submitted together; the longest starts first."""
     gates = {name: site.gate(f"{name}.gate") for name in ("walls", "stuck", "cancelled", "limited")}
     runs: dict[str, Any] = {
         "walls": site.storm("walls", "--walltime", "1min", "--warning", "58s", gate=gates["walls"], nodes=2),
@@ -127,40 +127,40 @@ def jobs(site) -> dict[str, Any]:
     return {**runs, "gates": gates}
 
 
-def test_the_links_of_a_chain_follow_each_other(site, jobs, whole):
+def test_slurm_chain_links_run_one_after_the_other(site, jobs, storm_digest):
     run = jobs["chain"]
-    assert site.finished(run)["digest"] == whole
+    assert site.finished(run)["digest"] == storm_digest
     first, second = (run / "job" / "id").read_text().split()
     ends = [site.slurm.wait_for(job, "COMPLETED") for job in (first, second)]
     assert ends[0]["EndTime"] <= ends[1]["StartTime"]
     assert site.standing(run)["chain"]["attempts"] == 2
 
 
-def test_a_path_of_any_characters_does_no_harm(site, jobs, whole):
-    assert site.finished(jobs["nasty"])["digest"] == whole
+def test_slurm_path_with_special_characters_is_quoted(site, jobs, storm_digest):
+    assert site.finished(jobs["nasty"])["digest"] == storm_digest
     assert not list(site.folder.rglob("hacked"))
-    [one] = site.standing(jobs["nasty"]).values()
-    assert one["state"] == "finished" and one["folder"] == str(jobs["nasty"])
+    [status] = site.standing(jobs["nasty"]).values()
+    assert status["state"] == "finished" and status["folder"] == str(jobs["nasty"])
 
 
-def test_cancel_leaves_a_checkpoint_and_does_not_requeue(site, jobs):
+def test_slurm_cancel_checkpoints_and_does_not_requeue(site, jobs):
     run, job = jobs["cancelled"], site.job(jobs["cancelled"])
     site.started(run)
     assert f"is already queued as job {job} (RUNNING)" in site.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in site.anyrank("cancel", run)
     site.slurm.wait_for(job, "CANCELLED")
-    wait_until(lambda: " ended 75" in (run / "job" / "attempts").read_text(), 20, lambda: site.told(run))
-    one = site.standing(run)["cancelled"]
-    assert one["state"] == "cancelled" and one["step"] > 0 and one["reason"].startswith("CANCELLED")
+    wait_until(lambda: " ended 75" in (run / "job" / "attempts").read_text(), 20, lambda: site.log_text(run))
+    status = site.standing(run)["cancelled"]
+    assert status["state"] == "cancelled" and status["step"] > 0 and status["reason"].startswith("CANCELLED")
     assert "nothing is queued or running" in site.anyrank("cancel", run)
     jobs["gates"]["cancelled"].unlink()
     site.anyrank("submit", run)
     again = site.job(run)
     assert again != job and "TimeLimit=00:10:00" in site.slurm.run("scontrol", "-o", "show", "job", again)
-    assert site.finished(run)["resumed_from"] == one["step"]
+    assert site.finished(run)["resumed_from"] == status["step"]
 
 
-def test_attempts_are_limited(site, jobs):
+def test_slurm_max_attempts_ends_the_run_as_stopped(site, jobs):
     run, job = jobs["limited"], site.job(jobs["limited"])
     site.started(run)
     site.slurm.run("scancel", "--signal=USR1", "--batch", job)
@@ -185,7 +185,7 @@ walltime = "5min"
 """
 
 
-def test_of_a_sweep_only_what_failed_is_submitted_again(site):
+def test_slurm_sweep_resubmits_only_failed_points(site):
     broken = site.gate("broken")
     sweep = site.folder / "sweep.toml"
     sweep.write_text(SWEEP.format(program=GATED, broken=broken, seeds=list(range(20))))
@@ -194,22 +194,22 @@ def test_of_a_sweep_only_what_failed_is_submitted_again(site):
 
     def standings(*states: str) -> dict[str, dict[str, Any]]:
         wait_until(
-            lambda: {one["state"] for one in site.standing(folder).values()} <= set(states), 90, site.slurm.log, 1
+            lambda: {status["state"] for status in site.standing(folder).values()} <= set(states), 90, site.slurm.log, 1
         )
         return site.standing(folder)
 
     first = standings("finished", "failed")
     bad = {"0004", "0009", "0017"}
-    assert {name for name, one in first.items() if one["state"] == "failed"} == bad
+    assert {name for name, status in first.items() if status["state"] == "failed"} == bad
     assert "seed 9 is broken" in first["0009"]["reason"] and len(first) == 20
     broken.unlink()
     said = site.anyrank("submit", "sweep.toml")
     assert "17 of 20 runs not submitted" in said
     second = standings("finished")
     job = second["0004"]["jobs"][0].partition("_")[0]
-    assert {name for name, one in second.items() if one["jobs"][0].startswith(f"{job}_")} == bad
-    assert {name: one["jobs"][0] for name, one in first.items() if name not in bad} == {
-        name: one["jobs"][0] for name, one in second.items() if name not in bad
+    assert {name for name, status in second.items() if status["jobs"][0].startswith(f"{job}_")} == bad
+    assert {name: status["jobs"][0] for name, status in first.items() if name not in bad} == {
+        name: status["jobs"][0] for name, status in second.items() if name not in bad
     }
     assert second["0017"]["jobs"] == [f"{job}_17"] and second["0017"]["attempts"] == 1
     assert "20 of 20 runs not submitted" in site.anyrank("submit", "sweep.toml")
@@ -237,7 +237,8 @@ command = ["touch", "{out}/D/made"]
 """
 
 
-def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(site):
+def test_slurm_diamond_runs_in_order_and_skips_dependents(site):
+    """A run that needs a failed run never starts."""
     broken = site.gate("broken-B")
     for out, seed in (("good", 3), ("bad", 9)):
         (site.folder / f"{out}.toml").write_text(DIAMOND.format(out=out, program=GATED, seed=seed, broken=broken))
@@ -250,7 +251,7 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(site):
     wait_until(lambda: site.standing(bad)["D"]["state"] == "never", 60, lambda: site.anyrank("status", bad), 1)
     wait_until(lambda: site.standing(bad)["C"]["state"] == "finished", 60, lambda: site.anyrank("status", bad), 1)
     ends = site.standing(bad)
-    assert {name: one["state"] for name, one in ends.items()} == {
+    assert {name: status["state"] for name, status in ends.items()} == {
         "A": "finished",
         "B": "failed",
         "C": "finished",
@@ -266,23 +267,23 @@ def test_a_diamond_runs_in_order_and_what_needs_a_failed_run_never_runs(site):
 
 
 def span(run: Path) -> tuple[float, float]:
-    """When a run started and when it finished, in seconds since 1970."""
+    """The start and the end of a run, in seconds since 1970."""
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     at = {event["event"]: datetime.fromisoformat(event["time"]).timestamp() for event in events}
     return at["start"], at["finished"]
 
 
-def test_a_run_that_cannot_checkpoint_in_time_is_requeued_all_the_same(site, jobs):
+def test_slurm_run_without_time_to_checkpoint_is_requeued(site, jobs):
     job = site.job(jobs["stuck"])
-    wait_until(lambda: site.slurm.job(job)["Restarts"] != "0", 90, lambda: site.told(jobs["stuck"]), 0.3)
+    wait_until(lambda: site.slurm.job(job)["Restarts"] != "0", 90, lambda: site.log_text(jobs["stuck"]), 0.3)
     assert " ended " not in (jobs["stuck"] / "job" / "attempts").read_text()
     site.anyrank("cancel", jobs["stuck"])
 
 
-def test_killed_by_its_wall_time_twice_it_ends_on_the_digest_of_an_unbroken_run(site, jobs, whole):
+def test_slurm_run_over_its_wall_time_twice_has_the_same_digest(site, jobs, storm_digest):
     run, job = jobs["walls"], site.job(jobs["walls"])
     summary = site.finished(run)
-    assert summary["digest"] == whole and summary["ranks"] == 4 and summary["resumed_from"] > 0
+    assert summary["digest"] == storm_digest and summary["ranks"] == 4 and summary["resumed_from"] > 0
     assert site.slurm.wait_for(job, "COMPLETED")["Restarts"] == "2"
     stops = [line for line in (run / "events.jsonl").read_text().splitlines() if '"event": "stopped"' in line]
     assert len(stops) == 2
@@ -299,11 +300,11 @@ def test_killed_by_its_wall_time_twice_it_ends_on_the_digest_of_an_unbroken_run(
     assert "walls is finished" in site.anyrank("submit", run, status=0)
 
 
-def test_ranks_may_be_started_by_srun(site, jobs, whole):
-    assert site.finished(jobs["srun"])["digest"] == whole
+def test_slurm_srun_starts_the_ranks(site, jobs, storm_digest):
+    assert site.finished(jobs["srun"])["digest"] == storm_digest
 
 
-def test_a_run_goes_on_without_a_node_that_went_down(site, whole):
+def test_slurm_run_continues_without_a_failed_node(site, storm_digest):
     gate = site.gate("lost.gate")
     run = site.storm("lost", gate=gate, nodes=2, ranks=1)
     job = site.job(run)
@@ -316,11 +317,11 @@ def test_a_run_goes_on_without_a_node_that_went_down(site, whole):
     site.slurm.node(node, "resume")
     gate.unlink()
     summary = site.finished(run)
-    assert summary["digest"] == whole and summary["resumed_from"] > 0
+    assert summary["digest"] == storm_digest and summary["resumed_from"] > 0
     assert site.standing(run)["lost"]["attempts"] == 2
 
 
-def test_a_preempted_run_goes_on(site, whole):
+def test_slurm_preempted_run_continues(site, storm_digest):
     gate = site.gate("preempted.gate")
     run = site.storm("preempted", "--partition", "low", gate=gate)
     site.started(run)
@@ -328,7 +329,7 @@ def test_a_preempted_run_goes_on(site, whole):
     high = site.slurm.run("sbatch", "--parsable", *words)
     site.slurm.wait_for(high, "COMPLETED", timeout=60)
     gate.unlink()
-    assert site.finished(run)["digest"] == whole
+    assert site.finished(run)["digest"] == storm_digest
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_a_preempted_run_goes_on(site, whole):
         (("--ranks-per-node", 5), "sbatch failed"),
     ],
 )
-def test_what_slurm_refuses_is_told_in_its_words_and_nothing_is_queued(site, words, message):
+def test_slurm_refused_job_shows_slurms_words_and_queues_nothing(site, words, message):
     out = site.folder / f"refused{words[1]}"
     said = site.anyrank("submit", "pi", "--on", "slurm", *words, "--out", out, status=2)
     assert message in said and "submit it again" in said

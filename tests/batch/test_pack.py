@@ -1,4 +1,4 @@
-"""An archive of this environment works at another place, with nothing of this one."""
+"""An archive of this environment works in another folder and uses no file of this one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ranks import TAG, anyrank_command, completed, run_anyrank
+from ranks import TAG, anyrank_command, run_anyrank, run_command
 
 from anyrank.batch.pack import _SYSTEM_LIBRARIES
 from anyrank.batch.packages import files_of, select_packages
@@ -23,16 +23,16 @@ from anyrank.errors import UsageError
 ROOT = Path(__file__).parents[2]
 HEAT = ROOT / "examples" / "heat.py"
 SIZE = ("--n", 64, "--steps", 40)
-#: Large, and not needed here: without them it takes half the time.
+#: Large packages that the tests do not need: without them packing takes half the time.
 LARGE = "numba,llvmlite,matplotlib,fonttools,pillow"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A user's folder, with more in it than goes along."""
+    """A user's folder, with more files in it than are packed."""
     folder = tmp_path_factory.mktemp("work") / "project"
-    left = (".git/config", "env/pyvenv.cfg", "env/lib/big.py", "runs/1/run.toml", "runs/1/big.h5")
-    for name in ("data/grid.txt", *left):
+    excluded = (".git/config", "env/pyvenv.cfg", "env/lib/big.py", "runs/1/run.toml", "runs/1/big.h5")
+    for name in ("data/grid.txt", *excluded):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     shutil.copy(HEAT, folder / "heat.py")
@@ -52,8 +52,8 @@ def archive(project):
 
 
 @pytest.fixture(scope="module")
-def place(archive, tmp_path_factory):
-    """Where it is unpacked: a path with a space and a quote."""
+def unpacked(archive, tmp_path_factory):
+    """The folder into which the archive is unpacked: its path has a space and a quote."""
     folder = tmp_path_factory.mktemp("node") / "job 7's"
     folder.mkdir()
     subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
@@ -61,8 +61,8 @@ def place(archive, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """A run that is half done, and the digest that it ends with here."""
+def half_run(tmp_path_factory):
+    """A run that is half done, and the digest that it has at the end on this machine."""
     folder = tmp_path_factory.mktemp("runs")
     half = run_anyrank("run", HEAT, *SIZE, "--stop-at", 20, "--out", folder / "half", ranks=2)
     assert half.returncode == 75, half.stderr
@@ -75,17 +75,17 @@ def digest(done):
     return json.loads(done.stdout.splitlines()[-1])["digest"]
 
 
-def scrubbed(*command, hide=(), cwd=None, **more):
-    """Run it with next to no environment; where folders are to be hidden, in a mount namespace without them."""
+def run_clean(*command, hide=(), cwd=None, **more):
+    """Run a command with an almost empty environment; `hide` lists folders to hide, in a mount namespace."""
     variables = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", **more}
     clean = f'exec env -i {shlex.join(f"{k}={v}" for k, v in variables.items())} {TAG}="${TAG}" "$@"'
     mounts = [f"mount -t tmpfs none {shlex.quote(str(path))} && " for path in hide]
     words = ("bash", "-c", "".join(mounts) + clean, "bash", *command)
-    return completed(*(("unshare", "-m") if hide else ()), *words, cwd=cwd)
+    return run_command(*(("unshare", "-m") if hide else ()), *words, cwd=cwd)
 
 
-def old_place():
-    """All folders that this environment is in."""
+def environment_folders():
+    """All folders of this environment."""
     base = [sysconfig.get_path("stdlib"), "/usr/lib/python3"] if sys.base_prefix == "/usr" else [sys.base_prefix]
     sources = [ROOT / name for name in ("src", "kernels", "jobs", "examples")]
     return [path for path in {Path(name).resolve() for name in (sys.prefix, *base, *sources)} if path.is_dir()]
@@ -97,24 +97,24 @@ def no_mounts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [False, True])
-def test_a_run_goes_on_there_with_the_same_bits(place, stopped, tmp_path, hidden):
+def test_pack_run_resumed_from_the_archive_has_the_same_bits(unpacked, half_run, tmp_path, hidden):
     if hidden and no_mounts():
-        pytest.skip("hiding the old place needs root")
-    half, expected = stopped
-    hide = old_place() if hidden else []
-    before = times(place)
-    program = ("--program", place / "program" / "heat.py")
+        pytest.skip("hiding folders needs root")
+    half, expected = half_run
+    hide = environment_folders() if hidden else []
+    before = modification_times(unpacked)
+    program = ("--program", unpacked / "program" / "heat.py")
     shutil.copytree(half, tmp_path / "half")
-    resumed = scrubbed(place / "bin/anyrank", "resume", tmp_path / "half", "-n", 2, *program, "--json", hide=hide)
-    words = (place / "bin/anyrank", "run", program[1], *SIZE, "--out", tmp_path / "new", "--json")
+    resumed = run_clean(unpacked / "bin/anyrank", "resume", tmp_path / "half", "-n", 2, *program, "--json", hide=hide)
+    words = (unpacked / "bin/anyrank", "run", program[1], *SIZE, "--out", tmp_path / "new", "--json")
     (tmp_path / "anyrank.py").write_text("raise SystemExit('imported from the working folder')")
-    new = scrubbed(place / "bin/mpiexec", "-n", 2, *words, hide=hide, cwd=tmp_path)
+    new = run_clean(unpacked / "bin/mpiexec", "-n", 2, *words, hide=hide, cwd=tmp_path)
     assert digest(resumed) == digest(new) == expected
     assert "another anyrank" not in resumed.stderr
-    assert times(place) == before, "nothing was compiled or written"
+    assert modification_times(unpacked) == before, "nothing was compiled or written"
 
 
-def times(folder):
+def modification_times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -126,25 +126,25 @@ print(*(line.split(None, 5)[5].strip() for line in open("/proc/self/maps") if ".
 
 
 @pytest.mark.slow
-def test_all_that_it_loads_is_of_the_archive(place):
-    done = scrubbed(place / "bin/python3", "-c", LOADED, PYTHONPATH=ROOT / "src", PYTHONHOME="/nowhere")
+def test_pack_python_of_the_archive_loads_only_its_own_files(unpacked):
+    done = run_clean(unpacked / "bin/python3", "-c", LOADED, PYTHONPATH=ROOT / "src", PYTHONHOME="/nowhere")
     assert done.returncode == 0, done.stderr
     found = set(done.stdout.splitlines())
-    ours = {path for path in found if path.startswith(f"{place}/")}
+    ours = {path for path in found if path.startswith(f"{unpacked}/")}
     assert len(ours) > 300 and not [path for path in found - ours if not _SYSTEM_LIBRARIES.match(Path(path).name)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theirs", [None, "/of/a/module:/and another"])
-def test_what_it_starts_gets_none_of_its_libraries(place, theirs):
+def test_pack_child_processes_get_no_library_of_the_archive(unpacked, theirs):
     more = {"LD_LIBRARY_PATH": theirs} if theirs else {}
     code = "import os; print(os.environ.get('LD_LIBRARY_PATH')); os.system('echo $LD_LIBRARY_PATH')"
-    done = scrubbed(place / "bin/python3", "-c", code, **more)
+    done = run_clean(unpacked / "bin/python3", "-c", code, **more)
     assert sorted(done.stdout.splitlines()) == sorted([str(theirs), theirs or ""])
 
 
 @pytest.mark.slow
-def test_what_is_in_it(archive):
+def test_pack_archive_holds_the_expected_files(archive):
     with tarfile.open(archive) as file:
         entries = file.getmembers()
     names = [entry.name for entry in entries]
@@ -162,8 +162,8 @@ def test_what_is_in_it(archive):
 
 
 @pytest.mark.slow
-def test_it_is_not_packed_again(place, tmp_path):
-    done = scrubbed(place / "bin/anyrank", "pack", "--out", tmp_path / "x.tar")
+def test_pack_from_an_unpacked_archive_is_refused(unpacked, tmp_path):
+    done = run_clean(unpacked / "bin/anyrank", "pack", "--out", tmp_path / "x.tar")
     assert done.returncode == 2 and "is an unpacked archive. Use that archive" in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -182,7 +182,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_before_any_work(tmp_path, monkeypatch, case):
+def test_pack_bad_input_is_refused_before_any_work(tmp_path, monkeypatch, case):
     words, expected = BAD[case]
     (tmp_path / "there.tar").write_text("precious")
     for name in ("folder.tar", "a", "b"):
@@ -194,15 +194,15 @@ def test_bad_input_is_refused_before_any_work(tmp_path, monkeypatch, case):
     assert {path.name for path in tmp_path.iterdir()} == {"there.tar", "folder.tar", "a", "b"}
 
 
-def test_out_must_be_given(tmp_path):
+def test_pack_without_out_is_refused(tmp_path):
     done = run_anyrank("pack", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("Missing option '--out'") == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path):
+def test_pack_full_disk_keeps_the_old_archive(tmp_path):
     (tmp_path / "env.tar").write_text("precious")
     pack = shlex.join(anyrank_command("pack", "--only", "click", "--out", "env.tar", "--force"))
-    done = completed("bash", "-c", f"ulimit -f 10000; exec {pack}", cwd=tmp_path)
+    done = run_command("bash", "-c", f"ulimit -f 10000; exec {pack}", cwd=tmp_path)
     assert done.returncode == 1 and "--out 'env.tar' cannot be made: " in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and (tmp_path / "env.tar").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["env.tar"]
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """Distributions of our own making, and no others: `site(name, requires, files)` installs one."""
+    """Fixture without other distributions: `site(name, requires, files)` installs one."""
     folder = tmp_path / "lib" / "python3.x" / "site-packages"
     monkeypatch.setattr(sys, "path", [str(folder)])
 
@@ -234,7 +234,7 @@ def names(*arguments):
     return [found.metadata["Name"] for found in select_packages(*arguments)]
 
 
-def test_only_takes_what_is_required_here(site):
+def test_select_packages_only_takes_what_is_required(site):
     site("Top", "mid-dle[fast]; python_version > '3'", "old; python_version < '3'", "gone")
     site("mid_dle", "quick; extra == 'fast'", "slow; extra == 'other'", "top")
     for name in ("quick", "slow", "old", "mpich", "anyrank", "pip"):
@@ -244,7 +244,8 @@ def test_only_takes_what_is_required_here(site):
     assert names([], ["old"]) == ["anyrank", "mid_dle", "mpich", "quick", "slow", "Top"]
 
 
-def test_what_is_not_of_this_place_is_taken_from_where_pip_put_it(site):
+def test_files_of_takes_files_and_programs_of_the_environment(site):
+    """Files outside the environment, caches and scripts with an absolute path of Python are left out."""
     listed = ["a.py", "__pycache__/a.pyc", "../../../bin/tool", "../../../include/a.h", "../../../../out", "gone.py"]
     folder = site("a", files=listed)
     (folder / "gone.py").unlink()
@@ -254,7 +255,7 @@ def test_what_is_not_of_this_place_is_taken_from_where_pip_put_it(site):
     assert tool.is_file() and {name.split("site-packages/")[-1] for name in found} == {"a.py", "bin/tool"}
 
 
-def test_distributions_whose_files_are_elsewhere_are_refused_by_name(site):
+def test_select_packages_editable_or_without_record_is_refused(site):
     site("ours", direct_url_json='{"dir_info": {"editable": true}, "url": "file:///home/me/ours"}')
     site("apt", RECORD=None)
     with pytest.raises(UsageError, match=r"apt is installed without pip.* --without apt "):
@@ -264,15 +265,15 @@ def test_distributions_whose_files_are_elsewhere_are_refused_by_name(site):
     assert select_packages([], ["apt", "ours"]) == []
 
 
-def test_conda_is_sent_to_conda_pack(tmp_path, monkeypatch):
+def test_select_packages_conda_environment_is_refused(tmp_path, monkeypatch):
     (tmp_path / "conda-meta").mkdir()
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     with pytest.raises(UsageError, match=f"{sys.prefix} is a conda environment. Pack it with conda-pack"):
         select_packages([], [])
 
 
-def test_resume_takes_the_program_from_where_it_is_now(stopped, tmp_path):
-    half, expected = stopped
+def test_resume_moved_program_needs_its_new_path(half_run, tmp_path):
+    half, expected = half_run
     shutil.copytree(half, tmp_path / "run")
     description = (tmp_path / "run" / "run.toml").read_text().replace(str(HEAT), "/gone/heat.py")
     (tmp_path / "run" / "run.toml").write_text(description)
@@ -288,7 +289,7 @@ def test_resume_takes_the_program_from_where_it_is_now(stopped, tmp_path):
     assert digest(done) == expected and (tmp_path / "run" / "run.toml").read_text() == description
 
 
-def test_what_lies_in_the_working_folder_is_nobodys_module(tmp_path):
+def test_run_module_names_in_the_working_folder_are_not_imported(tmp_path):
     for name in ("h5py", "click", "calendar"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working folder')\n")
     done = run_anyrank("run", "pi", "--points", 10, "--out", "run", cwd=tmp_path, ranks=2)
@@ -307,15 +308,16 @@ class Where(Heat):
 
     def result(self, state):
         files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        place = str(Path(sys.prefix).resolve())
-        return {"place": place, "elsewhere": sorted({file for file in files if file and not file.startswith(place)})}
+        unpacked = str(Path(sys.prefix).resolve())
+        foreign = sorted({file for file in files if file and not file.startswith(unpacked)})
+        return {"unpacked": unpacked, "elsewhere": foreign}
 '''
 
 
 @pytest.mark.slow
-def test_a_job_of_slurm_needs_no_other_python(archive, stopped, tmp_path, slurm):
-    """Two nodes unpack it; where the job's own shell starts anyrank, this environment cannot be seen."""
-    hide = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in old_place())
+def test_pack_slurm_job_needs_no_other_python(archive, half_run, tmp_path, slurm):
+    """Two nodes unpack the archive; this environment is hidden from the shell of the job, which starts anyrank."""
+    hide = " && ".join(f"mount -t tmpfs none {shlex.quote(str(path))}" for path in environment_folders())
     setup = f'[[ -n $HIDDEN ]] || HIDDEN=1 exec unshare -m bash -c {shlex.quote(hide)}\' && exec bash "$0"\' "$0"'
     sites = tmp_path / "config" / "anyrank" / "sites"
     sites.mkdir(parents=True)
@@ -333,7 +335,7 @@ def test_a_job_of_slurm_needs_no_other_python(archive, stopped, tmp_path, slurm)
     slurm.wait_for(job, "COMPLETED", "FAILED")
     assert (run / "result.json").exists(), (run / "job" / f"{job}.log").read_text()
     result = json.loads((run / "result.json").read_text())
-    assert result["place"] == f"{tmp_path}/disk of a node/anyrank-{job}"
+    assert result["unpacked"] == f"{tmp_path}/disk of a node/anyrank-{job}"
     assert result["elsewhere"] == [str(tmp_path / name) for name in ("heat.py", "where.py")]
-    assert json.loads((run / "summary.json").read_text())["digest"] == stopped[1]
+    assert json.loads((run / "summary.json").read_text())["digest"] == half_run[1]
     assert not list((tmp_path / "disk of a node").iterdir()), "the nodes' disks are clean again"

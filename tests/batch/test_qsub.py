@@ -1,4 +1,4 @@
-"""The commands of PBS that Slurm brings along take our scripts for PBS, and carry them out on a real Slurm."""
+"""Slurm's emulation of the PBS commands accepts our PBS scripts and runs them on a real Slurm."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def pbs(tmp_path, slurm) -> Iterator[Cluster]:
     slurm.run("scancel", "--user=root")
 
 
-def test_qsub_takes_what_the_script_asks_for_and_qdel_ends_it(pbs, slurm):
+def test_qsub_requests_what_the_script_asks_and_qdel_ends_it(pbs, slurm):
     slurm.run("sbatch", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 60")  # nothing else can run
     run = pbs.storm("storm", *WHERE)
     job = slurm.wait_for(pbs.job(run), "PENDING")
-    told = {name: job[name] for name in ("JobName", "NumNodes", "NumTasks", "TimeLimit", "Command", "WorkDir")}
-    assert told | {"NumNodes": told["NumNodes"][0]} == {
+    requested = {name: job[name] for name in ("JobName", "NumNodes", "NumTasks", "TimeLimit", "Command", "WorkDir")}
+    assert requested | {"NumNodes": requested["NumNodes"][0]} == {
         **{"JobName": "gale", "NumNodes": "2", "NumTasks": "4", "TimeLimit": "00:07:00"},
         **{"Command": str(run / "job" / "script.pbs"), "WorkDir": str(pbs.folder)},
     }
@@ -37,7 +37,7 @@ def test_qsub_takes_what_the_script_asks_for_and_qdel_ends_it(pbs, slurm):
     assert pbs.standing(run)["storm"]["state"] == "cancelled"
 
 
-def test_the_script_runs(pbs, tmp_path):
+def test_qsub_script_runs_with_the_same_digest(pbs, tmp_path):
     run = pbs.storm("storm", *WHERE)
     assert pbs.finished(run)["digest"] == digest_of_storm(tmp_path / "whole")
     assert json.loads((run / "summary.json").read_text())["ranks"] == 4

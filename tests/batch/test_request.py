@@ -1,4 +1,4 @@
-"""What a job asks for, and sites: layers, defaults, and everything that is refused before any work."""
+"""What a job requests, and sites: layers, defaults, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from anyrank.batch.site import Site, load_site
 from anyrank.errors import UsageError
 
 
-def test_flags_win_over_the_study_and_that_over_the_site():
+def test_request_flags_override_study_and_study_overrides_site():
     site = Site(scheduler="slurm", partition="big", account="p1", cores_per_node=64)
     asked = request(site, {"partition": "small", "nodes": 3}, {}, {"nodes": 2, "account": None})
     assert (asked.on, asked.partition, asked.account, asked.nodes) == ("slurm", "small", "p1", 2)
@@ -27,7 +27,7 @@ def test_flags_win_over_the_study_and_that_over_the_site():
         ({"nodes": 2, "ranks": 5, "ranks_per_node": 4}, 4, 5),
     ],
 )
-def test_ranks_and_nodes(given, slots, size):
+def test_request_ranks_and_nodes_give_slots_and_size(given, slots, size):
     asked = request(Site(), given)
     assert (asked.slots, asked.size) == (slots, size)
 
@@ -36,12 +36,12 @@ def test_ranks_and_nodes(given, slots, size):
     ("walltime", "clock", "warning"),
     [("90s", "00:01:30", 22), ("10min", "00:10:00", 120), ("1-02:00", "26:00:00", 120), ("2:00:00", "02:00:00", 120)],
 )
-def test_wall_time_is_written_for_the_scheduler_and_warned_of(walltime, clock, warning):
+def test_request_wall_time_gives_clock_and_warning(walltime, clock, warning):
     asked = request(Site(), {"walltime": walltime})
     assert (asked.clock, asked.warning_seconds) == (clock, warning)
 
 
-WRONG = {
+BAD_REQUESTS = {
     "no wall time": ({"walltime": "soon"}, "submit: walltime = 'soon' is not a duration"),
     "no nodes": ({"nodes": 0}, "submit: nodes = 0 must be at least 1"),
     "words for nodes": ({"nodes": "two"}, "submit: nodes = 'two' must be a whole number"),
@@ -68,9 +68,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_is_refused(case):
-    given, message = WRONG[case]
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_request_bad_values_are_refused(case):
+    given, message = BAD_REQUESTS[case]
     with pytest.raises(UsageError) as refusal:
         asked = request(Site(cores_per_node=8, gpus_per_node=2), given)
         _ = asked.seconds
@@ -85,7 +85,7 @@ def sites(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_site_is_read_and_the_default_is_used_without_a_name(sites):
+def test_load_site_without_a_name_reads_the_default(sites):
     assert load_site("") == Site()
     (sites / "default.toml").write_text('scheduler = "pbs"\nmodules = ["gcc/12"]\n[environment]\nA = "b c"\n')
     assert load_site("").scheduler == "pbs" and load_site("").environment == {"A": "b c"}
@@ -103,7 +103,7 @@ def test_a_site_is_read_and_the_default_is_used_without_a_name(sites):
         ('[environment]\n"A B" = "c"', "A B"),
     ],
 )
-def test_a_site_that_is_wrong_is_refused(sites, text, message):
+def test_load_site_bad_file_is_refused(sites, text, message):
     (sites / "default.toml").write_text("")
     if text is not None:
         (sites / "big.toml").write_text(text)
@@ -112,7 +112,7 @@ def test_a_site_that_is_wrong_is_refused(sites, text, message):
     assert message in str(refusal.value)
 
 
-def test_the_name_of_a_site_is_no_path(sites):
+def test_load_site_path_as_a_name_is_refused(sites):
     (sites.parent / "other.toml").write_text("")
     with pytest.raises(UsageError, match="unknown"):
         load_site("../other")

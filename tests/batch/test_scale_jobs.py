@@ -1,4 +1,4 @@
-"""Scaling studies in jobs: a job a round, each after the one before, and a report; on a real Slurm of three nodes."""
+"""Scaling studies in jobs: one job per round, one after the other, and a report; on a real Slurm of three nodes."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,10 @@ WORDS = ("strong", SERIAL, "--milliseconds", 2, "--steps", 4)
     [
         ("slurm", "export SLURM_WHOLE=1"),
         ("pbs", '--hosts "$(sort "$PBS_NODEFILE"'),
-        ("htcondor", "--round"),  # one machine, which needs no more
+        ("htcondor", "--round"),  # one machine, which needs neither
     ],
 )
-def test_rounds_measure_where_their_job_is_and_the_report_comes_last(tmp_path, in_process, on, starting):
+def test_scale_jobs_rounds_run_in_order_and_report_comes_last(tmp_path, in_process, on, starting):
     words = ("--ranks", "1,2", "--repeat", 2, "--ranks-per-node", 2, "--on", on, "--dry-run", "--predict", 64)
     done = in_process("scale", *WORDS, *words, "--out", tmp_path / "s")
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,8 @@ def test_rounds_measure_where_their_job_is_and_the_report_comes_last(tmp_path, i
     assert not (tmp_path / "s").exists()
 
 
-def test_a_sites_launcher_does_not_start_what_starts_ranks_itself(tmp_path, in_process):
+def test_scale_jobs_do_not_use_the_sites_launcher(tmp_path, in_process):
+    """`anyrank scale` starts the ranks itself."""
     site = tmp_path / "config/anyrank/sites/home.toml"
     site.parent.mkdir(parents=True)
     site.write_text('scheduler = "slurm"\nlauncher = "srun --mpi=pmi2"\n')
@@ -45,23 +46,25 @@ def test_a_sites_launcher_does_not_start_what_starts_ranks_itself(tmp_path, in_p
 
 
 @pytest.mark.slow
-def test_a_study_on_three_nodes(slurm, tmp_path):
+def test_scale_jobs_study_on_three_nodes_gives_a_report(slurm, tmp_path):
     out = tmp_path / "s"
     words = ("--ranks", "1,2,3", "--repeat", 2, "--on", "slurm", "--nodes", 3, "--out", out)
     done = run_anyrank("scale", *WORDS, *words, env=slurm.environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = out / "scaling.json"
 
-    def told() -> str:
+    def log_text() -> str:
         logs = [f"{path}:\n{path.read_text()}" for path in sorted(out.glob("jobs/*/job/*.log"))]
         status = run_anyrank("status", out / "jobs", env=slurm.environment, cwd=tmp_path)
         return "\n".join([status.stdout, *logs])
 
-    wait_until(lambda: report.exists() and (out / "scaling.svg").exists(), 120, told)
+    wait_until(lambda: report.exists() and (out / "scaling.svg").exists(), 120, log_text)
     samples = json.loads(report.read_text())["study"]["samples"]
-    assert sorted((one["round"], one["ranks"]) for one in samples) == [(r, p) for r in (1, 2) for p in (1, 2, 3)]
+    assert sorted((sample["round"], sample["ranks"]) for sample in samples) == [
+        (r, p) for r in (1, 2) for p in (1, 2, 3)
+    ]
     names = [path.name for path in (out / "jobs").iterdir()]
     assert {"round-001", "round-002", "report"} <= set(names)
-    # With all that is there, nothing is left to submit but the report's own job, which may still be at its end.
+    # Only the job of the report is submitted again, since that job may still be about to end.
     again = run_anyrank("scale", "resume", out, env=slurm.environment, cwd=tmp_path)
     assert again.returncode == 0 and "round" not in again.stdout, again.stderr

@@ -1,6 +1,6 @@
-"""Job scripts: golden files of every case on every scheduler, and nothing that a user gives gets out of its quotes.
+"""Job scripts: golden files of every case on every scheduler, and quoting of all values that a user gives.
 
-After a change that is meant: ANYRANK_GOLDEN=write pytest tests/batch/test_scripts.py, and read the diff.
+After an intended change: ANYRANK_GOLDEN=write pytest tests/batch/test_scripts.py, and read the diff.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def member(folder: Path, needs=(), source="weather", options=None, command=()) -
 def submission(on: str, kind="run", members=(), site=None, folder=HOME / "runs/storm", cwd=HOME, **asked) -> Submission:
     site = site or Site()
     members = members or [member(folder)]
-    requests = {one.name: request(site, {"on": on, **asked}) for one in members}
+    requests = {run.name: request(site, {"on": on, **asked}) for run in members}
     return Submission(kind, folder, members, requests, site, cwd)
 
 
@@ -78,7 +78,7 @@ CASES = {
 ALL = [(on, case) for on in ("slurm", "pbs", "htcondor") for case in CASES]
 
 
-def of(on: str, case: str) -> Submission:
+def submission_of(on: str, case: str) -> Submission:
     asked = dict(CASES[case])
     if on == "htcondor":
         asked.pop("nodes", None)
@@ -87,8 +87,8 @@ def of(on: str, case: str) -> Submission:
 
 
 @pytest.mark.parametrize(("on", "case"), ALL)
-def test_scripts_are_the_golden_ones(on, case):
-    scripts = of(on, case).scripts().items()
+def test_scripts_match_the_golden_files(on, case):
+    scripts = submission_of(on, case).scripts().items()
     text = "".join(f"==> {name}\n{script}" for name, script in scripts).replace(
         str(Path(sys.executable).parent), "/opt/bin"
     )
@@ -99,10 +99,10 @@ def test_scripts_are_the_golden_ones(on, case):
 
 
 @pytest.mark.parametrize(("on", "case"), ALL)
-def test_scripts_are_what_bash_and_condor_read(tmp_path, monkeypatch, on, case):
+def test_scripts_are_valid_for_bash_and_condor(tmp_path, monkeypatch, on, case):
     if on == "htcondor":
-        from batch.condor import check_dag, check_submit  # it skips the test where HTCondor's bindings are not
-    for name, script in of(on, case).scripts().items():
+        from batch.condor import check_dag, check_submit  # skips the test without HTCondor's bindings
+    for name, script in submission_of(on, case).scripts().items():
         if name.endswith(".sub"):
             check_submit(script)
         elif name.endswith(".dag"):
@@ -116,15 +116,15 @@ NASTY = "a b'c\"d$(touch hacked)`touch hacked`;touch hacked #\n#SBATCH --uid=0\n
 
 
 @pytest.mark.parametrize("on", ["slurm", "pbs", "htcondor"])
-def test_whatever_a_user_gives_stays_in_its_quotes(tmp_path, on):
-    """The script runs in bash with a `python` that writes down its words: each is there, whole."""
+def test_scripts_values_with_special_characters_are_quoted(tmp_path, on):
+    """Bash runs the script with a `python` that records its arguments: each arrives complete."""
     odd = tmp_path / NASTY.replace("/", "").replace("\\", "")
     job = odd / "run" / "job"
     job.mkdir(parents=True)
     python = odd / "python"
     python.write_text('#!/bin/bash\nprintf "%s\\0" "$PWD" "$GREETING" "$@" >"$SAID"\n')
     python.chmod(0o755)
-    made = submission(
+    submitted = submission(
         on,
         site=Site(environment={"GREETING": NASTY}),
         folder=odd / "run",
@@ -133,7 +133,7 @@ def test_whatever_a_user_gives_stays_in_its_quotes(tmp_path, on):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        script = next(text for name, text in made.scripts().items() if name.endswith(("slurm", "pbs", "sh")))
+        script = next(text for name, text in submitted.scripts().items() if name.endswith(("slurm", "pbs", "sh")))
     (tmp_path / "nodes").write_text("n1\nn1\n")
     environment = {"PATH": os.environ["PATH"], "SAID": str(tmp_path / "said"), "PBS_NODEFILE": str(tmp_path / "nodes")}
     subprocess.run(["bash", "-c", script, "script", "7.0"], cwd=tmp_path, env=environment, check=False, timeout=30)
@@ -145,17 +145,17 @@ def test_whatever_a_user_gives_stays_in_its_quotes(tmp_path, on):
     assert not [line for line in directives if "hacked" in line or "uid" in line], directives
 
 
-def test_slurm_refuses_a_path_that_it_would_expand():
+def test_slurm_script_with_percent_in_the_path_is_refused():
     with pytest.raises(UsageError, match="Slurm cannot write"):
         submission("slurm", folder=HOME / "100%", members=[member(HOME / "100%")]).scripts()
 
 
-def test_htcondor_refuses_more_than_one_machine():
+def test_htcondor_script_of_two_machines_is_refused():
     with pytest.raises(UsageError, match="--nodes 2: a job of HTCondor runs on one machine"):
         submission("htcondor", nodes=2).scripts()
 
 
-def test_a_template_of_the_user_wins_and_may_extend_ours(tmp_path, monkeypatch):
+def test_template_of_the_user_overrides_and_extends_ours(tmp_path, monkeypatch):
     (tmp_path / "anyrank" / "jobs").mkdir(parents=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     mine = tmp_path / "anyrank" / "jobs" / "slurm.sh.j2"
@@ -175,7 +175,7 @@ def test_a_template_of_the_user_wins_and_may_extend_ours(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"), [("{% if %}", "Expected an expression"), ("{{ nothing }}", "'nothing' is")]
 )
-def test_a_template_that_does_not_work_is_named(tmp_path, text, message):
+def test_template_with_an_error_is_refused_with_its_message(tmp_path, text, message):
     (tmp_path / "slurm.sh.j2").write_text(text)
     with pytest.raises(UsageError, match="does not work") as refusal:
         submission("slurm", site=Site(templates=str(tmp_path))).scripts()
@@ -183,8 +183,8 @@ def test_a_template_that_does_not_work_is_named(tmp_path, text, message):
 
 
 def test_script_of_an_image_escapes_colons_for_apptainer():
-    """Its --bind would take what follows a colon for the path in the container."""
-    made = submission("slurm", folder=HOME / "at 12:00/a,b", cwd=HOME / "at 12:00", image="/shared/any.sif")
-    (text,) = made.scripts().values()
+    """Apptainer's --bind takes the text after a colon for the path in the container."""
+    submitted = submission("slurm", folder=HOME / "at 12:00/a,b", cwd=HOME / "at 12:00", image="/shared/any.sif")
+    (text,) = submitted.scripts().values()
     assert r"--bind '/home/ada/at 12\:00' --bind '/home/ada/at 12\:00/a\,b' /shared/any.sif" in text
     assert "cd '/home/ada/at 12:00' || exit 2" in text and "\nrun='/home/ada/at 12:00/a,b'\n" in text

@@ -16,7 +16,7 @@ if world.rank == 0:
 """
 
 
-def test_mpiexec_spreads_its_ranks_over_the_nodes_of_a_job(tmp_path, slurm):
+def test_slurm_mpiexec_distributes_ranks_over_nodes(tmp_path, slurm):
     (tmp_path / "rank.py").write_text(RANK)
     command = f"{mpiexec_path()} -n 4 {sys.executable} rank.py"
     (tmp_path / "job").write_text(f"#!/bin/sh\n#SBATCH --nodes=2 --ntasks-per-node=2 --output=out\n{command}\n")

@@ -1,4 +1,4 @@
-"""Study files: what they mean, and everything that can be wrong with one is found before any work."""
+"""Study files: their meaning, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def study(folder: Path, text: str, **files: str):
     return read_study(folder / "study.toml")
 
 
-def test_a_grid_has_every_combination_and_the_last_name_varies_fastest(tmp_path, monkeypatch):
+def test_study_grid_has_all_combinations_last_name_fastest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = study(tmp_path, SWEEP)
     assert (found.kind, found.at_a_time, found.job) == ("sweep", 10, {"on": "slurm"})
@@ -78,25 +78,25 @@ TABLES = {
 
 
 @pytest.mark.parametrize("case", TABLES)
-def test_a_table_has_a_point_in_every_row(tmp_path, case):
+def test_study_table_has_one_point_per_row(tmp_path, case):
     text, csv = TABLES[case]
     members = study(tmp_path, 'program = "pi"\n' + text, **{"t.csv": csv}).members
-    assert [(one.parameters["points"], one.parameters["seed"]) for one in members] == [(10**6, 7), (20, 8)]
+    assert [(member.parameters["points"], member.parameters["seed"]) for member in members] == [(10**6, 7), (20, 8)]
 
 
-def test_words_and_truth_values_of_a_csv_file_are_read_as_flags_are(tmp_path):
+def test_study_csv_words_and_truth_values_are_read_as_flags(tmp_path):
     text = 'program = "programs/heat.py:Other"\ntable = "t.csv"\n'
     members = study(tmp_path, text, **{"t.csv": 'live,word\nfalse,"a, b"\ntrue,3\n'}).members
-    assert [one.parameters for one in members] == [{"live": False, "word": "a, b"}, {"live": True, "word": "3"}]
-    assert {one.source for one in members} == {f"{tmp_path.resolve()}/programs/heat.py:Other"}
+    assert [member.parameters for member in members] == [{"live": False, "word": "a, b"}, {"live": True, "word": "3"}]
+    assert {member.source for member in members} == {f"{tmp_path.resolve()}/programs/heat.py:Other"}
 
 
-def test_more_than_ten_thousand_points_have_longer_names(tmp_path):
+def test_study_of_ten_thousand_points_has_longer_names(tmp_path):
     members = study(tmp_path, f'program = "pi"\n[grid]\nseed = {list(range(10_001))}\n').members
     assert (members[0].name, members[10_000].name) == ("00000", "10000")
 
 
-def test_points_are_chosen_by_their_numbers(tmp_path):
+def test_study_points_are_selected_by_number(tmp_path):
     found = study(tmp_path, SWEEP)
     assert [member.name for member in found.select("5,0-2,1")] == ["0000", "0001", "0002", "0005"]
     for points, why in {
@@ -112,7 +112,7 @@ def test_points_are_chosen_by_their_numbers(tmp_path):
         study(tmp_path, DIAMOND).select("0")
 
 
-def test_runs_that_need_runs_are_put_in_order(tmp_path, monkeypatch):
+def test_study_dag_is_sorted_by_needs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = study(tmp_path, DIAMOND)
     assert (found.kind, found.out, found.job) == ("dag", tmp_path / "runs/diamond", {"nodes": 1})
@@ -133,7 +133,7 @@ def sweep(more: str = "", program: str = '"pi"') -> str:
 RUN = '[runs.A]\nprogram = "pi"\n'
 ROW = "[[table]]\nseed = 1\n"
 GRID = "[grid]\nseed = [1]\n"
-WRONG = {
+BAD_STUDIES = {
     "no TOML": ("program = ", "cannot be read", "Give a TOML file"),
     "neither": (sweep(), "it has none of grid, table and runs", "Use exactly one of them"),
     "a sweep and a DAG": (sweep(GRID + RUN), "it has grid and runs of"),
@@ -193,9 +193,9 @@ CSV = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_with_a_study_is_named(tmp_path, case):
-    text, *expected = WRONG[case]
+@pytest.mark.parametrize("case", BAD_STUDIES)
+def test_study_bad_file_is_refused(tmp_path, case):
+    text, *expected = BAD_STUDIES[case]
     with pytest.raises(UsageError) as caught:
         study(tmp_path, text, **CSV)
     assert str(caught.value).startswith(f"study {tmp_path}/study.toml")
@@ -203,13 +203,13 @@ def test_what_is_wrong_with_a_study_is_named(tmp_path, case):
         assert str(caught.value).count(words) == 1, caught.value
 
 
-def test_a_cycle_is_named_in_the_order_in_which_its_runs_wait(tmp_path):
+def test_study_cycle_is_named_in_the_order_of_the_needs(tmp_path):
     around = ("A needs C needs B needs A", "C needs B needs A needs C", "B needs A needs C needs B")
     with pytest.raises(UsageError) as caught:
-        study(tmp_path, WRONG["a cycle"][0])
+        study(tmp_path, BAD_STUDIES["a cycle"][0])
     assert any(f"in a cycle: {cycle}." in str(caught.value) for cycle in around)
 
 
-def test_a_study_that_is_not_there_is_named(tmp_path):
+def test_study_missing_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml cannot be read"):
         read_study(tmp_path / "none.toml")

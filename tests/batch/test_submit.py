@@ -1,4 +1,4 @@
-"""`anyrank submit`, `status` and `cancel`: what is refused before anything is done, and what a dry run shows."""
+"""`anyrank submit`, `status` and `cancel`: what is refused before any work, and the output of a dry run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ BAD = {
 
 
 @pytest.fixture
-def place(tmp_path):
+def submit_folder(tmp_path):
     """A folder to submit from, with a site `home`."""
     for name in ("empty", "other", "config/anyrank/sites"):
         (tmp_path / name).mkdir(parents=True)
@@ -83,21 +83,21 @@ def place(tmp_path):
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_with_status_2_and_nothing_is_made(place, case, refused):
+def test_submit_bad_input_is_refused_and_nothing_is_made(submit_folder, case, refused):
     words, *expected = BAD[case]
     path = dict(NOWHERE)
     if case in ("no archive", "another run"):
         for command in ("sbatch", "squeue", "scancel", "scontrol"):
-            (place / "config" / command).write_text("#!/bin/sh\nexit 1\n")
-            (place / "config" / command).chmod(0o755)
-        path["PATH"] = str(place / "config")
-    before = sorted(place.rglob("*"))
-    started = run_anyrank if "scheduler" in case else refused  # here there is one more, below
-    done = started(*words, cwd=place, env={**path, "XDG_CONFIG_HOME": str(place / "config")})
+            (submit_folder / "config" / command).write_text("#!/bin/sh\nexit 1\n")
+            (submit_folder / "config" / command).chmod(0o755)
+        path["PATH"] = str(submit_folder / "config")
+    before = sorted(submit_folder.rglob("*"))
+    start_process = run_anyrank if "scheduler" in case else refused  # one more process here, see below
+    done = start_process(*words, cwd=submit_folder, env={**path, "XDG_CONFIG_HOME": str(submit_folder / "config")})
     assert done.returncode == 2, done.stderr
     for text in expected:
         assert text in done.stderr.replace("\n         ", " ")
-    assert "Traceback" not in done.stderr and sorted(place.rglob("*")) == before
+    assert "Traceback" not in done.stderr and sorted(submit_folder.rglob("*")) == before
 
 
 def test_submit_under_mpiexec_is_refused_once(tmp_path):
@@ -105,15 +105,15 @@ def test_submit_under_mpiexec_is_refused_once(tmp_path):
     assert done.returncode == 2 and done.stderr.count("run it without mpiexec") == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_prints_the_script_and_does_nothing(place, in_process):
-    done = run_anyrank(*PI, "--on", "slurm", "--nodes", 3, "--out", "run", "--dry-run", cwd=place, env=NOWHERE)
-    assert done.returncode == 0 and "#SBATCH --nodes=3" in done.stdout and not (place / "run").exists()
-    done = in_process("submit", "sweep.toml", "--dry-run", "--points", "0,2", cwd=place, env=NOWHERE)
-    assert "#SBATCH --array=0,2\n" in done.stdout and not (place / "runs").exists()
+def test_submit_dry_run_prints_the_script_and_does_nothing(submit_folder, in_process):
+    done = run_anyrank(*PI, "--on", "slurm", "--nodes", 3, "--out", "run", "--dry-run", cwd=submit_folder, env=NOWHERE)
+    assert done.returncode == 0 and "#SBATCH --nodes=3" in done.stdout and not (submit_folder / "run").exists()
+    done = in_process("submit", "sweep.toml", "--dry-run", "--points", "0,2", cwd=submit_folder, env=NOWHERE)
+    assert "#SBATCH --array=0,2\n" in done.stdout and not (submit_folder / "runs").exists()
 
 
-def test_a_task_outside_the_table_ends_with_status_2(place, in_process):
-    done = in_process("submit", "sweep.toml", "--dry-run", cwd=place, env=NOWHERE)
+def test_submit_task_outside_the_table_ends_with_status_2(submit_folder, in_process):
+    done = in_process("submit", "sweep.toml", "--dry-run", cwd=submit_folder, env=NOWHERE)
     script = done.stdout.partition("\n")[2]
     ran = subprocess.run(
         ["bash", "-c", script],
@@ -125,8 +125,8 @@ def test_a_task_outside_the_table_ends_with_status_2(place, in_process):
     assert ran.returncode == 2 and "task 7 is not in the table" in ran.stderr
 
 
-class Told(Scheduler):
-    """A scheduler that says what a test tells it to."""
+class FakeScheduler(Scheduler):
+    """A scheduler that returns the job states that a test sets."""
 
     name = "told"
     commands = ()
@@ -164,7 +164,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("case", STATES)
-def test_how_a_run_stands(tmp_path, monkeypatch, case):
+def test_status_gives_state_and_reason(tmp_path, monkeypatch, case):
     attempts, said, state, reason = STATES[case]
     run = tmp_path / "run"
     write_ids(run, ["7"])
@@ -173,28 +173,28 @@ def test_how_a_run_stands(tmp_path, monkeypatch, case):
     (run / "job" / "attempts").write_text(attempts)
     failure = {"event": "failed", "error": "ZeroDivisionError", "ranks": "2", "step": 5}
     (run / "events.jsonl").write_text(json.dumps({"event": "start"}) + "\n" + json.dumps(failure) + "\n")
-    monkeypatch.setattr(Told, "says", {"7": said} if said else {})
-    [one] = run_statuses(run)
-    assert (one.state, one.jobs, one.attempts) == (state, ("7",), attempts.count("started"))
-    assert one.reason.startswith(reason)
+    monkeypatch.setattr(FakeScheduler, "says", {"7": said} if said else {})
+    [status] = run_statuses(run)
+    assert (status.state, status.jobs, status.attempts) == (state, ("7",), attempts.count("started"))
+    assert status.reason.startswith(reason)
 
 
-def test_what_needs_a_run_that_failed_never_runs_nor_what_needs_that(tmp_path, monkeypatch):
+def test_status_dependents_of_a_failed_run_never_run(tmp_path, monkeypatch):
     needs = {"A": [], "B": ["A"], "C": ["B"], "D": []}
     write_submission(tmp_path, scheduler="told", members={n: {"folder": n, "needs": m} for n, m in needs.items()})
     for name in needs:
         write_ids(tmp_path / name, [name])
     (tmp_path / "A" / "job" / "attempts").write_text(ATTEMPT + "1 ended 1 \n")
-    monkeypatch.setattr(Told, "says", {"D": JobState(WAITING, "PENDING")})
+    monkeypatch.setattr(FakeScheduler, "says", {"D": JobState(WAITING, "PENDING")})
     a, b, c, d = run_statuses(tmp_path)
-    assert [one.state for one in (a, b, c, d)] == ["failed", "never", "never", "waiting"]
+    assert [status.state for status in (a, b, c, d)] == ["failed", "never", "never", "waiting"]
     assert b.reason.startswith("needs A, which failed (status 1") and c.reason.startswith("needs B, which never ran")
-    assert [one.name for one in run_statuses(tmp_path / "B")] == ["B"]
+    assert [status.name for status in run_statuses(tmp_path / "B")] == ["B"]
 
 
-def test_two_schedulers_of_one_name_are_refused():
+def test_schedulers_of_one_name_are_refused():
     with pytest.raises(TypeError, match="two schedulers are called told"):
-        type("Other", (Told,), {})
+        type("Other", (FakeScheduler,), {})
 
 
 COMMAND = """#!/bin/sh
@@ -207,58 +207,58 @@ esac
 
 
 @pytest.fixture
-def slurm_commands(place):
-    """Commands of a Slurm that takes three jobs, and an environment with them; their calls are in the file `calls`."""
-    folder = place / "config" / "bin"
+def slurm_commands(submit_folder):
+    """Slurm commands that accept three jobs, and an environment with them; the file `calls` records their calls."""
+    folder = submit_folder / "config" / "bin"
     folder.mkdir()
     for name in ("sbatch", "squeue", "scancel", "scontrol"):
         (folder / name).write_text(COMMAND)
         (folder / name).chmod(0o755)
-    calls = place / "config" / "calls"
+    calls = submit_folder / "config" / "calls"
     path = f"{folder}:{os.environ['PATH']}"
-    return calls, {"PATH": path, "CALLS": str(calls), "XDG_CONFIG_HOME": str(place / "config")}
+    return calls, {"PATH": path, "CALLS": str(calls), "XDG_CONFIG_HOME": str(submit_folder / "config")}
 
 
-def test_a_submission_that_breaks_off_leaves_nothing_queued(place, slurm_commands, in_process):
+def test_submit_that_fails_midway_leaves_nothing_queued(submit_folder, slurm_commands, in_process):
     calls, environment = slurm_commands
     node = '[runs.{0}]\nprogram = "pi"\nneeds = [{1}]\n'
-    (place / "dag.toml").write_text(
+    (submit_folder / "dag.toml").write_text(
         '[job]\non = "slurm"\n'
         + "".join(node.format(name, needs) for name, needs in (("A", ""), ("B", '"A"'), ("C", '"B"'), ("D", '"C"')))
     )
-    done = in_process("submit", "dag.toml", cwd=place, env=environment)
+    done = in_process("submit", "dag.toml", cwd=submit_folder, env=environment)
     assert done.returncode == 2 and "is not submitted: sbatch failed" in done.stderr
     assert "scancel 1 2 3" in calls.read_text().splitlines()
-    assert in_process("status", "runs/dag", cwd=place, env=environment).returncode == 2
+    assert in_process("status", "runs/dag", cwd=submit_folder, env=environment).returncode == 2
 
 
-def test_a_run_is_submitted_again_as_it_was_and_cancelling_holds(place, slurm_commands, in_process):
+def test_submit_again_uses_the_same_request_and_cancel_holds(submit_folder, slurm_commands, in_process):
     calls, environment = slurm_commands
-    site = place / "config/anyrank/sites/home.toml"
+    site = submit_folder / "config/anyrank/sites/home.toml"
     site.write_text('scheduler = "slurm"\nsetup = ["MARK=1"]\n')
     words = (*PI, "--site", "home", "--nodes", 3, "--directive=--qos=long", "--out", "run")
-    assert run_anyrank(*words, cwd=place, env=environment).returncode == 0
+    assert run_anyrank(*words, cwd=submit_folder, env=environment).returncode == 0
     (calls.with_name("calls.queued")).write_text("1\n")
-    again = in_process("submit", "run", cwd=place, env=environment)
+    again = in_process("submit", "run", cwd=submit_folder, env=environment)
     assert again.returncode == 2 and "is already queued as job 1 (PENDING)" in again.stderr
-    assert "cancelled 1" in run_anyrank("cancel", "run", cwd=place, env=environment).stdout
+    assert "cancelled 1" in run_anyrank("cancel", "run", cwd=submit_folder, env=environment).stdout
     (calls.with_name("calls.queued")).unlink()
-    [one] = json.loads(run_anyrank("status", "run", "--json", cwd=place, env=environment).stdout)
-    assert one["state"] == "cancelled"
-    script = (place / "run" / "job" / "script.slurm").read_text()
-    gone = subprocess.run(
+    [status] = json.loads(run_anyrank("status", "run", "--json", cwd=submit_folder, env=environment).stdout)
+    assert status["state"] == "cancelled"
+    script = (submit_folder / "run" / "job" / "script.slurm").read_text()
+    other = subprocess.run(
         ["bash", "-c", script], env={**os.environ, "SLURM_JOB_ID": "9"}, capture_output=True, text=True
     )
-    assert gone.returncode == 1 and "anyrank: cancelled" in gone.stderr
+    assert other.returncode == 1 and "anyrank: cancelled" in other.stderr
     site.unlink()
-    dry = in_process("submit", place / "run", "--nodes", 2, "--dry-run", cwd="/", env=environment).stdout
-    for line in (f"cd {place} || exit 2", "MARK=1", "#SBATCH --qos=long", "#SBATCH --nodes=2"):
+    dry = in_process("submit", submit_folder / "run", "--nodes", 2, "--dry-run", cwd="/", env=environment).stdout
+    for line in (f"cd {submit_folder} || exit 2", "MARK=1", "#SBATCH --qos=long", "#SBATCH --nodes=2"):
         assert line in dry.splitlines()
-    assert in_process("submit", "run", cwd=place, env=environment).returncode == 0
-    assert not (place / "run" / "job" / "cancelled").exists()
+    assert in_process("submit", "run", cwd=submit_folder, env=environment).returncode == 0
+    assert not (submit_folder / "run" / "job" / "cancelled").exists()
 
 
-def test_a_layer_takes_back_what_an_earlier_one_said_in_another_way():
+def test_request_later_layer_replaces_an_equivalent_setting():
     site = Site(pack="/a.tar")
     asked = request(site, {"ranks": 2}, {"image": "/b.sif", "ranks_per_node": 4, "nodes": 2})
     assert (asked.pack, asked.image, asked.size) == ("", "/b.sif", 8)

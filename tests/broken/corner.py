@@ -1,4 +1,4 @@
-"""Wrong: all edges are packed before any ghost has come, so that corners are old where both axes are cut."""
+"""Wrong: all edges are packed before any ghost cell has arrived, so that corners are old if both axes are split."""
 
 from anyrank import Program, State, param
 
@@ -23,14 +23,14 @@ class Corner(Program):
 
 
 def exchange(field):
-    """Wrap along axes that are not cut, then send full edges along those that are."""
+    """Wrap along unsplit axes, then send full edges along split axes."""
     array, layout = field.array, field.layout
     for axis in (0, 1):
         along = array.swapaxes(0, axis)  # a view whose first axis is the one to fill
         if layout.grid[axis] == 1:
             along[0], along[-1] = along[-2], along[1]
     packed = {axis: array.swapaxes(0, axis)[[1, -2]] for axis in (0, 1) if layout.grid[axis] > 1}
-    for axis, edges in packed.items():  # right: pack the second axis when the ghosts of the first are there
+    for axis, edges in packed.items():  # right: pack the second axis after the ghosts of the first have arrived
         along = array.swapaxes(0, axis)
         before, after = (layout.rank_at(neighbour(layout, axis, step)) for step in (-1, 1))
         along[-1] = layout.world.comm.sendrecv(edges[0], before, 0, source=after, recvtag=0)

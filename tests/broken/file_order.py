@@ -1,4 +1,4 @@
-"""Wrong: what the ranks write to files is added up in the order in which the files are listed."""
+"""Wrong: values in files of the ranks are added in the order in which the files are listed."""
 
 import shutil
 import tempfile
@@ -10,7 +10,7 @@ from anyrank import Program, State, param
 
 
 class FileOrder(Program):
-    """The sum of values that grow, by way of a file for each row of four."""
+    """The sum of growing values, through a file for each row of four."""
 
     rows: int = param(24, "rows", ge=4)
     steps: int = param(6, "steps", ge=0)

@@ -1,10 +1,10 @@
-"""Wrong: floats are added up by comm.allreduce, whose rounding depends on how many ranks there are."""
+"""Wrong: floats are added by comm.allreduce, whose rounding depends on the number of ranks."""
 
 from anyrank import Program, State, param
 
 
 class FloatSum(Program):
-    """Values that are drawn to their mean."""
+    """Values that relax to their mean."""
 
     n: int = param(1000, "values", ge=1)
     steps: int = param(6, "steps", ge=0)

@@ -1,4 +1,4 @@
-"""Wrong: the halo is not exchanged, so that a rank's ghosts stay what they were at first: zero."""
+"""Wrong: the halo is not exchanged, so that a rank's ghost cells keep their first value, zero."""
 
 from anyrank import Program, State, param
 

@@ -1,10 +1,10 @@
-"""Wrong: the speed is kept on self, outside the state, so that it is lost when the run is resumed."""
+"""Wrong: the speed is an attribute of self, outside the state, so that it is lost when the run is resumed."""
 
 from anyrank import Program, State, param
 
 
 class OutsideState(Program):
-    """Stones that fall."""
+    """Falling stones."""
 
     n: int = param(12, "stones", ge=1)
     steps: int = param(6, "steps", ge=0)

@@ -1,4 +1,4 @@
-"""Wrong: the kernel gets the first row of the rank's block, and counts rows from there in every region of it."""
+"""Wrong: the kernel gets the first row of the rank's block, and counts rows from there in every region of the block."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Wrong: the random numbers are seeded by the rank, so every number of ranks has others."""
+"""Wrong: the random numbers are seeded by the rank, so that they depend on the number of ranks."""
 
 import numpy as np
 

@@ -1,10 +1,10 @@
-"""Wrong: a collective call is made by those ranks only whose values have grown large."""
+"""Wrong: only the ranks whose values are large make a collective call."""
 
 from anyrank import Program, State, param
 
 
 class SomeRanks(Program):
-    """Values that grow until they are brought back."""
+    """Values that grow until they are reset."""
 
     n: int = param(12, "values", ge=1)
     steps: int = param(6, "steps", ge=0)

@@ -1,4 +1,4 @@
-"""Wrong: the step is as long as the clock says that the last one took."""
+"""Wrong: the length of the time step is the measured duration of the last step."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Bad input: name, value, rule and fix, once however many ranks, status 2, before any work."""
+"""Bad input: name, value, rule and fix, once for any number of ranks, status 2, before any work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from ranks import anyrank_command, mpiexec, run_anyrank, started
+from ranks import anyrank_command, mpiexec, run_anyrank, start_process
 
 from anyrank.storage.seal import seal
 
@@ -41,11 +41,11 @@ BAD = {
 }
 
 
-#: Those that tell the ways apart in which ranks come to an error: by verb, program, click, Options, parameters, a file.
-TOGETHER = ("unknown verb", "unknown program", "unknown parameter", "out of range", "bad split", "no parameter file")
+#: One case for each place in which ranks find an error: verb, program, click, Options, parameters, a file.
+ON_RANKS = ("unknown verb", "unknown program", "unknown parameter", "out of range", "bad split", "no parameter file")
 
 
-@pytest.mark.parametrize(("case", "ranks"), [*((case, None) for case in BAD), *((case, 2) for case in TOGETHER)])
+@pytest.mark.parametrize(("case", "ranks"), [*((case, None) for case in BAD), *((case, 2) for case in ON_RANKS)])
 def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks, refused):
     arguments, *expected = BAD[case]
     done = mpiexec(ranks, *anyrank_command(*arguments), cwd=tmp_path) if ranks else refused(*arguments, cwd=tmp_path)
@@ -55,7 +55,7 @@ def test_bad_input_is_refused_once_with_status_2(tmp_path, case, ranks, refused)
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_a_log_that_cannot_be_opened_is_refused_once_and_no_error_hides_that(tmp_path):
+def test_resume_log_that_cannot_be_opened_is_refused_once(tmp_path):
     out = tmp_path / "run"
     assert run_anyrank("run", CRASH, "--how", "no", "--stop-at", 3, "--out", out, ranks=2).returncode == 75
     (out / "log" / "rank-0001.log").unlink()
@@ -66,7 +66,7 @@ def test_a_log_that_cannot_be_opened_is_refused_once_and_no_error_hides_that(tmp
     assert "Traceback" not in done.stderr and (out / "events.jsonl").read_text() == events
 
 
-def test_a_rank_that_cannot_begin_takes_the_others_along(tmp_path):
+def test_run_rank_that_fails_at_import_ends_the_others(tmp_path):
     (tmp_path / "sometimes.py").write_text("import os\nprint(1 / int(os.environ['PMI_RANK']))\n" + CRASH.read_text())
     run = anyrank_command("run", tmp_path / "sometimes.py", "--out", tmp_path / "run")
     done = mpiexec(3, *run)
@@ -84,7 +84,7 @@ DOMAINS = [
 
 
 @pytest.mark.parametrize(("arguments", "ranks", "expected"), DOMAINS)
-def test_a_domain_too_small_is_refused_once(tmp_path, arguments, ranks, expected):
+def test_run_domain_too_small_is_refused_once(tmp_path, arguments, ranks, expected):
     rows = arguments if "--split" in arguments else (*arguments, "--split", "rows")
     done = run_anyrank(*WEATHER, *rows, "--out", tmp_path / "run", ranks=ranks)
     assert done.returncode == 2 and done.stderr.count(expected) == 1, done.stderr
@@ -92,20 +92,20 @@ def test_a_domain_too_small_is_refused_once(tmp_path, arguments, ranks, expected
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory):
+def finished_once(tmp_path_factory):
     out = tmp_path_factory.mktemp("once") / "run"
     assert run_anyrank("run", CRASH, "--how", "no", "--steps", 5, "--out", out).returncode == 0
     return out
 
 
 @pytest.fixture
-def finished(once, tmp_path):
-    """The folder of a finished run of 5 steps, to be spoilt."""
-    return Path(shutil.copytree(once, tmp_path / "run"))
+def finished_run(finished_once, tmp_path):
+    """The folder of a finished run of 5 steps, for tests that damage it."""
+    return Path(shutil.copytree(finished_once, tmp_path / "run"))
 
 
-def test_a_folder_of_another_run_is_refused_and_kept(finished):
-    out = finished
+def test_run_folder_of_another_run_is_refused_and_kept(finished_run):
+    out = finished_run
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     other_parameter = run_anyrank("run", CRASH, "--how", "no", "--steps", 6, "--out", out, ranks=2)
     other_program = run_anyrank("run", "pi", "--points", 10, "--out", out, ranks=2)
@@ -115,7 +115,7 @@ def test_a_folder_of_another_run_is_refused_and_kept(finished):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_of_something_else_is_refused_and_kept(tmp_path):
+def test_run_folder_of_other_files_is_refused_and_kept(tmp_path):
     (tmp_path / "thesis.tex").write_text("all I have")
     done = run_anyrank("run", "pi", "--points", 10, "--out", tmp_path, ranks=2)
     assert done.returncode == 2 and done.stderr.count("holds thesis.tex and no run") == 1
@@ -131,16 +131,16 @@ UNWRITABLE = [
 
 
 @pytest.mark.parametrize(("out", "expected", "ranks"), UNWRITABLE)
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path, out, expected, ranks):
+def test_run_folder_that_cannot_be_written_is_refused(tmp_path, out, expected, ranks):
     (tmp_path / "file").write_text("")
     done = run_anyrank("run", "pi", "--points", 10, "--out", out, cwd=tmp_path, ranks=ranks)
     assert done.returncode == 2 and done.stderr.count(expected) == 1, done.stderr
 
 
-def test_a_folder_in_use_by_a_live_run_is_refused(tmp_path):
+def test_run_folder_in_use_by_a_live_run_is_refused(tmp_path):
     out = tmp_path / "run"
     program = ("run", CRASH, "--how", "no", "--pause", 0.05, "--steps", 10_000, "--out", out)
-    with started(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)) as process:
+    with start_process(*anyrank_command(*program, "--checkpoint-every", 2, ranks=2)) as process:
         while not list(out.glob("checkpoints/step-*.h5")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -150,7 +150,7 @@ def test_a_folder_in_use_by_a_live_run_is_refused(tmp_path):
 
 
 def edit_checkpoint(out, name, value):
-    """Change an attribute, and seal the file again, as whoever made it would have."""
+    """Change an attribute and seal the file again, so that only the attribute is wrong."""
     for path in (out / "checkpoints").glob("*.h5"):
         text, _, end = path.read_bytes().rpartition(b" anyrank-seal ")
         length = int(end.split()[0])
@@ -169,8 +169,8 @@ CHECKPOINTS = [
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), CHECKPOINTS)
-def test_a_checkpoint_of_another_run_is_refused(finished, name, value, expected):
-    out = finished
+def test_resume_checkpoint_of_another_run_is_refused(finished_run, name, value, expected):
+    out = finished_run
     (out / "summary.json").unlink()
     edit_checkpoint(out, name, value)
     done = run_anyrank("resume", out, ranks=2)
@@ -178,13 +178,13 @@ def test_a_checkpoint_of_another_run_is_refused(finished, name, value, expected)
     assert list((out / "checkpoints").glob("step-*.h5"))
 
 
-def test_n_that_is_not_the_launchers_is_refused(tmp_path):
+def test_run_ranks_that_differ_from_the_launchers_are_refused(tmp_path):
     done = mpiexec(2, *anyrank_command("run", "pi", "--points", 10, "-n", 3, "--out", tmp_path / "run"))
     assert done.returncode == 2 and done.stderr.count("-n 3 but the launcher started 2 ranks") == 1
 
 
-def test_a_launcher_of_another_mpi_is_refused_once(tmp_path):
-    """Two processes as another MPI's launcher starts them: each sees a world of one rank."""
+def test_run_under_the_launcher_of_another_mpi_is_refused_once(tmp_path):
+    """Two processes with the variables of another MPI's launcher: each sees a world of one rank."""
     command = anyrank_command("run", "pi", "--points", "10", "--out", str(tmp_path / "run"))
     words = []
     for rank in range(2):
@@ -201,14 +201,14 @@ def test_a_launcher_of_another_mpi_is_refused_once(tmp_path):
     assert words[1:] == [""] and not (tmp_path / "run").exists()
 
 
-def test_a_user_program_that_does_not_import_shows_its_traceback_once(tmp_path):
+def test_run_program_with_an_import_error_shows_one_traceback(tmp_path):
     file = tmp_path / "bad.py"
     file.write_text("import nowhere_to_be_found\n")
     done = mpiexec(3, *anyrank_command("run", file))
     assert done.returncode == 2 and done.stderr.count("No module named 'nowhere_to_be_found'") == 1
 
 
-def test_a_malformed_run_folder_is_refused(finished):
-    (finished / "run.toml").write_text("program = ")
-    done = run_anyrank("resume", finished)
+def test_resume_malformed_run_toml_is_refused(finished_run):
+    (finished_run / "run.toml").write_text("program = ")
+    done = run_anyrank("resume", finished_run)
     assert done.returncode == 2 and "run.toml cannot be read" in done.stderr

@@ -1,4 +1,4 @@
-"""`anyrank doctor` as it goes into a bug report: what a run would tell of itself, and no secrets."""
+"""`anyrank doctor` for bug reports: it shows what the provenance of a run holds, and no secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENVIRONMENT = {
 }
 
 
-def test_the_text_tells_what_a_run_would():
+def test_doctor_text_shows_provenance_without_secrets():
     done = run_anyrank("doctor", "--no-kernels", env={**os.environ, **ENVIRONMENT})
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -35,7 +35,7 @@ def test_the_text_tells_what_a_run_would():
     assert "hidden" not in done.stdout
 
 
-def test_the_json_is_the_same():
+def test_doctor_json_has_the_same_facts():
     done = CliRunner().invoke(command, ["--no-kernels", "--json"], env=ENVIRONMENT)
     facts = json.loads(done.stdout)
     assert here().keys() <= facts.keys() and versions().items() <= facts.items()
@@ -43,7 +43,7 @@ def test_the_json_is_the_same():
     assert facts["kernels"] == [] and facts["mpiexec"] and facts["memory"] and facts["gpu"]
 
 
-def test_gpus_are_shown_with_their_memory_and_driver_and_bodies_with_their_rate(monkeypatch):
+def test_doctor_shows_memory_and_driver_of_gpus(monkeypatch):
     monkeypatch.setattr(find, "_has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     done = CliRunner().invoke(command, ["--no-kernels", "--json"], env={"ANYRANK_SHIM": "gpus=2 memory=8e9"})

@@ -1,4 +1,4 @@
-"""Flags follow from what is declared: options of every verb, parameters of any name, and help in groups."""
+"""Flags are derived from declarations: options of every verb, parameters of any name, and help in groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from anyrank.runtime.options import Options, option_words
 
 
 class Names(Program):
-    """Parameters with the names of options, and without."""
+    """Parameters with the names of options, and with other names."""
 
     n: int = param(8, "points", ge=3)
     nodes: int = param(100, "nodes of the mesh", ge=2)
@@ -42,7 +42,7 @@ STRONG, WEAK = scale.commands["strong"], scale.commands["weak"]
 
 
 def call(*words: str, verb=RUN) -> dict:
-    """What the function of a verb's command is called with."""
+    """The arguments of a verb's function."""
     got: dict = {}
     command = ProgramCommand(
         "names", program=Names, tables=verb.tables, places=verb.places, callback=lambda **given: got.update(given)
@@ -51,7 +51,7 @@ def call(*words: str, verb=RUN) -> dict:
     return got
 
 
-def test_parameter_of_any_name_is_set():
+def test_flag_parameter_of_any_name_can_be_set():
     got = call("--n", "9", "--set", "nodes=50", "--set", "transfer=0.5", "--set", "no-deep=true", "--no-deep")
     found = got["parameters"]
     assert (found["n"], found["nodes"], found["transfer"], found["deep"], found["no_deep"]) == (9, 50, 0.5, False, True)
@@ -67,16 +67,16 @@ def test_parameter_of_any_name_is_set():
         ((), [1, 2]),
     ],
 )
-def test_list_is_joined_by_commas_or_repeated(words, levels):
+def test_flag_list_is_split_at_commas_or_repeated(words, levels):
     assert call(*words)["parameters"]["levels"] == levels
 
 
-def test_none_is_written_as_a_word():
+def test_flag_value_none_is_a_word():
     assert call("--limit", "3", "--set", "queue=none")["parameters"]["limit"] == 3
     assert call("--limit", "none")["parameters"]["limit"] is None
 
 
-def test_option_keeps_its_flag_where_a_parameter_has_its_name():
+def test_flag_of_an_option_is_kept_from_parameters():
     got = call("--transfer", "direct")
     assert got["options"].transfer == "direct" and got["parameters"]["transfer"] == 0.25
     got = call("--nodes", "4", "--partition", "b", verb=SUBMIT)
@@ -106,7 +106,7 @@ def test_flag_that_is_not_the_parameters_is_refused(case):
 
 
 @pytest.mark.parametrize("verb", [RUN, SUBMIT, VERIFY, STRONG, WEAK])
-def test_help_shows_every_parameter_first_and_how_to_set_it(verb):
+def test_help_shows_parameters_first_and_how_to_set_them(verb):
     command = ProgramCommand("names", program=Names, tables=verb.tables, callback=print, places=verb.places)
     text = CliRunner().invoke(command, ["--help"]).output
     first = " ".join(text.partition("Parameters:\n")[2].partition("\n\n")[0].split())
@@ -127,7 +127,7 @@ def test_help_of_run_has_groups():
     assert titles == ["Parameters", "Run", "Checkpoints", "Stops and restarts", "Placement", "Diagnostics"]
 
 
-def test_every_option_has_flag_group_and_help_on_run_and_resume():
+def test_help_of_run_and_resume_has_every_option_with_a_group():
     for words in (["run", "pi", "--help"], ["resume", "--help"]):
         shown = CliRunner().invoke(everything, words).output
         for name, info in Options.model_fields.items():
@@ -136,21 +136,21 @@ def test_every_option_has_flag_group_and_help_on_run_and_resume():
             assert info.description and Options.metadata(name).group
 
 
-def test_no_flag_of_a_verb_is_there_twice():
+def test_flags_of_a_verb_are_unique():
     for verb in (RUN, SUBMIT, VERIFY, STRONG, WEAK):
         flags = [flag for table in verb.tables.values() for flag in option_flags(table, verb.places)]
-        spellings = [one for flag in flags for one in flag.opts + flag.secondary_opts]
+        spellings = [spelling for flag in flags for spelling in flag.opts + flag.secondary_opts]
         assert len(spellings) == len(set(spellings)) and len({flag.name for flag in flags}) == len(flags)
 
 
-def test_flags_that_no_parameter_has_are_those_of_all_verbs():
+def test_reserved_flags_are_those_of_all_verbs():
     words = {"ranks", "nodes", "memory", "network", "transfer", "queue", "name", "out", "set", "parameters", "help"}
     words |= {"quick", "junit", "grow", "predict", "site", "dry_run", "no_picture", "directive", "checkpoint_every"}
     assert {flag_of(name) for name in words} <= set(reserved_flags()) and "--n" not in reserved_flags()
     assert set(VERBS) < set(ALL_VERBS)
 
 
-def test_kept_options_are_those_that_resume_needs():
+def test_options_kept_are_those_that_resume_needs():
     kept = {name for name in Options.model_fields if Options.metadata(name).kept}
     assert kept == {
         *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture", "memory_limit"),
@@ -175,12 +175,12 @@ def test_options_that_jobs_and_studies_refuse():
             _options({name: values[name]})
 
 
-def test_words_of_options_are_read_again():
+def test_option_words_are_parsed_to_the_same_options():
     options = Options(ranks=3, body="numba", picture=False, checkpoint_every="200", as_json=True, stop_at=7)
     assert call(*option_words(options.given()))["options"] == options
 
 
-def test_unknown_flag_is_refused_with_the_one_that_was_meant():
+def test_flag_unknown_is_refused_with_a_suggestion():
     with pytest.raises(click.NoSuchOption) as refused:
         call("--level", "3")
     assert "--levels" in refused.value.format_message()
@@ -210,7 +210,7 @@ class Types(Program):
 """
 
 
-def test_run_of_every_type_is_resumed_from_another_folder(tmp_path):
+def test_run_with_all_types_is_resumed_from_another_folder(tmp_path):
     (tmp_path / "types.py").write_text(EVERY_TYPE)
     (tmp_path / "elsewhere").mkdir()
     words = ("--order", 2, "--limit", "none", "--levels", "0.5", "--set", "memory=é", "--out", "r", "--stop-at", 2)

@@ -1,4 +1,4 @@
-"""Who starts ranks: a process alone does, also in a shell that a launcher started; one of several is a rank."""
+"""Which process starts ranks: a single process, also in a shell under a launcher; one process of several is a rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ranks import anyrank_command, mpiexec, run_anyrank
 
 from anyrank.launcher import rank_command, words_of
 
-#: What a shell has that looks like a launch of one task; the first without a way to its launcher.
+#: Environments of shells that look like a launch of one task; the first lacks the connection to its launcher.
 SHELLS = {
     "PMI": {"PMI_SIZE": "1", "PMI_RANK": "0"},
     "PMI with a descriptor": {"PMI_SIZE": "1", "PMI_RANK": "0", "PMI_FD": "99", "PMI_JOBID": "7.0"},
@@ -34,7 +34,7 @@ def test_run_under_mpiexec_of_one_task_is_a_rank(tmp_path, words):
 
 
 def test_resume_under_mpiexec_of_one_task_is_a_rank(tmp_path):
-    """Whoever starts one rank gets one, though the run had two."""
+    """A launch of one rank has one rank, although the run had two."""
     stopped = run_anyrank("run", "weather", "--steps", 4, "--out", tmp_path / "run", "--stop-at", 1, ranks=2)
     assert stopped.returncode == 75, stopped.stderr
     assert mpiexec(1, *anyrank_command("resume", tmp_path / "run")).returncode == 0
@@ -42,7 +42,7 @@ def test_resume_under_mpiexec_of_one_task_is_a_rank(tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["verify", "scale", "restarts"])
-def test_verbs_that_start_ranks_do_in_a_shell_of_one_task(tmp_path, verb):
+def test_verbs_in_a_shell_of_one_task_start_ranks(tmp_path, verb):
     words = {
         "verify": ("verify", "pi", "--points", 100, "--quick", "--ranks", "2"),
         "scale": ("scale", "strong", "weather", "--steps", 3, "--ranks", "2", "--repeat", 1),
@@ -73,7 +73,7 @@ class Said(Program):
 
 
 @pytest.mark.parametrize("case", TEXTS)
-def test_words_of_any_text_reach_the_ranks(tmp_path, case):
+def test_rank_words_of_any_text_reach_the_ranks(tmp_path, case):
     (tmp_path / "said.py").write_text(SAID)
     done = run_anyrank("run", "said.py", f"--note={TEXTS[case]}", "--out", tmp_path / ":", ranks=2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_words_of_any_text_reach_the_ranks(tmp_path, case):
     assert json.loads((tmp_path / ":/events.jsonl").read_text().splitlines()[0])["warnings"] == []
 
 
-def test_word_alone_that_mpiexec_takes_for_its_own(tmp_path):
+def test_rank_words_of_a_single_colon_reach_the_ranks(tmp_path):
     (tmp_path / "said.py").write_text(SAID)
     done = run_anyrank("run", "said.py", "--note", ":", "--out", ":", ranks=2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_word_alone_that_mpiexec_takes_for_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["run", "pi", "--out", "runs/a-1"], ["a", "", ":", "%", "%3A", "κ\n"], []])
-def test_words_of_a_rank_command_are_read_again(words):
+def test_rank_command_words_are_parsed_to_the_same(words):
     command = rank_command(words)
     assert not any(":" in word or not word for word in command[1:])
     assert words_of(command[3:]) == words

@@ -1,4 +1,4 @@
-"""The verbs, as a newcomer uses them."""
+"""The verbs, as a new user calls them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_list_names_every_program(in_process):
 
 
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("run", "weather", "--help"), ("resume", "--help")])
-def test_help_helps(words, in_process):
+def test_help_shows_usage_and_parameters(words, in_process):
     done = (run_anyrank if len(words) == 1 else in_process)(*words)
     text = " ".join(done.stdout.split())
     assert done.returncode == 0 and "Usage: anyrank" in text
@@ -50,7 +50,7 @@ def test_new_writes_a_program_that_runs(tmp_path, in_process):
 
 
 @pytest.mark.parametrize(("name", "message"), [("heat.txt", "ending in .py"), ("no/x.py", "Make it first")])
-def test_new_refuses_what_it_cannot_write(tmp_path, name, message, refused):
+def test_new_bad_name_is_refused(tmp_path, name, message, refused):
     done = refused("new", name, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
 
@@ -68,7 +68,7 @@ def test_doctor_times_every_body_of_every_kernel(monkeypatch):
     assert facts["mpi"] and facts["mpiexec"].endswith("mpiexec")
 
 
-def test_the_readmes_program_is_the_example():
+def test_readme_program_equals_the_example():
     text = (ROOT / "README.md").read_text()
     shown = re.search(r"```python\n(from anyrank import.*?)```", text, re.S)[1]
     squeeze = re.compile(r"\s+|#[^\n]*|,(?=\s*\))")
@@ -76,7 +76,7 @@ def test_the_readmes_program_is_the_example():
     assert len(HEAT.read_text().splitlines()) < 50
 
 
-def test_the_readmes_program_gives_the_same_bits_on_any_number_of_ranks(tmp_path):
+def test_readme_program_has_the_same_bits_on_any_ranks(tmp_path):
     digests = {}
     for ranks, split in [(1, "rows"), (2, "columns"), (3, "rows"), (4, "bricks")]:
         words = ("run", HEAT, "--n", 65, "--steps", 50, "--split", split, "--out", tmp_path / f"{ranks}", "--json")
@@ -86,7 +86,7 @@ def test_the_readmes_program_gives_the_same_bits_on_any_number_of_ranks(tmp_path
     assert digests[1] == digests[2] == digests[3] == digests[4]
 
 
-def test_parameters_from_a_file_and_flags_that_win(tmp_path):
+def test_run_parameters_from_a_file_are_overridden_by_flags(tmp_path):
     (tmp_path / "p.toml").write_text("points = 1000\nseed = 5\n")
     words = ("run", "pi", "--parameters", "p.toml", "--points", "2e3", "--out", "r", "--json")
     summary = last_json(run_anyrank(*words, cwd=tmp_path))
@@ -95,7 +95,7 @@ def test_parameters_from_a_file_and_flags_that_win(tmp_path):
     assert last_json(again)["digest"] == summary["digest"], "a run's own description is a parameter file"
 
 
-def test_mpiexec_by_the_user_is_the_same_as_n(tmp_path):
+def test_run_under_mpiexec_has_the_same_digest_as_with_n(tmp_path):
     words = ("run", "pi", "--points", 10_000, "--json", "--out")
     ours = run_anyrank(*words, tmp_path / "a", ranks=3)
     theirs = mpiexec(3, *anyrank_command(*words, tmp_path / "b"))
@@ -103,7 +103,7 @@ def test_mpiexec_by_the_user_is_the_same_as_n(tmp_path):
     assert last_json(theirs)["ranks"] == 3 and theirs.stdout.count("pi: pi =") == 1
 
 
-def test_json_is_the_summary(tmp_path):
+def test_run_json_is_the_summary(tmp_path):
     done = run_anyrank("run", "pi", "--points", 1000, "--json", "--out", tmp_path / "r", ranks=2)
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert last_json(done) == summary
@@ -113,7 +113,7 @@ def test_json_is_the_summary(tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_a_terminal_gets_a_bar_and_a_pipe_does_not(tmp_path, ranks):
+def test_run_progress_bar_is_shown_on_a_terminal_only(tmp_path, ranks):
     words = ("run", ROOT / "tests" / "runtime" / "crash.py", "--how", "no", "--pause", 0.02, "--steps", 40, "--out")
     parent, child = pty.openpty()
     command = anyrank_command(*words, tmp_path / "tty", ranks=ranks)

@@ -1,4 +1,4 @@
-"""Exact arithmetic of what is on a GPU: the same numbers, and the elements stay there."""
+"""Exact arithmetic of arrays on a GPU: the same numbers, and the elements are not copied to the host."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ VIEWS = {
 }
 
 
-def told(values):
-    """What tells −0 from 0, an int from a float, and NaN from none."""
+def describe(values):
+    """A text that distinguishes −0 from 0, an int from a float, and NaN from other values."""
     return [repr(value) for value in values]
 
 
@@ -38,39 +38,39 @@ def gpu(request):
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint64, np.int32, np.bool_])
-def test_elements_of_a_gpu_stay_there(gpu, view, dtype):
+def test_exact_on_gpu_copies_no_elements_to_the_host(gpu, view, dtype):
     numbers = np.random.default_rng(3).standard_normal((7, 80, 90)) * 1e4
     whole = numbers.astype(dtype) if dtype != np.uint64 else numbers.astype(np.int64).view(dtype)
-    x, there = view(whole), view(gpu.from_host(whole))
+    x, on_gpu = view(whole), view(gpu.from_host(whole))
     expected = [function(x, local=True) for function in FUNCTIONS]
     expected += [exact.dot(x, other, local=True) for other in (x, x.astype(float))]
-    half = there.astype(np.float64)
+    half = on_gpu.astype(np.float64)
     before = fake.copied.copy()
-    found = [function(there, local=True) for function in FUNCTIONS]
-    found += [exact.dot(there, other, local=True) for other in (there, half)]
-    assert told(found) == told(expected)
+    found = [function(on_gpu, local=True) for function in FUNCTIONS]
+    found += [exact.dot(on_gpu, other, local=True) for other in (on_gpu, half)]
+    assert describe(found) == describe(expected)
     if gpu.cupy is not fake:
-        return  # CuPy does not count what crosses
+        return  # CuPy does not count copies
     assert fake.copied["in"] == before["in"]
-    # The limbs of at most seven planes for five sums, more where integers are the sum of two numbers; and extremes.
+    # The limbs of at most seven planes for five sums, more if integers are split into two numbers; and extremes.
     parts = 14 if np.dtype(dtype).kind in "iu" and x.itemsize == 8 else 5
     assert fake.copied["out"] - before["out"] <= 7 * parts * 8 * (Accumulator.SIZE - 1) + 4 * 8
 
 
 @pytest.mark.parametrize("gpu", ["shim"], indirect=True)
-def test_a_sum_on_a_gpu_is_one_launch(gpu, monkeypatch):
-    there = gpu.full((6, 50, 70), 1.5, np.float64)
-    for x in (there, there[2:5], there[:, 1:-1], there[0, :, 3:9], there[1], there[1:, 1:-1, 1:-1]):
+def test_exact_sum_on_gpu_is_one_launch(gpu, monkeypatch):
+    on_gpu = gpu.full((6, 50, 70), 1.5, np.float64)
+    for x in (on_gpu, on_gpu[2:5], on_gpu[:, 1:-1], on_gpu[0, :, 3:9], on_gpu[1], on_gpu[1:, 1:-1, 1:-1]):
         before = fake.copied["out"]
         assert exact.sum(x, local=True) == 1.5 * x.size and exact.dot(x, x, local=True) == 2.25 * x.size
         assert fake.copied["out"] - before == 2 * 8 * (Accumulator.SIZE - 1)
     monkeypatch.setattr(strided, "_COPIED_ON_GPU", 2 * 48 * 68)
     before = fake.copied["out"]
     assert exact.sum(x, local=True) == 1.5 * x.size
-    assert fake.copied["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # of five planes, two at a time
+    assert fake.copied["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # five planes, two at a time
 
 
-def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gpu):
+def test_exact_sums_host_arrays_on_host_and_copies_for_products(gpu):
     x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
     before = fake.copied.copy()
     assert exact.sum(x, local=True) == math.fsum(x.ravel().tolist())
@@ -83,7 +83,7 @@ def test_what_is_on_the_host_is_summed_there_and_goes_to_the_gpu_for_products(gp
 
 
 @pytest.mark.parametrize("function", [exact.min, exact.max])
-def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
+def test_exact_extremes_on_gpu_of_zeros_nan_and_no_elements(gpu, function):
     for values in ([0.0, -0.0], [-0.0, -1.0], [0.0, 1.0], [math.nan, 1.0], [-math.inf, math.inf]):
         for x in (np.array(values), np.array(values[::-1], np.float32)):
             assert repr(function(gpu.from_host(x), local=True)) == repr(function(x, local=True))
@@ -95,7 +95,9 @@ def test_zeros_nan_and_nothing_on_a_gpu(gpu, function):
         function(gpu.full((3,), 1, complex), local=True)
 
 
-def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu, monkeypatch):
+def test_exact_subnormals_of_float32_count_on_gpu(gpu, monkeypatch):
+    """CuPy's own conversions flush them to zero."""
+
     def as_cupy_does(call, arguments, named, now=fake._run_now):
         x = getattr(call, "__self__", None)
         if isinstance(x, np.ndarray) and x.dtype == np.float32:
@@ -106,8 +108,8 @@ def test_subnormals_of_float32_count_where_a_gpu_s_own_conversions_drop_them(gpu
     small = np.array([1e-40, 3e-45, 2e-40, 1e-39], np.float32)
     for x in (small, -small, small * [[1], [-1]], [0.0, -1e-45], [-0.0, 1e-45], [1.0, -1e-40], [math.inf, 1e-40]):
         x = np.array(x, np.float32)
-        there = gpu.from_host(x)
-        assert told(function(there, local=True) for function in FUNCTIONS) == told(
+        on_gpu = gpu.from_host(x)
+        assert describe(function(on_gpu, local=True) for function in FUNCTIONS) == describe(
             function(x, local=True) for function in FUNCTIONS
         )
-        assert exact.dot(there, there, local=True) == exact.dot(x, x, local=True)
+        assert exact.dot(on_gpu, on_gpu, local=True) == exact.dot(x, x, local=True)

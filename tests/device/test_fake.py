@@ -1,4 +1,4 @@
-"""The fake GPU's own rules: it must fail where a GPU would, or a test on it shows nothing."""
+"""The fake GPU's own rules: it must fail where a GPU would, or tests on it prove nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gpu():
     return open_device("shim")
 
 
-def test_its_arrays_and_numpy_s_do_not_mix(gpu):
+def test_fake_arrays_and_numpys_do_not_mix(gpu):
     mine, theirs = gpu.full((4,), 2.0, float), np.ones(4)
     with pytest.raises(TypeError, match=r"device\.to_host"):
         np.asarray(mine)
@@ -38,7 +38,7 @@ def test_its_arrays_and_numpy_s_do_not_mix(gpu):
         mine[...] = [1.0, 2.0, 3.0, 4.0]
 
 
-def test_other_views_of_an_array_are_of_its_memory(gpu):
+def test_fake_views_share_memory_of_the_array(gpu):
     mine = gpu.from_host(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
     assert mine.flags.f_contiguous and not mine.flags.c_contiguous and not hasattr(mine.flags, "writeable")
     mine.T[0] = 7.0
@@ -47,7 +47,7 @@ def test_other_views_of_an_array_are_of_its_memory(gpu):
     assert [gpu.to_host(part).tolist() for part in np.divmod(mine[0], 2.0)] == [[3.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
 
 
-def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
+def test_fake_values_are_missing_without_a_wait(gpu, monkeypatch):
     monkeypatch.setattr(fake, "_ORDER", "late")
     mine = gpu.full((8,), 5.0, float)
     gpu.compute.synchronize()
@@ -56,9 +56,9 @@ def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
     values, beside = gpu.pinned(64).view(float), gpu.stream()
     with beside:
         mine.get(out=values, blocking=False)
-        there = beside.record()
+        event = beside.record()
     assert values[0] == 0, "the copy has not run"
-    there.synchronize()
+    event.synchronize()
     assert values[0] == 5, "and no event set it after the computing"
     with beside:
         beside.wait_event(gpu.compute.record())
@@ -71,7 +71,7 @@ def test_what_nobody_waited_for_is_not_there(gpu, monkeypatch):
     assert fake.get_current_stream() is gpu.compute, "what is entered comes back, and not what is used"
 
 
-def test_the_host_is_a_few_steps_ahead_and_no_more(gpu, monkeypatch):
+def test_fake_host_is_only_a_few_steps_ahead(gpu, monkeypatch):
     monkeypatch.setattr(fake, "_ORDER", "late")
     mine, begun = gpu.full((1,), 0, int), gpu.compute.length
     for _ in range(10):
@@ -80,7 +80,7 @@ def test_the_host_is_a_few_steps_ahead_and_no_more(gpu, monkeypatch):
     assert gpu.compute.completed - begun == 10 - gpu.ahead
 
 
-def test_a_random_order_differs_from_run_to_run_of_it(gpu, monkeypatch):
+def test_fake_random_order_differs_between_repetitions(gpu, monkeypatch):
     monkeypatch.setattr(fake, "_ORDER", "random:1")
     mine, values = gpu.full((1,), 0, int), gpu.pinned(8).view(int)
     seen = set()
@@ -92,7 +92,7 @@ def test_a_random_order_differs_from_run_to_run_of_it(gpu, monkeypatch):
     assert {0, 1} < seen, "sometimes the copy is in time, sometimes late"
 
 
-def test_copies_beside_the_computing_need_pinned_memory(gpu):
+def test_fake_asynchronous_copies_need_pinned_memory(gpu):
     mine = gpu.full((4,), 1.0, float)
     with pytest.raises(ValueError, match="pinned"):
         mine.get(out=np.zeros(4), blocking=False)
@@ -107,7 +107,7 @@ def test_copies_beside_the_computing_need_pinned_memory(gpu):
     assert not gpu.to_host(mine).any()
 
 
-def test_memory_is_counted_and_given_back(monkeypatch):
+def test_fake_memory_is_counted_and_freed(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2 memory=1e6")
     gpu = open_device("shim", 1)
     gc.collect()
@@ -127,7 +127,7 @@ def test_memory_is_counted_and_given_back(monkeypatch):
     assert gpu.free_memory() == (before, 10**6)
 
 
-def test_a_thread_works_on_the_first_device_until_it_enters_another(monkeypatch):
+def test_fake_thread_uses_the_first_device_until_enter(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
     gpu, found = open_device("shim", 1), []
 
@@ -144,7 +144,7 @@ def test_a_thread_works_on_the_first_device_until_it_enters_another(monkeypatch)
     assert found == [[3, 3]]
 
 
-def test_a_device_that_fails_is_lost_from_then_on(monkeypatch, tmp_path):
+def test_fake_device_that_fails_is_lost_from_then_on(monkeypatch, tmp_path):
     fault_file = tmp_path / "fault_file"
     monkeypatch.setattr(machine, "_LAUNCHES", iter(range(1, 100)))
     monkeypatch.setenv("ANYRANK_SHIM", f"gpus=2 fails=3 fault_file={fault_file}")

@@ -1,4 +1,4 @@
-"""Which GPU a rank takes, and what it says where there is none."""
+"""Which GPU a rank uses, and the message if there is none."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def refusal(body="shim"):
     return str(caught.value)
 
 
-def test_ranks_of_a_node_take_its_gpus_in_turn(monkeypatch):
+def test_open_device_ranks_of_a_node_use_its_gpus_in_turn(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
     gpus = [open_device("shim", node_rank) for node_rank in range(5)]
     assert [gpu.name for gpu in gpus] == ["shim:0", "shim:1", "shim:0", "shim:1", "shim:0"]
     assert gpus[3].card == "an emulated GPU 0000:01:00.0" and not gpus[3].refused
 
 
-def test_a_gpu_that_does_not_work_is_passed_over(monkeypatch):
+def test_open_device_gpu_that_does_not_work_is_skipped(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=3 lost=1")
     gpus = [open_device("shim", node_rank) for node_rank in range(3)]
     assert [gpu.name for gpu in gpus] == ["shim:0", "shim:2", "shim:2"]
@@ -34,7 +34,7 @@ def test_a_gpu_that_does_not_work_is_passed_over(monkeypatch):
     assert gpus[1].refused[0].startswith("GPU 1 cannot be used (cudaErrorDevicesUnavailable")
 
 
-def test_a_gpu_that_computes_nonsense_is_passed_over(monkeypatch):
+def test_open_device_gpu_with_wrong_values_is_skipped(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
     real = find._try
     monkeypatch.setattr(find, "_TRIAL", find._TRIAL.replace("+ 1u", "+ 2u"))
@@ -46,8 +46,8 @@ def test_a_gpu_that_computes_nonsense_is_passed_over(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "words"), [(Exception("nvrtc: error\nmore"), "nvrtc: error"), (OSError(), "OSError")]
 )
-def test_whatever_a_gpu_says_in_its_trial_it_is_passed_over(monkeypatch, error, words):
-    """CuPy's CompileException, for one, of a card that its compiler does not know, is a plain Exception."""
+def test_open_device_any_error_of_a_gpu_skips_it(monkeypatch, error, words):
+    """CuPy raises CompileException, a plain Exception, for a GPU that its compiler does not know."""
     real = find._try
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
     monkeypatch.setattr(find, "_try", lambda gpu: real(gpu) if gpu.index else (_ for _ in ()).throw(error))
@@ -64,18 +64,18 @@ def test_whatever_a_gpu_says_in_its_trial_it_is_passed_over(monkeypatch, error, 
         ("gpus=2 memory=9", "GPU 0 cannot be used (Out of memory allocating 256 bytes); GPU 1 cannot be used (Out"),
     ],
 )
-def test_what_was_looked_for_and_found_is_said(monkeypatch, machine, words):
+def test_open_device_refusal_names_what_was_found(monkeypatch, machine, words):
     monkeypatch.setenv("ANYRANK_SHIM", machine)
     assert words in refusal()
 
 
 def driver(monkeypatch, cupy=fake):
-    """Let there be a driver, and CuPy be this module; None where it cannot be imported."""
+    """Pretend that there is a driver and that CuPy is this module; None if it cannot be imported."""
     monkeypatch.setattr(find, "_has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
 
 
-def test_cupy_without_a_gpu(monkeypatch):
+def test_find_cupy_without_a_gpu_is_described(monkeypatch):
     monkeypatch.setattr(find, "_has_driver", lambda: False)
     text = refusal("cupy")
     assert text.startswith("--body cupy: there is no NVIDIA driver (no /dev/nvidiactl, no libcuda.so.1). Use --body")
@@ -84,7 +84,7 @@ def test_cupy_without_a_gpu(monkeypatch):
     assert gpus_here() == gpu_missing() != ""
 
 
-def test_auto_takes_a_gpu_that_works_and_else_the_host_and_knows_why(monkeypatch):
+def test_bodies_auto_uses_a_working_gpu_or_the_host(monkeypatch):
     driver(monkeypatch)
     bodies = Bodies()
     bodies.prefer("auto")
@@ -98,7 +98,7 @@ def test_auto_takes_a_gpu_that_works_and_else_the_host_and_knows_why(monkeypatch
     assert bodies.device.on_host and "shows no GPU" in bodies.no_gpu
 
 
-def test_errors_of_a_gpu_are_known_by_their_names():
+def test_is_device_error_recognises_errors_of_cupy():
     pytest.importorskip("cupy")
     from cupy.cuda.memory import OutOfMemoryError
     from cupy_backends.cuda.api.driver import CUDADriverError

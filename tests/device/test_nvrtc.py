@@ -1,4 +1,4 @@
-"""Every CUDA kernel compiles for the cards it may meet, without a card: no spills, no fused arithmetic."""
+"""Every CUDA kernel compiles for all supported GPUs, without a GPU: no spills, no fused arithmetic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_all_sources_are_found() -> None:
+def test_nvrtc_all_sources_are_listed() -> None:
     names = {f"{path.parent.name}/{path.name}" for path in SOURCES}
     assert names >= {"shallow_water/gpu.cu", "quarter_circle/gpu.cu", "philox/gpu.cu"}
     assert len(names) == len(SOURCES)
@@ -25,7 +25,7 @@ def test_all_sources_are_found() -> None:
 
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_kernel_compiles_without_spills_and_in_exact_arithmetic(source: Path, card: str) -> None:
+def test_nvrtc_kernel_has_no_spills_and_exact_arithmetic(source: Path, card: str) -> None:
     code = inline_includes(source)
     log, ptx = compile_for(card, str(source), code)
     used = usage(log, ptx)
@@ -35,7 +35,7 @@ def test_a_kernel_compiles_without_spills_and_in_exact_arithmetic(source: Path, 
     assert re.search(r"\bfmaf?\(|__fma", code) or fused(ptx) == [], "fused arithmetic that the kernel does not write"
 
 
-def test_a_spill_and_a_fused_operation_would_be_seen() -> None:
+def test_nvrtc_spill_and_fused_operation_are_detected() -> None:
     """The checks above can fail: this kernel spills and, with the default options, fuses."""
     code = """extern "C" __global__ void greedy(const double* a, double* b, int n) {
         double kept[40];
@@ -65,7 +65,7 @@ def test_a_spill_and_a_fused_operation_would_be_seen() -> None:
         ("(float)pow((double)a[0], 1.7)", [], "__internal_accurate_pow"),
     ],
 )
-def test_inexact_arithmetic_would_be_seen(expression: str, options: list[str], seen: str) -> None:
+def test_nvrtc_inexact_arithmetic_is_detected(expression: str, options: list[str], seen: str) -> None:
     code = f'extern "C" __global__ void inexact(float* a) {{ a[threadIdx.x] = {expression}; }}'
     _, ptx = compile_for("sm_90", "inexact.cu", code, *options)
     assert seen in inexact(ptx)
@@ -82,5 +82,5 @@ def test_inexact_arithmetic_would_be_seen(expression: str, options: list[str], s
         (Usage(128, 0, 0, 96), "sm_100", 480),
     ],
 )
-def test_resident_threads_follow_from_registers_and_shared_memory(used: Usage, card: str, threads: int) -> None:
+def test_usage_resident_threads_follow_from_registers_and_memory(used: Usage, card: str, threads: int) -> None:
     assert used.resident(card) == threads

@@ -1,4 +1,4 @@
-"""Rows of fields begin on cache lines, where that costs little memory."""
+"""Rows of fields begin at cache lines if that costs little memory."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from anyrank.device.host import LINE, Device
 @pytest.mark.parametrize(
     ("shape", "dtype"), [((5, 300), "f8"), ((2, 3, 517), "c16"), ((1031,), "f4"), ((0, 400), "i8")]
 )
-def test_an_element_of_every_row_begins_a_line(shape, dtype, first):
+def test_rows_have_an_element_at_the_start_of_a_line(shape, dtype, first):
     array = Device().rows(shape, 7, dtype, first)
     assert (array.shape, array.dtype, np.all(array == 7)) == (shape, np.dtype(dtype), True)
     begins = array[..., first]
@@ -23,6 +23,6 @@ def _indices(array):
     return [np.array(index, np.int64) for index in np.ndindex(array.shape)] if array.ndim else [np.zeros(0, np.int64)]
 
 
-def test_short_rows_lie_one_after_the_other():
+def test_rows_that_are_short_are_contiguous():
     array = Device().rows((1000, 3), 0, "f8", 1)
     assert array.flags.c_contiguous and array.base is None

@@ -1,4 +1,4 @@
-"""CUDA C on the CPU: threads, barriers, types and bits as on a GPU, and wrong launches refused."""
+"""CUDA C on the CPU: threads, barriers, types and bits as on a GPU; wrong launches are refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Module:
     return load(tmp_path_factory.mktemp("plain"), PLAIN)
 
 
-def test_strided_views_are_read_and_written_in_place(plain: Module) -> None:
+def test_shim_strided_views_are_read_and_written_in_place(plain: Module) -> None:
     a = np.random.default_rng(1).normal(size=(9, 50))[1:8, 3:45]
     b = plain.zeros((7, 60), np.float64)
     rows, columns = a.shape
@@ -108,16 +108,16 @@ def test_strided_views_are_read_and_written_in_place(plain: Module) -> None:
     assert not b[:, 47:].any()
 
 
-def test_multiplication_and_addition_are_rounded_each(plain: Module) -> None:
+def test_shim_multiply_and_add_are_rounded_separately(plain: Module) -> None:
     a = b = np.array([1 + 2.0**-30, 0.1, 3.0])
     c = np.array([-1.0, -0.01, -9.0])
     d = np.empty(3)
     plain.launch("multiply_add", (1,), (4,), (a, b, c, d, np.int32(3)))
     assert d.tobytes() == (a * b + c).tobytes()
-    assert d[0] != 2.0**-29 + 2.0**-60  # what fused multiply-add gives
+    assert d[0] != 2.0**-29 + 2.0**-60  # the result of a fused multiply-add
 
 
-def test_every_type_arrives_whole(plain: Module) -> None:
+def test_shim_arguments_of_every_type_keep_their_values(plain: Module) -> None:
     integers = [np.dtype(kind) for kind in ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")]
     lowest_or_highest = [np.iinfo(kind).min or np.iinfo(kind).max for kind in integers]
     scalars = [kind.type(value) for kind, value in zip(integers, lowest_or_highest, strict=True)]
@@ -127,7 +127,7 @@ def test_every_type_arrives_whole(plain: Module) -> None:
     assert out.tolist() == [float(value) for value in values]
 
 
-def test_integer_intrinsics_and_atomics(plain: Module) -> None:
+def test_shim_integer_intrinsics_and_atomics(plain: Module) -> None:
     a, b = 0x0123456789ABCDEF, 0xFEDCBA9876543210
     out = np.zeros(7, np.uint64)
     plain.launch("bits", (3, 1, 1), (200, 1, 1), (np.uint64(a), np.uint64(b), out))
@@ -135,7 +135,7 @@ def test_integer_intrinsics_and_atomics(plain: Module) -> None:
     assert out.tolist() == [a * b >> 64, low, a.bit_count(), 7, a, 3 * sum(range(200)), 199]
 
 
-def test_barriers_and_shared_memory(tmp_path: Path) -> None:
+def test_shim_barriers_and_shared_memory(tmp_path: Path) -> None:
     a = np.random.default_rng(2).normal(size=(4, 8 * 32))
     b, place = np.zeros_like(a), np.zeros(a.shape, np.int32)
     load(tmp_path, BARRIERS).launch("reverse_blocks", (4,), (32, 8), (a, b, place))
@@ -166,7 +166,7 @@ extern "C" __global__ void what_is_left(double* b) {
 """
 
 
-def test_a_missing_barrier_shows_in_one_of_two_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shim_missing_barrier_shows_in_one_of_two_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, a = load(tmp_path, RACES), np.random.default_rng(3).normal(size=64)
     expected = a[[0, *range(63)]]
     right = {}
@@ -179,7 +179,7 @@ def test_a_missing_barrier_shows_in_one_of_two_orders(tmp_path: Path, monkeypatc
     assert [name for name, is_right in right.items() if not is_right] == [("shift_at_once", "reverse")]
 
 
-def test_shared_memory_holds_no_number_when_a_block_begins(tmp_path: Path) -> None:
+def test_shim_shared_memory_of_a_new_block_is_nan(tmp_path: Path) -> None:
     b = np.zeros(3)
     load(tmp_path, RACES).launch("what_is_left", (3,), (1,), (b,))
     assert np.isnan(b).all()
@@ -206,19 +206,19 @@ FROZEN.flags.writeable = False
         (4, np.zeros(1, np.int32), "5, `int n`, must be a NumPy scalar of type int32, not a NumPy array of int32"),
     ],
 )
-def test_a_wrong_argument_is_named(plain: Module, place: int, argument: object, message: str) -> None:
+def test_shim_wrong_argument_is_named(plain: Module, place: int, argument: object, message: str) -> None:
     arguments = (*GOOD[:place], argument, *GOOD[place + 1 :])
     with pytest.raises(TypeError, match=f"multiply_add: argument {message}".replace("* ", r"\* ")):
         plain.launch("multiply_add", (1,), (4,), arguments)
 
 
-def test_read_only_arrays_may_be_read(plain: Module) -> None:
+def test_shim_read_only_arrays_may_be_read(plain: Module) -> None:
     d = np.ones(3)
     plain.launch("multiply_add", (1,), (4,), (FROZEN, FROZEN, FROZEN, d, np.int32(3)))
     assert not d.any()
 
 
-def test_a_wrong_launch_is_refused(plain: Module) -> None:
+def test_shim_wrong_launch_is_refused(plain: Module) -> None:
     with pytest.raises(TypeError, match=r"multiply_add\(const double\* a, .*, int n\) takes 5 arguments, not 4"):
         plain.launch("multiply_add", (1,), (4,), GOOD[:4])
     with pytest.raises(UsageError, match=r"no extern \"C\" __global__ function add; there are \['bits', "):
@@ -231,17 +231,17 @@ def test_a_wrong_launch_is_refused(plain: Module) -> None:
 
 
 @pytest.mark.parametrize("parameter", ["long n", "double** a", "double", "struct Cell c", "double a[3]"])
-def test_a_type_that_cannot_be_passed_is_refused(tmp_path: Path, parameter: str) -> None:
+def test_shim_type_that_cannot_be_passed_is_refused(tmp_path: Path, parameter: str) -> None:
     with pytest.raises(UsageError, match=r"gpu.cu: step: parameter `.*` has a type that cannot be passed"):
         load(tmp_path, f'extern "C" __global__ void step(int m, {parameter}) {{}}')
 
 
-def test_a_source_that_does_not_compile_says_where(tmp_path: Path) -> None:
+def test_shim_source_with_an_error_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"(?s)CUDA C does not compile with .*gpu.cu:2:.*oops"):
         load(tmp_path, 'extern "C" __global__ void step(int n) {\n    oops;\n}')
 
 
-def test_without_a_compiler_or_a_cache_the_fix_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shim_without_a_compiler_or_cache_suggests_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with pytest.raises(UsageError, match="Set XDG_CACHE_HOME elsewhere"):
         load(tmp_path, PLAIN)
@@ -254,7 +254,7 @@ def test_without_a_compiler_or_a_cache_the_fix_is_told(tmp_path: Path, monkeypat
         load(tmp_path, PLAIN)
 
 
-def test_a_source_is_compiled_once_and_again_when_it_changes(tmp_path: Path, cache: Path) -> None:
+def test_shim_source_is_compiled_once_and_after_changes(tmp_path: Path, cache: Path) -> None:
     before = set(cache.iterdir())
     first, second = (f'extern "C" __global__ void step(int {name}) {{}}' for name in ("m", "n"))
     for code in (first, first, second, first):
@@ -265,7 +265,7 @@ def test_a_source_is_compiled_once_and_again_when_it_changes(tmp_path: Path, cac
 
 
 @pytest.mark.ranks(4)
-def test_ranks_may_compile_at_once(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shim_ranks_may_compile_at_once(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "gpu.cu"
     if world.rank == 0:
@@ -277,7 +277,7 @@ def test_ranks_may_compile_at_once(world, tmp_path: Path, monkeypatch: pytest.Mo
     check_collective(world, len(list(tmp_path.glob("anyrank/*.so"))) == 2)  # the trial's, too
 
 
-def test_a_gpu_is_launched_on_with_the_same_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_module_launch_checks_arguments_like_the_shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launches = []
     raw = SimpleNamespace(get_function=lambda name: lambda *launch: launches.append((name, *launch)))
     cupy = SimpleNamespace(RawModule=lambda **options: raw, zeros=np.zeros, asnumpy=np.asarray)
@@ -290,8 +290,8 @@ def test_a_gpu_is_launched_on_with_the_same_checks(tmp_path: Path, monkeypatch: 
     assert len(launches) == 1
 
 
-class Somewhere:
-    """An array of a device, as far as the check of arguments looks at it."""
+class DeviceArray:
+    """A device array, with only the attributes that the check of arguments reads."""
 
     strides = (8,)
 
@@ -300,7 +300,7 @@ class Somewhere:
 
 
 def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
-    """What differs from a launch that passed is refused with the same message as in a first launch."""
+    """A launch with other types than a checked one is refused with the same message as a first launch."""
     found, launches = [], []
 
     def get_function(name: str):
@@ -310,15 +310,15 @@ def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
     cupy = SimpleNamespace(RawModule=lambda **options: SimpleNamespace(get_function=get_function))
     (tmp_path / "gpu.cu").write_text(PLAIN)
     module = GpuModule(cupy, tmp_path / "gpu.cu")
-    device, host = (*(Somewhere() for _ in range(4)), np.int32(3)), (*GOOD[:3], np.zeros(3), np.int32(3))
+    device, host = (*(DeviceArray() for _ in range(4)), np.int32(3)), (*GOOD[:3], np.zeros(3), np.int32(3))
     for good in (device, device, host, device, host):
         module.launch("multiply_add", (1,), (4,), good)
         for place, wrong, message in (
-            (0, Somewhere(np.float32), "1, `const double* a`, must be an array of float64, not Somewhere"),
+            (0, DeviceArray(np.float32), "1, `const double* a`, must be an array of float64, not Somewhere"),
             (1, np.float64(2), "2, `const double* b`, must be an array of float64, not float64 2.0"),
             (2, 0.0, "3, `const double* c`, must be an array of float64, not float 0.0"),
             (3, FROZEN, "4, `double* d`, must be an array of float64 that may be written to, not a read-only NumPy"),
-            (3, Somewhere(">f8"), "4, `double* d`, must be an array of float64, not Somewhere"),
+            (3, DeviceArray(">f8"), "4, `double* d`, must be an array of float64, not Somewhere"),
             (4, np.int64(3), "5, `int n`, must be a NumPy scalar of type int32, not int64 3"),
             (4, 3, "5, `int n`, must be a NumPy scalar of type int32, not int 3"),
         ):
@@ -331,7 +331,7 @@ def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("no NVIDIA driver" not in gpu_missing(), reason="this machine has an NVIDIA driver")
-def test_where_no_driver_is_cupy_is_not_even_imported() -> None:
+def test_bodies_without_a_driver_do_not_import_cupy() -> None:
     program = "import sys; from anyrank.kernel import BODIES as b; print(b.device.name, b.no_gpu)"
     program += "; sys.exit('cupy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Values of the host go to a GPU in slices: as CuPy would have them there, through two small buffers."""
+"""Values of the host are copied to a GPU in slices: as CuPy would copy them, through two small buffers."""
 
 from __future__ import annotations
 
@@ -49,10 +49,12 @@ def small_slices(monkeypatch):
 def test_from_host_any_array_is_as_cupy_makes_it(body, name):
     device, array = open_device(body), ARRAYS[name].view()
     array.flags.writeable = False
-    there, whole = device.from_host(array), device.cupy.asarray(array)
-    assert (there.dtype, there.shape) == (whole.dtype, whole.shape)
-    assert there.flags.c_contiguous is whole.flags.c_contiguous and there.flags.f_contiguous is whole.flags.f_contiguous
-    assert device.to_host(there).tobytes() == device.to_host(whole).tobytes() == array.astype(there.dtype).tobytes()
+    result, whole = device.from_host(array), device.cupy.asarray(array)
+    assert (result.dtype, result.shape) == (whole.dtype, whole.shape)
+    assert (
+        result.flags.c_contiguous is whole.flags.c_contiguous and result.flags.f_contiguous is whole.flags.f_contiguous
+    )
+    assert device.to_host(result).tobytes() == device.to_host(whole).tobytes() == array.astype(result.dtype).tobytes()
 
 
 @pytest.mark.parametrize("order", ["late", "random:1", "random:2"])
@@ -61,14 +63,14 @@ def test_from_host_array_changed_after_return_keeps_values(monkeypatch, order):
     monkeypatch.setattr(fake, "_ORDER", order)
     mine, expected = NUMBERS.copy(), NUMBERS.copy()
     copy = device.full(mine.shape, 0, float)
-    there = device.from_host(mine)
-    copy[...] = there
+    result = device.from_host(mine)
+    copy[...] = result
     mine[...] = 0
     assert device.to_host(copy).tobytes() == expected.tobytes()
 
 
 def test_from_host_without_waiting_for_buffers_is_wrong(monkeypatch):
-    """The test above can fail: a buffer that is filled while its values are still on the way spoils them."""
+    """The test above can fail: a buffer that is refilled while its values are still being copied is corrupted."""
     device = open_device("shim")
     monkeypatch.setattr(fake, "_ORDER", "late")
     monkeypatch.setattr(fake.Event, "synchronize", lambda self: None)
@@ -84,14 +86,14 @@ def test_from_host_pins_two_slices_and_no_more():
     assert sum(machine._PINNED.values()) - before == 2 * gpu.SLICE
 
 
-def test_from_host_type_no_gpu_has_is_refused(monkeypatch):
+def test_from_host_type_without_a_gpu_type_is_refused(monkeypatch):
     device = open_device("shim")
     with pytest.raises((TypeError, ValueError)):
         device.from_host(np.array([None] * 100))
 
 
 def fields(body: str, dtype: str) -> list[Field]:
-    """One on the host, and one on the device, with a halo, so that its rows do not touch."""
+    """A field on the host and one on the device, with a halo, so that their rows are not adjacent."""
     BODIES.prefer(body)
     layout = Layout.bricks((12, 20), World())
     facts = {"unit": "", "description": "", "halo": 1, "boundary": ("periodic",) * 2, "boundary_value": 0.0}
@@ -122,26 +124,26 @@ def test_field_written_from_host_is_as_on_host(body, dtype, key):
     """Values of a wider type are converted as the host does it: subnormals stay."""
     key, shape = KEYS[key]
     values = np.random.default_rng(2).standard_normal(shape) * (1e-40 if dtype == "f4" else 1e6)
-    here, there = fields(body, dtype)
-    for field in (here, there):
+    here, result = fields(body, dtype)
+    for field in (here, result):
         field[...] = 7
         field[key] = values
-    assert there.device.to_host(there.array).tobytes() == here.array.tobytes()
+    assert result.device.to_host(result.array).tobytes() == here.array.tobytes()
 
 
-def test_field_written_from_host_needs_one_slice_of_card(monkeypatch):
-    """A slice is two rows here, and what it needs of the card for a moment is there again for the next."""
+def test_field_written_from_host_needs_one_slice_of_memory(monkeypatch):
+    """A slice has two rows here, and its temporary memory on the GPU is reused for the next slice."""
     monkeypatch.setattr(gpu, "SLICE", 400)
-    here, there = fields("shim", "f8")
+    here, result = fields("shim", "f8")
     gc.collect()
     values, slice_ = np.random.default_rng(3).standard_normal((12, 20)), 2 * 20 * 8
-    assert here.storage.shape == there.storage.shape  # each takes its memory when it is asked for
-    there.device.synchronize()
+    assert here.storage.shape == result.storage.shape  # each array allocates its memory on first use
+    result.device.synchronize()
     monkeypatch.setenv("ANYRANK_SHIM", f"memory={fake.in_use[0] + slice_ - 1}")
     with pytest.raises(fake.OutOfMemoryError):
-        there[...] = values
+        result[...] = values
     gc.collect()
     monkeypatch.setenv("ANYRANK_SHIM", f"memory={fake.in_use[0] + slice_}")
-    for field in (here, there):
+    for field in (here, result):
         field[...] = values
-    assert there.device.to_host(there.local).tobytes() == here.local.tobytes()
+    assert result.device.to_host(result.local).tobytes() == here.local.tobytes()

@@ -1,4 +1,4 @@
-"""Whether MPI is given a GPU's memory: what it says, what a process of its own says, and what messages bring."""
+"""Whether MPI gets GPU memory: what the library reports, and the results of a test process and of test messages."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from anyrank.exchange import aware
 from anyrank.kernel import BODIES
 from anyrank.runtime.options import Options
 
-DIES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+CRASHES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 HANGS = "import subprocess, time; subprocess.Popen(['sleep', '100']); time.sleep(100)"
 FAILS = "print('no such memory'); raise SystemExit(3)"
 
 
 @pytest.fixture
 def gpu():
-    """The fake GPU, for the time of a test."""
+    """The fake GPU as the device of a test."""
     BODIES.prefer("shim")
     yield BODIES.device
     BODIES.prefer("auto")
 
 
 class Comm:
-    """A communicator whose messages an MPI spoils that does not know of GPUs."""
+    """A communicator that corrupts messages as an MPI without GPU support does."""
 
-    def __init__(self, comm, what):
-        self._comm, self._what, self._kept = comm, what, []
+    def __init__(self, comm, fault):
+        self._comm, self._what, self._kept = comm, fault, []
 
     def __getattr__(self, name):
         return getattr(self._comm, name)
@@ -42,7 +42,7 @@ class Comm:
     def Send_init(self, message, to, tag):  # noqa: N802
         if self._what == "lost":
             return self._comm.Send_init(message, MPI.PROC_NULL, tag)
-        self._kept.append(np.array(message[0]))  # as they are at the first turn
+        self._kept.append(np.array(message[0]))  # their values in the first round
         old = self._kept[-1].nbytes > 1000
         return self._comm.Send_init([self._kept[-1], MPI.BYTE] if old else message, to, tag)
 
@@ -62,32 +62,38 @@ def cray(kind, supported):
         ({"MPIX_Query_cuda_support": lambda: 0, "MPIX_GPU_query_support": cray}, None, True),
     ],
 )
-def test_mpi_says_in_several_ways_that_it_takes_such_memory(library, kinds, claims, monkeypatch):
+def test_query_support_reads_all_ways_in_which_mpi_reports_it(library, kinds, claims, monkeypatch):
     monkeypatch.setattr(aware.ctypes, "CDLL", lambda path: SimpleNamespace(**library))
     info = SimpleNamespace(Get=lambda name: kinds, Free=lambda: None)
     problem = aware.query_support(SimpleNamespace(Get_info=lambda: info))
     assert (problem == "") == claims and (claims or problem.endswith("does not report support for GPU memory"))
 
 
-def test_a_process_of_its_own_tells_how_it_ends(gpu, monkeypatch):
-    monkeypatch.setenv("PMI_RANK", "1")  # it must not wait for ranks that are not its own
+def test_process_failure_is_described(gpu, monkeypatch):
+    monkeypatch.setenv("PMI_RANK", "1")  # it must not wait for ranks of the launcher
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_FD", "99")
     assert aware.test_process(gpu) == ""
-    ends = {DIES: "was killed by SIGSEGV", FAILS: "ended with status 3: no such memory", HANGS: "hung for 0.5 s"}
+    ends = {CRASHES: "was killed by SIGSEGV", FAILS: "ended with status 3: no such memory", HANGS: "hung for 0.5 s"}
     for code, end in ends.items():
         monkeypatch.setattr(aware, "LIMIT", 0.5 if code == HANGS else 60.0)
         monkeypatch.setattr(aware, "command", lambda device, code=code: [sys.executable, "-c", code])
         assert aware.test_process(gpu) == f"a test process {end}"
 
 
-def test_no_launcher_counts_such_a_process():
+def test_without_job_removes_the_launchers_variables():
     kept = {"PATH": "/bin", "UCX_TLS": "all", "MPIR_CVAR_ENABLE_GPU": "1", "OMPI_MCA_pml": "ucx", "CUDA_HOME": "/cuda"}
-    gone = {"PMI_RANK": "0", "PMIX_RANK": "0", "SLURM_PROCID": "0", "OMPI_COMM_WORLD_SIZE": "2", "MPI_LOCALRANKID": "0"}
-    assert aware.without_job(kept | gone) == kept
+    removed = {
+        "PMI_RANK": "0",
+        "PMIX_RANK": "0",
+        "SLURM_PROCID": "0",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "MPI_LOCALRANKID": "0",
+    }
+    assert aware.without_job(kept | removed) == kept
 
 
-def test_a_process_tells_of_wrong_bytes(gpu, monkeypatch, capsys):
+def test_process_reports_wrong_bytes(gpu, monkeypatch, capsys):
     monkeypatch.setattr(aware, "SIZES", (8,))
     assert aware.main("shim", "0") == 0
     counts = iter(range(9))
@@ -98,19 +104,19 @@ def test_a_process_tells_of_wrong_bytes(gpu, monkeypatch, capsys):
 
 @pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("bodies", ["shim", "reference,shim"])
-def test_it_is_staged_unless_all_that_is_tried_works(world, bodies, monkeypatch):
-    """The processes of their own are short here. Ranks without a GPU take part, too."""
+def test_transfer_is_staged_unless_all_checks_pass(world, bodies, monkeypatch):
+    """The test processes are short here. Ranks without a GPU take part, too."""
     gpus = {(1, "shim"): "rank 0", (3, "shim"): "ranks 0-2", (3, "reference,shim"): "rank 1"}.get((world.size, bodies))
-    if gpus is None:  # one rank that has none
+    if gpus is None:  # one rank without a GPU
         return
-    first, codes, claims, comm = f"(rank {0 if bodies == 'shim' else 1})", [DIES], aware.query_support, world.comm
+    first, codes, claims, comm = f"(rank {0 if bodies == 'shim' else 1})", [CRASHES], aware.query_support, world.comm
     monkeypatch.setattr(aware, "command", lambda device: [sys.executable, "-c", codes[-1]])
     BODIES.prefer(bodies, world.rank)
     try:
         device = BODIES.device
 
-        def chosen(wanted="auto"):
-            return aware.choose(world, device, wanted)
+        def chosen(transfer="auto"):
+            return aware.choose(world, device, transfer)
 
         way, why = chosen()
         check_collective(
@@ -130,25 +136,25 @@ def test_it_is_staged_unless_all_that_is_tried_works(world, bodies, monkeypatch)
         monkeypatch.setattr(aware, "query_support", claims)
         check_collective(world, chosen("direct")[0] == "direct", "no claim is asked for")
 
-        # LIMIT also holds for the test process, which may start late.
+        # LIMIT also applies to the test process, which may start late.
         monkeypatch.setattr(aware, "test_process", lambda device: "")
-        for what, told in (("old", "4194304 bytes .* deliver old bytes"), ("lost", "256 bytes .* do not arrive")):
-            monkeypatch.setattr(world, "comm", Comm(comm, what))
-            monkeypatch.setattr(aware, "LIMIT", 0.3 if what == "lost" else 60.0)
-            with pytest.raises(UsageError, match=rf"--transfer direct: messages of {told} .*Use --transfer staged"):
+        for fault, words in (("old", "4194304 bytes .* deliver old bytes"), ("lost", "256 bytes .* do not arrive")):
+            monkeypatch.setattr(world, "comm", Comm(comm, fault))
+            monkeypatch.setattr(aware, "LIMIT", 0.3 if fault == "lost" else 60.0)
+            with pytest.raises(UsageError, match=rf"--transfer direct: messages of {words} .*Use --transfer staged"):
                 chosen("direct")
         monkeypatch.setattr(world, "comm", comm)
     finally:
         BODIES.prefer("auto")
 
 
-def test_an_unknown_transfer_is_refused():
+def test_transfer_unknown_value_is_refused():
     with pytest.raises(UsageError, match=r"--transfer 'fast' must be one of auto, direct, staged"):
         Options(transfer="fast")
 
 
-def test_runs_tell_how_halos_travel(tmp_path):
-    """The same bits each way; without a GPU nothing of it is even imported."""
+def test_transfer_is_in_the_summary_with_the_same_bits(tmp_path):
+    """The same bits for every transfer; without a GPU the module is not imported."""
     words = ("run", "weather", "--rows", 20, "--columns", 22, "--steps", 6, "--no-picture", "--quiet", "--json")
     ways = {
         "host": ("--body", "cython", "--transfer", "direct"),
@@ -166,10 +172,10 @@ def test_runs_tell_how_halos_travel(tmp_path):
         digests.add(summary["digest"])
     assert len(digests) == 1
     events = [json.loads(line) for line in (tmp_path / "staged" / "events.jsonl").read_text().splitlines()]
-    (told,) = [event for event in events if event["event"] == "transfer"]
-    assert told["way"] == "staged" and "does not report support for GPU memory (rank 0)" in told["why"]
+    (words,) = [event for event in events if event["event"] == "transfer"]
+    assert words["way"] == "staged" and "does not report support for GPU memory (rank 0)" in words["why"]
     assert (
-        f"halos of GPUs use staged transfer: {told['why']}"
+        f"halos of GPUs use staged transfer: {words['why']}"
         in (tmp_path / "staged" / "log" / "rank-0000.log").read_text()
     )
     assert 'transfer = "direct"' in (tmp_path / "direct" / "run.toml").read_text()

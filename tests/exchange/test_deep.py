@@ -1,4 +1,4 @@
-"""Wider halos, exchanged once in several steps: fewer messages, the same bits."""
+"""Wide halos, exchanged once in several steps: fewer messages, the same bits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS = np.random.default_rng(2).normal(size=25) / 25
 
 
 def blend(*arguments):
-    """A stencil that sees its corners, over a weight that it changes in place as it goes along."""
+    """A stencil that reads corner points, and a weight that it changes in place."""
     new, old, weight = arguments
     (m, n), width = new.shape, old.shape[0] - new.shape[0] + 1
     near = sum(w * old[a : a + m, b : b + n] for w, (a, b) in zip(WEIGHTS, np.ndindex(width, width), strict=False))
@@ -48,7 +48,7 @@ def two_fields(world, halo_steps, halo, boundary, split="auto", shape=(20, 21)):
 
 
 def expected(halo, boundary, steps, shape=(20, 21)):
-    """The two arrays after so many steps, on one array and with NumPy's own padding."""
+    """The two arrays after `steps` steps, computed on one array with NumPy's padding."""
     random = np.random.default_rng(7)
     T, weight = random.normal(size=shape), random.normal(size=shape)
     for _ in range(steps):
@@ -66,8 +66,8 @@ def expected(halo, boundary, steps, shape=(20, 21)):
     return T, weight
 
 
-def valid_ghosts_are_right(field, whole):
-    """Whether all that `valid` vouches for is what its owner has; what lies outside the domain is left out."""
+def has_right_ghosts(field, whole):
+    """Whether all points in `valid` equal those of their owner; points outside the domain are ignored."""
     region = field.extended_block(field.valid)
     index = [np.arange(s.start, s.stop) + first for s, first in zip(region, field.layout.start, strict=True)]
     return np.array_equal(field.part(region), whole[np.ix_(*(i % n for i, n in zip(index, field.shape, strict=True)))])
@@ -76,17 +76,17 @@ def valid_ghosts_are_right(field, whole):
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize(("halo", "overlap"), [(1, True), (1, False), (2, True)])
 @pytest.mark.parametrize("boundary", [("periodic", "periodic"), ("fixed", "fixed"), ("fixed", "periodic")])
-def test_one_ranks_bits_and_valid_ghosts_after_every_step(world, boundary, halo, overlap, monkeypatch):
+def test_halo_steps_valid_ghosts_equal_their_owners_values(world, boundary, halo, overlap, monkeypatch):
     monkeypatch.setattr(field_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
-    wanted = [expected(halo, boundary, steps) for steps in range(6)]
+    expected_by_step = [expected(halo, boundary, steps) for steps in range(6)]
     for split, halo_steps in zip(SPLITS, (2, 2, 2) if halo == 2 else (3, 5, 2), strict=True):
         state, wrong = two_fields(world, halo_steps, halo, boundary, split), []
         for step in range(1, 6):
             advance([state.T], BLEND, state.weight)
-            for field, whole in zip(state.fields(), wanted[step], strict=True):
+            for field, whole in zip(state.fields(), expected_by_step[step], strict=True):
                 if not np.array_equal(field.local, whole[field.layout.slices]):
                     wrong.append((step, field.name))
-                if field.valid != halo * (-step % halo_steps) or not valid_ghosts_are_right(field, whole):
+                if field.valid != halo * (-step % halo_steps) or not has_right_ghosts(field, whole):
                     wrong.append((step, field.name, "ghosts"))
         check_collective(world, not wrong, f"{split}, {halo_steps} halo steps: {wrong}")
         check_collective(world, state.T.array.shape == tuple(n + 2 * halo for n in state.T.layout.local_shape))
@@ -115,18 +115,19 @@ def check_programs(world, body):
 
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("body", ["reference", "cython"])
-def test_programs_have_one_digest(world, body):
+def test_halo_steps_programs_have_one_digest(world, body):
     check_programs(world, body)
 
 
 @pytest.mark.ranks(3)
 @pytest.mark.parametrize("body", ["numba", "shim"])
-def test_programs_have_it_with_bodies_that_start_slowly_too(world, body):
+def test_halo_steps_programs_have_one_digest_with_slow_bodies(world, body):
+    """Bodies that take long to start."""
     check_programs(world, body)
 
 
 @pytest.mark.ranks(2, 4)
-def test_halos_travel_once_in_so_many_steps_with_all_that_needs_them(world, monkeypatch):
+def test_halo_steps_exchange_all_fields_once_in_so_many_steps(world, monkeypatch):
     travelled, start = [], Halo.start
     monkeypatch.setattr(Halo, "start", lambda halo: (travelled.append([f.name for f in halo.fields]), start(halo)))
     state = two_fields(world, 3, 1, "periodic")
@@ -138,7 +139,7 @@ def test_halos_travel_once_in_so_many_steps_with_all_that_needs_them(world, monk
 
 
 def sharpen(new, new_other, old, other):
-    """The first field from its neighbours and the other's value there; the other stays."""
+    """Update the first field from its neighbours and the other's value; leave the other unchanged."""
     new[...] = 2.0 * old[1:-1, 1:-1] - 0.5 * old[2:, 1:-1] + other[1:-1, 1:-1]
     new_other[...] = other[1:-1, 1:-1]
 
@@ -148,7 +149,7 @@ def blunt(new, old):
 
 
 @pytest.mark.ranks(1, 2, 4)
-def test_fields_that_advance_in_turn_and_read_each_other(world):
+def test_halo_steps_fields_may_advance_in_turn(world):
     kernel, alone, digests = Kernel(sharpen), Kernel(blunt), set()
     for halo_steps in (1, 2, 4):
         state = State(world, halo_steps=halo_steps)
@@ -164,7 +165,7 @@ def test_fields_that_advance_in_turn_and_read_each_other(world):
 
 
 @pytest.mark.ranks(1, 2)
-def test_nobody_writes_what_other_ranks_have_copies_of(world):
+def test_halo_steps_write_between_exchanges_is_refused(world):
     state = two_fields(world, 2, 1, "periodic")
     state.T[0, 0] = 1.0
     advance([state.T], BLEND, state.weight)
@@ -180,7 +181,7 @@ def test_nobody_writes_what_other_ranks_have_copies_of(world):
 
 
 @pytest.mark.ranks(1)
-def test_fields_of_other_boundaries_cannot_go_along(world):
+def test_advance_field_with_another_boundary_is_refused(world):
     state = two_fields(world, 2, 1, "periodic")
     state.field("open", (20, 21), boundary="fixed")
     with pytest.raises(UsageError, match=r"field open: boundary \('fixed', 'fixed'\) must be .* as that of T"):
@@ -188,7 +189,7 @@ def test_fields_of_other_boundaries_cannot_go_along(world):
 
 
 @pytest.mark.ranks(1)
-def test_domains_too_small_for_the_wide_halo_are_refused(world):
+def test_halo_steps_domain_too_small_is_refused(world):
     rule = r"--halo-steps 5: the domain of 4×9 .* for a halo of 5: .* Use a larger .* Or use fewer --halo-steps\."
     with pytest.raises(UsageError, match=rule):
         two_fields(world, 5, 1, "periodic", shape=(4, 9))
@@ -201,13 +202,13 @@ def test_domains_too_small_for_the_wide_halo_are_refused(world):
         (("weather", "--halo-steps", 0), "--halo-steps 0 must be at least 1. Use --halo-steps 1 or more"),
     ],
 )
-def test_bad_use_is_refused(tmp_path, words, message):
+def test_halo_steps_bad_value_is_refused(tmp_path, words, message):
     done = run_anyrank("run", *words, "--out", tmp_path / "run")
     assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
-def test_a_run_is_stopped_and_resumed_on_other_ranks_with_other_halos(tmp_path):
-    """The checkpoints hold blocks alone: those of bricks are made of rows first, which reads the wider arrays."""
+def test_halo_steps_resume_with_others_has_the_same_digest(tmp_path):
+    """The checkpoints hold only blocks: with bricks they are assembled into rows first, which reads the wide arrays."""
 
     def summary(*words, ranks, code=0):
         done = run_anyrank(*words, "--quiet", "--json", ranks=ranks)

@@ -1,4 +1,4 @@
-"""Halos of GPUs: what they hold, what crosses, and that each wait is needed. The GPU is one that is not there."""
+"""Halos on GPUs: their values, the copies, and that each wait is necessary. The GPU is emulated."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from anyrank.kernel import BODIES, Kernel
 from anyrank.state import State
 from anyrank.world import World
 
-#: A real GPU in `make gpu-test`, and always the fake one, to which alone any MPI may be given the memory.
+#: A real GPU in `make gpu-test`, and always the fake one, the only one whose memory any MPI may access.
 GPU = pytest.mark.parametrize("name", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
-WAYS = {"shim": ("staged", "direct"), "cupy": ("staged",)}
+TRANSFERS = {"shim": ("staged", "direct"), "cupy": ("staged",)}
 ORDERS = ("late", "random:1", "random:2", "random:3")
 SHAPE, STEPS = (13, 14), 4
 
 
 @pytest.fixture
 def body():
-    """`prefer` for the time of a test."""
+    """`prefer` for one test."""
     yield BODIES.prefer
     BODIES.prefer("auto")
 
@@ -46,14 +46,14 @@ def order(monkeypatch):
 
 @GPU
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_ghosts_hold_their_owners_values_in_any_type(world, name, body, order):
-    """Fields of all sizes of elements go together; both arrays of a field, as `advance` swaps them."""
+def test_gpu_ghosts_hold_their_owners_values_in_any_type(world, name, body, order):
+    """Fields of all element sizes are exchanged together; both arrays of a field, as `advance` swaps them."""
     body(name, world.rank)
     kinds, wrong = (np.uint8, np.int16, np.float32, np.float64, np.complex128), []
     for shape, halo in (((17,), 1), ((9, 11), 2), ((8, 9, 10), 1)):
         whole = np.random.default_rng(5).integers(0, 256, shape)
         mixed = tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape)))
-        for number, (layout, transfer) in enumerate(product(layouts(shape, world, halo), WAYS[name])):
+        for number, (layout, transfer) in enumerate(product(layouts(shape, world, halo), TRANSFERS[name])):
             order(ORDERS[number // 2 % len(ORDERS)])
             world.transfer = transfer
             boundary = ("periodic", "fixed", mixed)[number % 3]
@@ -74,7 +74,7 @@ def test_ghosts_hold_their_owners_values_in_any_type(world, name, body, order):
 
 
 def mix(new, old, weight):
-    """A stencil that sees its corners, over a weight that it changes; nothing in it makes anybody wait."""
+    """A stencil that reads corner points, and a weight that it changes; it causes no synchronisation."""
     m, n = new.shape
     new[...] = weight
     for a, b in np.ndindex(3, 3):
@@ -88,14 +88,14 @@ def mix(new, old, weight):
 MIX = Kernel(mix)
 
 
-def computed(world, split="auto", halo_steps=1, boundary="periodic", last=nullcontext):
+def compute_steps(world, split="auto", halo_steps=1, boundary="periodic", last=nullcontext):
     """A state, and its fields' blocks on the host after some steps, the last of them within a context."""
     state = State(world, split, halo_steps=halo_steps)
     state.field("T", SHAPE, halo=1, boundary=boundary, boundary_value=3.0)
     state.field("weight", SHAPE, boundary=boundary)
     for field in state.fields():
         field[...] = np.random.default_rng(7).normal(size=SHAPE)[field.layout.slices]
-    for _ in range(2):  # both of a field's arrays are current for once
+    for _ in range(2):  # exchange both arrays of a field
         advance([state.T], MIX, state.weight)
     state.device.synchronize()
     with last():
@@ -105,39 +105,39 @@ def computed(world, split="auto", halo_steps=1, boundary="periodic", last=nullco
 
 
 @contextmanager
-def without(monkeypatch, patches):
+def with_patches(monkeypatch, patches):
     with monkeypatch.context() as context:
         for patch in patches:
             context.setattr(*patch)
         yield
 
 
-def right(world, expected, *case):
-    state, found = computed(world, *case)
+def is_right(world, expected, *case):
+    state, found = compute_steps(world, *case)
     mine = [whole[state.T.layout.slices] for whole in expected]
     return world.all(all(map(np.array_equal, found, mine)))
 
 
 @GPU
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_bits_are_the_cpus_in_any_order(world, name, body, order):
+def test_gpu_bits_are_the_cpus_in_any_order(world, name, body, order):
     boundaries, wrong = ("periodic", ("fixed", "periodic")), []
-    expected = {kind: computed(World(MPI.COMM_SELF), boundary=kind)[1] for kind in boundaries}
+    expected = {kind: compute_steps(World(MPI.COMM_SELF), boundary=kind)[1] for kind in boundaries}
     splits = (("rows", 1), ("columns", 2), ("bricks", 1), ("bricks", 3))
     for bodies in (name, f"{name},reference"):
         body(bodies, world.rank)
         for number, ((split, halo_steps), kind) in enumerate(product(splits, boundaries)):
             order(ORDERS[number % len(ORDERS)])
-            world.transfer = WAYS[name][number // 4 % len(WAYS[name])]
-            if not right(world, expected[kind], split, halo_steps, kind):
+            world.transfer = TRANSFERS[name][number // 4 % len(TRANSFERS[name])]
+            if not is_right(world, expected[kind], split, halo_steps, kind):
                 wrong.append((bodies, split, halo_steps, kind))
     check_collective(world, not wrong, str(wrong))
 
 
 @pytest.mark.ranks(2, 4)
-def test_every_wait_is_needed(world, body, order, monkeypatch):
-    """All that `DeviceBuffers` lists: without any one of them the bits are others."""
-    expected = computed(World(MPI.COMM_SELF))[1]
+def test_gpu_every_wait_is_necessary(world, body, order, monkeypatch):
+    """All waits that `DeviceBuffers` lists: without any one of them the bits differ."""
+    expected = compute_steps(World(MPI.COMM_SELF))[1]
     body("shim", world.rank)
     order("late")
     wait, compute, wrong = fake.Stream.wait_event, BODIES.device.compute, []
@@ -153,7 +153,7 @@ def test_every_wait_is_needed(world, body, order, monkeypatch):
     }
     for (name, *ways), patches in waits.items():
         for world.transfer in ways:
-            same = right(world, expected, "rows", 1, "periodic", partial(without, monkeypatch, patches))
+            same = is_right(world, expected, "rows", 1, "periodic", partial(with_patches, monkeypatch, patches))
             fake.Device().synchronize()
             if same == bool(patches):
                 wrong.append((name, world.transfer))
@@ -161,16 +161,16 @@ def test_every_wait_is_needed(world, body, order, monkeypatch):
 
 
 @pytest.mark.ranks(2, 4)
-def test_only_halos_cross_in_steps(world, body):
+def test_gpu_steps_copy_only_halos(world, body):
     body("shim", world.rank)
     for transfer in ("staged", "direct"):
         world.transfer = transfer
-        state, _ = computed(world, "bricks")
+        state, _ = compute_steps(world, "bricks")
         before = fake.copied.copy()
         for _ in range(3):
             advance([state.T], MIX, state.weight)
         rows, columns = state.T.layout.local_shape
-        # Two ranks have cut rows alone, which go with their ghosts; parts begin on multiples of 16 bytes.
+        # With two ranks only rows are split, and they are sent with their ghosts; parts begin at multiples of 16 bytes.
         edges = {2: 2 * [columns + 2], 4: [*2 * [columns], *2 * [rows], *4 * [1]]}[world.size]
         halo = 3 * sum(-(-8 * n // 16) * 16 for n in edges) if transfer == "staged" else 0
         found = fake.copied - before
@@ -178,7 +178,7 @@ def test_only_halos_cross_in_steps(world, body):
 
 
 @pytest.mark.ranks(2)
-def test_fields_take_and_give_arrays_of_the_host(world, body):
+def test_gpu_fields_read_and_write_arrays_of_the_host(world, body):
     body("shim", world.rank)
     whole = np.arange(182.0).reshape(SHAPE)
     state = State(world, "rows")
@@ -200,8 +200,8 @@ def test_fields_take_and_give_arrays_of_the_host(world, body):
     check_collective(world, field.nbytes == field.storage.nbytes >= 8 * (len(mine) + 2) * 16)
 
 
-def test_packing_reaches_any_number_of_axes_and_elements(body, monkeypatch):
-    """More elements than threads in a launch, and axes enough for any field."""
+def test_packing_any_number_of_axes_and_elements(body, monkeypatch):
+    """More elements than threads in a launch, and enough axes for any field."""
     body("shim")
     monkeypatch.setattr(packing, "SHARED", 2)
     world = World(MPI.COMM_SELF)
@@ -214,7 +214,7 @@ def test_packing_reaches_any_number_of_axes_and_elements(body, monkeypatch):
     world.close()
 
 
-def test_what_is_launched_is_done_before_its_memory_goes(body):
+def test_gpu_field_is_freed_after_its_launches_are_done(body):
     body("shim")
     world = World(MPI.COMM_SELF)
     field = make(next(layouts((9, 11), world, 1)), device=BODIES.device)

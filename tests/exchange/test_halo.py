@@ -1,4 +1,4 @@
-"""Halo exchange: every ghost holds its owner's value, corners included, whatever the split."""
+"""Halo exchange: every ghost cell holds its owner's value, corners included, for any split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from anyrank.world import World
 @pytest.mark.parametrize("halo", [1, 2])
 @pytest.mark.parametrize("shape", [(17,), (9, 11), (8, 9, 10)])
 @pytest.mark.parametrize("boundary", ["periodic", "fixed", "mixed"])
-def test_ghosts_hold_their_owners_values(world, shape, halo, boundary):
+def test_halo_ghosts_hold_their_owners_values(world, shape, halo, boundary):
     kinds = tuple(("fixed", "periodic")[axis % 2] for axis in range(len(shape))) if boundary == "mixed" else boundary
     whole = np.random.default_rng(5).normal(size=shape)
     for layout in layouts(shape, world, halo):
@@ -32,7 +32,7 @@ def test_ghosts_hold_their_owners_values(world, shape, halo, boundary):
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_fields_of_several_types_travel_in_one_message(world):
+def test_halo_fields_of_several_types_share_one_message(world):
     layout = Layout.bricks((13, 10), world)
     whole = {
         np.float64: np.random.default_rng(1).normal(size=(13, 10)),
@@ -50,7 +50,7 @@ def test_fields_of_several_types_travel_in_one_message(world):
 
 
 def smooth(new, old, weights, calls):
-    """A stencil that sees its corners; `calls` counts how often each point is computed."""
+    """A stencil that reads corner points; `calls` counts how often each point is computed."""
     m, n = new.shape
     new[...] = sum(w * old[a : a + m, b : b + n] for w, (a, b) in zip(weights, np.ndindex(3, 3), strict=True))
     calls += 1
@@ -77,7 +77,7 @@ def test_advance_gives_one_ranks_bits_on_any_layout(world, overlap, monkeypatch)
 
 
 @pytest.mark.ranks(1, 2, 3)
-def test_a_field_of_another_layout_cannot_go_along(world):
+def test_advance_field_of_another_layout_is_refused(world):
     field = make(Layout.bricks((12, 14), world))
     other = make(Layout.bricks((12, 15), world), halo=0, name="staggered")
     with pytest.raises(UsageError, match=r"field staggered \(12, 15\) and T \(12, 14\) are split differently, .* Give"):
@@ -85,7 +85,7 @@ def test_a_field_of_another_layout_cannot_go_along(world):
 
 
 @pytest.mark.ranks(1, 3)
-def test_advance_a_field_that_would_lose_its_halo_is_refused(world):
+def test_advance_field_that_would_lose_its_halo_is_refused(world):
     field, calls = make(Layout.bricks((12, 14), world)), []
     wide = make(field.layout, halo=1, name="wide")
     with pytest.raises(UsageError, match=r"field wide .* without its halo of 1: .* with halo=0 .*advance\(\[T, wide\]"):
@@ -95,7 +95,7 @@ def test_advance_a_field_that_would_lose_its_halo_is_refused(world):
 
 @pytest.mark.ranks(1, 3, 4)
 @pytest.mark.parametrize("stride", [1, 2, 5])
-def test_gather_samples_the_global_array(world, stride):
+def test_gather_with_a_stride_samples_the_global_array(world, stride):
     whole = np.arange(11 * 13.0).reshape(11, 13)
     for layout in layouts((11, 13), world, 1):
         got = gather(layout, whole[layout.slices], stride)
@@ -104,7 +104,7 @@ def test_gather_samples_the_global_array(world, stride):
 
 
 @pytest.mark.ranks(2, 3)
-def test_gather_type_of_rank_0_decides_no_other_ranks_values(world):
+def test_gather_type_of_rank_0_does_not_convert_others(world):
     layout = Layout((5,), world, [[0, *[0] * (world.size - 1), 5]])
     got = gather(layout, np.empty(0, np.int64) if world.rank < world.size - 1 else np.arange(5) / 2)
     check_collective(world, world.rank > 0 or got.tolist() == [0.0, 0.5, 1.0, 1.5, 2.0])
@@ -122,7 +122,7 @@ def test_regions_cover_the_block_once(world):
         check_collective(world, (count == 1).all())
 
 
-def test_fields_that_cannot_travel_together_are_refused():
+def test_halo_fields_of_other_layouts_are_refused():
     from anyrank.world import World
 
     world = World()
@@ -137,7 +137,7 @@ def test_fields_that_cannot_travel_together_are_refused():
 
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize(("axis", "end"), [(0, 0), (0, -1), (1, 0), (1, -1)])
-def test_boundary_that_was_written_is_refused_by_its_owner(world, axis, end):
+def test_check_boundary_written_value_is_refused_by_its_owner(world, axis, end):
     state = State(world)
     kinds = [("fixed", "periodic"), ("periodic", "fixed")][axis]
     field = state.field("u", (9, 7), halo=1, boundary=kinds, boundary_value=2.5)
@@ -153,7 +153,7 @@ def test_boundary_that_was_written_is_refused_by_its_owner(world, axis, end):
         field.check_boundary()
 
 
-def test_boundary_of_nan_is_the_one_that_was_declared():
+def test_check_boundary_nan_equals_the_declared_nan():
     field = State(World()).field("u", (4,), halo=2, boundary="fixed", boundary_value=np.nan)
     field.check_boundary()
     field.array[-1] = 0

@@ -1,4 +1,4 @@
-"""Shuffles: every row comes to its rank, whatever their number and kind, and messages may be small."""
+"""Shuffles: every row reaches its rank, for any number and type of rows, and for small messages."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,16 @@ from anyrank.keyed.rows import Text
 
 
 def owners(world, rank, n=23):
-    """Where the rows of a rank go, in the order of the ranks: some get none."""
+    """The destinations of a rank's rows, in the order of the ranks; some ranks get none."""
     return np.sort(np.random.default_rng(rank).integers(0, world.size, (rank + 1) * n) // 2 * 2 % world.size)
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("message", [1 << 28, 7])
-def test_rows_of_every_kind_arrive_by_their_source(world, monkeypatch, message):
+def test_shuffle_rows_of_every_type_arrive_by_source(world, monkeypatch, message):
     monkeypatch.setattr(module, "MESSAGE", message)
     to = [owners(world, rank) for rank in range(world.size)]
-    ids = [1000 * rank + np.arange(len(each)) for rank, each in enumerate(to)]
+    ids = [1000 * rank + np.arange(len(destinations)) for rank, destinations in enumerate(to)]
     mine = ids[world.rank]
     shuffle = Shuffle(world, np.bincount(to[world.rank], minlength=world.size))
     expected = np.concatenate([i[t == world.rank] for i, t in zip(ids, to, strict=True)])
@@ -34,7 +34,7 @@ def test_rows_of_every_kind_arrive_by_their_source(world, monkeypatch, message):
 
 
 @pytest.mark.ranks(2, 3)
-def test_nothing_may_travel(world):
+def test_shuffle_of_no_rows_is_empty(world):
     shuffle = Shuffle(world, np.zeros(world.size, np.int64))
     check_collective(world, shuffle(np.empty((0, 2))).shape == (0, 2))
     check_collective(world, shuffle_column(shuffle, Text.of([])).tolist() == [])

@@ -1,4 +1,4 @@
-"""Splitters cut exactly, whatever the keys: their order is that of one stable sort of all."""
+"""Splitters cut exactly for any keys: in the order of one stable sort of all keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = {
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("size", [0, 1, 100])
-def test_so_many_lie_before_each_cut_as_were_asked_for(world, name, size):
+def test_cut_has_the_requested_number_of_keys_before_it(world, name, size):
     make = KEYS[name]
     all_runs = [
         [
@@ -32,19 +32,19 @@ def test_so_many_lie_before_each_cut_as_were_asked_for(world, name, size):
         for rank in range(world.size)
     ]
     runs = all_runs[world.rank]
-    flat = [run for each in all_runs for run in each]
+    flat = [run for rank_runs in all_runs for run in rank_runs]
     total = sum(map(len, flat))
     positions = [0, total, total // 2, total // 3, total, min(1, total), max(total - 1, 0)]
     order = np.argsort(np.concatenate(flat), kind="stable")
     owner = np.repeat(np.arange(len(flat)), [len(run) for run in flat])[order]
-    mine = sum(len(each) for each in all_runs[: world.rank])
+    mine = sum(len(rank_runs) for rank_runs in all_runs[: world.rank])
     expected = [[np.count_nonzero(owner[:t] == mine + run) for t in positions] for run in range(len(runs))]
     found = cut(world, runs, positions)
     check_collective(world, found.tolist() == expected and found.dtype == np.int64, f"{found.tolist()} {expected}")
 
 
 @pytest.mark.ranks(2, 3)
-def test_ranks_without_a_key_and_no_position_at_all(world):
+def test_cut_ranks_without_keys_and_no_positions(world):
     keys = np.arange(10 if world.rank == 1 else 0)
     check_collective(world, cut(world, [keys], [3])[0, 0] == (3 if world.rank == 1 else 0))
     check_collective(world, cut(world, [keys], []).shape == (1, 0))

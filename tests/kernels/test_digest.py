@@ -1,4 +1,4 @@
-"""The digest of a block: its definition in whole numbers, the same from every body, and blind to no change."""
+"""The digest of a block: its definition in whole numbers, the same from every body, and sensitive to every change."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ def digest(request):
     return Kernel("digest").load(request.param, open_device(request.param))
 
 
-def mixed(bits, index):
-    """One term, in Python's whole numbers."""
+def mix(bits, index):
+    """One term, in Python's integers."""
     h = bits ^ (index + 1) * 0x9E3779B97F4A7C15 & WORD
     h = (h ^ h >> 30) * 0xBF58476D1CE4E5B9 & WORD
     h = (h ^ h >> 27) * 0x94D049BB133111EB & WORD
     return h ^ h >> 31
 
 
-def test_the_mixing_is_that_of_splitmix64(digest):
+def test_digest_kernel_mixing_is_that_of_splitmix64(digest):
     # Vigna's splitmix64.c with seed 0 gives these first; its state is (index + 1)·golden, our bits are 0.
     known = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert [digest(np.zeros((1, 1), np.uint64), index, 0) for index in range(3)] == known
 
 
 @given(st.integers(0, 5), st.integers(0, 20), st.integers(-(1 << 64), 1 << 64), st.integers(-40, 1 << 64), st.data())
-def test_the_digest_is_the_sum_of_its_terms(digest, rows, columns, first, row_step, data):
+def test_digest_kernel_is_the_sum_of_its_terms(digest, rows, columns, first, row_step, data):
     seed = data.draw(st.integers(0, 1000))
     wide = np.random.default_rng(seed).integers(0, 1 << 64, (rows, columns + 3), np.uint64)
     wide.flags.writeable = False
     bits = wide[:, 1 : columns + 1]
-    expected = sum(mixed(int(bits[r, c]), first + r * row_step + c) for r in range(rows) for c in range(columns))
+    expected = sum(mix(int(bits[r, c]), first + r * row_step + c) for r in range(rows) for c in range(columns))
     result = digest(bits, first, row_step)
     assert result == expected & WORD and type(result) is int
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 100_000])
-def test_every_body_gives_the_bits_of_the_reference(digest, size):
+def test_digest_kernel_bodies_give_the_references_bits(digest, size):
     arguments, amount, unit = example("digest", size)
     assert digest(*arguments) == Kernel("digest").load("reference", open_device("reference"))(*arguments)
     assert (amount, unit) == (arguments[0].size, "words") and amount >= size
 
 
 @given(st.lists(WORDS, min_size=1, max_size=50), st.data())
-def test_a_flipped_bit_is_seen(digest, words, data):
+def test_digest_kernel_flipped_bit_changes_it(digest, words, data):
     bits = np.array([words], np.uint64)
     changed = bits.copy()
     changed[0, data.draw(st.integers(0, len(words) - 1))] ^= np.uint64(1 << data.draw(st.integers(0, 63)))
@@ -61,7 +61,7 @@ def test_a_flipped_bit_is_seen(digest, words, data):
 
 
 @given(st.lists(WORDS, min_size=2, max_size=50, unique=True), st.data())
-def test_swapped_values_and_other_indices_are_seen(digest, words, data):
+def test_digest_kernel_swaps_and_other_indices_change_it(digest, words, data):
     i, j = data.draw(st.lists(st.integers(0, len(words) - 1), min_size=2, max_size=2, unique=True))
     bits = np.array([words], np.uint64)
     swapped = bits.copy()
@@ -70,7 +70,7 @@ def test_swapped_values_and_other_indices_are_seen(digest, words, data):
     assert digest(bits, 1, 0) != digest(bits, 0, 0)
 
 
-def test_rows_may_be_reversed_repeated_or_have_odd_strides(digest):
+def test_digest_kernel_takes_reversed_repeated_odd_strides(digest):
     bits = np.random.default_rng(2).integers(0, 1 << 64, (6, 9), np.uint64)
     odd = np.zeros((6, 9 * 8 + 3), np.uint8)[:, 3:].view(np.uint64)
     odd[...] = bits
@@ -80,20 +80,20 @@ def test_rows_may_be_reversed_repeated_or_have_odd_strides(digest):
 
 @pytest.mark.parametrize("blocks", [1, 3, None])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
-def test_a_gpu_takes_words_of_any_width_on_any_blocks(dtype, blocks):
+def test_gpu_digest_words_of_any_width_match_reference(dtype, blocks):
     wide = np.random.default_rng(3).integers(0, np.iinfo(dtype).max, (40, 333), dtype, endpoint=True)
     run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
     for words in (wide[:, 7:], wide[:, :1], wide[:, 9:12], wide[3:4], wide[:0], wide[::-3, 1:-1]):
         assert run(words, 77, 1000, blocks=blocks) == reference(words.astype(np.uint64), 77, 1000)
 
 
-TILE = 2048  # of gpu.cu
+TILE = 2048  # as in gpu.cu
 
 
 @pytest.mark.parametrize("blocks", [1, 3, None])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
 def test_gpu_digest_wide_rows_match_reference(dtype, blocks):
-    """Rows of a tile and more, a word short of one and a word over it, whole or inside wider rows."""
+    """Rows of a tile and more, one word shorter and one longer, contiguous or inside wider rows."""
     wide = np.random.default_rng(4).integers(0, np.iinfo(dtype).max, (3, 5 * TILE), dtype, endpoint=True)
     run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
     for columns in (TILE - 1, TILE, TILE + 1, TILE + 255, TILE + 257, 2 * TILE - 1, 3 * TILE, 4 * TILE + 1):
@@ -104,7 +104,7 @@ def test_gpu_digest_wide_rows_match_reference(dtype, blocks):
 @pytest.mark.parametrize("size", [16 * TILE - 1, 16 * TILE, 33 * TILE + 5])
 @pytest.mark.parametrize("blocks", [1, 2, 16, 17])
 def test_gpu_digest_long_row_matches_reference(size, blocks):
-    """One contiguous row that blocks go through several times, and more blocks than there are tiles."""
+    """One contiguous row that blocks traverse several times, and more blocks than tiles."""
     words = np.random.default_rng(size).integers(0, 1 << 64, (1, size + 1), np.uint64)[:, 1:]
     run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
     assert run(words, 5, 0, blocks=blocks) == reference(words, 5, 0)
@@ -114,7 +114,7 @@ def test_gpu_digest_long_row_matches_reference(size, blocks):
 @pytest.mark.parametrize("first", [0, 1, WORD - TILE, WORD - 1, WORD, -1])
 @pytest.mark.parametrize("row_step", [0, 1, WORD, WORD - TILE, -5])
 def test_gpu_digest_keys_wrap_at_two_to_64(columns, first, row_step):
-    """Indices beyond 2^64 begin again at 0, inside a row and from row to row."""
+    """Indices from 2^64 on wrap to 0, inside a row and from row to row."""
     words = np.random.default_rng(5).integers(0, 1 << 64, (4, columns), np.uint64)
     run, reference = (Kernel("digest").load(body, open_device(body)) for body in ("shim", "reference"))
     assert run(words, first, row_step, blocks=2) == reference(words, first, row_step)

@@ -1,4 +1,4 @@
-"""Exact sums in limbs: every body gives the limbs of the sum in whole numbers, whatever the data and its layout."""
+"""Exact sums in limbs: every body gives the limbs of the integer sum, for any data and layout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def body(request):
 
 
 def limbs_of(fixed, plus=0, minus=0, nans=0):
-    """The canonical limbs of a whole number of units of 2^−ORIGIN."""
+    """The canonical limbs of an integer number of units of 2^−ORIGIN."""
     words = [(fixed >> 32 * k) & 0xFFFFFFFF for k in range(LIMBS - 1)]
     return np.array([*words, fixed >> 32 * (LIMBS - 1), plus, minus, nans], np.int64)
 
@@ -49,8 +49,8 @@ def fixed(value):
 
 
 def limbs_of_terms(terms, specials):
-    """The limbs of finite Fractions and of the floats that are none."""
-    signs = [sum(x == wanted for x in specials) for wanted in (inf, -inf)]
+    """The limbs of finite Fractions and of non-finite floats."""
+    signs = [sum(x == special for x in specials) for special in (inf, -inf)]
     return limbs_of(sum(map(fixed, terms)), *signs, sum(x != x for x in specials))
 
 
@@ -65,20 +65,20 @@ def limbs_of_products(x, y):
     return limbs_of_terms(finite, [a * b for a, b in pairs if not (isfinite(a) and isfinite(b))])
 
 
-def summed(body, x, limbs=None):
+def sum_limbs(body, x, limbs=None):
     limbs = np.zeros(SLOTS, np.int64) if limbs is None else limbs
     load(body, "accumulate")(x, limbs)
     return limbs
 
 
-def summed_products(body, x, y):
+def sum_product_limbs(body, x, y):
     limbs = np.zeros(SLOTS, np.int64)
     load(body, "accumulate_products")(x, y, limbs)
     return limbs
 
 
 def any_bits(random, n):
-    """Doubles of any sign, exponent and mantissa, with NaNs and infinities among them."""
+    """Doubles of any sign, exponent and mantissa, including NaNs and infinities."""
     return random.integers(0, 1 << 64, n, np.uint64).view(np.float64)
 
 
@@ -113,23 +113,23 @@ def numbers(request):
 
 
 @given(st.lists(FLOATS, max_size=60))
-def test_limbs_are_those_of_the_exact_sum(body, values):
+def test_exact_sum_limbs_are_those_of_the_exact_sum(body, values):
     x = np.array(values, np.float64)
-    np.testing.assert_array_equal(summed(body, x), limbs_of_sum(x))
+    np.testing.assert_array_equal(sum_limbs(body, x), limbs_of_sum(x))
 
 
 @given(st.lists(st.tuples(FLOATS, FLOATS), max_size=60))
-def test_limbs_are_those_of_the_exact_sum_of_products(body, pairs):
+def test_exact_sum_limbs_are_those_of_the_sum_of_products(body, pairs):
     x, y = np.array(pairs, np.float64).reshape(-1, 2).T.copy()
-    np.testing.assert_array_equal(summed_products(body, x, y), limbs_of_products(x, y))
+    np.testing.assert_array_equal(sum_product_limbs(body, x, y), limbs_of_products(x, y))
 
 
-def test_blocks_of_every_kind(body, numbers):
-    np.testing.assert_array_equal(summed(body, numbers), limbs_of_sum(numbers))
+def test_exact_sum_of_every_family_of_numbers(body, numbers):
+    np.testing.assert_array_equal(sum_limbs(body, numbers), limbs_of_sum(numbers))
 
 
 @pytest.mark.parametrize("other", ["itself", "reversed", "normal", "inverse", "tiny"])
-def test_products_of_blocks_of_every_kind(body, numbers, other):
+def test_exact_sum_of_products_of_every_family_of_numbers(body, numbers, other):
     with np.errstate(all="ignore"):
         y = {
             "itself": numbers,
@@ -139,46 +139,46 @@ def test_products_of_blocks_of_every_kind(body, numbers, other):
             "tiny": numbers * 1e-160,
         }[other]
         expected = limbs_of_products(numbers, y)
-        np.testing.assert_array_equal(summed_products(body, numbers, y), expected)
+        np.testing.assert_array_equal(sum_product_limbs(body, numbers, y), expected)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 63, 64, 65, 1023, 1024, 1025])
 @pytest.mark.parametrize("rows", [0, 1, 2, 5])
-def test_rows_of_a_wider_array(body, rows, columns):
+def test_exact_sum_of_rows_of_a_wider_array(body, rows, columns):
     wide = spread(np.random.default_rng(columns), 2 * rows * (columns + 3), -80, 80).reshape(2, rows, columns + 3)
     wide.flags.writeable = False
     x, y = wide[0, :, 2:-1], wide[1, :, 1:-2]
-    np.testing.assert_array_equal(summed(body, x), limbs_of_sum(x))
+    np.testing.assert_array_equal(sum_limbs(body, x), limbs_of_sum(x))
     for a, b in ((x, y), (x.copy(), y), (x, y.copy())):
-        np.testing.assert_array_equal(summed_products(body, a, b), limbs_of_products(x, y))
+        np.testing.assert_array_equal(sum_product_limbs(body, a, b), limbs_of_products(x, y))
 
 
 @given(st.data())
-def test_any_split_and_order_gives_the_same_limbs(body, data):
+def test_exact_sum_any_split_and_order_gives_the_same_limbs(body, data):
     x = data.draw(st.sampled_from([*FAMILIES.values()]))(np.random.default_rng(11), 300)
     cuts = sorted(data.draw(st.lists(st.integers(0, x.size), max_size=5)))
-    parts = [summed(body, part) for part in np.split(np.random.default_rng(1).permutation(x), cuts)]
-    together = summed(body, np.empty(0), np.sum(parts, axis=0))
-    np.testing.assert_array_equal(together, summed(body, x))
+    parts = [sum_limbs(body, part) for part in np.split(np.random.default_rng(1).permutation(x), cuts)]
+    together = sum_limbs(body, np.empty(0), np.sum(parts, axis=0))
+    np.testing.assert_array_equal(together, sum_limbs(body, x))
 
 
-def test_limbs_that_come_in_are_settled_and_go_on(body):
+def test_exact_sum_settles_given_limbs_and_adds_to_them(body):
     random = np.random.default_rng(5)
     limbs = np.append(random.integers(-(2**62), 2**62, LIMBS), [3, 4, 5, 77]).astype(np.int64)
     value = sum(int(limb) << 32 * k for k, limb in enumerate(limbs[:LIMBS]))
-    summed(body, np.array([1.0, inf, -inf, nan]), limbs)
+    sum_limbs(body, np.array([1.0, inf, -inf, nan]), limbs)
     np.testing.assert_array_equal(limbs[:SLOTS], limbs_of(value + fixed(1), 4, 5, 6))
     assert limbs[SLOTS] == 77
 
 
-def test_products_need_one_shape(body):
+def test_exact_sum_products_of_other_shapes_are_refused(body):
     with pytest.raises(ValueError, match="shapes"):
-        summed_products(body, np.zeros((2, 3)), np.zeros((3, 2)))
+        sum_product_limbs(body, np.zeros((2, 3)), np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("operation", definition.OPERATIONS)
 @pytest.mark.parametrize("size", [0, 1, 10, 5000])
-def test_examples(body, operation, size):
+def test_exact_sum_examples_have_their_size_and_limbs(body, operation, size):
     (*arrays, limbs), amount, unit = example(operation, size)
     load(body, operation)(*arrays, limbs)
     expected = limbs_of_sum(*arrays) if operation == "accumulate" else limbs_of_products(*arrays)
@@ -191,42 +191,44 @@ FULLEST = 2.0 - 2.0**-52
 
 @pytest.mark.slow
 @pytest.mark.parametrize("x", [-FULLEST, FULLEST])
-def test_more_terms_than_an_unsettled_limb_can_hold(x):
+def test_exact_sum_more_terms_than_an_unsettled_limb_holds(x):
     rows, columns = (1 << 16) + 1, 1 << 15
     many = np.broadcast_to(np.full(columns, x), (rows, columns))
     assert many.size > 2**31
-    np.testing.assert_array_equal(summed("cython", many), limbs_of(many.size * fixed(x)))
+    np.testing.assert_array_equal(sum_limbs("cython", many), limbs_of(many.size * fixed(x)))
 
 
 @pytest.mark.slow
-def test_more_products_than_an_unsettled_limb_can_hold():
+def test_exact_sum_more_products_than_an_unsettled_limb_holds():
     rows, columns = (1 << 16) + 1, 1 << 15
     many = np.broadcast_to(np.full(columns, FULLEST), (rows, columns))
     expected = limbs_of(many.size * fixed(Fraction(FULLEST) ** 2))
-    np.testing.assert_array_equal(summed_products("cython", many, many), expected)
+    np.testing.assert_array_equal(sum_product_limbs("cython", many, many), expected)
 
 
 def on_blocks(blocks, *arrays, body="shim"):
-    limbs, there = np.zeros(SLOTS, np.int64), map(open_device(body).from_host, arrays) if body == "cupy" else arrays
-    load(body, "accumulate" if len(arrays) == 1 else "accumulate_products")(*there, limbs, blocks=blocks)
+    limbs, inputs = np.zeros(SLOTS, np.int64), map(open_device(body).from_host, arrays) if body == "cupy" else arrays
+    load(body, "accumulate" if len(arrays) == 1 else "accumulate_products")(*inputs, limbs, blocks=blocks)
     return limbs
 
 
 @pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("blocks", [1, 2, 5, None])
-def test_blocks_of_threads_do_not_change_the_limbs(blocks, body):
-    """All kinds one after the other, so that threads raise and lower their guesses; rows end anywhere in a batch."""
+def test_gpu_exact_sum_blocks_do_not_change_the_limbs(blocks, body):
+    """All families one after the other, so that threads raise and lower their guesses; rows end anywhere in a batch."""
     random = np.random.default_rng(4)
     wide = np.concatenate([family(random, 3000) for family in FAMILIES.values()]).reshape(300, -1)
     for x in (wide[:, 5:-4], wide[:, :1], wide[:, ::2].copy(), wide[0], wide[::-1, 3:40]):
-        np.testing.assert_array_equal(on_blocks(blocks, x, body=body), summed("reference", x))
+        np.testing.assert_array_equal(on_blocks(blocks, x, body=body), sum_limbs("reference", x))
         y = x[::-1].copy()
-        np.testing.assert_array_equal(on_blocks(blocks, x, y, body=body), summed_products("reference", x, y))
+        np.testing.assert_array_equal(on_blocks(blocks, x, y, body=body), sum_product_limbs("reference", x, y))
 
 
 @pytest.mark.parametrize("x", [16 - 2.0**-49, -16 + 2.0**-49, 8 + 2.0**-38 - 2.0**-49])
-def test_folds_are_emptied_before_a_sum_leaves_its_binade(x):
-    """Threads guess 16 from eight ones; each number then adds as much as can be to the first fold, or the second."""
+def test_gpu_exact_sum_folds_are_emptied_before_they_round(x):
+    """Threads guess 16 from eight ones; then each number adds the largest possible amount to the first or the second
+    fold.
+    """
     numbers = np.append(np.ones(256 * 8), np.full(256 * 2600, x))
     np.testing.assert_array_equal(on_blocks(1, numbers), limbs_of(fixed(1) * 2048 + fixed(x) * 256 * 2600))
     factor = np.append(np.ones(256 * 4), np.full(256 * 1300, 1 - 2.0**-53))
@@ -236,7 +238,7 @@ def test_folds_are_emptied_before_a_sum_leaves_its_binade(x):
     np.testing.assert_array_equal(on_blocks(1, few, factor), limbs_of(expected))
 
 
-#: What a block adds to a word at most, if it counts as many terms as it has and is settled when there are enough.
+#: The largest growth of a word per block, if the block counts its terms and settles often enough.
 GROWTH = """#include <stdlib.h>
 #include "cpu.h"
 static int64_t largest(const Sum *sum) {
@@ -266,9 +268,9 @@ int64_t blocks(void) { return SETTLE / BLOCK; }
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 @pytest.mark.parametrize("x", [FULLEST, FULLEST * 2.0**1023, -FULLEST * 2.0**1010, -FULLEST * 2.0**500])
 @pytest.mark.parametrize("products", [False, True])
-def test_no_word_overflows_before_it_is_settled(x, products, tmp_path):
-    """Of folds, of slots, and of products that are multiplied as integers: to go there takes minutes."""
-    library = compiled_as(GROWTH, tmp_path)
+def test_exact_sum_words_are_settled_before_they_overflow(x, products, tmp_path):
+    """For folds, slots, and products of integers: reaching an overflow itself would take minutes."""
+    library = compile_library(GROWTH, tmp_path)
     block, limbs = np.full(1024, x), np.zeros(SLOTS, np.int64)
     library.growth.restype = library.blocks.restype = ctypes.c_int64
     growth = library.growth(*pointers_to(block, block if products else None, limbs))
@@ -279,7 +281,7 @@ def test_no_word_overflows_before_it_is_settled(x, products, tmp_path):
 
 @pytest.fixture(scope="module", params=["x86-64", "x86-64-v3", "x86-64-v4"])
 def library(request, tmp_path_factory):
-    """cpu.h for one level of the architecture alone, where this machine has it."""
+    """cpu.h for one level of the architecture, if this machine has it."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
     here = Path("/proc/cpuinfo")
@@ -287,16 +289,16 @@ def library(request, tmp_path_factory):
         pytest.skip("this processor has no AVX-512")
     arguments = "const char *x, const char *y, int64_t i, int64_t j, int64_t m, int64_t n, int64_t *limbs"
     text = f'#include "cpu.h"\nvoid total({arguments}) {{ accumulate_rows(x, y, i, j, m, n, limbs); }}\n'
-    return compiled_as(text, tmp_path_factory.mktemp("level"), f"-march={request.param}")
+    return compile_library(text, tmp_path_factory.mktemp("level"), f"-march={request.param}")
 
 
-def test_every_level_of_the_architecture_gives_the_same_limbs(library, numbers):
+def test_exact_sum_every_architecture_level_gives_the_limbs(library, numbers):
     for y in (None, numbers[::-1].copy()):
         limbs = np.zeros(SLOTS, np.int64)
         pointers = pointers_to(numbers, y, limbs)
         sizes = [ctypes.c_int64(n) for n in (0, 0, 1, numbers.size)]
         library.total(*pointers[:2], *sizes, pointers[2])
-        expected = limbs_of_sum(numbers) if y is None else summed_products("reference", numbers, y)
+        expected = limbs_of_sum(numbers) if y is None else sum_product_limbs("reference", numbers, y)
         np.testing.assert_array_equal(limbs, expected)
 
 
@@ -304,7 +306,7 @@ def pointers_to(*arrays):
     return [array if array is None else array.ctypes.data_as(ctypes.c_void_p) for array in arrays]
 
 
-def compiled_as(text, folder, *more):
+def compile_library(text, folder, *more):
     source, library = folder / "total.c", folder / "total.so"
     source.write_text(text)
     flags = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-DCLONES="]

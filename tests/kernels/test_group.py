@@ -1,4 +1,4 @@
-"""Gathering by group: every body gives the bits of whole numbers and fractions, in any order of the rows."""
+"""Aggregation by group: every body gives the bits of integers and fractions, for any order of the rows."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def limbs_of(totals, words):
 
 
 def window(x, power=1, words=0):
-    """An origin and words that hold the sum of the powers of x."""
+    """An origin and a number of words that hold the sum of the powers of x."""
     low, high = load("reference", "span")(x)
     needed = power * (high - low + 1) + x.size.bit_length() + 1 if low <= high else 2
     return power * min(low, high + 1), words or max(2, -(-needed // 64))
 
 
-def rounded(value):
+def round_fraction(value):
     """A Fraction as the nearest double."""
     try:
         return value.numerator / value.denominator
@@ -83,7 +83,7 @@ def gids_of(n, groups=7, seed=3):
     return np.random.default_rng(seed).integers(0, groups, n).astype(np.uint32)
 
 
-def gathered(run, operation, x, gids, groups, words=0):
+def aggregate(run, operation, x, gids, groups, words=0):
     power = 1 + (operation == "squares")
     origin, words = window(x, power, words) if x.dtype.kind == "f" else (0, words or 3)
     limbs, specials = np.zeros((groups, words), np.int64), np.zeros(groups, np.uint8)
@@ -92,9 +92,9 @@ def gathered(run, operation, x, gids, groups, words=0):
 
 
 @pytest.mark.parametrize("operation", ["limbs", "squares"])
-def test_sums_are_those_of_fractions(run, numbers, operation):
+def test_group_sums_are_those_of_fractions(run, numbers, operation):
     power, gids = 1 + (operation == "squares"), gids_of(numbers.size)
-    limbs, specials, origin = gathered(run, operation, numbers, gids, 8)
+    limbs, specials, origin = aggregate(run, operation, numbers, gids, 8)
     for group in range(8):
         terms = numbers[gids == group]
         finite = [Fraction(v) ** power for v in terms.tolist() if math.isfinite(v)]
@@ -105,7 +105,7 @@ def test_sums_are_those_of_fractions(run, numbers, operation):
 
 @pytest.mark.parametrize("operation", ["limbs", "squares"])
 @pytest.mark.parametrize("words", [2, 3, 4, 5, 34, 68])
-def test_any_number_of_words_takes_terms_anywhere_in_it(run, operation, words):
+def test_group_any_number_of_words_takes_terms_of_any_size(run, operation, words):
     random, power = np.random.default_rng(words), 1 + (operation == "squares")
     top = min(64 * words // power, 1000)
     x = np.ldexp(random.standard_normal(300), random.integers(-20, top - 12, 300) - top // 2)
@@ -121,22 +121,22 @@ def test_any_number_of_words_takes_terms_anywhere_in_it(run, operation, words):
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 @pytest.mark.parametrize("operation", ["limbs", "squares"])
-def test_integers_add_exactly(run, operation, dtype):
+def test_group_sums_of_integers_are_exact(run, operation, dtype):
     info, power = np.iinfo(dtype), 1 + (operation == "squares")
     x = np.random.default_rng(1).integers(info.min, info.max, 300, dtype, endpoint=True)
     x[:3] = info.min, info.max, 0
     gids = gids_of(x.size)
     for words in (3, 4) if power == 2 else (2, 3):
-        limbs, _, _ = gathered(run, operation, x, gids, 7, words)
+        limbs, _, _ = aggregate(run, operation, x, gids, 7, words)
         assert [whole(row) for row in limbs] == [sum(v**power for v in x[gids == g].tolist()) for g in range(7)]
     with pytest.raises(ValueError, match="integers have the origin 0, not 3"):
         run(operation, limbs, np.zeros(7, np.uint8), gids, x, 3)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), FLOATS), max_size=40), st.randoms(use_true_random=False))
-def test_no_order_and_no_cut_changes_a_bit(run, rows, random):
+def test_group_sums_do_not_depend_on_order_or_parts(run, rows, random):
     gids, x = np.array([g for g, _ in rows], np.uint32), np.array([v for _, v in rows], np.float64)
-    limbs, specials, origin = gathered(run, "limbs", x, gids, 5)
+    limbs, specials, origin = aggregate(run, "limbs", x, gids, 5)
     order = np.array(random.sample(range(len(rows)), len(rows)), int)
     cut = random.randint(0, len(rows))
     parts = []
@@ -149,7 +149,7 @@ def test_no_order_and_no_cut_changes_a_bit(run, rows, random):
 
 
 @pytest.mark.parametrize("words", [2, 3, 34])
-def test_rows_of_limbs_are_merged_with_their_carries(run, words):
+def test_group_merge_of_limbs_carries(run, words):
     random = np.random.default_rng(words)
     ours, theirs = ([int(random.integers(-(2**57), 2**57)) << 64 * (words - 1) for _ in range(n)] for n in (5, 60))
     ours, theirs = [v - 1 for v in ours], [v // 3 for v in theirs]
@@ -161,9 +161,9 @@ def test_rows_of_limbs_are_merged_with_their_carries(run, words):
         run("merge", limbs, gids, np.zeros((60, words + 1), np.int64))
 
 
-def test_sums_and_means_are_correctly_rounded(run, numbers):
+def test_group_sums_and_means_are_correctly_rounded(run, numbers):
     gids = gids_of(numbers.size)
-    limbs, specials, origin = gathered(run, "limbs", numbers, gids, 8)
+    limbs, specials, origin = aggregate(run, "limbs", numbers, gids, 8)
     counts = np.bincount(gids, minlength=8)
     sums = run("quotient", limbs, np.ones(8, np.int64), origin, specials)
     means = run("quotient", limbs, counts, origin, specials)
@@ -171,7 +171,7 @@ def test_sums_and_means_are_correctly_rounded(run, numbers):
         terms = numbers[gids == g].tolist()
         if all(map(math.isfinite, terms)):
             total = sum(map(Fraction, terms), Fraction(0))
-            expected = [rounded(total), rounded(total / len(terms)) if terms else math.nan]
+            expected = [round_fraction(total), round_fraction(total / len(terms)) if terms else math.nan]
         else:
             expected = [sum(v for v in terms if not math.isfinite(v))] * 2
         np.testing.assert_array_equal([sums[g], means[g]], expected)
@@ -179,31 +179,31 @@ def test_sums_and_means_are_correctly_rounded(run, numbers):
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30))
-def test_a_sum_is_that_of_fsum(run, values):
+def test_group_sum_is_that_of_fsum(run, values):
     x = np.array(values, np.float64)
-    limbs, specials, origin = gathered(run, "limbs", x, np.zeros(x.size, np.uint32), 1)
+    limbs, specials, origin = aggregate(run, "limbs", x, np.zeros(x.size, np.uint32), 1)
     found = run("quotient", limbs, np.ones(1, np.int64), origin, specials)[0]
     try:
         assert found == math.fsum(values)
     except OverflowError:
-        assert found == rounded(sum(map(Fraction, values)))
+        assert found == round_fraction(sum(map(Fraction, values)))
 
 
 @given(st.integers(2, 5), st.data())
-def test_quotients_of_any_size_and_sign_round_to_even(run, words, data):
+def test_group_quotients_round_to_even(run, words, data):
     total = data.draw(st.integers(-(2 ** (64 * words - 1)), 2 ** (64 * words - 1) - 1))
     count = data.draw(st.one_of(st.integers(1, 2**63 - 1), st.integers(0, 62).map(lambda k: 1 << k)))
     total = data.draw(st.sampled_from([total, total >> 70, (2**54 + 2 * (total & 255) + 1) * count, count, -1, 1]))
     total = max(min(total, 2 ** (64 * words - 1) - 1), -(2 ** (64 * words - 1)))
     origin = data.draw(st.one_of(st.integers(-1200, 1024), st.integers(-1140, -1060)))
     found = run("quotient", limbs_of([total], words), np.array([count]), origin, np.zeros(1, np.uint8))
-    expected = rounded(Fraction(total) * Fraction(2) ** origin / count)
+    expected = round_fraction(Fraction(total) * Fraction(2) ** origin / count)
     np.testing.assert_array_equal(found, [expected])
     if total:
         assert np.signbit(found[0]) == (total < 0)
 
 
-def test_what_is_not_finite_decides(run):
+def test_group_non_finite_values_determine_the_result(run):
     specials = np.array([0, PLUS, MINUS, PLUS | MINUS, NANS, NANS | PLUS, 7], np.uint8)
     found = run("quotient", limbs_of([5] * 7, 2), np.ones(7, np.int64), 0, specials)
     np.testing.assert_array_equal(found, [5, np.inf, -np.inf] + [np.nan] * 4)
@@ -213,12 +213,12 @@ def test_what_is_not_finite_decides(run):
 
 
 @pytest.mark.parametrize("ddof", [0, 1])
-def test_variances_are_correctly_rounded(run, numbers, ddof):
+def test_group_variances_are_correctly_rounded(run, numbers, ddof):
     x, gids = np.nan_to_num(numbers, posinf=1.0, neginf=2.0), gids_of(numbers.size)
     gids[:2] = 7, 8
     gids[1] = 8
-    limbs, specials, origin = gathered(run, "limbs", x, gids, 10)
-    squares, _, twice = gathered(run, "squares", x, gids, 10)
+    limbs, specials, origin = aggregate(run, "limbs", x, gids, 10)
+    squares, _, twice = aggregate(run, "squares", x, gids, 10)
     assert twice == 2 * origin
     found = run("variance", limbs, squares, np.bincount(gids, minlength=10), origin, specials, ddof)
     for g in range(10):
@@ -226,23 +226,23 @@ def test_variances_are_correctly_rounded(run, numbers, ddof):
         n = len(terms)
         expected = math.nan
         if n > ddof:
-            expected = rounded((sum(t * t for t in terms) - sum(terms, Fraction(0)) ** 2 / n) / (n - ddof))
+            expected = round_fraction((sum(t * t for t in terms) - sum(terms, Fraction(0)) ** 2 / n) / (n - ddof))
         np.testing.assert_array_equal(found[g], expected)
 
 
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=6), st.integers(1, 2**40), st.integers(2, 4))
-def test_variances_of_many_equal_groups(run, values, times, words):
-    """As if every value came `times` times."""
+def test_group_variances_of_repeated_values_are_exact(run, values, times, words):
+    """As if every value occurred `times` times."""
     n, total, square = len(values) * times, sum(values) * times, sum(v * v for v in values) * times
     found = run(
         "variance", limbs_of([total], words), limbs_of([square], words + 1), np.array([n]), 0, np.zeros(1, np.uint8), 0
     )
     mean = Fraction(total, n)
-    assert found[0] == rounded(sum((v - mean) ** 2 for v in values) / len(values))
+    assert found[0] == round_fraction(sum((v - mean) ** 2 for v in values) / len(values))
 
 
 @given(st.lists(FLOATS, max_size=40))
-def test_the_span_is_as_narrow_as_can_be(run, values):
+def test_group_span_is_the_narrowest(run, values):
     low, high = run("span", np.array(values, np.float64))
     finite = [Fraction(v) for v in values if math.isfinite(v) and v]
     assert (low, high) == EMPTY or finite
@@ -254,7 +254,7 @@ def test_the_span_is_as_narrow_as_can_be(run, values):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint64])
 @pytest.mark.parametrize("largest", [False, True])
-def test_extremes_of_every_type(run, dtype, largest):
+def test_group_extremes_of_every_type(run, dtype, largest):
     random, gids = np.random.default_rng(2), gids_of(300)
     x = random.integers(0, 1 << 64, 300, np.uint64).view(dtype)
     info = np.finfo(dtype) if dtype == np.float64 else np.iinfo(dtype)
@@ -272,7 +272,7 @@ def test_extremes_of_every_type(run, dtype, largest):
     np.testing.assert_array_equal(values, [pick(x[gids == g], initial=first) for g in range(8)])
 
 
-def test_extremes_of_zeros_and_nans(run):
+def test_group_extremes_of_zeros_and_nans(run):
     rows = [(0, 0.0), (0, -0.0), (1, -0.0), (2, -1.0), (2, np.nan), (2, -3.0), (3, -np.nan)]
     for order in (rows, rows[::-1]):
         gids, x = np.array([g for g, _ in order], np.uint32), np.array([v for _, v in order])
@@ -283,7 +283,7 @@ def test_extremes_of_zeros_and_nans(run):
         assert high.tobytes() == np.array([0.0, -0.0, np.nan, np.nan]).tobytes()
 
 
-def test_counts_and_sums_of_integers(run):
+def test_group_counts_and_sums_of_integers(run):
     gids, x = gids_of(500), np.random.default_rng(0).integers(-(2**62), 2**62, 500)
     counts, sums = np.full(8, 2), np.zeros(8, np.int64)
     run("add", counts, gids, None)
@@ -294,7 +294,7 @@ def test_counts_and_sums_of_integers(run):
 
 
 @pytest.mark.parametrize("operation", ["add", "least", "greatest", "limbs", "squares", "merge"])
-def test_a_group_that_is_not_there_changes_nothing(run, operation):
+def test_group_unknown_group_is_refused_and_changes_nothing(run, operation):
     arguments, _, _ = example(operation, 50)
     gids = next(a for a in arguments if getattr(a, "dtype", None) == np.uint32)
     gids[7] = len(arguments[0])
@@ -308,7 +308,7 @@ def test_a_group_that_is_not_there_changes_nothing(run, operation):
 
 @pytest.mark.parametrize("operation", definition.OPERATIONS)
 @pytest.mark.parametrize("size", [0, 1, 10, 3000])
-def test_every_body_gives_the_bits_of_the_reference(operation, size):
+def test_group_bodies_give_the_references_bits(operation, size):
     (mine, amount, _), (theirs, _, _) = example(operation, size), example(operation, size)
     found, expected = load("cython", operation)(*mine), load("reference", operation)(*theirs)
     np.testing.assert_array_equal(found, expected)

@@ -1,4 +1,4 @@
-"""Keys: every body makes the same table, and it counts as a Counter does, however often it had to grow."""
+"""Keys: every body makes the same table, with the counts of a Counter, however often the table grows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anyrank.keyed.words import _white_space
 
 POINTS = {WHITE: _white_space(), WORDS: word_characters()}
 PATTERNS = {WHITE: None, WORDS: re.compile(r"[\w\u0300-\u036f]+")}
-#: What is hard to cut into words: white space beyond ASCII, marks, broken UTF-8 of all kinds, zero bytes.
+#: Texts that are hard to split into words: white space beyond ASCII, marks, broken UTF-8, zero bytes.
 BITS = [
     *(b"a", b"Zz", b"0_9", b" ", b"\n", b"\r\n", b"\x1c", b"\x85", b"\0", b"don't", b"x" * 15, b"Y" * 16, b"Z" * 17),
     *("é".encode(), "É".encode(), "\xa0".encode(), "\u2003".encode(), "\u3000".encode(), "\u0301".encode()),
@@ -34,78 +34,78 @@ def load(body, operation):
     return Kernel("keys", operation).load(body, open_device(body))
 
 
-def copied(value):
+def deep_copy(value):
     if isinstance(value, tuple):
-        return tuple(map(copied, value))
+        return tuple(map(deep_copy, value))
     return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def arrays(value):
     if isinstance(value, tuple):
-        return [array for one in value for array in arrays(one)]
+        return [array for item in value for array in arrays(item)]
     return [value] if isinstance(value, np.ndarray) else []
 
 
 @pytest.mark.parametrize("operation", definition.OPERATIONS)
 @pytest.mark.parametrize("size", [0, 1, 1000])
-def test_bodies_make_the_same_table(operation, size):
+def test_keys_bodies_make_the_same_table(operation, size):
     arguments = example(operation, size)[0]
     found = []
     for body in ("reference", "cython"):
-        given = copied(arguments)
-        found.append((load(body, operation)(*given), arrays(given)))
+        copies = deep_copy(arguments)
+        found.append((load(body, operation)(*copies), arrays(copies)))
     assert found[0][0] == found[1][0]
     assert all(np.array_equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
-def counted(table, folded=False):
+def counts_of(table, folded=False):
     keys = KeyMap()
     keys.slots, keys.pool, keys.state = table
     _, places = keys.entries()
     return dict(zip(keys.keys_at(places).tolist(), keys.weights_at(places).tolist(), strict=True))
 
 
-def padded(text):
+def pad(text):
     return np.frombuffer(bytes(64) + text + b"x y" * 30, np.uint8)
 
 
 @given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([WHITE, WORDS]))
 @pytest.mark.parametrize("body", ["reference", "cython"])
-def test_words_are_those_of_python(body, text, rule):
+def test_keys_words_are_those_of_python(body, text, rule):
     table, others = empty(400, 4000), empty(2)
-    assert load(body, "words")(padded(text), 64, 64 + len(text), rule, False, POINTS[rule], table, others) == 64 + len(
+    assert load(body, "words")(pad(text), 64, 64 + len(text), rule, False, POINTS[rule], table, others) == 64 + len(
         text
     )
     whole = text.decode(errors="surrogateescape")
     words = whole.split() if rule == WHITE else PATTERNS[rule].findall(whole)
-    assert counted(table) == Counter(word.encode(errors="surrogateescape") for word in words)
+    assert counts_of(table) == Counter(word.encode(errors="surrogateescape") for word in words)
     assert table[2][SEEN] == len(words)
 
 
 @given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([WHITE, WORDS]))
-def test_words_of_ascii_are_folded_and_others_apart(text, rule):
+def test_keys_folding_lowers_ascii_and_separates_other_words(text, rule):
     found = []
     for body in ("reference", "cython"):
         table, others = empty(400, 4000), empty(400, 4000)
-        load(body, "words")(padded(text), 64, 64 + len(text), rule, True, POINTS[rule], table, others)
-        found.append((counted(table), counted(others)))
+        load(body, "words")(pad(text), 64, 64 + len(text), rule, True, POINTS[rule], table, others)
+        found.append((counts_of(table), counts_of(others)))
     assert found[0] == found[1]
     assert all(word.isascii() and word == word.lower() for word in found[0][0])
     assert not any(word.isascii() for word in found[0][1])
 
 
-def test_a_table_that_is_full_says_where():
+def test_keys_full_table_returns_the_position():
     text = b"one two three four five six seven"
     for body in ("reference", "cython"):
-        table = empty(4)  # three keys at most
-        stop = load(body, "words")(padded(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], table, empty(2))
-        assert padded(text)[stop : stop + 4].tobytes() == b"four" and table[2][ENTRIES] == 3
+        table = empty(4)  # at most three keys
+        stop = load(body, "words")(pad(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], table, empty(2))
+        assert pad(text)[stop : stop + 4].tobytes() == b"four" and table[2][ENTRIES] == 3
         long = Text.of([b"s" * INLINE, b"l" * 17, b"m" * 17])
         table = empty(8, 20)
         assert load(body, "add")(long.data, long.offsets, 0, None, None, *table, 0) == 2
 
 
-def test_bad_arguments_are_refused():
+def test_keys_bad_arguments_are_refused():
     body = load("cython", "words")
     with pytest.raises(ValueError, match="64 bytes after it"):
         body(np.zeros(64, np.uint8), 0, 1, WHITE, False, POINTS[WHITE], empty(8), empty(8))
@@ -118,7 +118,7 @@ def test_bad_arguments_are_refused():
 
 
 @pytest.mark.parametrize("spread", [1, 3])
-def test_a_map_grows_and_keeps_numbers_and_weights(spread):
+def test_key_map_grows_and_keeps_numbers_and_weights(spread):
     words = [b"%x" % (n * n) + b"-" * (n % 40) for n in range(5000)]
     draws = np.random.default_rng(1).integers(0, 5000, 20000)
     weights = np.random.default_rng(2).integers(-5, 100, 20000)
@@ -137,16 +137,16 @@ def test_a_map_grows_and_keeps_numbers_and_weights(spread):
     assert [h * spread % 2**64 for h in hashes.tolist()] == sorted(h * spread % 2**64 for h in hashes.tolist())
 
 
-def test_fixed_keys_are_text_of_that_size():
+def test_key_map_fixed_keys_equal_text_of_that_size():
     numbers = np.random.default_rng(3).integers(-100, 100, 3000)
-    one, other = KeyMap(), KeyMap()
-    one.add(numbers[:, None].view(np.uint8))
+    fixed, other = KeyMap(), KeyMap()
+    fixed.add(numbers[:, None].view(np.uint8))
     other.add(Text.of(n.tobytes() for n in numbers))
-    assert one.slots.tobytes() == other.slots.tobytes() and len(one) == len({*numbers.tolist()})
+    assert fixed.slots.tobytes() == other.slots.tobytes() and len(fixed) == len({*numbers.tolist()})
 
 
-def test_one_long_word_and_a_text_of_new_words_have_room_made_for_them():
+def test_key_map_grows_for_a_long_word_and_many_new_words():
     text = b"w" * 100_000 + b" " + b" ".join(b"%d" % n for n in range(20_000))
     keys, others = KeyMap(), KeyMap()
-    keys.words(padded(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], others)
+    keys.words(pad(text), 64, 64 + len(text), WHITE, False, POINTS[WHITE], others)
     assert (len(keys), keys.words_seen, len(others)) == (20_001, 20_001, 0)

@@ -27,12 +27,12 @@ def words(request):
     return Kernel("philox", "words").load(request.param, open_device(request.param))
 
 
-def test_the_answers_are_there():
+def test_philox_answer_file_has_three_rows():
     assert len(ROWS) == 3 and all(len(row) == 10 for row in ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=["zeros", "ones", "pi"])
-def test_known_answers(words, row):
+def test_philox_gives_the_known_answers(words, row):
     c0, c1, c2, c3, k0, k1, *expected = row
     out = np.zeros((1, 4), np.uint32)
     words(k0 | k1 << 32, c3, c2, np.array([c0 | c1 << 32], np.uint64), out)
@@ -40,7 +40,7 @@ def test_known_answers(words, row):
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 15, 16, 17, 1000])
-def test_every_body_gives_the_bits_of_the_reference(words, size):
+def test_philox_bodies_give_the_references_bits(words, size):
     (seed, stream, step, index, expected), amount, unit = example("words", size)
     Kernel("philox", "words").load("reference", open_device("reference"))(seed, stream, step, index, expected)
     out = np.zeros_like(expected)
@@ -49,7 +49,7 @@ def test_every_body_gives_the_bits_of_the_reference(words, size):
     assert (amount, unit) == (size, "blocks")
 
 
-def test_indices_may_be_read_only_and_every_part_of_the_key_counts(words):
+def test_philox_depends_on_every_part_of_the_key(words):
     index = np.array([3, 3 << 32], np.uint64)
     index.flags.writeable = False
     seen = set()
@@ -61,8 +61,8 @@ def test_indices_may_be_read_only_and_every_part_of_the_key_counts(words):
 
 
 @pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
-def test_the_gpu_s_quantiles_are_the_host_s_to_the_end_of_the_tails(tmp_path, body):
-    """Indices that lead there cannot be found: the function is called by itself."""
+def test_gpu_quantiles_equal_the_hosts_up_to_the_tails(tmp_path, body):
+    """Indices that give these values cannot be found, so the function is called directly."""
     source, gpu = tmp_path / "gpu.cu", open_device(body)
     source.write_text(f"""#include "{Path(philox.__file__).with_name("quantile.h")}"
         extern "C" __global__ void quantiles(const double* table, double* q) {{
@@ -72,7 +72,7 @@ def test_the_gpu_s_quantiles_are_the_host_s_to_the_end_of_the_tails(tmp_path, bo
     k = np.array([*edges, *(2.0 ** np.random.default_rng(1).uniform(0, 49, 500))], np.uint64)
     k = np.concatenate([k, k + np.uint64(1), np.uint64(2**53 - 1) - k])[:1024]
     q = (2 * k.astype(np.int64) + 1 - 2**53) * 2.0**-54
-    there, module = gpu.from_host(q), gpu.load(source)
-    for part in (there[:512], there[512:]):
+    on_gpu, module = gpu.from_host(q), gpu.load(source)
+    for part in (on_gpu[:512], on_gpu[512:]):
         module.launch("quantiles", (1,), (part.size,), (_quantile_table(gpu), part))
-    assert gpu.to_host(there).tobytes() == quantile(k).tobytes()
+    assert gpu.to_host(on_gpu).tobytes() == quantile(k).tobytes()

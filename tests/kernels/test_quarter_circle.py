@@ -1,4 +1,4 @@
-"""Points in the quarter circle: every body, every instruction set and every split count the same hits."""
+"""Points in the quarter circle: every body, instruction set and split gives the same hits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def quarter_circle(request):
 
 
 def is_hit(seed, stream, k):
-    """One point, in Python's whole numbers, from the words of its block."""
+    """One point, in Python's integers, from the words of its block."""
     block = np.zeros((1, 4), np.uint32)
     words(seed, stream, 0, np.array([k >> 1], np.uint64), block)
     x, y = (int(word) >> 1 for word in block[0, 2 * (k & 1) :][:2])
@@ -39,7 +39,7 @@ RANGES = [
     *((first, count) for first in (0, 1, 2, 3) for count in (0, 1, 2, 3, 4)),
     (7, 1000),
     (10, 95),
-    (2**33 - 200, 401),  # the block's index passes 2^32
+    (2**33 - 200, 401),  # the block's index exceeds 2^32
     (2**33, 96),
     (2**34 - 97, 98),
     (END - 301, 301),
@@ -48,33 +48,33 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("first", "count"), RANGES)
-def test_hits_are_those_of_the_points_one_by_one(quarter_circle, first, count):
+def test_quarter_circle_hits_are_those_of_single_points(quarter_circle, first, count):
     hits = quarter_circle(SEED, STREAM, first, count)
     assert type(hits) is int
     assert hits == sum(is_hit(SEED, STREAM, k) for k in range(first, first + count))
 
 
 @pytest.mark.parametrize("first", [12345, 2**33 - 250_001, END - 500_001])
-def test_every_body_counts_the_same_over_many_points(quarter_circle, first):
-    count = 500_001  # more than the reference takes at a time, and than the GPU has threads for in one block
+def test_quarter_circle_bodies_count_the_same(quarter_circle, first):
+    count = 500_001  # more than the reference takes at a time, and more than one block of GPU threads
     assert quarter_circle(SEED, STREAM, first, count) == body("reference")(SEED, STREAM, first, count)
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 200_000), (2**33 - 60_001, 99_999), (END - 50_000, 50_000)])
-def test_the_gpu_s_threads_take_many_points_and_what_is_left(monkeypatch, first, count):
+def test_quarter_circle_gpu_counts_many_points_and_the_rest(monkeypatch, first, count):
     monkeypatch.setattr(gpu, "MOST_BLOCKS", 3)
     assert body("shim")(SEED, STREAM, first, count) == body("reference")(SEED, STREAM, first, count)
 
 
 @pytest.mark.parametrize("instructions", cpu_cython.INSTRUCTIONS)
 @pytest.mark.parametrize(("first", "count"), [*RANGES, (2**33 - 50_001, 100_003)])
-def test_every_instruction_set_counts_the_same(instructions, first, count):
+def test_quarter_circle_instruction_sets_count_the_same(instructions, first, count):
     hits = cpu_cython.count_with(instructions, SEED, STREAM, first, count)
     assert hits == body("reference")(SEED, STREAM, first, count)
 
 
 @given(st.integers(0, END - 30_000), st.lists(st.integers(0, 10_000), max_size=3))
-def test_hits_add_up_over_any_split(first, counts):
+def test_quarter_circle_hits_add_up_over_any_split(first, counts):
     count, whole, parts = body("cython"), sum(counts), 0
     expected = count(SEED, STREAM, first, whole)
     for part in counts:
@@ -83,18 +83,18 @@ def test_hits_add_up_over_any_split(first, counts):
     assert parts == expected
 
 
-def test_seed_and_stream_choose_the_points(quarter_circle):
+def test_quarter_circle_seed_and_stream_choose_the_points(quarter_circle):
     keys = [(1, 0), (2, 0), (1 << 32, 0), (1, 1), (1, 2**24 - 1)]
     assert len({quarter_circle(*key, 0, 100_000) for key in keys}) == len(keys)
 
 
-def test_the_share_of_hits_is_a_quarter_of_pi():
+def test_quarter_circle_share_of_hits_is_a_quarter_of_pi():
     n = 10**8
     share = body("cython")(1, 0, 0, n) / n
     assert abs(share - math.pi / 4) < 3 * math.sqrt(math.pi / 4 * (1 - math.pi / 4) / n)
 
 
-def test_the_example_is_as_large_as_it_says():
+def test_quarter_circle_example_has_its_size():
     (_, _, first, count), amount, unit = example("quarter_circle", 1000)
     assert (count, amount, unit) == (1000, 1000, "points")
     assert first < 2**33 < first + count

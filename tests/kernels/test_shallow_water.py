@@ -1,4 +1,4 @@
-"""The shallow-water step: NCAR's bits, and every body's bits those of the reference, however a block is cut."""
+"""The shallow-water step: NCAR's bits, and every body gives the bits of the reference, for any block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHA256 = {
 }
 DT, ALPHA, DX, DY = 90.0, 0.001, 1e5, 1e5
 SIZES = [(1, 1), (1, 7), (5, 1), (17, 33), (129, 65), (3, 5000)]
-#: Past what the cython body stores through the cache.
+#: Larger than what the Cython body stores through the cache.
 LARGE = (61, 6007)
 BODIES = ("numba", "cython", "shim")
 
@@ -44,7 +44,7 @@ def load(name: str) -> Step:
 
 
 def bits(array: np.ndarray) -> np.ndarray:
-    """So that −0 differs from 0 and NaN equals itself."""
+    """As integers, so that −0 differs from 0 and NaN equals itself."""
     return np.ascontiguousarray(array).view(np.uint64)
 
 
@@ -84,7 +84,7 @@ def run(step: Step, start: Mesh, steps: int) -> Mesh:
 
 
 def block(m: int, n: int, apart: int = 0) -> list[np.ndarray]:
-    """New, current and old levels of m × n cells at random; rows and arrays `apart` further from each other."""
+    """New, current and old levels of m × n random cells; `apart` adds space between rows and arrays."""
     random = np.random.default_rng(m * 10000 + n)
 
     def array(rows: int, columns: int, middle: float, place: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def block(m: int, n: int, apart: int = 0) -> list[np.ndarray]:
     return [array(m + h, n + h, at, place) for place, (h, at) in enumerate(zip(halo, middles, strict=True))]
 
 
-def stepped(step: Step, arrays: list[np.ndarray], first: bool, **options: Any) -> list[np.ndarray]:
+def step_block(step: Step, arrays: list[np.ndarray], first: bool, **options: Any) -> list[np.ndarray]:
     step(*arrays, DT if first else DT + DT, ALPHA, DX, DY, first, **options)
     return arrays
 
@@ -109,13 +109,13 @@ def assert_same(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
         assert np.array_equal(bits(a), bits(b)), f"array {k}"
 
 
-def test_the_stored_answer_is_ncars() -> None:
+def test_shallow_water_stored_answer_is_ncars() -> None:
     for name, expected in SHA256.items():
         assert sha256(np.fromfile(ANSWERS / f"{name}.bin", "<f8").reshape(65, 65)[:64, :64]) == expected
 
 
 @pytest.mark.parametrize("name", ["reference", *BODIES])
-def test_gives_every_bit_of_ncars_answer(name: str) -> None:
+def test_shallow_water_gives_every_bit_of_ncars_answer(name: str) -> None:
     fields = run(load(name), ncar_start(64, 64), 4000)
     assert {name: sha256(field) for name, field in zip("puv", fields, strict=True)} == SHA256
 
@@ -123,35 +123,37 @@ def test_gives_every_bit_of_ncars_answer(name: str) -> None:
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("apart", [0, 1, 8])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_body_gives_the_reference_bit_for_bit(body: Step, size: tuple[int, int], apart: int, first: bool) -> None:
-    expected = stepped(reference, block(*size), first)
-    assert_same(stepped(body, block(*size, apart), first), expected)
+def test_shallow_water_body_gives_the_references_bits(
+    body: Step, size: tuple[int, int], apart: int, first: bool
+) -> None:
+    expected = step_block(reference, block(*size), first)
+    assert_same(step_block(body, block(*size, apart), first), expected)
 
 
 @pytest.mark.parametrize("apart", [0, 1, 8])
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8])
 @pytest.mark.parametrize("size", [(17, 33), LARGE])
-def test_the_width_of_vectors_changes_no_bit(size: tuple[int, int], lanes: int, apart: int) -> None:
-    expected = stepped(reference, block(*size), False)
-    assert_same(stepped(load("cython"), block(*size, apart), False, lanes=lanes), expected)
+def test_shallow_water_width_of_vectors_changes_no_bit(size: tuple[int, int], lanes: int, apart: int) -> None:
+    expected = step_block(reference, block(*size), False)
+    assert_same(step_block(load("cython"), block(*size, apart), False, lanes=lanes), expected)
 
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("size", [(3, 3), (40, 57)])
-def test_regions_of_a_block_give_the_whole(body: Step, size: tuple[int, int], first: bool) -> None:
+def test_shallow_water_regions_give_the_whole_block(body: Step, size: tuple[int, int], first: bool) -> None:
     m, n = size
-    expected = stepped(reference, block(m, n), first)
+    expected = step_block(reference, block(m, n), first)
     arrays = block(m, n, apart=1)
     inside, west, east = slice(1, m - 1), slice(0, 1), slice(n - 1, n)
     regions = [(inside, slice(1, n - 1)), (slice(0, 1), slice(0, n)), (slice(m - 1, m), slice(0, n))]
     for rows, columns in [*regions, (inside, west), (inside, east)]:
         ring = (slice(rows.start, rows.stop + 2), slice(columns.start, columns.stop + 2))
-        stepped(body, [a[ring] if 3 <= k < 6 else a[rows, columns] for k, a in enumerate(arrays)], first)
+        step_block(body, [a[ring] if 3 <= k < 6 else a[rows, columns] for k, a in enumerate(arrays)], first)
     assert_same(arrays, expected)
 
 
 @pytest.mark.parametrize("missing", [None, 1, 2])
-def test_the_cuda_body_needs_its_barriers_and_no_order_of_threads(
+def test_shallow_water_cuda_needs_barriers_but_no_thread_order(
     missing: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     barrier = "__syncthreads();"
@@ -162,28 +164,28 @@ def test_the_cuda_body_needs_its_barriers_and_no_order_of_threads(
     source = tmp_path / "gpu.cu"
     source.write_text(barrier.join(parts))
     size = (20, 300)
-    expected = stepped(reference, block(*size), False)
+    expected = step_block(reference, block(*size), False)
     same = []
     for order in ("", "reverse"):
         monkeypatch.setenv("ANYRANK_SHIM_ORDER", order)
-        arrays = stepped(partial(gpu.shallow_water, open_device("shim").load(source)), block(*size), False)
+        arrays = step_block(partial(gpu.shallow_water, open_device("shim").load(source)), block(*size), False)
         same.append(all(np.array_equal(bits(a), bits(b)) for a, b in zip(arrays, expected, strict=True)))
     assert all(same) == (missing is None)
 
 
-def test_writes_nothing_outside_its_region(body: Step) -> None:
+def test_shallow_water_writes_nothing_outside_its_region(body: Step) -> None:
     arrays = block(9, 30, apart=2)
-    stepped(body, arrays, False)
+    step_block(body, arrays, False)
     for array in arrays:
         assert np.count_nonzero(~np.isnan(array.base)) == array.size, "the rest of the base was NaN"
 
 
-def test_takes_a_read_only_current_level(body: Step) -> None:
+def test_shallow_water_takes_a_read_only_current_level(body: Step) -> None:
     arrays = block(6, 11)
-    expected = stepped(reference, block(6, 11), False)
+    expected = step_block(reference, block(6, 11), False)
     for field in arrays[3:6]:
         field.flags.writeable = False
-    assert_same(stepped(body, arrays, False), expected)
+    assert_same(step_block(body, arrays, False), expected)
 
 
 @pytest.mark.parametrize(
@@ -196,15 +198,15 @@ def test_takes_a_read_only_current_level(body: Step) -> None:
         (3, np.zeros(13), "two axes"),
     ],
 )
-def test_the_body_in_c_refuses_arrays_it_would_overrun(place: int, wrong: np.ndarray, rule: str) -> None:
+def test_shallow_water_cython_refuses_arrays_of_wrong_shape(place: int, wrong: np.ndarray, rule: str) -> None:
     arrays = block(6, 11)
     arrays[place] = wrong
     with pytest.raises(ValueError, match=rule):
-        stepped(load("cython"), arrays, False)
+        step_block(load("cython"), arrays, False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 300, 5000])
-def test_the_example_is_of_about_the_size_asked_for(body: Step, size: int) -> None:
+def test_shallow_water_example_has_about_the_requested_size(body: Step, size: int) -> None:
     arguments, amount, unit = example("shallow_water", size)
     expected, _, _ = example("shallow_water", size)
     assert size <= amount <= 2 * size and unit == "cell-steps"

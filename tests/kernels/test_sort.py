@@ -1,4 +1,4 @@
-"""Sorting: every body gives NumPy's order, whatever the keys."""
+"""Sorting: every body gives NumPy's order, for any keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = (np.int32, np.int64, np.uint32, np.uint64)
 
 
 def spread(name, size, dtype):
-    """Keys of a kind that some way of sorting does badly on."""
+    """Keys of a distribution that is hard for some sorting algorithm."""
     rng, limits = np.random.default_rng(size), np.iinfo(dtype)
     keys = rng.integers(limits.min, limits.max, size, dtype, endpoint=True)
     if name == "equal":
@@ -41,7 +41,7 @@ SPREADS = ("random", "equal", "few", "sorted", "reversed", "narrow", "powers", "
 
 @pytest.fixture(params=["reference", "cython", "cython without AVX-512"])
 def call(request):
-    """An operation as a body gives it."""
+    """An operation of one body."""
     body, _, less = request.param.partition(" ")
     device = open_device(body)
     if less:
@@ -52,7 +52,7 @@ def call(request):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SPREADS)
-def test_sort_and_argsort_are_numpy_s(call, name, dtype):
+def test_sort_kernel_sort_and_argsort_are_numpys(call, name, dtype):
     for size in SIZES:
         keys = spread(name, size, dtype)
         order = call("argsort", keys)
@@ -65,7 +65,7 @@ def test_sort_and_argsort_are_numpy_s(call, name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SPREADS)
-def test_segments_are_merged_in_their_order(call, name, dtype):
+def test_sort_kernel_segments_are_merged_in_order(call, name, dtype):
     for size in (0, 1, 2, 50, 3001):
         for cuts in ((0, 1), (0, 0.5, 1), (0, 0.001, 1), (0, 0, 1), (0, 0.3, 0.3, 1), (0.1, 0.2, 0.5, 0.9), None):
             cuts = np.linspace(0, 1, 23) if cuts is None else cuts
@@ -84,10 +84,10 @@ def test_segments_are_merged_in_their_order(call, name, dtype):
 
 @pytest.mark.parametrize("body", ["reference", "cython"])
 @pytest.mark.parametrize("width", [1, 3, 8, 13, 16, 40])
-def test_fixed_bytes_go_by_their_bytes(body, width):
+def test_sort_kernel_fixed_bytes_are_sorted_by_bytes(body, width):
     argsort, merge_order = (Kernel("sort", name).load(body, open_device(body)) for name in ("argsort", "merge_order"))
     raw = np.random.default_rng(width).integers(0, 256, (1000, width), np.uint8)
-    raw[::3] //= 128  # many zeros: bytes that end in them are shorter to NumPy
+    raw[::3] //= 128  # many zeros: NumPy shortens bytes that end in zeros
     raw[1::3] = raw[7]
     keys = raw.view(f"S{width}").ravel()
     expected = sorted(range(1000), key=lambda row: raw[row].tobytes())
@@ -98,7 +98,7 @@ def test_fixed_bytes_go_by_their_bytes(body, width):
 
 
 @pytest.mark.parametrize("name", SPREADS)
-def test_room_to_work_in_and_for_the_result_may_be_given(call, name):
+def test_sort_kernel_scratch_and_output_may_be_given(call, name):
     for size in (1, 40, 5000):
         keys, scratch, out = spread(name, size, np.int64), np.ones(6000, np.int64), np.ones(6000, np.int64)
         before, expected = keys.copy(), np.sort(keys)
@@ -109,7 +109,7 @@ def test_room_to_work_in_and_for_the_result_may_be_given(call, name):
         np.testing.assert_array_equal(keys, expected)
 
 
-def test_what_does_not_fit_is_refused(call):
+def test_sort_kernel_bad_borders_and_outputs_are_refused(call):
     keys = np.arange(10)
     for borders in ([0, 11], [-1, 5], [5, 2]):
         with pytest.raises(ValueError, match="borders"):
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_refused(call):
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("size", [0, 1, 2, 1000])
-def test_examples_are_of_the_size_that_was_asked_for(call, operation, size):
+def test_sort_kernel_examples_have_their_size(call, operation, size):
     arguments, amount, unit = example(operation, size)
     call(operation, *arguments)
     assert (amount, unit) == (size, "keys")

@@ -1,4 +1,4 @@
-"""Rows sorted over all ranks by columns of any kind, and written to files that do not depend on the ranks."""
+"""Rows sorted over all ranks by columns of any type, and written to files that do not depend on the ranks."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ FLOATS = RANDOM.choice([-0.0, 0.0, 1.5, -2.25, np.inf, -np.inf, np.nan, 1e-320, 
 
 
 def part(world, skewed=False):
-    """This rank's rows: those of no order, or all of them on the last rank."""
+    """This rank's rows: an unsorted part, or all rows on the last rank."""
     to = np.full(N, world.size - 1) if skewed else np.random.default_rng(1).integers(0, world.size, N)
     columns = {"n": NUMBERS, "word": Text.of(WORDS), "x": FLOATS}
     return take(columns, to == world.rank)
 
 
 @given(st.lists(st.one_of(st.binary(max_size=20), st.sampled_from([b"a" * n for n in (7, 8, 9, 127, 128, 129, 300)]))))
-def test_text_is_ranked_as_bytes_are_sorted(words):
+def test_text_ranks_are_those_of_sorted_bytes(words):
     order = sorted(words)
     assert text_ranks(Text.of(words)).tolist() == [order.index(word) for word in words]
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
 @pytest.mark.parametrize("skewed", [False, True])
-def test_rows_come_in_one_order(world, skewed):
+def test_ordered_rows_have_one_order(world, skewed):
     found = ordered(world, part(world, skewed), ["-n", "word"])
     rows = [
         row
@@ -52,7 +52,7 @@ def test_rows_come_in_one_order(world, skewed):
 
 
 @pytest.mark.ranks(1, 2, 3)
-def test_files_have_every_row_and_the_same_bytes_on_any_ranks(world, tmp_path):
+def test_ordered_files_have_the_same_bytes_on_any_ranks(world, tmp_path):
     columns = ordered(world, part(world), ["x", "word"])
     columns["day"] = columns["n"].astype("M8[D]")
     columns["some"] = np.ma.masked_equal(columns["n"], 3)
@@ -82,7 +82,7 @@ def test_files_have_every_row_and_the_same_bytes_on_any_ranks(world, tmp_path):
 
 
 @pytest.mark.ranks(1, 3)
-def test_long_text_in_hdf5_is_bytes_and_sizes(world, tmp_path):
+def test_write_hdf5_long_text_is_stored_as_bytes_and_sizes(world, tmp_path):
     words = [b"w" * (PADDED + 1), b"", b"x"] if world.rank == world.size - 1 else []
     with h5py.File(write_hdf5(world, tmp_path / "rows.h5", {"word": Text.of(words)}), "r") as file:
         check_collective(world, file["word_size"][:].tolist() == [PADDED + 1, 0, 1])
@@ -91,7 +91,7 @@ def test_long_text_in_hdf5_is_bytes_and_sizes(world, tmp_path):
 
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("write", [write_csv, write_hdf5])
-def test_what_cannot_be_written_leaves_what_was_there(world, tmp_path, write, monkeypatch):
+def test_write_on_a_full_disk_keeps_the_old_file(world, tmp_path, write, monkeypatch):
     path = tmp_path / "rows"
     path.write_text("before")
 

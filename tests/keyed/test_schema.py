@@ -1,4 +1,4 @@
-"""Columns that ranks see differently: they become alike before rows travel, or all ranks refuse them."""
+"""Columns that differ between ranks: they are unified before rows are sent, or all ranks refuse them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = np.array([b"n%d" % n + b"-long" * (n == 8) for n in NUMBERS.tolist()])
 
 
 def mine(world, odd):
-    """This rank's rows, masked and of other widths where rank `odd` sees them, and none on the last rank."""
+    """This rank's rows, masked and of other widths as rank `odd` sees them, and no rows on the last rank."""
     rows = np.arange(N)[world.rank :: max(1, world.size - 1)] if world.rank < max(1, world.size - 1) else slice(0)
     x = np.ma.masked_equal(NUMBERS[rows], 4) if world.rank == odd else NUMBERS[rows]
     names = NAMES[rows].tolist()
@@ -35,7 +35,7 @@ def mine(world, odd):
 
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("odd", [0, 1, 2])
-def test_agreed_has_one_type_and_a_mask_on_all_ranks(world, odd):
+def test_unify_columns_gives_one_type_and_mask_on_all_ranks(world, odd):
     columns = unify_columns(world, mine(world, odd))
     kinds = [(str(x.dtype), isinstance(x, np.ma.MaskedArray)) for x in columns.values() if isinstance(x, np.ndarray)]
     check_collective(world, len({*map(repr, world.comm.allgather(kinds))}) == 1, str(kinds))
@@ -54,7 +54,7 @@ def test_agreed_has_one_type_and_a_mask_on_all_ranks(world, odd):
         ({}, r"columns are \['a'\] on rank 0 and \[\] on rank 1"),
     ],
 )
-def test_agreed_columns_of_two_kinds_are_refused_by_all(world, tmp_path, other, said):
+def test_unify_columns_of_two_types_are_refused_by_all_ranks(world, tmp_path, other, said):
     columns = other if world.rank == 1 else {"a": np.zeros(1, np.int64)}
     for call in (
         lambda: unify_columns(world, columns),
@@ -69,14 +69,14 @@ def test_agreed_columns_of_two_kinds_are_refused_by_all(world, tmp_path, other, 
 
 
 @pytest.mark.ranks(2)
-def test_agreed_without_rows_takes_the_type_of_the_others(world):
+def test_unify_columns_rank_without_rows_gets_the_type(world):
     columns = {"a": np.arange(3, dtype=np.int32), "b": Text.of("xyz"), "c": np.zeros((3, 2))}
     empty = {"a": np.empty(0), "b": np.empty(0), "c": np.empty(0)}
     found = unify_columns(world, columns if world.rank else empty)
     check_collective(world, (found["a"].dtype, type(found["b"]), found["c"].shape[1:]) == (np.int32, Text, (2,)))
 
 
-def test_split_masks_hide_nothing_but_zeros():
+def test_split_masks_sets_hidden_values_to_zero():
     columns = {"a": np.ma.MaskedArray([5, 6], [True, False]), "b": np.arange(2)}
     apart = split_masks(columns)
     assert {name: x.tolist() for name, x in apart.items()} == {"\0a": [True, False], "a": [0, 6], "b": [0, 1]}
@@ -85,7 +85,7 @@ def test_split_masks_hide_nothing_but_zeros():
 
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("by", [["x", "row"], ["-x", "row"], ["name"]])
-def test_ordered_masks_of_one_rank_stay_and_come_last(world, by):
+def test_ordered_masks_of_one_rank_are_kept_and_come_last(world, by):
     found = ordered(world, mine(world, 0), by)
     rows = head(world, found, N)
     alone = World(MPI.COMM_SELF)
@@ -105,14 +105,14 @@ def mine_of(rank, size):
 
 
 @pytest.mark.ranks(1, 2, 3)
-def test_sort_keys_of_two_widths_are_the_widest(world):
+def test_sort_keys_of_two_widths_get_the_larger(world):
     keys = mine(world, 0)["name"]
     found, _ = sort(world, keys)
     check_collective(world, [name for part in world.comm.allgather(found.tolist()) for name in part] == sorted(NAMES))
 
 
 @pytest.mark.ranks(2)
-def test_sorter_keys_of_two_types_are_refused_by_all(world, tmp_path):
+def test_sorter_keys_of_two_types_are_refused_by_all_ranks(world, tmp_path):
     sorter = Sorter(world, 1 << 30, tmp_path)
     sorter.add(np.array([b"ab", b"c"]) if world.rank else np.array([b"abc", b"d"]), {})
     sorter.finish()
@@ -122,7 +122,7 @@ def test_sorter_keys_of_two_types_are_refused_by_all(world, tmp_path):
 
 
 @pytest.mark.ranks(1, 2, 3)
-def test_files_have_the_masks_and_widths_of_all_ranks(world, tmp_path):
+def test_write_has_the_masks_and_widths_of_all_ranks(world, tmp_path):
     columns = mine(world, 0)
     parts = [mine_of(rank, world.size) for rank in range(world.size)]
     x = [value for part in parts for value in part["x"].tolist()]
@@ -137,7 +137,7 @@ def test_files_have_the_masks_and_widths_of_all_ranks(world, tmp_path):
 
 @pytest.mark.ranks(2, 3)
 def test_gather_takes_lists_weights_and_masks_of_one_rank(world):
-    """Types come from the table, and what one rank has, all send: nothing on the others is no other type."""
+    """The table determines the types, and all ranks send a column that one rank has: no rows mean no other type."""
     n, digests = 3000, []
     for way in ("add", "gather"):
         table = Table("t", world, {"key": "int64"}, {"most": ("int64", "max"), "sum": ("float64", "exact")})
@@ -170,7 +170,7 @@ def test_table_cleared_by_one_rank_alone_still_settles(world):
 def test_shuffle_rows_of_another_size_are_an_error_not_values(world):
     shuffle = Shuffle(world, [1, 1])
     wide = np.zeros(2, np.int64 if world.rank else np.int32)
-    if world.rank:  # four bytes come where eight belong
+    if world.rank:  # four bytes arrive instead of eight
         with pytest.raises(AnyrankError, match="rows of another size on rank 0: 4 bytes arrived, not 8"):
             shuffle(wide)
     else:

@@ -1,4 +1,4 @@
-"""Sorting over ranks: one stable order, exact blocks, whatever the keys, the ranks and the memory."""
+"""Sorting over ranks: one stable order and exact blocks, for any keys, ranks and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = 2000
 
 
 def floats(rng, n, dtype):
-    """Numbers with zeros of both signs, infinities, and NaNs of several bits."""
+    """Numbers with zeros of both signs, infinities, and NaNs with several bit patterns."""
     keys = rng.standard_normal(n).astype(dtype).round(1)
     bits = keys.view(f"u{keys.itemsize}")
     bits[::7] |= np.array(np.nan, dtype).view(bits.dtype)
@@ -44,7 +44,7 @@ KEYS = {
 
 
 def order_of(keys):
-    """NumPy's stable order, with −0 before 0; NaNs are equal to it but not to us: by their bits."""
+    """NumPy's stable order, with −0 before 0; NumPy treats all NaNs as equal, we order them by their bits."""
     if keys.dtype.kind != "f":
         return np.argsort(keys, kind="stable")
     bits = keys.view(f"i{keys.itemsize}")
@@ -75,13 +75,13 @@ def block(world, size):
 
 @pytest.mark.ranks(7)
 @pytest.mark.parametrize("size", [0, 1, SIZE])
-def test_many_ranks_may_have_few_rows(world, size):
+def test_sort_of_few_rows_on_many_ranks_is_in_order(world, size):
     check_order(world, "float64", size)
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("name", KEYS)
-def test_rows_are_in_one_stable_order(world, name):
+def test_sort_rows_are_in_one_stable_order(world, name):
     check_order(world, name, SIZE)
 
 
@@ -91,10 +91,10 @@ def check_order(world, name, size):
     part, order = mine(world, size), order_of(keys)[block(world, size)]
     expected = keys[order].tobytes()
     for overwrite in (False, True):
-        given = keys[part].copy()
-        alone, nothing = sort(world, given, overwrite=overwrite)
+        own_keys = keys[part].copy()
+        alone, nothing = sort(world, own_keys, overwrite=overwrite)
         check_collective(world, alone.tobytes() == expected and not nothing, f"{name} alone")
-        check_collective(world, overwrite or given.tobytes() == keys[part].tobytes(), "the keys that came in")
+        check_collective(world, overwrite or own_keys.tobytes() == keys[part].tobytes(), "the keys that came in")
     found, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
     check_collective(world, found.tobytes() == expected and found.dtype == keys.dtype, name)
     check_collective(world, with_them.pop("text").tolist() == columns["text"][order].tolist(), "text")
@@ -105,10 +105,10 @@ def check_order(world, name, size):
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("name", ["float32", "S9"])
 @pytest.mark.parametrize("budget", [1 << 30, 5000])
-def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
+def test_sorter_beyond_memory_merges_runs_on_disk(world, tmp_path, monkeypatch, name, budget):
     monkeypatch.setattr("anyrank.keyed.sorting._MIN_ROWS", 100)
     keys, columns = table(name, SIZE)
-    del columns["pair"]  # rows on disk are of one axis
+    del columns["pair"]  # rows on disk have one axis
     order, part = order_of(keys), mine(world, SIZE)
     for payload in ({}, columns):
         sorter, found = Sorter(world, budget, tmp_path), []
@@ -130,7 +130,7 @@ def test_more_than_memory_holds_is_sorted_through_runs_on_disk(world, tmp_path, 
         check_collective(world, list(tmp_path.iterdir()) == [], "nothing is left")
 
 
-def test_codes_are_one_to_one_and_keep_every_bit():
+def test_sort_keys_are_one_to_one_and_keep_every_bit():
     for bits, kind in ((np.arange(0, 1 << 32, 65_521, np.uint64).astype(np.uint32), np.float32),):
         codes = encode(bits.view(kind))
         assert len(np.unique(codes)) == len(bits)
@@ -144,14 +144,14 @@ def test_codes_are_one_to_one_and_keep_every_bit():
 
 
 @pytest.mark.ranks(1, 2)
-def test_keys_of_other_types_are_refused(world):
+def test_sort_keys_of_other_types_are_refused(world):
     for keys in (np.zeros(3, bool), np.zeros(3, "f2"), np.zeros(3, "U4"), np.zeros((2, 2)), np.array([None])):
         with pytest.raises(UsageError, match=r"cannot be sorted. Use one axis of int32"):
             sort(world, keys)
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, after):
+def test_scratch_file_full_disk_is_refused_and_leaves_nothing(tmp_path, monkeypatch, after):
     write, calls = os.pwrite, []
 
     def full(*arguments):
@@ -167,12 +167,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch, after):
     assert list(tmp_path.iterdir()) == [] and scratch._file is None
 
 
-def test_places_in_a_run_on_disk_are_those_in_memory():
+def test_scratch_file_searchsorted_equals_that_in_memory():
     keys = np.sort(np.random.default_rng(1).integers(0, 900, 3 * SAMPLE + 5))
     scratch = ScratchFile(Path("/tmp"))
     run = scratch.spill(MemoryRun({"": keys}))
-    wanted = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
+    sought = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
     for side in ("left", "right"):
-        assert run.keys.searchsorted(wanted, side) == keys.searchsorted(wanted, side).tolist()
+        assert run.keys.searchsorted(sought, side) == keys.searchsorted(sought, side).tolist()
     assert (run.keys[0], run.keys[-1], len(run.keys)) == (keys[0], keys[-1], len(keys))
     scratch.close()

@@ -1,4 +1,4 @@
-"""Tables: the same rows, bits and digests whoever adds what, kept in checkpoints, on any number of ranks."""
+"""Tables: the same rows, bits and digests for any distribution of the input, in checkpoints, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VALUES = {
 }
 
 
-def declared(world) -> State:
+def declare_state(world) -> State:
     state = State(world)
     state.add(Table("words", world, {"word": "text"}))
     state.add(Table("visits", world, {"user": "int64", "word": "text", "day": "i4", "place": "text"}, VALUES))
@@ -44,7 +44,7 @@ def declared(world) -> State:
 
 
 def add(state, rows):
-    """These of all rows, of which each rank adds what a draw gives it."""
+    """Add these rows; each rank adds those that a draw assigns to it."""
     mine = rows[np.random.default_rng(len(rows)).integers(0, state.world.size, len(rows)) == state.world.rank]
     words = Text.of(WORDS)[mine]
     state.words.add(words)
@@ -52,19 +52,19 @@ def add(state, rows):
     state.visits.add(USERS[mine], words, USERS[mine] % 3, words[: len(words)], **facts)
 
 
-def gathered(world, columns) -> dict:
+def gather_rows(world, columns) -> dict:
     """All rows of all ranks, on all ranks, as lists by column."""
     parts = world.comm.allgather({name: x.tolist() for name, x in columns.items()})
     return {name: [value for part in parts for value in part[name]] for name in parts[0]}
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
-def test_words_are_counted_as_a_counter_does_and_lie_by_their_hash(world):
-    state = declared(world)
+def test_table_counts_words_and_owners_follow_the_hash(world):
+    state = declare_state(world)
     add(state, np.arange(1500))
     state.words.settle()
     add(state, np.arange(1500, 4000))
-    found = gathered(world, state.words.columns)
+    found = gather_rows(world, state.words.columns)
     check_collective(world, dict(zip(found["word"], found["count"], strict=True)) == Counter(WORDS), "counts")
     hashes = [hash_of(word) for word in found["word"]]
     check_collective(world, hashes == sorted(hashes), "order")
@@ -72,16 +72,16 @@ def test_words_are_counted_as_a_counter_does_and_lie_by_their_hash(world):
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_values_of_compound_keys_are_exact(world):
-    state = declared(world)
+def test_table_values_of_compound_keys_are_exact(world):
+    state = declare_state(world)
     add(state, np.arange(4000))
-    found = gathered(world, state.visits.columns)
+    found = gather_rows(world, state.visits.columns)
     key = (found["user"], found["word"], found["day"], found["place"])
     x: dict = {}
     for row, (user, word) in enumerate(zip(USERS.tolist(), WORDS, strict=True)):
         x.setdefault((user, word, user % 3, word), []).append(row)
     check_collective(world, [*zip(*key, strict=True)].sort() == [*x].sort() and len(x) == len(key[0]), "keys")
-    rows = [x[one] for one in zip(*key, strict=True)]
+    rows = [x[key_of_row] for key_of_row in zip(*key, strict=True)]
     check_collective(world, found["count"] == [len(r) for r in rows], "count")
     check_collective(world, found["total"] == [int(N[r].sum()) for r in rows], "sum")
     check_collective(world, found["low"] == [X[r].min() for r in rows], "min")
@@ -101,40 +101,40 @@ def test_values_of_compound_keys_are_exact(world):
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
-def test_a_checkpoint_goes_on_on_other_ranks_with_the_same_digests(world, tmp_path):
-    straight = declared(world)
+def test_table_checkpoint_on_other_ranks_has_the_same_digests(world, tmp_path):
+    straight = declare_state(world)
     add(straight, np.arange(4000))
-    state = declared(world)
+    state = declare_state(world)
     add(state, np.arange(1000))
     checkpoints = Checkpoints(tmp_path, state, "t", {}, keep=9)
     checkpoints.begin()
     add(state, np.arange(1000, 4000))  # while the first is written
     first = checkpoints.finish()
     check_collective(world, not first.error, first.error)
-    other = declared(world)
+    other = declare_state(world)
     check_collective(world, Checkpoints(tmp_path, other, "t", {}).restore().step == 0)
     check_collective(world, other.digests() == first.digests, "restored")
     add(other, np.arange(1000, 4000))
     check_collective(world, other.digest() == straight.digest() == state.digest(), "went on")
-    alone = declared(World(MPI.COMM_SELF))
+    alone = declare_state(World(MPI.COMM_SELF))
     add(alone, np.arange(4000))
     check_collective(world, alone.digests() == straight.digests(), "one rank")
 
 
 @pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("io", ["pwrite", "gather"])
-def test_tables_may_be_empty(world, tmp_path, io):
-    state = declared(world)
+def test_table_without_rows_is_saved_and_restored(world, tmp_path, io):
+    state = declare_state(world)
     checkpoints = Checkpoints(tmp_path, state, "t", {}, io=io)
     checkpoints.begin()
     check_collective(world, not checkpoints.finish().error)
-    other = declared(world)
+    other = declare_state(world)
     Checkpoints(tmp_path, other, "t", {}, io=io).restore()
     check_collective(world, (len(other.words), other.digest()) == (0, state.digest()))
 
 
 @pytest.mark.ranks(1)
-def test_what_cannot_be_a_table_is_refused(world):
+def test_table_bad_declarations_are_refused(world):
     state = State(world)
     for keys, values, message in [
         ({}, {}, "need a key"),
@@ -154,7 +154,7 @@ def test_what_cannot_be_a_table_is_refused(world):
         state.t = 1
 
 
-def test_owners_are_even_parts_of_the_hashes():
+def test_owners_of_hashes_are_even_parts():
     hashes = np.array([0, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
     assert owners_of(hashes, 1).tolist() == [0, 0, 0, 0]
     assert owners_of(hashes, 2).tolist() == [0, 0, 1, 1]
@@ -164,8 +164,8 @@ def test_owners_are_even_parts_of_the_hashes():
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
 @pytest.mark.parametrize("groups", [10, 1 << 17])
-def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
-    """Few groups are combined here; of many each row travels first, but not those of the key that all ranks have."""
+def test_table_gather_gives_the_same_as_add(world, groups):
+    """Few groups are combined locally; of many groups each row is sent first, except those of heavy hitters."""
     n = 140_000 // world.size
     keys = np.random.default_rng(world.rank).integers(0, groups, n)
     keys[::10] = 7
@@ -182,12 +182,12 @@ def test_gathered_rows_are_added_rows_wherever_they_travel(world, groups):
             check_collective(world, largest < 1.3 * table.rows / world.size + 100, "rows are where they belong")
     check_collective(world, digests[0] == digests[1], "digests")
     everyone = Counter(k for part in world.comm.allgather(keys.tolist()) for k in part)
-    found = gathered(world, table.columns)
+    found = gather_rows(world, table.columns)
     check_collective(world, dict(zip(found["key"], found["count"], strict=True)) == everyone, "counts")
 
 
 @pytest.mark.ranks(1, 3)
-def test_nothing_may_be_gathered_and_some_ranks_may_have_nothing(world):
+def test_table_gather_of_no_rows_or_rows_of_one_rank(world):
     table = Table("t", world, {"key": "int64", "word": "text"}, {"sum": ("float64", "exact")})
     table.gather(np.empty(0, np.int64), [], sum=np.empty(0))
     check_collective(world, table.rows == 0, "nothing")

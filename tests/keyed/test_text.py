@@ -1,4 +1,4 @@
-"""Text input: every byte of every file once, on one rank, whatever the split; words and lines stay whole."""
+"""Text input: every byte of every file is read once, on one rank, for any split; words and lines stay complete."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def alone():
     world.close()
 
 
-def written(folder, contents):
-    """A file of each of the contents, in a folder of its own."""
+def write_files(folder, contents):
+    """A folder with one file for each content."""
     folder.mkdir(exist_ok=True)
     for number, content in enumerate(contents):
         (folder / f"{number:02d}.txt").write_bytes(content)
@@ -46,8 +46,8 @@ HOSTILE = [b"", b"x", b"one two\nthree", b"\n\n \n", b"y" * 300, b"a\r\nb\r\n", 
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
-def test_the_blocks_of_all_ranks_are_the_files(world, tmp_path):
-    on_root(world, lambda: written(tmp_path / "texts", HOSTILE))
+def test_text_blocks_of_all_ranks_are_the_files(world, tmp_path):
+    on_root(world, lambda: write_files(tmp_path / "texts", HOSTILE))
     text = TextFiles(str(tmp_path / "texts"), world)
     text.block = 16
     assert (text.size, text.sizes) == (sum(map(len, HOSTILE)), [*map(len, HOSTILE)])
@@ -67,7 +67,7 @@ def check_blocks(world, text, cut, whole, chunk):
         found[name] += data
     assert [*found.values()] == HOSTILE
     size = {path.name: size for path, size in zip(text.paths, text.sizes, strict=True)}
-    broken = [one for one in mine if one[1] + len(one[2]) < size[one[0]] and one[2][-1] not in cut]
+    broken = [part for part in mine if part[1] + len(part[2]) < size[part[0]] and part[2][-1] not in cut]
     check_collective(world, not (whole and broken), f"{broken}")
 
 
@@ -76,8 +76,8 @@ CONTENTS = st.lists(st.text("ab \n\t", max_size=40).map(str.encode), min_size=1,
 
 @settings(max_examples=150)
 @given(CONTENTS, st.lists(st.integers(0, 160)), st.sampled_from([SPACE, LINES, b"b"]), st.booleans(), st.integers(1, 9))
-def test_any_split_of_any_files_gives_every_byte_once_in_order(alone, tmp_path_factory, contents, cuts, cut, whole, n):
-    text = TextFiles(str(written(tmp_path_factory.mktemp("texts"), contents)), alone)
+def test_text_any_split_gives_every_byte_once_in_order(alone, tmp_path_factory, contents, cuts, cut, whole, n):
+    text = TextFiles(str(write_files(tmp_path_factory.mktemp("texts"), contents)), alone)
     text.block = n
     cuts = sorted({0, text.size, *(c for c in cuts if c < text.size)})
     found = dict.fromkeys(text.paths, b"")
@@ -95,8 +95,8 @@ def test_any_split_of_any_files_gives_every_byte_once_in_order(alone, tmp_path_f
 @given(
     st.binary(max_size=60), st.integers(0, 5), st.integers(0, 5), st.integers(1, 9), st.integers(0, 60), st.booleans()
 )
-def test_around_a_block_lies_its_context_and_then_zeros(alone, tmp_path_factory, data, behind, ahead, n, cut, whole):
-    text = TextFiles(str(written(tmp_path_factory.mktemp("texts"), [data])), alone)
+def test_text_block_is_surrounded_by_context_and_zeros(alone, tmp_path_factory, data, behind, ahead, n, cut, whole):
+    text = TextFiles(str(write_files(tmp_path_factory.mktemp("texts"), [data])), alone)
     text.block = n
     cut = min(cut, len(data))
     low = data.find(LINES, max(cut - 1, 0)) + 1 or len(data)
@@ -112,9 +112,9 @@ def test_around_a_block_lies_its_context_and_then_zeros(alone, tmp_path_factory,
             assert not block.buffer[block.stop : block.stop + MARGIN].any()
 
 
-def test_an_unbroken_run_is_one_block_if_blocks_are_whole_and_many_if_not(alone, tmp_path):
+def test_text_long_word_is_one_block_only_if_whole(alone, tmp_path):
     word = b"w" * 5_000_000
-    text = TextFiles(str(written(tmp_path / "texts", [b"short " + word + b" tail"])), alone)
+    text = TextFiles(str(write_files(tmp_path / "texts", [b"short " + word + b" tail"])), alone)
     assert [bytes_of(block) for block in text.blocks(0, 10)] == [b"short ", word + b" "]
     assert [bytes_of(block) for block in text.blocks(7, 9)] == []
     assert [bytes_of(block) for block in text.blocks(9, text.size)] == [b"tail"]
@@ -147,14 +147,14 @@ def library(tmp_path, monkeypatch):
         (".", ["[1].txt", "a.txt", "b.txt", "link.txt", "shelf/c.txt", "shelf/deep/d.md"]),
     ],
 )
-def test_names_are_files_folders_and_globs(alone, library, names, found):
+def test_text_names_are_files_folders_and_globs(alone, library, names, found):
     if names == ".":
         found.remove("link.txt")
     assert [*map(str, TextFiles(names, alone).paths)] == found
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ("a.txt,none.txt", "'none.txt' cannot be read (No such file or directory)"),
         ("*.rst", "'*.rst' matches no file"),
@@ -165,14 +165,14 @@ def test_names_are_files_folders_and_globs(alone, library, names, found):
         ([], "no file is named"),
     ],
 )
-def test_a_name_of_nothing_is_refused(alone, library, names, told):
+def test_text_name_without_files_is_refused(alone, library, names, message):
     with pytest.raises(UsageError) as refusal:
         TextFiles(names, alone)
-    assert str(refusal.value) == f"{told}. Name files, folders or globs, separated by commas."
+    assert str(refusal.value) == f"{message}. Name files, folders or globs, separated by commas."
 
 
 @pytest.mark.parametrize("name", ["shelf", "shelf/c.txt"])
-def test_what_we_may_not_read_is_refused(alone, library, monkeypatch, name):
+def test_text_unreadable_file_is_refused(alone, library, monkeypatch, name):
     def denied(path, *_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -182,13 +182,13 @@ def test_what_we_may_not_read_is_refused(alone, library, monkeypatch, name):
 
 
 @pytest.mark.ranks(1, 3)
-def test_all_ranks_refuse_together(world, tmp_path):
+def test_text_refusal_is_collective(world, tmp_path):
     with pytest.raises(UsageError, match="none") as refusal:
         TextFiles(str(tmp_path / "none"), world)
     assert refusal.value.collective
 
 
-def test_other_files_have_another_fingerprint(alone, tmp_path):
+def test_text_other_files_have_another_fingerprint(alone, tmp_path):
     fingerprints = set()
     for name, content in [("a", b"1"), ("a", b"22"), ("b", b"22")]:
         (tmp_path / name).write_bytes(content)
@@ -205,7 +205,7 @@ def test_other_files_have_another_fingerprint(alone, tmp_path):
 
 
 @pytest.mark.parametrize("begin", [0, 90])
-def test_a_file_that_became_shorter_is_told(alone, tmp_path, begin):
+def test_text_file_that_became_shorter_is_an_error(alone, tmp_path, begin):
     (tmp_path / "a").write_bytes(b"w" * 100)
     text = TextFiles(str(tmp_path / "a"), alone)
     (tmp_path / "a").write_bytes(b"w" * 60)

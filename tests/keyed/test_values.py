@@ -16,7 +16,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @given(st.lists(st.datetimes(datetime(1678, 1, 1), datetime(2262, 1, 1)), min_size=1, max_size=20))
-def test_they_are_those_of_datetime(times):
+def test_derived_keys_are_those_of_datetime(times):
     times = [time.replace(tzinfo=timezone.utc) for time in times]
     days = [(time - EPOCH).days for time in times]
     expected = {
@@ -33,12 +33,12 @@ def test_they_are_those_of_datetime(times):
     }
     for function, values in expected.items():
         for kind, counts in units.items():
-            wanted = [0] * len(times) if (function, kind) == ("hour", "date") else values
-            assert time_component(function, kind, np.array(counts, np.int64)).tolist() == wanted, (function, kind)
+            numbers = [0] * len(times) if (function, kind) == ("hour", "date") else values
+            assert time_component(function, kind, np.array(counts, np.int64)).tolist() == numbers, (function, kind)
     assert DAY.keys() >= units.keys()
 
 
-def test_keys_are_columns_or_functions_of_columns():
+def test_parse_key_takes_columns_and_functions_of_columns():
     assert parse_key(" user ") == ColumnSpec("user") and parse_key("log/user").label == "log/user"
     assert parse_key("date(my time)") == ColumnSpec("my time", "date") and parse_key("date( t )").label == "date(t)"
     assert ColumnSpec("t", "date").kind("text") == "date" and ColumnSpec("t", "hour").kind("text") == "int64"

@@ -38,8 +38,8 @@ def bricks(shape, cuts):
 
 
 @pytest.mark.parametrize("body", ["reference", "cython"])
-def test_known_values(body):
-    """These are in files that people have: they never change."""
+def test_digest_known_values_never_change(body):
+    """Users have these values in files."""
     BODIES.prefer(body)
     try:
         assert hexadecimal(whole_digest(np.arange(12.0).reshape(3, 4))) == "d3cf585969b0dd5b"
@@ -52,7 +52,7 @@ def test_known_values(body):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(st.sampled_from(SHAPES), st.data())
-def test_any_split_gives_the_digest_of_the_whole(dtype, shape, data):
+def test_digest_of_any_split_is_that_of_the_whole(dtype, shape, data):
     array = numbers(shape, dtype)
     cuts = [data.draw(st.lists(st.integers(0, n), max_size=2)) for n in shape]
     parts = [local_digest(array[b], shape, [s.start for s in b]) for b in bricks(shape, cuts)]
@@ -61,7 +61,7 @@ def test_any_split_gives_the_digest_of_the_whole(dtype, shape, data):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_layout_in_memory_does_not_matter(shape, dtype):
+def test_digest_does_not_depend_on_the_layout_in_memory(shape, dtype):
     array = numbers(shape, dtype)
     wide = np.zeros([2 * n + 2 for n in shape], dtype)
     for inside in ([slice(1, n + 1) for n in shape], [slice(0, 2 * n, 2) for n in shape]):
@@ -72,7 +72,7 @@ def test_the_layout_in_memory_does_not_matter(shape, dtype):
 
 
 @given(st.sampled_from([shape for shape in SHAPES if shape]), st.sampled_from(DTYPES), st.data())
-def test_a_flipped_bit_is_seen(shape, dtype, data):
+def test_digest_changes_with_a_flipped_bit(shape, dtype, data):
     array = numbers(shape, dtype)
     changed = array.copy()
     octets = changed.reshape(-1).view(np.uint8)
@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_seen(shape, dtype, data):
     assert whole_digest(changed) != whole_digest(array)
 
 
-def test_values_belong_to_their_indices():
+def test_digest_depends_on_the_indices_of_values():
     array = numbers((6, 8))
     seen = {whole_digest(array)}
     for other in (array[::-1], array[:, ::-1], np.roll(array, 1, 0), np.roll(array, 1, 1), array[[1, 0, 2, 3, 4, 5]]):
@@ -92,7 +92,7 @@ def test_values_belong_to_their_indices():
     assert len(seen) == 9
 
 
-def test_signs_of_zero_and_nans_count():
+def test_digest_distinguishes_signs_of_zero_and_nans():
     arrays = [
         np.array([0.0]),
         np.array([-0.0]),
@@ -102,11 +102,11 @@ def test_signs_of_zero_and_nans_count():
     assert len({whole_digest(array) for array in arrays}) == 4
 
 
-def test_nothing_adds_nothing():
+def test_digest_of_no_elements_is_zero():
     assert local_digest(np.zeros((0, 5)), (10, 5), (3, 0)) == local_digest(np.zeros((5, 0)), (5, 9), (0, 9)) == 0
 
 
-def test_more_than_is_converted_at_a_time():
+def test_digest_of_more_than_one_conversion_buffer():
     array = numbers((3, 100_000), "i2")
     expected = whole_digest(array.astype("u8") & 0xFFFF)
     assert whole_digest(array) == whole_digest(np.asfortranarray(array)) == expected
@@ -114,25 +114,25 @@ def test_more_than_is_converted_at_a_time():
 
 
 @pytest.mark.parametrize("body", ["auto", "shim"])
-def test_rows_wider_than_a_kernel_takes_are_cut(monkeypatch, body):
+def test_digest_of_rows_wider_than_a_kernel_takes(monkeypatch, body):
     wide = numbers((3, 40))
     for array in (wide[:, 2:-1], wide.reshape(-1)):
         expected = whole_digest(array)
         monkeypatch.setattr("anyrank.numerics.strided._WIDEST", 7)
         BODIES.prefer(body)
-        there = BODIES.device.from_host(wide.copy())
-        assert whole_digest(there[:, 2:-1] if array.ndim == 2 else there.reshape(-1)) == expected
+        on_gpu = BODIES.device.from_host(wide.copy())
+        assert whole_digest(on_gpu[:, 2:-1] if array.ndim == 2 else on_gpu.reshape(-1)) == expected
         BODIES.prefer("auto")
         monkeypatch.undo()
 
 
 @pytest.mark.parametrize("bad", [np.zeros(2, np.longdouble), np.array(["a"]), np.zeros(2, "M8[s]"), np.zeros(2, "V4")])
-def test_other_elements_are_refused(bad):
+def test_digest_of_other_elements_is_refused(bad):
     with pytest.raises(TypeError, match="not"):
         whole_digest(bad)
 
 
-def test_combined_digests():
+def test_combine_depends_on_names_types_shapes_and_digests():
     members = {"v": ("<f8", (4, 6), 7), "T": ("<i4", (), 2**64 - 1)}
     text = b"T <i4  ffffffffffffffff\nv <f8 4x6 0000000000000007\n"
     expected = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
@@ -148,25 +148,25 @@ def test_hexadecimal_has_sixteen_digits():
 
 @pytest.mark.parametrize("body", ["shim", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_gpu_gives_the_same_without_a_word_that_leaves_it(dtype, body):
+def test_digest_on_gpu_copies_no_words_to_the_host(dtype, body):
     BODIES.prefer(body)
     try:
         whole = numbers((9, 30, 50), dtype)
-        there, start = BODIES.device.from_host(whole), (2, 3, 5)
+        on_gpu, start = BODIES.device.from_host(whole), (2, 3, 5)
         for part in (np.s_[:], np.s_[1:, :-1, 1:], np.s_[:, :, ::2], np.s_[::-1, 3:, 8], np.s_[0, 1], np.s_[:, :0]):
             x, before = whole[part], fake.copied.copy()
             shape = [2 * n + 9 for n in x.shape]
-            assert local_digest(there[part], shape, start[: x.ndim]) == local_digest(x, shape, start[: x.ndim])
+            assert local_digest(on_gpu[part], shape, start[: x.ndim]) == local_digest(x, shape, start[: x.ndim])
             assert fake.copied["in"] == before["in"] and fake.copied["out"] - before["out"] <= 8 * 9
-            assert local_digest(there[part], x.shape, (0,) * x.ndim) == whole_digest(x)
+            assert local_digest(on_gpu[part], x.shape, (0,) * x.ndim) == whole_digest(x)
         before = fake.copied["out"]
-        assert whole_digest(there) == whole_digest(whole) and fake.copied["out"] - before <= 8
+        assert whole_digest(on_gpu) == whole_digest(whole) and fake.copied["out"] - before <= 8
     finally:
         BODIES.prefer("auto")
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
+def test_digest_of_a_field_does_not_depend_on_the_ranks(world):
     for split, body in (("rows", "auto"), ("columns", "auto"), ("auto", "auto"), ("auto", "shim")):
         BODIES.prefer(body)
         state = State(world, split)
@@ -187,7 +187,7 @@ def test_the_digest_of_a_field_does_not_depend_on_the_ranks(world):
 @pytest.mark.parametrize("body", ["reference", "cython"])
 @pytest.mark.parametrize("dtype", ["f8", "u4", "i2", "c8", "c16"])
 def test_digest_of_packed_or_byte_swapped_arrays_is_the_same(body, dtype):
-    """Fields of packed records lie at addresses that are no multiples of the element's size."""
+    """Fields of packed records have addresses that are no multiples of the element's size."""
     BODIES.prefer(body)
     array = numbers((5, 12), dtype)
     for kind in (array.dtype, array.dtype.newbyteorder()):

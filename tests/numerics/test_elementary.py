@@ -1,4 +1,4 @@
-"""sin, cos, exp and log: correctly rounded, against mpmath."""
+"""sin, cos, exp and log: correctly rounded, compared with mpmath."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RANDOM = np.random.default_rng(2026)
 N = 20_000
 
 
-def sized(low, high, n=N):
-    """Numbers of random sign whose logarithms are even between 2^low and 2^high."""
+def numbers_between(low, high, n=N):
+    """Numbers of random sign whose logarithms are uniform between 2^low and 2^high."""
     return RANDOM.choice([-1.0, 1.0], n) * 2.0 ** RANDOM.uniform(low, high, n)
 
 
 def as_double(x):
-    """An mpf rounded to the nearest double, ties to even, also where that is subnormal or infinite."""
+    """An mpf rounded to the nearest double, ties to even, also if it is subnormal or infinite."""
     sign, mantissa, exponent, _ = x._mpf_
     whole = int(-mantissa if sign else mantissa)
     try:
@@ -40,7 +40,7 @@ ANGLES = {
     "a turn": RANDOM.uniform(-6.3, 6.3, N),
     "all": RANDOM.uniform(-LARGEST_ANGLE, LARGEST_ANGLE, N),
     "near multiples of π/2": near_multiples_of_half_pi(2000),
-    "every size": sized(-1074, 20, 4000),
+    "every size": numbers_between(-1074, 20, 4000),
     "where reductions meet": np.arange(-300, 300) * (math.pi / 256),
     "ends": np.array([-LARGEST_ANGLE, LARGEST_ANGLE, 2.0**-27, -(2.0**-27), 2.0**-26]),
 }
@@ -50,14 +50,14 @@ EXPONENTS = {
     "subnormal results": RANDOM.uniform(-745.2, -708, N),
     "the least normal results": RANDOM.uniform(-708.4, -707.0, 2000),
     "the largest results": RANDOM.uniform(709, 709.8, 2000),
-    "every size": sized(-1074, 9, 4000),
+    "every size": numbers_between(-1074, 9, 4000),
     "where reductions meet": np.arange(-2000, 2000) * (math.log(2) / 256),
 }
 POSITIVE = {
     "usual": RANDOM.uniform(0, 3, N),
-    "every size": np.abs(sized(-1074, 1023.9)),
+    "every size": np.abs(numbers_between(-1074, 1023.9)),
     "subnormal": RANDOM.integers(1, 1 << 52, 2000).view(np.float64),
-    "near one": 1 + sized(-53, -3, 10_000),
+    "near one": 1 + numbers_between(-53, -3, 10_000),
     "where reductions meet": np.append(256 / np.arange(181, 364), np.sqrt(0.5) * np.array([1, 1 + 2e-16, 1 - 2e-16])),
     "powers of two": 2.0 ** np.arange(-1074, 1024),
 }
@@ -68,12 +68,12 @@ CASES = [
 ]
 
 
-def test_there_are_points_enough():
+def test_elementary_has_more_than_200000_points():
     assert sum(points.size for _, _, points in CASES) > 200_000
 
 
 @pytest.mark.parametrize(("function", "name", "points"), CASES, ids=[f"{f.__name__} {name}" for f, name, _ in CASES])
-def test_results_are_correctly_rounded(function, name, points):
+def test_elementary_results_are_correctly_rounded(function, name, points):
     exactly = getattr(mpmath, function.__name__)
     with mpmath.workprec(140):
         expected = np.array([as_double(exactly(mpmath.mpf(x))) for x in points.tolist()])
@@ -99,7 +99,7 @@ def test_results_are_correctly_rounded(function, name, points):
         ),
     ],
 )
-def test_special_values(function, points, expected):
+def test_elementary_special_values(function, points, expected):
     found = function(np.array(points))
     np.testing.assert_array_equal(found, np.array(expected, float))
     signs = ~np.isnan(found)
@@ -108,13 +108,13 @@ def test_special_values(function, points, expected):
 
 @pytest.mark.parametrize("function", [sin, cos])
 @pytest.mark.parametrize("angle", [np.nextafter(LARGEST_ANGLE, np.inf), -2e6, math.inf])
-def test_angles_that_are_too_large_are_refused(function, angle):
+def test_elementary_angles_too_large_are_refused(function, angle):
     with pytest.raises(ValueError, match="up to 2\\^20"):
         function(np.array([0.0, angle]))
 
 
 @pytest.mark.parametrize("function", [sin, cos, exp, log])
-def test_any_shape_and_any_piece_give_the_same(function):
+def test_elementary_any_shape_and_part_gives_the_same(function):
     x = RANDOM.uniform(0.1, 5, 3 * 4096 + 5)
     whole = function(x)
     np.testing.assert_array_equal(np.concatenate([function(x[:77]), function(x[77:])]), whole)
@@ -125,8 +125,8 @@ def test_any_shape_and_any_piece_give_the_same(function):
     assert function(3).dtype == np.float64
 
 
-def test_the_angles_of_ncars_64_x_64_cells_have_the_sines_of_the_c_library():
-    """NCAR's reference for the shallow-water equations took them from there: our initial state must agree."""
+def test_elementary_angles_of_ncars_cells_equal_libms():
+    """NCAR's reference for the shallow-water equations used the C library: our initial state must agree."""
     pi = 4 * math.atan(1)
     step = (pi + pi) / 64
     halves = np.array([(i + 0.5) * step for i in range(65)])
@@ -135,7 +135,7 @@ def test_the_angles_of_ncars_64_x_64_cells_have_the_sines_of_the_c_library():
     assert cos(evens).tolist() == [math.cos(x) for x in evens]
 
 
-def test_tables_are_correct_to_double_double():
+def test_elementary_tables_are_correct_to_double_double():
     with mpmath.workprec(300):
         for table, exact in (
             (elementary._SINES, [mpmath.sin(k * mpmath.pi / 128) for k in range(256)]),

@@ -1,4 +1,4 @@
-"""Random numbers by global index: which they are, how they are spread, and that splits make no difference."""
+"""Random numbers by global index: their values, their distributions, and their independence of splits."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def draw(request):
 
 
 def words_of(seed, stream, index, step=0, attempt=0):
-    """The words of one index as Python's whole numbers, from the reference body."""
+    """The words of one index as Python integers, from the reference body."""
     out = np.zeros((1, 4), np.uint32)
     reference.words(seed, stream + (attempt << 24), step, np.array([index], np.uint64), out)
     return out[0].tolist()
 
 
-# Which numbers they are
+# The values of the numbers
 
 
 @pytest.mark.parametrize("index", [0, 5, 2**32 - 1, 2**32, 2**53 + 1, 2**64 - 1])
-def test_numbers_are_made_of_the_kernel_s_words(index):
+def test_philox_numbers_are_made_of_the_kernels_words(index):
     rng, step, indices = Philox(2**64 - 3, 2**24 - 1), 2**32 - 1, np.array([index], np.uint64)
     w = words_of(rng.seed, rng.stream, index, step)
     k = [(w[0] | w[1] << 32) >> 11, (w[2] | w[3] << 32) >> 11]
@@ -57,7 +57,7 @@ def test_numbers_are_made_of_the_kernel_s_words(index):
 
 
 def lemire(rng, index, low, high):
-    """One number by the method's description, in Python's whole numbers, and the words it looked at."""
+    """One number by the method's description, in Python integers, and the number of words it used."""
     span, candidates = high - low, 0
     while True:
         w = words_of(rng.seed, rng.stream, index, attempt=candidates // 2)
@@ -71,15 +71,15 @@ def lemire(rng, index, low, high):
     ("low", "high", "most"),
     [(0, 1, 1), (-5, 5, 1), (-3 * 2**61, 3 * 2**61, 4), (-1, 2**63, 5), (-(2**63), 2**63, 1), (7, 2**63, 1)],
 )
-def test_integers_follow_lemire_s_method_through_all_its_attempts(low, high, most):
+def test_philox_integers_follow_lemires_method(low, high, most):
     rng = Philox(11, 4)
     expected = [lemire(rng, index, low, high) for index in range(600)]
     assert rng.integers(np.arange(600), low, high).tolist() == [value for value, _ in expected]
-    assert max(candidates for _, candidates in expected) >= most  # rejection takes place where it should
+    assert max(candidates for _, candidates in expected) >= most  # rejection occurs as expected
 
 
 @pytest.mark.parametrize("body", ["reference", "cython", "shim", pytest.param("cupy", marks=pytest.mark.gpu)])
-def test_every_body_gives_the_same_numbers(body, draw):
+def test_philox_bodies_give_the_same_numbers(body, draw):
     index = np.arange(2**32 - N // 2, 2**32 + N // 2)
     expected = draw(Philox(9, 1), index, 6)
     try:
@@ -102,24 +102,24 @@ def gpu(request):
     BODIES.prefer("auto")
 
 
-def test_numbers_of_indices_of_the_host_are_the_host_s(gpu, draw):
+def test_philox_numbers_of_host_indices_are_on_the_host(gpu, draw):
     values = draw(Philox(9, 1), [3, 2**40], 6)
     assert type(values) is np.ndarray
     assert values.tobytes() == gpu.to_host(draw(Philox(9, 1), gpu.from_host(np.array([3, 2**40])), 6)).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
-def test_indices_on_a_gpu_have_any_shape(gpu, draw, dtype):
+def test_philox_indices_on_gpu_have_any_shape(gpu, draw, dtype):
     index = np.arange(24, dtype=dtype).reshape(2, 3, 4)
-    there = gpu.from_host(index)
+    on_gpu = gpu.from_host(index)
     for part in (np.s_[...], np.s_[:, ::2, 1:], np.s_[:, :, 2], np.s_[1, 2, ::-3], np.s_[:0], np.s_[1, 1, 1]):
-        values, expected = gpu.to_host(draw(Philox(5), there[part], 1)), draw(Philox(5), index[part], 1)
+        values, expected = gpu.to_host(draw(Philox(5), on_gpu[part], 1)), draw(Philox(5), index[part], 1)
         assert (values.shape, values.dtype) == (expected.shape, expected.dtype)
         assert values.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("gpu", ["shim"], indirect=True)
-def test_nothing_leaves_the_gpu_but_the_least_index_of_a_signed_type(gpu, draw):
+def test_philox_on_gpu_copies_only_the_smallest_signed_index(gpu, draw):
     unsigned, signed = gpu.from_host(np.arange(999, dtype=np.uint64)), gpu.from_host(np.arange(999))
     draw(Philox(5), unsigned, 0)
     before = fake.copied["out"]
@@ -132,13 +132,13 @@ def test_nothing_leaves_the_gpu_but_the_least_index_of_a_signed_type(gpu, draw):
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-5, 5), (-1, 2**63), (-(2**63), 2**63), (7, 2**63), (2**63 - 3, 2**63)]
 )
-def test_integers_of_any_span_are_the_same_on_a_gpu(gpu, low, high):
+def test_philox_integers_of_any_span_are_the_same_on_gpu(gpu, low, high):
     index = np.arange(10_000, dtype=np.uint64) << np.uint64(40)
     values = gpu.to_host(Philox(11, 4).integers(gpu.from_host(index), low, high, 3))
     assert np.array_equal(values, Philox(11, 4).integers(index, low, high, 3))
 
 
-def test_normal_numbers_are_the_same_where_each_thread_makes_many(gpu, monkeypatch):
+def test_philox_normal_is_the_same_with_many_per_thread(gpu, monkeypatch):
     monkeypatch.setattr(kernel_on_gpu, "ENOUGH", 100)
     for n in (99, 1000, 3333, 100_000):
         index = np.arange(n, dtype=np.uint64)
@@ -146,18 +146,18 @@ def test_normal_numbers_are_the_same_where_each_thread_makes_many(gpu, monkeypat
         assert values.tobytes() == Philox(2**63, 4).normal(index).tobytes()
 
 
-def test_indices_on_a_gpu_are_checked(gpu):
+def test_philox_indices_on_gpu_are_checked(gpu):
     with pytest.raises(UsageError, match=r"Philox: index -4 is out of range"):
         Philox(1).normal(gpu.from_host(np.array([3, -4])))
     with pytest.raises(UsageError, match=r"Philox: indices of type float32 are not whole numbers"):
         Philox(1).words(gpu.from_host(np.zeros(3, np.float32)))
 
 
-# Whose they are
+# The numbers belong to indices
 
 
 @given(st.lists(st.integers(0, 2 * CHUNK), max_size=4), st.integers(0, 2**32 - 1))
-def test_numbers_do_not_depend_on_the_split_or_the_order(cuts, step):
+def test_philox_numbers_do_not_depend_on_split_or_order(cuts, step):
     rng, index = Philox(5, 2), np.arange(2 * CHUNK + 10) * 3 + 2**32 - CHUNK
     cuts = [0, *sorted(cuts), index.size]
     for draw in METHODS.values():
@@ -169,7 +169,7 @@ def test_numbers_do_not_depend_on_the_split_or_the_order(cuts, step):
 
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (2, 3), (2, 0, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint64])
-def test_the_shape_is_that_of_the_indices(draw, shape, dtype):
+def test_philox_shape_is_that_of_the_indices(draw, shape, dtype):
     index = np.arange(math.prod(shape), dtype=dtype).reshape(shape)
     values, flat = draw(Philox(5), index, 1), draw(Philox(5), index.reshape(-1), 1)
     assert values.shape[: len(shape)] == shape
@@ -177,7 +177,7 @@ def test_the_shape_is_that_of_the_indices(draw, shape, dtype):
     assert values.dtype == flat.dtype
 
 
-def test_seed_stream_step_and_index_all_count(draw):
+def test_philox_depends_on_seed_stream_step_and_index(draw):
     index = np.arange(50)
     drawn = [
         draw(Philox(1), index, 0),
@@ -190,12 +190,13 @@ def test_seed_stream_step_and_index_all_count(draw):
     assert len(np.unique(np.concatenate(drawn), axis=0)) == 300
 
 
-# How they are spread
+# The distributions of the numbers
 
 
 def kolmogorov(sample, distribution):
-    """√n times the largest distance between the distribution function and the sample's: above 1.95 for
-    one sample in a thousand."""
+    """√n times the largest distance between the distribution function and that of the sample; one sample in a thousand
+    has more than 1.95.
+    """
     expected = np.array([distribution(x) for x in np.sort(sample).tolist()])
     ranks = np.arange(sample.size + 1) / sample.size
     return math.sqrt(sample.size) * max((ranks[1:] - expected).max(), (expected - ranks[:-1]).max())
@@ -206,7 +207,7 @@ def normal_distribution(x):
 
 
 @pytest.mark.parametrize(("seed", "step"), [(1, 0), (2, 77)])
-def test_uniform_and_normal_numbers_have_their_distributions(seed, step):
+def test_philox_uniform_and_normal_have_their_distributions(seed, step):
     rng, index = Philox(seed), np.arange(N)
     pair = rng.pair(index, step)
     assert pair.min() >= 0.0 and pair.max() < 1.0
@@ -215,14 +216,14 @@ def test_uniform_and_normal_numbers_have_their_distributions(seed, step):
     assert kolmogorov(rng.normal(index, step), normal_distribution) < 1.95
 
 
-def test_moments_of_normal_numbers():
+def test_philox_moments_of_normal_numbers():
     z = Philox(3).normal(np.arange(N))
     for power, variance in [(1, 1), (2, 2), (3, 15), (4, 96)]:  # of the mean of zᵖ, times N
         expected = 0 if power % 2 else math.prod(range(1, power, 2))
         assert abs((z**power).mean() - expected) < 4 * math.sqrt(variance / N)
 
 
-def test_neighbouring_indices_steps_streams_and_words_are_not_correlated():
+def test_philox_neighbouring_numbers_are_not_correlated():
     index = np.arange(N)
     u = Philox(3).pair(index)
     others = [np.roll(u[:, 0], 1), u[:, 1], Philox(3).uniform(index, 1), Philox(3, 1).uniform(index)]
@@ -230,8 +231,8 @@ def test_neighbouring_indices_steps_streams_and_words_are_not_correlated():
         assert abs(np.corrcoef(u[:, 0], other)[0, 1]) < 4 / math.sqrt(N)
 
 
-def test_integers_of_a_large_span_are_not_biased():
-    """Without rejection, one residue modulo 3 of [0, 3·2⁶²) would come twice as often as another."""
+def test_philox_integers_of_a_large_span_are_not_biased():
+    """Without rejection, one residue modulo 3 of [0, 3·2⁶²) would occur twice as often as another."""
     values = Philox(8).integers(np.arange(N), 0, 3 * 2**61)
     more = Philox(8, 1).integers(np.arange(N), -(2**62), 2**63)  # a span of 3·2⁶²
     for numbers in (values, more):
@@ -242,13 +243,13 @@ def test_integers_of_a_large_span_are_not_biased():
 
 
 @pytest.mark.parametrize(("low", "high"), [(-2, 3), (0, 1), (2**63 - 3, 2**63), (-(2**63), -(2**63) + 3)])
-def test_integers_reach_low_but_not_high(low, high):
+def test_philox_integers_reach_low_but_not_high(low, high):
     values = Philox(8).integers(np.arange(1000), low, high)
     assert values.dtype == np.int64
     assert np.unique(values).tolist() == list(range(low, high))
 
 
-def test_quantiles_are_right_and_antisymmetric():
+def test_quantiles_are_correct_and_antisymmetric():
     rng = np.random.default_rng(1)
     centre = (Philox(1).words(np.arange(300)) @ [2**21, 0, 0, 0]).astype(np.uint64)
     tails = (2.0 ** rng.uniform(0, 52, 300)).astype(np.uint64)
@@ -263,7 +264,7 @@ def test_quantiles_are_right_and_antisymmetric():
     assert z.min() == pytest.approx(-8.292361075813595, abs=2e-15)
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -291,12 +292,12 @@ def test_quantiles_are_right_and_antisymmetric():
         (lambda: Philox(1).integers([0], 0, 2.0), r"high 2\.0 is not a whole number"),
     ],
 )
-def test_bad_arguments_are_refused_with_name_value_rule_and_fix(call, message):
+def test_philox_bad_arguments_give_name_value_rule_and_fix(call, message):
     with pytest.raises(UsageError, match=f"Philox: {message}"):
         call()
 
 
-def test_arguments_may_be_numpy_s_whole_numbers():
+def test_philox_arguments_may_be_numpy_integers():
     rng = Philox(np.uint64(2**64 - 1), np.int32(3))
     assert (rng.seed, rng.stream) == (2**64 - 1, 3)
     assert type(rng.seed) is int

@@ -1,4 +1,4 @@
-"""Strided walks: against NumPy's own indexing."""
+"""Strided views, compared with NumPy's own indexing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_contiguous_strides_are_those_of_numpy(shape):
         assert offset == (np.ravel_multi_index(index, shape) if shape else 0)
 
 
-def test_merged_joins_axes_that_continue_each_other():
+def test_merge_axes_joins_contiguous_axes():
     array = np.zeros((2, 3, 4, 5))
     assert strided.merge_axes(array.shape, array.strides) == ([120], [[8]])
     cut = array[:, :, :2]
@@ -29,7 +29,7 @@ def test_merged_joins_axes_that_continue_each_other():
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("view", ["", "transposed", "every second"])
-def test_blocks_cover_each_element_once(monkeypatch, whole, view):
+def test_strided_blocks_cover_each_element_once(monkeypatch, whole, view):
     monkeypatch.setattr(strided, "_COPIED", 7)
     monkeypatch.setattr(strided, "_WIDEST", 5)
     array = np.arange(2 * 3 * 11).reshape(2, 3, 11)
@@ -37,14 +37,14 @@ def test_blocks_cover_each_element_once(monkeypatch, whole, view):
     seen = np.full(array.shape, -1)
     for (*lead, row, column), block in strided.blocks(array, whole):
         high, wide = block.shape
-        there = (*lead, slice(row, row + high), slice(column, column + wide))
-        assert (seen[there] == -1).all() and (block.strides[-1] == block.itemsize or wide == 1)
-        seen[there] = block
+        index = (*lead, slice(row, row + high), slice(column, column + wide))
+        assert (seen[index] == -1).all() and (block.strides[-1] == block.itemsize or wide == 1)
+        seen[index] = block
     assert np.array_equal(seen, array)
 
 
 @pytest.mark.parametrize("brick", [(slice(1, 3), slice(0, 4), slice(0, 5)), (slice(0, 2), slice(1, 3), slice(2, 4))])
-def test_runs_of_a_brick_are_its_bytes_in_the_file(brick):
+def test_strided_runs_of_a_brick_are_its_bytes_in_the_file(brick):
     whole = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
     file = bytearray(whole.nbytes)
     for offset, data in strided.runs(np.ascontiguousarray(whole[brick]), whole.shape, [part.start for part in brick]):

@@ -1,4 +1,4 @@
-"""Timers: phases, windows of steps, and what is idle."""
+"""Timers: phases, windows of steps, and idle time."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from ranks import run_anyrank
 from anyrank.observe.timers import PHASES, WINDOWS, Timers
 
 
-def test_a_phase_within_another_counts_as_the_outer_one():
+def test_timers_nested_phase_counts_as_the_outer_one():
     timers = Timers()
     with timers.during("checkpoint"):
         began = timers.start()
@@ -24,7 +24,7 @@ def test_a_phase_within_another_counts_as_the_outer_one():
 
 
 @pytest.mark.parametrize("steps", [1, WINDOWS, WINDOWS + 1, 2 * WINDOWS, 5 * WINDOWS + 3])
-def test_no_computing_is_lost_where_windows_are_joined(steps):
+def test_timers_merged_windows_keep_the_total(steps):
     timers = Timers()
     for step in range(steps):
         timers.step(float(step))
@@ -35,14 +35,14 @@ def test_no_computing_is_lost_where_windows_are_joined(steps):
     assert timers.computed[0] == sum(range(min(width, steps))), "every window holds as many steps"
 
 
-def test_noise_is_that_of_single_steps_however_wide_the_windows_are():
+def test_timers_noise_is_that_of_single_steps():
     random, timers = np.random.default_rng(1), Timers()
     for seconds in random.normal(1.0, 0.1, 8 * WINDOWS):
         timers.step(seconds)
     assert timers.noise == pytest.approx(0.1, rel=0.1)
 
 
-def test_waiting_for_a_slower_rank_is_idle_and_all_adds_up():
+def test_timers_waiting_for_a_slower_rank_is_idle():
     timers = Timers()
     for _ in range(10):
         timers.step(1.0)
@@ -54,7 +54,7 @@ def test_waiting_for_a_slower_rank_is_idle_and_all_adds_up():
     assert timers.phases(20.0, slowest, 22.0) == pytest.approx({**phases, "idle": 6}), "it ended before the slowest"
 
 
-def test_a_run_tells_what_its_seconds_went_to(tmp_path):
+def test_timers_of_a_run_are_in_its_summary(tmp_path):
     words = ("--rows", 40, "--columns", 40, "--steps", 50, "--no-picture", "--json", "--quiet")
     done = run_anyrank("run", "weather", *words, "--checkpoint-every", 10, "--out", tmp_path / "run", ranks=2)
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -63,13 +63,13 @@ def test_a_run_tells_what_its_seconds_went_to(tmp_path):
     assert set(timing["phases"]) == set(PHASES)
     assert sum(timing["phases"].values()) == pytest.approx(timing["seconds"], rel=0.05)
     assert all(timing["phases"][name] > 0 for name in ("compute", "exchange", "checkpoint"))
-    # Two ranks are each other's only neighbour; three fields, two edges of 42 values in slots of 16 bytes.
+    # Each of the two ranks has one neighbour; three fields, two edges of 42 values in slots of 16 bytes.
     assert timing["traffic"] == {"messages": 1, "bytes": 3 * 2 * 42 * 8, "reductions": 0, "reduced": 0}
     assert timing["seconds"] + timing["warm_up"] == pytest.approx(summary["seconds"], rel=0.05)
     assert (summary["nodes"], summary["crowded"]) == (1, len(os.sched_getaffinity(0)) < 2)
 
 
-def test_what_another_rank_does_longer_in_the_first_step_is_left_out(tmp_path):
+def test_timers_leave_out_the_first_step_of_other_ranks(tmp_path):
     (tmp_path / "late.py").write_text(
         "import time\nfrom anyrank import Program\n\n\nclass Late(Program):\n    steps = 4\n\n"
         "    def declare(self, state):\n        state.scalar('sum', 0)\n\n"

@@ -1,4 +1,4 @@
-"""π: the same hits whoever draws the points."""
+"""π: the same hits on any ranks."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ def run(*words, ranks=None) -> tuple[dict, dict]:
     }
 
 
-def test_the_same_hits_on_1_to_7_ranks_and_with_every_body(tmp_path):
-    """There is none in Numba: who asks for it gets the compiled one."""
+def test_pi_any_ranks_and_body_have_the_same_hits(tmp_path):
+    """There is no Numba body: a request for it gets the compiled one."""
     words = ("--points", 1_000_001, "--seed", 3, "--batch", 300_000, "--out")
     found = set()
     for ranks, body in enumerate(("shim", "reference", "numba", "cython", "cython", "cython", "cython"), 1):
         summary, result = run(*words, tmp_path / str(ranks), "--body", body, ranks=ranks)
-        taken = "cython" if body == "numba" else body
-        assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, taken)
+        used = "cython" if body == "numba" else body
+        assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, used)
         found.add((summary["digest"], result["hits"]))
     assert len(found) == 1
     assert abs(result["error"]) < 4 * result["standard_error"]
     assert result["standard_error"] == pytest.approx(4 * math.sqrt(math.pi / 4 * (1 - math.pi / 4) / 1_000_001), 1e-2)
 
 
-def test_another_seed_gives_other_hits_and_batches_do_not_matter(tmp_path):
+def test_pi_hits_depend_on_the_seed_and_not_on_batches(tmp_path):
     first = run("--points", 100_000, "--seed", 1, "--out", tmp_path / "a")[1]["hits"]
     assert run("--points", 100_000, "--seed", 1, "--batch", 777, "--out", tmp_path / "b")[1]["hits"] == first
     assert run("--points", 100_000, "--seed", 2, "--out", tmp_path / "c")[1]["hits"] != first
 
 
-def test_a_million_million_points_are_a_legal_run_and_the_last_batch_is_right():
-    """The counters are 64 bits wide: a run of 10¹² points stops, and its indices pass 2³²."""
+def test_pi_of_10_to_the_12_points_has_the_right_last_batch():
+    """The counters have 64 bits: a run of 10¹² points stops, and its indices exceed 2³²."""
     program = Pi(points=10**12)
     assert program.steps == -(-(10**12) // program.batch)
     assert program.steps * program.batch >= 10**12 > (program.steps - 1) * program.batch
 
 
-def test_a_million_million_points_can_be_stopped(tmp_path):
+def test_pi_of_10_to_the_12_points_can_be_stopped(tmp_path):
     out = tmp_path / "run"
     done = run_anyrank("run", "pi", "--points", "1e12", "--walltime", "1.5s", "--out", out, ranks=2)
     assert done.returncode == 75, done.stderr

@@ -1,4 +1,4 @@
-"""Weather gives NCAR's bits: any ranks, split and body, stopped and resumed or not."""
+"""Weather gives NCAR's bits on any ranks, split and body, whether stopped and resumed or not."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def check_ncar(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory) -> dict:
-    """What the reference makes on one rank of the benchmark's first steps."""
+def reference_40(tmp_path_factory) -> dict:
+    """The reference on one rank, for the first steps of the benchmark."""
     words = ("run", "weather", *BENCHMARK, "--steps", 40, "--body", "reference")
     return run(*words, "--out", tmp_path_factory.mktemp("short") / "run")
 
@@ -62,17 +62,17 @@ def short(tmp_path_factory) -> dict:
         (7, "rows", "cython"),
     ],
 )
-def test_weather_any_ranks_split_and_body_have_the_same_bits(tmp_path, short, ranks, split, body):
-    """After 40 steps; that all 4000 give NCAR's bits is for the next test, with one body."""
+def test_weather_any_ranks_split_and_body_have_the_same_bits(tmp_path, reference_40, ranks, split, body):
+    """After 40 steps; the next test checks all 4000 against NCAR's bits, with one body."""
     chosen = () if body == "cython" else ("--body", body)
     words = ("run", "weather", *BENCHMARK, "--steps", 40, *chosen)
     summary = run(*words, "--split", split, "--out", tmp_path / "run", ranks=ranks)
     assert summary["finished"] and (summary["ranks"], summary["bodies"]["shallow_water"]) == (ranks, body)
-    assert summary["digests"] == short["digests"] and summary["digests"].keys() >= SHA256.keys()
+    assert summary["digests"] == reference_40["digests"] and summary["digests"].keys() >= SHA256.keys()
 
 
-def test_ncars_bits_after_stops_on_4_and_3_ranks_and_an_end_on_1(tmp_path):
-    """One rank is asked; all stop at one step, not much later, and go on from just there."""
+def test_ncars_bits_after_stops_on_4_and_3_ranks_and_1(tmp_path):
+    """One rank gets the signal; all ranks stop at one step soon after, and continue from it."""
     out = tmp_path / "run"
     words = ("run", STOPPING, *BENCHMARK, "--steps", 4000, "--checkpoint-every", "off", "--out", out)
     first = run(*words, ranks=4, code=75, env={"ANYRANK_STOP_AT": "1234"})
@@ -96,7 +96,7 @@ def test_ncars_bits_after_stops_on_4_and_3_ranks_and_an_end_on_1(tmp_path):
         (40, 3, "benchmark", [(3, "rows"), (4, "auto")]),
     ],
 )
-def test_sizes_that_divide_by_nothing_agree(world, rows, columns, initial, layouts):
+def test_weather_uneven_sizes_match_the_reference(world, rows, columns, initial, layouts):
     """The reference on one rank, and Cython's body on others."""
     program = Weather(rows=rows, columns=columns, initial=initial)
     expected = world.bcast(digests_of(program, world, 1, "rows", "reference"))
@@ -124,7 +124,7 @@ def digests_of(program: Weather, world: World, ranks: int, split: str, body: str
     return found
 
 
-def test_the_picture_is_a_picture_and_pressure_is_conserved(tmp_path):
+def test_weather_picture_is_png_and_pressure_is_conserved(tmp_path):
     out = tmp_path / "run"
     words = ("run", "weather", "--rows", 50, "--columns", 90, "--steps", 200, "--initial", "shear", "--json")
     run(*words, "--out", out, ranks=2)

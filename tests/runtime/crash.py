@@ -1,4 +1,4 @@
-"""A program that misbehaves as it is told, for tests."""
+"""A program that fails in the way that a parameter names, for tests."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from anyrank import Program, State, param
 
 
 class Crash(Program):
-    """Counts steps; at one step some ranks raise, or die, or take their time."""
+    """Counts steps; at one step some ranks raise, crash, or pause."""
 
     steps: int = param(1000, "steps", ge=0)
     at: int = param(5, "the step at which it happens")

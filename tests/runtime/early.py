@@ -1,4 +1,4 @@
-"""A program that one rank does not get through before its first step, for tests."""
+"""A program in which one rank hangs before the first step, for tests."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""A program in which some ranks get stuck as they are told, for tests."""
+"""A program in which some ranks hang in the way that a parameter names, for tests."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ from anyrank import Program, State, param
 
 
 class Hanging(Program):
-    """Counts steps of some time each; at one step some ranks go on for ever."""
+    """Counts steps of some duration; at one step some ranks hang."""
 
     steps: int = param(1000, "steps", ge=0)
     at: int = param(5, "the step at which it happens")
@@ -37,7 +37,7 @@ class Hanging(Program):
             pass
 
     def kernel(self, state: State) -> None:
-        deque(repeat(0), maxlen=0)  # machine code that never gives the GIL away
+        deque(repeat(0), maxlen=0)  # machine code that never releases the GIL
 
     def receive(self, state: State) -> None:
         state.world.comm.recv(source=0, tag=77)

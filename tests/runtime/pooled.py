@@ -12,7 +12,7 @@ from anyrank import Program, State, param
 
 
 class Pooled(Program):
-    """Each step asks processes for a number; at the last one some are left alone."""
+    """Each step gets a number from child processes; the last step leaves some processes behind."""
 
     steps: int = param(20, "time steps", ge=0)
     how: Literal["pool", "process", "subprocess", "signals", "exit", "fail", "return"] = param(
@@ -45,7 +45,7 @@ class Pooled(Program):
         return int(subprocess.run([sys.executable, "-c", "print(10)"], capture_output=True, check=True).stdout)
 
     def by_signals(self) -> int:
-        """A child outlives the signals that ask its rank to stop, as those of a terminal reach it, too."""
+        """A child that survives the signals that ask its rank to stop, as a terminal sends them to the child too."""
         child = os.fork()
         if child == 0:
             for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT):
@@ -54,7 +54,7 @@ class Pooled(Program):
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def by_exit(self) -> int:
-        """A child leaves by sys.exit, as a script does."""
+        """A child that ends with sys.exit."""
         child = os.fork()
         if child == 0:
             sys.exit(10)
@@ -67,15 +67,15 @@ class Pooled(Program):
         return 10 * os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def by_return(self) -> int:
-        """A child that forgets to end."""
+        """A child that returns without ending."""
         child = os.fork()
         return 10 if child == 0 else 10 + os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def leave(self, state: State) -> None:
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
         child.start()
-        there = subprocess.Popen(["sleep", "600"])
-        (state.folder / f"left-{state.world.rank}").write_text(f"{child.pid} {there.pid}")
+        process = subprocess.Popen(["sleep", "600"])
+        (state.folder / f"left-{state.world.rank}").write_text(f"{child.pid} {process.pid}")
         if self.end == "leave":
             child.terminate()
             return

@@ -1,4 +1,4 @@
-"""A program that writes down where each of its ranks is, and with how many threads; BLAS takes part in its state."""
+"""A program that records the cores and the threads of each rank; BLAS takes part in its state."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from anyrank import Program, State, param
 
 
 def affinities() -> list[list[int]]:
-    """The cores of every thread of this process, of one that starts now, too, each distinct set once."""
+    """The cores of every thread of this process, and of a new thread; each distinct set once."""
     found = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
     new = Thread(target=lambda: found.add(frozenset(os.sched_getaffinity(0))))
     new.start()
@@ -21,7 +21,7 @@ def affinities() -> list[list[int]]:
 
 
 class Showing(Program):
-    """Adds up numbers with BLAS, on all ranks alike."""
+    """Adds numbers with BLAS, alike on all ranks."""
 
     folder: str = param(..., "where each rank leaves what it sees")
     steps: int = param(2, "steps")

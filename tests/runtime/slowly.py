@@ -1,4 +1,4 @@
-"""Weather that takes its time, for tests that do something to a run meanwhile."""
+"""Weather with slow steps, for tests that act on a run meanwhile."""
 
 import time
 

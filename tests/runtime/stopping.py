@@ -1,4 +1,4 @@
-"""Weather that is told to stop at a step of the test's choice: one rank gets a signal, all must agree."""
+"""Weather that gets a signal at a step that the test chooses: one rank gets it, all ranks must agree."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from anyrank.programs.weather import Weather
 
 
 class Stopping(Weather):
-    """Weather, whose last rank gets SIGTERM after the step $ANYRANK_STOP_AT."""
+    """Weather whose last rank gets SIGTERM after the step $ANYRANK_STOP_AT."""
 
     def step(self, state: State) -> None:
         super().step(state)

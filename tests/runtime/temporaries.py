@@ -1,4 +1,4 @@
-"""A program whose steps make temporary arrays, and whose result is the number of page faults of the last steps."""
+"""A program whose steps allocate temporary arrays; its result is the number of page faults of the last steps."""
 
 import resource
 
@@ -8,7 +8,7 @@ from anyrank import Program, State, param
 
 
 class Temporaries(Program):
-    """Temporary arrays of 1 MB, which no huge page holds."""
+    """Temporary arrays of 1 MB, too small for a huge page."""
 
     steps: int = param(30, "steps")
 

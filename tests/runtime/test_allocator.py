@@ -30,21 +30,21 @@ PAGES = 20 * 8 * (1 << 20) // 4096
         (["--memory-limit", "2GB", "--allocator", "reuse"], True),
     ],
 )
-def test_allocator_reuses_freed_arrays_as_asked(tmp_path, words, reused):
+def test_allocator_reuses_freed_arrays_as_requested(tmp_path, words, reused):
     done = run_anyrank("run", PROGRAM, "--out", tmp_path / "run", "--quiet", *words)
     assert done.returncode == 0, done.stderr
     faults = json.loads((tmp_path / "run" / "result.json").read_text())["faults"]
     assert faults < PAGES // 10 if reused else faults > PAGES // 2
 
 
-def test_allocator_without_mallopt_is_left_alone(monkeypatch):
+def test_allocator_without_mallopt_is_unchanged(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     assert not allocator.reuse_freed_memory()
 
 
-@pytest.mark.parametrize(("capped", "asked"), [(False, {-3, -1}), (True, {-3, -4, -1})])
-def test_allocator_of_an_older_glibc_gets_no_pages(monkeypatch, capped, asked):
-    """Where the threshold has a limit, mallopt refuses ours, and no request gets pages of its own."""
+@pytest.mark.parametrize(("capped", "parameters"), [(False, {-3, -1}), (True, {-3, -4, -1})])
+def test_allocator_of_an_older_glibc_sets_no_mmap_threshold(monkeypatch, capped, parameters):
+    """If the threshold is limited, mallopt refuses ours, and no request gets pages of its own."""
     calls = []
 
     def mallopt(parameter, value):
@@ -53,7 +53,7 @@ def test_allocator_of_an_older_glibc_gets_no_pages(monkeypatch, capped, asked):
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
     assert allocator.reuse_freed_memory()
-    assert ({parameter for parameter, _ in calls} == asked and (-4, 0) in calls) or not capped
+    assert ({parameter for parameter, _ in calls} == parameters and (-4, 0) in calls) or not capped
 
 
 def test_allocator_follows_the_memory_limit():

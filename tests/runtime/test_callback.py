@@ -1,4 +1,4 @@
-"""Callbacks: which calls there are, in which order, and that the program's own are among them."""
+"""Callbacks: the calls, their order, and the program's own callbacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ranks import run_anyrank
 PROGRAM = Path(__file__).with_name("watched.py")
 
 
-def diary(folder, rank=0):
+def recorded_calls(folder, rank=0):
     return (folder / f"rank-{rank}").read_text().splitlines()
 
 
@@ -22,7 +22,7 @@ def test_callback_of_a_run_sees_every_step_and_checkpoint(tmp_path, ranks):
     each = 8 // ranks
     steps = [line for k in range(3) for line in (f"before {k} {k * each}", f"after {k + 1} {(k + 1) * each}")]
     for rank in range(ranks):
-        found = diary(tmp_path, rank)
+        found = recorded_calls(tmp_path, rank)
         assert found[0] == "start 0" and found[-2:] == ["end 3", "close"]
         assert [line for line in found if line.split()[0] in ("before", "after")] == steps
         assert [line for line in found if line.startswith("checkpoint")] == ["checkpoint 2 good", "checkpoint 3 good"]
@@ -31,17 +31,24 @@ def test_callback_of_a_run_sees_every_step_and_checkpoint(tmp_path, ranks):
 def test_callback_of_a_resumed_run_starts_at_its_step(tmp_path):
     words = ("run", PROGRAM, "--folder", tmp_path, "--stop-at", "2", "--out", tmp_path / "run", "--quiet")
     assert run_anyrank(*words).returncode == 75
-    before = len(diary(tmp_path))
-    assert diary(tmp_path)[-2:] == ["end 2", "close"]
+    before = len(recorded_calls(tmp_path))
+    assert recorded_calls(tmp_path)[-2:] == ["end 2", "close"]
     assert run_anyrank("resume", tmp_path / "run", "--quiet").returncode == 0
-    assert diary(tmp_path)[before:] == ["start 2", "before 2 16", "after 3 24", "checkpoint 3 good", "end 3", "close"]
+    assert recorded_calls(tmp_path)[before:] == [
+        "start 2",
+        "before 2 16",
+        "after 3 24",
+        "checkpoint 3 good",
+        "end 3",
+        "close",
+    ]
 
 
 def test_callback_sees_a_checkpoint_that_fails(tmp_path):
     words = ("run", PROGRAM, "--folder", tmp_path, "--checkpoint-every", "1", "--out", tmp_path / "run", "--quiet")
     done = run_anyrank(*words, "--chaos", "disk-full step=1 for=1")
     assert done.returncode == 0, done.stderr
-    found = [line for line in diary(tmp_path) if line.startswith("checkpoint")]
+    found = [line for line in recorded_calls(tmp_path) if line.startswith("checkpoint")]
     assert found == ["checkpoint 1 failed", "checkpoint 2 good", "checkpoint 3 good"]
 
 
@@ -49,4 +56,4 @@ def test_callback_is_closed_after_an_error(tmp_path):
     words = ("run", PROGRAM, "--folder", tmp_path, "--fails-at", "1", "--out", tmp_path / "run", "--quiet")
     done = run_anyrank(*words)
     assert done.returncode == 1 and "as asked" in done.stderr
-    assert diary(tmp_path) == ["start 0", "before 0 0", "after 1 8", "before 1 8", "close"]
+    assert recorded_calls(tmp_path) == ["start 0", "before 0 0", "after 1 8", "before 1 8", "close"]

@@ -18,7 +18,7 @@ COUNT = ("run", CRASH, "--how", "no", "--steps", 40, "--checkpoint-every", 10)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         (" ; ", "contains no fault"),
         ("kil rank=2 step=1", "'kil' must be one of kill, kill mpiexec, slow"),
@@ -41,14 +41,14 @@ COUNT = ("run", CRASH, "--how", "no", "--steps", 40, "--checkpoint-every", 10)
         ("signal TERM after=3s step=4", "either after or step must be given"),
     ],
 )
-def test_a_text_that_does_not_parse_is_refused_with_the_fault_the_rule_and_an_example(text, told):
+def test_chaos_bad_text_is_refused_with_rule_and_example(text, words):
     with pytest.raises(UsageError) as refusal:
         parse("hang rank=0 step=5; " * bool(text.strip(" ;")) + text)
     message = str(refusal.value)
-    assert told in message and f"--chaos {text!r}" in message and "Write it as: " in message
+    assert words in message and f"--chaos {text!r}" in message and "Write it as: " in message
 
 
-def test_what_a_text_tells():
+def test_chaos_text_is_parsed_into_faults():
     kill, slow, stop = parse(
         " kill  rank=2 step=100 ;slow factor=2.5 rank=1 from=3 to=4; signal USR1 after=2min repeat;"
     )
@@ -64,38 +64,38 @@ def chaos(folder: Path, text: str, rank: int = 0, size: int = 4) -> Chaos:
     return Chaos([*pending_faults(text, folder)], SimpleNamespace(rank=rank, size=size), folder, SimpleNamespace())
 
 
-def fired(folder: Path) -> list[str]:
+def fired_faults(folder: Path) -> list[str]:
     notes = folder / "chaos.jsonl"
     return [json.loads(line)["fault"] for line in notes.open()] if notes.exists() else []
 
 
-def before(one: Chaos, step: int) -> None:
-    one.before_step(SimpleNamespace(step=step))
+def before(faults: Chaos, step: int) -> None:
+    faults.before_step(SimpleNamespace(step=step))
 
 
-def raises(one: Chaos, step: int) -> bool:
+def raises(faults: Chaos, step: int) -> bool:
     try:
-        before(one, step)
+        before(faults, step)
     except RuntimeError as error:
         assert step == 3 and "chaos: raise rank=1 step=3" in str(error)
         return True
     return False
 
 
-def test_a_fault_happens_once_in_a_folder_unless_it_is_to_repeat(tmp_path):
+def test_chaos_fault_happens_once_per_folder_unless_repeated(tmp_path):
     once, again = "raise rank=1 step=3", "raise rank=1 step=3 repeat"
     for text, times in ((once, [1, 0]), (f"{once}; {once};{once}", [1, 1, 0]), (again, [1, 1])):
         for raised in times:
-            one = chaos(tmp_path, text, rank=1)
-            assert [raises(one, step) for step in (2, 3, 4)] == [False, bool(raised), False]
-    assert fired(tmp_path) == [once] * 3 + [again] * 2
-    told = [json.loads(line) for line in (tmp_path / "events.jsonl").open()]
-    assert [(e["event"], e["rank"], e["step"]) for e in told] == [("chaos", 1, 3)] * 5
+            faults = chaos(tmp_path, text, rank=1)
+            assert [raises(faults, step) for step in (2, 3, 4)] == [False, bool(raised), False]
+    assert fired_faults(tmp_path) == [once] * 3 + [again] * 2
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").open()]
+    assert [(e["event"], e["rank"], e["step"]) for e in events] == [("chaos", 1, 3)] * 5
 
 
 @pytest.mark.ranks(2)
-def test_to_come_is_what_rank_0_sees_in_the_folder(world, tmp_path):
-    """A file system may show another host what has happened later; a fault of all ranks is one of all or of none."""
+def test_agree_on_faults_uses_the_folder_of_rank_0(world, tmp_path):
+    """A file system may show another host a later state; a fault of all ranks must be agreed on."""
     text, seen = "disk-full step=3 for=1; slow rank=1 factor=2", tmp_path / str(world.rank)
     seen.mkdir()
     if world.rank == 0:
@@ -103,33 +103,33 @@ def test_to_come_is_what_rank_0_sees_in_the_folder(world, tmp_path):
     check_collective(world, [fault.kind for fault in agree_on_faults(world, text, seen)] == ["slow"])
 
 
-def test_a_fault_happens_to_its_rank_alone(tmp_path):
+def test_chaos_fault_happens_only_on_its_rank(tmp_path):
     before(chaos(tmp_path, "raise rank=1 step=3; hang rank=1 step=3; kill rank=2 step=3"), 3)
-    assert fired(tmp_path) == []
+    assert fired_faults(tmp_path) == []
 
 
-def test_a_slow_rank_takes_so_many_times_as_long_in_the_steps_that_are_told(tmp_path, monkeypatch):
+def test_chaos_slow_rank_sleeps_by_its_factor_in_its_steps(tmp_path, monkeypatch):
     now, slept = [0.0], []
     monkeypatch.setattr("anyrank.runtime.chaos.time", SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append))
-    one = chaos(tmp_path, "slow rank=1 factor=4 from=2 to=2; slow rank=0 factor=100", rank=1)
-    one.after_step(SimpleNamespace(step=0))  # at the start, when there has been no step
+    faults = chaos(tmp_path, "slow rank=1 factor=4 from=2 to=2; slow rank=0 factor=100", rank=1)
+    faults.after_step(SimpleNamespace(step=0))  # at the start, before any step
     for step in (1, 2, 3):
-        before(one, step)
+        before(faults, step)
         now[0] += 0.5
-        one.after_step(SimpleNamespace(step=step + 1))
+        faults.after_step(SimpleNamespace(step=step + 1))
     assert slept == [1.5]
 
 
-def test_a_checkpoint_is_damaged_once_and_the_place_is_the_texts(tmp_path):
+def test_chaos_checkpoint_is_damaged_once_at_a_fixed_offset(tmp_path):
     whole, damaged = bytes(range(256)) * 4, {}
     for text in ("torn-checkpoint step=8", "flip-bit step=8", "flip-bit"):
         folder = tmp_path / text
         folder.mkdir()
-        one = chaos(folder, text)
+        faults = chaos(folder, text)
         for step in (5, 10, 15):
             path = folder / str(step)
             path.write_bytes(whole)
-            one.on_checkpoint(SimpleNamespace(step=step, path=path, error=""))
+            faults.on_checkpoint(SimpleNamespace(step=step, path=path, error=""))
         hit = [step for step in (5, 10, 15) if (folder / str(step)).read_bytes() != whole]
         assert hit == ([10] if "step" in text else [5])
         damaged[text] = (folder / str(hit[0])).read_bytes()
@@ -145,7 +145,7 @@ def test_a_checkpoint_is_damaged_once_and_the_place_is_the_texts(tmp_path):
     assert before_it.read_bytes() == whole, "rank 0 does it, and nobody else"
 
 
-def test_the_disk_is_full_for_so_many_checkpoints(tmp_path):
+def test_chaos_disk_is_full_for_the_given_number_of_checkpoints(tmp_path):
     def refused(text: str) -> list[int]:
         checkpoints = SimpleNamespace()
         Chaos([*pending_faults(text, tmp_path)], SimpleNamespace(rank=0, size=1), tmp_path, checkpoints)
@@ -159,19 +159,19 @@ def test_the_disk_is_full_for_so_many_checkpoints(tmp_path):
     assert refused("disk-full step=0 for=1; disk-full step=35 for=1") == [0, 40]
 
 
-def test_a_rank_that_is_not_there_and_an_mpiexec_that_is_not_there_are_errors_before_any_work(tmp_path):
+def test_chaos_unknown_rank_or_mpiexec_is_refused_before_work(tmp_path):
     out = tmp_path / "run"
     done = run_anyrank(*COUNT, "--out", out, "--chaos", "slow rank=0 factor=2; kill rank=7 step=3", ranks=2)
     assert done.returncode == 2 and "there is no rank 7; the ranks are 0 to 1." in done.stderr
     assert "slow" not in done.stderr and done.stderr.count("no rank 7") == 1
-    assert not list((out / "checkpoints").iterdir()) and fired(out) == []
+    assert not list((out / "checkpoints").iterdir()) and fired_faults(out) == []
     done = run_anyrank(*COUNT, "--out", tmp_path / "run1", "--chaos", "kill mpiexec step=3")
     assert done.returncode == 2 and "mpiexec did not start rank 0" in done.stderr
     done = run_anyrank(*COUNT, "--out", tmp_path / "run2", "--chaos", "kill rank=0")
     assert done.returncode == 2 and not (tmp_path / "run2").exists()
 
 
-def test_kills_damage_and_a_full_disk_in_a_run_that_is_begun_again_and_again(tmp_path):
+def test_chaos_kills_damage_and_full_disk_leave_the_result(tmp_path):
     out = tmp_path / "run"
     faults = ["flip-bit step=10", "kill rank=1 step=16", "disk-full step=20 for=1", "torn-checkpoint step=25"]
     faults += ["kill mpiexec step=31", "signal TERM step=35"]
@@ -182,18 +182,18 @@ def test_kills_damage_and_a_full_disk_in_a_run_that_is_begun_again_and_again(tmp
         return done.returncode, done.stderr
 
     assert begin(2)[0] == 1
-    status, told = begin(2)
-    assert status == 2 and "Use another --out, or add --i-mean-it" in told
-    status, told = begin(3, "--i-mean-it")
-    assert status == 1 and "refused" in told and "resumed at step 5 " in told and "step 20 failed: " in told
-    status, told = begin(2, "--i-mean-it")
-    assert status == 75 and "it was cut short" in told and "resumed at step 15 " in told
-    assert fired(out) == faults
-    status, told = begin(4, "--i-mean-it")
+    status, output = begin(2)
+    assert status == 2 and "Use another --out, or add --i-mean-it" in output
+    status, output = begin(3, "--i-mean-it")
+    assert status == 1 and "refused" in output and "resumed at step 5 " in output and "step 20 failed: " in output
+    status, output = begin(2, "--i-mean-it")
+    assert status == 75 and "it was cut short" in output and "resumed at step 15 " in output
+    assert fired_faults(out) == faults
+    status, output = begin(4, "--i-mean-it")
     assert status == 0 and json.loads((out / "result.json").read_text()) == {"count": 40}
 
 
-def test_a_full_disk_for_who_gathers_a_signal_after_a_time_and_an_error_on_purpose(tmp_path):
+def test_chaos_full_disk_with_gather_signal_and_raise(tmp_path):
     out = tmp_path / "run"
     faults = "disk-full step=0 for=1; signal USR1 after=0.15s; raise rank=0 step=30"
     run = (*COUNT, "--pause", 0.01, "--checkpoint-io", "gather", "--out", out, "--chaos", faults)

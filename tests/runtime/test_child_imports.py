@@ -50,7 +50,7 @@ TOTAL = 2 * (2 * 2 * 30 + 1)
 
 @pytest.fixture
 def package(tmp_path):
-    """The file of a program in a package, with a relative import."""
+    """A program file in a package, with a relative import."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -59,14 +59,14 @@ def package(tmp_path):
     return folder / "squares.py"
 
 
-def alone(folder, name):
+def single_file(folder, name):
     file = folder / name
     file.write_text(PROGRAM.format(imports="def scale():\n    return 2\n"))
     return file
 
 
-def ran(file, *words, ranks=1, cwd=None):
-    """What a run of the program found."""
+def run_result(file, *words, ranks=1, cwd=None):
+    """The result of a run of the program."""
     out = file.parent / "run"
     done = run_anyrank("run", file, "--out", out, "--quiet", "--hang-timeout", "40s", *words, ranks=ranks, cwd=cwd)
     assert done.returncode == 0, done.stderr
@@ -76,17 +76,17 @@ def ran(file, *words, ranks=1, cwd=None):
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_children_of_a_package_import_the_program(package, method, ranks):
-    assert ran(package, "--method", method, ranks=ranks) == TOTAL
+    assert run_result(package, "--method", method, ranks=ranks) == TOTAL
 
 
 @pytest.mark.parametrize("name", ["random.py", "two.dots.py", "2d-squares.py"])
 def test_children_of_a_file_of_any_name_import_it(tmp_path, name):
-    """A module of Python's has the first name, and none can have the second."""
-    assert ran(alone(tmp_path, name), ranks=2) == TOTAL
+    """One name is that of a standard module, another is no valid module name."""
+    assert run_result(single_file(tmp_path, name), ranks=2) == TOTAL
 
 
 def test_children_of_verify_start_no_mpi(package):
-    """A rank of verify, whose main module is another than that of other ranks."""
+    """A rank of verify, whose main module differs from that of other ranks."""
     words = rank_command(
         ["run", str(package), "--steps", "1", "--out", str(package.parent / "run")], "anyrank.verify.rank"
     )
@@ -111,7 +111,13 @@ def test_children_of_a_script_under_mpiexec_start_no_mpi(tmp_path):
     assert done.stdout.split() == [str(TOTAL // 2)] * 2
 
 
-def test_without_launch_keeps_jobs_and_settings():
+def test_without_launch_keeps_variables_of_jobs_and_settings():
     kept = {"PATH": "/bin", "SLURM_JOB_ID": "7", "HYDRA_IFACE": "eth0", "PMIX_MCA_gds": "hash", "OMPI_MCA_pml": "ucx"}
-    gone = {"PMI_RANK": "0", "PMI_FD": "9", "PMIX_NAMESPACE": "a", "OMPI_COMM_WORLD_SIZE": "1", "HYDI_CONTROL_FD": "7"}
-    assert without_launch(kept | gone) == kept
+    removed = {
+        "PMI_RANK": "0",
+        "PMI_FD": "9",
+        "PMIX_NAMESPACE": "a",
+        "OMPI_COMM_WORLD_SIZE": "1",
+        "HYDI_CONTROL_FD": "7",
+    }
+    assert without_launch(kept | removed) == kept

@@ -18,28 +18,28 @@ from anyrank.runtime.children import descendants, never_inherit
 POOLED = Path(__file__).with_name("pooled.py")
 
 
-def left(folder: Path) -> list[int]:
-    """Which of the processes that were left alone are still there."""
+def remaining(folder: Path) -> list[int]:
+    """The processes left behind that still exist."""
     numbers = [int(text) for file in folder.glob("left-*") for text in file.read_text().split()]
     assert numbers, "none was started"
     return [number for number in numbers if Path(f"/proc/{number}").exists() and state_of(number) != "Z"]
 
 
 def state_of(process: int) -> str:
-    """The letter that says what a process does; Z is one that has ended."""
+    """The state letter of a process; Z is a zombie."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def wait_until_gone(folder: Path) -> None:
     give_up = time.monotonic() + 10
-    while found := left(folder):
+    while found := remaining(folder):
         assert time.monotonic() < give_up, f"left behind: {found}"
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("how", ["pool", "process", "subprocess", "signals", "exit", "fail", "return"])
-def test_children_of_each_step_end_and_the_run_goes_on(how, ranks, tmp_path):
+def test_children_of_each_step_end_and_the_run_continues(how, ranks, tmp_path):
     run = ("run", f"{POOLED}:Pooled", "--how", how, "--steps", 12, "--out", tmp_path / "run", "--hang-timeout", "20s")
     done = run_anyrank(*run, ranks=ranks, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -51,7 +51,7 @@ def test_children_of_each_step_end_and_the_run_goes_on(how, ranks, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_children_of_a_run_that_fails_are_ended(ranks, tmp_path):
+def test_children_of_a_failed_run_are_ended(ranks, tmp_path):
     run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "error", "--out", tmp_path / "run")
     done = run_anyrank(*run, ranks=ranks, timeout=60)
     assert done.returncode == 1 and "it ends early" in done.stderr
@@ -59,14 +59,14 @@ def test_children_of_a_run_that_fails_are_ended(ranks, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_children_that_are_left_do_not_keep_a_finished_run(ranks, tmp_path):
+def test_children_left_behind_do_not_delay_a_finished_run(ranks, tmp_path):
     run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "leave", "--out", tmp_path / "run")
     assert run_anyrank(*run, ranks=ranks, timeout=60).returncode == 0
     wait_until_gone(tmp_path / "run")
 
 
-def test_children_of_multiprocessing_are_in_a_process_group_of_their_own():
-    """A program that `subprocess` starts may begin a session, which the leader of a group cannot."""
+def test_children_of_multiprocessing_have_their_own_group():
+    """A program that `subprocess` starts may begin a session, which a group leader cannot do."""
     forget = never_inherit(lambda: None)
     try:
         with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -78,23 +78,23 @@ def test_children_of_multiprocessing_are_in_a_process_group_of_their_own():
         forget()
 
 
-def test_children_of_a_run_that_hangs_are_ended(tmp_path):
+def test_children_of_a_hung_run_are_ended(tmp_path):
     run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "hang", "--out", tmp_path / "run", "--hang-timeout", "1s")
     assert run_anyrank(*run, timeout=60).returncode == 1
     wait_until_gone(tmp_path / "run")
 
 
-def test_forked_children_of_a_killed_rank_are_ended(tmp_path):
+def test_children_forked_by_a_killed_rank_are_ended(tmp_path):
     run = ("run", f"{POOLED}:Pooled", "--steps", 2, "--end", "kill", "--out", tmp_path / "run")
     assert run_anyrank(*run, timeout=60).returncode != 0
     forked, _ = map(int, (tmp_path / "run" / "left-0").read_text().split())
     give_up = time.monotonic() + 10
-    while forked in left(tmp_path / "run"):
+    while forked in remaining(tmp_path / "run"):
         assert time.monotonic() < give_up
         time.sleep(0.05)
 
 
-def test_a_child_undoes_what_it_must_not_inherit_once():
+def test_never_inherit_runs_once_in_a_child():
     calls: list[int] = []
     forget = never_inherit(lambda: calls.append(os.getpid()))
     try:
@@ -105,7 +105,7 @@ def test_a_child_undoes_what_it_must_not_inherit_once():
     assert status_of(lambda: not calls) == 0
 
 
-def test_a_signal_to_a_new_child_is_not_swallowed():
+def test_child_signal_right_after_the_fork_ends_it():
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     forget = never_inherit(lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     try:
@@ -144,7 +144,7 @@ def test_descendants_are_children_and_their_children():
 
 
 def status_of(condition) -> int:
-    """The exit code of a forked child: 0 where the condition holds in it."""
+    """The exit code of a forked child: 0 if the condition holds in it."""
     child = os.fork()
     if child == 0:
         os._exit(0 if condition() else 1)

@@ -1,4 +1,4 @@
-"""Errors that nobody caught: status 1, one traceback for each distinct error, the ranks named, never a hang."""
+"""Uncaught errors: status 1, one traceback for each distinct error, the ranks named, never a hang."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from anyrank.runtime.failure import report
 CRASH = Path(__file__).with_name("crash.py")
 
 
-def failed(out: Path) -> list[tuple[int, str, str]]:
-    """What the run's events tell of errors: step, ranks, last line."""
+def failed_events(out: Path) -> list[tuple[int, str, str]]:
+    """The errors in the run's events: step, ranks, last line."""
     events = [json.loads(line) for line in (out / "events.jsonl").open()]
     return [(e["step"], e["ranks"], e["error"]) for e in events if e["event"] == "failed"]
 
 
 @pytest.mark.parametrize("own_mpiexec", [False, True])
-def test_a_raise_on_one_rank_ends_all_with_one_traceback_that_names_it(tmp_path, own_mpiexec):
+def test_failure_on_one_rank_ends_all_with_one_traceback(tmp_path, own_mpiexec):
     run = ("run", CRASH, "--who", 2, "--out", tmp_path / "run")
     before = time.monotonic()
     done = mpiexec(3, *anyrank_command(*run)) if own_mpiexec else run_anyrank(*run, ranks=3)
@@ -31,19 +31,19 @@ def test_a_raise_on_one_rank_ends_all_with_one_traceback_that_names_it(tmp_path,
     assert "anyrank: rank 2 of 3 failed:" in done.stderr
     assert "ValueError: bad luck at step 5" in done.stderr
     assert time.monotonic() - before < 60, "it must end by itself, not by the test's limit"
-    assert failed(tmp_path / "run") == [(5, "2", "ValueError: bad luck at step 5")]
+    assert failed_events(tmp_path / "run") == [(5, "2", "ValueError: bad luck at step 5")]
 
 
-def test_the_same_error_on_all_ranks_is_told_once(tmp_path):
+def test_failure_that_is_the_same_on_all_ranks_is_shown_once(tmp_path):
     done = run_anyrank("run", CRASH, "--who", -1, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1
     assert done.stderr.count("ValueError: bad luck") == 1
     assert "anyrank: ranks 0-2 of 3 failed:" in done.stderr
-    assert failed(tmp_path / "run") == [(5, "0-2", "ValueError: bad luck at step 5")]
+    assert failed_events(tmp_path / "run") == [(5, "0-2", "ValueError: bad luck at step 5")]
 
 
-def test_report_errors_that_differ_in_shapes_alone_are_one(tmp_path):
-    """Ranks have blocks of several shapes; an index is no shape, and tells errors apart."""
+def test_report_errors_that_differ_only_in_shapes_are_one(tmp_path):
+    """Ranks have blocks of several shapes; an index is no shape, and makes errors distinct."""
     texts = ["shapes (5,) (6, 2) at (1, 2)", "shapes (6,) (5, 2) at (1, 2)", "shapes (6,) (5, 2) at (3, 2)", "shape 6"]
     for rank, text in enumerate(texts):
         (tmp_path / f"rank-{rank:06d}").write_text(text)
@@ -53,13 +53,13 @@ def test_report_errors_that_differ_in_shapes_alone_are_one(tmp_path):
     )
 
 
-def test_a_raise_in_a_run_of_one_rank(tmp_path):
+def test_failure_in_a_run_of_one_rank_gives_one_traceback(tmp_path):
     done = run_anyrank("run", CRASH, "--who", 0, "--out", tmp_path / "run")
     assert done.returncode == 1 and done.stderr.count("ValueError: bad luck") == 1
-    assert failed(tmp_path / "run") == [(5, "0", "ValueError: bad luck at step 5")]
+    assert failed_events(tmp_path / "run") == [(5, "0", "ValueError: bad luck at step 5")]
 
 
-def test_no_thread_keeps_a_rank_that_fails(tmp_path):
+def test_failure_of_a_rank_does_not_wait_for_threads(tmp_path):
     program = tmp_path / "writing.py"
     program.write_text(
         "import threading\nimport h5py\n" + CRASH.read_text() + "\n\ndef write():\n    with h5py._hl.base.phil:\n"
@@ -72,28 +72,29 @@ def test_no_thread_keeps_a_rank_that_fails(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
-def test_a_rank_that_leaves_takes_the_others_along(tmp_path, how):
+def test_failure_by_exit_or_kill_ends_the_other_ranks(tmp_path, how):
     done = run_anyrank("run", CRASH, "--how", how, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_a_crashed_run_goes_on_from_its_checkpoint(tmp_path):
+def test_failure_by_kill_is_resumed_from_the_checkpoint(tmp_path):
     out = tmp_path / "run"
     run = ("run", CRASH, "--how", "kill", "--at", 50, "--steps", 80, "--checkpoint-every", 10, "--out", out)
     assert run_anyrank(*run, ranks=2).returncode == 1
-    done = run_anyrank("resume", out, "--json", ranks=1)  # there is no rank 1 now to kill itself
+    done = run_anyrank("resume", out, "--json", ranks=1)  # without rank 1 nothing crashes
     final = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and final["resumed_from"] in (40, 50) and final["steps"] == 80
 
 
-def test_a_last_checkpoint_that_fails_is_no_end_whatever_was_saved_before(tmp_path):
+def test_failure_of_the_last_checkpoint_fails_the_run(tmp_path):
+    """A run whose last checkpoint fails has not finished, even if an earlier checkpoint was saved."""
     out = tmp_path / "run"
     run = ("run", CRASH, "--how", "no", "--steps", 30, "--checkpoint-every", 10, "--out", out)
     done = run_anyrank(*run, "--chaos", "disk-full step=20", ranks=2)
     assert done.returncode == 1 and not (out / "summary.json").exists()
     assert done.stderr.count("No space left on device") == 3, "steps 20 and 30 as they happen, and in the end"
-    assert failed(out)[0][0] == 30
+    assert failed_events(out)[0][0] == 30
     done = run_anyrank("resume", out, "--json")
     final = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and final["resumed_from"] == 10 and final["steps"] == 30
@@ -119,7 +120,7 @@ class Early(Program):
 
 
 @pytest.mark.parametrize(
-    ("at_import", "in_check", "status", "told"),
+    ("at_import", "in_check", "status", "message"),
     [
         ("", "launcher.task() != {who} or open('/no/forcing.nc')", 1, "No such file or directory: '/no/forcing.nc'"),
         ("", "launcher.task() != {who} or sys.exit(0)", 1, "sys.exit(0) ends a run before it begins"),
@@ -128,11 +129,11 @@ class Early(Program):
     ],
 )
 @pytest.mark.parametrize("ranks", [1, 3])
-def test_a_rank_that_ends_before_the_run_ends_all_once(tmp_path, ranks, at_import, in_check, status, told):
+def test_failure_of_a_rank_before_the_run_ends_all_once(tmp_path, ranks, at_import, in_check, status, message):
     words = {"at_import": at_import.format(who=ranks - 1), "in_check": in_check.format(who=ranks - 1)}
     (tmp_path / "early.py").write_text(EARLY.format(**words))
     done = run_anyrank("run", "early.py", "--out", "r", cwd=tmp_path, ranks=ranks, timeout=60)
-    assert (done.returncode, done.stderr.count(told)) == (status, 1), done.stderr
+    assert (done.returncode, done.stderr.count(message)) == (status, 1), done.stderr
     assert not (tmp_path / "r").exists()
 
 
@@ -155,11 +156,11 @@ class Done(Program):
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_done_that_one_rank_alone_says_ends_all_with_words(tmp_path, alike):
+def test_done_that_differs_between_ranks_ends_all_once(tmp_path, alike):
     (tmp_path / "done.py").write_text(DONE.format(alike=alike))
     done = run_anyrank("run", "done.py", "--out", "r", "--quiet", cwd=tmp_path, ranks=3, timeout=60)
-    told = done.stderr.count("done: done is true on some ranks and false on others after step 4")
-    assert (done.returncode, told) == ((0, 0) if alike else (1, 1)), done.stderr
+    message = done.stderr.count("done: done is true on some ranks and false on others after step 4")
+    assert (done.returncode, message) == ((0, 0) if alike else (1, 1)), done.stderr
 
 
 PICTURE = """
@@ -192,7 +193,7 @@ FAIL = "assert state.world.rank not in {}, 'no canvas'"
     ("before", "after", "status"),
     [("", "(0,)", 0), ("", "(1,)", 0), ("", "(0, 1, 2)", 0), ("(0, 1, 2)", "", 0), ("(1,)", "", 1)],
 )
-def test_a_picture_that_fails_is_no_end_unless_others_wait(tmp_path, before, after, status):
+def test_picture_failure_is_a_warning_unless_others_wait(tmp_path, before, after, status):
     lines = [FAIL.format(who) if who else "pass" for who in (before, after)]
     (tmp_path / "picture.py").write_text(PICTURE.format(before=lines[0], after=lines[1]))
     done = run_anyrank("run", "picture.py", "--out", "r", "--hang-timeout", "30s", cwd=tmp_path, ranks=3, timeout=60)
@@ -200,12 +201,12 @@ def test_a_picture_that_fails_is_no_end_unless_others_wait(tmp_path, before, aft
     assert ("no picture: " in done.stderr) == (tmp_path / "r" / "result.json").exists() == (status == 0)
 
 
-def test_a_scalar_that_differs_between_ranks_is_named(tmp_path):
+def test_failure_scalar_that_differs_is_named(tmp_path):
     done = run_anyrank("run", CRASH, "--how", "differ", "--steps", 20, "--out", tmp_path / "run", ranks=3)
     assert done.returncode == 1
     message = "the Scalar count must be the same on all ranks but is [20, 27, 20], by rank."
     assert message in done.stderr
-    assert failed(tmp_path / "run") == [(20, "0-2", message)]
+    assert failed_events(tmp_path / "run") == [(20, "0-2", message)]
 
 
 def test_logs_name_the_body_and_the_reason(tmp_path):
@@ -216,7 +217,7 @@ def test_logs_name_the_body_and_the_reason(tmp_path):
         assert "kernel quarter_circle: body cython (" in log and f"rank {rank} of 2" in log
 
 
-def test_an_uncaught_error_leaves_no_litter(tmp_path):
+def test_failure_leaves_no_temporary_files(tmp_path):
     out = tmp_path / "run"
     temporary = tmp_path / "tmp"
     temporary.mkdir()

@@ -1,6 +1,6 @@
-"""Random faults, as benchmarks/faults has a thousand: every run ends on the right digest and leaves nothing.
+"""Random faults, of which benchmarks/faults has a thousand: every run ends with the right digest and leaves nothing.
 
-The first of every kind on each program; with ANYRANK_FAULTS=40, the first 40 of all.
+The first fault of every kind on each program; with ANYRANK_FAULTS=40, the first 40 of all.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "faults"
 COUNT = int(os.environ.get("ANYRANK_FAULTS", "0"))
 
 
-def chosen(faults: Any) -> list[Any]:
-    """The cases to try."""
+def choose_cases(faults: Any) -> list[Any]:
+    """The cases to run."""
     if COUNT:
         return [faults.Case(2026, number) for number in range(COUNT)]
     first: dict[tuple[str, str], Any] = {}
@@ -29,11 +29,11 @@ def chosen(faults: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_random_faults_change_no_bit_and_leave_nothing(monkeypatch):
+def test_faults_random_ones_change_no_bit_and_leave_nothing(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     faults = importlib.import_module("faults")
-    outcomes = faults.try_all(chosen(faults), jobs=2)
+    outcomes = faults.try_all(choose_cases(faults), jobs=2)
     print("\n".join(faults.table(outcomes)))
-    wrong = [f"{one.case}: {one.wrong}\n" + "\n".join(one.log) for one in outcomes if one.wrong]
+    wrong = [f"{outcome.case}: {outcome.wrong}\n" + "\n".join(outcome.log) for outcome in outcomes if outcome.wrong]
     assert not wrong, "\n\n".join(wrong)
-    assert len({(one.case.kind, one.case.program) for one in outcomes}) >= 10, "full disks need root"
+    assert len({(outcome.case.kind, outcome.case.program) for outcome in outcomes}) >= 10, "full disks need root"

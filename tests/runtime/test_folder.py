@@ -1,4 +1,4 @@
-"""The run folder, and what must not end a run."""
+"""The run folder, and write errors that must not end a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from anyrank.runtime.stops import Stops
 CRASH = Path(__file__).with_name("crash.py")
 
 
-def test_json_has_numpys_numbers_and_no_nan():
+def test_to_json_has_numbers_of_numpy_and_no_nan():
     value = {
         "n": np.int64(3),
         "x": np.array([1.5, np.nan]),
@@ -37,7 +37,7 @@ def test_json_has_numpys_numbers_and_no_nan():
     assert json.loads(text) == {"n": 3, "x": [1.5, "nan"], "t": [True, None, "s"], "4": "inf", "p": "a"}
 
 
-def test_a_run_that_died_before_it_began_can_begin(tmp_path):
+def test_run_folder_of_a_crash_at_start_is_used_again(tmp_path):
     out = tmp_path / "run"
     for name in ("log", "checkpoints", ".failure-1-2"):
         (out / name).mkdir(parents=True)
@@ -45,14 +45,14 @@ def test_a_run_that_died_before_it_began_can_begin(tmp_path):
     assert run_anyrank("run", CRASH, "--how", "no", "--steps", 3, "--out", out).returncode == 0
 
 
-def test_a_folder_with_checkpoints_and_no_description_is_not_touched(tmp_path):
+def test_run_folder_checkpoints_without_run_toml_are_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-000000000001.h5").write_text("dear")
     with pytest.raises(UsageError, match="holds checkpoints and no run"):
         RunFolder(tmp_path).check("p", {})
 
 
-def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+def test_run_folder_without_locks_of_the_file_system_is_used(tmp_path, monkeypatch):
     def refuse(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -63,7 +63,7 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "lock").read_text().startswith("process ")
 
 
-def test_the_lock_keeps_a_second_one_out_until_it_is_given_back(tmp_path, monkeypatch):
+def test_run_folder_lock_excludes_a_second_run_until_unlock(tmp_path, monkeypatch):
     monkeypatch.setenv(folder.LOCK_PATIENCE, "0.1")
     first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     first.lock()
@@ -74,13 +74,13 @@ def test_the_lock_keeps_a_second_one_out_until_it_is_given_back(tmp_path, monkey
     second.unlock()
 
 
-def test_a_full_disk_does_not_end_a_run_over_its_diary():
+def test_events_full_disk_does_not_end_a_run():
     events = Events(Path("/dev/full"))
     events.say("start", ranks=1)
     events.close()
 
 
-def test_a_stop_file_of_the_run_before_stops_nothing(tmp_path):
+def test_stop_file_of_an_earlier_run_is_ignored(tmp_path):
     (tmp_path / "stop").touch()
     stops = Stops(tmp_path / "stop", None, 0.0, watch=True)
     try:
@@ -92,7 +92,7 @@ def test_a_stop_file_of_the_run_before_stops_nothing(tmp_path):
     assert not (tmp_path / "stop").exists()
 
 
-def test_an_error_is_reported_and_all_ended_even_where_nothing_can_be_written(tmp_path, capsys):
+def test_report_and_abort_without_writable_folder_ends_all(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     ended = []
     world = SimpleNamespace(rank=2, size=4, abort=ended.append)
@@ -102,7 +102,7 @@ def test_an_error_is_reported_and_all_ended_even_where_nothing_can_be_written(tm
     assert ended == [1, 2]
 
 
-def test_the_last_checkpoint_says_that_the_run_is_finished(tmp_path):
+def test_last_checkpoint_is_marked_finished(tmp_path):
     out = tmp_path / "run"
     words = ("run", CRASH, "--how", "no", "--steps", 20, "--checkpoint-every", 10, "--out", out)
     assert run_anyrank(*words).returncode == 0
@@ -112,7 +112,7 @@ def test_the_last_checkpoint_says_that_the_run_is_finished(tmp_path):
         assert not bool(file.attrs["finished"])
 
 
-def test_a_full_disk_does_not_fill_the_terminal_over_its_log(tmp_path, capfd):
+def test_open_log_full_disk_prints_nothing(tmp_path, capfd):
     (tmp_path / "rank-0000.log").symlink_to("/dev/full")
     open_log(tmp_path, 0).info("a line")
     assert capfd.readouterr() == ("", "")
@@ -135,7 +135,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_damaged_description_is_refused_by_name(tmp_path, case):
+def test_run_toml_damaged_is_refused_by_name(tmp_path, case):
     (before, after), message = DAMAGED[case]
     text = DESCRIPTION.replace(before, after)
     (tmp_path / "run.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -145,13 +145,13 @@ def test_damaged_description_is_refused_by_name(tmp_path, case):
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_description_that_is_no_file_is_refused_at_once(tmp_path, make):
+def test_run_toml_that_is_no_file_is_refused_at_once(tmp_path, make):
     make(tmp_path / "run.toml")
     with pytest.raises(UsageError, match=r"run.toml cannot be read \(it is not a file\)"):
         RunFolder(tmp_path).describe()
 
 
-def test_description_that_create_writes_is_read(tmp_path):
+def test_run_toml_that_create_writes_is_read(tmp_path):
     run = RunFolder(tmp_path)
     run.create("p", "p.py", {"n": 1, "path": "/a"}, Options(ranks=3).kept())
     description = run.describe()
@@ -160,12 +160,12 @@ def test_description_that_create_writes_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[1]", '"finished"', '{"finished": true}', "{", "[" * 100_000, '{"finished": 1}'])
-def test_damaged_summary_is_that_of_no_finished_run(tmp_path, text):
+def test_finished_of_a_damaged_summary_is_none(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
     assert RunFolder(tmp_path).finished() is None
 
 
-def test_resume_names_a_parameter_that_was_damaged(tmp_path, refused):
+def test_resume_damaged_parameter_is_named(tmp_path, refused):
     RunFolder(tmp_path / "r").path.mkdir()
     RunFolder(tmp_path / "r").create("pi", "pi", {"points": "many"}, {})
     done = refused("resume", "r", cwd=tmp_path)
@@ -173,8 +173,8 @@ def test_resume_names_a_parameter_that_was_damaged(tmp_path, refused):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """The folder of a run of examples/heat.py that was stopped, without its run.toml; and that of one that was not."""
+def stopped_run(tmp_path_factory):
+    """The folder of a stopped run of examples/heat.py without its run.toml, and the folder of a finished one."""
     folder = tmp_path_factory.mktemp("lost")
     assert run_anyrank(*HEAT, "--out", folder / "through").returncode == 0
     assert run_anyrank(*HEAT, "--out", folder / "run", "--stop-at", 4, ranks=2).returncode == 75
@@ -186,18 +186,18 @@ HEAT = ("run", Path(__file__).parents[2] / "examples" / "heat.py", "--n", 12, "-
 
 
 @pytest.mark.parametrize("way", ["resume", "run", "resume --program"])
-def test_run_without_run_toml_goes_on(stopped, tmp_path, way):
-    out = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+def test_run_without_run_toml_continues(stopped_run, tmp_path, way):
+    out = Path(shutil.copytree(stopped_run[0], tmp_path / "run"))
     words = {"resume": ("resume", out), "run": (*HEAT, "--out", out), "resume --program": ("resume", out)}[way]
     if "--program" in way:
         words += ("--program", HEAT[1])
     done = run_anyrank(*words)
     assert done.returncode == 0 and done.stderr.count("run.toml is missing: written again") == 1, done.stderr
-    found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped[1]))
-    assert found["resumed_from"] == 4 and found["digest"] == wanted["digest"]
+    found, expected = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped_run[1]))
+    assert found["resumed_from"] == 4 and found["digest"] == expected["digest"]
     again = run_anyrank("resume", out)
     assert again.returncode == 0 and "is finished" in again.stdout and "missing" not in again.stderr
-    assert RunFolder(out).describe().parameters == RunFolder(stopped[1]).describe().parameters
+    assert RunFolder(out).describe().parameters == RunFolder(stopped_run[1]).describe().parameters
 
 
 @pytest.mark.parametrize(
@@ -207,15 +207,15 @@ def test_run_without_run_toml_goes_on(stopped, tmp_path, way):
         (("run", "pi", "--points", 10), "holds a run of 'heat', not of 'pi'"),
     ],
 )
-def test_run_without_run_toml_refuses_another_run(stopped, refused, words, expected):
-    done = refused(*words, "--out", stopped[0])
+def test_run_without_run_toml_refuses_another_run(stopped_run, refused, words, expected):
+    done = refused(*words, "--out", stopped_run[0])
     assert done.returncode == 2 and done.stderr.count(expected) == 1
-    assert not (stopped[0] / "run.toml").exists()
+    assert not (stopped_run[0] / "run.toml").exists()
 
 
-def test_resume_without_run_toml_and_source_asks_for_it(stopped, tmp_path, refused):
-    out = Path(shutil.copytree(stopped[0], tmp_path / "run"))
-    assert run_anyrank("resume", out, "--stop-at", 6).returncode == 75  # the newest checkpoint is of this command
+def test_resume_without_run_toml_and_source_requests_it(stopped_run, tmp_path, refused):
+    out = Path(shutil.copytree(stopped_run[0], tmp_path / "run"))
+    assert run_anyrank("resume", out, "--stop-at", 6).returncode == 75  # the newest checkpoint now names this command
     (out / "run.toml").unlink()
     done = refused("resume", out)
     assert (
@@ -232,13 +232,13 @@ def test_resume_without_run_toml_and_checkpoints_is_refused(tmp_path, refused):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_run_with_an_empty_out_takes_a_new_folder(ranks, tmp_path):
+def test_run_with_an_empty_out_uses_a_new_folder(ranks, tmp_path):
     done = run_anyrank("run", "pi", "--points", 1000, "--out", "", ranks=ranks, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len([*tmp_path.glob("runs/pi-*/summary.json")]) == 1
 
 
-def test_run_whose_stop_file_is_a_folder_is_refused(tmp_path):
+def test_run_stop_file_that_is_a_folder_is_refused(tmp_path):
     (tmp_path / "run" / "stop").mkdir(parents=True)
     done = run_anyrank("run", "pi", "--points", 1000, "--out", tmp_path / "run")
     assert done.returncode == 2 and "stop is a folder" in done.stderr and "Traceback" not in done.stderr

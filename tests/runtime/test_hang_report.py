@@ -1,4 +1,4 @@
-"""The report of a hang: stacks read from logs, alike ones together, and hosts that do not respond."""
+"""The report of a hang: stacks read from logs, groups of equal stacks, and hosts that do not respond."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ anyrank-hang ab12: that is all
 """
 
 
-def test_the_stack_of_the_main_thread_is_found_in_a_log():
+def test_hang_parse_finds_the_main_threads_stack_in_a_log():
     stack = (
         Frame("/opt/anyrank/runtime/session.py", 185, "_execute"),
         Frame("/opt/anyrank/runtime/loop.py", 117, "_steps"),
@@ -65,14 +65,14 @@ def order(stacks: dict[int, tuple[int, tuple[Frame, ...]]]) -> list[str]:
     return [group["ranks"] for group in report["groups"]]
 
 
-def test_groups_come_in_the_order_of_their_oddness():
+def test_hang_groups_are_ordered_by_their_step_and_size():
     assert order({0: (5, WAIT), 1: (5, WAIT), 2: (5, USER), 3: (5, WAIT)}) == ["2", "0-1,3"]
     assert order({0: (6, USER), 1: (5, WAIT), 2: (6, USER), 3: (6, OTHER)}) == ["1", "3", "0,2"], "behind comes first"
     assert order({0: (5, USER), 1: (5, USER), 2: (-1, WAIT)}) == ["2", "0-1"]
     assert order({}) == []
 
 
-def test_the_report_names_hosts_that_do_not_answer_then_the_odd_then_the_silent():
+def test_hang_describe_names_silent_hosts_then_groups_of_ranks():
     waiting = {rank: Dump(6 + rank % 2, WAIT) for rank in (0, 1, 2, 3, 6)}
     first, *rest = describe(report_of({**waiting, 7: Dump(6, USER)}, cut_off=(2,)))
     assert first == (
@@ -93,7 +93,7 @@ def test_the_report_names_hosts_that_do_not_answer_then_the_odd_then_the_silent(
     assert second.startswith("rank 0 (host n0) is before the first step;")
 
 
-def test_hosts_are_told_apart_and_addresses_that_several_have_lead_nowhere():
+def test_hosts_of_merges_ranks_and_drops_shared_addresses():
     everywhere = [
         ("a", ["10.0.0.1", "172.17.0.1"]),
         ("b", ["10.0.0.2", "172.17.0.1"]),
@@ -108,24 +108,25 @@ def test_hosts_are_told_apart_and_addresses_that_several_have_lead_nowhere():
 
 
 @pytest.mark.parametrize(
-    ("count", "answering", "sure", "gone"),
+    ("count", "answering", "sure", "missing_hosts"),
     [
         (1, "", True, ""),
         (3, "12", True, ""),
         (3, "1", True, "2"),
         (4, "1", True, "23"),  # half of them: the claim decides
-        (5, "1", False, ""),  # cut off with one other
+        (5, "1", False, ""),  # in a part with one other host
         (3, "", False, ""),  # cut off, or a firewall
         (2, "", True, ""),
     ],
 )
-def test_who_reaches_the_most_hosts_speaks_for_all(count, answering, sure, gone):
+def test_probe_hosts_majority_decides_which_are_missing(count, answering, sure, missing_hosts):
     places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(count)]
     speaks, missing = probe_hosts(places, 0, responds=lambda host: host["name"] in answering)
-    assert (speaks, "".join(host["name"] for host in missing)) == (sure, gone)
+    assert (speaks, "".join(host["name"] for host in missing)) == (sure, missing_hosts)
 
 
-def test_a_sample_of_many_hosts_is_called_and_who_does_not_say_in_time_is_not_called_gone(monkeypatch):
+def test_probe_hosts_of_many_probes_a_sample(monkeypatch):
+    """A host whose probe does not finish in time is not reported as missing."""
     places = [{"name": str(n), "addresses": ["10.0.0.9"], "ranks": [n]} for n in range(100)]
     called = []
     assert probe_hosts(places, 97, 8, responds=lambda host: not called.append(host["name"])) == (True, [])
@@ -135,27 +136,27 @@ def test_a_sample_of_many_hosts_is_called_and_who_does_not_say_in_time_is_not_ca
     assert (speaks, missing) == (True, [])
 
 
-def test_the_terminal_gets_the_first_groups_and_the_file_all():
+def test_hang_terminal_gets_the_first_groups_and_the_file_all():
     many = report_of({rank: Dump(5, (Frame("/home/u/mine.py", rank, "step"),)) for rank in range(12)}, size=12)
     short, whole = [*describe(many, 8)], [*describe(many)]
     assert len(whole) == 25 and short[:17] == whole[:17]
     assert short[17:] == ["4 more groups of ranks are in hang.txt."]
 
 
-def test_a_refusal_is_an_answer_and_silence_is_none(monkeypatch):
+def test_responds_to_connect_refusal_counts_and_silence_not(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(hosts, "PORT", server.getsockname()[1])
         assert hosts.responds_to_connect({"addresses": ["127.0.0.1"]})
     assert hosts.responds_to_connect({"addresses": ["127.0.0.1"]}), "nobody listens there now, but the host is there"
 
-    def nobody(*arguments: object) -> None:
+    def time_out(*arguments: object) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(socket, "create_connection", nobody)
+    monkeypatch.setattr(socket, "create_connection", time_out)
     assert not hosts.responds_to_connect({"addresses": ["127.0.0.1", "127.0.0.2"]})
 
 
-def test_one_process_reports_and_a_rank_without_a_stack_is_named(tmp_path):
+def test_hang_one_process_reports_and_names_ranks_without_stack(tmp_path):
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "rank-0000.log").write_text(LOG)
     places = [{"name": "n1", "addresses": [], "ranks": [0, 1]}]
@@ -184,7 +185,7 @@ def test_one_process_reports_and_a_rank_without_a_stack_is_named(tmp_path):
         second = report(claim)
         if not text:
             with pytest.raises(subprocess.TimeoutExpired):
-                second.wait(1)  # until it is made
+                second.wait(1)  # until hang.json exists
             claim.write_text("reported")
         assert second.communicate(timeout=60)[1] == "" and second.returncode == 0
     nowhere = report(tmp_path / "gone" / ".hang-ab12", folder=str(tmp_path / "gone"))

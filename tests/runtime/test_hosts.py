@@ -1,4 +1,4 @@
-"""Three hosts and a wire between them: a link that is down for a while, and a host that is cut off for good."""
+"""Three hosts and a network: a link that is down for a while, and a host that is disconnected for good."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hosts import Hosts, missing, started_hosts
-from ranks import anyrank_command, run_anyrank, started
+from hosts import Hosts, missing, start_hosts
+from ranks import anyrank_command, run_anyrank, start_process
 
 from anyrank.runtime.watchdog import STEP_FILE, make_step_file, position
 
@@ -30,7 +30,7 @@ def digest(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     assert not WHY_NOT, WHY_NOT
-    with started_hosts(3, tmp_path_factory.mktemp("hosts")) as found:
+    with start_hosts(3, tmp_path_factory.mktemp("hosts")) as found:
         yield found
 
 
@@ -56,7 +56,7 @@ def start(hosts: Hosts, out: Path, *more: object):
     log = (out.parent / f"{out.name}.log").open("w")
     make_step_file(out.parent / "step")
     environment = {**hosts.environment, STEP_FILE: str(out.parent / "step")}
-    return started(*command, env=environment, stdout=log, stderr=log)
+    return start_process(*command, env=environment, stdout=log, stderr=log)
 
 
 def bytes_on(hosts: Hosts) -> int:
@@ -64,7 +64,7 @@ def bytes_on(hosts: Hosts) -> int:
     return int(Path(f"/sys/class/net/{wire}/statistics/rx_bytes").read_text())
 
 
-def test_ranks_number_themselves_on_their_own_host(tmp_path, hosts):
+def test_hosts_ranks_are_numbered_on_their_own_host(tmp_path, hosts):
     a, b, _ = hosts.addresses
     command = (*PROGRAM[:-2], "--pause", 0, "--steps", 2, "--hosts", f"{a}:2,{b}:1", "--out", tmp_path / "run")
     assert run_anyrank(*command, ranks=3, env=hosts.environment).returncode == 0
@@ -73,7 +73,7 @@ def test_ranks_number_themselves_on_their_own_host(tmp_path, hosts):
         assert f"rank {rank} of 3: number %d of %d on node %s, on core(s) " % place in logs[rank]
 
 
-def test_a_link_that_is_down_for_three_seconds_delays_a_run_and_does_no_more(tmp_path, hosts, digest):
+def test_hosts_link_down_for_three_seconds_only_delays_a_run(tmp_path, hosts, digest):
     out, before = tmp_path / "run", bytes_on(hosts)
     with start(hosts, out, "--hang-timeout", 30) as process:
         wait_for_step(out, 100, process)
@@ -88,8 +88,9 @@ def test_a_link_that_is_down_for_three_seconds_delays_a_run_and_does_no_more(tmp
     assert bytes_on(hosts) - before > 800 * 3 * 20 * 8, "a row of three fields crosses the wire in every step"
 
 
-def test_a_host_that_is_cut_off_is_named_and_the_run_ends_on_those_left_with_the_same_digest(tmp_path, hosts, digest):
-    lost, out = 0, tmp_path / "run"  # that of rank 0, which has the run's lock and tells of it
+def test_hosts_disconnected_one_is_named_and_the_run_continues(tmp_path, hosts, digest):
+    """The run ends on the remaining hosts with the same digest."""
+    lost, out = 0, tmp_path / "run"  # the host of rank 0, which has the run's lock and writes the report
     with start(hosts, out, "--hang-timeout", 4, "--max-restarts", 2, "--min-ranks", 2) as process:
         wait_for_step(out, 200, process)
         hosts.cut(lost)
@@ -97,12 +98,12 @@ def test_a_host_that_is_cut_off_is_named_and_the_run_ends_on_those_left_with_the
             status = process.wait(100)
         finally:
             hosts.mend(lost)
-    told = (tmp_path / "run.log").read_text()
-    assert status == 0, told
+    output = (tmp_path / "run.log").read_text()
+    assert status == 0, output
     assert summary(out)["digest"] == digest and summary(out)["ranks"] == 2
     assert 200 <= summary(out)["resumed_from"] < 800
     hung = json.loads((out / "hang.json").read_text())
     assert hung["unreachable"] == {hosts.names[lost]: str(lost)} and hung["ranks"] == 3
-    assert hosts.names[lost] in told and "restart 1 of 2" in told
+    assert hosts.names[lost] in output and "restart 1 of 2" in output
     deaths = [json.loads(line) for line in (out / "events.jsonl").open() if '"died"' in line]
     assert len(deaths) == 1 and "hung" in deaths[0]["cause"], deaths

@@ -1,4 +1,4 @@
-"""Where ranks are: their cores and threads, in plans and on this machine."""
+"""Placement of ranks: their cores and threads, in plans and on this machine."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import os
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, completed, mpiexec
+from ranks import anyrank_command, mpiexec, run_command
 
 from anyrank.runtime.placement import VARIABLES, choose, plan_threads, shares
 
 SHOWING = Path(__file__).with_name("showing.py")
 HERE = sorted(os.sched_getaffinity(0))
-#: A batch job that no launcher takes for its own.
+#: A batch job that is not mistaken for a launcher.
 JOB = {"_CONDOR_JOB_AD": "/dev/null"}
 needs_two = pytest.mark.skipif(len(HERE) < 2, reason="needs two cores")
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch):
-    """The tests may run in a batch job, or with a number of threads, themselves; and Open MPI binds ranks."""
+def clean_environment(monkeypatch):
+    """The tests themselves may run in a batch job or with a number of threads, and Open MPI binds ranks."""
     for name in (*VARIABLES, "SLURM_JOB_ID", "PBS_JOBID", "_CONDOR_JOB_AD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PRTE_MCA_hwloc_default_binding_policy", "none")
 
 
 @pytest.mark.parametrize(
-    ("asked", "there", "threads", "changed"),
+    ("asked", "environment", "threads", "changed"),
     [
         (None, {}, 1, dict.fromkeys(VARIABLES, "1")),
         (None, {"OMP_NUM_THREADS": "4,2"}, 4, dict.fromkeys(VARIABLES[1:], "4")),
@@ -37,8 +37,8 @@ def nothing_is_set(monkeypatch):
         (3, {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "3"}, 3, dict.fromkeys((*VARIABLES[:2], VARIABLES[3]), "3")),
     ],
 )
-def test_threads_are_as_asked_or_as_the_user_has_set_or_one(asked, there, threads, changed):
-    assert plan_threads(asked, there) == (threads, changed)
+def test_plan_threads_as_requested_or_as_set_or_one(asked, environment, threads, changed):
+    assert plan_threads(asked, environment) == (threads, changed)
 
 
 def cores(*parts):
@@ -48,7 +48,7 @@ def cores(*parts):
 ONE, TWO = cores(range(8))[0], cores(range(2))[0]
 FLAT = {cpu: (0, cpu) for cpu in range(8)}
 SOCKETS = {cpu: (cpu // 4, cpu % 4) for cpu in range(8)}
-#: As Linux counts them: 0 and 4 are the hyperthreads of one core.
+#: The numbering of Linux: 0 and 4 are the hyperthreads of one core.
 SIBLINGS = {cpu: (0, cpu % 4) for cpu in range(8)}
 
 
@@ -70,7 +70,7 @@ SIBLINGS = {cpu: (0, cpu % 4) for cpu in range(8)}
         (cores({0, 1}, {1, 2}), 1, FLAT, None),
     ],
 )  # fmt: skip
-def test_ranks_get_equal_parts_of_whole_cores_of_one_socket_where_that_can_be(masks, threads, where, expected):
+def test_shares_are_equal_parts_of_whole_cores_of_a_socket(masks, threads, where, expected):
     assert shares(masks, threads, where.__getitem__) == expected
 
 
@@ -97,10 +97,10 @@ SLURM, HALF = {"SLURM_JOB_ID": "7"}, cores(range(4))[0]
         ("core", cores({0, 1}, {2, 3}), 8, SLURM, "bound by the launcher"),
     ],
 )
-def test_ranks_are_bound_where_no_other_job_can_have_their_cores(bind, masks, online, environment, how):
+def test_choose_binds_only_if_no_other_job_can_use_the_cores(bind, masks, online, environment, how):
     places = [choose(bind, 1, masks, rank, online, environment) for rank in range(len(masks))]
     assert {said for _, said in places} == {how}
-    mine = [found for found, _ in places]
+    mine = [cores_of_rank for cores_of_rank, _ in places]
     if how == "bound by anyrank":
         assert sum(map(len, mine)) == len(HALF) and frozenset().union(*mine) == HALF
     else:
@@ -112,13 +112,13 @@ def command(folder: Path, *options) -> list[str]:
     return anyrank_command("run", SHOWING, "--folder", folder, "--out", folder / "run", "--quiet", *options)
 
 
-def on(cores_, *words, **env):
-    """Carry out a command that may use these cores alone."""
-    return completed("taskset", "-c", ",".join(map(str, cores_)), *words, env=env)
+def run_on(cores_, *words, **env):
+    """Run a command that may use only these cores."""
+    return run_command("taskset", "-c", ",".join(map(str, cores_)), *words, env=env)
 
 
-def seen(folder: Path) -> list[dict]:
-    """What each rank has seen."""
+def records(folder: Path) -> list[dict]:
+    """The records of all ranks."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("[0-9].json"))]
 
 
@@ -131,10 +131,10 @@ def digest(folder: Path) -> str:
 
 
 @needs_two
-def test_in_a_batch_job_each_rank_has_a_core_for_all_its_threads_and_its_log_says_so(tmp_path):
+def test_placement_in_a_job_each_rank_has_its_core(tmp_path):
     out = tmp_path / "job"
-    assert on(HERE[:2], *command(out, "-n", 2), **JOB).returncode == 0
-    ranks = seen(out)
+    assert run_on(HERE[:2], *command(out, "-n", 2), **JOB).returncode == 0
+    ranks = records(out)
     assert sorted(rank["cores"] for rank in ranks) == [[[core]] for core in HERE[:2]]
     assert [rank["environment"] for rank in ranks] == [dict.fromkeys(VARIABLES, "1")] * 2
     for number, (rank, text) in enumerate(zip(ranks, logs(out), strict=True)):
@@ -146,41 +146,41 @@ def test_in_a_batch_job_each_rank_has_a_core_for_all_its_threads_and_its_log_say
 
 
 @needs_two
-def test_elsewhere_ranks_are_not_bound_and_those_that_the_launcher_has_bound_stay_where_they_are(tmp_path):
+def test_placement_outside_jobs_or_bound_ranks_are_unchanged(tmp_path):
     free, bound = tmp_path / "free", tmp_path / "bound"
-    assert on(HERE[:2], *command(free, "-n", 2)).returncode == 0
-    assert [rank["cores"] for rank in seen(free)] == [[HERE[:2]]] * 2
+    assert run_on(HERE[:2], *command(free, "-n", 2)).returncode == 0
+    assert [rank["cores"] for rank in records(free)] == [[HERE[:2]]] * 2
     assert all("(not bound: no batch job)" in text for text in logs(free))
     words = command(bound)
     first, second = (("taskset", "-c", core, *words) for core in HERE[1::-1])
     assert mpiexec(1, *first, ":", "-n", 1, *second, env=JOB).returncode == 0
-    assert [rank["cores"] for rank in seen(bound)] == [[[HERE[1]]], [[HERE[0]]]]
+    assert [rank["cores"] for rank in records(bound)] == [[[HERE[1]]], [[HERE[0]]]]
     assert all("(bound by the launcher)" in text for text in logs(bound))
 
 
-def test_more_threads_than_cores_are_told_and_binding_is_refused_once_where_it_was_asked_for(tmp_path):
+def test_placement_too_many_threads_warn_and_bind_core_refuses(tmp_path):
     crowd, refused = tmp_path / "crowd", tmp_path / "refused"
-    assert on(HERE[:1], *command(crowd, "-n", 2), **JOB).returncode == 0
-    told = f"WARNING oversubscribed: 2 rank(s) × 1 thread(s) on 1 core(s) of {os.uname().nodename}"
-    assert all("(not bound: no cores for each rank)" in text and told in text for text in logs(crowd))
-    done = on(HERE[:2], *command(refused, "-n", 4, "--bind", "core"))
+    assert run_on(HERE[:1], *command(crowd, "-n", 2), **JOB).returncode == 0
+    warning = f"WARNING oversubscribed: 2 rank(s) × 1 thread(s) on 1 core(s) of {os.uname().nodename}"
+    assert all("(not bound: no cores for each rank)" in text and warning in text for text in logs(crowd))
+    done = run_on(HERE[:2], *command(refused, "-n", 4, "--bind", "core"))
     assert done.returncode == 2 and done.stderr.count("--bind core: 4 rank(s) × 1 thread(s) on ") == 1
     assert "Use fewer ranks on a node or fewer --threads" in done.stderr and not (refused / "run").exists()
 
 
-def test_blas_gives_the_same_bits_whoever_starts_the_ranks(tmp_path):
+def test_blas_bits_do_not_depend_on_the_launcher(tmp_path):
     alone, ours, theirs = tmp_path / "alone", tmp_path / "ours", tmp_path / "theirs"
-    assert completed(*command(alone)).returncode == 0
-    assert completed(*command(ours, "-n", 3)).returncode == 0
+    assert run_command(*command(alone)).returncode == 0
+    assert run_command(*command(ours, "-n", 3)).returncode == 0
     assert mpiexec(3, *command(theirs)).returncode == 0
     assert digest(alone) == digest(ours) == digest(theirs), "two threads add in another order"
-    assert {rank["numba"] for folder in (alone, ours, theirs) for rank in seen(folder)} == {1}
+    assert {rank["numba"] for folder in (alone, ours, theirs) for rank in records(folder)} == {1}
 
 
 @needs_two
-def test_the_number_of_threads_holds_at_resume(tmp_path):
+def test_threads_of_a_run_hold_at_resume(tmp_path):
     out = tmp_path / "two"
-    assert on(HERE[:2], *command(out, "-n", 2, "--threads", 2, "--stop-at", 1)).returncode == 75
-    assert [rank["numba"] for rank in seen(out)] == [2, 2]
-    assert on(HERE[:2], *anyrank_command("resume", out / "run", "-n", 1)).returncode == 0
-    assert seen(out)[0]["numba"] == 2 and "2 thread(s) (OMP_NUM_THREADS=2)" in logs(out)[0].splitlines()[-3]
+    assert run_on(HERE[:2], *command(out, "-n", 2, "--threads", 2, "--stop-at", 1)).returncode == 75
+    assert [rank["numba"] for rank in records(out)] == [2, 2]
+    assert run_on(HERE[:2], *anyrank_command("resume", out / "run", "-n", 1)).returncode == 0
+    assert records(out)[0]["numba"] == 2 and "2 thread(s) (OMP_NUM_THREADS=2)" in logs(out)[0].splitlines()[-3]

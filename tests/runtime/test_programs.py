@@ -29,7 +29,7 @@ RUN = "import anyrank, sys; print(anyrank.run(sys.argv[1], out=sys.argv[2], **ev
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder with a package of its own, and a file that imports the program from there."""
+    """A folder with a package, and a file that imports the program from the package."""
     folder = tmp_path / f"model_{tmp_path.name.translate({ord(sign): '_' for sign in '.-'})}"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -55,20 +55,20 @@ def test_load_file_of_a_package_in_a_package(model):
     assert load(str(model / "deep" / "ocean.py")).__module__ == f"{model.name}.deep.ocean"
 
 
-def test_load_file_in_a_package_finds_modules_beside_it(model):
-    """As it did before anybody looked for packages."""
+def test_load_file_in_a_package_finds_modules_in_its_folder(model):
+    """This worked before packages were supported."""
     (model / "beside_ocean.py").write_text("from common import rate\n")
     (model / "ocean.py").write_text(OCEAN.format(imports="from beside_ocean import rate"))
     assert load(str(model / "ocean.py")).__name__ == "Ocean"
 
 
-def test_load_class_of_another_module_is_found(model, tmp_path):
-    there = load(str(model / "ocean.py"))
-    assert load(f"{tmp_path / 'run_ocean.py'}:Ocean") is there and load(str(tmp_path / "run_ocean.py")) is there
+def test_load_class_of_another_module_is_loaded(model, tmp_path):
+    loaded = load(str(model / "ocean.py"))
+    assert load(f"{tmp_path / 'run_ocean.py'}:Ocean") is loaded and load(str(tmp_path / "run_ocean.py")) is loaded
 
 
 @pytest.mark.parametrize("name", ["random", "a.b"])
-def test_load_package_of_a_taken_name_is_refused(tmp_path, name):
+def test_load_package_of_a_used_name_is_refused(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
     (folder / "ocean.py").write_text(OCEAN.format(imports="from .common import rate"))
@@ -84,7 +84,7 @@ def test_load_package_that_fails_shows_the_users_lines(model):
 
 
 @pytest.mark.parametrize("source", ["ocean.py", "run_ocean.py:Ocean"])
-def test_every_verb_takes_a_program_of_a_package(model, tmp_path, source):
+def test_verbs_take_a_program_of_a_package(model, tmp_path, source):
     file = model / source if source == "ocean.py" else tmp_path / source
     words = ("--on", "slurm", "--dry-run", "--out", tmp_path / "job")
     for done in (
@@ -105,7 +105,7 @@ def test_run_from_python_takes_a_file(model, tmp_path, options):
 
 
 @pytest.mark.parametrize(
-    ("source", "file", "wanted"),
+    ("source", "file", "class_name"),
     [
         ("heat.py", "heat.py", ""),
         ("heat.py:Heat", "heat.py", "Heat"),
@@ -116,13 +116,13 @@ def test_run_from_python_takes_a_file(model, tmp_path, options):
         ("weather", "weather", ""),
     ],
 )
-def test_split_source_takes_the_last_colon_before_a_class(source, file, wanted, tmp_path):
-    assert split_source(source) == (file, wanted)
-    whole = f"{tmp_path / file}{wanted and ':' + wanted}" if file.endswith(".py") else file
+def test_split_source_takes_the_last_colon_before_a_class(source, file, class_name, tmp_path):
+    assert split_source(source) == (file, class_name)
+    whole = f"{tmp_path / file}{class_name and ':' + class_name}" if file.endswith(".py") else file
     assert absolute(source, tmp_path) == whole
 
 
-def test_every_verb_takes_paths_with_colons(tmp_path):
+def test_verbs_take_paths_with_colons(tmp_path):
     folder = tmp_path / "2024-01-01T12:00:00"
     folder.mkdir()
     (folder / "ocean.py").write_text(OCEAN.format(imports="def rate():\n    return 2.0\n"))

@@ -1,4 +1,4 @@
-"""Runs from Python: `run(program)` gives what the command line gives."""
+"""Runs from Python: `run(program)` gives the same as the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def heat(monkeypatch):
     return module.Heat
 
 
-def test_run_here_is_the_command_line_s(heat, tmp_path):
+def test_run_from_python_equals_the_command_line(heat, tmp_path):
     mine = run(heat(n=24, steps=9), out=tmp_path / "here")
     assert run_anyrank("run", EXAMPLE, "--n", 24, "--steps", 9, "--out", tmp_path / "there").returncode == 0
     theirs = Run(tmp_path / "there")
@@ -50,7 +50,7 @@ def test_run_on_more_ranks_has_the_same_digest(heat, tmp_path):
     assert mine.summary["ranks"] == 2 and mine.digest == run(heat(n=24, steps=9), out=tmp_path / "one").digest
 
 
-def test_run_that_was_stopped_goes_on_where_it_was(heat, tmp_path):
+def test_run_stopped_continues_at_its_step(heat, tmp_path):
     stopped = run(heat(n=24, steps=9), out=tmp_path / "run", stop_at=4)
     assert not stopped.finished and stopped.result == {} and stopped.summary["steps"] == 4
     assert "stopped at step 4" in repr(stopped)
@@ -61,7 +61,7 @@ def test_run_that_was_stopped_goes_on_where_it_was(heat, tmp_path):
     assert run(heat(n=24, steps=9), out=tmp_path / "run").summary == before, "a finished run is read"
 
 
-def test_run_leaves_the_process_as_it_was(heat, tmp_path):
+def test_run_restores_signal_handlers_and_bodies(heat, tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     run(heat(n=24, steps=2), out=tmp_path / "run", body="reference", hang_timeout="5s")
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
@@ -87,7 +87,7 @@ def test_run_with_an_unknown_option_is_refused(heat, tmp_path):
         Run(tmp_path / "run")
 
 
-def test_run_whose_program_raises_raises_that(heat, tmp_path):
+def test_run_raises_the_error_of_the_program(heat, tmp_path):
     class Broken(heat):
         def step(self, state):
             raise ZeroDivisionError("as asked")
@@ -96,7 +96,7 @@ def test_run_whose_program_raises_raises_that(heat, tmp_path):
         run(Broken(n=24, steps=2), out=tmp_path / "run")
 
 
-def test_run_of_a_class_in_no_file_needs_one_rank(tmp_path):
+def test_run_of_a_class_without_a_file_needs_one_rank(tmp_path):
     code = f"""if True:
         from anyrank import Program
         from anyrank.errors import UsageError
@@ -158,8 +158,8 @@ os.write(1, f"{{line}}\\n".encode())  # whole, while the other rank writes
         ([{"keep": 0}, {}], "--keep 0 must be at least 1"),
     ],
 )
-def test_run_under_mpiexec_is_alike_on_all_ranks(tmp_path, options, expected):
-    """Also where one rank alone asks for what cannot be."""
+def test_run_under_mpiexec_behaves_alike_on_all_ranks(tmp_path, options, expected):
+    """Also if only one rank gives invalid options."""
     script = tmp_path / "script.py"
     script.write_text(UNDER_MPIEXEC)
     done = mpiexec(2, sys.executable, script, tmp_path / "run", json.dumps(options))
@@ -168,15 +168,15 @@ def test_run_under_mpiexec_is_alike_on_all_ranks(tmp_path, options, expected):
     assert len(lines) == 2 and all(line.startswith(expected) for line in lines), done.stdout
 
 
-def test_source_of_a_program_is_what_the_command_line_takes(heat):
+def test_source_of_a_program_is_that_of_the_command_line(heat):
     from anyrank.runtime.programs import load
 
     assert source_of(load("weather")) == "weather"
     assert source_of(heat) == f"{EXAMPLE.resolve()}:Heat"
 
 
-class Found(Program):
-    """Returns what the test wants."""
+class Returning(Program):
+    """Returns the value that the test sets."""
 
     steps = 1
     found: object = None
@@ -200,12 +200,12 @@ class Found(Program):
         ({3: np.arange(2)}, {"3": [0, 1]}),
     ],
 )
-def test_result_of_any_kind_is_written(found, written, tmp_path, monkeypatch):
-    monkeypatch.setattr(Found, "found", found)
-    assert run(Found(), out=tmp_path / "run").result == written
+def test_result_of_any_type_is_written(found, written, tmp_path, monkeypatch):
+    monkeypatch.setattr(Returning, "found", found)
+    assert run(Returning(), out=tmp_path / "run").result == written
 
 
-def test_run_under_mpiexec_that_fails_on_one_rank_ends_all(tmp_path):
+def test_run_under_mpiexec_failure_on_one_rank_ends_all(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(f"""
 import anyrank
@@ -223,7 +223,7 @@ anyrank.run(Fails(), out={str(tmp_path / "run")!r})
     assert done.returncode != 0 and "ValueError: only rank 1" in done.stderr
 
 
-def test_run_under_mpiexec_whose_check_fails_on_one_rank_ends_all(tmp_path):
+def test_run_under_mpiexec_check_failing_on_one_rank_ends_all(tmp_path):
     (tmp_path / "checks.py").write_text("""
 from mpi4py import MPI
 import anyrank
@@ -240,11 +240,11 @@ class Checks(anyrank.Program):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("callbacks", [None, 5, [5], [Found]])
-def test_run_with_callbacks_that_are_none_is_refused(callbacks, tmp_path, monkeypatch):
-    monkeypatch.setattr(Found, "callbacks", lambda self: callbacks)
+@pytest.mark.parametrize("callbacks", [None, 5, [5], [Returning]])
+def test_run_with_bad_callbacks_is_refused(callbacks, tmp_path, monkeypatch):
+    monkeypatch.setattr(Returning, "callbacks", lambda self: callbacks)
     with pytest.raises(UsageError, match=r"found: callbacks\(\) returned .* must return a list"):
-        run(Found(), out=tmp_path / "run")
+        run(Returning(), out=tmp_path / "run")
 
 
 def test_run_with_too_many_ranks_is_refused(heat):

@@ -1,4 +1,4 @@
-"""What differs between ranks is named, with its values and its ranks, before anything is done."""
+"""Differences between ranks are reported with values and ranks before any work."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from anyrank.runtime.startup import LISTED, Rank, check_ranks, check_state
 from anyrank.state import State
 
 
-def let_the_last_rank(world, monkeypatch, **facts):
-    """Of each fact, the first value is what all ranks know of themselves but the last one, which knows the second."""
+def change_last_rank(world, monkeypatch, **facts):
+    """Set the first value of each fact on all ranks except the last, and the second on the last."""
 
     def remembered(world, **gathered):
         last = world.rank == world.size - 1
@@ -48,7 +48,7 @@ def refusal_of(world, program: Pi | None = None, **options) -> str:
 
 
 @pytest.mark.ranks(1, 3, exact=True)
-def test_nothing_differs(world, monkeypatch):
+def test_check_ranks_alike_gives_nothing(world, monkeypatch):
     calls = []
     for name in ("allreduce", "gather", "bcast", "barrier"):
         call = getattr(world, name)
@@ -77,14 +77,14 @@ def test_nothing_differs(world, monkeypatch):
         ({"program_hash": ("feed" * 16, "beef" * 16)}, "program file: feedfeedfeed on ranks 0-1, beef"),
     ],
 )
-def test_what_results_depend_on_is_refused(world, monkeypatch, facts, line):
-    let_the_last_rank(world, monkeypatch, **facts, host=("n1", "n2"))
+def test_check_ranks_version_differences_are_refused(world, monkeypatch, facts, line):
+    change_last_rank(world, monkeypatch, **facts, host=("n1", "n2"))
     text = refusal_of(world)
     check_collective(world, f":\n  {line}" in text and "\n  host: n1 on ranks 0-1, n2 on rank 2\n" in text, text)
 
 
 @pytest.mark.ranks(3)
-def test_parameters_and_machines_that_differ_are_refused(world, monkeypatch):
+def test_check_ranks_other_parameters_or_machines_are_refused(world, monkeypatch):
     text = refusal_of(world, Pi(points=1000 + (world.rank == 0)))
     check_collective(world, "\n  --points: 1001 on rank 0, 1000 on ranks 1-2\n" in text, text)
     if world.rank == 1:
@@ -106,13 +106,13 @@ def test_parameters_and_machines_that_differ_are_refused(world, monkeypatch):
         ({"picture": False}, "--picture: False on rank 0, True on rank 1"),
     ],
 )
-def test_ranks_options_that_decide_calls_differ_are_refused(world, options, line):
+def test_check_ranks_options_that_decide_calls_are_compared(world, options, line):
     text = refusal_of(world, **({} if world.rank else options))
     check_collective(world, f"\n  {line}\nStart all ranks with the same parameters, options" in text, text)
 
 
 @pytest.mark.ranks(2)
-def test_a_launcher_that_counts_otherwise_is_refused(world, monkeypatch):
+def test_check_ranks_launchers_other_count_is_refused(world, monkeypatch):
     monkeypatch.setattr(launcher, "tasks", lambda: 7)
     text = refusal_of(world)
     check_collective(world, "  the launcher counts: 7 tasks, MPI 2 on ranks 0-1\n" in text, text)
@@ -131,13 +131,13 @@ def test_a_launcher_that_counts_otherwise_is_refused(world, monkeypatch):
         ({"libc": ("glibc 2.36", "glibc 2.41")}, "libc: glibc 2.36 on ranks 0-1, glibc 2.41 on rank 2"),
     ],
 )
-def test_other_versions_are_warned_of(world, monkeypatch, facts, line):
-    let_the_last_rank(world, monkeypatch, **facts)
+def test_check_ranks_patch_versions_give_warnings(world, monkeypatch, facts, line):
+    change_last_rank(world, monkeypatch, **facts)
     check_collective(world, warnings_of(world) == [line])
 
 
 @pytest.mark.ranks(3)
-def test_settings_and_clocks_are_warned_of(world, monkeypatch):
+def test_check_ranks_settings_and_clocks_give_warnings(world, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if world.rank == 1:
         monkeypatch.setenv("OMP_NUM_THREADS", "8")
@@ -148,9 +148,9 @@ def test_settings_and_clocks_are_warned_of(world, monkeypatch):
 
 
 @pytest.mark.ranks(3)
-def test_gpus_that_are_refused_or_missing_are_warned_of(world, monkeypatch):
+def test_check_ranks_refused_or_missing_gpus_give_warnings(world, monkeypatch):
     card = "NVIDIA H200 0000:17:00.0"
-    let_the_last_rank(world, monkeypatch, gpu=(card, None), host=("n1", "n1"), cupy=("14.2.0", None))
+    change_last_rank(world, monkeypatch, gpu=(card, None), host=("n1", "n1"), cupy=("14.2.0", None))
     if world.rank == 1:
         monkeypatch.setattr(BODIES.device, "refused", ("GPU 1 is lost",))
     expected = [
@@ -161,18 +161,18 @@ def test_gpus_that_are_refused_or_missing_are_warned_of(world, monkeypatch):
     found = warnings_of(world)
     check_collective(world, found == expected, str(found))
     monkeypatch.undo()
-    let_the_last_rank(world, monkeypatch, gpu=(card, card), host=("n1", "n2"))
+    change_last_rank(world, monkeypatch, gpu=(card, card), host=("n1", "n2"))
     check_collective(world, warnings_of(world) == [], "sharing is not wrong")
 
 
-def test_many_values_are_not_all_listed():
+def test_check_ranks_many_values_are_cut_short():
     ranks = [Rank({"--points": str(rank)}, {}, "n1", "", 0, 0) for rank in range(LISTED + 3)]
     line = startup._errors(ranks)[0]
     assert line.startswith("--points: 0 on rank 0, 1 on rank 1, ") and line.endswith(" on rank 7, 3 more")
 
 
 @pytest.mark.ranks(1, 3)
-def test_declare_must_do_the_same_on_all_ranks(world):
+def test_check_state_declarations_must_be_alike(world):
     def declared(names, halo=0, unit="m"):
         state = State(world)
         for name in names:
@@ -199,8 +199,8 @@ def test_declare_must_do_the_same_on_all_ranks(world):
 
 
 @pytest.mark.ranks(2)
-def test_state_tables_and_steps_that_differ_are_refused(world):
-    """Also types of keys, and how values are combined: rows travel as these say."""
+def test_check_state_other_tables_or_steps_are_refused(world):
+    """Also the types of keys, and how values are combined: both determine the messages."""
 
     def declared(key="S3", how="min"):
         state = State(world)
@@ -209,7 +209,7 @@ def test_state_tables_and_steps_that_differ_are_refused(world):
 
     check_state(declared(), 5)
     odd = world.rank == 1
-    for state, steps, told in [
+    for state, steps, words in [
         (declared(key="S4" if odd else "S3"), 5, ("'k': '|S3'", "'k': '|S4'")),
         (declared(how="max" if odd else "min"), 5, ("combined by {'x': 'min'}", "combined by {'x': 'max'}")),
         (declared(), 6 if odd else 5, ("number of steps: 5 on rank 0, 6 on rank 1",)),
@@ -217,10 +217,10 @@ def test_state_tables_and_steps_that_differ_are_refused(world):
         with pytest.raises(UsageError) as caught:
             check_state(state, steps)
         text = str(caught.value)
-        check_collective(world, caught.value.collective and all(part in text for part in told), text)
+        check_collective(world, caught.value.collective and all(part in text for part in words), text)
 
 
-def test_a_program_whose_declare_differs_between_ranks_ends_once_and_makes_nothing(tmp_path):
+def test_run_declare_that_differs_ends_once_and_makes_nothing(tmp_path):
     (tmp_path / "odd.py").write_text(
         "from anyrank import Program, param\n\n\nclass Odd(Program):\n    n: int = param(12, 'points')\n\n"
         "    def declare(self, state):\n"
@@ -232,12 +232,12 @@ def test_a_program_whose_declare_differs_between_ranks_ends_once_and_makes_nothi
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["odd.py"]
 
 
-def test_ranks_started_with_other_parameters_or_another_program_file_end_once(tmp_path):
+def test_run_other_parameters_or_files_on_ranks_end_once(tmp_path):
     text = "from anyrank import Program, param\n\n\nclass Same(Program):\n    n: int = param(1, 'n')\n"
     (tmp_path / "one.py").write_text(text)
     (tmp_path / "two.py").write_text(text + "\n    steps = 2\n")
-    one, two = (anyrank_command("run", name, "--out", "r", "--n", n) for name, n in [("one.py", 1), ("two.py", 5)])
-    done = mpiexec(2, *one, ":", "-n", 1, *two, cwd=tmp_path)
+    first, two = (anyrank_command("run", name, "--out", "r", "--n", n) for name, n in [("one.py", 1), ("two.py", 5)])
+    done = mpiexec(2, *first, ":", "-n", 1, *two, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("the ranks differ in properties that affect the result:") == 1
     assert "--n: 1 on ranks 0-1, 5 on rank 2" in done.stderr and "program file: " in done.stderr, done.stderr
     assert "command line" not in done.stderr, "it is a warning, and there is an error"

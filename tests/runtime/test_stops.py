@@ -1,4 +1,4 @@
-"""Stops: whatever asks, the run checkpoints at a step all ranks agree on, leaves with 75, and goes on."""
+"""Stops: for every request the run checkpoints at a step that all ranks agree on, ends with 75, and can be resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, started
+from ranks import anyrank_command, mpiexec_path, processes_of, run_anyrank, start_process
 
 from anyrank.runtime.stops import scheduler_limit
 
@@ -28,12 +28,12 @@ def wait_for(condition, patience: float = 30) -> None:
         time.sleep(0.01)
 
 
-def stepping(folder: Path):
-    """Whether the run has begun to step: its start is in its events, and its first checkpoint is there."""
+def makes_steps(folder: Path):
+    """Whether the run makes steps: its start is in its events, and its first checkpoint exists."""
     return lambda: any((folder / "checkpoints").glob("step-*.h5"))
 
 
-def the_mpiexec(process) -> int:
+def mpiexec_of(process) -> int:
     """The process id of the mpiexec that runs the ranks."""
     found = [pid for pid, words in processes_of(process).items() if words and Path(words[0]).name == "mpiexec"]
     return found[0]
@@ -50,11 +50,11 @@ def the_mpiexec(process) -> int:
         ("anyrank", signal.SIGUSR1, False),
     ],
 )
-def test_a_signal_stops_with_75_and_resume_goes_on(tmp_path, number, target, resume):
+def test_stop_by_signal_has_status_75_and_resume_continues(tmp_path, number, target, resume):
     out = tmp_path / "run"
-    with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
-        wait_for(stepping(out))
-        pid = process.pid if target == "anyrank" else the_mpiexec(process)
+    with start_process(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
+        wait_for(makes_steps(out))
+        pid = process.pid if target == "anyrank" else mpiexec_of(process)
         os.kill(pid, number)
         assert process.wait(30) == 75
     stopped = summary(out)
@@ -69,27 +69,27 @@ def test_a_signal_stops_with_75_and_resume_goes_on(tmp_path, number, target, res
     assert json.loads((out / "result.json").read_text()) == {"count": 400}
 
 
-def test_a_signal_to_the_users_own_mpiexec(tmp_path):
+def test_stop_by_signal_to_the_users_own_mpiexec(tmp_path):
     out = tmp_path / "run"
     command = [mpiexec_path(), "-n", 2, *anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10)]
-    with started(*command) as process:
-        wait_for(stepping(out))
+    with start_process(*command) as process:
+        wait_for(makes_steps(out))
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 75
     assert summary(out)["stopped_by"] == "SIGTERM"
 
 
-def test_the_stop_file_stops_and_goes_away(tmp_path):
+def test_stop_file_stops_the_run_and_is_removed(tmp_path):
     out = tmp_path / "run"
-    with started(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
-        wait_for(stepping(out))
+    with start_process(*anyrank_command(*ENDLESS, "--out", out, "--checkpoint-every", 10, ranks=2)) as process:
+        wait_for(makes_steps(out))
         (out / "stop").touch()
         assert process.wait(30) == 75
     assert summary(out)["stopped_by"] == "the stop file" and not (out / "stop").exists()
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
-def test_the_wall_time_stops_in_time(tmp_path, ranks):
+def test_walltime_stops_the_run_in_time(tmp_path, ranks):
     out = tmp_path / "run"
     done = run_anyrank(*ENDLESS, "--out", out, "--walltime", "1s", ranks=ranks)
     assert done.returncode == 75, done.stderr
@@ -97,24 +97,24 @@ def test_the_wall_time_stops_in_time(tmp_path, ranks):
     assert "anyrank resume" in done.stdout
 
 
-def test_our_job_scripts_tell_when_the_job_ends():
+def test_scheduler_limit_reads_the_end_from_our_job_scripts():
     assert scheduler_limit({"ANYRANK_JOB_END": "110", "SLURM_JOB_END_TIME": "120"}, 100.5) == 9.5
     assert scheduler_limit({"ANYRANK_JOB_END": ""}, 100.5) is None
 
 
-def test_the_schedulers_wall_time_counts_too(tmp_path):
+def test_scheduler_limit_stops_the_run(tmp_path):
     out = tmp_path / "run"
     environment = {"SLURM_JOB_END_TIME": str(int(time.time()) + 2)}
     assert run_anyrank(*ENDLESS, "--out", out, ranks=2, env=environment).returncode == 75
     assert summary(out)["stopped_by"] == "the wall-time limit"
 
 
-def test_stopped_again_and_again_it_ends_on_the_digest_of_an_unbroken_run(tmp_path):
+def test_stop_many_times_gives_the_digest_of_an_unbroken_run(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     program = ("run", "weather", "--rows", 33, "--columns", 20, "--steps", 3000, "--no-picture")
     assert run_anyrank(*program, "--out", whole).returncode == 0
-    with started(*anyrank_command(*program, "--out", broken, "--checkpoint-every", "50", ranks=2)) as process:
-        wait_for(stepping(broken))
+    with start_process(*anyrank_command(*program, "--out", broken, "--checkpoint-every", "50", ranks=2)) as process:
+        wait_for(makes_steps(broken))
         process.send_signal(signal.SIGTERM)
         code = process.wait(30)
     assert code == 75
@@ -125,7 +125,7 @@ def test_stopped_again_and_again_it_ends_on_the_digest_of_an_unbroken_run(tmp_pa
     assert summary(broken)["digests"] == summary(whole)["digests"]
 
 
-def test_stop_at_stops_at_that_very_step_and_digests_tell_every_step(tmp_path):
+def test_stop_at_stops_at_that_step_with_digests_of_every_step(tmp_path):
     program = ("run", "weather", "--rows", 12, "--columns", 9, "--steps", 30, "--no-picture", "--digests")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run_anyrank(*program, "--out", whole).returncode == 0
@@ -142,7 +142,7 @@ def test_stop_at_stops_at_that_very_step_and_digests_tell_every_step(tmp_path):
     assert by_step[30] == summary(whole)["digests"]
 
 
-def test_resuming_a_finished_run_says_so_and_touches_nothing(tmp_path):
+def test_resume_finished_run_says_so_and_changes_nothing(tmp_path):
     out = tmp_path / "run"
     run = ("run", CRASH, "--how", "no", "--steps", 20, "--out", out)
     assert run_anyrank(*run, ranks=2).returncode == 0

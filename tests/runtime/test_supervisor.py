@@ -1,4 +1,4 @@
-"""Restarts: of what died or hung, on the hosts that are left, and not for ever."""
+"""Restarts: after a crash or a hang, on the remaining hosts, a limited number of times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, started
+from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, start_process
 
 from anyrank.errors import UsageError
 from anyrank.launcher import words_of
@@ -28,7 +28,7 @@ def events(out: Path, name: str) -> list[dict]:
     return [event for event in found if event["event"] == name]
 
 
-def said(stderr: str) -> list[str]:
+def messages(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith(("anyrank: died", "anyrank: finished after"))]
 
 
@@ -42,50 +42,55 @@ def said(stderr: str) -> list[str]:
         ("", 3, []),
     ],
 )
-def test_hosts_and_their_slots(hosts, ranks, found):
+def test_parse_hosts_gives_names_and_slots(hosts, ranks, found):
     assert parse_hosts(hosts, ranks) == found
 
 
 @pytest.mark.parametrize("hosts", ["a:4,b", "a:", "a:0x", "a,,b", "a b", ",", "a:-1", "a:1:2"])
-def test_hosts_that_cannot_be_read_are_refused(hosts):
+def test_parse_hosts_bad_text_is_refused(hosts):
     with pytest.raises(UsageError, match=r"cannot be read. Write node1:8,node2:8, or node1,node2"):
         parse_hosts(hosts, 2)
 
 
 @pytest.mark.parametrize("number", ["0", "65537", "99999999999999999999"])
-def test_hosts_with_an_absurd_number_of_slots_are_refused(number):
+def test_parse_hosts_slots_out_of_range_are_refused(number):
     with pytest.raises(UsageError, match=f"b has {number} slots, but must have 1 to 65536"):
         parse_hosts(f"a:2,b:{number}", 2)
 
 
-def test_more_ranks_than_slots_and_more_at_least_than_asked_are_refused_before_any_work(tmp_path):
+def test_supervisor_more_ranks_than_slots_is_refused(tmp_path):
+    """Also --min-ranks above -n, before any work."""
     done = run_anyrank(*COUNT, "--out", tmp_path / "run", "--hosts", "a:2,b:2", ranks=5)
-    told = "-n 5 is more than the 4 slots of --hosts a:2,b:2. Use -n 4, or more hosts."
-    assert done.returncode == 2 and told in done.stderr and not (tmp_path / "run").exists()
+    expected = "-n 5 is more than the 4 slots of --hosts a:2,b:2. Use -n 4, or more hosts."
+    assert done.returncode == 2 and expected in done.stderr and not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match=r"--min-ranks 3 is more than -n 2. Use at most 2"):
         Supervisor(Options(ranks=2, max_restarts=1, min_ranks=3), tmp_path, [])
 
 
-def test_deaths_that_are_the_same_and_deaths_that_are_not():
-    one = Death(1, 100, "rank 2 failed: OSError: process 4711 at 0x7f3a")
-    assert one.repeats(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
-    assert not one.repeats(None)
-    assert not one.repeats(Death(1, 103, one.cause)) and not one.repeats(Death(9, 100, one.cause))
-    assert not one.repeats(Death(1, None, one.cause)) and Death(1, None, "x").repeats(Death(1, None, "x"))
-    assert not one.repeats(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
+def test_death_repeats_compares_step_status_and_cause():
+    death = Death(1, 100, "rank 2 failed: OSError: process 4711 at 0x7f3a")
+    assert death.repeats(Death(1, 101, "rank 2 failed: OSError: process 81 at 0xdeadbeef"))
+    assert not death.repeats(None)
+    assert not death.repeats(Death(1, 103, death.cause)) and not death.repeats(Death(9, 100, death.cause))
+    assert not death.repeats(Death(1, None, death.cause)) and Death(1, None, "x").repeats(Death(1, None, "x"))
+    assert not death.repeats(Death(1, 100, "rank 2 failed: ValueError: process 4711 at 0x7f3a"))
 
 
-def test_what_mpiexecs_status_tells():
-    told = {9: "a rank was killed by SIGKILL", 139: "a rank was killed by SIGSEGV", -9: "mpiexec was killed by SIGKILL"}
-    told |= {
+def test_cause_of_status_names_signals():
+    expected = {
+        9: "a rank was killed by SIGKILL",
+        139: "a rank was killed by SIGSEGV",
+        -9: "mpiexec was killed by SIGKILL",
+    }
+    expected |= {
         1: "mpiexec ended with status 1",
         255: "mpiexec ended with status 255",
         0: "the ranks ended before the run was finished",
     }
-    assert {status: _cause_of_status(status) for status in told} == told
+    assert {status: _cause_of_status(status) for status in expected} == expected
 
 
-def test_a_run_that_is_killed_twice_finishes_as_one_that_was_not(tmp_path):
+def test_restart_of_a_twice_killed_run_gives_the_same_result(tmp_path):
     out = tmp_path / "run"
     chaos = ("--chaos", "kill rank=1 step=25; kill mpiexec step=45; slow rank=2 factor=1.5")
     done = run_anyrank(*COUNT, "--out", out, "--max-restarts", 3, *chaos, "--json", ranks=3)
@@ -95,7 +100,7 @@ def test_a_run_that_is_killed_twice_finishes_as_one_that_was_not(tmp_path):
     assert [first[key] for key in ("attempt", "status", "cause")] == [1, 9, "a rank was killed by SIGKILL"]
     assert 25 <= first["step"] <= 27, "rank 0 may be two steps ahead of rank 1"
     assert [second[key] for key in ("attempt", "cause")] == [2, "mpiexec was killed by SIGKILL"]
-    assert said(done.stderr) == [
+    assert messages(done.stderr) == [
         f"anyrank: died at step {first['step']} (a rank was killed by SIGKILL): restart 1 of 3 in 1 s, on 3 ranks",
         f"anyrank: died at step {second['step']} (mpiexec was killed by SIGKILL): restart 2 of 3 in 2 s, on 3 ranks",
         "anyrank: finished after 2 restarts",
@@ -103,19 +108,19 @@ def test_a_run_that_is_killed_twice_finishes_as_one_that_was_not(tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["resumed_from"] in (30, 40)
 
 
-def test_what_dies_twice_at_the_same_step_is_not_started_a_third_time(tmp_path):
+def test_restart_is_refused_after_two_crashes_at_one_step(tmp_path):
     out = tmp_path / "run"
     run = ("run", CRASH, "--at", 25, "--who", 0, "--steps", 60, "--checkpoint-every", 10, "--out", out)
     done = run_anyrank(*run, "--max-restarts", 5, ranks=1)
     assert done.returncode == 1 and done.stderr.count("Traceback") == 2
-    first, second = said(done.stderr)
+    first, second = messages(done.stderr)
     died = "anyrank: died at step 25 (rank 0 failed: ValueError: bad luck at step 25)"
     assert first == f"{died}: restart 1 of 5 in 1 s, on 1 ranks"
     assert second == f"{died}: the same failure as before, which would repeat: not restarted"
     assert [death["then"] for death in events(out, "died")] == [first[len(died) + 2 :], second[len(died) + 2 :]]
 
 
-def test_restarts_and_wall_time_are_used_up(tmp_path):
+def test_restart_is_refused_without_restarts_or_time_left(tmp_path):
     supervisor = Supervisor(Options(max_restarts=2, walltime="100s"), tmp_path, [])
     death = Death(9, 5, "a rank was killed by SIGKILL")
     assert supervisor._refusal(death, 1) == ""
@@ -131,25 +136,25 @@ def wait_for(condition) -> None:
         time.sleep(0.01)
 
 
-def test_a_signal_ends_the_wait_and_a_signal_in_a_run_stops_it_for_good(tmp_path):
+def test_restart_signal_during_the_wait_or_the_run_ends_it(tmp_path):
     out, log = tmp_path / "run", tmp_path / "log"
     run = ("resume", out, "--max-restarts", 3, "--chaos", "kill rank=0 step=15; kill rank=0 step=25", "--i-mean-it")
     assert run_anyrank(*COUNT, "--steps", 400, "--stop-at", 5, "--out", out, ranks=1).returncode == 75
-    with log.open("w") as file, started(*anyrank_command(*run), stderr=file) as process:
+    with log.open("w") as file, start_process(*anyrank_command(*run), stderr=file) as process:
         wait_for(lambda: len(events(out, "died")) == 2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 1
     assert len(events(out, "start")) == 3, "no third restart"
-    with log.open("w") as file, started(*anyrank_command(*run), stderr=file) as process:
+    with log.open("w") as file, start_process(*anyrank_command(*run), stderr=file) as process:
         wait_for(lambda: len(events(out, "checkpoint")) > 5)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 75
-    assert len(events(out, "died")) == 2 and said(log.read_text()) == []
+    assert len(events(out, "died")) == 2 and messages(log.read_text()) == []
 
 
 @pytest.fixture
 def two_hosts(tmp_path, monkeypatch):
-    """An mpiexec for 127.0.0.2 and 127.0.0.3, of which the second is gone when the file `gone` is there."""
+    """An mpiexec for 127.0.0.2 and 127.0.0.3; the second is gone once the file `gone` exists."""
     script = tmp_path / "ssh"
     script.write_text(
         '#!/bin/sh\nwhile case "$1" in -*) true;; *) false;; esac; do shift; done\nhost=$1; shift\n'
@@ -160,31 +165,31 @@ def two_hosts(tmp_path, monkeypatch):
     return "127.0.0.2:2,127.0.0.3:1"
 
 
-def test_a_run_goes_on_with_the_hosts_that_are_left(tmp_path, two_hosts):
+def test_restart_uses_the_remaining_hosts(tmp_path, two_hosts):
     out = tmp_path / "run"
     run = (*COUNT, "--steps", 200, "--hosts", two_hosts, "--max-restarts", 2, "--out", out)
-    # From step 40 to 190 it takes seconds, so that the host is gone before the death, on a busy machine, too.
+    # The steps from 40 to 190 take seconds, so that the host is gone before the crash, on a busy machine too.
     chaos = ("--chaos", "kill rank=2 step=190; slow rank=2 factor=3 from=40")
-    with started(*anyrank_command(*run, *chaos, ranks=3)) as process:
+    with start_process(*anyrank_command(*run, *chaos, ranks=3)) as process:
         wait_for(lambda: len(events(out, "checkpoint")) > 3)
         (tmp_path / "gone").touch()
-        told = process.communicate(timeout=60)[1]
-        assert process.returncode == 0, told
-    assert "; 127.0.0.3 does not respond: restart 1 of 2 in 1 s, on 2 ranks" in told
+        expected = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, expected
+    assert "; 127.0.0.3 does not respond: restart 1 of 2 in 1 s, on 2 ranks" in expected
     (death,) = events(out, "died")
     assert death["gone"] == ["127.0.0.3"] and death["hosts"] == ["127.0.0.2", "127.0.0.3"] and death["ranks"] == 3
     assert json.loads((out / "summary.json").read_text())["ranks"] == 2
 
 
-def test_too_few_ranks_are_left(tmp_path, two_hosts):
+def test_restart_is_refused_with_too_few_ranks_left(tmp_path, two_hosts):
     (tmp_path / "gone").touch()
     run = (*COUNT, "--hosts", two_hosts, "--out", tmp_path / "run")
     done = run_anyrank(*run, "--max-restarts", 2, "--min-ranks", 3, ranks=3)
     assert done.returncode == 1
-    assert "remaining hosts: 127.0.0.2, too few for --min-ranks 3" in said(done.stderr)[-1]
+    assert "remaining hosts: 127.0.0.2, too few for --min-ranks 3" in messages(done.stderr)[-1]
 
 
-def test_a_run_that_hangs_is_started_again(tmp_path):
+def test_restart_of_a_hung_run_finishes(tmp_path):
     out = tmp_path / "run"
     hang = ("--hang-timeout", "2s", "--chaos", "hang rank=1 step=25")
     done = run_anyrank(*COUNT, "--out", out, "--max-restarts", 1, *hang, ranks=2)
@@ -195,7 +200,7 @@ def test_a_run_that_hangs_is_started_again(tmp_path):
 
 
 @pytest.mark.parametrize(("mpi", "flag"), [("HYDRA build details:", "-hosts"), ("mpiexec (Open MPI) 5.0.8", "--host")])
-def test_hosts_go_to_mpiexec_in_its_own_words(tmp_path, monkeypatch, mpi, flag):
+def test_launch_gives_hosts_to_mpiexec_in_its_syntax(tmp_path, monkeypatch, mpi, flag):
     script = tmp_path / "mpi exec"
     script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{mpi}" || echo "$@" >"{tmp_path}/words"\n')
     script.chmod(0o755)
@@ -205,7 +210,7 @@ def test_hosts_go_to_mpiexec_in_its_own_words(tmp_path, monkeypatch, mpi, flag):
     assert (tmp_path / "words").read_text() == f"-launcher ssh {flag} a:1,b:2 -n 3 true\n"
 
 
-def test_an_mpiexec_that_does_not_end_after_a_hang_is_ended(tmp_path, monkeypatch):
+def test_launch_kills_an_mpiexec_that_outlives_a_hang(tmp_path, monkeypatch):
     script, report = tmp_path / "mpiexec", tmp_path / "hang.json"
     script.write_text(f'#!/bin/sh\necho {{}} >"{report}"\nsleep 1000 &\nwait\n')
     script.chmod(0o755)
@@ -215,7 +220,7 @@ def test_an_mpiexec_that_does_not_end_after_a_hang_is_ended(tmp_path, monkeypatc
         assert begun.run(2, ["true"]) == -signal.SIGKILL and begun.hung
 
 
-def test_a_report_that_goes_away_is_none(tmp_path, monkeypatch):
+def test_launch_report_that_is_removed_counts_as_none(tmp_path, monkeypatch):
     script, report = tmp_path / "mpiexec", tmp_path / "hang.json"
     script.write_text(f'#!/bin/sh\nrm "{report}"\nsleep 2\n')
     script.chmod(0o755)
@@ -226,24 +231,24 @@ def test_a_report_that_goes_away_is_none(tmp_path, monkeypatch):
         assert begun.run(2, ["true"]) == 0 and not begun.hung
 
 
-def test_a_restart_waits_for_the_lock_that_the_dead_have_left(tmp_path):
+def test_restart_waits_for_the_lock_of_the_crashed_run(tmp_path):
     out, folder = tmp_path / "run", RunFolder(tmp_path / "run")
     command = anyrank_command(*COUNT, "--out", out, "--max-restarts", 1, "--chaos", "kill rank=1 step=25", ranks=2)
-    with started(*command) as process:
+    with start_process(*command) as process:
         wait_for(lambda: events(out, "died"))
         folder.lock()
-        time.sleep(5)  # longer than a run waits that is no restart, and than the wait before a restart
+        time.sleep(5)  # longer than an ordinary run waits, and than the pause before a restart
         folder.unlock()
         assert process.wait(60) == 0
 
 
-def test_signals_without_a_name_and_hosts_out_of_reach():
+def test_cause_of_status_unnamed_signal_and_lost_host():
     assert _cause_of_status(-40) == "mpiexec was killed by signal 40"
     lost = Death(9, 5, "hung: rank 2 on n3 unreachable")
     assert not lost.repeats(lost), "another host may be lost at the same step"
 
 
-def test_a_restart_has_the_wall_time_that_is_left_and_the_faults_of_the_ranks_it_has(tmp_path):
+def test_restart_has_the_remaining_walltime_and_faults(tmp_path):
     options = Options(ranks=4, max_restarts=1, walltime="100s", chaos="kill rank=3 step=5; hang rank=0 step=9")
     supervisor = Supervisor(options, tmp_path, ["run", "pi"])
     assert words_of(supervisor._command()[3:]) == ["run", "pi", "--max-restarts", "0"]
@@ -253,7 +258,7 @@ def test_a_restart_has_the_wall_time_that_is_left_and_the_faults_of_the_ranks_it
     assert 50 < float(walltime.rstrip("s")) <= 100
 
 
-def test_restarts_are_refused_where_mpiexec_has_started_the_ranks_already(tmp_path):
+def test_max_restarts_under_mpiexec_is_refused_once(tmp_path):
     done = mpiexec(2, *anyrank_command(*COUNT, "--out", tmp_path / "run", "--max-restarts", 3))
     assert done.returncode == 2 and not (tmp_path / "run").exists()
     assert done.stderr.count("--max-restarts 3 is for the process that starts mpiexec, but mpiexec") == 1

@@ -1,4 +1,4 @@
-"""The watchdog: a rank that gets stuck is named, wherever it sits, and the run ends with status 1."""
+"""The watchdog: a hung rank is named wherever it hangs, and the run ends with status 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
-from ranks import anyrank_command, check_collective, mpiexec_path, processes_of, run_anyrank, started
+from ranks import anyrank_command, check_collective, mpiexec_path, processes_of, run_anyrank, start_process
 
 from anyrank.runtime.watchdog import STEP_FILE, Watchdog, hosts, make_step_file, position
 
@@ -26,12 +26,12 @@ LINES = {
 }
 
 
-def hung(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -> tuple[int, str]:
-    """Status and standard error of a run that gets stuck; no process of it is left."""
+def run_hanging(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -> tuple[int, str]:
+    """Status and standard error of a run that hangs; no process of it is left."""
     run = ("run", HANGING, "--hang-timeout", 3, "--out", out, *arguments)
     command = anyrank_command(*run, ranks=None if own_mpiexec else ranks)
     before = [mpiexec_path(), "-n", str(ranks)] if own_mpiexec else []
-    with TemporaryFile("w+") as file, started(*before, *command, stderr=file, stdout=file) as process:
+    with TemporaryFile("w+") as file, start_process(*before, *command, stderr=file, stdout=file) as process:
         status = process.wait(90)
         deadline = time.monotonic() + 10
         while (left := processes_of(process)) and time.monotonic() < deadline:
@@ -43,11 +43,11 @@ def hung(out: Path, *arguments: object, ranks: int, own_mpiexec: bool = False) -
 
 
 @pytest.mark.parametrize(("how", "own_mpiexec"), [("loop", False), ("kernel", False), ("receive", True)])
-def test_one_rank_of_four_that_gets_stuck_is_named_first(tmp_path, how, own_mpiexec):
-    # Five steps take longer than the timeout: slow is not hung.
+def test_hang_of_one_rank_of_four_names_it_first(tmp_path, how, own_mpiexec):
+    # Five steps take longer than the timeout: a slow rank is not hung.
     pause = ("--pause", 0.55) if how == "loop" else ()
-    status, text = hung(tmp_path / "run", "--how", how, *pause, ranks=4, own_mpiexec=own_mpiexec)
-    # MPICH's own mpiexec tells of a rank that it has killed itself, not of the one that left.
+    status, text = run_hanging(tmp_path / "run", "--how", how, *pause, ranks=4, own_mpiexec=own_mpiexec)
+    # MPICH's own mpiexec reports a rank that it has killed itself, not the rank that ended.
     assert status == 1 or (own_mpiexec and status != 0)
     assert "anyrank: hung: no step for 3 s; rank 2 of 4 (host " in text
     report = json.loads((tmp_path / "run" / "hang.json").read_text())
@@ -65,8 +65,8 @@ def test_one_rank_of_four_that_gets_stuck_is_named_first(tmp_path, how, own_mpie
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_all_ranks_stuck_in_a_kernel_that_keeps_the_gil(tmp_path, ranks):
-    status, text = hung(tmp_path / "run", "--how", "kernel", "--who", -1, ranks=ranks)
+def test_hang_of_all_ranks_in_a_kernel_with_the_gil_is_ended(tmp_path, ranks):
+    status, text = run_hanging(tmp_path / "run", "--how", "kernel", "--who", -1, ranks=ranks)
     assert status == 1
     (group,) = json.loads((tmp_path / "run" / "hang.json").read_text())["groups"]
     assert (
@@ -75,7 +75,7 @@ def test_all_ranks_stuck_in_a_kernel_that_keeps_the_gil(tmp_path, ranks):
     assert f"{'rank 0 of 1' if ranks == 1 else 'ranks 0-1 of 2'} (host " in text
 
 
-def test_the_step_of_a_killed_run_is_known_exactly_also_where_nothing_is_watched(tmp_path):
+def test_position_of_a_killed_run_is_exact_without_a_watchdog(tmp_path):
     run = ("run", CRASH, "--how", "kill", "--who", 0, "--at", 50, "--hang-timeout", 0)
     make_step_file(tmp_path / "step")
     assert position(tmp_path / "step") is None, "there was no step yet"
@@ -85,19 +85,19 @@ def test_the_step_of_a_killed_run_is_known_exactly_also_where_nothing_is_watched
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A process of its own, which the watchdog may end."""
+    """Run code in a process of its own, which the watchdog may end."""
     command = [sys.executable, "-c", f"from anyrank.runtime.watchdog import Watchdog\n{code}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-def test_a_hang_before_there_is_a_run_folder_is_told_on_the_terminal():
+def test_hang_without_a_run_folder_is_printed():
     done = python("watchdog = Watchdog(0.3)\nwatchdog.beat(7)\nwhile True: pass")
     assert done.returncode == 1
     assert "anyrank: rank 0 hung: no step for 0.3 s; last step (-1: none) 7\n" in done.stderr
     assert 'File "<string>", line 4 in <module>' in done.stderr
 
 
-def test_without_the_compiled_part_faulthandler_ends_a_hang():
+def test_watchdog_without_its_c_part_uses_faulthandler():
     code = """
 import sys, time
 sys.modules["anyrank.runtime.watchdog.watch"] = None
@@ -113,7 +113,7 @@ while True: pass
     assert "Timeout" in done.stderr and "line 10 in <module>" in done.stderr
 
 
-def test_where_no_signal_is_left_faulthandler_watches():
+def test_watchdog_without_a_free_signal_uses_faulthandler():
     code = """
 import signal
 for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
@@ -124,8 +124,8 @@ print(Watchdog(60).limitation)
 
 
 @pytest.mark.parametrize("stuck", [False, True])
-def test_a_rank_ends_also_where_no_report_can_be_made_or_no_stack_be_written(stuck, tmp_path):
-    # A grace of less than nothing shortens what a rank waits for: 20 s more than that, or twice that and 30 s.
+def test_watchdog_ends_the_rank_without_report_or_stack(stuck, tmp_path):
+    # A negative grace shortens what a rank waits for: 20 s more than the grace, or twice the grace and 30 s.
     code = """
 import os, sys
 from anyrank.runtime.watchdog import watch
@@ -148,7 +148,7 @@ while True:
 
 @pytest.mark.ranks(2)
 @pytest.mark.parametrize("compiled", [True, False])
-def test_the_step_is_in_its_file_while_a_run_goes_on(world, compiled, tmp_path, monkeypatch, caplog):
+def test_watchdog_writes_the_step_into_the_step_file(world, compiled, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "run"
     (folder / "log").mkdir(parents=True, exist_ok=True)
     (folder / ".hang-of-a-run-before").touch()
@@ -171,7 +171,7 @@ def test_the_step_is_in_its_file_while_a_run_goes_on(world, compiled, tmp_path, 
 
 
 @pytest.mark.ranks(1)
-def test_a_file_system_that_cannot_share_memory_is_no_error(world, tmp_path, monkeypatch):
+def test_watchdog_without_shared_memory_files_is_no_error(world, tmp_path, monkeypatch):
     def refuse(*arguments: object) -> None:
         raise OSError("no such device")
 
@@ -186,7 +186,7 @@ def test_a_file_system_that_cannot_share_memory_is_no_error(world, tmp_path, mon
 
 
 @pytest.mark.ranks(2)
-def test_what_is_refused_to_the_watchdog_costs_a_run_the_report_and_no_more(world, tmp_path, monkeypatch, caplog):
+def test_watchdog_os_errors_only_cost_the_common_report(world, tmp_path, monkeypatch, caplog):
     def refuse(*arguments: object) -> None:
         raise OSError("not allowed here")
 
@@ -200,11 +200,11 @@ def test_what_is_refused_to_the_watchdog_costs_a_run_the_report_and_no_more(worl
     check_collective(world, "without a common report: not allowed here" in caplog.text)
 
 
-def test_no_thread_keeps_a_process_that_leaves():
+def test_watchdog_thread_does_not_delay_the_exit():
     assert python("import sys\nwatchdog = Watchdog(100)\nsys.exit(7)").returncode == 7
 
 
-def test_a_suspended_process_is_not_hung():
+def test_watchdog_suspended_process_is_not_hung():
     code = """
 import os, signal, subprocess, time
 watchdog = Watchdog(4)
@@ -223,9 +223,9 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def test_nothing_watches_with_0_nor_after_close_and_signals_in_use_are_left_alone():
-    before, taken = threads(), signal.SIGRTMAX - 1
-    signal.signal(taken, handler := lambda number, frame: None)
+def test_watchdog_0_or_closed_has_no_thread_and_keeps_signals():
+    before, used = threads(), signal.SIGRTMAX - 1
+    signal.signal(used, handler := lambda number, frame: None)
     try:
         idle = Watchdog(0)
         assert threads() == before
@@ -239,14 +239,14 @@ def test_nothing_watches_with_0_nor_after_close_and_signals_in_use_are_left_alon
         while threads() > before and time.monotonic() < deadline:
             time.sleep(0.05)
         assert threads() == before
-        assert signal.getsignal(taken) is handler
-        assert not faulthandler.unregister(taken - 1), "close leaves it registered"
+        assert signal.getsignal(used) is handler
+        assert not faulthandler.unregister(used - 1), "close leaves it registered"
     finally:
-        signal.signal(taken, signal.SIG_DFL)
+        signal.signal(used, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("where", ["import", "check", "declare"])
-def test_a_hang_before_the_first_step_is_told_and_ends_all(where, tmp_path):
+def test_hang_before_the_first_step_is_reported_and_ends_all(where, tmp_path):
     run = ("run", EARLY, "--out", tmp_path / "run", "--hang-timeout", "2s")
     done = run_anyrank(*run, ranks=2, timeout=60, env={"ANYRANK_TEST_STAY": where})
     assert done.returncode == 1 and "anyrank: rank 1 hung: no step for 2 s" in done.stderr, done.stderr

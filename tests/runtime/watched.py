@@ -1,4 +1,4 @@
-"""A program whose callback writes down every call."""
+"""A program whose callback records every call."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import numpy as np
 from anyrank import Callback, Program, State, param
 
 
-class Diary(Callback):
-    """One line for each call, in a file of each rank."""
+class CallRecorder(Callback):
+    """Writes one line for each call into a file of each rank."""
 
     def __init__(self, folder: str):
         self.folder, self.file = Path(folder), None
@@ -39,7 +39,7 @@ class Diary(Callback):
 
 
 class Watched(Program):
-    """Counting, with a diary."""
+    """Counts, with a callback that records calls."""
 
     folder: str = param(..., "where the diaries are")
     fails_at: int = param(-1, "the step that raises an error")
@@ -49,7 +49,7 @@ class Watched(Program):
         state.field("x", (8,), np.int64)
 
     def callbacks(self):
-        return [Diary(self.folder)]
+        return [CallRecorder(self.folder)]
 
     def step(self, state: State) -> None:
         if state.step == self.fails_at:

@@ -1,4 +1,4 @@
-"""Studies that were never run: their times are those of a law, with noise and drift between rounds."""
+"""Invented studies: their times follow a law, with noise, and with drift between rounds."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,9 +20,9 @@ def invent(
     cores: int = 1024,
     seed: int = 1,
 ) -> Study:
-    """A study of a program whose `rate` is that many times 1e8 units a second on so many ranks.
+    """A study of a program that does `rate(p)` times 1e8 units per second on p ranks.
 
-    Every round has a speed of its own, within ± `drift`; `noise` is the standard deviation of a time's logarithm.
+    Every round has its own speed, within ± `drift`; `noise` is the standard deviation of the logarithm of a time.
     """
     draw, samples = np.random.default_rng(seed), []
     for number in range(1, repeat + 1):
@@ -37,17 +37,17 @@ def invent(
             phases = {name: share * seconds for name, share in shares.items()}
             traffic = {"messages": 4.0, "bytes": 65536.0, "reductions": 1.0, "reduced": 8.0}
             samples.append(Sample(count, number, seconds, 100, work, 1, count > cores, phases, traffic, 1e-5))
-    told = {"parameters": {"n": 512}, "options": {}, "grow": ("n",) if kind == "weak" else (), "unit": "cell-steps"}
+    settings = {"parameters": {"n": 512}, "options": {}, "grow": ("n",) if kind == "weak" else (), "unit": "cell-steps"}
     machine = {"host": "here", "processor": "A Processor, 4 cores", "cores": cores, "utc": "2026-11-21T21:00:00+00:00"}
-    return Study(kind, "heat", "heat.py", samples=tuple(samples), machine=machine, **told)
+    return Study(kind, "heat", "heat.py", samples=tuple(samples), machine=machine, **settings)
 
 
 @pytest.fixture
-def invented() -> Callable[..., Study]:
+def make_study() -> Callable[..., Study]:
     return invent
 
 
 @pytest.fixture(autouse=True)
 def no_sleep_in_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranks that are timed do not sleep in waits for messages, as those of other tests do: it would be measured."""
+    """Timed ranks do not sleep while they wait for messages, unlike ranks of other tests: it would be measured."""
     monkeypatch.delenv("MPIR_CVAR_ENABLE_HEAVY_YIELD", raising=False)

@@ -6,7 +6,7 @@ from anyrank import Program, State, param
 
 
 class Serial(Program):
-    """Amdahl's law made flesh: a step on p ranks takes `milliseconds` × (fraction + (1 − fraction) / p)."""
+    """Amdahl's law: a step on p ranks takes `milliseconds` × (fraction + (1 − fraction) / p)."""
 
     grows = ("milliseconds",)
     milliseconds: float = param(40.0, "what a step takes on one rank", gt=0)
@@ -23,7 +23,7 @@ class Serial(Program):
         share = (self.fraction + (1 - self.fraction) / state.world.size) * self.milliseconds / 1000
         began = time.perf_counter()
         time.sleep(max(0.0, share - self.late))
-        self.late += time.perf_counter() - began - share  # a sleeper wakes up late: the next sleep is shorter
+        self.late += time.perf_counter() - began - share  # a sleep ends late, so the next one is shorter
         state.sum += state.world.sum(1) if self.lie else 1
 
     def work(self) -> tuple[float, str]:

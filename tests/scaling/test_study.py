@@ -1,11 +1,11 @@
-"""Scaling studies as users make them: rounds, what is kept, going on, growth, a known fraction, and what is refused."""
+"""Scaling studies as users run them: rounds, stored samples, resuming, growth, a known fraction, and refusals."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from hosts import missing, started_hosts
+from hosts import missing, start_hosts
 from ranks import run_anyrank
 
 from anyrank.batch.request import SubmitOptions
@@ -37,12 +37,12 @@ def folder(tmp_path_factory):
     return out
 
 
-def test_a_study_leaves_samples_tables_and_plots_and_no_states(folder):
+def test_scale_study_leaves_samples_tables_plots_and_no_runs(folder):
     assert {path.name for path in folder.iterdir()} == {
         *("study.toml", "samples", "scaling.csv", "scaling.json", "scaling.png", "scaling.svg")
     }
     found = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
-    assert [(one["ranks"], one["round"], one["steps"], one["work"]) for one in found] == [(1, 1, 3, 6), (2, 1, 3, 6)]
+    assert [(row["ranks"], row["round"], row["steps"], row["work"]) for row in found] == [(1, 1, 3, 6), (2, 1, 3, 6)]
     assert found[0]["digest"] == found[1]["digest"]
     assert found[0]["phases"]["checkpoint"] == 0, "there was none, which a prediction multiplies"
     assert found[0]["seconds"] == pytest.approx(sum(found[0]["phases"].values()))
@@ -51,7 +51,7 @@ def test_a_study_leaves_samples_tables_and_plots_and_no_states(folder):
     assert (folder / "scaling.csv").read_text().count("\n") == 3
 
 
-def test_ranks_and_rounds_are_added_to_a_study_and_what_is_there_is_not_measured_again(folder):
+def test_scale_added_ranks_and_rounds_keep_the_samples(folder):
     before = {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
     words = scale("strong", SERIAL, *QUICK, "--ranks", "1,2", "--repeat", 2, "--out", folder)
     assert words.index("round 2 of 2: 2 rank(s)") < words.index("round 2 of 2: 1 rank(s)")
@@ -62,9 +62,9 @@ def test_ranks_and_rounds_are_added_to_a_study_and_what_is_there_is_not_measured
     assert "2" in scale("report", folder) and (folder / "scaling.png").exists()
 
 
-def test_too_few_ranks_for_a_fit_are_told(folder):
-    told = scale("report", folder)
-    assert "at least 3" in told and "Amdahl" in told
+def test_scale_report_of_too_few_ranks_says_so(folder):
+    message = scale("report", folder)
+    assert "at least 3" in message and "Amdahl" in message
     assert not json.loads((folder / "scaling.json").read_text())["analysis"]["fits"]
 
 
@@ -90,31 +90,33 @@ def test_too_few_ranks_for_a_fit_are_told(folder):
     ],
     ids=str,
 )  # fmt: skip
-def test_bad_input_is_refused_before_any_run(tmp_path, monkeypatch, refused, words, message):
+def test_scale_bad_input_is_refused_before_any_run(tmp_path, monkeypatch, refused, words, message):
     monkeypatch.chdir(tmp_path)
-    told = scale(*words, *(() if words[0] in ("resume", "report") else ("--out", "s")), status=2, run=refused)
-    assert message in told and told.count("anyrank:") == 1
+    error = scale(*words, *(() if words[0] in ("resume", "report") else ("--out", "s")), status=2, run=refused)
+    assert message in error and error.count("anyrank:") == 1
     assert not (tmp_path / "s").exists()
 
 
-def test_a_folder_of_another_study_or_of_no_study_is_left_alone(folder, tmp_path, refused):
+def test_scale_folder_of_another_study_is_refused_and_kept(folder, tmp_path, refused):
     words = ("--ranks", "1,2", "--out")
-    there = (folder / "study.toml").read_text()
+    study_folder = (folder / "study.toml").read_text()
 
-    def told(*more):
+    def message(*more):
         return scale(*more, status=2, run=refused)
 
-    # One of them as users meet it.
+    # One case through the command line as users call it.
     assert "study with another program (serial, not pi)" in scale("strong", "pi", *words, folder, status=2)
-    assert "study with another kind (strong, not weak)" in told("weak", SERIAL, *QUICK, *words, folder)
-    assert "study with another --steps (4, not 5)" in told("strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder)
-    assert (folder / "study.toml").read_text() == there
-    (tmp_path / "diary.txt").write_text("dear")
-    assert "holds files, but no study" in told("strong", SERIAL, *words, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+    assert "study with another kind (strong, not weak)" in message("weak", SERIAL, *QUICK, *words, folder)
+    assert "study with another --steps (4, not 5)" in message(
+        "strong", SERIAL, *QUICK[:2], "--steps", 5, *words, folder
+    )
+    assert (folder / "study.toml").read_text() == study_folder
+    (tmp_path / "notes.txt").write_text("text")
+    assert "holds files, but no study" in message("strong", SERIAL, *words, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_run_that_fails_ends_the_study_with_its_words_and_the_samples_stay(tmp_path):
+def test_scale_failed_run_ends_the_study_and_keeps_samples(tmp_path):
     program = tmp_path / "failing.py"
     program.write_text(
         SERIAL.read_text().replace(
@@ -122,28 +124,28 @@ def test_a_run_that_fails_ends_the_study_with_its_words_and_the_samples_stay(tmp
         )
     )
     out = tmp_path / "s"
-    told = scale("strong", program, *QUICK, "--ranks", "1", "--repeat", 1, "--out", out)
-    told = scale("strong", program, *QUICK, "--ranks", "1,2", "--repeat", 1, "--out", out, status=1)
-    assert "on 2 ranks, the run failed with status 1" in told and "KeyError: 'lost'" in told
+    message = scale("strong", program, *QUICK, "--ranks", "1", "--repeat", 1, "--out", out)
+    message = scale("strong", program, *QUICK, "--ranks", "1,2", "--repeat", 1, "--out", out, status=1)
+    assert "on 2 ranks, the run failed with status 1" in message and "KeyError: 'lost'" in message
     assert [path.name for path in (out / "samples").iterdir()] == ["p000001-r001.json"]
 
 
-def test_what_a_run_refuses_is_bad_use_of_the_study(tmp_path):
-    told = scale("strong", SERIAL, *QUICK, "--halo-steps", 2, "--ranks", 1, "--out", tmp_path / "s", status=2)
-    assert "--halo-steps 2 must be 1, because serial does not allow more" in told
+def test_scale_refusal_of_a_run_is_bad_usage_of_the_study(tmp_path):
+    message = scale("strong", SERIAL, *QUICK, "--halo-steps", 2, "--ranks", 1, "--out", tmp_path / "s", status=2)
+    assert "--halo-steps 2 must be 1, because serial does not allow more" in message
 
 
-def test_results_that_differ_have_no_speed(tmp_path):
+def test_scale_results_that_differ_are_refused(tmp_path):
     words = (*QUICK, "--lie", "--ranks", "1,2", "--repeat", 1)
-    told = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
-    assert "on 2 ranks the digest is" in told and "anyrank verify" in told
+    message = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
+    assert "on 2 ranks the digest is" in message and "anyrank verify" in message
     assert len(list((tmp_path / "s" / "samples").iterdir())) == 1
 
 
-def test_a_run_that_takes_too_long_is_ended(tmp_path):
+def test_scale_run_beyond_its_timeout_is_ended(tmp_path):
     words = ("--milliseconds", 60_000, "--ranks", "1", "--repeat", 1, "--timeout", "3s")
-    told = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
-    assert "did not end within 3 s (--timeout)" in told
+    message = scale("strong", SERIAL, *words, "--out", tmp_path / "s", status=1)
+    assert "did not end within 3 s (--timeout)" in message
 
 
 @pytest.mark.parametrize(
@@ -157,14 +159,14 @@ def test_a_run_that_takes_too_long_is_ended(tmp_path):
         (str(SERIAL), {"milliseconds": 2.5}, ("milliseconds",), 6, {"milliseconds": 15.0}),
     ],
 )
-def test_work_grows_as_the_ranks_do(source, given, grow, ranks, expected):
+def test_grown_work_is_proportional_to_the_ranks(source, given, grow, ranks, expected):
     program = load(source)
-    made = grown(program, program(**given).parameters, grow, ranks)
-    assert {name: made[name] for name in expected} == pytest.approx(expected)
-    assert all(type(made[name]) is type(value) for name, value in expected.items())
+    parameters = grown(program, program(**given).parameters, grow, ranks)
+    assert {name: parameters[name] for name in expected} == pytest.approx(expected)
+    assert all(type(parameters[name]) is type(value) for name, value in expected.items())
 
 
-def test_a_program_may_refuse_to_grow():
+def test_grown_program_may_refuse_its_parameters():
     plan = Plan("weak", "pi", "pi", load("pi")(points=2**62).parameters, {}, ("points",), (1, 4), 1)
     with pytest.raises(UsageError, match="--points"):
         plan.program_for(4)
@@ -178,8 +180,8 @@ class Box(Program):
 
 
 @pytest.mark.parametrize(("edge", "grows"), [(60, 85), (80, None)])
-def test_a_limit_is_met_only_by_what_grows_beyond_it(edge, grows):
-    """Twice the edge would be too much at once, and four times the work."""
+def test_grown_limit_refuses_only_values_beyond_it(edge, grows):
+    """Twice the edge would exceed the limit, and be four times the work."""
     if grows:
         assert grown(Box, {"n": edge}, ("n",), 2) == {"n": grows}
         assert _growing(Box(n=edge), "n") == ("n",), "a parameter without a default"
@@ -193,27 +195,27 @@ def plan(ranks=(1, 2), repeat=2, hosts="", **parameters):
     return Plan("strong", str(SERIAL), "serial", parameters, {}, (), ranks, repeat, hosts)
 
 
-def a_summary(processor="A Processor, 2 cores for this process", digest="1", warm_up=0.1):
+def make_summary(processor="A Processor, 2 cores for this process", digest="1", warm_up=0.1):
     timing = {"seconds": 1.0, "steps": 3, "phases": {}, "traffic": {}, "noise": 0.0, "warm_up": warm_up}
     facts = {"nodes": 1, "crowded": False, "cores": 2, "digest": digest}
     return {"timing": timing, "provenance": {"processor": processor}, **facts}
 
 
-def test_no_work_has_no_speed(monkeypatch):
+def test_plan_program_without_work_is_refused(monkeypatch):
     monkeypatch.setattr(load(str(SERIAL)), "work", lambda program: (0.0, "ms"))
     with pytest.raises(UsageError, match=r"work\(\) is 0.0 per step"):
         plan().program_for(1)
 
 
-def test_a_study_that_goes_on_forgets_neither_ranks_nor_rounds_nor_hosts(tmp_path):
+def test_study_folder_create_keeps_ranks_rounds_and_hosts(tmp_path):
     folder = StudyFolder(tmp_path / "s")
     folder.create(plan((3,), 7, steps=5))
     folder.create(plan((1, 4), 3, "a:4"))  # the one before has no sample yet
-    folder._keep(plan(), 1, 1, a_summary())
+    folder._keep(plan(), 1, 1, make_summary())
     assert folder.create(plan((2, 4), 2, "b:4")) == folder.plan() == plan((1, 2, 4), 3, "b:4")
 
 
-def test_a_study_measured_by_another_process_is_left_to_it(tmp_path, monkeypatch):
+def test_study_folder_in_use_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ANYRANK_LOCK_PATIENCE", "0")
     folder, other = StudyFolder(tmp_path / "s"), RunFolder(tmp_path / "s" / "runs")
     other.lock()
@@ -222,21 +224,21 @@ def test_a_study_measured_by_another_process_is_left_to_it(tmp_path, monkeypatch
     other.unlock()
 
 
-def test_samples_that_cannot_be_compared_are_not_kept(tmp_path):
+def test_study_folder_incomparable_samples_are_not_kept(tmp_path):
     folder = StudyFolder(tmp_path / "s")
     folder.create(plan())
-    folder._keep(plan(), 1, 1, a_summary())
-    folder._keep(plan(), 2, 1, a_summary("A Processor, 1 cores for this process"))
+    folder._keep(plan(), 1, 1, make_summary())
+    folder._keep(plan(), 2, 1, make_summary("A Processor, 1 cores for this process"))
     with pytest.raises(AnyrankError, match="round 1 was begun on A Processor, but this is Another"):
-        folder._keep(plan(), 4, 1, a_summary("Another, 2 cores for this process"))
+        folder._keep(plan(), 4, 1, make_summary("Another, 2 cores for this process"))
     with pytest.raises(AnyrankError, match="on 4 ranks the digest is 2, but 1 in p00000"):
-        folder._keep(plan(), 4, 1, a_summary(digest="2"))
+        folder._keep(plan(), 4, 1, make_summary(digest="2"))
     with pytest.raises(AnyrankError, match="cannot be measured"):
-        folder._keep(plan(), 4, 1, a_summary(warm_up=0.0))
+        folder._keep(plan(), 4, 1, make_summary(warm_up=0.0))
     assert len(list(folder.samples.iterdir())) == 2
 
 
-def test_a_launcher_that_says_all_is_well_of_a_run_that_is_not_finished_is_not_believed(tmp_path, monkeypatch):
+def test_study_folder_status_0_of_an_unfinished_run_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(child_run, "status_within", lambda *_, **streams: streams["stderr"].write(b"killed") * 0)
     folder = StudyFolder(tmp_path / "s")
     folder.create(plan())
@@ -248,22 +250,22 @@ def scale_here(*words):
     return command.main([*map(str, words)], "scale", standalone_mode=False)
 
 
-def test_what_ends_a_study_halfway_says_how_it_goes_on(folder, tmp_path, monkeypatch):
-    there = shutil.copytree(folder, tmp_path / "s")
-    (there / "scaling.csv").unlink()
-    (there / "scaling.csv").mkdir()
-    with pytest.raises(AnyrankError, match=rf"scaling.csv: Is a directory. .* anyrank scale resume {there}"):
-        scale_here("report", there)
+def test_scale_interrupted_study_says_how_to_resume(folder, tmp_path, monkeypatch):
+    study_folder = shutil.copytree(folder, tmp_path / "s")
+    (study_folder / "scaling.csv").unlink()
+    (study_folder / "scaling.csv").mkdir()
+    with pytest.raises(AnyrankError, match=rf"scaling.csv: Is a directory. .* anyrank scale resume {study_folder}"):
+        scale_here("report", study_folder)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(StudyFolder, "measure", interrupted)
-    with pytest.raises(AnyrankError, match=f"^interrupted. .* continue with anyrank scale resume {there}$"):
-        scale_here("resume", there)
+    with pytest.raises(AnyrankError, match=f"^interrupted. .* continue with anyrank scale resume {study_folder}$"):
+        scale_here("resume", study_folder)
 
 
-def test_hosts_are_those_of_before_and_what_jobs_measure_is_not_measured_here(tmp_path, monkeypatch):
+def test_scale_resume_uses_the_former_hosts_and_not_jobs(tmp_path, monkeypatch):
     folder, seen = StudyFolder(tmp_path / "s"), []
     monkeypatch.setattr(
         StudyFolder, "measure", lambda self, plan, rounds, timeout, hosts, say: seen.append(hosts) or 75
@@ -278,11 +280,11 @@ def test_hosts_are_those_of_before_and_what_jobs_measure_is_not_measured_here(tm
     assert seen == ["a:1,b:1", "c:2", ""]
 
 
-def test_rounds_get_new_jobs_for_new_ranks(tmp_path, monkeypatch):
+def test_scale_rounds_get_new_jobs_for_new_ranks(tmp_path, monkeypatch):
     folder, seen = StudyFolder(tmp_path / "s"), []
     folder.create(plan((1,)))
     for number in (1, 2):
-        folder._keep(plan((1,)), 1, number, a_summary())
+        folder._keep(plan((1,)), 1, number, make_summary())
         (folder.path / f"jobs/round-{number:03}/job").mkdir(parents=True)
         (folder.path / f"jobs/round-{number:03}/job/attempts").write_text("1 started 7 a now\n1 ended 0 \n")
     monkeypatch.setattr(scale_module, "submit_members", lambda kind, path, members, *_: seen.append(members) or 0)
@@ -291,25 +293,25 @@ def test_rounds_get_new_jobs_for_new_ranks(tmp_path, monkeypatch):
     assert len(list(folder.path.rglob("attempts"))) == 2
     assert _submit(folder, plan((2,), 1), {}, how, asked) == 0
     assert not list(folder.path.rglob("attempts"))
-    assert [one.name for one in seen[1]] == ["round-001", "round-002", "report"]
+    assert [member.name for member in seen[1]] == ["round-001", "round-002", "report"]
 
 
-def test_rounds_alternate_in_their_order():
+def test_plan_rounds_alternate_the_order_of_ranks():
     plan = Plan("strong", "pi", "pi", {}, {}, (), (4, 1, 2), 2)
     assert [plan.order(1), plan.order(2)] == [[1, 2, 4], [4, 2, 1]]
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "there can be hosts")
-def test_a_fit_finds_the_serial_fraction_that_a_program_was_made_with(tmp_path):
-    with started_hosts(4, tmp_path) as hosts:
+def test_scale_fit_finds_the_programs_serial_fraction(tmp_path):
+    with start_hosts(4, tmp_path) as hosts:
         where = ",".join(f"{address}:1" for address in hosts.addresses)
         words = ("--milliseconds", 150, "--steps", 5, "--ranks", "1,2,4", "--repeat", 3, "--hosts", where)
         words = (*words, "--out", tmp_path / "s")
         scale("strong", SERIAL, *words, env=hosts.environment)
     found = json.loads((tmp_path / "s" / "scaling.json").read_text())
-    assert not any(one["crowded"] for one in found["study"]["samples"])
+    assert not any(sample["crowded"] for sample in found["study"]["samples"])
     fit = next(fit for fit in found["analysis"]["fits"] if fit["law"] == "Amdahl's law")
     serial = fit["parameters"]["s"]
-    clock = 0.02  # ranks that wait sleep here, too, and wake up late
+    clock = 0.02  # ranks that wait also sleep here, and wake up late
     assert serial["interval"][0] - clock <= 0.25 <= serial["interval"][1] + clock
     assert 0.2 < serial["value"] < 0.4

@@ -1,4 +1,4 @@
-"""A state with every kind of member, whose values are functions of global indices, and files of it."""
+"""A state with every kind of member, whose values are functions of global indices, and checkpoints of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], str]] = {
     "T": ((13, 11), "f8"),
     "count": ((13, 11), "i8"),
     "speed": ((7,), "f4"),
-    "mask": ((3,), "?"),  # some of four ranks own nothing of it
+    "mask": ((3,), "?"),  # of four ranks some own none of it
     "image": ((5, 4, 3), "u1"),
     "wave": ((4, 6), "c16"),
     "half": ((9, 2), "f2"),
@@ -38,7 +38,7 @@ def declare(world: World, split: str = "auto", seed: int = 7) -> State:
 
 
 def fill(state: State, step: int) -> None:
-    """Values that depend on the step and the global index alone; all bits of them are in use."""
+    """Set values that depend only on the step and the global index; all their bits vary."""
     for field in state.fields():
         field[...] = whole(field.name, step)[field.layout.slices]
     state.hits, state.energy, state.done = 10**12 + step, -1 / (step + 1), step % 2 == 1
@@ -69,7 +69,7 @@ def checkpoints(folder: Path, state: State, **options: Any) -> Checkpoints:
 
 
 def write(folder: Path, state: State, *steps: int, **options: Any) -> Saved:
-    """Checkpoints of the state at the steps; the last one's outcome. Collective."""
+    """Write checkpoints of the state at the steps; returns the outcome of the last. Collective."""
     writer = checkpoints(folder, state, **options)
     for step in steps:
         fill(state, step)

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is refused, whatever the damage, and the one before is used."""
+"""A damaged checkpoint is refused, for any kind of damage, and the one before is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ranks(1, 2)
 
 
 class Newest:
-    """Two checkpoints, of steps 1 and 2; the newer one is damaged anew by each test."""
+    """Two checkpoints, of steps 1 and 2; each test damages the newer one."""
 
     def __init__(self, world, folder: Path):
         self.world, self.folder = world, folder
@@ -33,7 +33,7 @@ class Newest:
         world.barrier()
 
     def refused_as(self, data: bytes) -> str:
-        """What is said of the newest checkpoint with these bytes, once the one before was restored."""
+        """The message about the newest checkpoint with these bytes, after the one before has been restored."""
         if self.world.rank == 0:
             self.path.write_bytes(data)
         self.world.barrier()
@@ -50,33 +50,33 @@ def newest(world, tmp_path):
     return Newest(world, tmp_path)
 
 
-def test_undamaged(newest):
+def test_restore_undamaged_checkpoint(newest):
     restored = checkpoints(newest.folder, newest.state).restore()
     assert (restored.step, restored.refused) == (2, []) and holds(newest.state, 2)
 
 
 @pytest.mark.ranks(1)
-def test_truncated_at_any_length(newest):
+def test_restore_file_truncated_at_any_length_is_refused(newest):
     size = len(newest.good)
     lengths = {0, 1, 7, 8, 100, size // 2, *range(0, size, size // 40), *range(size - 200, size)}
     for length in sorted(lengths):
         assert "cut short" in newest.refused_as(newest.good[:length])
 
 
-def test_grown_or_with_a_hole(newest):
+def test_restore_longer_file_or_missing_bytes_are_refused(newest):
     assert "cut short" in newest.refused_as(newest.good + b"\0")
     assert "damaged" in newest.refused_as(newest.good[:3000] + newest.good[3001:])
     assert "damaged" in newest.refused_as(newest.good[:3000] + b"x" + newest.good[3000:])
 
 
-def test_a_flipped_bit_in_every_dataset_is_named(newest):
+def test_restore_flipped_bit_in_a_dataset_is_named(newest):
     with h5py.File(newest.path, "r", locking=False) as file:
         places = {f"fields/{name}": file[f"fields/{name}"].id.get_offset() for name in SHAPES}
         sizes = {place: file[place].id.get_storage_size() for place in places}
     newest.world.barrier()
     for place, offset in places.items():
         for at in (0, sizes[place] // 2, sizes[place] - 1):
-            message = newest.refused_as(flipped(newest.good, offset + at, 3))
+            message = newest.refused_as(flip_bit(newest.good, offset + at, 3))
             assert place.partition("/")[2] in message and "digest" in message
 
 
@@ -86,23 +86,23 @@ def test_a_flipped_bit_in_every_dataset_is_named(newest):
 @example(0, 0)
 @example(12, 7)
 @example(2**40 - 1, 0)
-def test_a_flipped_bit_anywhere(newest, place, bit):
-    newest.refused_as(flipped(newest.good, place % len(newest.good), bit))
+def test_restore_flipped_bit_anywhere_is_refused(newest, place, bit):
+    newest.refused_as(flip_bit(newest.good, place % len(newest.good), bit))
 
 
-def flipped(data: bytes, at: int, bit: int) -> bytes:
+def flip_bit(data: bytes, at: int, bit: int) -> bytes:
     return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :]
 
 
-def test_a_page_of_zeros(newest):
+def test_restore_page_of_zeros_is_refused(newest):
     for at in range(0, len(newest.good), 4096):
         page = newest.good[at : at + 4096]
         if any(page):
             newest.refused_as(newest.good[:at] + bytes(len(page)) + newest.good[at + 4096 :])
 
 
-def test_without_its_seal(newest):
-    """As it is between the last rank's last byte and the seal, and as h5repack would leave it."""
+def test_restore_file_without_its_seal_is_refused(newest):
+    """The state of the file between the last rank's last byte and the seal, and after h5repack."""
     assert "seal" in newest.refused_as(newest.good[: newest.good.rindex(b"[[")])
 
 
@@ -110,12 +110,12 @@ TEXTS = {
     "no hash": lambda good: good[:-65] + b" " * 64 + b"\n",
     "one word": lambda good: good[:-88] + b"anyrank-seal".ljust(87) + b"\n",
     "no number": lambda good: good[: -65 - 9] + b"\xc2\xb2      " + good[-66:],
-    "infinite": lambda good: resealed(good, b"[[Infinity, 1]]"),
-    "nested": lambda good: resealed(good, b"[" * 20_000),
+    "infinite": lambda good: with_extents(good, b"[[Infinity, 1]]"),
+    "nested": lambda good: with_extents(good, b"[" * 20_000),
 }
 
 
-def resealed(good, extents):
+def with_extents(good, extents):
     """The file with other extents in its seal."""
     length = int(good[-65 - 9 : -66])
     rest = good[: -65 - 23 - length]
@@ -123,20 +123,20 @@ def resealed(good, extents):
 
 
 @pytest.mark.parametrize("damage", TEXTS)
-def test_seal_of_any_text_is_refused(newest, damage):
+def test_restore_seal_with_bad_text_is_refused(newest, damage):
     data = TEXTS[damage](newest.good)
     assert data != newest.good
     message = newest.refused_as(data)
     assert "seal" in message, message
 
 
-def test_not_a_checkpoint_at_all(newest):
+def test_restore_file_that_is_no_checkpoint_is_refused(newest):
     for data in (b"", b"hello\n", bytes(9000), b" anyrank-seal 00000002 " + b"0" * 64 + b"\n"):
         newest.refused_as(data)
 
 
-def test_edited_with_h5py(newest):
-    """HDF5 drops what follows its end when it writes, so an edit cannot go unseen."""
+def test_restore_file_edited_with_h5py_is_refused(newest):
+    """HDF5 drops the bytes after its end when it writes, so the seal is lost."""
     if newest.world.rank == 0:
         newest.path.write_bytes(newest.good)
         with h5py.File(newest.path, "r+", locking=False) as file:
@@ -145,8 +145,8 @@ def test_edited_with_h5py(newest):
     assert "seal" in newest.refused_as(newest.world.bcast(data if newest.world.rank == 0 else None))
 
 
-def test_values_of_another_step(newest):
-    """Every byte is as some rank wrote it, in a file with a seal that holds, but one Field is an old one."""
+def test_restore_values_of_another_step_are_refused(newest):
+    """All bytes were written by some rank, and the seal holds, but one Field is an old one."""
     with h5py.File(keep.path_of(newest.folder, 1), "r", locking=False) as file:
         old = file["fields/T"][...].tobytes()
     with h5py.File(newest.path, "r", locking=False) as file:
@@ -158,7 +158,7 @@ def test_values_of_another_step(newest):
 
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("fails", ["open", "read"])
-def test_unreadable_on_the_last_rank_alone(newest, monkeypatch, fails):
+def test_restore_unreadable_on_the_last_rank_is_refused(newest, monkeypatch, fails):
     file, block, last = h5py.File, read._read_block, newest.world.size - 1
 
     def at_first(call, path_of):
@@ -177,7 +177,7 @@ def test_unreadable_on_the_last_rank_alone(newest, monkeypatch, fails):
     assert f"rank {last} cannot read it" in message and "Input/output error" in message
 
 
-def test_all_damaged(newest):
+def test_restore_with_all_checkpoints_damaged_fails(newest):
     for step in (1, 2):
         path = keep.path_of(newest.folder, step)
         if newest.world.rank == 0:
@@ -190,26 +190,26 @@ def test_all_damaged(newest):
     assert raised.value.status == 1
 
 
-def test_a_refused_one_does_not_count_as_kept(newest):
-    """The run goes on from step 1 past the damaged step 2: it must not lose step 1 for its sake."""
+def test_rotate_does_not_count_a_refused_checkpoint(newest):
+    """The run continues from step 1 and skips the damaged step 2: step 1 must not be removed."""
     newest.refused_as(newest.good[:-1])
     writer = checkpoints(newest.folder, newest.state, keep=2)
     assert writer.restore().step == 1
-    saves(writer, 3)
+    save_step(writer, 3)
     check_collective(newest.world, steps(newest) == [3, 1])
 
 
-def test_a_refused_one_written_anew_counts_again(newest):
+def test_rotate_counts_a_refused_checkpoint_written_again(newest):
     newest.refused_as(newest.good[:-1])
     writer = checkpoints(newest.folder, newest.state, keep=2)
     assert writer.restore().step == 1
-    saves(writer, 2)
+    save_step(writer, 2)
     check_collective(newest.world, steps(newest) == [2, 1])
-    saves(writer, 3)
+    save_step(writer, 3)
     check_collective(newest.world, steps(newest) == [3, 2])
 
 
-def saves(writer, step: int) -> None:
+def save_step(writer, step: int) -> None:
     writer.state.step = step
     writer.begin()
     assert not writer.finish().error
@@ -220,7 +220,7 @@ def steps(newest) -> list[int]:
     return [keep.step_of(path) for path in keep.checkpoint_files(newest.folder)]
 
 
-def test_the_seal_holds_only_for_its_own_file(world, tmp_path):
+def test_check_seal_holds_only_for_its_own_file(world, tmp_path):
     saved = write(tmp_path, declare(world), 1)
     check_seal(saved.path)
     copied = tmp_path / f"copy-{world.rank}.h5"
@@ -233,7 +233,7 @@ def test_the_seal_holds_only_for_its_own_file(world, tmp_path):
             check_seal(again)
 
 
-def test_the_digests_in_the_file_are_those_of_the_state(world, tmp_path):
+def test_checkpoint_file_has_the_digests_of_the_state(world, tmp_path):
     state = declare(world)
     saved = write(tmp_path, state, 6)
     digests = state.digests()

@@ -1,4 +1,4 @@
-"""Checkpoints of a GPU: they leave it while the steps go on, and hold the same bytes as a CPU's."""
+"""Checkpoints of a GPU: copied while the steps go on, with the same bytes as a CPU's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ORDERS = ("late", "random:1", "random:2")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """`machine(description, node_rank)` has this process compute on a fake GPU; pieces are small."""
+    """`machine(description, node_rank)` lets this process compute on a fake GPU; pieces are small."""
 
     def use(described: str = "", node_rank: int = 0) -> Gpu:
         monkeypatch.setenv("ANYRANK_SHIM", described)
@@ -41,8 +41,8 @@ def machine(monkeypatch):
     BODIES.prefer("auto")
 
 
-def moved_on(state, step: int) -> None:
-    """The values of another step, written over the present ones where they are."""
+def overwrite_with_step(state, step: int) -> None:
+    """Overwrite the current values in place with those of another step."""
     fill(state, step)
     for field in state.fields():
         field.local[...] = field.local
@@ -61,10 +61,10 @@ def holds(state, step: int) -> bool:
     )
 
 
-def written_while_steps_go_on(folder, state, monkeypatch, *steps: int):
-    """Checkpoints of the steps; during each, the state is another, on the GPU too if the step's number is odd.
+def write_during_steps(folder, state, monkeypatch, *steps: int):
+    """Write checkpoints of the steps; during each, the state changes, also on the GPU if the step's number is odd.
 
-    What came of the last.
+    Returns the outcome of the last.
     """
     writer, write, enter = checkpoints(folder, state), os.pwrite, DeviceToHostCopy.enter
     with monkeypatch.context() as patch:
@@ -76,7 +76,7 @@ def written_while_steps_go_on(folder, state, monkeypatch, *steps: int):
             )
             fill(state, step)
             writer.begin()
-            moved_on(state, step + 100)
+            overwrite_with_step(state, step + 100)
             if step % 2:
                 state.device.synchronize()
             gate.set()
@@ -86,12 +86,12 @@ def written_while_steps_go_on(folder, state, monkeypatch, *steps: int):
 
 @pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("split", ["rows", "columns"])
-def test_the_file_is_the_cpu_s_byte_for_byte(world, tmp_path, monkeypatch, machine, split):
+def test_gpu_checkpoint_has_the_bytes_of_the_cpus(world, tmp_path, monkeypatch, machine, split):
     digests = write(tmp_path / "cpu", declare(world, split), 5).digests
     for order in ORDERS:
         machine(f"gpus=2 order={order}", world.rank)
         state = declare(world, split)
-        saved = written_while_steps_go_on(tmp_path / order, state, monkeypatch, 3, 4, 5)
+        saved = write_during_steps(tmp_path / order, state, monkeypatch, 3, 4, 5)
         check_collective(world, not saved.error and saved.digests == digests, f"{order}: {saved}")
         check_collective(world, same(saved.path, 5) and holds(state, 105), order)
         other = declare(world, "bricks")
@@ -109,13 +109,13 @@ WAITS = {"of the copying stream": (fake.Stream, "wait_event"), "of the writing t
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_without_either_wait_the_checkpoint_is_wrong(tmp_path, monkeypatch, machine, wait):
+def test_gpu_checkpoint_without_either_wait_is_wrong(tmp_path, monkeypatch, machine, wait):
     world = World()
     digests = write(tmp_path / "cpu", declare(world), 2).digests
     machine()
     state = declare(world)
     monkeypatch.setattr(*WAITS[wait], lambda *_: None)
-    saved = written_while_steps_go_on(tmp_path / "gpu", state, monkeypatch, 2)
+    saved = write_during_steps(tmp_path / "gpu", state, monkeypatch, 2)
     assert not same(saved.path, 2)
     restored = None
     with suppress(CheckpointError):
@@ -123,14 +123,14 @@ def test_without_either_wait_the_checkpoint_is_wrong(tmp_path, monkeypatch, mach
     assert saved.digests != digests or restored is None
 
 
-def test_the_writing_thread_works_on_the_rank_s_own_gpu(tmp_path, monkeypatch, machine):
+def test_gpu_checkpoint_thread_uses_the_ranks_own_gpu(tmp_path, monkeypatch, machine):
     machine("gpus=2", 1)
     state = declare(World())
     monkeypatch.setattr(Gpu, "enter", lambda self: None)
-    assert "invalid resource handle" in written_while_steps_go_on(tmp_path, state, monkeypatch, 2).error
+    assert "invalid resource handle" in write_during_steps(tmp_path, state, monkeypatch, 2).error
 
 
-def test_a_gpu_that_fails_while_a_checkpoint_is_read_is_not_the_file_s_fault(tmp_path, monkeypatch, machine):
+def test_gpu_failure_during_restore_is_not_blamed_on_the_file(tmp_path, monkeypatch, machine):
     machine()
     state = declare(World())
     write(tmp_path, state, 1)
@@ -139,7 +139,7 @@ def test_a_gpu_that_fails_while_a_checkpoint_is_read_is_not_the_file_s_fault(tmp
         checkpoints(tmp_path, state).restore()
 
 
-def test_a_writing_that_failed_leaves_nothing_to_the_next(tmp_path, monkeypatch, machine):
+def test_gpu_checkpoint_after_a_failed_one_is_written(tmp_path, monkeypatch, machine):
     machine("order=random:3")
     state = declare(World())
     writer = checkpoints(tmp_path, state)
@@ -147,10 +147,10 @@ def test_a_writing_that_failed_leaves_nothing_to_the_next(tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(staging, "write_all", lambda *_: os.pwrite(-1, b"", 0))
         writer.begin()
-        moved_on(state, 2)
+        overwrite_with_step(state, 2)
         assert "Bad file descriptor" in writer.finish().error
     writer.begin()
-    moved_on(state, 7)
+    overwrite_with_step(state, 7)
     saved = writer.finish()
     assert not saved.error and same(saved.path, 2)
 
@@ -158,7 +158,7 @@ def test_a_writing_that_failed_leaves_nothing_to_the_next(tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("spare", "where"), [(50_000, "on the GPU, and goes"), (6_000, "on the host while steps wait")]
 )
-def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeypatch, caplog, spare, where):
+def test_gpu_checkpoint_copies_stay_on_the_gpu_if_they_fit(tmp_path, machine, monkeypatch, caplog, spare, where):
     logger = logging.getLogger("anyrank.rank0")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(logger, "propagate", False)
@@ -168,10 +168,10 @@ def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeyp
     state.allocate()
     gc.collect()
     others = gpu.full((gpu.free_memory()[0] - spare,), 1, np.uint8)
-    assert written_while_steps_go_on(tmp_path, state, monkeypatch, 1).error == ""
+    assert write_during_steps(tmp_path, state, monkeypatch, 1).error == ""
     copies = sum(field.local.nbytes for field in state.fields()) if spare > 6_000 else 0
     assert gpu.free_memory() == (spare - copies, 10**5)
-    saved = written_while_steps_go_on(tmp_path, state, monkeypatch, 2, 3)
+    saved = write_during_steps(tmp_path, state, monkeypatch, 2, 3)
     assert same(saved.path, 3)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2 * len(SHAPES) and "the copy of count takes 1144 bytes, and shim:0 has" in lines[1]
@@ -179,7 +179,7 @@ def test_copies_stay_on_the_card_if_it_has_the_memory(tmp_path, machine, monkeyp
 
 
 def test_staging_frees_cached_memory_once_for_all_fields(tmp_path, monkeypatch, machine):
-    """Before the first copy is made; later checkpoints make none."""
+    """Before the first copy is made; later checkpoints allocate none."""
     machine()
     state, done = declare(World()), []
     state.allocate()
@@ -187,5 +187,5 @@ def test_staging_frees_cached_memory_once_for_all_fields(tmp_path, monkeypatch, 
     monkeypatch.setattr(fake, "get_default_memory_pool", lambda: pool)
     full = Gpu.full
     monkeypatch.setattr(Gpu, "full", lambda *arguments: (done.append("copy"), full(*arguments))[1])
-    assert not written_while_steps_go_on(tmp_path, state, monkeypatch, 1, 2).error
+    assert not write_during_steps(tmp_path, state, monkeypatch, 1, 2).error
     assert done == ["freed"] + ["copy"] * len(SHAPES) and len(SHAPES) > 1

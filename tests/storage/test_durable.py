@@ -1,4 +1,4 @@
-"""Durable files: old or new, whatever fails, and written by all ranks as one."""
+"""Durable files: old or new after any failure, and written by all ranks as one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from anyrank.storage import durable
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What the file system was asked for, in order."""
-    made, fsync, replace = [], os.fsync, Path.replace
+    """The calls to the file system, in order."""
+    recorded, fsync, replace = [], os.fsync, Path.replace
 
-    def synced(descriptor):
-        made.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+    def record_fsync(descriptor):
+        recorded.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         fsync(descriptor)
 
-    def renamed(path, target):
-        made.append(("rename", target.name))
+    def record_rename(path, target):
+        recorded.append(("rename", target.name))
         return replace(path, target)
 
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "replace", renamed)
-    return made
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_rename)
+    return recorded
 
 
 @pytest.mark.parametrize("content", ["α\n", b"\xff\x00"])
@@ -63,14 +63,14 @@ def test_write_all_after_a_short_write_continues(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"01abcdefg9"
 
 
-def test_write_all_where_nothing_is_taken_raises_oserror(monkeypatch):
+def test_write_all_without_progress_raises_oserror(monkeypatch):
     monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: 0)
     with pytest.raises(OSError, match="takes no more bytes") as caught:
         durable.write_all(0, memoryview(b"abc"), 0)
     assert caught.value.errno == errno.EIO
 
 
-def test_make_folder_syncs_the_folder_above(tmp_path, calls):
+def test_make_folder_syncs_the_parent_folder(tmp_path, calls):
     durable.make_folder(tmp_path / "checkpoints")
     durable.make_folder(tmp_path / "checkpoints")
     assert calls == [("fsync", tmp_path.name)] and (tmp_path / "checkpoints").is_dir()

@@ -1,4 +1,4 @@
-"""Which files stay and which go."""
+"""Which files are kept and which are removed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def steps(folder) -> list[int]:
 
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_last_ones_stay_and_marked_ones(world, tmp_path, count):
+def test_rotate_keeps_the_last_and_the_marked_checkpoints(world, tmp_path, count):
     state = declare(world)
     writer = checkpoints(tmp_path, state, keep=count)
     for step in (10, 20, 30, 40, 50):
@@ -43,7 +43,7 @@ def test_the_last_ones_stay_and_marked_ones(world, tmp_path, count):
 
 
 @pytest.mark.ranks(2)
-def test_a_step_written_twice_is_the_second(world, tmp_path):
+def test_checkpoint_of_a_step_written_twice_is_the_second(world, tmp_path):
     state = declare(world)
     write(tmp_path, state, 4)
     state.hits = -5
@@ -56,7 +56,7 @@ def test_a_step_written_twice_is_the_second(world, tmp_path):
     assert restored.finished and other.hits == -5 and steps(tmp_path) == [4]
 
 
-def test_rotation_leaves_later_files_and_strangers_alone(tmp_path):
+def test_rotate_keeps_later_files_and_other_files(tmp_path):
     for step in (1, 2, 3, 9):
         keep.path_of(tmp_path, step).touch()
     strangers = [tmp_path / name for name in ("step-x.h5", "notes.txt", "step-000000000001.h5.bak")]
@@ -69,7 +69,7 @@ def test_rotation_leaves_later_files_and_strangers_alone(tmp_path):
 
 
 @pytest.mark.ranks(1, 2)
-def test_sweep_takes_what_the_dead_left_and_nothing_else(world, tmp_path):
+def test_sweep_removes_only_files_of_dead_writers(world, tmp_path):
     writer = checkpoints(tmp_path, declare(world))
     assert writer.sweep() == []
     dead = world.bcast(dead_process() if world.rank == 0 else 0)
@@ -98,8 +98,8 @@ def dead_process() -> int:
     return process.pid
 
 
-def test_the_file_of_a_writer_that_is_dead_but_not_buried_is_swept(tmp_path):
-    """A killed rank's parent may not have asked for its end yet: it has a process id, and does not run."""
+def test_sweep_removes_the_file_of_a_zombie(tmp_path):
+    """The parent of a killed rank may not have waited for it yet: the rank has a process id, but does not run."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     while Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Whatever layout wrote a checkpoint, every other reads the same bits."""
+"""A checkpoint of any layout is read on any other layout with the same bits."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SPLITS = ("rows", "columns", "bricks")
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_written_on_any_layout_read_on_any_other(world, tmp_path):
-    """Each is read by all numbers of ranks, in turn in another split: on 3 and 4 ranks, in all of them."""
+def test_checkpoint_of_any_layout_is_read_on_any_other(world, tmp_path):
+    """Each is read by all numbers of ranks, each time with another split: on 3 and 4 ranks, with all splits."""
     for first, written in enumerate(SPLITS):
         saved = write(tmp_path / written, declare(world, written), 5)
         for count in range(1, world.size + 1):
@@ -41,7 +41,7 @@ def test_written_on_any_layout_read_on_any_other(world, tmp_path):
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
-def test_what_few_ranks_wrote_many_read(world, tmp_path):
+def test_checkpoint_of_few_ranks_is_read_by_many(world, tmp_path):
     for count in range(1, world.size):
         few = first_ranks(world, count)
         if few is not None:
@@ -55,10 +55,11 @@ def test_what_few_ranks_wrote_many_read(world, tmp_path):
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("short", [0, 1 << 40], ids=["each its runs", "exchanged for rows"])
 @pytest.mark.parametrize("piece", [1, 100, 1 << 24])
-def test_the_file_does_not_depend_on_how_ranks_divide_the_writing(world, tmp_path, monkeypatch, short, piece):
+def test_checkpoint_file_does_not_depend_on_the_writing_layout(world, tmp_path, monkeypatch, short, piece):
     monkeypatch.setattr(staging, "SHORT_RUN", short)
     monkeypatch.setattr(staging, "PIECE", piece)
-    split = SPLITS[(piece.bit_length() + bool(short) + world.size) % len(SPLITS)]  # all, over the numbers of ranks
+    # Over the numbers of ranks, all splits are used.
+    split = SPLITS[(piece.bit_length() + bool(short) + world.size) % len(SPLITS)]
     saved = write(tmp_path, declare(world, split), 2)
     with h5py.File(saved.path, "r", locking=False) as file:
         for name in SHAPES:
@@ -67,13 +68,13 @@ def test_the_file_does_not_depend_on_how_ranks_divide_the_writing(world, tmp_pat
 
 @pytest.mark.ranks(2, 4)
 @pytest.mark.parametrize("width", [4, 301])
-def test_a_block_with_a_halo_is_exchanged_without_its_halo(world, tmp_path, monkeypatch, width):
+def test_checkpoint_block_is_written_without_its_halo(world, tmp_path, monkeypatch, width):
     monkeypatch.setattr(staging, "SHORT_RUN", 1 << 40)
     state = State(world, "columns")
     state.field("u", (8, width * world.size), halo=2)
-    # Rows that are long enough begin on cache lines, with gaps between them, which must not get into the file either.
+    # Long rows start at cache lines, with gaps between them, which must not get into the file.
     check_collective(world, (state.u.storage.strides[0] == (width + 4) * 8) == (width == 4))
-    state.u.array[...] = -1.0  # a ghost that got into the file would be seen
+    state.u.array[...] = -1.0  # a ghost cell in the file would be detected
     state.u[...] = state.u.layout.linear
     writer = checkpoints(tmp_path, state)
     writer.begin()
@@ -84,7 +85,7 @@ def test_a_block_with_a_halo_is_exchanged_without_its_halo(world, tmp_path, monk
 
 
 @pytest.mark.ranks(3)
-def test_rows_are_for_short_runs_only(world):
+def test_writing_layout_uses_rows_for_short_runs_only(world):
     thin, thick = Layout.bricks((6, 3), world, "columns"), Layout.bricks((6, 3 << 13), world, "columns")
     few_rows = Layout.bricks((2, 9), world, "columns")
     assert writing_layout(thin, 8).grid == (3, 1)
@@ -101,7 +102,7 @@ def bricks(draw):
 
 
 @given(bricks(), st.sampled_from(["u1", "f8", "c16"]))
-def test_runs_put_every_element_in_its_place_and_touch_no_other(brick, dtype):
+def test_runs_put_every_element_at_its_offset_only(brick, dtype):
     shape, start, stop = brick
     slices = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     everything = np.arange(1, np.prod(shape) + 1).astype(dtype).reshape(shape)
@@ -119,7 +120,7 @@ def test_runs_put_every_element_in_its_place_and_touch_no_other(brick, dtype):
 
 
 @pytest.mark.ranks(1, 3)
-def test_a_state_of_scalars_alone(world, tmp_path):
+def test_checkpoint_of_scalars_only_is_restored(world, tmp_path):
     state = State(world)
     state.scalar("hits", 2**62)
     state.scalar("nan", float("nan"))
@@ -134,7 +135,7 @@ def test_a_state_of_scalars_alone(world, tmp_path):
 
 
 @pytest.mark.ranks(1, 2)
-def test_no_checkpoint_is_none_and_leaves_the_state(world, tmp_path: Path):
+def test_restore_without_a_checkpoint_keeps_the_state(world, tmp_path: Path):
     state = declare(world)
     fill(state, 4)
     assert checkpoints(tmp_path / "nowhere", state).restore() is None

@@ -1,4 +1,4 @@
-"""Other people's tools read the file: h5dump, h5py, xarray; and the ways to write it give the same one."""
+"""Other tools read the file: h5dump, h5py, xarray; all writers give the same file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from ranks import completed
+from ranks import run_command
 from storage.samples import PARAMETERS, SHAPES, checkpoints, declare, holds, whole, write
 
 from anyrank.world import World
@@ -27,7 +27,7 @@ def path(tmp_path) -> Path:
     return written
 
 
-def test_xarray_opens_it_with_named_axes_and_units(path):
+def test_checkpoint_in_xarray_has_named_axes_and_units(path):
     xarray = pytest.importorskip("xarray")
     with xarray.open_dataset(path, group="fields", engine="h5netcdf") as fields:
         for name, (shape, dtype) in SHAPES.items():
@@ -41,7 +41,7 @@ def test_xarray_opens_it_with_named_axes_and_units(path):
         assert float(scalars["energy"]) == -1 / 3 and not bool(scalars["done"])
 
 
-def test_a_field_named_as_its_axis_is_a_coordinate(tmp_path):
+def test_checkpoint_field_named_as_its_axis_is_a_coordinate(tmp_path):
     xarray = pytest.importorskip("xarray")
     from anyrank.state import State
 
@@ -55,7 +55,7 @@ def test_a_field_named_as_its_axis_is_a_coordinate(tmp_path):
         assert fields["u"].sel(x=4.0).dims == ("t",) and list(fields.coords) == ["x"]
 
 
-def test_axes_take_no_space(path):
+def test_checkpoint_axes_take_no_space(path):
     with h5py.File(path, "r") as file:
         assert [axis[0].name for axis in file["fields/T"].dims] == ["/y", "/x"]
         assert [axis[0].name for axis in file["fields/count"].dims] == ["/y", "/x"]
@@ -63,7 +63,7 @@ def test_axes_take_no_space(path):
 
 
 @pytest.mark.skipif(shutil.which("h5dump") is None, reason="needs h5dump: apt-get install hdf5-tools")
-def test_h5dump_shows_it(path):
+def test_checkpoint_in_h5dump_has_its_datasets(path):
     header = run("h5dump", "-H", path)
     assert all(f'DATASET "{name}"' in header for name in [*SHAPES, "hits", "energy", "done"])
     values = run("h5dump", "-y", "-d", "/fields/count", path).split("DATA {")[1].split("}")[0]
@@ -74,21 +74,25 @@ def run(*command) -> str:
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_file_says_what_made_it(path):
+def test_checkpoint_file_has_its_provenance(path):
     with h5py.File(path, "r") as file:
-        root, made = dict(file.attrs), dict(file["provenance"].attrs)
+        root, provenance = dict(file.attrs), dict(file["provenance"].attrs)
     assert (root["format"], root["format_version"]) == ("anyrank checkpoint", 1)
     assert (root["program"], root["step"], root["seed"]) == ("heat", 2, 7)
     assert json.loads(root["parameters"]) == PARAMETERS
     assert root["complete"] and not root["finished"]
-    assert made["command"] == "anyrank run heat" and made["ranks"] == 1 and made["utc"].endswith("+00:00")
-    assert made["numpy"] == np.__version__ and made["h5py"] == h5py.__version__
+    assert (
+        provenance["command"] == "anyrank run heat"
+        and provenance["ranks"] == 1
+        and provenance["utc"].endswith("+00:00")
+    )
+    assert provenance["numpy"] == np.__version__ and provenance["h5py"] == h5py.__version__
     for name in ("python", "anyrank", "hdf5", "mpi4py", "mpi", "host"):
-        assert made[name]
+        assert provenance[name]
 
 
-def test_the_documented_way_to_check_the_seal(path):
-    """The code on the format page, as it stands there."""
+def test_checkpoint_documented_check_of_the_seal_works(path):
+    """Runs the code of the format page."""
     page = (ROOT / "docs" / "checkpoint-format.md").read_text()
     code = page.split("```python")[-1].split("```")[0]
     names: dict[str, object] = {}
@@ -101,14 +105,14 @@ def test_the_documented_way_to_check_the_seal(path):
 
 
 @pytest.mark.ranks(1, 2, 4)
-def test_gather_and_pwrite_write_the_same_file(world, tmp_path):
+def test_checkpoint_gather_and_pwrite_write_the_same_file(world, tmp_path):
     files = [write(tmp_path / io, declare(world, "columns"), 2, io=io).path for io in ("pwrite", "gather")]
-    assert alike(*files)
+    assert equal_files(*files)
 
 
-def alike(one: Path, other: Path) -> bool:
-    """Whether two files hold the same, but for the time and command that made them."""
-    with h5py.File(one, "r", locking=False) as a, h5py.File(other, "r", locking=False) as b:
+def equal_files(first: Path, other: Path) -> bool:
+    """Whether two files are equal, apart from the time and the command."""
+    with h5py.File(first, "r", locking=False) as a, h5py.File(other, "r", locking=False) as b:
         for group in ("fields", "scalars"):
             assert list(a[group]) == list(b[group])
             for name in a[group]:
@@ -121,8 +125,8 @@ def mpio_python() -> Path:
     return Path(os.environ.get("ANYRANK_MPIO_PYTHON", ROOT / ".venv-mpio" / "bin" / "python"))
 
 
-def test_mpio_writes_the_same_file(tmp_path):
-    """In another environment, whose h5py was built with MPI; read back with this one."""
+def test_checkpoint_mpio_writes_the_same_file(tmp_path):
+    """In another environment, whose h5py has MPI; read with this one."""
     python = mpio_python()
     if not python.exists():
         assert not os.environ.get("CI"), f"no {python}: make it with .ci/mpio"
@@ -130,10 +134,10 @@ def test_mpio_writes_the_same_file(tmp_path):
     for count in (1, 2, 4):
         folder = tmp_path / str(count)
         script = Path(__file__).with_name("mpio_write.py")
-        done = completed(python.with_name("mpiexec"), "-n", count, python, script, folder, count)
+        done = run_command(python.with_name("mpiexec"), "-n", count, python, script, folder, count)
         assert done.returncode == 0, done.stderr
         files = [next((folder / io).glob("step-*.h5")) for io in ("pwrite", "mpio")]
-        assert alike(*files)
+        assert equal_files(*files)
         world = World()
         state = declare(world)
         assert checkpoints(folder / "mpio", state).restore().step == 2

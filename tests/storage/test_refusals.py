@@ -1,4 +1,4 @@
-"""What does not belong to this run is refused with the name, the value, the rule and a fix."""
+"""A checkpoint of another run is refused with the name, the value, the rule and a fix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def refusal(call) -> str:
     return str(raised.value)
 
 
-def test_another_program(world, tmp_path):
+def test_restore_checkpoint_of_another_program_is_refused(world, tmp_path):
     path = write(tmp_path, declare(world), 1).path
     message = refusal(checkpoints(tmp_path, declare(world), program="pi").restore)
     assert str(path) in message and "heat" in message and "pi" in message and "--out" in message
@@ -38,19 +38,19 @@ def test_another_program(world, tmp_path):
         ({"rows": 13, "nu": 0.1}, ["no --scheme", "--scheme euler"]),
     ],
 )
-def test_another_parameter(world, tmp_path, parameters, words):
+def test_restore_checkpoint_of_another_parameter_is_refused(world, tmp_path, parameters, words):
     write(tmp_path, declare(world), 1)
     message = refusal(Checkpoints(tmp_path, declare(world), "heat", parameters).restore)
     assert all(word in message for word in [*words, "--out"]), message
 
 
-def test_another_seed(world, tmp_path):
+def test_restore_checkpoint_of_another_seed_is_refused(world, tmp_path):
     write(tmp_path, declare(world, seed=7), 1)
     message = refusal(checkpoints(tmp_path, declare(world, seed=8)).restore)
     assert "--seed 8" in message and "--seed 7" in message
 
 
-def test_parameters_that_json_writes_in_its_own_way_fit(world, tmp_path):
+def test_restore_parameters_that_json_changes_are_equal(world, tmp_path):
     parameters = {"sizes": (1, 2), "big": np.int64(2**60), "third": 1 / 3, "tiny": 5e-324}
     state = declare(world)
     writer = Checkpoints(tmp_path, state, "heat", parameters)
@@ -59,7 +59,7 @@ def test_parameters_that_json_writes_in_its_own_way_fit(world, tmp_path):
     assert Checkpoints(tmp_path, state, "heat", parameters).restore() is not None
 
 
-def test_a_newer_format(world, tmp_path):
+def test_restore_newer_format_is_refused(world, tmp_path):
     path = write(tmp_path, declare(world), 1, 2).path
     if world.rank == 0:
         with h5py.File(path, "r+", locking=False) as file:
@@ -71,7 +71,7 @@ def test_a_newer_format(world, tmp_path):
     assert str(path) in message and "format 2" in message and "up to 1" in message and "install" in message
 
 
-def test_the_program_has_changed(world, tmp_path):
+def test_restore_state_of_a_changed_program_is_refused(world, tmp_path):
     def changed(**options):
         state = State(world)
         state.field("u", options.get("shape", (8, 8)), options.get("dtype", "f8"))
@@ -88,7 +88,7 @@ def test_the_program_has_changed(world, tmp_path):
     assert "more" in message and "missing" in message
 
 
-def test_axes_that_no_file_can_have(world, tmp_path):
+def test_checkpoint_axes_that_conflict_are_refused(world, tmp_path):
     def declared(*fields):
         state = State(world)
         for name, shape, dims in fields:
@@ -102,14 +102,14 @@ def test_axes_that_no_file_can_have(world, tmp_path):
     assert "2 axes" in refusal(declared(("a", (8, 8), ("x",))))
 
 
-def test_options_out_of_range(world, tmp_path):
+def test_checkpoint_options_out_of_range_are_refused(world, tmp_path):
     state = declare(world)
     message = refusal(lambda: checkpoints(tmp_path, state, io="posix"))
     assert "--checkpoint-io 'posix'" in message and "pwrite, mpio, gather" in message
     assert "--keep 0" in refusal(lambda: checkpoints(tmp_path, state, keep=0))
 
 
-def test_mpio_without_an_h5py_that_has_it(world, tmp_path):
+def test_checkpoint_mpio_without_an_mpi_h5py_is_refused(world, tmp_path):
     if h5py.get_config().mpi:
         pytest.skip("this h5py has MPI")
     message = refusal(lambda: checkpoints(tmp_path, declare(world), io="mpio"))
@@ -117,7 +117,7 @@ def test_mpio_without_an_h5py_that_has_it(world, tmp_path):
 
 
 @pytest.mark.ranks(2)
-def test_a_scalar_that_differs_between_ranks_is_not_written(world, tmp_path):
+def test_checkpoint_scalar_that_differs_is_not_written(world, tmp_path):
     state = declare(world)
     state.hits = world.rank
     writer = checkpoints(tmp_path, state)
@@ -126,22 +126,22 @@ def test_a_scalar_that_differs_between_ranks_is_not_written(world, tmp_path):
     assert not writer.pending and not list(tmp_path.glob("*step*"))
 
 
-def test_header_that_cannot_be_is_refused_before_a_step(world, tmp_path):
+def test_try_header_that_cannot_be_written_is_refused(world, tmp_path):
     state = State(world)
     state.field("T", (8,), description="a\0b")
-    told = refusal(checkpoints(tmp_path, state).try_header)
-    assert "a checkpoint of this run cannot be written" in told and "NULL" in told
+    message = refusal(checkpoints(tmp_path, state).try_header)
+    assert "a checkpoint of this run cannot be written" in message and "NULL" in message
     world.barrier()
     assert not [*tmp_path.glob("*")]
 
 
-def test_header_that_can_be_leaves_nothing(world, tmp_path):
+def test_try_header_leaves_no_file(world, tmp_path):
     checkpoints(tmp_path, declare(world)).try_header()
     world.barrier()
     assert not [*tmp_path.glob("*")]
 
 
-def test_header_without_room_for_the_values_is_refused(world, tmp_path, monkeypatch):
+def test_try_header_without_room_for_the_values_is_refused(world, tmp_path, monkeypatch):
     def full(descriptor, size):
         if size > 1 << 20:
             raise OSError(28, "No space left on device")

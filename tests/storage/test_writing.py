@@ -1,4 +1,4 @@
-"""Writing: beside the computing, and against what file systems do."""
+"""Writing: concurrent with the steps, and with errors of the file system."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from anyrank.world import World
 
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("split", ["rows", "columns"])
-def test_the_state_may_change_while_its_checkpoint_is_written(world, tmp_path, monkeypatch, split):
+def test_checkpoint_is_unchanged_by_later_steps(world, tmp_path, monkeypatch, split):
     gate, real = threading.Event(), os.pwrite
 
     def late(*arguments):
@@ -58,7 +58,7 @@ def test_the_state_may_change_while_its_checkpoint_is_written(world, tmp_path, m
 
 
 @pytest.mark.ranks(1, 2)
-def test_time_in_which_the_state_moves_on_counts_as_hidden(world, tmp_path, monkeypatch):
+def test_checkpoint_time_hidden_by_steps_is_counted(world, tmp_path, monkeypatch):
     state = declare(world)
     writer = checkpoints(tmp_path, state)
     real = os.fsync
@@ -76,7 +76,7 @@ def test_time_in_which_the_state_moves_on_counts_as_hidden(world, tmp_path, monk
 
 
 @pytest.mark.ranks(1, 2)
-def test_a_system_that_takes_a_few_bytes_at_a_time(world, tmp_path, monkeypatch):
+def test_checkpoint_with_short_writes_is_complete(world, tmp_path, monkeypatch):
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: real(descriptor, data[:7], offset))
     write(tmp_path, declare(world, "rows"), 2)
@@ -87,7 +87,7 @@ def test_a_system_that_takes_a_few_bytes_at_a_time(world, tmp_path, monkeypatch)
 
 @contextmanager
 def largest_file(size: int):
-    """No file of this process may grow beyond `size` bytes: writing there fails with EFBIG."""
+    """Limit the size of files of this process to `size` bytes: writing beyond it fails with EFBIG."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -96,8 +96,8 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def fails_then_recovers(world, folder: Path, trouble, words: str, io: str = "pwrite") -> None:
-    """Within `trouble` writing fails on all ranks alike and harms nothing; after it, it works."""
+def check_failure_and_recovery(world, folder: Path, trouble, words: str, io: str = "pwrite") -> None:
+    """Within `trouble` writing fails on all ranks alike and damages nothing; afterwards it works."""
     state = State(world, "rows")
     state.field("u", (40_000,))
     state.u[...] = state.u.layout.linear
@@ -129,16 +129,16 @@ def fails_then_recovers(world, folder: Path, trouble, words: str, io: str = "pwr
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("io", ["pwrite", "gather"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_limit_on_one_rank(world, tmp_path, io, rank):
+def test_checkpoint_file_size_limit_on_one_rank_fails_on_all(world, tmp_path, io, rank):
     if io == "gather" and rank == 1:
         rank = 0
     trouble = largest_file(100_000) if world.rank == rank else largest_file(resource.RLIM_INFINITY)
-    fails_then_recovers(world, tmp_path, trouble, "File too large", io)
+    check_failure_and_recovery(world, tmp_path, trouble, "File too large", io)
 
 
 @pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("call", ["fsync", "pwrite"])
-def test_an_input_output_error_on_the_last_rank(world, tmp_path, monkeypatch, call):
+def test_checkpoint_io_error_on_the_last_rank_fails_on_all(world, tmp_path, monkeypatch, call):
     def broken(*arguments):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -149,12 +149,12 @@ def test_an_input_output_error_on_the_last_rank(world, tmp_path, monkeypatch, ca
                 patch.setattr(os, call, broken)
             yield
 
-    fails_then_recovers(world, tmp_path, trouble(), f"rank {world.size - 1}: OSError: [Errno 5]")
+    check_failure_and_recovery(world, tmp_path, trouble(), f"rank {world.size - 1}: OSError: [Errno 5]")
 
 
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_gather_one_rank_without_memory_holds_up_no_other(world, tmp_path, monkeypatch, rank):
+def test_checkpoint_gather_without_memory_fails_on_all_ranks(world, tmp_path, monkeypatch, rank):
     def broken(*arguments):
         raise MemoryError("no room")
 
@@ -165,13 +165,13 @@ def test_gather_one_rank_without_memory_holds_up_no_other(world, tmp_path, monke
                 patch.setattr(writers, "fetch", broken)
             yield
 
-    fails_then_recovers(world, tmp_path, trouble(), f"rank {rank}: MemoryError: no room", "gather")
+    check_failure_and_recovery(world, tmp_path, trouble(), f"rank {rank}: MemoryError: no room", "gather")
 
 
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("io", ["pwrite", "gather"])
-@pytest.mark.parametrize("left", [0, 4096, 50_000, 300_000], ids=lambda n: f"{n} bytes left")
-def test_a_full_disk(world, tmp_path, io, left):
+@pytest.mark.parametrize("bytes_left", [0, 4096, 50_000, 300_000], ids=lambda n: f"{n} bytes left")
+def test_checkpoint_on_a_full_disk_fails_and_recovers(world, tmp_path, io, bytes_left):
     disk = tmp_path / "disk"
     mounted = world.rank == 0 and mount(disk)
     if not world.bcast(mounted):
@@ -180,8 +180,8 @@ def test_a_full_disk(world, tmp_path, io, left):
     @contextmanager
     def trouble():
         if world.rank == 0:
-            taken = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - left
-            (disk / "other").write_bytes(bytes(taken))
+            used = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - bytes_left
+            (disk / "other").write_bytes(bytes(used))
         world.barrier()
         yield
         if world.rank == 0:
@@ -189,7 +189,7 @@ def test_a_full_disk(world, tmp_path, io, left):
         world.barrier()
 
     try:
-        fails_then_recovers(world, disk, trouble(), "No space left on device", io)
+        check_failure_and_recovery(world, disk, trouble(), "No space left on device", io)
     finally:
         world.barrier()
         if world.rank == 0:
@@ -203,7 +203,7 @@ def mount(disk: Path) -> bool:
 
 
 @pytest.mark.ranks(1, 2)
-def test_a_folder_that_cannot_be_made(world, tmp_path):
+def test_checkpoint_folder_that_cannot_be_made_is_an_error(world, tmp_path):
     if world.rank == 0:
         (tmp_path / "file").write_text("")
     world.barrier()
@@ -232,7 +232,7 @@ sys.exit(3)
 """
 
 
-def test_a_stuck_disk_keeps_no_dying_process_alive(tmp_path):
+def test_checkpoint_on_a_stuck_disk_does_not_delay_the_exit(tmp_path):
     command = [sys.executable, "-c", STUCK, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("begun True\n", 3), done.stderr
@@ -261,8 +261,8 @@ while True:
 """
 
 
-def test_killed_at_any_moment_nothing_is_lost(tmp_path):
-    """Each time the next process starts from the last step of which the dead one knew that it was safe."""
+def test_checkpoint_survives_a_kill_at_any_moment(tmp_path):
+    """Each process starts from the last step that the killed one knew to be safe."""
     last = 0
     for milliseconds in (3, 11, 17, 29, 41):
         command = [sys.executable, "-c", KILLED, tmp_path, str(milliseconds / 1000 + 0.05)]

@@ -1,4 +1,4 @@
-"""A program that takes every chance it gets: for each there is a member of the state that shows it."""
+"""A program that depends on every source of chance; for each there is a member of the state that shows it."""
 
 import os
 import random
@@ -15,7 +15,7 @@ CLOCKS = (time.time, time.time_ns, time.monotonic, time.perf_counter, time.perf_
 
 
 class Chances(Program):
-    """Puts into the state what must not be there."""
+    """Stores into the state what must not be in it."""
 
     n: int = param(6, "values", ge=1)
     steps: int = param(1, "steps", ge=0)
@@ -28,7 +28,7 @@ class Chances(Program):
 
     def step(self, state: State) -> None:
         used = [np.full(self.n, float(i)) for i in range(20)]
-        del used  # NumPy has small arrays to give out again
+        del used  # NumPy keeps freed small arrays for reuse
         state.small[...] = np.empty(state.small.local.shape)
         state.large[...] = np.empty(state.large.local.shape)
         state.clock = sum(read() for read in CLOCKS)

@@ -1,4 +1,4 @@
-"""Explaining and locating, on outcomes and files made by hand."""
+"""Causes and locations of differences, for outcomes and files that the tests construct."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def outcome(case: Case, bits: str = "1", verdict: str = SAME) -> Outcome:
     return Outcome(case, RunFolder(Path("run")), verdict, "bad\x1b luck", trace)
 
 
-def explained(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
+def explain_outcomes(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
     found = explain([outcome(REFERENCE), *others])
-    return [(it.cause, it.one.case, it.other.case, len(it.seen)) for it in found]
+    return [(finding.cause, finding.one.case, finding.other.case, len(finding.seen)) for finding in found]
 
 
-def test_what_differs_between_two_cases():
+def test_causes_of_two_cases_are_listed():
     assert causes(ONE, ONE) == []
     assert causes(REFERENCE, ONE) == ["body"]
     assert causes(ONE, Case((3,), split="columns")) == ["ranks"]  # one rank has no split
@@ -41,40 +41,40 @@ def test_what_differs_between_two_cases():
     assert causes(ONE, Case((1, 2), (3,), body="numba", changed="clock")) == ["clock", "body", "restart", "ranks"]
 
 
-def test_the_nearest_case_that_is_right_tells_the_cause():
+def test_explain_nearest_correct_case_gives_the_cause():
     bricks, rows = Case((4,), split="bricks"), Case((4,), split="rows")
     clock, stopped = Case((2,), changed="clock"), Case((1, 2), (1,))
-    assert explained(outcome(ONE), outcome(TWO)) == []
-    assert explained(outcome(ONE), outcome(TWO, "2"), outcome(THREE, "3")) == [("ranks", ONE, TWO, 1)]
-    assert explained(outcome(ONE), outcome(rows), outcome(bricks, "2")) == [("split", rows, bricks, 0)]
-    assert explained(outcome(ONE, "2"), outcome(TWO, "2")) == [("body", REFERENCE, ONE, 1)]
-    assert explained(outcome(ONE), outcome(TWO), outcome(clock, "2")) == [("clock", TWO, clock, 0)]
-    assert explained(outcome(ONE), outcome(TWO), outcome(stopped, "2")) == [("restart", ONE, stopped, 0)]
+    assert explain_outcomes(outcome(ONE), outcome(TWO)) == []
+    assert explain_outcomes(outcome(ONE), outcome(TWO, "2"), outcome(THREE, "3")) == [("ranks", ONE, TWO, 1)]
+    assert explain_outcomes(outcome(ONE), outcome(rows), outcome(bricks, "2")) == [("split", rows, bricks, 0)]
+    assert explain_outcomes(outcome(ONE, "2"), outcome(TWO, "2")) == [("body", REFERENCE, ONE, 1)]
+    assert explain_outcomes(outcome(ONE), outcome(TWO), outcome(clock, "2")) == [("clock", TWO, clock, 0)]
+    assert explain_outcomes(outcome(ONE), outcome(TWO), outcome(stopped, "2")) == [("restart", ONE, stopped, 0)]
 
 
-def test_what_a_found_cause_explains_is_not_told_again():
+def test_explain_cause_is_reported_once():
     clock, stopped = Case((2,), changed="clock"), Case((1, 2), (1,))
     wrong = [outcome(TWO, "2"), outcome(clock, "2"), outcome(stopped, "3")]
-    assert explained(outcome(ONE), *wrong) == [("ranks", ONE, TWO, 2)]
+    assert explain_outcomes(outcome(ONE), *wrong) == [("ranks", ONE, TWO, 2)]
     both = [outcome(TWO, "2"), outcome(clock, "3")]
-    assert explained(outcome(ONE), *both) == [("clock", TWO, clock, 0), ("ranks", ONE, TWO, 0)]
+    assert explain_outcomes(outcome(ONE), *both) == [("clock", TWO, clock, 0), ("ranks", ONE, TWO, 0)]
 
 
-def test_failures_and_differences_are_told_apart():
-    assert explained(outcome(ONE), outcome(TWO, verdict=FAILED), outcome(THREE, "3")) == [
+def test_explain_separates_failures_from_differences():
+    assert explain_outcomes(outcome(ONE), outcome(TWO, verdict=FAILED), outcome(THREE, "3")) == [
         ("ranks", ONE, TWO, 0),
         ("ranks", ONE, THREE, 0),
     ]
-    assert explained(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
+    assert explain_outcomes(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
 
 
-def test_chance_comes_first_and_alone():
+def test_explain_chance_is_reported_first_and_alone():
     again = Case((2,), changed="again")
     wrong = [outcome(TWO, "2"), outcome(again, "3"), outcome(THREE, "4")]
-    assert explained(outcome(ONE), *wrong) == [("again", TWO, again, 2)]
+    assert explain_outcomes(outcome(ONE), *wrong) == [("again", TWO, again, 2)]
 
 
-def test_the_first_difference_of_traces():
+def test_first_difference_of_traces_gives_step_and_members():
     assert first_difference(RIGHT, RIGHT) is None
     assert first_difference(RIGHT, {**RIGHT, 1: {"x": "2"}}) == (1, ["x"])
     assert first_difference(RIGHT, {0: RIGHT[0]}) == (1, [])
@@ -109,7 +109,7 @@ def write(path: Path, values: np.ndarray, grid: tuple[int, ...]) -> Path:
 
 
 @pytest.mark.parametrize(("a", "b", "index", "texts"), VALUES)
-def test_values_are_compared_bit_by_bit(tmp_path, a, b, index, texts):
+def test_compare_values_bit_by_bit(tmp_path, a, b, index, texts):
     grid = (1,) * np.ndim(a)
     words, values = locate.compare(write(tmp_path / "a", a, grid), write(tmp_path / "b", b, grid), ["x", "y"])
     many = f"[{', '.join(map(str, index))}] (and in y); 1 of {np.size(a)} elements differ" if index else " (and in y)"
@@ -117,7 +117,7 @@ def test_values_are_compared_bit_by_bit(tmp_path, a, b, index, texts):
     assert words == "x" + many and values == tuple(f"{text}  owned by {owner}" for text in texts)
 
 
-def test_the_owners_and_the_count_in_a_large_field_that_is_read_in_parts(tmp_path, monkeypatch):
+def test_compare_large_field_in_blocks_gives_owners_and_count(tmp_path, monkeypatch):
     monkeypatch.setattr(locate, "_BLOCK", 20)
     a = np.zeros((17, 10))
     b = a.copy()
@@ -127,7 +127,7 @@ def test_the_owners_and_the_count_in_a_large_field_that_is_read_in_parts(tmp_pat
     assert values[0].endswith("owned by rank 1 of 3x1") and values[1].endswith("owned by rank 3 of 2x2")
 
 
-def test_a_member_that_is_missing_or_of_another_shape(tmp_path):
+def test_compare_missing_member_or_other_shape_is_described(tmp_path):
     a, b = write(tmp_path / "a", np.zeros(3), (1,)), write(tmp_path / "b", np.zeros(4), (1,))
     with h5py.File(b, "a") as file:
         file["scalars/y"] = 1
@@ -136,8 +136,8 @@ def test_a_member_that_is_missing_or_of_another_shape(tmp_path):
     assert locate.compare(a, b, ["y"]) == ("y: missing in one and int64 of shape () in the other", ())
 
 
-class Again:
-    """A runner whose cases do what they are told when they are run again."""
+class RepeatedRunner:
+    """A runner whose cases return the given digests when they run again."""
 
     def __init__(self, folder: Path, *bits: str):
         self.folder, self.bits, self.until = folder, iter(bits), []
@@ -151,26 +151,26 @@ class Again:
         return again
 
 
-def located(tmp_path: Path, *bits: str) -> tuple[list[int], str]:
-    one, other = outcome(ONE), outcome(TWO)
-    one.trace, other.trace = ({step: {"x": bit} for step, bit in enumerate(text)} for text in ("0123", "0124"))
-    runner = Again(tmp_path, *bits)
-    words, _ = locate.locate(runner, Finding("ranks", one, other))
+def locate_difference(tmp_path: Path, *bits: str) -> tuple[list[int], str]:
+    first, other = outcome(ONE), outcome(TWO)
+    first.trace, other.trace = ({step: {"x": bit} for step, bit in enumerate(text)} for text in ("0123", "0124"))
+    runner = RepeatedRunner(tmp_path, *bits)
+    words, _ = locate.locate(runner, Finding("ranks", first, other))
     return runner.until, words
 
 
-def test_a_difference_that_comes_by_chance_is_followed_and_called_so(tmp_path):
+def test_locate_difference_by_chance_is_followed_and_named(tmp_path):
     where = "First at step {}, in x[0]; 1 of 1 elements differ"
-    assert located(tmp_path / "steady", "0123", "0124") == ([3, 3], where.format(3))
-    other_values = located(tmp_path / "values", "0123", "0125")
+    assert locate_difference(tmp_path / "steady", "0123", "0124") == ([3, 3], where.format(3))
+    other_values = locate_difference(tmp_path / "values", "0123", "0125")
     assert other_values == ([3, 3], where.format(3) + locate.CHANCE)
-    earlier = located(tmp_path / "earlier", "0123", "0923", "0123", "0923")
+    earlier = locate_difference(tmp_path / "earlier", "0123", "0923", "0123", "0923")
     assert earlier == ([3, 3, 1, 1], where.format(1) + locate.CHANCE)
-    gone = located(tmp_path / "gone", *["0123"] * 8)
-    assert gone == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
+    vanished = locate_difference(tmp_path / "gone", *["0123"] * 8)
+    assert vanished == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
 
 
-def test_the_matrix():
+def test_plan_covers_ranks_splits_bodies_and_perturbations():
     full, quick = Plan(), Plan(quick=True)
     cases = full.first() + full.rest(9, 2)
     assert len(cases) == len(set(cases)) and cases[0] == REFERENCE
@@ -192,13 +192,13 @@ def test_the_matrix():
 
 @pytest.mark.parametrize("ranks", [(1,), (2,), (1, 2, 3, 4)])
 def test_plan_quick_cuts_blocks_into_parts(ranks):
-    """On one rank, too, and where one rank is not in `--ranks`."""
+    """Also on one rank, and if one rank is not in `--ranks`."""
     quick = Plan(ranks, quick=True).rest(9, 1)
     assert {case.ranks[0] for case in quick if case.changed == "parts"} == {1, max(n for n in ranks if n != 4)}
 
 
-def test_regions_parts_cover_a_region_once():
-    """Every size has a part of one row; larger ones several unequal parts, which do not come in memory's order."""
+def test_parts_of_cover_a_region_once():
+    """Every region has a part of one row; larger regions have several unequal parts, not in the order of memory."""
     for shape in ((0,), (1,), (2,), (7,), (12, 9), (1, 5), (3, 4, 24)):
         seen = np.zeros(shape, int)
         parts = parts_of(tuple(slice(0, n) for n in shape))
@@ -211,7 +211,7 @@ def test_regions_parts_cover_a_region_once():
     assert starts != sorted(starts) and starts != sorted(starts, reverse=True) and min(starts) == (-2, 0)
 
 
-def test_every_perturbed_case_has_one_that_differs_in_nothing_else():
+def test_plan_perturbed_case_has_one_that_differs_only_in_that():
     for ranks in ((1,), (2,), (4,), (1, 2), (3, 4), (1, 2, 3, 4)):
         for quick in (True, False):
             cases = Plan(ranks, quick=quick).first() + Plan(ranks, quick=quick).rest(9, 2)

@@ -1,4 +1,4 @@
-"""verify: the planted bugs are found and named; our own programs are clean; what it says, and what it refuses."""
+"""verify: the planted bugs are found and named, our programs are clean; the output, and the errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ONE, TWO, PARTS = Case(), Case((2,)), Case(changed="parts")
 
 
 @dataclass(frozen=True)
-class Some(Plan):
-    """A plan of some cases alone, after the reference."""
+class SomeCases(Plan):
+    """A plan of the reference and of some cases."""
 
     cases: tuple[Case, ...] = ()
 
@@ -45,13 +45,13 @@ def runner(tmp_path: Path, program: Path | str, timeout: float = 100, **paramete
     return Runner(str(program), file, tmp_path / "runs", timeout)
 
 
-def verified(tmp_path: Path, program: Path | str, *cases: Case, **parameters) -> tuple[int, str]:
+def verify_cases(tmp_path: Path, program: Path | str, *cases: Case, **parameters) -> tuple[int, str]:
     said: list[str] = []
-    code = Verification(runner(tmp_path, program, **parameters), Some(cases=cases), said.append).execute()
+    code = Verification(runner(tmp_path, program, **parameters), SomeCases(cases=cases), said.append).execute()
     return code, "\n".join(said)
 
 
-#: The cases of the quick matrix that find each bug, with what is said of it; `uninitialised` has a test of its own.
+#: The cases of the quick matrix that find each bug, and the message; `uninitialised` has a test of its own.
 BUGS = {
     "rank_seed": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 0, in x[6]; 6 of 12 elements differ:"),
     "float_sum": ((ONE, TWO, Case((3,))), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
@@ -94,11 +94,11 @@ AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_found_and_named(tmp_path, bug):
+def test_verify_planted_bug_is_found_and_named(tmp_path, bug):
     cases, cause, place = BUGS[bug]
     matrix = Plan(quick=True)
     assert {*cases} <= {*matrix.first(), *matrix.rest(6, AXES.get(bug, 1))}, "the quick matrix finds it"
-    code, said = verified(tmp_path, BROKEN / f"{bug}.py", *cases)
+    code, said = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases)
     assert code == 1
     found = [line for line in said.splitlines() if line.startswith("FOUND: ")]
     assert len(found) == 1 and found[0] == f"FOUND: {cause}", said
@@ -107,7 +107,7 @@ def test_a_planted_bug_is_found_and_named(tmp_path, bug):
     assert ("Also seen in case 4." in said) == (bug == "float_sum")
 
 
-def test_each_perturbation_changes_one_thing_and_all_others_are_pinned(tmp_path):
+def test_perturbations_change_one_thing_each(tmp_path):
     run = runner(tmp_path, CHANCES).run
     reference = run(REFERENCE)
     changed = {name: run(Case(body="reference", changed=name)) for name in ("again", *PERTURBATIONS)}
@@ -122,14 +122,14 @@ def test_each_perturbation_changes_one_thing_and_all_others_are_pinned(tmp_path)
     }
 
 
-def test_ranks_come_late_in_timing(tmp_path):
+def test_timing_perturbation_delays_the_ranks(tmp_path):
     outcome = runner(tmp_path, BROKEN / "outside_state.py", steps=DELAYED_STEPS).run(Case(changed="timing"))
     assert outcome.summary["seconds"] >= DELAYED_STEPS * DELAY
 
 
-def test_chance_that_cannot_be_pinned_is_named_and_nothing_else(tmp_path):
+def test_verify_unpinned_chance_is_the_only_finding(tmp_path):
     again = Case(body="reference", changed="again")
-    code, said = verified(tmp_path, CHANCES, again, Case(changed="clock"), n=5)
+    code, said = verify_cases(tmp_path, CHANCES, again, Case(changed="clock"), n=5)
     assert code == 1 and said.count("FOUND: ") == 1 and "FOUND: again\n" in said
     assert "in entropy" in said and "the runs are not reproducible" in said
 
@@ -154,7 +154,7 @@ class Words(Program):
     def result(self, state):
         return {"ranks": state.world.size if self.how == "result" else 1, "other": 5}
 """
-HOW = {
+DIFFERENCES = {
     "raise": ("FAILED", "ValueError: bad luck"),
     "declare": ("FAILED", "the ranks declare different states"),
     "shape": (
@@ -166,15 +166,15 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_other_ways_to_differ(tmp_path, how):
+@pytest.mark.parametrize("how", DIFFERENCES)
+def test_verify_kinds_of_difference_are_reported(tmp_path, how):
     (tmp_path / "words.py").write_text(WORDS)
-    verdict, words = HOW[how]
-    code, said = verified(tmp_path, tmp_path / "words.py", TWO, how=how)
+    verdict, words = DIFFERENCES[how]
+    code, said = verify_cases(tmp_path, tmp_path / "words.py", TWO, how=how)
     assert code == 1 and f"  {verdict}\n" in said and said.count(words) == 1, said
 
 
-def test_a_run_that_takes_too_long_is_killed_with_its_ranks(tmp_path):
+def test_verify_case_beyond_its_timeout_is_killed_with_its_ranks(tmp_path):
     (tmp_path / "words.py").write_text(WORDS)
     outcome = runner(tmp_path, tmp_path / "words.py", timeout=5, how="slow").run(TWO)
     assert outcome.verdict == FAILED and "killed, because it did not end within 5 s (--timeout)" in outcome.message
@@ -191,7 +191,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-#: Weather in most of the quick matrix; the full one of each, and of pi, is in .ci/run.
+#: Weather in most of the quick matrix; .ci/run verifies weather and pi in the full one.
 CLEAN = {
     "weather": ("weather", "--rows", 12, "--columns", 10, "--steps", 8, "--initial", "shear", "--ranks", "1,3"),
     "heat": (EXAMPLES / "heat.py", "--n", 9, "--steps", 6, "--ranks", 1),
@@ -199,7 +199,7 @@ CLEAN = {
 
 
 @pytest.mark.parametrize("program", ["heat"])  # .ci/run verifies more of them, in full
-def test_our_own_programs_are_clean(tmp_path, program):
+def test_verify_our_programs_are_clean(tmp_path, program):
     junit = tmp_path / "junit.xml"
     done = run_anyrank("verify", *CLEAN[program], "--quick", "--junit", junit, env={"TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -214,7 +214,7 @@ def test_our_own_programs_are_clean(tmp_path, program):
     assert [*tmp_path.iterdir()] == [junit], "what is clean leaves nothing behind"
 
 
-def test_the_table_the_finding_and_the_runs_of_a_program_that_is_wrong(tmp_path):
+def test_verify_wrong_program_gives_table_finding_and_runs(tmp_path):
     words = ("--quick", "--ranks", 1, "--junit", "j.xml", "--out", "runs")
     done = run_anyrank("verify", BROKEN / "uninitialised.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and not done.stderr, done.stderr
@@ -234,7 +234,7 @@ def test_the_table_the_finding_and_the_runs_of_a_program_that_is_wrong(tmp_path)
     assert failure.get("message") == "DIFFERS at step 2" and failure.text == finding
 
 
-def test_a_reference_that_fails_ends_the_matrix(tmp_path):
+def test_verify_failing_reference_ends_the_matrix(tmp_path):
     (tmp_path / "words.py").write_text(WORDS)
     words = ("verify", "words.py", "--how", "all", "--junit", "j.xml", "--out", "runs")
     done = run_anyrank(*words, cwd=tmp_path)
@@ -261,14 +261,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_with_status_2_before_any_work(tmp_path, case, refused):
+def test_verify_bad_input_is_refused_before_any_work(tmp_path, case, refused):
     words, expected = BAD[case]
     done = refused("verify", "pi", *words, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
     assert done.returncode == 2 and done.stderr.count(expected) == 1, done.stderr
     assert not done.stdout and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_a_file_that_does_not_import_shows_its_own_traceback_once(tmp_path):
+def test_verify_file_with_an_import_error_shows_one_traceback(tmp_path):
     (tmp_path / "typo.py").write_text("from anyrank import Program\n\nundefined_name\n")
     done = run_anyrank("verify", "typo.py", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("NameError: name 'undefined_name'") == 1
@@ -280,9 +280,9 @@ def test_verify_under_mpiexec_is_refused_once():
     assert done.returncode == 2 and done.stderr.count("run it without mpiexec") == 1
 
 
-def test_what_the_domain_or_the_machine_does_not_allow_is_not_a_failure(tmp_path):
+def test_verify_impossible_case_is_not_a_failure(tmp_path):
     halo = Case((5,)), Case((2,), body="cython")
-    code, said = verified(tmp_path, BROKEN / "corner.py", *halo, n=4, steps=1)
+    code, said = verify_cases(tmp_path, BROKEN / "corner.py", *halo, n=4, steps=1)
     assert code == 0, said
     assert "not possible: the domain of 4×4 is too small for 5 ranks" in said
     assert "not possible: no kernel of the program has this body" in said

@@ -1,4 +1,4 @@
-"""grep counts what GNU grep counts, on any number of ranks, stopped and resumed or not."""
+"""grep gives the counts of GNU grep, on any number of ranks, whether stopped and resumed or not."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def alone():
 
 
 def gnu(folder, pattern, flags=""):
-    """How often GNU grep finds the pattern alone in all files of a folder."""
+    """How often GNU grep finds only this pattern in all files of a folder."""
     command = ["grep", "-aorhF" + flags, "-e", pattern, str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, "LC_ALL": "C.UTF-8"})
     assert done.returncode in (0, 1)
     return done.stdout.count(b"\n")
 
 
-def counted(world, files, patterns, **parameters):
+def count_patterns(world, files, patterns, **parameters):
     """The result of the program and its digest, without a run."""
     program = Grep(files=str(files), patterns=",".join(patterns), **parameters)
     state = State(world)
@@ -61,16 +61,16 @@ PATTERNS += ["kelvin", "σίσυφος", "straße", "\r", "-", "w", "-war; _l", 
 LINES = 3 + 4 + 1 + 1 + 0 + 3 + 2 + 14 + 3 + 2
 
 
-def written(folder):
+def write_texts(folder):
     for name, content in TEXTS.items():
         (folder / name).write_bytes(content)
     return folder
 
 
 @pytest.mark.parametrize("flags", ["", "i", "w", "iw"])
-def test_counts_are_those_of_gnu_grep(alone, tmp_path, flags):
-    written(tmp_path)
-    result, _ = counted(alone, tmp_path, PATTERNS, words="w" in flags, ignore_case="i" in flags, chunk=100)
+def test_grep_counts_are_those_of_gnu_grep(alone, tmp_path, flags):
+    write_texts(tmp_path)
+    result, _ = count_patterns(alone, tmp_path, PATTERNS, words="w" in flags, ignore_case="i" in flags, chunk=100)
     assert result["counts"] == {pattern: gnu(tmp_path, pattern, flags) for pattern in PATTERNS}
     order = [*result["counts"].items()]
     assert order == sorted(order, key=lambda row: (-row[1], row[0]))
@@ -80,22 +80,22 @@ def test_counts_are_those_of_gnu_grep(alone, tmp_path, flags):
 
 
 @pytest.mark.ranks(1, 2, 3, 4, 7)
-def test_any_number_of_ranks_finds_the_same(world, alone, tmp_path):
+def test_grep_counts_are_the_same_on_any_number_of_ranks(world, alone, tmp_path):
     if world.rank == 0:
-        written(tmp_path)
+        write_texts(tmp_path)
     world.barrier()
     for words, chunk in [(False, 200), (True, 700), (False, 1 << 28)]:
         parameters = {"words": words, "ignore_case": words, "chunk": chunk}
-        found = counted(world, tmp_path, PATTERNS, **parameters)
-        check_collective(world, found == counted(alone, tmp_path, PATTERNS, **parameters), f"{parameters}")
+        found = count_patterns(world, tmp_path, PATTERNS, **parameters)
+        check_collective(world, found == count_patterns(alone, tmp_path, PATTERNS, **parameters), f"{parameters}")
 
 
-def test_a_line_of_50_mb_passes_in_little_memory(alone, tmp_path):
+def test_grep_line_of_50_mb_needs_little_memory(alone, tmp_path):
     line = b"love and war, " * 3_600_000
     (tmp_path / "line").write_bytes(line[:-1])
     tracemalloc.start()
     try:
-        result, _ = counted(alone, tmp_path, ["love", "and war", "and"], words=True)
+        result, _ = count_patterns(alone, tmp_path, ["love", "and war", "and"], words=True)
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:
         tracemalloc.stop()
@@ -104,10 +104,10 @@ def test_a_line_of_50_mb_passes_in_little_memory(alone, tmp_path):
 
 
 @pytest.mark.parametrize("flags", ["i", "iw"])
-def test_counts_in_the_bible_are_those_of_gnu_grep(alone, tmp_path, flags):
+def test_grep_counts_in_the_bible_are_those_of_gnu_grep(alone, tmp_path, flags):
     king_james(tmp_path)
     patterns = ["love", "war", "the", "lord", "in the beginning", "jesus", "thou shalt", "i"]
-    result, _ = counted(alone, tmp_path, patterns, words="w" in flags, ignore_case=True, chunk=1 << 20)
+    result, _ = count_patterns(alone, tmp_path, patterns, words="w" in flags, ignore_case=True, chunk=1 << 20)
     assert result["counts"] == {pattern: gnu(tmp_path, pattern, flags) for pattern in patterns}
     assert (result["lines"], result["broken"]) == (31102, 0)
 
@@ -118,9 +118,9 @@ def run(*words, ranks, code=0):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_run_that_was_stopped_goes_on_with_other_ranks_to_the_same_counts(tmp_path):
+def test_grep_stopped_run_resumes_on_other_ranks(tmp_path):
     (tmp_path / "texts").mkdir()
-    written(tmp_path / "texts")
+    write_texts(tmp_path / "texts")
     names = tmp_path / "patterns"
     names.write_text('love\r\nsaid "war",\r\nété\r\n')
     words = ("run", "grep", "--files", tmp_path / "texts", "--patterns-file", names, "--words", "--chunk", 500, "--out")
@@ -136,7 +136,7 @@ def test_a_run_that_was_stopped_goes_on_with_other_ranks_to_the_same_counts(tmp_
 
 
 @pytest.mark.parametrize("changed", ["texts", "patterns"])
-def test_input_that_changed_is_refused_at_resume(tmp_path, changed):
+def test_grep_resume_with_changed_input_is_refused(tmp_path, changed):
     (tmp_path / "texts").write_text("love and war\n" * 100)
     (tmp_path / "patterns").write_text("love\nwar\n")
     files = ("--files", tmp_path / "texts", "--patterns-file", tmp_path / "patterns")
@@ -144,18 +144,18 @@ def test_input_that_changed_is_refused_at_resume(tmp_path, changed):
     (tmp_path / changed).write_text("LOVE\nwar\n")
     done = run_anyrank("resume", tmp_path / "run", ranks=2)
     assert done.returncode == 2
-    told = f"the {'files' if changed == 'texts' else changed} are not those that the run began with"
-    assert done.stderr.count(told) == 1, done.stderr
+    message = f"the {'files' if changed == 'texts' else changed} are not those that the run began with"
+    assert done.stderr.count(message) == 1, done.stderr
 
 
-def test_no_such_file_is_told_once_with_status_2(tmp_path):
+def test_grep_missing_file_is_refused_once(tmp_path):
     done = run_anyrank("run", "grep", "--files", "none.txt", "--patterns", "a", "--out", tmp_path / "run", ranks=2)
     assert done.returncode == 2 and not (tmp_path / "run").exists()
     assert done.stderr.count("none.txt' cannot be read (No such file or directory)") == 1, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
         ({}, "grep: give either --patterns or --patterns-file"),
         ({"patterns": "a", "patterns_file": "p"}, "grep: give either --patterns or --patterns-file"),
@@ -167,17 +167,17 @@ def test_no_such_file_is_told_once_with_status_2(tmp_path):
         ({"patterns_file": "empty"}, "pattern 1 of 1 is empty"),
     ],
 )
-def test_bad_patterns_are_refused(alone, tmp_path, monkeypatch, parameters, told):
+def test_grep_bad_patterns_are_refused(alone, tmp_path, monkeypatch, parameters, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("text")
     (tmp_path / "broken").write_bytes(b"ok\xff")
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(UsageError) as refusal:
         Grep(files="text", **parameters).declare(State(alone))
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
 
 
-def test_files_of_nothing_have_no_counts(alone, tmp_path):
+def test_grep_empty_files_have_no_counts(alone, tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    result, _ = counted(alone, tmp_path, ["a"])
+    result, _ = count_patterns(alone, tmp_path, ["a"])
     assert result == {"counts": {"a": 0}, "lines": 0, "bytes": 0, "broken": 0}

@@ -1,4 +1,4 @@
-"""groupby: aggregates as plain Python has them, the same bits on any ranks, stopped and resumed."""
+"""groupby: the aggregates of plain Python, the same bits on any ranks, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ X = (RANDOM.standard_normal(N) * 2.0 ** RANDOM.integers(-60, 60, N)).tolist()
 X = [None if n % 7 == 0 else x for n, x in enumerate(X)]
 LARGE = RANDOM.integers(2**61, 2**62, N).tolist()
 TABLE = {"user": USERS, "kind": KINDS, "x": X, "large": LARGE}
-ASKED = "count,count(x),sum(x),mean(x),var(x),min(x),max(x),sum(kind),sum(large),mean(large),min(large)"
+AGGREGATES = "count,count(x),sum(x),mean(x),var(x),min(x),max(x),sum(kind),sum(large),mean(large),min(large)"
 
 
 def write(path, table=TABLE):
@@ -46,7 +46,7 @@ def write(path, table=TABLE):
 
 
 def expected(by, table=TABLE):
-    """A row for each group, None where there is none, in the order of keys, null last."""
+    """A row for each group, None for a null, in the order of keys, null last."""
     groups = {}
     for n, key in enumerate(zip(*(table[name] for name in by), strict=True)):
         groups.setdefault(key, []).append(n)
@@ -65,18 +65,18 @@ def expected(by, table=TABLE):
     return rows
 
 
-def program(path, by, aggregate=ASKED, **options):
+def program(path, by, aggregate=AGGREGATES, **options):
     return GroupBy(table=str(path), by=by, aggregate=aggregate, **options)
 
 
-def run(world, path, by, aggregate=ASKED, **options):
-    """The state and result of a whole run; its files are in the table's folder."""
-    made, state = program(path, by, aggregate, **options), State(world, folder=Path(path).parent)
-    made.declare(state)
-    while not made.done(state):
-        made.step(state)
+def run(world, path, by, aggregate=AGGREGATES, **options):
+    """The state and result of a complete run; its files are in the table's folder."""
+    groupby, state = program(path, by, aggregate, **options), State(world, folder=Path(path).parent)
+    groupby.declare(state)
+    while not groupby.done(state):
+        groupby.step(state)
         state.step += 1
-    return state, made.result(state)
+    return state, groupby.result(state)
 
 
 def read(path):
@@ -85,7 +85,7 @@ def read(path):
 
 
 @pytest.mark.ranks(2, 3, 7)
-def test_groups_are_those_of_plain_python_whatever_the_file(world, tmp_path):
+def test_groupby_any_file_gives_the_groups_of_plain_python(world, tmp_path):
     for suffix, by, chunk in (
         ("csv", ["user", "kind"], 30_000),
         ("parquet", ["user"], 1 << 30),
@@ -97,21 +97,21 @@ def test_groups_are_those_of_plain_python_whatever_the_file(world, tmp_path):
         check_collective(world, result["first"] == [list(row) for row in rows], f"{suffix}, {by}")
         check_collective(world, (result["rows"], result["groups"], result["left_out"]) == (N, len(rows), 0))
         header, *lines = read(tmp_path / "groups.csv")
-        check_collective(world, header == [*by, *ASKED.split(",")])
+        check_collective(world, header == [*by, *AGGREGATES.split(",")])
         texts = [["" if v is None else str(v) for v in row] for row in rows]
         check_collective(world, lines == texts, f"{suffix}, {by}: groups.csv")
         state.world.barrier()
 
 
 @pytest.mark.ranks(3)
-def test_the_digest_depends_neither_on_ranks_nor_on_memory(world, tmp_path):
+def test_groupby_digest_depends_on_neither_ranks_nor_memory(world, tmp_path):
     on_root(world, lambda: write(tmp_path / "table.csv"))
     alone, digests = World(world.comm.Split(world.rank)), set()
     for here, limit in ((world, None), (alone, None), (world, resident() + (64 << 20))):
         state = State(here, memory_limit=limit)
-        made = program(tmp_path / "table.csv", "user,kind")
-        made.declare(state)
-        made.step(state)
+        groupby = program(tmp_path / "table.csv", "user,kind")
+        groupby.declare(state)
+        groupby.step(state)
         digests.add(state.digest())
     check_collective(world, len(digests) == 1)
 
@@ -123,7 +123,7 @@ def alone():
     world.close()
 
 
-def test_hdf5_has_the_same_with_nulls_beside_integers(alone, tmp_path):
+def test_groupby_hdf5_output_has_nulls_besides_integers(alone, tmp_path):
     table = {
         "k": [5, None, 5, 2**60 + 1],
         "day": pa.array([0, 1, 0, None], pa.date32()),
@@ -146,7 +146,7 @@ def test_hdf5_has_the_same_with_nulls_beside_integers(alone, tmp_path):
     ]
 
 
-def test_keys_that_are_equal_are_one_group(alone, tmp_path):
+def test_groupby_equal_keys_are_one_group(alone, tmp_path):
     other = np.array([0x7FF8000000000001], np.uint64).view(np.float64)[0]
     write(
         tmp_path / "t.parquet",
@@ -157,7 +157,7 @@ def test_keys_that_are_equal_are_one_group(alone, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["m8[D]", "timestamp"])
-def test_times_are_shown_as_text(alone, tmp_path, dtype):
+def test_groupby_times_are_shown_as_text(alone, tmp_path, dtype):
     when = pa.array([0, 10**9, None], pa.timestamp("us") if dtype == "timestamp" else pa.timestamp("s"))
     write(tmp_path / "t.parquet", {"t": when})
     _, result = run(alone, tmp_path / "t.parquet", "t,month(t)", "count")
@@ -169,14 +169,14 @@ def test_times_are_shown_as_text(alone, tmp_path, dtype):
     ]
 
 
-def test_no_rows_have_no_groups(alone, tmp_path):
+def test_groupby_table_without_rows_has_no_groups(alone, tmp_path):
     (tmp_path / "t.csv").write_text("k,x\n")
     state, result = run(alone, tmp_path / "t.csv", "k", "sum(x),var(x),min(x)")
     assert (result["rows"], result["groups"], result["first"]) == (0, 0, []) and state.step == 1
     assert read(tmp_path / "groups.csv") == [["k", "sum(x)", "var(x)", "min(x)"]]
 
 
-def test_a_run_that_was_stopped_goes_on_on_other_ranks(tmp_path):
+def test_groupby_stopped_run_resumes_on_other_ranks(tmp_path):
     write(tmp_path / "table.csv")
     words = (
         "--table",
@@ -184,7 +184,7 @@ def test_a_run_that_was_stopped_goes_on_on_other_ranks(tmp_path):
         "--by",
         "user,kind",
         "--aggregate",
-        ASKED,
+        AGGREGATES,
         "--chunk",
         30_000,
         "--json",
@@ -195,23 +195,23 @@ def test_a_run_that_was_stopped_goes_on_on_other_ranks(tmp_path):
     assert (whole.returncode, stopped.returncode) == (0, 75), whole.stderr + stopped.stderr
     resumed = run_anyrank("resume", tmp_path / "stopped", "--json", "--quiet", ranks=3)
     assert resumed.returncode == 0, resumed.stderr
-    one, other = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
-    assert one["digest"] == other["digest"] and other["steps"] > 2
+    first, other = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
+    assert first["digest"] == other["digest"] and other["steps"] > 2
     for name in ("groups.csv", "groups.h5", "result.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
-def test_other_files_or_columns_than_before_are_refused(alone, tmp_path):
+def test_groupby_resume_with_other_files_or_columns_is_refused(alone, tmp_path):
     write(tmp_path / "table.csv")
     for name, said in (("input", "the files are not those"), ("kinds", "the columns are not those")):
-        made, state = program(tmp_path / "table.csv", "user"), State(alone)
-        made.declare(state)
+        groupby, state = program(tmp_path / "table.csv", "user"), State(alone)
+        groupby.declare(state)
         setattr(state, name, 1)
         with pytest.raises(UsageError, match=said):
-            made.step(state)
+            groupby.step(state)
 
 
-def test_bad_rows_end_the_run_with_2_or_are_counted(alone, tmp_path):
+def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
     lines = [f"u{n % 3},2024-01-{1 + n % 30:02d},{n}" for n in range(300)]
     lines[200] = "u0,2024-02-30,1"
     lines[250] = "u0,2024-02-30"
@@ -241,13 +241,13 @@ def test_bad_rows_end_the_run_with_2_or_are_counted(alone, tmp_path):
         ({"aggregate": "mean(user)"}, "column 'user' is text and must be numbers to be aggregated"),
     ],
 )
-def test_what_cannot_be_grouped_is_refused(alone, tmp_path, options, said):
+def test_groupby_bad_keys_and_aggregates_are_refused(alone, tmp_path, options, said):
     write(tmp_path / "table.csv")
     with pytest.raises(UsageError, match=said):
         program(tmp_path / "table.csv", **{"by": "user", **options}).declare(State(alone))
 
 
-def test_the_example_of_visits_answers_both_questions(tmp_path):
+def test_groupby_example_visits_answers_both_questions(tmp_path):
     spec = importlib.util.spec_from_file_location("visits", VISITS)
     visits = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(visits)

@@ -1,4 +1,4 @@
-"""groupby where one part of the table alone has nulls, no rows, long text or extremes: the same answer on any ranks."""
+"""groupby with nulls, no rows, long text or extremes in only one part of the table: the same answer on any ranks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from anyrank.state import State
 from anyrank.world import World
 
 PARTS, ROWS = 6, 40
-ASKED = "count,count(x),sum(x),mean(x),min(x),max(x),var(y),min(n),max(n),mean(n),sum(small)"
+AGGREGATES = "count,count(x),sum(x),mean(x),min(x),max(x),var(y),min(n),max(n),mean(n),sum(small)"
 TYPES = {"k": pa.int64(), "t": pa.string(), "x": pa.float64(), "y": pa.float64(), "n": pa.int64(), "small": pa.int64()}
 FLOATS = [math.inf, -math.inf, math.nan, -0.0, 5e-324, 1.7e308, 1.7e308, -1.7e308]
 WHOLE = [2**63 - 1, -(2**63), 2**53 + 1, 0]
@@ -55,7 +55,7 @@ def table(seed):
 
 
 def write(folder, parts, suffix, files):
-    """So many files, each of some parts: row groups, whose schema tells of nulls where there are some."""
+    """Write `files` files of some parts each; a part is a row group, whose schema is nullable if the part has nulls."""
     for number in range(files):
         mine = parts[number::files]
         path = folder / f"{number}.{suffix}"
@@ -73,7 +73,7 @@ def write(folder, parts, suffix, files):
                 writer.write_table(pa.table(part, schema=schema))
 
 
-def rounded(value):
+def round_fraction(value):
     try:
         return float(value)
     except OverflowError:
@@ -83,16 +83,16 @@ def rounded(value):
 def total(x):
     """The sum, rounded once."""
     odd = [v for v in x if not math.isfinite(v)]
-    return sum(odd) if odd else rounded(sum(map(Fraction, x)))
+    return sum(odd) if odd else round_fraction(sum(map(Fraction, x)))
 
 
 def mean(x):
     whole = total(x)
-    return whole if any(not math.isfinite(v) for v in x) else rounded(sum(map(Fraction, x)) / len(x))
+    return whole if any(not math.isfinite(v) for v in x) else round_fraction(sum(map(Fraction, x)) / len(x))
 
 
 def extreme(x, largest):
-    """The smallest or largest; NaN where there is one, and −0 below +0."""
+    """The smallest or largest value; NaN if there is one, and −0 below +0."""
     if any(v != v for v in x):
         return math.nan
     return (max if largest else min)(x, key=lambda v: (v, math.copysign(1, v)))
@@ -104,7 +104,7 @@ def variance(y):
 
 
 def expected(parts):
-    """What plain Python makes of the rows, in the order of their keys, nulls last."""
+    """The result of plain Python, in the order of the keys, nulls last."""
     groups: dict = {}
     for part in parts:
         for k, t, *values in zip(*part.values(), strict=True):
@@ -114,21 +114,21 @@ def expected(parts):
         rows = groups[key]
         x, y, n, small = ([v for v in column if v is not None] for column in zip(*rows, strict=True))
         sums = [total(x), *((mean(x), extreme(x, False), extreme(x, True)) if x else (None,) * 3)]
-        whole = (min(n), max(n), rounded(Fraction(sum(n), len(n)))) if n else (None,) * 3
+        whole = (min(n), max(n), round_fraction(Fraction(sum(n), len(n)))) if n else (None,) * 3
         var = variance(y) if len(y) > 1 else None
         found.append([*key, len(rows), len(x), *sums, var, *whole, sum(small)])
     return found
 
 
 def answer(world, folder, suffix):
-    """The rows of the result, and the digest of the table that they come from."""
+    """The rows of the result, and the digest of the table from which they come."""
     state = State(world)
-    made = GroupBy(table=str(folder / f"*.{suffix}"), by="k,t", aggregate=ASKED, top=10**6)
-    made.declare(state)
-    while not made.done(state):
-        made.step(state)
+    groupby = GroupBy(table=str(folder / f"*.{suffix}"), by="k,t", aggregate=AGGREGATES, top=10**6)
+    groupby.declare(state)
+    while not groupby.done(state):
+        groupby.step(state)
         state.step += 1
-    return made.result(state)["first"], state.digest()
+    return groupby.result(state)["first"], state.digest()
 
 
 @pytest.mark.ranks(1, 2, 3)

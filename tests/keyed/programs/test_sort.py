@@ -1,4 +1,4 @@
-"""Sort: the same file whoever sorts it, in whatever memory, stopped and resumed or not."""
+"""Sort: the same file on any ranks and with any memory, whether stopped and resumed or not."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def run(*words, ranks, code=0):
 
 
 def digests(out: Path):
-    """The digest of the state, and what result.json says but the path."""
+    """The digest of the state, and result.json without the path."""
     result = json.loads((out / "result.json").read_text())
     return json.loads((out / "summary.json").read_text())["digest"], {**result, "output": ""}
 
 
 @pytest.fixture
 def records(tmp_path):
-    """Records in a .npy file with few distinct keys, and the file that they must become."""
+    """Records in a .npy file with few distinct keys, and the expected file."""
     rows = np.zeros(ROWS, [("flag", "?"), ("key", ">f4"), ("place", "<i8")])
     rows["key"], rows["place"] = RNG.choice([0.0, -0.0, 1.5, -np.inf, np.nan], ROWS), np.arange(ROWS)
     np.save(tmp_path / "rows.npy", rows)
@@ -45,7 +45,7 @@ def records(tmp_path):
 
 @pytest.fixture
 def group(tmp_path):
-    """A group of datasets with keys of bytes, and what they must become."""
+    """A group of datasets with keys of bytes, and the expected datasets."""
     key = RNG.integers(0, 3, (ROWS, 9), np.uint8).view("S9").ravel()
     columns = {"name": key, "place": np.arange(ROWS), "weight": RNG.standard_normal(ROWS).astype("f4")}
     with h5py.File(tmp_path / "rows.h5", "w") as file:
@@ -62,7 +62,7 @@ def holds(path, columns):
         return all(np.array_equal(file["deep"][name][()], column) for name, column in columns.items())
 
 
-def test_the_same_file_on_1_to_7_ranks(records, tmp_path):
+def test_sort_file_is_the_same_on_1_to_7_ranks(records, tmp_path):
     path, expected = records
     before, found, files = path.read_bytes(), [], set()
     for ranks in (1, 2, 3, 4, 7):
@@ -74,11 +74,11 @@ def test_the_same_file_on_1_to_7_ranks(records, tmp_path):
         assert [entry.name for entry in out.glob(".*")] == []
     written = np.load(tmp_path / "1" / "sorted.npy")
     assert written.dtype == expected.dtype and written.tobytes() == expected.tobytes()
-    assert len(files) == 1 and all(each == found[0] for each in found) and path.read_bytes() == before
+    assert len(files) == 1 and all(result == found[0] for result in found) and path.read_bytes() == before
     assert found[0][1]["rows"] == ROWS and (found[0][1]["first"], found[0][1]["last"]) == ("-inf", "nan")
 
 
-def test_stopped_in_both_phases_and_resumed_on_other_ranks(group, tmp_path):
+def test_sort_stopped_in_both_phases_resumes_on_other_ranks(group, tmp_path):
     path, expected = group
     words = ("--input", f"{path}:/deep", "--key", "name", "--chunk", 100_000, "--block", 50_000)
     output, out = tmp_path / "by_name.h5", tmp_path / "stopped"
@@ -92,7 +92,7 @@ def test_stopped_in_both_phases_and_resumed_on_other_ranks(group, tmp_path):
     assert digests(out)[1] == digests(tmp_path / "whole")[1]
 
 
-def test_little_memory_gives_the_same_and_a_full_disk_is_told(tmp_path):
+def test_sort_little_memory_gives_the_same_or_a_clear_error(tmp_path):
     keys = RNG.integers(-(1 << 62), 1 << 62, 2_000_000)
     np.save(tmp_path / "keys.npy", keys)
     words = ("run", "sort", "--input", tmp_path / "keys.npy")
@@ -110,20 +110,20 @@ def test_little_memory_gives_the_same_and_a_full_disk_is_told(tmp_path):
             assert [*small.iterdir()] == []
         finally:
             subprocess.run(["umount", small], check=True)
-    # On one rank the peak would be that of whoever started it: it is kept when a process becomes another program.
+    # With one rank, the peak would be that of the parent process: exec keeps it.
     summary = run(*words, *limited, small, "--out", tmp_path / "limited", ranks=2)
     assert np.array_equal(np.load(tmp_path / "limited" / "sorted.npy"), np.sort(keys))
     assert summary["memory"]["peak"] <= enough * 10**6 and [*small.iterdir()] == []
 
 
-def test_what_is_there_is_not_overwritten_and_other_input_is_refused(tmp_path):
-    there, keys = tmp_path / "there.npy", tmp_path / "keys.npy"
-    there.write_text("mine")
+def test_sort_existing_output_and_changed_input_are_refused(tmp_path):
+    existing, keys = tmp_path / "there.npy", tmp_path / "keys.npy"
+    existing.write_text("mine")
     np.save(keys, np.arange(9)[::-1])
     words = ("run", "sort", "--input", keys, "--chunk", 24)
-    done = run_anyrank(*words, "--output", there, "--out", tmp_path / "a", ranks=2)
-    assert done.returncode == 2 and f"--output {there} exists, and is never overwritten" in done.stderr
-    assert there.read_text() == "mine" and not (tmp_path / "a").exists()
+    done = run_anyrank(*words, "--output", existing, "--out", tmp_path / "a", ranks=2)
+    assert done.returncode == 2 and f"--output {existing} exists, and is never overwritten" in done.stderr
+    assert existing.read_text() == "mine" and not (tmp_path / "a").exists()
     run(*words, "--stop-at", 1, "--out", tmp_path / "b", ranks=1, code=75)
     np.save(keys, np.arange(10))
     done = run_anyrank("resume", tmp_path / "b", ranks=1)
@@ -133,7 +133,7 @@ def test_what_is_there_is_not_overwritten_and_other_input_is_refused(tmp_path):
     assert np.load(tmp_path / "empty" / "sorted.npy").shape == (0,)
 
 
-def test_what_cannot_be_sorted_is_refused(tmp_path, group):
+def test_sort_bad_input_is_refused(tmp_path, group):
     numbers = count()
 
     def npy(array):
@@ -152,7 +152,7 @@ def test_what_cannot_be_sorted_is_refused(tmp_path, group):
     (tmp_path / "bad.npy").write_text("1\n")
     (tmp_path / "bad.h5").write_text("1\n")
     record, one = np.zeros(3, [("a", "i8"), ("b", "u2")]), np.zeros(3)
-    for path, key, told in (
+    for path, key, message in (
         (tmp_path / "none.npy", "", "cannot be read (No such file or directory)"),
         (tmp_path / "x.csv", "", "must end in .npy, .h5 or .hdf5"),
         (tmp_path / "bad.npy", "", "is not a valid"),
@@ -169,5 +169,5 @@ def test_what_cannot_be_sorted_is_refused(tmp_path, group):
         (hdf5(a=one, b=np.zeros(4)), "a", "b has 4 rows, and the key a has 3"),
         (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or variable-length text"),
     ):
-        with pytest.raises(UsageError, match=re.escape(told)):
+        with pytest.raises(UsageError, match=re.escape(message)):
             arrays.find(str(path), key)

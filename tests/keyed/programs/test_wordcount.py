@@ -1,4 +1,4 @@
-"""Word count: the answer of a Counter, on any number of ranks, stopped and resumed, and on hostile texts."""
+"""Word count: the answer of a Counter, on any number of ranks, stopped and resumed, also for unusual texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counts(out: Path) -> list[tuple[str, int]]:
 
 
 def expected(texts, fold=False, rule="space") -> list[tuple[str, int]]:
-    """By count, then by bytes; what is no UTF-8 as escapes."""
+    """By count, then by bytes; invalid UTF-8 as escapes."""
     counter: Counter[bytes] = Counter()
     for text in texts:
         whole = text.decode(errors="surrogateescape")
@@ -40,7 +40,7 @@ def expected(texts, fold=False, rule="space") -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> tuple[Path, list[bytes]]:
-    """A folder of texts: Zipf's, one line of words, one word, nothing, CRLF, broken UTF-8, many scripts."""
+    """A folder of texts: Zipf's law, one line of words, one word, an empty file, CRLF, broken UTF-8, many scripts."""
     draws = (np.random.default_rng(4).zipf(1.2, 40_000) % 9_000).tolist()
     bodies = [
         b"\n".join(b" ".join(b"w%x" % n for n in draws[k : k + 11]) for k in range(0, 40_000, 11)),
@@ -58,7 +58,7 @@ def texts(tmp_path_factory) -> tuple[Path, list[bytes]]:
 
 
 @pytest.mark.parametrize(("rule", "fold"), [("space", False), ("space", True), ("unicode", True)])
-def test_the_answer_is_that_of_a_counter(texts, tmp_path, rule, fold):
+def test_wordcount_answer_is_that_of_a_counter(texts, tmp_path, rule, fold):
     folder, bodies = texts
     words = ("--files", folder, "--rule", rule, "--fold" if fold else "--no-fold", "--out", tmp_path / "run")
     run(*words, "--chunk", 100_000, ranks=2)
@@ -73,7 +73,7 @@ def test_the_answer_is_that_of_a_counter(texts, tmp_path, rule, fold):
         assert sum(sizes) == len(file["word"]) and max(sizes) == 20_000
 
 
-def test_the_same_files_on_any_ranks_and_chunks_stopped_and_resumed(texts, tmp_path):
+def test_wordcount_files_are_the_same_on_any_ranks_and_chunks(texts, tmp_path):
     folder, bodies = texts
     found = set()
     for ranks, chunk in ((1, 1 << 30), (2, 50_000), (3, 50_000), (4, 7_777), (7, 50_000)):
@@ -91,7 +91,7 @@ def test_the_same_files_on_any_ranks_and_chunks_stopped_and_resumed(texts, tmp_p
     assert counts(out) == expected(bodies)
 
 
-def test_bodies_and_little_memory_give_the_same(texts, tmp_path):
+def test_wordcount_bodies_and_little_memory_give_the_same(texts, tmp_path):
     folder, _ = texts
     files = ("--files", folder / "[3-6].txt")
     found = {
@@ -107,15 +107,15 @@ def test_bodies_and_little_memory_give_the_same(texts, tmp_path):
     assert len(found) == len({*tables}) == 1
 
 
-def test_more_words_than_memory_are_refused_with_a_way_out(tmp_path):
+def test_wordcount_beyond_the_memory_limit_is_refused(tmp_path):
     big = tmp_path / "big.txt"
     big.write_bytes(b" ".join(b"%d" % n for n in range(700_000)))
-    told = run("--files", big, "--memory-limit", "150MB", "--out", tmp_path / "run", status=1)
-    assert "table words:" in told and "Use more ranks, or a larger --memory-limit." in told
+    error = run("--files", big, "--memory-limit", "150MB", "--out", tmp_path / "run", status=1)
+    assert "table words:" in error and "Use more ranks, or a larger --memory-limit." in error
 
 
-def test_a_book(tmp_path):
-    """A text that nobody here wrote, where Debian has it."""
+def test_wordcount_of_a_real_book_is_that_of_a_counter(tmp_path):
+    """An independent text, available on Debian."""
     if not BOOK.exists():
         pytest.skip(f"no {BOOK}")
     run("--files", BOOK, "--fold", "--rule", "unicode", "--out", tmp_path / "run", ranks=3)
@@ -132,20 +132,20 @@ def test_a_book(tmp_path):
         (("--files", "x", "--chunk", 0), "--chunk 0 must be at least 1"),
     ],
 )
-def test_bad_input_is_refused_once_before_any_work(tmp_path, refused, words, message):
-    """What ranks find, two of them find; parameters that are wrong never come to ranks."""
+def test_wordcount_bad_input_is_refused_once_before_any_work(tmp_path, refused, words, message):
+    """Two ranks check errors that ranks detect; wrong parameters never reach ranks."""
     (tmp_path / "empty").mkdir()
     words = [str(word).format(empty=tmp_path / "empty") for word in words]
     if "must" in message or "required" in message:
         done = refused("run", "wordcount", *words, "--out", tmp_path / "run")
         assert done.returncode == 2
-        told = done.stderr
+        error = done.stderr
     else:
-        told = run(*words, "--out", tmp_path / "run", ranks=2, status=2)
-    assert told.count(message) == 1 and not (tmp_path / "run" / "checkpoints").exists()
+        error = run(*words, "--out", tmp_path / "run", ranks=2, status=2)
+    assert error.count(message) == 1 and not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_files_that_changed_since_the_stop_are_refused(tmp_path):
+def test_wordcount_resume_with_changed_files_is_refused(tmp_path):
     text = tmp_path / "a.txt"
     text.write_bytes(b"a b c d e f")
     out = tmp_path / "run"
@@ -157,7 +157,7 @@ def test_files_that_changed_since_the_stop_are_refused(tmp_path):
     assert run_anyrank("resume", out, ranks=2).returncode == 0
 
 
-def test_the_example_counts_as_it_says_and_is_resumed_from_another_folder(texts, tmp_path):
+def test_wordcount_example_counts_and_resumes_in_another_folder(texts, tmp_path):
     folder, bodies = texts
     example = Path(__file__).parents[3] / "examples" / "wordcount.py"
     done = run_anyrank("run", example, "--files", folder, "--out", tmp_path / "run", ranks=3)

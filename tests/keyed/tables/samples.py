@@ -1,4 +1,4 @@
-"""Tables for tests, in every kind of file, and what TableFiles makes of them as plain values."""
+"""Tables for tests, in every type of file, and the plain values that TableFiles reads from them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ WRITERS = {"csv": write_csv, "parquet": write_parquet, "h5": write_hdf5, "npy": 
 
 
 def plain(values: Values) -> list:
-    """The values of a column, None where it is null."""
+    """The values of a column, None for a null."""
     column = values.values
     found = column.strings() if isinstance(column, Text) else column.tolist()
     return (

@@ -1,4 +1,4 @@
-"""CSV: whole lines, whatever the cut; what is broken is told with its line, or left out and counted."""
+"""CSV: complete lines for any cut; a bad line is refused with its number, or left out and counted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def alone():
 
 @pytest.fixture
 def table(alone, tmp_path):
-    def read(text, *wanted, block=None, suffix="csv", chunk=None, **options):
+    def read(text, *columns, block=None, suffix="csv", chunk=None, **options):
         path = tmp_path / f"log.{suffix}"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        files = TableFiles(str(path), [parse_key(w) if isinstance(w, str) else w for w in wanted], alone, **options)
+        files = TableFiles(str(path), [parse_key(w) if isinstance(w, str) else w for w in columns], alone, **options)
         files.block = block or files.block
         return files, rows_of(files, chunk or max(1, files.size))
 
@@ -33,7 +33,7 @@ def table(alone, tmp_path):
 NUMBER = ColumnSpec("x", number=True)
 
 
-def test_quotes_crlf_blank_lines_nulls_and_a_last_line_without_an_end(table):
+def test_csv_quotes_crlf_blank_lines_and_nulls_are_read(table):
     text = '\ufeffname,x,"a ""b"""\r\n"a, b",1,2\r\n\r\n,NA,""\r\n"say ""hi""",null,z\r\nlast,-4,'
     files, found = table(text, "name", NUMBER, 'a "b"')
     assert found == {
@@ -44,7 +44,7 @@ def test_quotes_crlf_blank_lines_nulls_and_a_last_line_without_an_end(table):
     assert files.kinds == {"name": "text", "x": "int64", 'a "b"': "text"}
 
 
-def test_types_are_those_of_the_first_rows_or_told(table):
+def test_csv_types_are_those_of_the_first_rows_or_given(table):
     files, _ = table("i,f,b,d,e,u\n1,2.5,true,2024-01-01,,18446744073709551615\n", *"ifbdeu")
     assert [*files.kinds.values()] == ["int64", "float64", "bool", "text", "text", "float64"]
     files, found = table("i,u\n007,18446744073709551615\n", *"iu", types={"i": "text", "u": "uint64"})
@@ -55,7 +55,7 @@ def test_types_are_those_of_the_first_rows_or_told(table):
     assert found == {"i": [1], "j": [2]}
 
 
-def test_whole_numbers_of_one_file_are_numbers_of_all(alone, tmp_path):
+def test_csv_integers_and_floats_of_files_become_floats(alone, tmp_path):
     for name, lines in (("a", "1\n2"), ("b", "0.5"), ("c", ""), ("d", "NA\n\n4")):
         (tmp_path / f"{name}.csv").write_text("x,y\n" + "".join(f"{line},\n" for line in lines.split()))
     files = TableFiles(str(tmp_path), [NUMBER], alone)
@@ -66,7 +66,7 @@ def test_whole_numbers_of_one_file_are_numbers_of_all(alone, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "x", "x\n", "x\n\n\r\n", "\n1\n"])
-def test_no_rows_and_no_header(table, text):
+def test_csv_without_rows_is_empty_and_without_header_refused(table, text):
     if text.strip() == "x":
         assert table(text, "x")[1] == {"x": []}
     else:
@@ -74,7 +74,7 @@ def test_no_rows_and_no_header(table, text):
             table(text, "x")
 
 
-def test_every_cut_of_the_bytes_reads_every_line_once(table):
+def test_csv_every_cut_reads_every_line_once(table):
     text = "n,x\n" + "".join(f"{n},{'y' * (n % 5)}\n" for n in range(12))
     for chunk in range(1, len(text) + 1):
         _, found = table(text, "n", block=7, chunk=chunk)
@@ -95,24 +95,24 @@ BROKEN = "x,t\n1,2024-01-01\n\n2\n3,a,b\nfour,2024-01-02\n5,2024-02-30\n6,2024-0
     ],
 )
 @pytest.mark.parametrize("block", [8, 1000])
-def test_what_is_broken_is_told_with_its_line(table, line, said, block):
+def test_csv_bad_line_is_refused_with_its_number(table, line, said, block):
     with pytest.raises(UsageError, match=said):
         table("x,t\n1,2024-01-01\n\n" + line + "6,2024-01-03\n", NUMBER, "date(t)", block=block, types={"x": "int64"})
 
 
 @pytest.mark.parametrize("block", [1, 30, 1000])
-def test_what_is_broken_is_left_out_and_counted(table, block):
+def test_csv_bad_lines_are_left_out_and_counted(table, block):
     files, found = table(BROKEN, NUMBER, "date(t)", "t", block=block, on_bad="skip", types={"x": "int64"})
     assert found == {"x": [1, 6], "date(t)": [19723, 19725], "t": ["2024-01-01", "2024-01-03"]}
     assert files.bad.count == 4 and "log.csv: line 4 has 1 fields" in files.bad.first
 
 
-def test_bytes_that_are_no_text_are_kept(table):
+def test_csv_invalid_utf8_is_kept_as_escapes(table):
     files, found = table(b"k,x\n\xff\xfe,1\nk,2\n\xff,zz\n", "k", NUMBER, on_bad="skip", types={"x": "int64"})
     assert found == {"k": ["\\xff\\xfe", "k"], "x": [1, 2]} and files.bad.count == 1
 
 
-def test_times_with_and_without_zones(table):
+def test_csv_times_with_and_without_zones_are_read(table):
     times = {
         "2024-01-02": 1704153600,
         "2024-01-02 03:04": 1704164640,
@@ -132,7 +132,7 @@ def test_times_with_and_without_zones(table):
             table(f"t\n2024-01-02T03:04:05Z\n{wrong}\n", "date(t)")
 
 
-def test_null_times_are_null(table):
+def test_csv_null_times_are_null(table):
     _, found = table("t,x\n2024-01-02,1\n,2\n", "date(t)", NUMBER)
     assert found == {"date(t)": [19724, None], "x": [1, 2]}
     _, found = table("t\n5\nNA\n", "date(t)")
