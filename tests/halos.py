@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from anyrank.device import Device
+from anyrank.exchange.boundaries.declare import conditions
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts, grids
 
+#: The value outside fixed boundaries.
+VALUE = -5.0
 
-def make(layout, halo=1, boundary="periodic", dtype=np.float64, name="T", value=-5.0, device=None):
-    return Field(
-        name, layout, dtype, device or Device(), unit="", description="", halo=halo, dims=(),
-        boundary=(boundary,) * layout.ndim if isinstance(boundary, str) else boundary, boundary_value=value,
-    )  # fmt: skip
+
+def make(layout, halo=1, boundary="periodic", dtype=np.float64, name="T", value=VALUE, device=None):
+    sides = conditions(name, tuple("xyz"[: layout.ndim]), boundary, value)
+    return Field(name, layout, dtype, device or Device(), halo=(halo,) * layout.ndim, sides=sides)
 
 
 def odd_cuts(n, parts, least):
@@ -32,12 +34,12 @@ def layouts(shape, world, halo):
 def ghost_values(field, whole):
     """The expected padded block: the global array, continued periodically or with the value of a fixed boundary."""
     index = np.ix_(
-        *(np.arange(a - field.halo, b + field.halo) for a, b in zip(field.layout.start, field.layout.stop, strict=True))
+        *(np.arange(a - h, b + h) for h, a, b in zip(field.halo, field.layout.start, field.layout.stop, strict=True))
     )
     outside = np.zeros(field.array.shape, bool)
     wrapped = []
     for axis, (i, n) in enumerate(zip(index, field.shape, strict=True)):
-        if field.boundary[axis] == "fixed":
+        if not field.periodic[axis]:
             outside |= (i < 0) | (i >= n)
         wrapped.append(i % n)
-    return np.where(outside, field.boundary_value, whole[tuple(wrapped)])
+    return np.where(outside, VALUE, whole[tuple(wrapped)])

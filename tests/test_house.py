@@ -16,7 +16,7 @@ LAYERS = (
     "errors values toml declaration launcher child memory observe device",
     "recorder world layout",
     "kernel numerics member",
-    "exchange field state program",
+    "exchange field grid state program",
     "provenance storage",
     "runtime",
     "verify scaling batch cli __main__",

@@ -10,6 +10,7 @@ from ranks import check_collective, run_anyrank
 
 from anyrank import recorder
 from anyrank.errors import AnyrankError, spans
+from anyrank.exchange.halo import halo_of
 from anyrank.state import State
 from anyrank.world import World
 
@@ -224,7 +225,7 @@ def test_recorder_exchange_against_reduction_names_the_ranks(world, checked_worl
         state.field(name, (8, 8), halo=1)
     state.T.exchange()
     with pytest.raises(AnyrankError) as caught:
-        state.T.halo_with([state.T, state.u]).start() if world.rank in (0, 3) else checked_world.all(True)
+        halo_of([state.T, state.u]).start() if world.rank in (0, 3) else checked_world.all(True)
     assert "\nranks 0,3: the halo exchange of T, u at test_recorder.py:" in str(caught.value)
     assert "\nranks 1-2: Allreduce(min of 1 int32) at test_recorder.py:" in str(caught.value)
 

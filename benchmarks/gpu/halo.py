@@ -1,6 +1,7 @@
 """A program that only exchanges halos: what one exchange costs without the computing that hides it."""
 
 from anyrank import Program, State, param
+from anyrank.exchange.halo import halo_of
 
 
 class Halo(Program):
@@ -17,6 +18,6 @@ class Halo(Program):
 
     def step(self, state: State) -> None:
         """Exchange the halos of all three once."""
-        halo = state.p.halo_with([state.p, state.u, state.v])
+        halo = halo_of([state.p, state.u, state.v])
         halo.start()
         halo.finish()

@@ -7,6 +7,7 @@ Programs
     Program     base class of a program: parameters, State, `setup`, `step`, `result`
     param       declare a parameter of a Program, with its default, help text and bounds
     State       the declared members of a program: exactly what a checkpoint holds
+    Grid        a domain, whose Fields share one decomposition and boundary conditions, staggered ones too
     Field       a global array that is split over the ranks, with a halo
     Scalar      a value that is the same on all ranks
     Table       rows with a key, combined by key and distributed by key
@@ -43,7 +44,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anyrank import keyed
     from anyrank.errors import AnyrankError, UsageError
-    from anyrank.field import Field, advance
+    from anyrank.exchange.advance import advance
+    from anyrank.field import Field
+    from anyrank.grid import Grid
     from anyrank.kernel import Kernel
     from anyrank.keyed.table import Table
     from anyrank.layout import Layout
@@ -61,6 +64,7 @@ _MODULE_OF = {
     "AnyrankError": "errors",
     "Callback": "runtime.callback",
     "Field": "field",
+    "Grid": "grid",
     "Kernel": "kernel",
     "Layout": "layout",
     "Philox": "numerics.random",
@@ -71,7 +75,7 @@ _MODULE_OF = {
     "Table": "keyed.table",
     "UsageError": "errors",
     "World": "world",
-    "advance": "field",
+    "advance": "exchange.advance",
     "elementary": "numerics.elementary",
     "exact": "numerics.exact",
     "keyed": "keyed",
@@ -83,6 +87,7 @@ __all__ = [
     "AnyrankError",
     "Callback",
     "Field",
+    "Grid",
     "Kernel",
     "Layout",
     "Philox",
@@ -108,7 +113,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'anyrank' has no attribute {name!r}")
     path = _MODULE_OF[name]
     module = import_module(f"anyrank.{path}")
-    return module if path.rpartition(".")[2] == name else getattr(module, name)
+    return module if name in ("elementary", "exact", "keyed") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

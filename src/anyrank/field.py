@@ -1,4 +1,4 @@
-"""Field: a global array, distributed over the ranks, and `advance`, which replaces its values in a step."""
+"""Field: a global array, distributed over the ranks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from numpy.typing import DTypeLike
 
 from anyrank.device import Device
 from anyrank.errors import UsageError
-from anyrank.exchange import Halo, Region, gather
+from anyrank.exchange import gather
+from anyrank.exchange.advance import advance
+from anyrank.exchange.block import HaloBlock, OnGrid
+from anyrank.exchange.boundaries import Boundary
+from anyrank.exchange.halo import halo_of
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.member import Source, Stored
 from anyrank.numerics.digest import local_digest
 from anyrank.world import World
 
-#: The number of points per rank from which a halo exchange overlaps with computing; with fewer, one call of the kernel
-#: is faster. On a GPU it always overlaps: a call returns at once, and the edges are copied to the host meanwhile.
-OVERLAP_POINTS = 1 << 14
 #: The types of indices that give a view.
 _VIEWS = (int, slice, type(None), type(Ellipsis))
 
 
-class Field:
-    """A global array, distributed by a Layout, with a halo. `State.field` creates it.
+class Field(HaloBlock):
+    """A global array, distributed by a Layout, with a halo. `State.field` and `Grid.field` create it.
 
     `array` is this rank's block with its halo, and `local` the block without it; both are views of an array of the
     rank's device. Indexing reads and writes the block: `field[...] = values`.
@@ -34,7 +35,8 @@ class Field:
     `storage`, which is allocated at its first use, holds the block with `margin` layers of ghost cells: its halo, or
     more if halos are exchanged once in several steps. Then this rank also computes the ghost cells next to its block,
     and `valid` layers of them have the values of their owners. While `valid` is not 0, only kernels may write the
-    field, because other ranks would not notice a change.
+    field, because other ranks would not notice a change. `halo`, `margin`, `valid` and `sides` have one entry per axis
+    of the grid; `layout`, `shape` and `local` have one axis before them if the field has components.
 
     Examples
     --------
@@ -52,28 +54,23 @@ class Field:
         dtype: DTypeLike,
         device: Device,
         *,
-        unit: str,
-        description: str,
-        halo: int,
-        boundary: tuple[str, ...],
-        boundary_value: float,
-        dims: tuple[str, ...],
-        margin: int | None = None,
+        unit: str = "",
+        description: str = "",
+        dims: tuple[str, ...] = (),
+        halo: Sequence[int] = (),
+        margin: Sequence[int] = (),
+        sides: Sequence[tuple[Boundary, Boundary]] = (),
+        grid: OnGrid | None = None,
+        at: Sequence[int] = (),
+        constant: bool = False,
         storage: Any = None,
         group: str = "fields",
     ):
-        self.name, self.layout, self.device = name, layout, device
+        placement: dict[str, Any] = {"halo": halo, "margin": margin, "sides": sides, "grid": grid, "at": at}
+        super().__init__(name, layout, dtype, device, constant=constant, storage=storage, **placement)
         #: The name of its dataset in a checkpoint.
         self.path = f"{group}/{name}"
-        self.dtype = np.dtype(dtype)
         self.unit, self.description, self.dims = unit, description, dims
-        self.halo, self.boundary, self.boundary_value = halo, boundary, boundary_value
-        self.margin = halo if margin is None else margin
-        self.valid = 0
-        self._block = tuple(slice(0, n) for n in layout.local_shape)
-        self._storage = storage
-        self._spare: Any = None
-        self._halos: dict[tuple[str, ...], Halo] = {}
 
     @classmethod
     def from_array(
@@ -83,28 +80,8 @@ class Field:
 
         The array is the block. `group` is the name of its group in a checkpoint.
         """
-        options: dict[str, Any] = {"halo": 0, "boundary": ("fixed",) * array.ndim, "boundary_value": 0.0, "unit": ""}
-        options |= {"dims": dims, "description": description, "storage": np.ascontiguousarray(array), "group": group}
-        return cls(name, layout, array.dtype, Device(), **options)
-
-    @property
-    def storage(self) -> Any:
-        """The block with its margin, an array of the device."""
-        if self._storage is None:
-            self._storage = self._allocate()
-        return self._storage
-
-    @property
-    def storage_shape(self) -> tuple[int, ...]:
-        """The shape of `storage`, also before it is allocated."""
-        return tuple(n + 2 * self.margin for n in self.layout.local_shape)
-
-    def _allocate(self) -> Any:
-        value = self.boundary_value if "fixed" in self.boundary and self.halo else 0
-        array = self.device.rows(self.storage_shape, value, self.dtype, self.margin)
-        if value:
-            array[self._within(self._block)] = 0
-        return array
+        array = np.ascontiguousarray(array)
+        return cls(name, layout, array.dtype, Device(), dims=dims, description=description, storage=array, group=group)
 
     def __repr__(self) -> str:
         return f"Field({self.name}, shape={self.shape}, dtype={self.dtype}, local={self.layout.local_shape})"
@@ -120,40 +97,37 @@ class Field:
         return self.layout.shape
 
     @property
-    def indices(self) -> tuple[np.ndarray, ...]:
-        """The global indices of the block: one int64 array per axis, with shapes that broadcast."""
-        return self.layout.indices
+    def indices(self) -> tuple[Any, ...]:
+        """The global indices of the block: one int64 array of the device per axis, with shapes that broadcast."""
+        return tuple(map(self.device.from_host, self.layout.indices))
 
-    def _within(self, region: Region, ring: int = 0) -> Region:
-        """Return a region of the block, extended by `ring` cells on all sides, as slices of `storage`."""
-        return tuple(slice(self.margin + s.start - ring, self.margin + s.stop + ring) for s in region)
-
-    def _view(self, ring: int) -> Any:
-        """Return the block, extended by `ring` cells; read-only if `valid`, but not on a GPU: it has no such views."""
-        view = self.part(self._block, ring)
-        if self.valid and self.device.on_host:
+    def _view(self, ring: Sequence[int], writable: bool) -> Any:
+        """Return the block, extended by `ring` cells; a GPU has no read-only views."""
+        view = self.part(self.block, ring)
+        if not writable and self.device.on_host:
             view.flags.writeable = False
         return view
 
     @property
     def array(self) -> Any:
-        """The block of this rank with its halo: a view."""
-        return self._view(self.halo)
+        """The block of this rank with its halo: a view, read-only on the host. Write the block through `local`."""
+        return self._view(self.halo, writable=not any(self.halo) and self._writable)
 
     @property
     def local(self) -> Any:
         """The block of this rank without its halo: a view."""
-        return self._view(0)
+        return self._view((), writable=self._writable)
+
+    @property
+    def _writable(self) -> bool:
+        return not any(self.valid) and not self.frozen
 
     def __getitem__(self, key: Any) -> Any:
         return self.local[self._index(key)]
 
     def __setitem__(self, key: Any, values: Any) -> None:
-        if self.valid:
-            raise UsageError(
-                f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
-                "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
-            )
+        if not self._writable:
+            raise UsageError(self._protected())
         parts = key if isinstance(key, tuple) else (key,)
         if self.device.on_host or not isinstance(values, np.ndarray | list | tuple):
             self.local[self._index(key)] = values
@@ -162,43 +136,23 @@ class Field:
         else:
             self.local[self._index(key)] = self._on_device(np.asarray(values).astype(self.dtype, copy=False))
 
+    def _protected(self) -> str:
+        if self.frozen:
+            return (
+                f"the constant {self.name} is written after the method constants, which alone may set it: other ranks "
+                "have copies of its values. Declare it with state.field if it changes."
+            )
+        return (
+            f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
+            "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
+        )
+
     def _on_device(self, values: Any) -> Any:
         """Return an array, list or tuple as an array of the device; other values unchanged."""
         return self.device.from_host(np.asarray(values)) if isinstance(values, np.ndarray | list | tuple) else values
 
     def _index(self, key: Any) -> Any:
         return tuple(map(self._on_device, key)) if isinstance(key, tuple) else self._on_device(key)
-
-    def check_boundary(self) -> None:
-        """Raise UsageError if this rank's ghost cells outside a fixed boundary were changed (for the runtime).
-
-        These cells are not in checkpoints and are not copied to the next values, so that a change would be lost.
-        """
-        ends = zip(self.boundary, self.layout.start, self.layout.stop, self.shape, strict=True)
-        for axis, (kind, first, last, n) in enumerate(ends):
-            outside = [slice(0, self.halo)] * (first == 0) + [slice(-self.halo, None)] * (last == n)
-            for end in outside if self.halo and kind == "fixed" and self.local.size else ():
-                ghosts = self.device.to_host(self.part(self._block, self.halo)[(slice(None),) * axis + (end,)])
-                if not np.array_equal(ghosts, np.full_like(ghosts, self.boundary_value), self.dtype.kind in "fc"):
-                    what = f"setup wrote ghost cells outside the fixed boundary of axis {axis}"
-                    raise UsageError(
-                        f"field {self.name}: {what}, which hold boundary_value={self.boundary_value} in every step. "
-                        "Declare the field with that value, or keep other values in cells of the domain."
-                    )
-
-    def part(self, region: Region, ring: int = 0) -> Any:
-        """Return a view of a region of the block or ghost cells, extended by `ring` cells (for the runtime)."""
-        return self.storage[self._within(region, ring)]
-
-    def extended_block(self, depth: int) -> Region:
-        """Return the region of the block with `depth` layers of ghost cells inside the domain (for the runtime)."""
-        layout, kinds = self.layout, self.boundary
-        return tuple(
-            slice(-depth if kind == "periodic" or g > 0 else 0, n + (depth if kind == "periodic" or g < last else 0))
-            for n, kind, g, last in zip(
-                layout.local_shape, kinds, layout.position, (parts - 1 for parts in layout.grid), strict=True
-            )
-        )
 
     @property
     def nbytes(self) -> int:
@@ -207,54 +161,39 @@ class Field:
 
     def describe(self) -> str:
         """See `Member`."""
-        edges = f"halo {self.halo} {'/'.join(self.boundary)} {self.boundary_value!r}"
+        edges = " ".join(f"{h}:{low}/{high}" for h, (low, high) in zip(self.halo, self.sides, strict=True))
         split = "x".join(map(str, self.layout.grid))
-        return f"field {self.dtype} {self.shape} ({', '.join(self.dims)}) {edges} split {split} {self.unit}".rstrip()
+        kind = "constant" if self.constant else "field"
+        return f"{kind} {self.dtype} {self.shape} ({', '.join(self.dims)}) {edges} split {split} {self.unit}".rstrip()
 
     def kinds(self) -> Mapping[str, str]:
         """See `Member`."""
-        return {self.name: f"{self.dtype.str} {self.shape}"}
+        return {} if self.constant else {self.name: f"{self.dtype.str} {self.shape}"}
 
     def stored(self) -> Stored:
         """See `Member`."""
-        return {self.name: self}
+        return {} if self.constant else {self.name: self}
 
     def load(self, source: Source) -> None:
         """See `Member`."""
-        source.fill(self)
+        if not self.constant:
+            source.fill(self)
 
     def exchange(self) -> None:
-        """Fill the halo with the values of the neighbours. Collective."""
-        halo = self.halo_with([self])
+        """Fill the halo with the values of the neighbours, and by the boundary conditions. Collective."""
+        halo = halo_of([self])
         halo.start()
         halo.finish()
 
-    def advance(self, kernel: Kernel, *rest: Any) -> None:
-        """Replace the values by those that a kernel computes from them: `advance([self], kernel, *rest)`. Collective.
+    def advance(self, kernel: Kernel, *rest: Any, reads: Sequence[Field] = ()) -> None:
+        """Replace the values by those of a kernel: `advance([self], kernel, *rest, reads=reads)`. Collective.
 
         Parameters
         ----------
-        kernel, *rest
+        kernel, *rest, reads
             See `advance`.
         """
-        advance([self], kernel, *rest)
-
-    def halo_with(self, fields: Sequence[Field]) -> Halo:
-        """Return the halo exchange of several fields (for the runtime). The first call for them is collective."""
-        key = tuple(field.name for field in fields)
-        if key not in self._halos:
-            self._halos[key] = Halo(fields, self.layout.world.tag())
-        return self._halos[key]
-
-    def next(self, region: Region) -> Any:
-        """Return a view of a region in the second array, for the next values (for the runtime)."""
-        if self._spare is None:
-            self._spare = self._allocate()
-        return self._spare[self._within(region)]
-
-    def swap(self) -> None:
-        """Swap the arrays of the current and the next values (for the runtime)."""
-        self._storage, self._spare = self._spare, self._storage
+        advance([self], kernel, *rest, reads=reads)
 
     def digest(self) -> int:
         """Return the digest of the whole field, 64 bits, the same on all ranks. Collective."""
@@ -270,108 +209,3 @@ class Field:
             The distance of the gathered elements along every axis.
         """
         return gather(self.layout, self.local, stride, self.device.to_host)
-
-
-def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
-    """Replace the values of fields by those that a kernel computes from them, and exchange halos. Collective.
-
-    Parameters
-    ----------
-    fields : sequence of Field
-        The fields to replace. `new` are views for the results, of the shape of the region; `current` are views of the
-        present values with their halo around the region.
-    kernel : Kernel
-        It is called as `kernel(*new, *current, *rest)` on regions of the block. The interior is computed during the
-        halo exchange, and the border after it: the regions depend on the size of the block and on the ranks. Therefore
-        the kernel must compute each point only from the arguments at this point and its neighbours. Data that depends
-        on the point, such as indices or a mask, must be a Field in `rest`.
-    *rest
-        Further arguments. A Field is passed as its view of the region, which the kernel may update in place; everything
-        else, also an array, is passed unchanged.
-
-    Raises
-    ------
-    UsageError
-        If a Field has another layout than the first one, or a Field in `rest` has a halo. It is raised before any work.
-
-    Notes
-    -----
-    If the margin of the fields is wider than their halo, ghost cells are computed as well, one layer less in each step,
-    and halos are exchanged when no valid layer is left (Ding and He, A ghost cell expansion method for reducing
-    communications in solving PDE problems, SC 2001; Demmel et al., Avoiding communication in sparse matrix
-    computations, IPDPS 2008).
-
-    Examples
-    --------
-    >>> u = State(World()).field("u", (4,), halo=1)
-    >>> u[...] = [0.0, 0.0, 4.0, 0.0]
-    >>> advance([u], Kernel(lambda new, old: np.add(old[:-2], old[2:], out=new)))
-    >>> u.local
-    array([0., 4., 0., 4.])
-    """
-    first, others = fields[0], [item for item in rest if isinstance(item, Field)]
-    _check_fields(fields, others)
-    halo, depth = None, _depth(fields, others)
-    if depth < 0:
-        exchanged = [*fields, *(item for item in others if item.margin > item.halo)]
-        halo = first.halo_with(list(dict.fromkeys(exchanged)))
-        for field in exchanged:
-            field.valid = field.margin
-        depth = _depth(fields, others)
-    regions = [first.extended_block(depth)]
-    if halo is not None:
-        inner, borders = halo.regions(regions[0])
-        halo.start()
-        if borders and np.prod([s.stop - s.start for s in inner]) >= (OVERLAP_POINTS if first.device.on_host else 1):
-            _call(kernel, fields, inner, rest)
-            regions = borders
-        halo.finish()
-    for region in regions:
-        _call(kernel, fields, region, rest)
-    for field in fields:
-        field.swap()
-    for field in (*fields, *others):
-        field.valid = depth
-
-
-def _check_fields(fields: Sequence[Field], others: Sequence[Field]) -> None:
-    first = fields[0]
-    for item in (*fields, *others):
-        if item.layout.cuts != first.layout.cuts:
-            raise UsageError(
-                f"advance: field {item.name} {item.shape} and {first.name} {first.shape} are split differently, but "
-                "the kernel gets one region of both. Give them one shape, or combine their arrays outside of advance."
-            )
-        if item.boundary != first.boundary and first.margin > first.halo:
-            raise UsageError(
-                f"field {item.name}: boundary {item.boundary} must be {first.boundary}, as that of {first.name}: with "
-                "--halo-steps 2 or more they share a halo exchange. Declare it so, or leave --halo-steps out."
-            )
-    for item in others:
-        if item.halo:
-            raise UsageError(
-                f"advance: field {item.name} is given after the kernel, where a Field is passed without its halo of "
-                f"{item.halo}: a kernel that reads its neighbours would read other memory. Declare it with halo=0 if "
-                f"the kernel reads only the value at each point, or list it with the fields that advance replaces: "
-                f"advance([{first.name}, {item.name}], kernel), whose kernel writes both."
-            )
-
-
-def _depth(fields: Sequence[Field], others: Sequence[Field]) -> int:
-    """Return how many layers of ghost cells the valid ones suffice for; negative if not even for the block."""
-    return min([*(field.valid - field.halo for field in fields), *(field.valid for field in others)])
-
-
-def parts_of(region: Region) -> Sequence[Region]:
-    """Return the disjoint regions on which `advance` calls a kernel to compute `region`: the region itself.
-
-    `anyrank verify` replaces this function to find kernels that depend on how a block is cut.
-    """
-    return (region,)
-
-
-def _call(kernel: Kernel, fields: Sequence[Field], region: Region, rest: Sequence[Any]) -> None:
-    for part in parts_of(region):
-        new = [field.next(part) for field in fields]
-        current = [field.part(part, field.halo) for field in fields]
-        kernel(*new, *current, *(item.part(part) if isinstance(item, Field) else item for item in rest))

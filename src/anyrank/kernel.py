@@ -113,6 +113,9 @@ class Kernel:
         The name of a folder of `anyrank.kernels`, or a function of NumPy arrays, which is the reference body.
     operation : str, optional
         The operation of the folder: `Kernel("philox", "words")`. The default has the name of the folder.
+    indices : bool
+        Whether `advance` passes the global indices of the region as the last argument: a tuple of one int64 array per
+        axis, with shapes that broadcast. In ghost cells across a periodic boundary they are those of the owner.
     **bodies : callable
         Faster bodies of the user's function by name, such as `numba=other`.
 
@@ -131,7 +134,15 @@ class Kernel:
     array([2., 4.])
     """
 
-    def __init__(self, source: str | Callable[..., Any], operation: str | None = None, **bodies: Callable[..., Any]):
+    def __init__(
+        self,
+        source: str | Callable[..., Any],
+        operation: str | None = None,
+        *,
+        indices: bool = False,
+        **bodies: Callable[..., Any],
+    ):
+        self.indices = indices
         if callable(source):
             self.folder, self.operation = "", source.__name__
             self.name = source.__name__

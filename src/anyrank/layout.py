@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 
@@ -85,8 +86,17 @@ class Layout:
         return cls((n,), world, (even_cuts(n, world.size),))
 
     @classmethod
-    def bricks(cls, shape: Sequence[int], world: World, split: str = "auto", halo: int = 0) -> Layout:
-        """Return a layout over a grid of ranks, whose parts along an axis differ by at most one. Not collective.
+    def bricks(
+        cls,
+        shape: Sequence[int],
+        world: World,
+        split: str = "auto",
+        halo: int | Sequence[int] = 0,
+        weights: Sequence[float] = (),
+    ) -> Layout:
+        """Return a layout over a grid of ranks, whose parts along an axis are equal or proportional. Not collective.
+
+        Without weights, the sizes of the parts along an axis differ by at most one.
 
         Parameters
         ----------
@@ -97,16 +107,30 @@ class Layout:
         split : {"auto", "rows", "columns", "bricks"} or str
             `rows` cuts only the first axis, `columns` only the last; `bricks` uses the grid closest to a cube, and
             `auto` the grid with the smallest halos. Another text is the grid itself, such as `2x3`.
-        halo : int
-            The number of layers of ghost cells.
+        halo : int or sequence of int
+            The number of layers of ghost cells, of all axes or of each.
+        weights : sequence of float
+            The relative speed of each rank. Parts along an axis are proportional to the sum over their ranks.
 
         Raises
         ------
         UsageError
-            If a rank would own fewer cells than the width of the halo along an axis that is cut.
+            If a rank would own fewer cells than the width of the halo along an axis that is cut, or there is not one
+            positive weight per rank.
         """
-        grid = choose_grid(tuple(shape), world.size, split, halo)
-        return cls(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
+        halos = (halo,) * len(shape) if isinstance(halo, int) else tuple(halo)
+        grid = choose_grid(tuple(shape), world.size, split, halos)
+        if not weights:
+            return cls(shape, world, [even_cuts(n, p) for n, p in zip(shape, grid, strict=True)])
+        if len(weights) != world.size or min(weights) <= 0:
+            raise UsageError(
+                f"--weights {','.join(map(str, weights))} must be {world.size} positive numbers, one a rank."
+            )
+        # Exact fractions, so that the cuts do not depend on the order of a floating-point sum.
+        shares = np.array([Fraction(weight) for weight in weights], object).reshape(grid)
+        others = [tuple(other for other in range(len(grid)) if other != axis) for axis in range(len(grid))]
+        along = [shares.sum(axis=axes) if axes else shares for axes in others]
+        return cls(shape, world, [weighted_cuts(n, [*w], h) for n, w, h in zip(shape, along, halos, strict=True)])
 
     def is_near(self, shape: Sequence[int]) -> bool:
         """Return whether a shape differs from that of this layout by at most one along each axis (for the runtime)."""
@@ -115,6 +139,10 @@ class Layout:
     def extended(self, shape: Sequence[int]) -> Layout:
         """Return the layout of a near shape with the same cuts, except the end of each axis (for the runtime)."""
         return Layout(shape, self.world, [(*cut[:-1], n) for cut, n in zip(self.cuts, shape, strict=True)])
+
+    def with_components(self, count: int) -> Layout:
+        """Return the layout of arrays with `count` values at each point, on a first axis (for the runtime)."""
+        return Layout((count, *self.shape), self.world, ((0, count), *self.cuts))
 
     @property
     def ndim(self) -> int:
@@ -194,6 +222,17 @@ def even_cuts(n: int, parts: int) -> tuple[int, ...]:
     return tuple(n * k // parts for k in range(parts + 1))
 
 
+def weighted_cuts(n: int, weights: Sequence[Fraction], least: int) -> tuple[int, ...]:
+    """Return the borders that cut 0 … n into parts proportional to weights, none smaller than `least` if that fits."""
+    total, parts = sum(weights), len(weights)
+    cuts = [round(n * sum(weights[:k]) / total) for k in range(parts)] + [n]
+    for k in range(1, parts):
+        cuts[k] = max(cuts[k], cuts[k - 1] + least)
+    for k in range(parts - 1, 0, -1):
+        cuts[k] = min(cuts[k], cuts[k + 1] - least)
+    return tuple(cuts)
+
+
 def grids(ranks: int, ndim: int) -> Iterator[tuple[int, ...]]:
     """Yield all ordered factorizations of `ranks` into `ndim` factors, the largest first factors first."""
     if ndim <= 1:
@@ -205,7 +244,7 @@ def grids(ranks: int, ndim: int) -> Iterator[tuple[int, ...]]:
                 yield (first, *rest)
 
 
-def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> tuple[int, ...]:
+def choose_grid(shape: tuple[int, ...], ranks: int, split: str, halo: Sequence[int]) -> tuple[int, ...]:
     """Return the grid of ranks for `split`: see `Layout.bricks`."""
     if not shape:
         raise ValueError("a field without axes cannot be cut; use a Scalar")
@@ -228,12 +267,8 @@ def _named_grids(split: str, ranks: int, ndim: int) -> list[tuple[int, ...]]:
     return list(grids(ranks, ndim))
 
 
-def _all_fit(shape: tuple[int, ...], grid: tuple[int, ...], halo: int) -> bool:
-    return all(_fits(n, p, halo) for n, p in zip(shape, grid, strict=True))
-
-
-def _fits(n: int, parts: int, halo: int) -> bool:
-    return halo == 0 or n // parts >= halo
+def _all_fit(shape: tuple[int, ...], grid: tuple[int, ...], halo: Sequence[int]) -> bool:
+    return all(h == 0 or n // p >= h for n, p, h in zip(shape, grid, halo, strict=True))
 
 
 def _surface(shape: tuple[int, ...], grid: tuple[int, ...]) -> float:
@@ -256,20 +291,21 @@ def _parse_grid(split: str, ranks: int, ndim: int) -> tuple[int, ...]:
     return grid
 
 
-def _too_small(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> str:
+def _too_small(shape: tuple[int, ...], ranks: int, split: str, halo: Sequence[int]) -> str:
     size = "×".join(str(n) for n in shape)
     most = next((p for p in range(ranks - 1, 0, -1) if _some_grid_fits(shape, p, split, halo)), 0)
+    width = max(halo)
     if not most:
         return (
-            f"the domain of {size} is too small for a halo of {halo}: it needs at least {halo} along every axis. "
+            f"the domain of {size} is too small for a halo of {width}: it needs at least {width} along every axis. "
             "Use a larger domain or a narrower halo."
         )
     return (
         f"the domain of {size} is too small for {ranks} ranks split by {split!r}: each needs at least "
-        f"{max(halo, 1)} row(s) along every axis that is cut, beside its halo of {halo}. "
+        f"{max(width, 1)} row(s) along every axis that is cut, beside its halo of {width}. "
         f"Use a larger domain, another --split, or at most {most} rank{'s' if most > 1 else ''}."
     )
 
 
-def _some_grid_fits(shape: tuple[int, ...], ranks: int, split: str, halo: int) -> bool:
+def _some_grid_fits(shape: tuple[int, ...], ranks: int, split: str, halo: Sequence[int]) -> bool:
     return any(_all_fit(shape, grid, halo) for grid in _named_grids(split, ranks, len(shape)))

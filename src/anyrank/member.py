@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from anyrank.errors import UsageError
 from anyrank.layout import Layout
 from anyrank.numerics.digest import combine, local_digest
 
@@ -187,3 +189,16 @@ class Scalar:
 def digest_of(stored: Stored, digests: Mapping[str, int]) -> int:
     """Return one digest of all parts of a checkpoint, from their digests."""
     return combine({name: (item.dtype.str, item.shape, digests[name]) for name, item in stored.items()})
+
+
+def check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of a member; raises UsageError if checkpoints cannot store it (for the runtime)."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise UsageError(f"{name}: {error}. Use bool, integers, float64, complex128…") from None
+    if found.kind not in "biufc" or found.itemsize > 16 or found.char in "gG":
+        raise UsageError(
+            f"{name}: dtype {found} cannot be stored in a checkpoint: use bool, integers, float64, complex128…"
+        )
+    return found

@@ -193,6 +193,15 @@ class Program(Generic[S]):
             The declared State, whose fields are zero.
         """
 
+    def constants(self, state: S) -> None:
+        """Set the values of the constants (`State.constant`), before `setup` and again at a resume. Collective.
+
+        Parameters
+        ----------
+        state : State
+            The declared State. At a resume its other members are restored.
+        """
+
     def step(self, state: S) -> None:
         """Advance the state by one step. Collective.
 

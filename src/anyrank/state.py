@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +12,14 @@ from numpy.typing import DTypeLike
 
 from anyrank import memory
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
-from anyrank.field import Field, advance
+from anyrank.exchange.advance import advance
+from anyrank.exchange.boundaries.declare import Declared
+from anyrank.exchange.halo import halo_of
+from anyrank.field import Field
+from anyrank.grid import Grid
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
-from anyrank.member import Member, Part, Scalar, digest_of
+from anyrank.member import Member, Part, Scalar, check_dtype, digest_of
 from anyrank.numerics.random import Philox
 from anyrank.world import World
 
@@ -46,6 +49,8 @@ class State:
         The run folder, in which a program may write files; None without a run.
     memory_limit : int, optional
         The bytes of memory for the data of a rank: see `budget`.
+    weights : sequence of float
+        The relative speed of each rank: see `Layout.bricks`.
 
     Attributes
     ----------
@@ -77,9 +82,11 @@ class State:
         *,
         folder: Path | None = None,
         memory_limit: int | None = None,
+        weights: Sequence[float] = (),
     ):
         self.__dict__.update(world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={})
         self.__dict__.update(halo_steps=halo_steps, folder=folder, memory_limit=memory_limit)
+        self.__dict__.update(weights=tuple(weights))
 
     def add(self, member: M) -> M:
         """Declare a member: an attribute of the State, and a part of every checkpoint. Collective.
@@ -126,12 +133,13 @@ class State:
         *,
         unit: str = "",
         description: str = "",
-        halo: int = 0,
-        boundary: str | Sequence[str] = "periodic",
-        boundary_value: float = 0.0,
+        halo: int | Sequence[int] = 0,
+        boundary: Declared = "periodic",
+        boundary_value: Declared = None,
         dims: Sequence[str] = (),
+        components: int | None = None,
     ) -> Field:
-        """Return a new Field of the State, whose values are zero. Collective.
+        """Declare a Field on a grid of its own, whose values are zero. Collective.
 
         Parameters
         ----------
@@ -141,43 +149,88 @@ class State:
             The global shape, and the dtype of the elements.
         unit, description : str
             The unit and the meaning of the values, for checkpoints and plots.
-        halo : int
-            The number of layers of ghost cells.
-        boundary : {"periodic", "fixed"} or sequence of these
-            The boundary condition of all axes, or of each axis. Ghost cells outside a `fixed` boundary hold
-            `boundary_value`.
-        boundary_value : float
-            The value outside fixed boundaries.
+        halo : int or sequence of int
+            The number of layers of ghost cells, of all axes or of each.
+        boundary, boundary_value
+            The boundary conditions: see `grid`.
         dims : sequence of str
             The names of the axes.
+        components : int, optional
+            The number of values at each point: an axis before those of the shape, which is not cut and has no halo.
 
         Raises
         ------
         UsageError
             If the shape is too small for the ranks and the halo or too large for an array, or an argument is invalid.
         """
-        shape = tuple(int(n) for n in shape)
-        boundary = (boundary,) * len(shape) if isinstance(boundary, str) else tuple(boundary)
-        _check_geometry(name, shape, boundary, halo)
-        dtype = _dtype_of(name, dtype)
-        _check_size(name, shape, dtype)
-        names = tuple(dims) or tuple(f"axis{axis}_{n}" for axis, n in enumerate(shape))
-        layout = self.layout(shape, halo)
-        return self.add(
-            Field(
-                name,
-                layout,
-                dtype,
-                self.device,
-                unit=unit,
-                description=description,
-                halo=halo,
-                boundary=boundary,
-                boundary_value=boundary_value,
-                dims=names,
-                margin=halo + (self.halo_steps - 1) * max(halo, self._layouts[shape][1]),
-            )
+        grid = Grid(
+            self, shape, dims=dims, halo=halo, boundary=boundary, boundary_value=boundary_value, name=f"field {name}"
         )
+        return grid.field(name, dtype, components=components, unit=unit, description=description)
+
+    def constant(self, name: str, shape: Sequence[int], dtype: DTypeLike = np.float64, **options: Any) -> Field:
+        """Declare a Field whose values only the method `constants` of the program sets. Collective.
+
+        It is in no checkpoint: `constants` is called again when a run is resumed. Its halo is exchanged once.
+
+        Parameters
+        ----------
+        name, shape, dtype, **options
+            See `field`.
+        """
+        kinds = {"unit", "description", "components"}
+        grid = Grid(self, shape, name=f"constant {name}", **{k: v for k, v in options.items() if k not in kinds})
+        return grid.constant(name, dtype, **{k: v for k, v in options.items() if k in kinds})
+
+    def grid(
+        self,
+        shape: Sequence[int],
+        *,
+        dims: Sequence[str] = (),
+        spacing: float | Sequence[float] = 1.0,
+        halo: int | Sequence[int] = 1,
+        boundary: Declared = "periodic",
+        boundary_value: Declared = None,
+    ) -> Grid:
+        """Return a Grid: a domain whose Fields share a decomposition, staggered ones too. Collective.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            The number of cells per axis.
+        dims : sequence of str
+            The names of the axes.
+        spacing : float or sequence of float
+            The distance of the points, of all axes or of each; for `neumann`.
+        halo : int or sequence of int
+            The number of layers of ghost cells, of all axes or of each.
+        boundary : str, callable, sequence or dict
+            The boundary condition of all sides; or one entry for each axis, in a sequence or by the names of the axes.
+            The entry of an axis may be a pair, for the lower and the upper side. Conditions are `periodic`, `fixed`,
+            `neumann`, `reflect`, `antireflect`, `extrapolate` and functions: see `anyrank.exchange.boundaries`.
+        boundary_value : number, callable, sequence or dict
+            The values of `fixed`, `neumann` and `antireflect`, with the same structure; 0 if not given. A callable is
+            called as `value(*indices, step)` with one array of global indices per axis.
+
+        Returns
+        -------
+        Grid
+            The grid. Its methods `field` and `constant` declare Fields.
+
+        Raises
+        ------
+        UsageError
+            If the shape is too small for the ranks and the halo, or an argument is not valid.
+
+        Examples
+        --------
+        >>> state = State(World())
+        >>> plate = state.grid((4, 6), dims=("y", "x"), boundary={"y": ("fixed", "neumann")})
+        >>> plate.field("T", unit="K", boundary_value={"y": (100.0, None)}).shape
+        (4, 6)
+        """
+        names: dict[str, Any] = {"dims": dims, "spacing": spacing, "halo": halo}
+        return Grid(self, shape, boundary=boundary, boundary_value=boundary_value, **names)
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:
         """Return a new Scalar of the State. Collective.
@@ -196,12 +249,12 @@ class State:
         UsageError
             If the name is not valid or in use, or the type cannot be stored.
         """
-        _check_type(name, np.asarray(value).dtype)
+        check_dtype(name, np.asarray(value).dtype)
         scalar = Scalar(name, np.asarray(value).dtype, unit, description, value)
         scalar.assign(value)
         return self.add(scalar)
 
-    def layout(self, shape: tuple[int, ...], halo: int = 0) -> Layout:
+    def layout(self, shape: tuple[int, ...], halo: int | Sequence[int] = 0) -> Layout:
         """Return the Layout that the fields of a shape share. Not collective.
 
         The field with the widest halo must be declared first. A shape that differs from an earlier one by at most one
@@ -212,31 +265,43 @@ class State:
         ----------
         shape : tuple of int
             The global shape.
-        halo : int
-            The number of layers of ghost cells.
+        halo : int or sequence of int
+            The number of layers of ghost cells, of all axes or of each.
 
         Raises
         ------
         UsageError
             If the halo is wider than a rank's part.
         """
-        layouts: dict[tuple[int, ...], tuple[Layout, int]] = self._layouts
-        width = halo * self.halo_steps
+        layouts: dict[tuple[int, ...], tuple[Layout, tuple[int, ...]]] = self._layouts
+        halos = (halo,) * len(shape) if isinstance(halo, int) else tuple(halo)
+        widths = tuple(h * self.halo_steps for h in halos)
         if shape not in layouts:
             near = next((layout for layout, _ in layouts.values() if layout.is_near(shape)), None)
-            layouts[shape] = near.extended(shape) if near is not None else self._bricks(shape, width), halo
+            layouts[shape] = near.extended(shape) if near is not None else self._bricks(shape, widths), halos
         layout, _ = layouts[shape]
-        if any(b - a < width for cut in layout.cuts for a, b in pairwise(cut)):
-            raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
+        for cut, width in zip(layout.cuts, widths, strict=True):
+            if any(b - a < width for a, b in pairwise(cut)):
+                raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
         return layout
 
-    def _bricks(self, shape: tuple[int, ...], width: int) -> Layout:
+    def widest_halo(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the halo of the first field of a shape, per axis (for the runtime)."""
+        halos: tuple[int, ...] = self._layouts[shape][1]
+        return halos
+
+    def _bricks(self, shape: tuple[int, ...], widths: tuple[int, ...]) -> Layout:
         try:
-            return Layout.bricks(shape, self.world, self.split, width)
+            return Layout.bricks(shape, self.world, self.split, widths, self.weights)
         except UsageError as error:
             if self.halo_steps == 1:
                 raise
             raise UsageError(f"--halo-steps {self.halo_steps}: {error} Or use fewer --halo-steps.") from None
+
+    @property
+    def xp(self) -> Any:
+        """The module of functions for arrays of the device: numpy on the host, cupy on a GPU."""
+        return np if self.device.on_host else self.device.cupy
 
     def __getattr__(self, name: str) -> Any:
         member = self.__dict__.get("members", {}).get(name)
@@ -290,6 +355,16 @@ class State:
         for field in self.fields():
             _ = field.storage
 
+    def finish_constants(self) -> None:
+        """Exchange the halos of constants, and protect their values (for the runtime). Collective."""
+        for field in self.fields():
+            if field.constant:
+                if any(field.margin):
+                    halo = halo_of([field])
+                    halo.start()
+                    halo.finish()
+                field.valid, field.frozen = field.margin, True
+
     def stored(self) -> dict[str, Part]:
         """Return the parts of a checkpoint of the present values, by name. Collective."""
         return {name: item for member in self.members.values() for name, item in member.stored().items()}
@@ -307,38 +382,6 @@ class State:
         stored = self.stored()
         check_scalars(self)
         return digest_of(stored, {name: item.digest() for name, item in stored.items()})
-
-
-def _check_geometry(name: str, shape: tuple[int, ...], boundary: tuple[str, ...], halo: int) -> None:
-    if len(boundary) != len(shape) or not set(boundary) <= {"periodic", "fixed"}:
-        raise UsageError(f"field {name}: boundary {boundary} must be periodic or fixed for each axis of {shape}.")
-    if min(shape, default=0) < 1 or halo < 0:
-        raise UsageError(f"field {name}: shape {shape} needs at least one axis, sizes ≥ 1, and halo {halo} ≥ 0.")
-
-
-def _dtype_of(name: str, dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise UsageError(f"{name}: {error}. Use bool, integers, float64, complex128…") from None
-    _check_type(name, found)
-    return found
-
-
-def _check_type(name: str, dtype: np.dtype[Any]) -> None:
-    if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.char in "gG":
-        raise UsageError(
-            f"{name}: dtype {dtype} cannot be stored in a checkpoint: use bool, integers, float64, complex128…"
-        )
-
-
-def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    size = prod(shape) * dtype.itemsize
-    if size > np.iinfo(np.int64).max:
-        raise UsageError(
-            f"field {name}: {'×'.join(map(str, shape))} elements of {dtype} are {size} bytes, and an array has at most "
-            f"{np.iinfo(np.int64).max}. Use fewer cells."
-        )
 
 
 def check_scalars(state: State) -> None:

@@ -96,8 +96,7 @@ def fields(body: str, dtype: str) -> list[Field]:
     """A field on the host and one on the device, with a halo, so that their rows are not adjacent."""
     BODIES.prefer(body)
     layout = Layout.bricks((12, 20), World())
-    facts = {"unit": "", "description": "", "halo": 1, "boundary": ("periodic",) * 2, "boundary_value": 0.0}
-    return [Field("f", layout, dtype, device, dims=("y", "x"), **facts) for device in (Device(), BODIES.device)]
+    return [Field("f", layout, dtype, device, dims=("y", "x"), halo=(1, 1)) for device in (Device(), BODIES.device)]
 
 
 MASK = np.arange(240).reshape(12, 20) % 3 == 0

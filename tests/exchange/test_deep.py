@@ -10,10 +10,10 @@ import pytest
 from mpi4py import MPI
 from ranks import check_collective, run_anyrank
 
-from anyrank import field as field_module
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo
-from anyrank.field import advance
+from anyrank.exchange import advance as advance_module
+from anyrank.exchange.advance import advance
 from anyrank.kernel import BODIES, Kernel
 from anyrank.runtime.programs import load
 from anyrank.state import State
@@ -77,7 +77,7 @@ def has_right_ghosts(field, whole):
 @pytest.mark.parametrize(("halo", "overlap"), [(1, True), (1, False), (2, True)])
 @pytest.mark.parametrize("boundary", [("periodic", "periodic"), ("fixed", "fixed"), ("fixed", "periodic")])
 def test_halo_steps_valid_ghosts_equal_their_owners_values(world, boundary, halo, overlap, monkeypatch):
-    monkeypatch.setattr(field_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
+    monkeypatch.setattr(advance_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
     expected_by_step = [expected(halo, boundary, steps) for steps in range(6)]
     for split, halo_steps in zip(SPLITS, (2, 2, 2) if halo == 2 else (3, 5, 2), strict=True):
         state, wrong = two_fields(world, halo_steps, halo, boundary, split), []
@@ -86,7 +86,7 @@ def test_halo_steps_valid_ghosts_equal_their_owners_values(world, boundary, halo
             for field, whole in zip(state.fields(), expected_by_step[step], strict=True):
                 if not np.array_equal(field.local, whole[field.layout.slices]):
                     wrong.append((step, field.name))
-                if field.valid != halo * (-step % halo_steps) or not has_right_ghosts(field, whole):
+                if field.valid != (halo * (-step % halo_steps),) * 2 or not has_right_ghosts(field, whole):
                     wrong.append((step, field.name, "ghosts"))
         check_collective(world, not wrong, f"{split}, {halo_steps} halo steps: {wrong}")
         check_collective(world, state.T.array.shape == tuple(n + 2 * halo for n in state.T.layout.local_shape))

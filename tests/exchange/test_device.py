@@ -16,7 +16,7 @@ from ranks import check_collective
 
 from anyrank.device.emulated import fake
 from anyrank.exchange import Halo, packing
-from anyrank.field import advance
+from anyrank.exchange.advance import advance
 from anyrank.kernel import BODIES, Kernel
 from anyrank.state import State
 from anyrank.world import World

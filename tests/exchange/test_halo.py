@@ -7,10 +7,10 @@ import pytest
 from halos import ghost_values, layouts, make
 from ranks import check_collective
 
-from anyrank import field as field_module
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo, gather
-from anyrank.field import advance
+from anyrank.exchange import advance as advance_module
+from anyrank.exchange.advance import advance
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.state import State
@@ -59,7 +59,7 @@ def smooth(new, old, weights, calls):
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("overlap", [True, False])
 def test_advance_gives_one_ranks_bits_on_any_layout(world, overlap, monkeypatch):
-    monkeypatch.setattr(field_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
+    monkeypatch.setattr(advance_module, "OVERLAP_POINTS", 1 if overlap else 10**9)
     weights = np.random.default_rng(2).normal(size=9)
     start = np.random.default_rng(3).normal(size=(12, 14))
     expected = start.copy()
@@ -116,7 +116,7 @@ def test_regions_cover_the_block_once(world):
         field = make(layout)
         halo = Halo([field], tag=world.tag())
         count = np.zeros(layout.local_shape, int)
-        inner, borders = halo.regions(field.extended_block(0))
+        inner, borders = halo.regions(field.extended_block((0, 0)))
         for region in [inner, *borders]:
             count[region] += 1
         check_collective(world, (count == 1).all())

@@ -20,6 +20,7 @@ from ranks import check_collective
 from switch import Wires
 
 from anyrank.errors import UsageError
+from anyrank.exchange.halo import halo_of
 from anyrank.programs.weather import Weather
 from anyrank.runtime.programs import load
 from anyrank.scaling.measured import PHASES, Sample, Study
@@ -76,7 +77,7 @@ def test_shape_of_has_the_messages_that_ranks_send(world, split):
     state = State(world, split)
     program.declare(state)
     world.timers.clear()
-    exchange = state.p.halo_with([state.p, state.u, state.v])
+    exchange = halo_of([state.p, state.u, state.v])
     exchange.start()
     exchange.finish()
     sent, share = world.timers.traffic, state.p.local.size / (23 * 14)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 from mpi4py import MPI
 
-from anyrank.exchange.packing import HaloField, Parts, Region, Wrap, open_buffers
+from anyrank.exchange.block import HaloBlock, Region
+from anyrank.exchange.packing import Parts, Wrap, open_buffers
+from anyrank.exchange.walls import fill
 
 Direction = tuple[int, ...]
 
@@ -24,13 +26,13 @@ class Halo:
     host continues, and the compute stream runs later launches after the exchange.
     """
 
-    def __init__(self, fields: Sequence[HaloField], tag: int):
+    def __init__(self, fields: Sequence[HaloBlock], tag: int):
         self.fields = list(fields)
-        self.layout = fields[0].layout
-        if any(field.layout.cuts != self.layout.cuts for field in fields):
+        self.layout = fields[0].cells
+        if any(field.cells.cuts != self.layout.cuts for field in fields):
             raise ValueError("fields of one exchange must share their layout")
-        if any(field.boundary != fields[0].boundary or field.margin < 1 for field in fields):
-            raise ValueError("fields of one exchange must share their boundaries and have a halo")
+        if any(field.periodic != fields[0].periodic or not any(field.margin) for field in fields):
+            raise ValueError("fields of one exchange must share their periodic axes and have a halo")
         self.cut_axes = tuple(axis for axis, parts in enumerate(self.layout.grid) if parts > 1)
         edges, ghosts = Parts(), Parts()
         messages = {}
@@ -55,8 +57,8 @@ class Halo:
 
         The host copies one axis after the other, which moves fewer cells; a GPU copies all of them in one launch.
         """
-        boundary, on_host = self.fields[0].boundary, self.fields[0].device.on_host
-        axes = [a for a in range(self.layout.ndim) if a not in self.cut_axes and boundary[a] == "periodic"]
+        periodic, on_host = self.fields[0].periodic, self.fields[0].device.on_host
+        axes = [a for a in range(self.layout.ndim) if a not in self.cut_axes and periodic[a]]
         for along in [(axis,) for axis in axes] if on_host else [tuple(axes)]:
             for direction in self._directions(along):
                 for field in self.fields:
@@ -81,7 +83,7 @@ class Halo:
         target = []
         for axis, d in enumerate(direction):
             g, parts = self.layout.position[axis] + d, self.layout.grid[axis]
-            if not 0 <= g < parts and self.fields[0].boundary[axis] == "fixed":
+            if not 0 <= g < parts and not self.fields[0].periodic[axis]:
                 return None
             target.append(g % parts)
         return self.layout.rank_at(target)
@@ -91,6 +93,7 @@ class Halo:
         if self._recorder is not None:
             self._recorder.compare(self._description)
         self._buffers.wrap()
+        self._fill([axis for axis in range(self.layout.ndim) if axis not in self.cut_axes])
         if self._sends:
             timers = self.layout.world.timers
             began = timers.start()
@@ -113,17 +116,22 @@ class Halo:
             MPI.Request.Waitall(requests)
             self._buffers.unpack()
             timers.stop("exchange", began)
+            self._fill(range(self.layout.ndim))
+
+    def _fill(self, axes: Sequence[int]) -> None:
+        """Fill the ghost cells outside the walls: before the messages arrive only those of axes that are not cut."""
+        for field in self.fields:
+            fill(field, axes)
 
     def regions(self, whole: Region) -> tuple[Region, list[Region]]:
         """Split a region into the part that needs no remote ghost cell, and disjoint slabs that cover the rest.
 
-        All are slices of the local block. The region is the block, or reaches further into the ghost cells.
+        All as slices of the local block; the region is the block, or reaches further into the ghosts.
         """
-        halo = max(field.halo for field in self.fields)
         inner = list(whole)
         borders: list[Region] = []
         for axis in self.cut_axes:
-            n = self.layout.local_shape[axis]
+            n, halo = self.layout.local_shape[axis], max(field.halo[axis] for field in self.fields)
             low, high = min(halo, n), max(n - halo, min(halo, n))
             borders.append((*inner[:axis], slice(whole[axis].start, low), *inner[axis + 1 :]))
             borders.append((*inner[:axis], slice(high, whole[axis].stop), *inner[axis + 1 :]))
@@ -131,15 +139,29 @@ class Halo:
         return tuple(inner), [region for region in borders if all(s.stop > s.start for s in region)]
 
 
-def edge(field: HaloField, direction: Direction, axes: Sequence[int]) -> Region:
-    """Return the cells of a padded block that are sent in a direction along `axes`, in full width along other axes."""
-    h = field.margin
-    sides = {-1: slice(h, 2 * h), 0: slice(h, -h), 1: slice(-2 * h, -h)}
-    return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(direction))
+def halo_of(fields: Sequence[HaloBlock]) -> Halo:
+    """Return the halo exchange of several fields; the first call for them is collective."""
+    key, exchanges = tuple(field.name for field in fields), fields[0].exchanges
+    if key not in exchanges:
+        exchanges[key] = Halo(fields, fields[0].layout.world.tag())
+    halo: Halo = exchanges[key]
+    return halo
 
 
-def ghost(field: HaloField, direction: Direction, axes: Sequence[int]) -> Region:
-    """Return the ghost cells of a padded block that receive what is sent in a direction along `axes`."""
-    h = field.margin
-    sides = {-1: slice(-h, None), 0: slice(h, -h), 1: slice(0, h)}
-    return tuple(sides[d] if axis in axes else slice(None) for axis, d in enumerate(direction))
+def edge(field: HaloBlock, direction: Direction, axes: Sequence[int]) -> Region:
+    """Return the cells of `storage` that are sent in a direction along `axes`; the other axes have full width."""
+    return _region(field, direction, axes, lambda m, n: {-1: slice(m, 2 * m), 1: slice(n, n + m)})
+
+
+def ghost(field: HaloBlock, direction: Direction, axes: Sequence[int]) -> Region:
+    """Return the ghost cells of `storage` that receive what is sent in a direction along `axes`."""
+    return _region(field, direction, axes, lambda m, n: {-1: slice(m + n, n + 2 * m), 1: slice(0, m)})
+
+
+def _region(
+    field: HaloBlock, direction: Direction, axes: Sequence[int], ends: Callable[[int, int], dict[int, slice]]
+) -> Region:
+    sizes = zip(field.margin, field.block, direction, strict=True)
+    sides = [{0: slice(m, m + s.stop), **ends(m, s.stop)}[d] for m, s, d in sizes]
+    chosen = (side if axis in axes else slice(None) for axis, side in enumerate(sides))
+    return (*(slice(None) for _ in field.components), *chosen)

@@ -6,41 +6,23 @@ import weakref
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 
-from anyrank.device import Device
+from anyrank.exchange.block import HaloBlock, Region
 from anyrank.kernel import load_module
-from anyrank.layout import Layout
 from anyrank.numerics.strided import contiguous_strides
 
-Region = tuple[slice, ...]
 #: The offset of each part of a buffer is a multiple of this many bytes.
 ALIGNMENT = 16
 #: Threads per block of the copy kernel, and the largest number of blocks per box.
 THREADS, SHARED = 256, 1024
 
 
-class HaloField(Protocol):
-    """The attributes of a Field that a halo exchange uses."""
-
-    name: str
-    layout: Layout
-    halo: int
-    margin: int
-    dtype: np.dtype[Any]
-    boundary: tuple[str, ...]
-    device: Device
-
-    @property
-    def storage(self) -> Any:
-        """The block with `margin` cells around it, an array of the device."""
-
-
 #: A field, a region of its ghost cells, and the region that they copy.
-Wrap = tuple[HaloField, Region, Region]
+Wrap = tuple[HaloBlock, Region, Region]
 #: The boxes, an array on a GPU, and the grid of the launch that copies them.
 _Table = tuple[Any, tuple[int, int]]
 
@@ -57,7 +39,7 @@ class Box(NamedTuple):
 class Part(NamedTuple):
     """A region of a field's storage, and its byte offset in a buffer, where it is contiguous."""
 
-    field: HaloField
+    field: HaloBlock
     region: Region
     offset: int
     shape: tuple[int, ...]
@@ -73,7 +55,7 @@ class Parts(list[Part]):
 
     nbytes = 0
 
-    def add(self, regions: Iterable[tuple[HaloField, Region]]) -> slice:
+    def add(self, regions: Iterable[tuple[HaloBlock, Region]]) -> slice:
         """Append regions and return their slice of the buffer, in bytes."""
         first = self.nbytes
         for field, region in regions:
@@ -92,7 +74,7 @@ class HostBuffers:
     #: Whether MPI may send and receive before `wait`.
     synchronous = True
 
-    def __init__(self, fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
+    def __init__(self, fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
         self._wraps = wraps
         self.outgoing, self._edges = _views(edges)
         self.incoming, self._ghosts = _views(ghosts)
@@ -116,7 +98,7 @@ class HostBuffers:
             field.storage[region] = view
 
 
-def _views(parts: Parts) -> tuple[np.ndarray, list[tuple[HaloField, Region, np.ndarray]]]:
+def _views(parts: Parts) -> tuple[np.ndarray, list[tuple[HaloBlock, Region, np.ndarray]]]:
     memory = np.zeros(parts.nbytes, np.uint8)
     return memory, [
         (part.field, part.region, np.ndarray(part.shape, part.field.dtype, memory, part.offset)) for part in parts
@@ -138,13 +120,14 @@ class DeviceBuffers:
 
     synchronous = False
 
-    def __init__(self, fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
+    def __init__(self, fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
         self._fields, self._wraps, self._edges, self._ghosts = fields, wraps, edges, ghosts
         device: Any = fields[0].device
         self._device, self._module = device, load_module(device, Path(__file__).with_name("boxes.cu"))
         self._direct = fields[0].layout.world.transfer == "direct"
         self._out, self._in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (edges, ghosts))
         self.outgoing, self.incoming = (self._for_mpi(memory) for memory in (self._out, self._in))
+        self._axes = max(field.layout.ndim for field in fields)
         self._tables: dict[tuple[int, ...], list[_Table]] = {}
         self._copy_stream = device.stream()
         # Events: the edges are packed, `outgoing` may be read, and the ghost cells are filled.
@@ -192,7 +175,7 @@ class DeviceBuffers:
             self._tables[addresses] = [self._table(rows) for rows in self._rows()]
         boxes, grid = self._tables[addresses][which]
         if grid[0]:
-            self._module.launch("copy_boxes", grid, (THREADS,), (boxes, np.int32(self._fields[0].layout.ndim)))
+            self._module.launch("copy_boxes", grid, (THREADS,), (boxes, np.int32(self._axes)))
 
     def _table(self, rows: list[list[int]]) -> _Table:
         most = max((row[3] for row in rows), default=0)
@@ -202,22 +185,29 @@ class DeviceBuffers:
     def _rows(self) -> tuple[list[list[int]], ...]:
         """Return the boxes of wraps, packing and unpacking for the present arrays, in the format of boxes.cu."""
         out, into = self._device.address(self._out), self._device.address(self._in)
-        wraps = [_row(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
-        edges = [_row(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
-        return wraps, edges, [_row(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts]
+        wraps = [self._row(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
+        edges = [self._row(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
+        return wraps, edges, [self._row(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts]
 
-    def _box(self, field: HaloField, region: Region) -> Box:
+    def _box(self, field: HaloBlock, region: Region) -> Box:
         view = field.storage[region]
         return Box(self._device.address(view), view.itemsize, view.shape, view.strides)
 
-
-def _row(source: Box, target: Box) -> list[int]:
-    axes = zip(source.shape, source.strides, target.strides, strict=True)
-    return [source.address, target.address, source.itemsize, prod(source.shape), *(n for axis in axes for n in axis)]
+    def _row(self, source: Box, target: Box) -> list[int]:
+        """Return a row of boxes.cu; a box with fewer axes than others gets axes of one element before its own."""
+        axes = [*zip(source.shape, source.strides, target.strides, strict=True)]
+        axes = [(1, 0, 0)] * (self._axes - len(axes)) + axes
+        return [
+            source.address,
+            target.address,
+            source.itemsize,
+            prod(source.shape),
+            *(n for axis in axes for n in axis),
+        ]
 
 
 def open_buffers(
-    fields: Sequence[HaloField], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts
+    fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts
 ) -> HostBuffers | DeviceBuffers:
     """Return the buffers of an exchange, on the device of the fields."""
     kind = HostBuffers if fields[0].device.on_host else DeviceBuffers

@@ -24,6 +24,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from anyrank.kernel import BODIES
+
 #: An unevaluated sum of two doubles; the second is at most half a unit in the last place of the first.
 Double: TypeAlias = tuple[Any, Any]
 
@@ -36,6 +38,9 @@ _CHUNK = 1 << 12
 def _elementwise(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[ArrayLike], np.ndarray]:
     @wraps(function)
     def whole(x: ArrayLike) -> np.ndarray:
+        device = BODIES.device
+        if device.owns(x):  # computed on the host, whose arithmetic is the definition
+            return device.from_host(whole(device.to_host(x)))  # type: ignore[no-any-return]
         values = np.asarray(x, np.float64)
         flat, result = values.reshape(-1), np.empty(values.size)
         with np.errstate(all="ignore"):

@@ -73,7 +73,7 @@ class Weather(Program[WeatherState]):
 
     def setup(self, state: WeatherState) -> None:
         """Set both time levels to the initial state."""
-        i, j = state.p.indices
+        i, j = state.p.layout.indices  # on the host, where sin and cos are computed
         state.p[...], state.u[...], state.v[...] = self.start(state, i, j)
         state.p_old[...], state.u_old[...], state.v_old[...] = state.p.local, state.u.local, state.v.local
 

@@ -24,7 +24,7 @@ def shortage(state: State, program: str) -> UsageError | None:
     through which `setup` copies values from the host.
     """
     gpu = BODIES.device if isinstance(BODIES.device, Gpu) else None
-    needed, limit = sum(_size(field) * (2 if field.halo else 1) for field in state.fields()), state.memory_limit
+    needed, limit = sum(_size(field) * _arrays(field) for field in state.fields()), state.memory_limit
     if gpu is not None:
         needed += min(
             SLICE, max((prod(field.layout.local_shape) * field.dtype.itemsize for field in state.fields()), default=0)
@@ -63,9 +63,14 @@ def memory_usage(state: State) -> dict[str, int]:
     return dict(zip(("arrays", "staging", "peak", "device"), largest.tolist(), strict=True))
 
 
+def _arrays(field: Field) -> int:
+    """The number of arrays of a Field: two if `advance` may replace it."""
+    return 2 if any(field.halo) and not field.constant else 1
+
+
 def _size(field: Field) -> int:
     """Return the bytes of one array of a Field, including the padding that aligns its rows to cache lines."""
-    return size_of_rows(field.storage_shape, field.dtype, field.margin)[0] * field.dtype.itemsize
+    return size_of_rows(field.storage_shape, field.dtype, field.offset[-1])[0] * field.dtype.itemsize
 
 
 def _identity(gpu: Gpu) -> str:

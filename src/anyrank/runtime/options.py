@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -58,6 +59,16 @@ def _bytes(text: str) -> int:
         raise ValueError("is not a size: write it as 512MB, 2GiB or bytes") from None
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError("must be positive numbers, such as 2,1,1", "Give one number for each rank.")
+    return numbers
+
+
 def _faults(text: str) -> None:
     from anyrank.runtime.chaos import parse  # imports h5py, which is not needed otherwise
 
@@ -87,6 +98,9 @@ class Options(OptionTable):
     ranks: Count = option(1, "MPI ranks; more than 1 starts mpiexec.", RUN, "-n", "--ranks", kept=True, not_in=JOBS)
     body: Bodies = option("auto", f"Kernel body: auto, {', '.join(FILES)}; a,b: alternate on a node.", RUN, kept=True)
     split: Split = option("auto", "auto, rows, columns, bricks, or a grid such as 2x3.", RUN, kept=True)
+    weights: Annotated[str, _read_by(_numbers)] = option(
+        "", "Relative speed of each rank, such as 2,1,1: sizes of their blocks.", RUN, not_in=STUDIES
+    )
     halo_steps: Count = option(1, "Exchange wider halos, once in N steps.", RUN, kept=True)
     transfer: Literal["auto", "direct", "staged"] = option(
         "auto", "Halos of GPUs: auto, direct, staged (pinned memory).", RUN, kept=True
@@ -163,6 +177,11 @@ class Options(OptionTable):
     def memory_bytes(self) -> int | None:
         """The memory limit of a rank's process in bytes; None without a limit."""
         return _bytes(self.memory_limit) if self.memory_limit else None
+
+    @property
+    def weights_of_ranks(self) -> tuple[float, ...]:
+        """The relative speed of each rank; empty if all are the same."""
+        return _numbers(self.weights) if self.weights else ()
 
     @property
     def reuse_memory(self) -> bool:

@@ -67,8 +67,15 @@ class Prepared:
 
     def _new_state(self) -> State:
         options, seed = self._options, int(self._program.parameters.get("seed", 0))
-        new, limit = self._program.state_type, options.memory_bytes
-        return new(self._world, options.split, seed, options.halo_steps, folder=self._folder, memory_limit=limit)
+        return self._program.state_type(
+            self._world,
+            options.split,
+            seed,
+            options.halo_steps,
+            folder=self._folder,
+            memory_limit=options.memory_bytes,
+            weights=options.weights_of_ranks,
+        )
 
     def _check_deep_halos(self) -> None:
         steps, name = self._options.halo_steps, self._program.name

@@ -216,11 +216,10 @@ class Session:
         for name in checkpoints.sweep():
             self.journal.events.say("swept", file=name)
         restored = checkpoints.restore()
+        self.program.constants(state)
+        state.finish_constants()
         if restored is None:
             self.program.setup(state)
-            with self.world.raise_on_all_ranks():
-                for field in state.fields():
-                    field.check_boundary()
         return restored
 
     def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:

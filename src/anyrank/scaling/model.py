@@ -18,7 +18,8 @@ import numpy as np
 from anyrank.device import ShapeOnlyDevice
 from anyrank.errors import UsageError
 from anyrank.exchange import Halo
-from anyrank.field import OVERLAP_POINTS, Field
+from anyrank.exchange.advance import OVERLAP_POINTS
+from anyrank.field import Field
 from anyrank.observe.timers import Timers
 from anyrank.program import Program
 from anyrank.runtime.programs import load
@@ -93,21 +94,21 @@ def shape_of(program: Program, split: str, ranks: int) -> Shape:
     work, fields = program.work()[0], _fields(program, split, _VirtualRank(0, ranks))
     if not fields:
         return Shape(ranks, work, 1 / ranks, 0.0, 0, ())
-    layout = max(fields, key=lambda field: (field.halo > 0, field.layout.size)).layout
+    layout = max(fields, key=lambda field: (any(field.halo), field.layout.size)).cells
     widths = [np.diff(cut) for cut in layout.cuts]
     # One of the largest blocks in the middle of the domain, which has all its neighbours.
     rank = layout.rank_at([int(large[len(large) // 2]) for large in (np.flatnonzero(w == w.max()) for w in widths)])
     world = _VirtualRank(rank, ranks)
     exchanges: dict[Any, list[Field]] = {}
     for field in _fields(program, split, world):
-        if field.halo:
-            exchanges.setdefault((field.layout.cuts, field.boundary), []).append(field)
+        if any(field.halo):
+            exchanges.setdefault((field.cells.cuts, field.periodic), []).append(field)
     inner = 0.0
     for fields in exchanges.values():
-        exchange, width = Halo(fields, 0), 2 * max(field.halo for field in fields)
-        block = fields[0].layout.local_shape
-        points = float(np.prod([n - width * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
-        if exchange.cut_axes and points >= OVERLAP_POINTS and fields[0].layout.cuts == layout.cuts:
+        exchange, widths = Halo(fields, 0), np.max([field.halo for field in fields], axis=0)
+        block = fields[0].cells.local_shape
+        points = float(np.prod([n - 2 * widths[axis] * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
+        if exchange.cut_axes and points >= OVERLAP_POINTS and fields[0].cells.cuts == layout.cuts:
             inner = points / float(np.prod(block))
     return Shape(ranks, work, float(np.prod([w.max() for w in widths])) / layout.size, inner, rank, tuple(world.sent))
 

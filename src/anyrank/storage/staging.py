@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -127,12 +128,14 @@ class Redistribution:
     def __init__(self, field: Field, target: Layout):
         self._comm = field.world.comm
         on_host = field.device.on_host
-        halo = field.margin if on_host else 0
-        width = field.storage.strides[-2] // field.dtype.itemsize if on_host and len(field.shape) > 1 else 0
+        outer = list(field.storage_shape if on_host else field.layout.local_shape)
+        if on_host and len(outer) > 1:
+            outer[-1] = field.storage.strides[-2] // field.dtype.itemsize  # rows need not be contiguous
+        offset = field.offset if on_host else (0,) * len(outer)
         sources, targets = _bricks(field.layout), _bricks(target)
         rank, item = field.world.rank, field.dtype.itemsize
-        self._send = [_common(sources[rank], other, item, halo, width) for other in targets]
-        self._receive = [_common(targets[rank], other, item, 0) for other in sources]
+        self._send = [_common(sources[rank], other, item, outer, offset) for other in targets]
+        self._receive = [_common(targets[rank], other, item) for other in sources]
 
     def __call__(self, field: Field, block: np.ndarray) -> None:
         """Fill `block`, this rank's part in the target layout. Collective."""
@@ -161,17 +164,20 @@ def _bricks(layout: Layout) -> list[tuple[slice, ...]]:
 
 
 def _common(
-    own: tuple[slice, ...], other: tuple[slice, ...], item: int, halo: int, width: int = 0
+    own: tuple[slice, ...],
+    other: tuple[slice, ...],
+    item: int,
+    outer: Sequence[int] = (),
+    offset: Sequence[int] = (),
 ) -> MPI.Datatype | None:
-    """Return the MPI datatype of the intersection of two bricks, in the array of the first with halo; None if empty.
+    """Return the MPI datatype of the intersection of two bricks, in the array of the first one; None if it is empty.
 
-    `width` is the stride of the rows of the array in elements; 0 if the rows are contiguous.
+    The array has the shape `outer`, and its brick begins at `offset`; without these the array is the brick.
     """
     low = [max(a.start, b.start) for a, b in zip(own, other, strict=True)]
     sizes = [min(a.stop, b.stop) - first for a, b, first in zip(own, other, low, strict=True)]
     if min(sizes) <= 0:
         return None
-    whole = [part.stop - part.start + 2 * halo for part in own]
-    whole[-1] = width or whole[-1]
-    starts = [first - part.start + halo for first, part in zip(low, own, strict=True)]
+    whole, before = outer or [part.stop - part.start for part in own], offset or [0] * len(own)
+    starts = [first - part.start + skipped for first, part, skipped in zip(low, own, before, strict=True)]
     return _ELEMENTS[item].Create_subarray(whole, sizes, starts).Commit()

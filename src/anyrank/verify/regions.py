@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise, product
 
-from anyrank import field
-from anyrank.exchange import Region
+from anyrank.exchange import Region, advance
 
 
 def cut_regions() -> None:
     """Let `advance` call kernels on parts of every region, with interior and border separate for any block size."""
-    field.OVERLAP_POINTS = 1
-    field.parts_of = parts_of
+    advance.OVERLAP_POINTS = 1
+    advance.parts_of = parts_of
 
 
 def parts_of(region: Region) -> list[Region]:

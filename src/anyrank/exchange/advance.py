@@ -1,0 +1,168 @@
+"""advance: replace the values of Fields in a step, with the halo exchange concurrent with the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anyrank.errors import UsageError
+from anyrank.exchange.block import HaloBlock, Region
+from anyrank.exchange.halo import Halo, halo_of
+from anyrank.exchange.walls import fill, prescribe
+from anyrank.kernel import Kernel
+
+#: The number of points per rank from which a halo exchange overlaps with computing; with fewer, one call of the kernel
+#: is faster. On a GPU it always overlaps: a call returns at once, and the edges are copied to the host meanwhile.
+OVERLAP_POINTS = 1 << 14
+
+
+def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequence[HaloBlock] = ()) -> None:
+    """Replace the values of fields by those that a kernel computes from them, and exchange halos. Collective.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        The fields to replace. `new` are views for the results, of the shape of the region; `current` are views of the
+        present values with their halo around the region.
+    kernel : Kernel
+        It is called as `kernel(*new, *current, *reads, *rest)` on regions of the block: all arrays have the global
+        indices of the region, those with a halo also the ones around it, so that the same position in them is the same
+        index. The interior is computed during the halo exchange, and the border after it: the regions depend on the
+        size of the block and on the ranks. Therefore the kernel must compute each point only from the arguments at this
+        point and its neighbours. Data that depends on the point, such as a mask, must be a Field; a kernel with
+        `indices=True` gets the global indices of the region.
+    *rest
+        Further arguments. A Field is passed as its view of the region, which the kernel may update in place; everything
+        else, also an array, is passed unchanged.
+    reads : sequence of Field
+        Fields that the kernel reads with their halo and does not change. They travel in the same message.
+
+    Raises
+    ------
+    UsageError
+        If a Field has another decomposition than the first one, or a Field in `rest` has a halo. It is raised before
+        any work.
+
+    Notes
+    -----
+    Staggered fields of a grid have one point more along an axis with walls. A region of the last rank then contains
+    the last index of the longest field; the values of shorter fields at this index are not used.
+
+    If the margin of the fields is wider than their halo, ghost cells are computed as well, one layer less in each step,
+    and halos are exchanged when no valid layer is left (Ding and He, A ghost cell expansion method for reducing
+    communications in solving PDE problems, SC 2001; Demmel et al., Avoiding communication in sparse matrix
+    computations, IPDPS 2008).
+
+    Examples
+    --------
+    >>> u = State(World()).field("u", (4,), halo=1)
+    >>> u[...] = [0.0, 0.0, 4.0, 0.0]
+    >>> advance([u], Kernel(lambda new, old: np.add(old[:-2], old[2:], out=new)))
+    >>> u.local
+    array([0., 4., 0., 4.])
+    """
+    others = [item for item in rest if isinstance(item, HaloBlock)]
+    _check_fields(fields, reads, others)
+    changing = list(dict.fromkeys(field for field in (*fields, *reads, *others) if not field.constant))
+    halo = _halo_if_due(fields, reads, others)
+    for field in changing:
+        if halo is None or any(field.surplus):
+            fill(field)
+    depth = _depth((*fields, *reads), others)
+    _compute(_Call(kernel, fields, reads, rest), _union(field.extended_block(depth) for field in fields), halo)
+    for field in fields:
+        field.swap()
+        prescribe(field)
+    for field in changing:
+        field.valid = depth
+
+
+def _halo_if_due(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> Halo | None:
+    """Return the exchange that must come first, and mark its ghost cells as valid; None if the valid ones suffice."""
+    if min(_depth((*fields, *reads), others)) >= 0:
+        return None
+    wide = [field for field in others if field.margin != field.halo]
+    exchanged = [field for field in dict.fromkeys((*fields, *reads, *wide)) if not field.constant]
+    for field in exchanged:
+        field.valid = field.margin
+    return halo_of([field for field in exchanged if any(field.margin)])
+
+
+def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
+    """Call the kernel on a region, and meanwhile exchange the halo that it needs."""
+    regions = [region]
+    if halo is not None:
+        inner, borders = halo.regions(region)
+        halo.start()
+        least = OVERLAP_POINTS if call.fields[0].device.on_host else 1
+        if borders and np.prod([s.stop - s.start for s in inner]) >= least:
+            call(inner)
+            regions = borders
+        halo.finish()
+    for part in regions:
+        call(part)
+
+
+def _union(regions: Iterable[Region]) -> Region:
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*regions, strict=True))
+
+
+def _depth(fields: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> tuple[int, ...]:
+    """Return how many layers of ghost cells the valid ones suffice for, per axis; negative if not for the block."""
+    left = [[v - h for v, h in zip(field.valid, field.halo, strict=True)] for field in fields]
+    return tuple(min(axis) for axis in zip(*left, *(field.valid for field in others), strict=True))
+
+
+def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> None:
+    first, staggered = fields[0], {axis for field in fields for axis in field.at}
+    for item in (*fields, *reads, *others):
+        if item.cells.cuts != first.cells.cuts or not staggered <= item.staggered:
+            raise UsageError(
+                f"advance: field {item.name} {item.layout.shape} and {first.name} {first.layout.shape} are split "
+                "differently, but the kernel gets one region of both. Declare them on one grid (state.grid), or with one "
+                "shape."
+            )
+        if item.periodic != first.periodic:
+            raise UsageError(
+                f"advance: the axes of field {item.name} are periodic={item.periodic}, and those of {first.name} "
+                f"{first.periodic}, but their halos are exchanged together. Declare them on one grid (state.grid)."
+            )
+    for item in fields:
+        if item.constant:
+            raise UsageError(f"advance replaces the values of {item.name}, a constant: list it in reads= instead.")
+    for item in others:
+        if any(item.halo):
+            raise UsageError(
+                f"advance: field {item.name} is given after the kernel, where a Field is passed without its halo of "
+                f"{max(item.halo)}: a kernel that reads its neighbours would read other memory. Give it as reads="
+                f"[{item.name}] if the kernel reads its neighbours, or declare it with halo=0 if it does not."
+            )
+
+
+def parts_of(region: Region) -> Sequence[Region]:
+    """Return the disjoint regions on which `advance` calls a kernel to compute `region`: the region itself.
+
+    `anyrank verify` replaces this function to find kernels that depend on how a block is cut.
+    """
+    return (region,)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The call of a kernel on regions of the block."""
+
+    kernel: Kernel
+    fields: Sequence[HaloBlock]
+    reads: Sequence[HaloBlock]
+    rest: Sequence[Any]
+
+    def __call__(self, region: Region) -> None:
+        for part in parts_of(region):
+            new = [field.next(part) for field in self.fields]
+            old = [field.part(part, field.halo) for field in (*self.fields, *self.reads)]
+            rest = [item.part(part) if isinstance(item, HaloBlock) else item for item in self.rest]
+            indices = [self.fields[0].global_indices(part)] if self.kernel.indices else []
+            self.kernel(*new, *old, *rest, *indices)

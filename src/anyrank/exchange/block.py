@@ -1,0 +1,157 @@
+"""HaloBlock: a rank's block of a distributed array, with its ghost cells and the array of the next values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from anyrank.device import Device
+from anyrank.exchange.boundaries import Boundary, Periodic
+from anyrank.layout import Layout
+
+Region = tuple[slice, ...]
+
+
+class OnGrid(Protocol):
+    """The attributes of a Grid that its Fields use."""
+
+    #: The domain decomposition of the cells.
+    cells: Layout
+    spacing: tuple[float, ...]
+    #: The axes along which a Field of the grid has points on the walls, one more than there are cells.
+    staggered: set[int]
+
+    @property
+    def step(self) -> int:
+        """The number of the present step."""
+
+
+class HaloBlock:
+    """A rank's block of a distributed array, with `margin` layers of ghost cells: what a halo exchange works on.
+
+    `halo`, `margin`, `valid`, `sides` and the slices of a Region have one entry per axis of the grid; `layout` has one
+    axis before these if the array has components.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        dtype: DTypeLike,
+        device: Device,
+        *,
+        halo: Sequence[int] = (),
+        margin: Sequence[int] = (),
+        sides: Sequence[tuple[Boundary, Boundary]] = (),
+        grid: OnGrid | None = None,
+        at: Sequence[int] = (),
+        constant: bool = False,
+        storage: Any = None,
+    ):
+        self.name, self.layout, self.dtype, self.device = name, layout, np.dtype(dtype), device
+        self.grid, self.at, self.constant = grid, tuple(at), constant
+        #: The domain decomposition of the cells of the grid.
+        self.cells = layout if grid is None else grid.cells
+        self.halo = tuple(halo) or (0,) * self.cells.ndim
+        self.margin = tuple(margin) or self.halo
+        self.sides = tuple(sides) or ((Periodic(), Periodic()),) * self.cells.ndim
+        self.valid = (0,) * self.cells.ndim
+        self.components = layout.shape[: layout.ndim - self.cells.ndim]
+        self.block = tuple(slice(0, n) for n in layout.local_shape[len(self.components) :])
+        #: Whether the values are final: those of a constant after the method `constants`.
+        self.frozen = False
+        #: The halo exchanges in which this field is the first, by the names of their fields.
+        self.exchanges: dict[tuple[str, ...], Any] = {}
+        self._storage = storage
+        self._spare: Any = None
+
+    @property
+    def storage(self) -> Any:
+        """The block with its margin, an array of the device."""
+        if self._storage is None:
+            self._storage = self._allocate()
+        return self._storage
+
+    @property
+    def allocated(self) -> bool:
+        """Whether `storage` is allocated."""
+        return self._storage is not None
+
+    @property
+    def storage_shape(self) -> tuple[int, ...]:
+        """The shape of `storage`, also before it is allocated."""
+        sizes = zip(self.block, self.margin, self.surplus, strict=True)
+        return (*self.components, *(s.stop + 2 * m + e for s, m, e in sizes))
+
+    @property
+    def offset(self) -> tuple[int, ...]:
+        """The position of the first element of the block in `storage`."""
+        return (0,) * len(self.components) + self.margin
+
+    @property
+    def surplus(self) -> tuple[int, ...]:
+        """The layers that `storage` has in addition at the upper wall of each axis: those of staggered fields.
+
+        All fields of a grid have arrays of one size, so that one region of indices exists in each of them.
+        """
+        missing = self.staggered - {*self.at}
+        return tuple(int(axis in missing and self.at_wall(axis, 1)) for axis in range(self.cells.ndim))
+
+    @property
+    def staggered(self) -> set[int]:
+        """The axes along which a field of the grid has points on the walls."""
+        return set() if self.grid is None else self.grid.staggered
+
+    def at_wall(self, axis: int, end: int) -> bool:
+        """Return whether this rank's block is at the lower (0) or upper (1) wall of an axis (for the runtime)."""
+        last = self.cells.grid[axis] - 1
+        return not self.periodic[axis] and self.cells.position[axis] == (last if end else 0)
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Whether each axis of the grid is periodic."""
+        return tuple(isinstance(low, Periodic) for low, _ in self.sides)
+
+    def _allocate(self) -> Any:
+        return self.device.rows(self.storage_shape, 0, self.dtype, self.offset[-1])
+
+    def _within(self, region: Region, ring: Sequence[int] | None = None) -> Region:
+        """Return a region of the block, extended by `ring` cells per axis, as slices of `storage`."""
+        rings = ring or (0,) * len(region)
+        return (slice(None),) * len(self.components) + tuple(
+            slice(m + s.start - r, m + s.stop + r) for m, s, r in zip(self.margin, region, rings, strict=True)
+        )
+
+    def part(self, region: Region, ring: Sequence[int] | None = None) -> Any:
+        """Return a view of a region of the block or ghost cells, extended by `ring` cells (for the runtime)."""
+        return self.storage[self._within(region, ring)]
+
+    def extended_block(self, depth: Sequence[int]) -> Region:
+        """Return the region of the block with `depth` layers of ghost cells inside the domain (for the runtime)."""
+        return tuple(
+            slice(-d * (not self.at_wall(axis, 0)), s.stop + d * (not self.at_wall(axis, 1)))
+            for axis, (s, d) in enumerate(zip(self.block, depth, strict=True))
+        )
+
+    def next(self, region: Region) -> Any:
+        """Return a view of a region in the second array, for the next values (for the runtime)."""
+        if self._spare is None:
+            self._spare = self._allocate()
+        return self._spare[self._within(region)]
+
+    def swap(self) -> None:
+        """Swap the arrays of the current and the next values (for the runtime)."""
+        self._storage, self._spare = self._spare, self._storage
+
+    def global_indices(self, region: Region) -> tuple[Any, ...]:
+        """Return the global indices of a region of the block and its ghost cells, as `Field.indices` (for the runtime).
+
+        The indices of ghost cells across a periodic boundary are those of their owners. Outside a wall they continue:
+        they are negative, or not less than the shape.
+        """
+        numbers = [np.arange(a + s.start, a + s.stop) for a, s in zip(self.cells.start, region, strict=True)]
+        owners = (i % n if wraps else i for i, n, wraps in zip(numbers, self.cells.shape, self.periodic, strict=True))
+        return tuple(map(self.device.from_host, np.ix_(*owners)))

@@ -1,0 +1,39 @@
+"""A function of the user as a boundary condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from anyrank.exchange.boundaries.boundary import Boundary, Side
+
+
+class Function(Boundary):
+    """Ghost cells are computed by a function of the user.
+
+    `function(inside, *indices, step)` gets the layers of the domain next to the wall, one more than there are ghost
+    layers and the nearest first; their global indices, one array per axis; and the step. It returns the ghost layers,
+    the nearest first, or one array for all of them. Each value must depend only on the values and indices that have the
+    same position along the wall.
+    """
+
+    arithmetic = True
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__()
+        self._function = function
+
+    def fill(self, side: Side) -> None:
+        """See `Boundary`."""
+        inside = [side[layer] for layer in range(side.layers + 1)]
+        result = self._function(inside, *side.indices(0), side.step)
+        separate = isinstance(result, Sequence)
+        for layer in range(side.layers):
+            side[-1 - layer] = result[layer] if separate else result
+
+    def points(self, layers: int, on_wall: bool) -> int:
+        """See `Boundary`."""
+        return layers + 1
+
+    def __str__(self) -> str:
+        return f"function {getattr(self._function, '__name__', 'of the program')}"

@@ -1,0 +1,60 @@
+"""The walls of a domain at this rank's block of a Field, and their ghost cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from anyrank.exchange.block import HaloBlock
+from anyrank.exchange.boundaries import Boundary, Side
+
+
+def fill(field: HaloBlock, axes: Sequence[int] | None = None) -> None:
+    """Fill the ghost cells outside the walls of a field, axis by axis; `axes` selects some axes. Not collective.
+
+    Each axis is filled in the full width of the others. In a corner, therefore, the condition of the last axis applies,
+    to ghost cells that the conditions of the other axes have filled.
+    """
+    for boundary, side in _walls(field, 0, axes):
+        if side.on_wall:
+            boundary.on_wall(side)
+        if side.layers:
+            boundary.fill(side)
+
+
+def prescribe(field: HaloBlock) -> None:
+    """Set the new values on walls, where a boundary condition prescribes them. Not collective."""
+    for boundary, side in _walls(field, 1, field.at):
+        boundary.on_wall(side)
+
+
+def _walls(field: HaloBlock, ahead: int, axes: Sequence[int] | None) -> Iterator[tuple[Boundary, Side]]:
+    """Yield the condition and the side of each wall at the block; `ahead` is the number of steps after this one."""
+    for axis in range(len(field.sides)) if axes is None else axes:
+        for end in (0, 1):
+            if field.at_wall(axis, end) and field.layout.local_shape and min(field.layout.local_shape):
+                yield field.sides[axis][end], _side(field, axis, end, ahead)
+
+
+def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
+    margin, n = field.margin[axis], field.block[axis].stop
+    spacing, step = (1.0, 0) if field.grid is None else (field.grid.spacing[axis], field.grid.step + ahead)
+    return Side(
+        array=field.storage,
+        axis=len(field.components) + axis,
+        first=margin + (n - 1) * end,
+        inward=1 - 2 * end,
+        layers=field.halo[axis] + field.surplus[axis] * end,
+        on_wall=axis in field.at,
+        spacing=spacing,
+        indices=lambda layer: _indices(field, axis, n - 1 - layer if end else layer),
+        step=step,
+    )
+
+
+def _indices(field: HaloBlock, axis: int, position: int) -> tuple[Any, ...]:
+    """Return the global indices of the layer at a position along an axis of the block, in the width of its storage."""
+    sizes = zip(field.block, field.margin, field.surplus, strict=True)
+    region = [slice(-m, s.stop + m + extra) for s, m, extra in sizes]
+    region[axis] = slice(position, position + 1)
+    return field.global_indices(tuple(region))
