@@ -36,10 +36,11 @@ def ghost_values(field, whole):
     index = np.ix_(
         *(np.arange(a - h, b + h) for h, a, b in zip(field.halo, field.layout.start, field.layout.stop, strict=True))
     )
+    value = next((low.value for low, _ in field.sides if low.name == "fixed"), 0)
     outside = np.zeros(field.array.shape, bool)
     wrapped = []
     for axis, (i, n) in enumerate(zip(index, field.shape, strict=True)):
         if not field.periodic[axis]:
             outside |= (i < 0) | (i >= n)
         wrapped.append(i % n)
-    return np.where(outside, VALUE, whole[tuple(wrapped)])
+    return np.where(outside, value, whole[tuple(wrapped)])

@@ -65,7 +65,7 @@ def test_state_bad_declarations_are_refused(world):
         state.scalar("random", 0)
     with pytest.raises(UsageError, match="cannot name a member"):
         state.scalar("two words", 0)
-    with pytest.raises(UsageError, match="periodic or fixed"):
+    with pytest.raises(UsageError, match=r"must be one of antireflect, .*periodic"):
         state.field("b", (4,), boundary="open")
     with pytest.raises(UsageError, match="sizes ≥ 1"):
         state.field("c", (0,))

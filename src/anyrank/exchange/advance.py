@@ -122,8 +122,8 @@ def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], other
         if item.cells.cuts != first.cells.cuts or not staggered <= item.staggered:
             raise UsageError(
                 f"advance: field {item.name} {item.layout.shape} and {first.name} {first.layout.shape} are split "
-                "differently, but the kernel gets one region of both. Declare them on one grid (state.grid), or with one "
-                "shape."
+                "differently, but the kernel gets one region of both. Give them one shape, or declare them on one grid "
+                "(state.grid)."
             )
         if item.periodic != first.periodic:
             raise UsageError(

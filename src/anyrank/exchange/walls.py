@@ -15,16 +15,19 @@ def fill(field: HaloBlock, axes: Sequence[int] | None = None) -> None:
     Each axis is filled in the full width of the others. In a corner, therefore, the condition of the last axis applies,
     to ghost cells that the conditions of the other axes have filled.
     """
+    _prescribe(field, 0)
     for boundary, side in _walls(field, 0, axes):
-        if side.on_wall:
-            boundary.on_wall(side)
         if side.layers:
             boundary.fill(side)
 
 
 def prescribe(field: HaloBlock) -> None:
     """Set the new values on walls, where a boundary condition prescribes them. Not collective."""
-    for boundary, side in _walls(field, 1, field.at):
+    _prescribe(field, 1)
+
+
+def _prescribe(field: HaloBlock, ahead: int) -> None:
+    for boundary, side in _walls(field, ahead, field.at):
         boundary.on_wall(side)
 
 

@@ -64,7 +64,7 @@ def memory_usage(state: State) -> dict[str, int]:
 
 
 def _arrays(field: Field) -> int:
-    """The number of arrays of a Field: two if `advance` may replace it."""
+    """Return the number of arrays of a Field: two if `advance` may replace it."""
     return 2 if any(field.halo) and not field.constant else 1
 
 

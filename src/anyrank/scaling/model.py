@@ -105,9 +105,9 @@ def shape_of(program: Program, split: str, ranks: int) -> Shape:
             exchanges.setdefault((field.cells.cuts, field.periodic), []).append(field)
     inner = 0.0
     for fields in exchanges.values():
-        exchange, widths = Halo(fields, 0), np.max([field.halo for field in fields], axis=0)
+        exchange, halos = Halo(fields, 0), np.max([field.halo for field in fields], axis=0)
         block = fields[0].cells.local_shape
-        points = float(np.prod([n - 2 * widths[axis] * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
+        points = float(np.prod([n - 2 * halos[axis] * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
         if exchange.cut_axes and points >= OVERLAP_POINTS and fields[0].cells.cuts == layout.cuts:
             inner = points / float(np.prod(block))
     return Shape(ranks, work, float(np.prod([w.max() for w in widths])) / layout.size, inner, rank, tuple(world.sent))
