@@ -24,7 +24,7 @@ ONE_LINE = ("(for the runtime)", "See `Member`")
 
 
 def public_objects() -> Iterator[tuple[str, Any]]:
-    """The public classes and functions with their dotted names: those of anyrank, of its modules, and Member."""
+    """Yield the public classes and functions with their dotted names: those of anyrank, of its modules, and Member."""
     yield "Member", Member
     for name, value in ((name, getattr(anyrank, name)) for name in anyrank.__all__):
         if not isinstance(value, ModuleType):
@@ -36,8 +36,8 @@ def public_objects() -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{member}", item
 
 
-def methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The public methods of a class, without properties."""
+def public_methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the public methods of a class, without properties."""
     for name, value in vars(kind).items():
         function = getattr(value, "__func__", value)
         if not name.startswith("_") and inspect.isfunction(function):
@@ -47,34 +47,34 @@ def methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
 OBJECTS = dict(public_objects())
 FUNCTIONS = {name: item for name, item in OBJECTS.items() if not inspect.isclass(item)}
 CLASSES = {name: item for name, item in OBJECTS.items() if inspect.isclass(item)}
-METHODS = {f"{name}.{method}": item for name, kind in CLASSES.items() for method, item in methods(kind)}
+METHODS = {f"{name}.{method}": item for name, kind in CLASSES.items() for method, item in public_methods(kind)}
 
 
-def sections(documented: Any) -> dict[str, str]:
-    """The text of each section of a docstring; what is before the first one has the name "Summary"."""
+def split_sections(documented: Any) -> dict[str, str]:
+    """Return the text of each section of a docstring; the text before the first one is "Summary"."""
     summary, *rest = re.split(SECTION, inspect.cleandoc(documented.__doc__ or ""), flags=re.M)
     return {"Summary": summary, **dict(zip(rest[::2], rest[1::2], strict=True))}
 
 
-def described(text: str) -> set[str]:
-    """The names that a section of parameters describes."""
+def parameter_names(text: str) -> set[str]:
+    """Return the names that a section of parameters describes."""
     names = (line.partition(" :")[0] for line in text.splitlines() if line[:1].strip())
     return {name.strip("* ") for line in names for name in line.split(",")}
 
 
-def problems(name: str, documented: Any) -> list[str]:
-    """What the docstring of a function or a class lacks."""
-    found, signature = sections(documented), inspect.signature(documented)
-    summary = found["Summary"].partition("\n")[0]
+def find_problems(name: str, documented: Any) -> list[str]:
+    """Return what the docstring of a function or a class lacks."""
+    texts, signature = split_sections(documented), inspect.signature(documented)
+    summary = texts["Summary"].partition("\n")[0]
     if any(text in summary for text in ONE_LINE):
         return []
-    lacking = {*signature.parameters} - {"self", "cls"} - described(found.get("Parameters", ""))
-    unknown = described(found.get("Parameters", "")) - {*signature.parameters}
+    lacking = {*signature.parameters} - {"self", "cls"} - parameter_names(texts.get("Parameters", ""))
+    unknown = parameter_names(texts.get("Parameters", "")) - {*signature.parameters}
     result = [
         f"{name}: {sorted(names)} {what}" for names, what in ((lacking, "undescribed"), (unknown, "unknown")) if names
     ]
     returns = signature.return_annotation not in (None, "None", inspect.Signature.empty)
-    if returns and not ({"Returns", "Yields"} & {*found} or summary.startswith(("Return ", "Yield "))):
+    if returns and not ({"Returns", "Yields"} & {*texts} or summary.startswith(("Return ", "Yield "))):
         result.append(f"{name}: what it returns is missing")
     return result
 
@@ -92,14 +92,14 @@ def test_docstring_examples_run(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", FUNCTIONS | METHODS)
 def test_docstring_describes_parameters_and_result(name):
-    assert not problems(name, (FUNCTIONS | METHODS)[name])
+    assert not find_problems(name, (FUNCTIONS | METHODS)[name])
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_docstring_of_class_describes_parameters(name):
     kind = CLASSES[name]
-    if "creates it" not in sections(kind)["Summary"] and not issubclass(kind, Exception) and kind is not Member:
-        assert not problems(name, kind)
+    if "creates it" not in split_sections(kind)["Summary"] and not issubclass(kind, Exception) and kind is not Member:
+        assert not find_problems(name, kind)
 
 
 def test_problems_of_a_docstring_are_found():
@@ -113,7 +113,7 @@ def test_problems_of_a_docstring_are_found():
         """
         return x / y
 
-    assert problems("half", half) == [
+    assert find_problems("half", half) == [
         "half: ['y'] undescribed",
         "half: ['z'] unknown",
         "half: what it returns is missing",
