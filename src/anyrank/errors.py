@@ -35,9 +35,9 @@ class UsageError(AnyrankError):
     Examples
     --------
     >>> state = State(World())
-    >>> state.field("T", (4,), boundary="open")
+    >>> state.field("T", (0,))
     Traceback (most recent call last):
-    anyrank.errors.UsageError: field T: boundary ('open',) must be periodic or fixed for each axis of (4,).
+    anyrank.errors.UsageError: field T: shape (0,) needs at least one axis, and sizes ≥ 1.
     """
 
     status = 2

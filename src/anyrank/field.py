@@ -27,7 +27,7 @@ _VIEWS = (int, slice, type(None), type(Ellipsis))
 
 
 class Field(HaloBlock):
-    """A global array, distributed by a Layout, with a halo. `State.field` and `Grid.field` create it.
+    """A global array, distributed by a Layout, with a halo. `State.field` or `Grid.field` creates it.
 
     `array` is this rank's block with its halo, and `local` the block without it; both are views of an array of the
     rank's device. Indexing reads and writes the block: `field[...] = values`.

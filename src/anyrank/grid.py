@@ -36,7 +36,7 @@ class Owner(Protocol):
 
 
 class Grid:
-    """A rectangular domain of cells: `State.grid` creates it. Its Fields share one domain decomposition.
+    """A rectangular domain of cells, whose Fields share one domain decomposition. `State.grid` creates it.
 
     Staggered fields have their points on the faces of cells: the face i of an axis is the lower face of cell i. Along
     an axis with walls there is one face more than there are cells; along a periodic axis there are as many. The faces
@@ -107,7 +107,7 @@ class Grid:
         boundary: Declared = None,
         boundary_value: Declared = None,
     ) -> Field:
-        """Declare a Field on the grid, whose values are zero. Collective.
+        """Return a new Field on the grid, whose values are zero. Collective.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Grid:
         return self._declare(name, dtype, at, components, unit, description, halo, boundary, boundary_value)
 
     def constant(self, name: str, dtype: DTypeLike = np.float64, **options: Any) -> Field:
-        """Declare a Field whose values only the method `constants` of the program sets. Collective.
+        """Return a new Field whose values only the method `constants` of the program sets. Collective.
 
         It is in no checkpoint: `constants` is called again when a run is resumed. Its halo is exchanged once.
 
@@ -147,6 +147,11 @@ class Grid:
         ----------
         name, dtype, **options
             See `field`.
+
+        Returns
+        -------
+        Field
+            The field.
         """
         unknown = options.keys() - {"at", "components", "unit", "description", "halo", "boundary", "boundary_value"}
         if unknown:

@@ -139,7 +139,7 @@ class State:
         dims: Sequence[str] = (),
         components: int | None = None,
     ) -> Field:
-        """Declare a Field on a grid of its own, whose values are zero. Collective.
+        """Return a new Field on a grid of its own, whose values are zero. Collective.
 
         Parameters
         ----------
@@ -169,7 +169,7 @@ class State:
         return grid.field(name, dtype, components=components, unit=unit, description=description)
 
     def constant(self, name: str, shape: Sequence[int], dtype: DTypeLike = np.float64, **options: Any) -> Field:
-        """Declare a Field whose values only the method `constants` of the program sets. Collective.
+        """Return a new Field whose values only the method `constants` of the program sets. Collective.
 
         It is in no checkpoint: `constants` is called again when a run is resumed. Its halo is exchanged once.
 

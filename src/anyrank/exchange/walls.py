@@ -27,7 +27,8 @@ def prescribe(field: HaloBlock) -> None:
 
 
 def _prescribe(field: HaloBlock, ahead: int) -> None:
-    for boundary, side in _walls(field, ahead, field.at):
+    # The points of a constant are data, on walls too.
+    for boundary, side in _walls(field, ahead, () if field.constant else field.at):
         boundary.on_wall(side)
 
 
