@@ -67,8 +67,8 @@ SLOW = {
 
 def is_slow(item: str) -> bool:
     """Whether the test with this id is in SLOW."""
-    found = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
-    return any(not any(name in item for name in kept) for kept in found)
+    result = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
+    return any(not any(name in item for name in kept) for kept in result)
 
 
 def pytest_collection_modifyitems(items: list) -> None:

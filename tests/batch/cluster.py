@@ -80,8 +80,8 @@ class Cluster:
         """The exit statuses of the attempts, `…` for one that still runs."""
         file = run / "job" / "attempts"
         lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
-        found = {line[0]: "…" for line in lines} | {line[0]: line[2] for line in lines if line[1] == "ended"}
-        return list(found.values())
+        result = {line[0]: "…" for line in lines} | {line[0]: line[2] for line in lines if line[1] == "ended"}
+        return list(result.values())
 
     def standing(self, run: Path) -> dict[str, dict[str, Any]]:
         return {status["name"]: status for status in json.loads(self.anyrank("status", run, "--json"))}
