@@ -121,8 +121,9 @@ def pytest_collect_file(file_path: Path) -> None:
 
 @cache
 def _set_up_hypothesis() -> None:
-    """Configure Hypothesis so that all ranks draw the same examples: they are derived from the test's name, not from
-    chance, time or a database. A fixture such as `world` may serve all examples of a test.
+    """Let all ranks draw the same examples: derived from the test's name, not from chance, time or a database.
+
+    A fixture such as `world` may serve all examples of a test.
     """
     from hypothesis import HealthCheck, Phase, settings
 

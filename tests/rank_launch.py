@@ -104,9 +104,7 @@ def _report(item: pytest.Item) -> None:
 
 
 class PlannedTest(NamedTuple):
-    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch must have exactly these
-    ranks.
-    """
+    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch must have exactly these."""
 
     ranks: int
     timeout: float

@@ -156,9 +156,7 @@ def _tagged(tag: str) -> dict[int, list[str]]:
 
 
 def _end(tag: str, patience: float = 10) -> None:
-    """Kill everything that has the tag, repeatedly until nothing is left, since a killed process may just have started
-    another.
-    """
+    """Kill everything that has the tag until nothing is left: a killed process may just have started another."""
     deadline = time.monotonic() + patience
     while left := _tagged(tag):
         if time.monotonic() > deadline:

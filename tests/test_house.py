@@ -60,9 +60,7 @@ def modules_in_strings(tree: ast.Module) -> set[str]:
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """The modules of src/anyrank that each of them imports, without the package `anyrank` itself, which names all of
-    them.
-    """
+    """The modules of src/anyrank that each of them imports, without the facade `anyrank`, which names all of them."""
     known = modules()
 
     def module_of(name: str) -> str:

@@ -119,9 +119,7 @@ class Cluster:
 
 
 class Pbs(Cluster):
-    """The PBS of fake_pbs.py, with its state in the folder `pbs`; jobs find its commands on the PATH of their login
-    shell.
-    """
+    """The PBS of fake_pbs.py, state in the folder `pbs`; jobs find its commands on the PATH of their login shell."""
 
     def __init__(self, folder: Path, tag: str):
         self.state = folder / "pbs"
@@ -154,9 +152,7 @@ class Condor(Cluster):
 
 @contextmanager
 def run_fake(kind: type[Pbs] | type[Condor], folder: Path) -> Iterator[Any]:
-    """Make one of the fakes. Its processes and jobs carry the tag of a process that ends with the block, and end with
-    it.
-    """
+    """Make one of the fakes; its processes and jobs carry the tag of a process, and end with the block."""
     with start_process("sleep", "infinity") as keeper:
         cluster = kind(folder, keeper.tag)
         cluster.keeper = keeper
