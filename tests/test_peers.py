@@ -191,9 +191,9 @@ def test_peers_pairs_alternate_and_a_failing_peer_is_dropped(tmp_path):
     comparison = import_module("compare").Comparison(quick=True, rounds=3, folder=tmp_path)
     ours, good, bad = Stub("ours", [1.0] * 5, turns), Stub("good", [2.0] * 3, turns), Stub("bad", [3.0], turns)
     theirs = [good, bad]
-    found = comparison._rounds(ours, theirs)
+    result = comparison._rounds(ours, theirs)
     assert turns == ["ours", "good", "ours", "bad", "good", "ours", "bad", "ours", "good"]
-    assert found["good"] == [([{"seconds": 1.0}], [{"seconds": 2.0}])] * 3 and theirs == [good]
+    assert result["good"] == [([{"seconds": 1.0}], [{"seconds": 2.0}])] * 3 and theirs == [good]
     assert comparison.skipped == [{"peer": "BAD", "reason": "it fell over"}]
 
 
