@@ -16,6 +16,7 @@ OFFLINE := $(PYTHON) -m pip --python $(BIN)/python --quiet --disable-pip-version
 READY := $(VENV)/.ready
 BUILT := pyproject.toml setup.py $(wildcard kernels/*/*.pyx kernels/*.h kernels/*/*.h src/anyrank/runtime/watchdog/watch.*[xh])
 PEERS := .venv-peers
+SPELLED := src kernels docs tests benchmarks jobs examples Makefile README.md CHANGELOG.md CONTRIBUTING.md
 EXTRAS ?= test
 RESULTS ?= benchmarks/results/gpu
 # SLOW=1 runs the tests marked slow, too: what takes minutes and seldom breaks, as .ci/run does.
@@ -64,9 +65,10 @@ coverage: $(READY) ## which lines of the way of a GPU the tests run, where no GP
 	$(BIN)/coverage run -m pytest -q -n 3 --dist loadfile --ignore=tests/device/test_nvrtc.py tests/device tests/exchange tests/storage/test_device.py
 	$(BIN)/coverage combine -q && $(BIN)/coverage report --show-missing --fail-under=$(COVERED) --include='$(GPU_WAY)'
 
-lint: $(READY) ## style: ruff's rules and format
+lint: $(READY) ## style: ruff's rules and format, and the spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell $(SPELLED)
 
 types: $(READY) ## mypy --strict on the package
 	$(BIN)/mypy

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 finished, 75 stopped, 2 bad usage, 1 any other error."""
     process = os.getpid()
     if launcher.tasks() <= 1:
-        # A process that only starts mpiexec, or prints help, must not initialise MPI.
+        # A process that only starts mpiexec, or prints help, must not initialize MPI.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
     if arguments is None:
