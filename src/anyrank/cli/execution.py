@@ -21,7 +21,7 @@ from anyrank.runtime.python import new_folder
 
 
 @contextmanager
-def watched(options: Options | None = None) -> Iterator[None]:
+def under_watchdog(options: Options | None = None) -> Iterator[None]:
     """Run the watchdog around the user's code outside of steps: its import and its `check`.
 
     Before the options are parsed (`options` is None), the limit comes from the words of the command line.

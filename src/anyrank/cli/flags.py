@@ -62,14 +62,17 @@ def parameter_flags() -> list[Flag]:
     """Return the flags of every command that takes parameters."""
     return [
         Flag(
-            ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags override it."
+            ["file", "--parameters"],
+            PARAMETERS,
+            metavar="FILE",
+            help="Read parameters from a TOML file; flags override it.",
         ),
         Flag(
             ["assigned", "--set"],
             PARAMETERS,
             metavar="NAME=VALUE",
             multiple=True,
-            help="Set any parameter, also one with the name of an option; may be repeated.",
+            help="Set any parameter, even one with the name of an option; may be repeated.",
         ),
     ]
 
@@ -114,7 +117,8 @@ class Command(click.Command):
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
         """Yield the rows of the help, each with its group."""
         for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
+            record = param.get_help_record(ctx)
+            if record and record[1]:  # an argument has no text of its own
                 yield getattr(param, "group", ""), record
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -235,8 +239,8 @@ class ProgramCommand(Command):
         default = NONE if info.default is None else info.default
         if isinstance(default, list | tuple):
             default = ",".join(map(str, default))
-        end = "[required]" if default is ... else f"[default: {default}]"
-        return f"{'; '.join(note for note in notes if note)}  {end}"
+        end = "" if default == "" else "  [required]" if default is ... else f"  [default: {default}]"
+        return "; ".join(note for note in notes if note) + end
 
 
 def _from_file(file: str | None) -> dict[str, Any]:

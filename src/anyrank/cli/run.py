@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
-from anyrank.cli.execution import execute, watched
+from anyrank.cli.execution import execute, under_watchdog
 from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Table
 from anyrank.program import Program
@@ -40,7 +40,7 @@ class Programs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Return the command of a program: its parameters and the options of the verb."""
-        with watched():
+        with under_watchdog():
             program = load(cmd_name)
         source = absolute(cmd_name)
         return ProgramCommand(
@@ -57,14 +57,14 @@ class Programs(click.Group):
 class Runs(Programs):
     """The commands that run a program."""
 
-    tables = {"where": OutOptions, "options": Options}  # noqa: RUF012
+    tables = {"out_options": OutOptions, "options": Options}  # noqa: RUF012
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
         """Run it."""
 
-        def run(parameters: dict[str, Any], where: OutOptions, options: Options) -> int:
-            out = Path(where.out) if where.out else None
-            with watched(options):
+        def run(parameters: dict[str, Any], out_options: OutOptions, options: Options) -> int:
+            out = Path(out_options.out) if out_options.out else None
+            with under_watchdog(options):
                 ready = program(**parameters)
             return execute(source, ready, options, out, options.given().get("ranks"))
 
@@ -73,4 +73,4 @@ class Runs(Programs):
 
 @click.group(cls=Runs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program: a name (`anyrank list`), or your own file (./my_program.py)."""
+    """Run a program: a name from `anyrank list`, or your own file, such as ./my_program.py."""

@@ -16,7 +16,7 @@ from anyrank.batch.job import run_statuses
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--json", "json", is_flag=True, help="Print one JSON array.")
 def command(runs: tuple[Path, ...], json: bool) -> int:
-    """Show the status of these run or study folders: queued, running, finished, failed and why."""
+    """Show the status of the runs in these run or study folders, and why a run failed or waits."""
     statuses = [one for folder in runs for one in run_statuses(folder.absolute())]
     if json:
         click.echo(dumps([asdict(status) for status in statuses], indent=2))

@@ -76,4 +76,4 @@ def _folder(out: str, program: str) -> Path:
 
 @click.group(cls=Verifications, name="verify", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program with different ranks, splits, bodies and restarts, and compare every step bit by bit."""
+    """Run a program on different ranks, with different splits, bodies and restarts; compare every step bit for bit."""
