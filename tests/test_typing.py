@@ -54,7 +54,7 @@ class Heat(Program[Plate]):
         advance([state.T], DIFFUSE, 0.1)
         state.hits += state.world.sum(1)
         state.hits = "many"  # error: assignment
-        state.T.advance(DIFFUSE)  # error: attr-defined
+        state.T.advence(DIFFUSE)  # error: attr-defined
 
     def result(self, state: Plate) -> dict[str, Any]:
         warmest: float = exact.max(state.T)
