@@ -124,8 +124,8 @@ def time_bodies(size: int) -> Iterator[dict[str, Any]]:
             row = {"kernel": kernel.name, "body": body, "rate": 0.0, "unit": "", "declined": ""}
             try:
                 row["rate"], row["unit"] = time_body(kernel, body, size if body != "shim" else min(size, 4096))
-            except (Declined, AnyrankError) as refusal:
-                row["declined"] = str(refusal)
+            except (Declined, AnyrankError) as error:
+                row["declined"] = str(error)
             yield row
 
 
@@ -142,8 +142,8 @@ def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
     arguments = [device.from_host(a) if copy else a for a, copy in zip(arguments, copied, strict=True)]
     function(*arguments)
     device.synchronize()
-    best, until = float("inf"), time.perf_counter() + TIMING_SECONDS
-    while time.perf_counter() < until:
+    best, end = float("inf"), time.perf_counter() + TIMING_SECONDS
+    while time.perf_counter() < end:
         before = time.perf_counter()
         function(*arguments)
         device.synchronize()

@@ -30,11 +30,11 @@ def command(programs: tuple[Path, ...], out: Path, only: str, without: str, forc
     from anyrank.batch.packages import select_packages
     from anyrank.observe.progress import si
 
-    before = time.monotonic()
+    start = time.monotonic()
     _check_programs(programs)
     _check_out(out, force)
     files = pack(programs, out, select_packages(_names(only), _names(without)))
-    click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - before:.1f} s")
+    click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - start:.1f} s")
 
 
 def _names(text: str) -> list[str]:

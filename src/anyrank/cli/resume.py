@@ -46,5 +46,5 @@ def command(run: Path, program: str | None, options: Options) -> int:
         parameters = validate(loaded, description.parameters, "{} =".format)
     merged = Options(**{**description.options, **given})
     with under_watchdog(merged):
-        ready = loaded(**parameters)
-    return execute(source, ready, merged, run, given.get("ranks"))
+        instance = loaded(**parameters)
+    return execute(source, instance, merged, run, given.get("ranks"))

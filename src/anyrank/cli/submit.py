@@ -44,7 +44,7 @@ class Submissions(Programs):
         return super().get_command(ctx, cmd_name)
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Submit a run of the program."""
+        """Return a function that submits a run of the program."""
 
         def submit(
             parameters: dict[str, Any],
@@ -53,9 +53,9 @@ class Submissions(Programs):
             submit_options: SubmitOptions,
             options: Options,
         ) -> int:
-            ready = program(**parameters)
+            instance = program(**parameters)
             folder = (Path(out_options.out) if out_options.out else new_folder(program.name)).absolute()
-            member = Member(folder.name, folder, source, ready.parameters, options.given(), {}, (), ())
+            member = Member(folder.name, folder, source, instance.parameters, options.given(), {}, (), ())
             return submit_members(
                 "run",
                 folder,
@@ -74,7 +74,7 @@ def _command(name: str, text: str, action: Callable[..., int]) -> click.Command:
 
 
 def _resubmit(folder: Path) -> Callable[..., int]:
-    """Submit the run in a folder with its former request, except for the options that are given."""
+    """Return a function that submits the run in a folder; its earlier request holds for options that are not given."""
 
     def submit(job_options: Request, submit_options: SubmitOptions, options: Options) -> int:
         path, description = folder.absolute(), RunFolder(folder).describe()
@@ -83,18 +83,18 @@ def _resubmit(folder: Path) -> Callable[..., int]:
         if not description.source:
             raise UsageError(f"{folder}/run.toml is missing. Write it with: anyrank resume {folder} --program FILE.")
         member = Member(path.name, path, description.source, description.parameters, options.given(), {}, (), ())
-        cwd, site, before = Path.cwd(), load_site(submit_options.site), {"threads": description.options.get("threads")}
+        cwd, site, earlier = Path.cwd(), load_site(submit_options.site), {"threads": description.options.get("threads")}
         with suppress(UsageError):  # if it was not submitted before
             last = submission(path)
-            cwd, before = Path(last["cwd"]), last["requests"][path.name]
+            cwd, earlier = Path(last["cwd"]), last["requests"][path.name]
             site = site if submit_options.site else Site(**last["site"])
-        return submit_members("run", path, [member], site, [before, job_options.given()], submit_options.dry_run, cwd)
+        return submit_members("run", path, [member], site, [earlier, job_options.given()], submit_options.dry_run, cwd)
 
     return submit
 
 
 def _study(file: Path) -> Callable[..., int]:
-    """Submit the study in a file."""
+    """Return a function that submits the study in a file."""
 
     @click.option(
         "--points", help="Submit only these points of a sweep, such as 3,7-9.  [default: all that are not finished]"
@@ -126,7 +126,7 @@ def submit_members(
     cwd: Path,
     only: frozenset[str] | None = None,
 ) -> int:
-    """Submit these runs, or print their scripts; later `layers` of requests override earlier ones. Returns 0."""
+    """Submit these runs, or print their scripts, and return 0. Later `layers` of requests override earlier layers."""
     if launcher.tasks() > 1:
         raise UsageError("submit must run on one process: run it without mpiexec.")
     requests = {member.name: request(site, *layers[:-1], member.job, layers[-1]) for member in members}
@@ -139,11 +139,11 @@ def submit_members(
     ids = prepared.submit()
     for name, job in ids.items():
         click.echo(f"{name}: job {job} on {prepared.scheduler.name}")
-    left = len(members) - len(ids)
-    if kind == "run" and left:
+    skipped = len(members) - len(ids)
+    if kind == "run" and skipped:
         click.echo(f"{folder} is finished: nothing to submit")
-    elif left:
-        click.echo(f"{left} of {len(members)} runs not submitted: finished, or already queued")
+    elif skipped:
+        click.echo(f"{skipped} of {len(members)} runs not submitted: finished, or already queued")
     click.echo(f"See anyrank status {folder}")
     return 0
 
