@@ -25,7 +25,7 @@ import pytest
 
 from anyrank.world import World
 
-from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialised)
+from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialized)
 
 OUTCOMES = ("passed", "skipped", "failed")
 #: How long a rank that failed waits for the others to fail too before it aborts them, in seconds.

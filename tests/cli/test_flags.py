@@ -86,7 +86,7 @@ def test_flag_of_an_option_is_kept_from_parameters():
     got = call("--transfer", "direct")
     assert got["options"].transfer == "direct" and got["parameters"]["transfer"] == 0.25
     got = call("--nodes", "4", "--partition", "b", verb=SUBMIT)
-    assert got["asked"].given() == {"nodes": 4, "partition": "b"} and got["parameters"]["nodes"] == 100
+    assert got["job_options"].given() == {"nodes": 4, "partition": "b"} and got["parameters"]["nodes"] == 100
 
 
 OWNED = {

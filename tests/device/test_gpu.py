@@ -182,7 +182,7 @@ def test_gpu_bench_row_that_fails_is_shown_and_skipped(tmp_path):
 
 def test_gpu_bench_rows_without_time_are_left_out(tmp_path):
     shown = bench("--limit", 9, "--out", tmp_path, "--only", "copy,pi,checkpoint")  # no GPU is requested
-    assert shown.count("s, and 9 are left") == 3 and "left out for want of time: copy, pi, checkpoint" in shown
+    assert shown.count("s, and 9 are left") == 3 and "left out for lack of time: copy, pi, checkpoint" in shown
     assert not read_rows(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_gpu_bench_fits_its_limit_on_an_ordinary_disk(bench_module):
     known = bench_module.ASSUMED | {"disk": 1e9}
     groups = [attempt.group for attempt in bench_module.ATTEMPTS]
     children = 1 + sum(a != b for a, b in pairwise(groups))
-    assert children * bench_module.CHILD + sum(a.estimate(known) for a in bench_module.ATTEMPTS) < 260
+    assert children * bench_module.CHILD_SECONDS + sum(a.estimate(known) for a in bench_module.ATTEMPTS) < 260
 
 
 @pytest.mark.parametrize("disk", [5e9, 1e9, 3e8])

@@ -74,7 +74,7 @@ def test_gpu_ghosts_hold_their_owners_values_in_any_type(world, name, body, orde
 
 
 def mix(new, old, weight):
-    """A stencil that reads corner points, and a weight that it changes; it causes no synchronisation."""
+    """A stencil that reads corner points, and a weight that it changes; it causes no synchronization."""
     m, n = new.shape
     new[...] = weight
     for a, b in np.ndindex(3, 3):

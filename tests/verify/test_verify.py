@@ -51,7 +51,7 @@ def verify_cases(tmp_path: Path, program: Path | str, *cases: Case, **parameters
     return code, "\n".join(output)
 
 
-#: The cases of the quick matrix that find each bug, and the message; `uninitialised` has a test of its own.
+#: The cases of the quick matrix that find each bug, and the message; `uninitialized` has a test of its own.
 BUGS = {
     "rank_seed": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 0, in x[6]; 6 of 12 elements differ:"),
     "float_sum": ((ONE, TWO, Case((3,))), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
@@ -216,7 +216,7 @@ def test_verify_our_programs_are_clean(tmp_path, program):
 
 def test_verify_wrong_program_gives_table_finding_and_runs(tmp_path):
     words = ("--quick", "--ranks", 1, "--junit", "j.xml", "--out", "runs")
-    done = run_anyrank("verify", BROKEN / "uninitialised.py", *words, cwd=tmp_path)
+    done = run_anyrank("verify", BROKEN / "uninitialized.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and not done.stderr, done.stderr
     table, finding, end = done.stdout.split("\n\n")
     rows = [line.split() for line in table.splitlines()]
