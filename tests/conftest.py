@@ -67,8 +67,8 @@ SLOW = {
 
 def is_slow(item: str) -> bool:
     """Whether the test with this id is in SLOW."""
-    found = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
-    return any(not any(name in item for name in kept) for kept in found)
+    result = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
+    return any(not any(name in item for name in kept) for kept in result)
 
 
 def pytest_collection_modifyitems(items: list) -> None:
@@ -121,8 +121,9 @@ def pytest_collect_file(file_path: Path) -> None:
 
 @cache
 def _set_up_hypothesis() -> None:
-    """Configure Hypothesis so that all ranks draw the same examples: they are derived from the test's name, not from
-    chance, time or a database. A fixture such as `world` may serve all examples of a test.
+    """Let all ranks draw the same examples: derived from the test's name, not from chance, time or a database.
+
+    A fixture such as `world` may serve all examples of a test.
     """
     from hypothesis import HealthCheck, Phase, settings
 

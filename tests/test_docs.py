@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "jobs/README", "benchmarks/README")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 #: Names that the style replaced by terms of the field.
@@ -22,7 +22,7 @@ REPLACED = (
 #: Replaced as names, in backticks; ordinary words elsewhere.
 REPLACED_IN_CODE = ("together", "every", "total", "meet", "facts", "shown", "heavy")
 
-#: Paths of this repository and public names in backticks. What `make` writes need not exist.
+#: Paths, relative to the repository or to the page, and public names, in backticks. What `make` writes need not exist.
 PATH = r"`((?:src|tests|benchmarks|kernels|examples|jobs|docs)/(?!results/gpu)[\w/.-]+)`"
 NAME = r"`(anyrank(?:\.\w+)+)`"
 
@@ -63,15 +63,17 @@ def replaced_names(text: str) -> list[str]:
     return [name for name, where in words if re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", where)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_docs_relative_links_have_a_target(page):
     assert not broken_links(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_docs_paths_and_dotted_names_exist(page):
-    missing = [path for path in re.findall(PATH, page.read_text(encoding="utf-8")) if not (ROOT / path).exists()]
-    for name in re.findall(NAME, page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(PATH, text)
+    missing = [path for path in paths if not (ROOT / path).exists() and not (page.parent / path).exists()]
+    for name in re.findall(NAME, text):
         try:
             pkgutil.resolve_name(name)
         except (ImportError, AttributeError):
@@ -79,7 +81,7 @@ def test_docs_paths_and_dotted_names_exist(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_docs_contain_no_replaced_name(page):
     assert not replaced_names(page.read_text(encoding="utf-8"))
 

@@ -14,7 +14,7 @@ from anyrank.exchange.halo import halo_of
 from anyrank.state import State
 from anyrank.world import World
 
-from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialised)
+from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialized)
 
 PLAIN = MPI.COMM_WORLD
 

@@ -137,9 +137,9 @@ def test_scripts_values_with_special_characters_are_quoted(tmp_path, on):
     (tmp_path / "nodes").write_text("n1\nn1\n")
     environment = {"PATH": os.environ["PATH"], "SAID": str(tmp_path / "said"), "PBS_NODEFILE": str(tmp_path / "nodes")}
     subprocess.run(["bash", "-c", script, "script", "7.0"], cwd=tmp_path, env=environment, check=False, timeout=30)
-    said = (tmp_path / "said").read_text().split("\0")
-    assert said[:2] == [str(odd), NASTY]
-    assert {str(odd / "run"), NASTY} <= set(said[2:])
+    output = (tmp_path / "said").read_text().split("\0")
+    assert output[:2] == [str(odd), NASTY]
+    assert {str(odd / "run"), NASTY} <= set(output[2:])
     assert not [path for path in tmp_path.rglob("*") if path.name == "hacked"]
     directives = [line for line in script.splitlines() if re.match(r"#(SBATCH|PBS)", line)]
     assert not [line for line in directives if "hacked" in line or "uid" in line], directives

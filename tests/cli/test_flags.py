@@ -53,8 +53,14 @@ def call(*words: str, verb=RUN) -> dict:
 
 def test_flag_parameter_of_any_name_can_be_set():
     got = call("--n", "9", "--set", "nodes=50", "--set", "transfer=0.5", "--set", "no-deep=true", "--no-deep")
-    found = got["parameters"]
-    assert (found["n"], found["nodes"], found["transfer"], found["deep"], found["no_deep"]) == (9, 50, 0.5, False, True)
+    result = got["parameters"]
+    assert (result["n"], result["nodes"], result["transfer"], result["deep"], result["no_deep"]) == (
+        9,
+        50,
+        0.5,
+        False,
+        True,
+    )
     assert got["options"] == Options()
 
 
@@ -80,7 +86,7 @@ def test_flag_of_an_option_is_kept_from_parameters():
     got = call("--transfer", "direct")
     assert got["options"].transfer == "direct" and got["parameters"]["transfer"] == 0.25
     got = call("--nodes", "4", "--partition", "b", verb=SUBMIT)
-    assert got["asked"].given() == {"nodes": 4, "partition": "b"} and got["parameters"]["nodes"] == 100
+    assert got["job_options"].given() == {"nodes": 4, "partition": "b"} and got["parameters"]["nodes"] == 100
 
 
 OWNED = {

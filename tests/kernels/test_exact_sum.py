@@ -226,9 +226,7 @@ def test_gpu_exact_sum_blocks_do_not_change_the_limbs(blocks, body):
 
 @pytest.mark.parametrize("x", [16 - 2.0**-49, -16 + 2.0**-49, 8 + 2.0**-38 - 2.0**-49])
 def test_gpu_exact_sum_folds_are_emptied_before_they_round(x):
-    """Threads guess 16 from eight ones; then each number adds the largest possible amount to the first or the second
-    fold.
-    """
+    """Threads guess 16 from eight ones; then each number adds the largest possible amount to a fold."""
     numbers = np.append(np.ones(256 * 8), np.full(256 * 2600, x))
     np.testing.assert_array_equal(on_blocks(1, numbers), limbs_of(fixed(1) * 2048 + fixed(x) * 256 * 2600))
     factor = np.append(np.ones(256 * 4), np.full(256 * 1300, 1 - 2.0**-53))

@@ -50,12 +50,12 @@ def arrays(value):
 @pytest.mark.parametrize("size", [0, 1, 1000])
 def test_keys_bodies_make_the_same_table(operation, size):
     arguments = example(operation, size)[0]
-    found = []
+    result = []
     for body in ("reference", "cython"):
         copies = deep_copy(arguments)
-        found.append((load(body, operation)(*copies), arrays(copies)))
-    assert found[0][0] == found[1][0]
-    assert all(np.array_equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+        result.append((load(body, operation)(*copies), arrays(copies)))
+    assert result[0][0] == result[1][0]
+    assert all(np.array_equal(a, b) for a, b in zip(result[0][1], result[1][1], strict=True))
 
 
 def counts_of(table, folded=False):
@@ -84,14 +84,14 @@ def test_keys_words_are_those_of_python(body, text, rule):
 
 @given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([WHITE, WORDS]))
 def test_keys_folding_lowers_ascii_and_separates_other_words(text, rule):
-    found = []
+    result = []
     for body in ("reference", "cython"):
         table, others = empty(400, 4000), empty(400, 4000)
         load(body, "words")(pad(text), 64, 64 + len(text), rule, True, POINTS[rule], table, others)
-        found.append((counts_of(table), counts_of(others)))
-    assert found[0] == found[1]
-    assert all(word.isascii() and word == word.lower() for word in found[0][0])
-    assert not any(word.isascii() for word in found[0][1])
+        result.append((counts_of(table), counts_of(others)))
+    assert result[0] == result[1]
+    assert all(word.isascii() and word == word.lower() for word in result[0][0])
+    assert not any(word.isascii() for word in result[0][1])
 
 
 def test_keys_full_table_returns_the_position():
@@ -125,15 +125,15 @@ def test_key_map_grows_and_keeps_numbers_and_weights(spread):
     keys = KeyMap(spread)
     gids = keys.add(Text.of(words)[draws], weights, np.empty(20000, np.uint32))
     hashes, places = keys.entries()
-    found = keys.keys_at(places).tolist()
+    result = keys.keys_at(places).tolist()
     expected: Counter = Counter()
     for draw, weight in zip(draws.tolist(), weights.tolist(), strict=True):
         expected[words[draw]] += weight
-    assert dict(zip(found, keys.weights_at(places).tolist(), strict=True)) == dict(expected)
-    numbers = dict(zip(found, keys.gids_at(places).tolist(), strict=True))
+    assert dict(zip(result, keys.weights_at(places).tolist(), strict=True)) == dict(expected)
+    numbers = dict(zip(result, keys.gids_at(places).tolist(), strict=True))
     assert [numbers[words[draw]] for draw in draws] == gids.tolist()
-    assert sorted(numbers.values()) == [*range(len(found))]
-    assert hashes.tolist() == [hash_of(key) for key in found]
+    assert sorted(numbers.values()) == [*range(len(result))]
+    assert hashes.tolist() == [hash_of(key) for key in result]
     assert [h * spread % 2**64 for h in hashes.tolist()] == sorted(h * spread % 2**64 for h in hashes.tolist())
 
 

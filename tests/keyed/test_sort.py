@@ -95,8 +95,8 @@ def check_order(world, name, size):
         alone, nothing = sort(world, own_keys, overwrite=overwrite)
         check_collective(world, alone.tobytes() == expected and not nothing, f"{name} alone")
         check_collective(world, overwrite or own_keys.tobytes() == keys[part].tobytes(), "the keys that came in")
-    found, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
-    check_collective(world, found.tobytes() == expected and found.dtype == keys.dtype, name)
+    result, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
+    check_collective(world, result.tobytes() == expected and result.dtype == keys.dtype, name)
     check_collective(world, with_them.pop("text").tolist() == columns["text"][order].tolist(), "text")
     for column, rows in with_them.items():
         check_collective(world, np.array_equal(rows, columns[column][order]), column)
@@ -111,7 +111,7 @@ def test_sorter_beyond_memory_merges_runs_on_disk(world, tmp_path, monkeypatch, 
     del columns["pair"]  # rows on disk have one axis
     order, part = order_of(keys), mine(world, SIZE)
     for payload in ({}, columns):
-        sorter, found = Sorter(world, budget, tmp_path), []
+        sorter, result = Sorter(world, budget, tmp_path), []
         for begin in range(part.start, max(part.stop, part.start + 1), 100):
             rows = slice(begin, min(begin + 100, part.stop))
             sorter.add(keys[rows].copy(), {name: column[rows] for name, column in payload.items()})
@@ -124,8 +124,8 @@ def test_sorter_beyond_memory_merges_runs_on_disk(world, tmp_path, monkeypatch, 
                 check_collective(world, block_keys.tobytes() == keys[rows].tobytes(), f"keys {first}")
                 for other, column in others.items():
                     check_collective(world, np.array_equal(column, columns[other][rows]), other)
-                found += [*range(start, start + len(rows))]
-        check_collective(world, world.sum(len(found)) == SIZE == len({*chain(*world.comm.allgather(found))}), "rows")
+                result += [*range(start, start + len(rows))]
+        check_collective(world, world.sum(len(result)) == SIZE == len({*chain(*world.comm.allgather(result))}), "rows")
         sorter.close()
         check_collective(world, list(tmp_path.iterdir()) == [], "nothing is left")
 

@@ -197,8 +197,8 @@ def hosts(tmp_path_factory):
     if WHY_NOT and not os.environ.get("CI"):
         pytest.skip(WHY_NOT)
     assert not WHY_NOT, WHY_NOT
-    with start_hosts(4, tmp_path_factory.mktemp("hosts"), Wires(DELAY), polite=True) as found:
-        yield found
+    with start_hosts(4, tmp_path_factory.mktemp("hosts"), Wires(DELAY), polite=True) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +216,8 @@ def wires(hosts, tmp_path_factory):
 
 
 def test_network_measured_latency_is_the_delay_of_the_links(wires):
-    found = wires.links["network"]
-    assert 0.8 * DELAY < found.L.median < 2 * DELAY, found
+    result = wires.links["network"]
+    assert 0.8 * DELAY < result.L.median < 2 * DELAY, result
     assert 0.8 * DELAY < wires.round("network", 8) < 3 * DELAY and "node" not in wires.links
 
 

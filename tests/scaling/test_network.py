@@ -66,13 +66,13 @@ def test_network_bad_file_is_refused(tmp_path, text):
 
 @pytest.mark.ranks(2)
 def test_measure_here_gives_the_link_of_two_ranks(world):
-    found = measure_here(world)
-    link = found.links["node"]
-    check_collective(world, found == world.bcast(found), "the same on all ranks")
-    check_collective(world, [n for n, _ in link.halves] == list(SIZES) and list(found.links) == ["node"])
+    result = measure_here(world)
+    link = result.links["node"]
+    check_collective(world, result == world.bcast(result), "the same on all ranks")
+    check_collective(world, [n for n, _ in link.halves] == list(SIZES) and list(result.links) == ["node"])
     check_collective(world, all(0 < t.low <= t.median <= t.high for _, t in link.halves), "half round trips")
     check_collective(world, 0 < link.o.median < 1 and link.G.median > 0, f"{link}")
-    check_collective(world, [(r.ranks, r.bytes) for r in found.reductions] == [(2, n) for n in REDUCED])
+    check_collective(world, [(r.ranks, r.bytes) for r in result.reductions] == [(2, n) for n in REDUCED])
 
 
 def test_doctor_network_starts_ranks_prints_and_writes(tmp_path):

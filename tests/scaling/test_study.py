@@ -41,12 +41,12 @@ def test_scale_study_leaves_samples_tables_plots_and_no_runs(folder):
     assert {path.name for path in folder.iterdir()} == {
         *("study.toml", "samples", "scaling.csv", "scaling.json", "scaling.png", "scaling.svg")
     }
-    found = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
-    assert [(row["ranks"], row["round"], row["steps"], row["work"]) for row in found] == [(1, 1, 3, 6), (2, 1, 3, 6)]
-    assert found[0]["digest"] == found[1]["digest"]
-    assert found[0]["phases"]["checkpoint"] == 0, "there was none, which a prediction multiplies"
-    assert found[0]["seconds"] == pytest.approx(sum(found[0]["phases"].values()))
-    assert found[0]["phases"]["compute"] > 0, "it sleeps, if less than told where it woke up late before"
+    result = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
+    assert [(row["ranks"], row["round"], row["steps"], row["work"]) for row in result] == [(1, 1, 3, 6), (2, 1, 3, 6)]
+    assert result[0]["digest"] == result[1]["digest"]
+    assert result[0]["phases"]["checkpoint"] == 0, "there was none, which a prediction multiplies"
+    assert result[0]["seconds"] == pytest.approx(sum(result[0]["phases"].values()))
+    assert result[0]["phases"]["compute"] > 0, "it sleeps, if less than told where it woke up late before"
     assert json.loads((folder / "scaling.json").read_text())
     assert (folder / "scaling.csv").read_text().count("\n") == 3
 
@@ -308,9 +308,9 @@ def test_scale_fit_finds_the_programs_serial_fraction(tmp_path):
         words = ("--milliseconds", 150, "--steps", 5, "--ranks", "1,2,4", "--repeat", 3, "--hosts", where)
         words = (*words, "--out", tmp_path / "s")
         scale("strong", SERIAL, *words, env=hosts.environment)
-    found = json.loads((tmp_path / "s" / "scaling.json").read_text())
-    assert not any(sample["crowded"] for sample in found["study"]["samples"])
-    fit = next(fit for fit in found["analysis"]["fits"] if fit["law"] == "Amdahl's law")
+    result = json.loads((tmp_path / "s" / "scaling.json").read_text())
+    assert not any(sample["crowded"] for sample in result["study"]["samples"])
+    fit = next(fit for fit in result["analysis"]["fits"] if fit["law"] == "Amdahl's law")
     serial = fit["parameters"]["s"]
     clock = 0.02  # ranks that wait also sleep here, and wake up late
     assert serial["interval"][0] - clock <= 0.25 <= serial["interval"][1] + clock

@@ -106,14 +106,14 @@ def test_runs_put_every_element_at_its_offset_only(brick, dtype):
     shape, start, stop = brick
     slices = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     everything = np.arange(1, np.prod(shape) + 1).astype(dtype).reshape(shape)
-    found = bytearray(everything.nbytes)
+    result = bytearray(everything.nbytes)
     part = np.ascontiguousarray(everything[slices])
     pieces = list(runs(part, shape, start))
     for offset, data in pieces:
-        found[offset : offset + len(data)] = data
+        result[offset : offset + len(data)] = data
     expected = np.zeros(shape, dtype)
     expected[slices] = part
-    assert bytes(found) == expected.tobytes()
+    assert bytes(result) == expected.tobytes()
     assert sum(len(data) for _, data in pieces) == part.nbytes
     offsets = [offset for offset, _ in pieces]
     assert all(a + len(pieces[0][1]) < b for a, b in pairwise(offsets)), "runs that touch"

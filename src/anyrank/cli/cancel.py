@@ -13,14 +13,14 @@ from anyrank.batch.known import find
 @click.command(name="cancel")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 def command(runs: tuple[Path, ...]) -> int:
-    """End the queued and running jobs of these run or study folders; no file is deleted."""
+    """End the queued and running jobs of these run or study folders. No file is deleted."""
     for folder in map(Path.absolute, runs):
         scheduler = submission(folder)["scheduler"]
         paths = [path for path, _ in members(folder).values()]
         states = job_states(paths, scheduler)
         for path in paths:
             if not is_finished(path):
-                (job_folder(path) / CANCELLED).touch()  # a job that is about to continue checks for it
+                (job_folder(path) / CANCELLED).touch()  # a job checks for this file before it continues
         jobs = [job for path in paths for job in live_jobs(path, states)]
         if jobs:
             find(scheduler).cancel(jobs, len(paths) == 1)

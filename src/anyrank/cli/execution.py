@@ -21,7 +21,7 @@ from anyrank.runtime.python import new_folder
 
 
 @contextmanager
-def watched(options: Options | None = None) -> Iterator[None]:
+def under_watchdog(options: Options | None = None) -> Iterator[None]:
     """Run the watchdog around the user's code outside of steps: its import and its `check`.
 
     Before the options are parsed (`options` is None), the limit comes from the words of the command line.
@@ -124,9 +124,9 @@ def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int,
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise UsageError(f"{flag} {text!r} must be whole numbers from 1, joined by commas. Use {flag} 1,2,4.")
     numbers = tuple(map(int, text.split(",")))
-    twice = next((ranks for ranks in numbers if numbers.count(ranks) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{flag} {text} has {twice} twice. Remove one of them.")
+    duplicate = next((ranks for ranks in numbers if numbers.count(ranks) > 1), None)
+    if duplicate is not None:
+        raise UsageError(f"{flag} {text} has {duplicate} twice. Remove one of them.")
     cores = len(os.sched_getaffinity(0))
     allowed, reason = allow or max(4, 2 * cores), f"for this machine's {cores} cores"
     if max(numbers) > allowed:

@@ -40,20 +40,20 @@ class Flag(click.Option):
 
 
 def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
-    """Return the flags of a table's options, without those that `places` refuse, or only those named in `only`."""
+    """Return the flags of a table's options: those that `places` allow, or only those named in `only`."""
     flags = []
     for name, info in table.model_fields.items():
         metadata, (*spellings, last) = table.metadata(name), table.flags(name)
         if set(places) & set(metadata.not_in) or (only and name not in only):
             continue
-        shown: Any = metadata.default_text or info.default
+        default: Any = metadata.default_text or info.default
         attributes: dict[str, Any] = {"metavar": metavar(info.annotation)}
         if isinstance(info.default, bool):
-            shown, attributes = "", {"is_flag": True}
+            default, attributes = "", {"is_flag": True}
             last += f"/--no-{last[2:]}" if info.default else ""
         elif is_list(info.annotation):
-            shown, attributes = "", {"multiple": True}
-        text = (info.description or "") + ("" if shown in ("", None) else f"  [default: {shown}]")
+            default, attributes = "", {"multiple": True}
+        text = (info.description or "") + ("" if default in ("", None) else f"  [default: {default}]")
         flags.append(Flag([name, *spellings, last], metadata.group, help=text, **attributes))
     return flags
 
@@ -62,14 +62,17 @@ def parameter_flags() -> list[Flag]:
     """Return the flags of every command that takes parameters."""
     return [
         Flag(
-            ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags override it."
+            ["file", "--parameters"],
+            PARAMETERS,
+            metavar="FILE",
+            help="Read parameters from a TOML file; flags override it.",
         ),
         Flag(
             ["assigned", "--set"],
             PARAMETERS,
             metavar="NAME=VALUE",
             multiple=True,
-            help="Set any parameter, also one with the name of an option; may be repeated.",
+            help="Set any parameter, even one with the name of an option; may be repeated.",
         ),
     ]
 
@@ -114,7 +117,8 @@ class Command(click.Command):
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
         """Yield the rows of the help, each with its group."""
         for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
+            record = param.get_help_record(ctx)
+            if record and record[1]:  # an argument has no text of its own
                 yield getattr(param, "group", ""), record
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -163,7 +167,7 @@ class ProgramCommand(Command):
         return Flag([f"parameter_{name}", flag], PARAMETERS, hidden=True, multiple=is_list(kind))
 
     def _refused_flags(self, name: str) -> list[Flag]:
-        """Return the flag of an option and a parameter, to refuse it; nothing if this verb needs it."""
+        """Return a flag to refuse, because an option and a parameter share it; none if this verb needs it."""
         flag = flag_of(name)
         for option in self.params:
             if flag in option.opts + option.secondary_opts:
@@ -176,14 +180,14 @@ class ProgramCommand(Command):
         """Call the function with the tables and the parameters."""
         flags = {name: ctx.params.pop(f"parameter_{name}", None) for name in self.program.declared()}
         flags = {name: value for name, value in flags.items() if value not in (None, ())}
-        if both := next((name for name in flags if name in self.owners), None):
-            raise UsageError(f"{flag_of(both)} is not the parameter. {self._hint(both)}")
+        if conflict := next((name for name in flags if name in self.owners), None):
+            raise UsageError(f"{flag_of(conflict)} is not the parameter. {self._hint(conflict)}")
         values = _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
         ctx.params["parameters"] = validate(self.program, values, self._spell)
         return super().invoke(ctx)
 
     def _merge(self, flags: Mapping[str, Any], assigned: Iterable[str]) -> dict[str, Any]:
-        """Return the values of flags and of `--set`; repeated values of a list are joined to one text."""
+        """Merge the values of flags and of `--set`; repeated values of a list are joined into one text."""
         given = {name: list(value) if isinstance(value, tuple) else [value] for name, value in flags.items()}
         for word in assigned:
             name, equals, value = word.partition("=")
@@ -235,12 +239,12 @@ class ProgramCommand(Command):
         default = NONE if info.default is None else info.default
         if isinstance(default, list | tuple):
             default = ",".join(map(str, default))
-        end = "[required]" if default is ... else f"[default: {default}]"
-        return f"{'; '.join(note for note in notes if note)}  {end}"
+        end = "" if default == "" else "  [required]" if default is ... else f"  [default: {default}]"
+        return "; ".join(note for note in notes if note) + end
 
 
 def _from_file(file: str | None) -> dict[str, Any]:
-    """Return the parameters in a TOML file, or in its table `parameters`; UsageError if it cannot be read."""
+    """Read the parameters from a TOML file, or from its table `parameters`; UsageError if it cannot be read."""
     if file is None:
         return {}
     try:

@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).with_name("program.template")
 @click.command(name="new")
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Write a small complete program to FILE, as a start for your own."""
+    """Write a small, complete program to FILE, which you can change into your own."""
     if file.suffix != ".py" or not file.stem.isidentifier():
         raise UsageError(f"FILE {str(file)!r} must be a Python name ending in .py, such as heat.py.")
     if file.exists():

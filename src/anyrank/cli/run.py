@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
-from anyrank.cli.execution import execute, watched
+from anyrank.cli.execution import execute, under_watchdog
 from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Table
 from anyrank.program import Program
@@ -18,7 +18,7 @@ from anyrank.runtime.programs import absolute, available, load
 
 
 def _help(program: type[Program]) -> str:
-    """Return the program's docstring for click, which must not wrap indented lines, because they are commands."""
+    """Return the program's docstring for click, marked so that click does not wrap its indented commands."""
     paragraphs = (inspect.getdoc(program) or "").split("\n\n")
     return "\n\n".join(f"\b\n{text}" if text.startswith("    ") else text for text in paragraphs)
 
@@ -39,8 +39,8 @@ class Programs(click.Group):
         return available()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Return the command of a program: its parameters and the options of the verb."""
-        with watched():
+        """Return the command of a program, with its parameters and the options of the verb."""
+        with under_watchdog():
             program = load(cmd_name)
         source = absolute(cmd_name)
         return ProgramCommand(
@@ -57,20 +57,20 @@ class Programs(click.Group):
 class Runs(Programs):
     """The commands that run a program."""
 
-    tables = {"where": OutOptions, "options": Options}  # noqa: RUF012
+    tables = {"out_options": OutOptions, "options": Options}  # noqa: RUF012
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Run it."""
+        """Return a function that runs the program."""
 
-        def run(parameters: dict[str, Any], where: OutOptions, options: Options) -> int:
-            out = Path(where.out) if where.out else None
-            with watched(options):
-                ready = program(**parameters)
-            return execute(source, ready, options, out, options.given().get("ranks"))
+        def run(parameters: dict[str, Any], out_options: OutOptions, options: Options) -> int:
+            out = Path(out_options.out) if out_options.out else None
+            with under_watchdog(options):
+                instance = program(**parameters)
+            return execute(source, instance, options, out, options.given().get("ranks"))
 
         return run
 
 
 @click.group(cls=Runs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program: a name (`anyrank list`), or your own file (./my_program.py)."""
+    """Run a program: a name from `anyrank list`, or your own file, such as ./my_program.py."""

@@ -47,7 +47,7 @@ def shortage(state: State, program: str) -> UsageError | None:
             "Use more nodes or fewer cells."
         )
     return UsageError(
-        f"{fields}, and their initialisation, need {_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {host}, which "
+        f"{fields}, and their initialization, need {_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {host}, which "
         f"has {_bytes(min(frees))} free of {_bytes(total)}. Use more GPUs or fewer cells, or compute on the CPU "
         "with --body cython."
     )

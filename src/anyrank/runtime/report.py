@@ -39,7 +39,7 @@ class Span:
         return self.reason == NONE
 
 
-def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, command: str) -> dict[str, Any]:
+def summarize(program: Program, prepared: Prepared, loop: Loop, span: Span, command: str) -> dict[str, Any]:
     """Return the content of summary.json. Collective."""
     saved, state = loop.saved, prepared.state
     assert saved is not None, "the loop ends with a checkpoint"

@@ -226,7 +226,7 @@ class Session:
         state = prepared.state
         result = report.as_mapping(self.program.result(state)) if span.finished else {}
         picture = self._picture(state) if span.finished and self.options.picture else None
-        summary = report.summarise(self.program, prepared, loop, span, self.command)
+        summary = report.summarize(self.program, prepared, loop, span, self.command)
         if self.root:
             report.write(self.folder, summary, result)
             how = report.ending(summary).split()[0]
