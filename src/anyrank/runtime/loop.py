@@ -17,6 +17,7 @@ from anyrank.runtime.agreement import Agreed, Agreement
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.options import Interval, Options
+from anyrank.runtime.read_only import explain_read_only
 from anyrank.runtime.stops import NONE, STOP_AT, Stops
 from anyrank.state import State
 from anyrank.storage.checkpoints import Checkpoints
@@ -130,7 +131,8 @@ class Loop:
             for callback in self.callbacks:
                 callback.before_step(state)
             began, waited = time.perf_counter(), timers.communicated()
-            program.step(state)
+            with explain_read_only():
+                program.step(state)
             end_forked_child(process, None, "step")
             state.device.pace()
             timers.step(time.perf_counter() - began - (timers.communicated() - waited))

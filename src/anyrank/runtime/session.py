@@ -23,6 +23,7 @@ from anyrank.runtime.loop import Clock, Loop
 from anyrank.runtime.options import Options
 from anyrank.runtime.picture import draw_on_all_ranks
 from anyrank.runtime.prepare import Prepared
+from anyrank.runtime.read_only import explain_read_only
 from anyrank.runtime.stops import Stops
 from anyrank.runtime.watchdog import Watchdog
 from anyrank.state import State
@@ -216,10 +217,11 @@ class Session:
         for name in checkpoints.sweep():
             self.journal.events.say("swept", file=name)
         restored = checkpoints.restore()
-        self.program.constants(state)
-        state.finish_constants()
-        if restored is None:
-            self.program.setup(state)
+        with explain_read_only():
+            self.program.constants(state)
+            state.finish_constants()
+            if restored is None:
+                self.program.setup(state)
         return restored
 
     def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
