@@ -20,8 +20,8 @@ def explain_read_only() -> Iterator[None]:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise UsageError(
-            f"{Path(place.filename).name}:{place.lineno}: {place.line}: this array is read-only, as is field.array, the "
-            "block with its halo: what is written to ghost cells would be lost, because they hold values of other ranks "
-            "and of the boundary conditions. Write the block with field[...] or field.local, and declare boundary= for "
-            "cells outside the domain."
+            f"{Path(place.filename).name}:{place.lineno}: {place.line}: this array is read-only, as is field.array, "
+            "the block with its halo: what is written to ghost cells would be lost, because they hold values of other "
+            "ranks and of the boundary conditions. Write the block with field[...] or field.local, and declare boundary= "
+            "for cells outside the domain."
         ) from error
