@@ -61,7 +61,7 @@ class Sort(Program):
         self.path = Path(self.output) if self.output else folder / f"sorted{self.table.path.suffix}"
         self._temporary = temporary_of(self.path, hexadecimal(self.table.fingerprint % _MODULUS))
         state.world.on_root(partial(self._check_output, (folder / "run.toml").exists()))
-        rows, row = self.table.rows, self.table.row
+        rows, row = self.table.rows, self.table.row_bytes
         self._per_block = max(1, self.block // row)
         self.reads = -(-rows // max(1, self.chunk // row))
         self.steps = self.reads + max(1, -(-rows // self._per_block))
@@ -112,7 +112,7 @@ class Sort(Program):
         start, end = even_cuts(self.table.rows, world.size)[world.rank : world.rank + 2]
         pieces = even_cuts(end - start, max(self.reads, 1))
         first, last = start + pieces[self._read_to], start + pieces[upto]
-        most = sorter.rows(self.table.row)
+        most = sorter.rows(self.table.row_bytes)
         for begin in range(first, last, most) if first < last else [first]:
             sorter.add(*self.table.read(begin, min(begin + most, last)))
         self._read_to = max(upto, 1)
@@ -141,7 +141,7 @@ class Sort(Program):
         except OSError as error:
             raise AnyrankError(
                 f"--output {self.path} cannot be written ({error.strerror or error}); it takes "
-                f"{self.table.rows * self.table.row} bytes. Free space and resume, or use another --output."
+                f"{self.table.rows * self.table.row_bytes} bytes. Free space and resume, or use another --output."
             ) from None
 
     def _write(self, state: State, sorter: Sorter, first: int) -> None:
