@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from anyrank.layout import Layout
-from anyrank.numerics.digest import combine, local_digest
+from anyrank.numerics.digest import digest_of_parts, local_digest
 
 
 class Part(Protocol):
@@ -186,4 +186,4 @@ class Scalar:
 
 def digest_of(stored: Stored, digests: Mapping[str, int]) -> int:
     """Return one digest of all parts of a checkpoint, from their digests."""
-    return combine({name: (item.dtype.str, item.shape, digests[name]) for name, item in stored.items()})
+    return digest_of_parts({name: (item.dtype.str, item.shape, digests[name]) for name, item in stored.items()})

@@ -138,7 +138,7 @@ class Recorder:
 
     def note(self, what: str) -> Call:
         """Record a call that is not collective, such as sending a message, without a comparison."""
-        call = Call(self._number, what, *_site(), self.step)
+        call = Call(self._number, what, *_caller(), self.step)
         self._recent.append(call)
         return call
 
@@ -176,8 +176,8 @@ def is_program(file: str) -> bool:
     return file.startswith(_PACKAGE) and Path(file).parts[-2] == "programs"
 
 
-def _site() -> tuple[str, int, str]:
-    """Return file, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
+def _caller() -> tuple[str, int, str]:
+    """File, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
     internal = None
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename

@@ -58,7 +58,7 @@ def sample(ranks: int, n: int = N, number: int = 1, phases: dict | None = None, 
     a_step["exchange"] = neighbours and LATENCY + (neighbours + 1) * OVERHEAD + BYTE * (sent - 1)
     predicted = {name: STEPS * value for name, value in {**a_step, **(phases or {})}.items()}
     traffic = {"messages": float(neighbours), "bytes": float(sent), "reductions": 0.0, "reduced": 0.0}
-    others = {"nodes": ranks, "crowded": False, "noise": 0.0, "traffic": traffic, **changes}
+    others = {"nodes": ranks, "oversubscribed": False, "noise": 0.0, "traffic": traffic, **changes}
     seconds, work = sum(predicted.values()), float(n * n * STEPS)
     return Sample(ranks=ranks, round=number, seconds=seconds, steps=STEPS, work=work, phases=predicted, **others)
 
@@ -178,7 +178,7 @@ def test_model_ranks_of_one_node_share_its_memory():
 
 def test_model_bad_studies_and_ranks_are_refused():
     with pytest.raises(UsageError, match="no sample in which each rank has its own core"):
-        Model.of(study([sample(2, crowded=True)]), network())
+        Model.of(study([sample(2, oversubscribed=True)]), network())
     model = Model.of(study([sample(1), sample(2)]), Network({"node": link(1.0)}, (), {}), using=[1])
     with pytest.raises(UsageError, match="must have a link of the kind 'network' for 1 rank"):
         model.predict(2)

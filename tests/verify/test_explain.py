@@ -29,7 +29,7 @@ def outcome(case: Case, bits: str = "1", verdict: str = SAME) -> Outcome:
 
 def explain_outcomes(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
     result = explain([outcome(REFERENCE), *others])
-    return [(finding.cause, finding.one.case, finding.other.case, len(finding.seen)) for finding in result]
+    return [(finding.cause, finding.nearest.case, finding.other.case, len(finding.seen)) for finding in result]
 
 
 def test_causes_of_two_cases_are_listed():

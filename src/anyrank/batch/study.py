@@ -163,7 +163,7 @@ def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
                     "this name is not valid for a run's folder: use letters, digits, - and _, but not job or lock."
                 )
             run = _Node.read(description)
-            unknown = next((one for one in run.needs if one not in dag.runs), None)
+            unknown = next((needed for needed in run.needs if needed not in dag.runs), None)
             if unknown is not None:
                 raise UsageError(f"it needs {unknown!r}, which does not exist. Use one of: {', '.join(dag.runs)}.")
             runs.append(_member(name, out, home, run))

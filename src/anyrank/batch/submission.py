@@ -112,7 +112,7 @@ class Submission:
         todo: list[Member] = []
         for member in unfinished:  # in the order of dependencies
             jobs = live_jobs(member.folder, states)
-            lost = {one.name for one in todo}.intersection(member.needs)
+            lost = {earlier.name for earlier in todo}.intersection(member.needs)
             if not jobs or (lost and all(states[job].state == WAITING for job in jobs)):
                 todo.append(member)
         if self.kind == "run" and unfinished and not todo:
@@ -174,7 +174,7 @@ class Submission:
             scheduler=self.scheduler.name,
             cwd=str(self.cwd),
             site=self.site.model_dump(mode="json"),
-            requests={name: one.model_dump(mode="json") for name, one in self.requests.items()},
+            requests={name: request.model_dump(mode="json") for name, request in self.requests.items()},
             members={m.name: {"folder": relpath(m.folder, self.folder), "needs": list(m.needs)} for m in self.members},
         )
         return {name: " ".join(jobs) for name, jobs in by_run.items()}

@@ -80,10 +80,12 @@ def parameter_flags() -> list[Flag]:
 @cache
 def reserved_flags() -> dict[str, str]:
     """Return the flags that parameters cannot have, and the verbs that have them."""
-    owners = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
+    common = (spelling for flag in parameter_flags() for spelling in flag.opts)
+    owners = dict.fromkeys(["--help", *common], "every verb")
     for verb, tables in VERBS.items():
         for flag in (flag for table in tables for flag in option_flags(table)):
-            owners |= {one: owners.get(one, f"anyrank {verb}") for one in flag.opts + flag.secondary_opts}
+            for spelling in flag.opts + flag.secondary_opts:
+                owners.setdefault(spelling, f"anyrank {verb}")
     return owners
 
 
@@ -146,7 +148,7 @@ class ProgramCommand(Command):
         for name in program.declared():
             flag = self._flag(name)
             spellings = flag.opts + flag.secondary_opts
-            if owner := next((seen[one] for one in spellings if one in seen), ""):
+            if owner := next((seen[spelling] for spelling in spellings if spelling in seen), ""):
                 self.owners[name] = owner
                 flags += self._refused_flags(name) if flag_of(name) in reserved_flags() else []
             else:
@@ -171,7 +173,8 @@ class ProgramCommand(Command):
         flag = flag_of(name)
         for option in self.params:
             if flag in option.opts + option.secondary_opts:
-                if flag not in option.opts or flag == next(one for one in option.opts if one.startswith("--")):
+                long_flags = [spelling for spelling in option.opts if spelling.startswith("--")]
+                if flag not in option.opts or flag == long_flags[0]:
                     return []
                 option.opts.remove(flag)
         return [self._flag(name, both=False)]

@@ -143,7 +143,7 @@ class Accumulator:
 
     @property
     def fixed(self) -> int:
-        """The sum of the finite terms as an integer, in units of 2^−ORIGIN."""
+        """The sum of the finite terms as an integer, in units of 2^−ORIGIN: its digits of 32 bits are the limbs."""
         words = self.limbs[: LIMBS - 1].astype("<u4").tobytes()
         return int.from_bytes(words, "little") + (int(self.limbs[LIMBS - 1]) << 8 * len(words))
 
@@ -292,12 +292,13 @@ def _sum(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) 
     world = ranks_of(call, numbers, world, local)
     total, integral = Accumulator(), all(map(_integral, numbers))
     total.add(*numbers) if len(numbers) == 1 else total.add_product(*numbers)
-    kinds = np.array([not integral, total.count and not integral, total.count and integral], np.int64)
+    # Summed over the ranks: ranks with a real dtype, ranks with real numbers, and ranks with integers.
+    kinds = np.array([not integral, total.count > 0 and not integral, total.count > 0 and integral], np.int64)
     if world is not None:
         both = world.allreduce(np.concatenate([total.limbs, kinds]))
         total, kinds = Accumulator(both[: Accumulator.SIZE]).allreduce(None), both[Accumulator.SIZE :]
-    ranks_with_real, real_terms, integers = kinds.tolist()
-    return total, not real_terms and (integers > 0 or not ranks_with_real)
+    real_dtypes, real_numbers, integers = kinds.tolist()
+    return total, not real_numbers and (integers > 0 or not real_dtypes)
 
 
 def _local(x: Any) -> Any:
@@ -341,29 +342,33 @@ def _quotient(numerator: int, denominator: int) -> float:
 
 
 def _square_root(fixed: int) -> float:
-    """Return √(fixed·2^−ORIGIN): the integer root has 64 bits below the smallest double, and a sticky bit."""
+    """√(fixed·2^−ORIGIN), correctly rounded.
+
+    The root is computed as an integer in units of 2^−(ORIGIN/2 + 64), which are far below the last bit of any double.
+    An additional bit, set if the integer root is not exact ("sticky bit"), takes the place of all further bits.
+    """
     if fixed < 0:
         return math.nan
     square = fixed << 128
     root = math.isqrt(square)
-    return _quotient(2 * root + (root * root != square), 1 << ORIGIN // 2 + 65)
+    return _quotient(2 * root + (root * root != square), 1 << (ORIGIN // 2 + 65))
 
 
 def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
     """Return the smallest or largest element of all ranks, by the maximum of its codes."""
     world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
-    own = [-1, -len(_KINDS), LOWEST]
+    own = [-1, -len(_KINDS), LOWEST]  # a rank without elements changes none of the three maxima
     if array.size:
         kind = 2 if array.dtype.kind == "f" else int(array.dtype == np.uint64)
         own = [kind, -kind, encode(_local_extreme(array, largest), array.dtype, largest)]
     result = np.array(own, np.int64)
-    last, first, code = (result if world is None else world.allreduce(result, "max")).tolist()
-    if last < 0:
+    last_kind, minus_first_kind, code = (result if world is None else world.allreduce(result, "max")).tolist()
+    if last_kind < 0:
         raise AnyrankError("the smallest or largest of no numbers is not defined: give it at least one.")
-    if last != -first:
-        kinds = f"{_KINDS[-first]} and {_KINDS[last]}"
+    if last_kind != -minus_first_kind:
+        kinds = f"{_KINDS[-minus_first_kind]} and {_KINDS[last_kind]}"
         raise TypeError(f"exact.{call} takes arrays of one kind on all ranks that have elements, not {kinds}")
-    return decode(code, _KINDS[last], largest)
+    return decode(code, _KINDS[last_kind], largest)
 
 
 def _local_extreme(array: Any, largest: bool) -> float:

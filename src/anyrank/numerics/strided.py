@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-#: Elements copied at a time if a kernel needs another dtype or order, on the host and on a GPU; and the longest row of
-#: a kernel.
+#: The number of elements that are copied at a time if a kernel needs another dtype or order: on the host, and on a GPU.
+#: And the largest number of columns that a kernel takes.
 _COPIED, _COPIED_ON_GPU, _WIDEST = 1 << 15, 1 << 24, 1 << 31
 
 
@@ -26,11 +26,13 @@ def offset_of(index: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def merge_axes(shape: Sequence[int], *strides: Sequence[int]) -> tuple[list[int], list[list[int]]]:
-    """Merge each axis with the next one if both together are one axis of constant stride, in all of the `strides`.
+    """Merge adjacent axes that are one axis of constant stride in each of the `strides`.
 
-    Returns the shape and the strides of the merged axes.
+    Axis i merges with axis i + 1 if its stride is the length times the stride of axis i + 1. Returns the shape and the
+    strides of the merged axes.
     """
     last = len(shape) - 1
+    #: The last axis of each group of axes that become one.
     kept = [i for i in range(last + 1) if i == last or any(s[i] != shape[i + 1] * s[i + 1] for s in strides)]
     return [prod(shape[i + 1 : j + 1]) for i, j in pairwise([-1, *kept])], [[s[i] for i in kept] for s in strides]
 

@@ -59,7 +59,7 @@ def summarize(program: Program, prepared: Prepared, loop: Loop, span: Span, comm
         "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
         "memory": memory_usage(state),
         "timing": _timing(world, loop),
-        "crowded": not world.all(not prepared.oversubscribed),
+        "oversubscribed": not world.all(not prepared.oversubscribed),
         "nodes": world.sum(int(world.node_rank == 0)),
         "cores": world.sum(prepared.cores if world.node_rank == 0 else 0),
         "resumed_from": span.resumed_from,

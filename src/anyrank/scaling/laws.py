@@ -41,11 +41,11 @@ class Point:
     `speedup` is the rate relative to that of the smallest number of ranks, times that number: scaled speed-up in a weak
     study; `rounds` has the speed-up of each round. `serial` is Karp and Flatt's fraction, if one rank was measured.
     `phases` are fractions of the time. `slowdown` is a rank's computing time per unit of work relative to the smallest
-    number of ranks. `crowded`: ranks share cores (the name is that of the files).
+    number of ranks. `oversubscribed`: ranks share cores.
     """
 
     ranks: int
-    crowded: bool
+    oversubscribed: bool
     seconds: Estimate
     rate: Estimate
     speedup: Estimate
@@ -72,7 +72,7 @@ class Fit:
 
     def speedup(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the speed-up by the law for these numbers of ranks."""
-        first, *more = (one.value for one in self.parameters.values())
+        first, *more = (estimate.value for estimate in self.parameters.values())
         values = _columns(self.law, ranks) @ np.array([first, 1 - first, *more])
         return np.asarray(self.scale * (values if self.law == GUSTAFSON else 1 / values))
 
@@ -92,26 +92,26 @@ class Analysis:
 def analyse(study: Study) -> Analysis:
     """Compute speed-up, efficiency and Karp–Flatt fraction for each number of ranks, and fit the laws."""
     points = tuple(_point(study, ranks) for ranks in study.ranks())
-    results = [_fit(law, study, [point for point in points if not point.crowded]) for law in LAWS[study.kind]]
+    results = [_fit(law, study, [point for point in points if not point.oversubscribed]) for law in LAWS[study.kind]]
     fits = tuple(fit for fit in results if isinstance(fit, Fit))
     return Analysis(study.kind, points, fits, *_best(fits), tuple(why for why in results if isinstance(why, str)))
 
 
 def _point(study: Study, ranks: int) -> Point:
     samples, base = study.at(ranks), study.ranks()[0]
-    rounds = base * _ratios(study, ranks, lambda one: one.rate)
+    rounds = base * _ratios(study, ranks, lambda sample: sample.rate)
     speedup = _median(rounds) if ranks > base else Estimate(float(base))
     return Point(
         ranks=ranks,
-        crowded=any(sample.crowded for sample in samples),
+        oversubscribed=any(sample.oversubscribed for sample in samples),
         seconds=_median(np.array([sample.seconds for sample in samples])),
         rate=_median(np.array([sample.rate for sample in samples])),
         speedup=speedup,
-        efficiency=speedup.through(lambda one: one / ranks),
+        efficiency=speedup.through(lambda value: value / ranks),
         # Karp and Flatt, CACM 33(5), 1990, 539.
-        serial=speedup.through(lambda one: (1 / one - 1 / ranks) / (1 - 1 / ranks)) if base == 1 < ranks else None,
+        serial=speedup.through(lambda value: (1 / value - 1 / ranks) / (1 - 1 / ranks)) if base == 1 < ranks else None,
         phases={name: float(np.mean([sample.phases[name] / sample.seconds for sample in samples])) for name in PHASES},
-        slowdown=_median(_ratios(study, ranks, lambda one: one.ranks * one.phases["compute"] / one.work)),
+        slowdown=_median(_ratios(study, ranks, lambda sample: sample.ranks * sample.phases["compute"] / sample.work)),
         rounds=tuple(rounds.tolist()),
     )
 
@@ -191,7 +191,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
     if ranks[-1] < 2 * ranks[0]:
         span = f"{ranks[0]} to {ranks[-1]}"
         return f"{law} needs numbers of ranks that differ by at least a factor of 2; they are {span}."
-    columns, rates = _columns(law, ranks), _rounds(study, ranks, lambda one: one.rate)
+    columns, rates = _columns(law, ranks), _rounds(study, ranks, lambda sample: sample.rate)
     if not len(rates):
         return f"{law} needs a round that measured every number of ranks that does not share cores; there is none."
     logs = np.log(rates if law == GUSTAFSON else 1 / rates)
@@ -206,7 +206,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
     values = zip(names, np.delete(coefficients, 1) / unit, spread.T, strict=True)
     return Fit(
         law=law,
-        parameters={name: _enclosing(float(one), np.clip(_student(by_round), 0, 1)) for name, one, by_round in values},
+        parameters={name: _enclosing(float(x), np.clip(_student(by_round), 0, 1)) for name, x, by_round in values},
         scale=points[0].speedup.value * float(unit / medians[0]) ** (1 if law == GUSTAFSON else -1),
         misfit=float(np.sqrt(np.mean((fitted / medians - 1) ** 2))),
         aicc=_aicc(logs - np.log(fitted), len(names)),

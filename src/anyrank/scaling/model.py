@@ -163,7 +163,9 @@ class Model:
         Samples whose ranks share cores are left out. `per_node` is by default the largest number of ranks per node in
         the study. Raises UsageError if no sample is left.
         """
-        kept = [sample for sample in study.samples if not sample.crowded and (using is None or sample.ranks in using)]
+        kept = [
+            sample for sample in study.samples if not sample.oversubscribed and (using is None or sample.ranks in using)
+        ]
         if not kept:
             raise UsageError(
                 f"the study of {study.program} has no sample in which each rank has its own core; a prediction needs "
@@ -176,7 +178,7 @@ class Model:
         shape = self.shape(ranks)
         found = [self._phases(fit, shape) for fit in self._fits]
         low, high = ([sum(self._phases(fit, shape, which).values()) for fit in self._fits] for which in (1, 2))
-        phases = {name: self.steps * median(one[name] for one in found) for name in PHASES}
+        phases = {name: self.steps * median(of_fit[name] for of_fit in found) for name in PHASES}
         total = sum(phases.values())
         spread = min(total, self.steps * min(low)), max(total, self.steps * max(high))
         return Prediction(ranks, total, *spread, phases, shape.work * self.steps)
@@ -205,9 +207,9 @@ class Model:
         own, travel = self._exchange(fit, shape, which)
         exchange = fit.exchanges * max(own, travel - inner) + fit.packing * fit.exchanges * len(shape.messages)
         reduce = fit.reductions * self._reduction(ranks, fit.reduced, which)[0]
-        whole, one = self._reduction(ranks, AGREEMENT, which)
+        whole, longest_round = self._reduction(ranks, AGREEMENT, which)
         # The agreement progresses only within MPI calls: one round overlaps with each part of the computing.
-        beside = exchange + reduce + idle + sum(min(part, one) for part in (inner, largest - inner))
+        beside = exchange + reduce + idle + sum(min(part, longest_round) for part in (inner, largest - inner))
         reduce += max(0.0, whole - beside) + fit.calling * (ranks > 1)
         values = compute, exchange, reduce, fit.checkpoint * shape.work, idle, fit.other
         return dict(zip(PHASES, values, strict=True))
@@ -251,8 +253,8 @@ class Model:
             other=typical([a_step[sample.ranks]["other"] for sample in samples]),
             checkpoint=typical([sample.phases["checkpoint"] / sample.work for sample in samples]),
             # The counts are means over ranks, and a shape is that of a rank with all neighbours: the maximum is right.
-            exchanges=max((one.traffic["messages"] / len(sent) for one, sent in sending), default=1.0),
-            bytes=max((one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending), default=1.0),
+            exchanges=max((sample.traffic["messages"] / len(sent) for sample, sent in sending), default=1.0),
+            bytes=max((sample.traffic["bytes"] / sum(n for _, n in sent) for sample, sent in sending), default=1.0),
             reductions=reductions,
             reduced=typical([sample.traffic["reduced"] for sample in several]) / max(reductions, 1e-12),
         )

@@ -29,52 +29,53 @@ _LOST = {"idle": "idle (imbalance)", "other": "the loop itself", "reduce": "redu
 def table(analysis: Analysis, study: Study, predicted: Sequence[Prediction] = ()) -> str:
     """Format the report for a terminal: a row for each number of ranks, the lost time, and the laws."""
     points, base = analysis.points, analysis.points[0].ranks
-    rows = [(f"{point.ranks}{'*' * point.crowded}", point) for point in points]
+    rows = [(f"{point.ranks}{'*' * point.oversubscribed}", point) for point in points]
     rows += [(f"{prediction.ranks}~", as_point(prediction, points[0])) for prediction in predicted]
-    names = visible_phases(one for _, one in rows)
+    names = visible_phases(point for _, point in rows)
     speedup = "scaled speed-up" if analysis.kind == "weak" else "speed-up"
     heads = _ROW.format("ranks", "seconds (95%)", speedup, "efficiency", "Karp–Flatt")
     lines = [heads + "".join(f"{name:>{len(name) + 2}}" for name in names)]
-    for mark, one in rows:
-        serial = _format(one.serial, "{:.3f}") if one.serial else "-"
-        cells = _ROW.format(mark, _format(one.seconds), _format(one.speedup), f"{one.efficiency.value:.1%}", serial)
-        lines.append(cells + "".join(f"{one.phases[name]:>{len(name) + 2}.1%}" for name in names))
+    for mark, point in rows:
+        serial = _format(point.serial, "{:.3f}") if point.serial else "-"
+        efficiency = f"{point.efficiency.value:.1%}"
+        cells = _ROW.format(mark, _format(point.seconds), _format(point.speedup), efficiency, serial)
+        lines.append(cells + "".join(f"{point.phases[name]:>{len(name) + 2}.1%}" for name in names))
     if base > 1:
         lines.append(f"Speed-ups are relative to {base} ranks, whose speed-up is defined as {base}.")
-    if any(point.crowded for point in points):
+    if any(point.oversubscribed for point in points):
         lines.append(
             f"* {sharing_note(study)}: not comparable to runs with a core for each rank, and left out of the laws."
         )
     if predicted:
         lines.append("~ predicted by the model, with the range of its predictions for the measurements.")
-    last = {point.crowded: point for point in points[1:]}
+    last = {point.oversubscribed: point for point in points[1:]}
     lines += [_lost(point, base) for point in last.values()]
     if min(point.seconds.value for point in points) < _SHORTEST:
         lines.append(f"Runs of less than {_SHORTEST} s are unreliable: choose parameters with more or larger steps.")
     return "\n".join([*lines, *map(_law, analysis.fits), *analysis.missing, analysis.verdict]).rstrip()
 
 
-def as_point(one: Prediction, base: Point) -> Point:
+def as_point(prediction: Prediction, base: Point) -> Point:
     """Convert a prediction to a Point, relative to the measured point with the smallest number of ranks."""
-    seconds = Estimate(one.seconds, (one.low, one.high))
-    rate = seconds.through(lambda it: one.work / it)
+    seconds = Estimate(prediction.seconds, (prediction.low, prediction.high))
+    rate = seconds.through(lambda it: prediction.work / it)
     speedup = rate.through(lambda it: base.ranks * it / base.rate.value)
-    efficiency = speedup.through(lambda it: it / one.ranks)
-    phases = {name: it / one.seconds for name, it in one.phases.items()}
+    efficiency = speedup.through(lambda it: it / prediction.ranks)
+    phases = {name: it / prediction.seconds for name, it in prediction.phases.items()}
     slowdown = efficiency.through(lambda it: phases["compute"] / base.phases["compute"] / it)
-    return Point(one.ranks, False, seconds, rate, speedup, efficiency, None, phases, slowdown, ())
+    return Point(prediction.ranks, False, seconds, rate, speedup, efficiency, None, phases, slowdown, ())
 
 
 def visible_phases(points: Iterable[Point]) -> list[str]:
     """Return the phases that take a visible fraction of the time at any of the points."""
     shares = [point.phases for point in points]
-    return [name for name in PHASES if any(one[name] >= _COLUMN for one in shares)]
+    return [name for name in PHASES if any(share[name] >= _COLUMN for share in shares)]
 
 
-def _format(one: Estimate, form: str = "") -> str:
-    form = form or ("{:.4g}" if one.value < 9999.5 else "{:.0f}")
-    ends = "–".join(map(form.format, one.interval))
-    return form.format(one.value) + (f" ({ends})" if ends else "")
+def _format(estimate: Estimate, form: str = "") -> str:
+    form = form or ("{:.4g}" if estimate.value < 9999.5 else "{:.0f}")
+    ends = "–".join(map(form.format, estimate.interval))
+    return form.format(estimate.value) + (f" ({ends})" if ends else "")
 
 
 def _lost(point: Point, base: int) -> str:
@@ -87,7 +88,7 @@ def _lost(point: Point, base: int) -> str:
 
 
 def _law(fit: Fit) -> str:
-    values = ", ".join(f"{name} = {_format(one, '{:.3g}')}" for name, one in fit.parameters.items())
+    values = ", ".join(f"{name} = {_format(estimate, '{:.3g}')}" for name, estimate in fit.parameters.items())
     return f"{fit.law}: {values}; deviates from the points by {fit.misfit:.1%}; {_limit(fit)}."
 
 

@@ -158,7 +158,8 @@ class StudyFolder:
         if not contents:
             raise UsageError(f"{self.path} holds no sample yet. Measure first: anyrank scale resume {self.path}")
         names = [field.name for field in fields(Sample)]
-        samples = tuple(Sample(**{name: one[name] for name in names}) for one in contents)
+        contents = [{"oversubscribed": content.get("crowded"), **content} for content in contents]  # the former name
+        samples = tuple(Sample(**{name: content[name] for name in names}) for content in contents)
         unit = plan.program_for(plan.ranks[0]).work()[1]
         description = (plan.kind, plan.program, plan.source, plan.parameters, plan.options, plan.grow, unit)
         return Study(*description, samples, contents[0]["machine"])
@@ -219,7 +220,7 @@ class StudyFolder:
             ranks=ranks,
             round=number,
             work=plan.program_for(ranks).work()[0] * timing["steps"],
-            **{name: summary[name] for name in ("nodes", "crowded")},
+            **{name: summary[name] for name in ("nodes", "oversubscribed")},
             **{name: timing[name] for name in ("seconds", "steps", "phases", "traffic", "noise")},
         )
         content = {**asdict(sample), "digest": summary["digest"], "machine": {**machine, "cores": summary["cores"]}}

@@ -20,7 +20,7 @@ from anyrank.member import Block
 from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.provenance import changes
 from anyrank.state import State
-from anyrank.storage import keep
+from anyrank.storage import checkpoint_folder
 from anyrank.storage.format import Entry, Header, Identity, read_header
 from anyrank.storage.staging import pieces
 from anyrank.world import World
@@ -49,7 +49,7 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     Raises UsageError if it belongs to another run or has a newer format. Raises CheckpointError, which names each
     file, if all are damaged; the values of the state are then unspecified.
     """
-    paths = state.world.on_root(partial(keep.checkpoint_files, folder))
+    paths = state.world.on_root(partial(checkpoint_folder.checkpoint_files, folder))
     for path in paths:
         try:
             header = _load(path, state, identity)

@@ -40,10 +40,12 @@ class Staging:
         self.source = field.layout
         self.layout = writing_layout(field.layout, field.dtype.itemsize)
         self._redistribute = None if self.layout is field.layout else Redistribution(field, self.layout)
-        usable = to_host if self._redistribute is None and not field.device.on_host else None
-        block = _allocate_on_gpu(field, usable.gpu) if usable is not None else None
-        self._to_host = to_host if block is not None else None
-        self.block = np.empty(self.layout.local_shape, field.dtype) if block is None else block
+        gpu_block = None
+        if to_host is not None and self._redistribute is None and not field.device.on_host:
+            gpu_block = _allocate_on_gpu(field, to_host.gpu)
+        #: How the copy goes to the host while steps continue; None if the copy is on the host.
+        self._to_host = to_host if gpu_block is not None else None
+        self.block = np.empty(self.layout.local_shape, field.dtype) if gpu_block is None else gpu_block
 
     def copy(self, field: Field) -> None:
         """Copy the present values of the Field. Collective.
@@ -127,12 +129,12 @@ class Redistribution:
     def __init__(self, field: Field, target: Layout):
         self._comm = field.world.comm
         on_host = field.device.on_host
-        halo = field.margin if on_host else 0
-        width = field.storage.strides[-2] // field.dtype.itemsize if on_host and len(field.shape) > 1 else 0
+        margin = field.margin if on_host else 0
+        stride = field.storage.strides[-2] // field.dtype.itemsize if on_host and len(field.shape) > 1 else 0
         sources, targets = _bricks(field.layout), _bricks(target)
-        rank, item = field.world.rank, field.dtype.itemsize
-        self._send = [_common(sources[rank], other, item, halo, width) for other in targets]
-        self._receive = [_common(targets[rank], other, item, 0) for other in sources]
+        rank, itemsize = field.world.rank, field.dtype.itemsize
+        self._send = [_intersection(sources[rank], other, itemsize, margin, stride) for other in targets]
+        self._receive = [_intersection(targets[rank], other, itemsize, 0) for other in sources]
 
     def __call__(self, field: Field, block: np.ndarray) -> None:
         """Fill `block`, this rank's part in the target layout. Collective."""
@@ -160,18 +162,18 @@ def _bricks(layout: Layout) -> list[tuple[slice, ...]]:
     return [brick for _, brick in layout.bricks_of_all()]
 
 
-def _common(
-    own: tuple[slice, ...], other: tuple[slice, ...], item: int, halo: int, width: int = 0
+def _intersection(
+    own: tuple[slice, ...], other: tuple[slice, ...], itemsize: int, margin: int, stride: int = 0
 ) -> MPI.Datatype | None:
-    """Return the MPI datatype of the intersection of two bricks, in the array of the first with halo; None if empty.
+    """Return the MPI datatype of the intersection of two bricks in the array of the first with margin; None if empty.
 
-    `width` is the stride of the rows of the array in elements; 0 if the rows are contiguous.
+    `stride` is the stride of the rows of the array in elements; 0 if the rows are contiguous.
     """
     low = [max(a.start, b.start) for a, b in zip(own, other, strict=True)]
     sizes = [min(a.stop, b.stop) - first for a, b, first in zip(own, other, low, strict=True)]
     if min(sizes) <= 0:
         return None
-    whole = [part.stop - part.start + 2 * halo for part in own]
-    whole[-1] = width or whole[-1]
-    starts = [first - part.start + halo for first, part in zip(low, own, strict=True)]
-    return _ELEMENTS[item].Create_subarray(whole, sizes, starts).Commit()
+    whole = [part.stop - part.start + 2 * margin for part in own]
+    whole[-1] = stride or whole[-1]
+    starts = [first - part.start + margin for first, part in zip(low, own, strict=True)]
+    return _ELEMENTS[itemsize].Create_subarray(whole, sizes, starts).Commit()

@@ -87,7 +87,7 @@ class _Blocking(Writer):
         self._error: Exception | None = None
         try:
             self.inject_fault()
-            self._write_all(path)
+            self._write_fields(path)
         except Exception as error:
             self._error = error
 
@@ -98,16 +98,16 @@ class _Blocking(Writer):
         sync_file(self._path)
         return self._digests
 
-    def _write_all(self, path: Path) -> None:
+    def _write_fields(self, path: Path) -> None:
         raise NotImplementedError
 
-    def _block(self, field: Field, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return this rank's values of the field, and a buffer for `others` bytes of another rank. Collective.
+    def _fetch_block(self, field: Field, receive_bytes: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return this rank's block of the field, and a receive buffer for the block of another rank. Collective.
 
         An error of any rank is raised on all ranks, because the next calls are collective.
         """
         with self.state.world.raise_on_all_ranks(Exception):
-            buffer = np.empty(others, np.uint8)
+            buffer = np.empty(receive_bytes, np.uint8)
             block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
             self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
         return block, buffer
@@ -126,15 +126,15 @@ class Mpio(_Blocking):
                 "--checkpoint-io pwrite, which needs none, or build h5py with HDF5_MPI=ON."
             )
 
-    def _write_all(self, path: Path) -> None:
+    def _write_fields(self, path: Path) -> None:
         comm = self.state.world.comm
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
             for field in self._fields:
-                block, _ = self._block(field)
-                _write_collectively(file[field.path], field, block)
+                block, _ = self._fetch_block(field)
+                _write_dataset(file[field.path], field, block)
 
 
-def _write_collectively(dataset: Any, field: Field, block: np.ndarray) -> None:
+def _write_dataset(dataset: Any, field: Field, block: np.ndarray) -> None:
     """Write by HDF5's own functions: h5py's indexing makes no call on a rank with an empty part."""
     transfer = h5py.h5p.create(h5py.h5p.DATASET_XFER)
     transfer.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
@@ -156,7 +156,7 @@ class Gather(_Blocking):
         super().__init__(state)
         self._tag = state.world.tag()
 
-    def _write_all(self, path: Path) -> None:
+    def _write_fields(self, path: Path) -> None:
         parts = self._parts()
         try:
             if self.state.world.rank == 0:
@@ -173,7 +173,7 @@ class Gather(_Blocking):
         for field in self._fields:
             bricks = [*field.layout.bricks_of_all()] if rank == 0 else []
             sizes = [prod(s.stop - s.start for s in brick) for _, brick in bricks]
-            block, buffer = self._block(field, max(sizes[1:], default=0) * field.dtype.itemsize)
+            block, buffer = self._fetch_block(field, max(sizes[1:], default=0) * field.dtype.itemsize)
             if rank and block.size:
                 comm.Send(_bytes(block), 0, self._tag)
             for (owner, brick), size in zip(bricks, sizes, strict=True):

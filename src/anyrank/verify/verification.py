@@ -48,7 +48,7 @@ class Verification:
         numbers = {outcome: number for number, outcome in enumerate(self.outcomes, 1)}
         findings = explain(self.outcomes)
         for finding in findings:
-            failed = FAILED in (finding.one.verdict, finding.other.verdict)
+            failed = FAILED in (finding.nearest.verdict, finding.other.verdict)
             text = paragraph(finding, None if failed else locate(self.runner, finding), numbers)
             self._print(text + "\n")
             self.explanations |= dict.fromkeys((finding.other, *finding.seen), text)
