@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from anyrank.batch.known import find
+from anyrank.batch.known import find_scheduler
 from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, JobState
 from anyrank.errors import STOPPED, UsageError
 from anyrank.runtime.folder import RunFolder
@@ -103,7 +103,7 @@ def job_states(folders: Sequence[Path], scheduler: str) -> dict[Job, JobState]:
     jobs = [job for folder in folders for job in jobs_of(folder)]
     if not jobs:
         return {}
-    system = find(scheduler)
+    system = find_scheduler(scheduler)
     if system.missing():
         raise UsageError(
             f"{jobs[0].folder.parent} is a job of {scheduler}, but {system.missing()} is not on this machine. "

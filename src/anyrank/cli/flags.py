@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import click
 
 from anyrank.batch.request import Request, SubmitOptions
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import UsageError
 from anyrank.program import Parameter, Program, flag_of, validate
 from anyrank.runtime.options import RUN, Options, OutOptions
@@ -21,7 +21,7 @@ from anyrank.verify.options import VerifyOptions
 
 #: The options of every verb that takes a program. A parameter with the name of any of these options has no flag, so
 #: that a flag has the same meaning for all verbs.
-VERBS: dict[str, tuple[type[Table], ...]] = {
+VERBS: dict[str, tuple[type[Settings], ...]] = {
     "run": (OutOptions, Options),
     "submit": (Request, SubmitOptions),
     "verify": (VerifyOptions,),
@@ -39,12 +39,12 @@ class Flag(click.Option):
         self.group = group
 
 
-def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
-    """Return the flags of a table's options: those that `places` allow, or only those named in `only`."""
+def option_flags(table: type[Settings], contexts: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
+    """Return the flags of a table's options: those that `contexts` allow, or only those named in `only`."""
     flags = []
     for name, info in table.model_fields.items():
         metadata, (*spellings, last) = table.metadata(name), table.flags(name)
-        if set(places) & set(metadata.not_in) or (only and name not in only):
+        if set(contexts) & set(metadata.not_in) or (only and name not in only):
             continue
         default: Any = metadata.default_text or info.default
         attributes: dict[str, Any] = {"metavar": metavar(info.annotation)}
@@ -95,14 +95,14 @@ class Command(click.Command):
     def __init__(
         self,
         *arguments: Any,
-        tables: Mapping[str, type[Table]],
-        places: Iterable[str] = (),
+        tables: Mapping[str, type[Settings]],
+        contexts: Iterable[str] = (),
         only: Iterable[str] = (),
         **attributes: Any,
     ):
         super().__init__(*arguments, **attributes)
         self.tables = tables
-        self.params += [flag for table in tables.values() for flag in option_flags(table, places, only)]
+        self.params += [flag for table in tables.values() for flag in option_flags(table, contexts, only)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function with the tables."""
@@ -112,7 +112,7 @@ class Command(click.Command):
             ctx.params[name] = self.table(table, given)
         return super().invoke(ctx)
 
-    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+    def table(self, table: type[Settings], values: dict[str, Any]) -> Settings:
         """Check the given values of a table."""
         return table(**values)
 
@@ -205,7 +205,7 @@ class ProgramCommand(Command):
         lists = {name for name in given if is_list(self.kinds.get(name))}
         return {name: ",".join(values) if name in lists else values[-1] for name, values in given.items()}
 
-    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+    def table(self, table: type[Settings], values: dict[str, Any]) -> Settings:
         """Check a table; if an option with the name of a parameter is refused, the error mentions both."""
         try:
             return super().table(table, values)

@@ -132,7 +132,7 @@ def write(descriptor: int, column: NDArray[Any], offset: int) -> None:
     write_all(descriptor, memoryview(np.ascontiguousarray(column).view(np.uint8)), offset)  # type: ignore[arg-type]
 
 
-def find(name: str, key: str) -> ArrayFile:
+def describe_array_file(name: str, key: str) -> ArrayFile:
     """Describe the table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for one column.
 
     `--key` names the key field or dataset. Not collective. Raises UsageError if the file or the key does not exist.

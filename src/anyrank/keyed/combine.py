@@ -13,7 +13,7 @@ from anyrank.kernels.group import EMPTY
 from anyrank.keyed.window import Window, joint_span, span_of, widen
 from anyrank.world import World
 
-Parts = dict[str, np.ndarray]
+ArraysBySuffix = dict[str, np.ndarray]
 
 
 class Combine:
@@ -24,7 +24,7 @@ class Combine:
 
     name: ClassVar[str] = ""
     known: ClassVar[dict[str, type[Combine]]] = {}
-    arrays: Parts
+    arrays: ArraysBySuffix
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -74,7 +74,7 @@ class Combine:
         """Combine the row values `x` into the keys with numbers `gids`."""
         raise NotImplementedError
 
-    def take(self, gids: np.ndarray) -> Parts:
+    def take(self, gids: np.ndarray) -> ArraysBySuffix:
         """Return the values of the keys with numbers `gids`, in the form that `merge` accepts."""
         return {suffix: array[gids] for suffix, array in self.arrays.items()}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from anyrank.errors import AnyrankError
-from anyrank.keyed.files import check_unchanged, find, fingerprint
+from anyrank.keyed.files import check_unchanged, find_files, fingerprint
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -84,7 +84,7 @@ class TextFiles:
 
     def __init__(self, names: str | Sequence[str], world: World):
         self.world = world
-        files = world.on_root(partial(find, names))
+        files = world.on_root(partial(find_files, names))
         self.paths, self.sizes = [*files], [*files.values()]
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anyrank.kernel import BODIES, Kernel, native
-from anyrank.numerics.strided import blocks, contiguous_strides, merge_axes, offset_of
+from anyrank.numerics.strided import contiguous_strides, merge_axes, offset_of, tiles
 
 _digest = Kernel("digest")
 _MODULUS = 1 << 64
@@ -55,7 +55,7 @@ def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
     steps = [0] * (2 - len(steps)) + steps  # the kernel takes two axes
     # The kernel of a GPU reads words of any width; those of the host read 8 bytes.
     as_it_is, total = words.itemsize == 8 or not isinstance(words, np.ndarray), 0
-    for index, block in blocks(words.reshape(merged_shape), as_it_is):
+    for index, block in tiles(words.reshape(merged_shape), as_it_is):
         first = origin + offset_of(index, steps)
         total += _digest(block if as_it_is else block.astype(np.uint64), first, steps[-2])
     return total % _MODULUS

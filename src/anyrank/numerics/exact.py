@@ -33,7 +33,7 @@ from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
 from anyrank.numerics.extremes import LOWEST, decode, encode, extreme
 from anyrank.numerics.reduction import Distributed, is_field, ranks_of
-from anyrank.numerics.strided import flat_blocks, has_contiguous_rows
+from anyrank.numerics.strided import flat_tiles, has_contiguous_rows
 
 if TYPE_CHECKING:
     from anyrank.world import World
@@ -85,7 +85,7 @@ class Accumulator:
             Numbers of any shape; of a Field, the elements that this rank owns.
         """
         array = _local(x)
-        for block in flat_blocks(array, array.dtype == np.float64, array.strides):
+        for block in flat_tiles(array, array.dtype == np.float64, array.strides):
             for part in _as_doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -104,7 +104,7 @@ class Accumulator:
         if BODIES.device.owns(a) != BODIES.device.owns(b):
             a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
         whole = a.dtype == b.dtype == np.float64 and has_contiguous_rows(a) and has_contiguous_rows(b)
-        for left, right in zip(*(flat_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
+        for left, right in zip(*(flat_tiles(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
             for p in _as_doubles(left):
                 for q in _as_doubles(right):
                     _accumulate_products(p, q, self.limbs)
@@ -374,7 +374,7 @@ def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
 def _local_extreme(array: Any, largest: bool) -> float:
     value = extreme(array, largest).item()
     if _flushes_subnormals(array) and abs(value) < 2.0**-126:
-        values = (_local_extreme(_float64_of(block), largest) for block in flat_blocks(array, False, array.strides))
+        values = (_local_extreme(_float64_of(block), largest) for block in flat_tiles(array, False, array.strides))
         return builtins.max(values, key=lambda value: encode(value, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         # The sign of a zero extreme: the bits as integers have the order of the values, and only −0 is negative.

@@ -20,11 +20,11 @@ import numpy as np
 import pydantic
 import tomli_w
 
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
-from anyrank.runtime.programs import absolute, available, is_file, split_source
+from anyrank.runtime.programs import absolute, available_programs, is_file, split_source
 from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
 from anyrank.storage.format import read_header
@@ -35,7 +35,7 @@ FORMAT = 1
 LOCK_PATIENCE, PATIENCE = "ANYRANK_LOCK_PATIENCE", 3.0
 
 
-class Description(Table):
+class Description(Settings):
     """The content of run.toml; a resumed run uses these options unless they are given again."""
 
     format: pydantic.PositiveInt
@@ -87,7 +87,7 @@ class RunFolder:
             with suppress(CheckpointError):
                 header = read_header(path)
                 program, command = header.identity.program, header.provenance.get("command", "")
-                source = program if program in available() else _source_in(command)
+                source = program if program in available_programs() else _source_in(command)
                 return Description(format=FORMAT, program=program, source=source, parameters=header.identity.parameters)
         return None
 

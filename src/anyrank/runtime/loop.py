@@ -30,7 +30,7 @@ SHORTEST, LONGEST = 5.0, 3600.0
 
 
 @dataclass
-class Clock:
+class CheckpointClock:
     """When checkpoints are due by this rank's clock; only the clock of rank 0 decides.
 
     `blocked`: seconds for which a checkpoint blocks the steps; `seconds_to_disk`: seconds until it is on disk.
@@ -43,7 +43,7 @@ class Clock:
     last: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, options: Options, state: State) -> Clock:
+    def of(cls, options: Options, state: State) -> CheckpointClock:
         """Return the clock for these options, with an estimate of the cost of a checkpoint of the state."""
         cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
         return cls(options.interval, options.mtbf_seconds, cost, cost)
@@ -71,7 +71,7 @@ class Loop:
         state: State,
         checkpoints: Checkpoints,
         stops: Stops,
-        clock: Clock,
+        clock: CheckpointClock,
         callbacks: Sequence[Callback] = (),
     ):
         self.program, self.state, self.checkpoints = program, state, checkpoints

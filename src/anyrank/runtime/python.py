@@ -21,7 +21,7 @@ from anyrank.kernel import BODIES
 from anyrank.program import Program
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
-from anyrank.runtime.programs import available, load
+from anyrank.runtime.programs import available_programs, load
 from anyrank.storage import checkpoint_folder
 from anyrank.world import World, agree_to_begin
 
@@ -109,7 +109,7 @@ def new_folder(program: str) -> Path:
 
 def source_of(program: type[Program]) -> str:
     """Return the source of a program for `anyrank run`: its name or FILE.py:CLASS; empty if it is not in a file."""
-    if program.__module__.startswith("anyrank.") and program.name in available():
+    if program.__module__.startswith("anyrank.") and program.name in available_programs():
         return program.name
     try:
         file = Path(inspect.getfile(program)).resolve()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anyrank.scaling.measured import PHASES, Sample, Study
+from anyrank.scaling.measured import PHASES, Sample, ScalingStudy
 
 AMDAHL, GUSTAFSON, USL = "Amdahl's law", "Gustafson's law", "Universal Scalability Law"
 #: The laws for each kind of study, and their unknown parameters: fractions of the work on one rank.
@@ -35,7 +35,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Point:
+class ScalingPoint:
     """The measurements on one number of ranks.
 
     `speedup` is the rate relative to that of the smallest number of ranks, times that number: scaled speed-up in a weak
@@ -82,14 +82,14 @@ class Analysis:
     """The analysis of a study: its `best` law with the reason, and why each `missing` law could not be fitted."""
 
     kind: str
-    points: tuple[Point, ...]  # by ranks
+    points: tuple[ScalingPoint, ...]  # by ranks
     fits: tuple[Fit, ...]
     best: str | None
     verdict: str
     missing: tuple[str, ...]
 
 
-def analyse(study: Study) -> Analysis:
+def analyse(study: ScalingStudy) -> Analysis:
     """Compute speed-up, efficiency and Karp–Flatt fraction for each number of ranks, and fit the laws."""
     points = tuple(_point(study, ranks) for ranks in study.ranks())
     results = [_fit(law, study, [point for point in points if not point.oversubscribed]) for law in LAWS[study.kind]]
@@ -97,11 +97,11 @@ def analyse(study: Study) -> Analysis:
     return Analysis(study.kind, points, fits, *_best(fits), tuple(why for why in results if isinstance(why, str)))
 
 
-def _point(study: Study, ranks: int) -> Point:
+def _point(study: ScalingStudy, ranks: int) -> ScalingPoint:
     samples, base = study.at(ranks), study.ranks()[0]
     rounds = base * _ratios(study, ranks, lambda sample: sample.rate)
     speedup = _median(rounds) if ranks > base else Estimate(float(base))
-    return Point(
+    return ScalingPoint(
         ranks=ranks,
         oversubscribed=any(sample.oversubscribed for sample in samples),
         seconds=_median(np.array([sample.seconds for sample in samples])),
@@ -116,7 +116,7 @@ def _point(study: Study, ranks: int) -> Point:
     )
 
 
-def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarray:
+def _ratios(study: ScalingStudy, ranks: int, of: Callable[[Sample], float]) -> np.ndarray:
     """Return a value of the samples on `ranks` ranks relative to that on the smallest number of ranks, by round."""
     base = study.ranks()[0]
     paired = _rounds(study, (base, ranks), of)
@@ -125,7 +125,7 @@ def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarr
     return np.asarray(paired[:, 1] / paired[:, 0])
 
 
-def _rounds(study: Study, ranks: Sequence[int], of: Callable[[Sample], float]) -> np.ndarray:
+def _rounds(study: ScalingStudy, ranks: Sequence[int], of: Callable[[Sample], float]) -> np.ndarray:
     """Return a value of the samples, by round and number of ranks, for the rounds that measured all these numbers."""
     values = {(sample.round, sample.ranks): of(sample) for sample in study.samples}
     rounds = sorted({number for number, _ in values})
@@ -174,7 +174,7 @@ def _columns(law: str, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.stack({AMDAHL: (p**0, 1 / p), GUSTAFSON: (p**0, p), USL: (p**0, 1 / p, p - 1)}[law], axis=-1)
 
 
-def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
+def _fit(law: str, study: ScalingStudy, points: Sequence[ScalingPoint]) -> Fit | str:
     """Fit a law by least squares of relative errors, or return why that is not possible.
 
     The law is fitted to the medians over rounds, with no negative coefficients. Its intervals are Student's over the

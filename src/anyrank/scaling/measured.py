@@ -7,7 +7,7 @@ from typing import Any
 
 from anyrank.observe.timers import PHASES
 
-__all__ = ["PHASES", "Sample", "Study"]
+__all__ = ["PHASES", "Sample", "ScalingStudy"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Study:
+class ScalingStudy:
     """A measured scaling study: `strong` has constant work, in `weak` the work grows with the number of ranks.
 
     `parameters` are those for one rank; `grow` names the parameters that grow.

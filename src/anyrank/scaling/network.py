@@ -86,7 +86,9 @@ class Network:
         by_size: dict[int, list[float]] = {}
         for reduction in self.reductions:
             if reduction.kind == kind:
-                by_size.setdefault(reduction.bytes, []).append(reduction.seconds[which] / rounds(reduction.ranks))
+                by_size.setdefault(reduction.bytes, []).append(
+                    reduction.seconds[which] / message_rounds(reduction.ranks)
+                )
         if not by_size:
             return self.links[kind].seconds(size, which)
         sizes, times = sorted(by_size), [float(np.median(by_size[n])) for n in sorted(by_size)]
@@ -122,7 +124,7 @@ def _link(values: dict[str, Any]) -> Link:
     return Link(_spread(values["L"]), _spread(values["o"]), _spread(values["g"]), _spread(values["G"]), halves)
 
 
-def rounds(ranks: int) -> int:
+def message_rounds(ranks: int) -> int:
     """Return the number of consecutive messages in an all-reduce by recursive doubling: ⌈log₂ ranks⌉.
 
     This holds if all-reduces follow each other: Thakur, Rabenseifner, Gropp, Int. J. High Perform. Comput. Appl. 19,
@@ -248,7 +250,7 @@ def _fit(pairs: list[dict[str, Any]]) -> Link:
     return Link(Spread(*(max(t - 2 * o.median, 0) for t in halves[0][1])), o, g, Spread(*G), tuple(halves))
 
 
-def table(network: Network) -> str:
+def as_text(network: Network) -> str:
     """Format the measured network as a table."""
     lines = [", ".join(f"{name} {value}" for name, value in network.about.items()), "medians (quartiles) in µs", ""]
     lines.append(f"{'link':<10} {'L':>24} {'o':>24} {'g':>24} {'1/G, GB/s':>10}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anyrank.scaling.laws import Analysis, Point
-from anyrank.scaling.measured import PHASES, Study
+from anyrank.scaling.laws import Analysis, ScalingPoint
+from anyrank.scaling.measured import PHASES, ScalingStudy
 from anyrank.scaling.report import as_point, quantity, sharing_note, visible_phases
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ STYLE = {
 _TICKS = 8
 
 
-def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[Prediction] = ()) -> list[Path]:
+def draw(study: ScalingStudy, analysis: Analysis, path_stem: Path, predicted: Sequence[Prediction] = ()) -> list[Path]:
     """Draw a study into a PNG and an SVG file in the same folder, and return their paths."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,7 +60,7 @@ def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[
     return paths
 
 
-def _title(study: Study) -> str:
+def _title(study: ScalingStudy) -> str:
     sample = study.at(study.ranks()[0])[0]
     work, whose = sample.work / sample.steps, ""
     if study.kind == "weak":
@@ -70,7 +70,7 @@ def _title(study: Study) -> str:
     return f"{first}\n{' · '.join(filter(None, (machine, str(study.machine.get('utc', ''))[:10])))}"
 
 
-def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Point], each: bool) -> None:
+def _speed(axes: Any, study: ScalingStudy, analysis: Analysis, predicted: Sequence[ScalingPoint], each: bool) -> None:
     """Draw speed-ups over ranks, or with `each` the efficiency, which is the speed-up per rank."""
 
     def draw(ranks: Any, speedup: Any, *form: Any, **style: Any) -> None:
@@ -107,7 +107,7 @@ def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Poin
     _scales(axes, analysis, ranks, each)
 
 
-def _predictions(axes: Any, points: Sequence[Point], predicted: Sequence[Point], each: bool) -> None:
+def _predictions(axes: Any, points: Sequence[ScalingPoint], predicted: Sequence[ScalingPoint], each: bool) -> None:
     """Draw predicted speed-ups, joined to the last smaller point whose ranks do not share cores."""
     before = [point for point in points if not point.oversubscribed and point.ranks < predicted[0].ranks][-1:]
     values = [(point.ranks, point.efficiency if each else point.speedup) for point in (*before, *predicted)]
@@ -152,7 +152,7 @@ def _ticks(ranks: Sequence[int]) -> list[int]:
     return [2 ** int(exponent) for exponent in np.arange(np.ceil(low), high + 0.01, np.ceil((high - low + 1) / _TICKS))]
 
 
-def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> None:
+def _phases(axes: Any, points: Sequence[ScalingPoint], predicted: Sequence[ScalingPoint]) -> None:
     """Draw bars of the time by phase: hatched if ranks share cores, pale if predicted."""
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter

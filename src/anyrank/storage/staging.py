@@ -14,13 +14,13 @@ from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
 from anyrank.numerics import digest
-from anyrank.numerics.strided import run_axis, runs
+from anyrank.numerics.strided import extent_axis, extents
 from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.storage.durable import start_writing, write_all
 
 #: If the contiguous runs of a block are shorter, in bytes, the ranks first redistribute the blocks as rows: a million
 #: short writes to a disk cost more than one exchange in memory.
-SHORT_RUN = 1 << 16
+SHORT_EXTENT = 1 << 16
 #: Bytes that are digested and written at a time.
 PIECE = 1 << 24
 #: The copies of a checkpoint leave at least 1/16 of the GPU memory free for later allocations of the run.
@@ -69,14 +69,14 @@ class Staging:
         """
         total, shape, start = 0, self.layout.shape, self.layout.start
         row = self.block.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        parts = [self.block[rows] for rows in pieces(self.block)]
+        parts = [self.block[rows] for rows in row_slices(self.block)]
         if self._to_host is not None:
             self._to_host.enter(self._copied)
             total = digest.local_digest(self.block, shape, start)
         for part in parts if self._to_host is None else self._to_host.copy(parts):
             if self._to_host is None:
                 total += digest.local_digest(part, shape, start)
-            for position, data in runs(part, shape, start):
+            for position, data in extents(part, shape, start):
                 write_all(descriptor, data, offset + position)
             start_writing(descriptor, offset + start[0] * row, len(part) * row)
             start = (start[0] + len(part), *start[1:])
@@ -99,7 +99,7 @@ def _allocate_on_gpu(field: Field, gpu: Gpu) -> Any:
     return block
 
 
-def pieces(block: Any) -> list[slice]:
+def row_slices(block: Any) -> list[slice]:
     """Return the rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
     rows = max(1, PIECE * len(block) // max(1, block.nbytes))
     return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]
@@ -107,7 +107,7 @@ def pieces(block: Any) -> list[slice]:
 
 def fetch(field: Field, block: np.ndarray) -> np.ndarray:
     """Fill `block` with the present values of the Field, in pieces, because a copy may need GPU memory; return it."""
-    for rows in pieces(block):
+    for rows in row_slices(block):
         block[rows] = field.device.to_host(field.local[rows])
     return block
 
@@ -116,9 +116,9 @@ def writing_layout(layout: Layout, itemsize: int) -> Layout:
     """Return the layout in which values are written: rows if the contiguous runs of the blocks are short."""
     shape, world = layout.shape, layout.world
     block = [max(b - a for a, b in pairwise(cut)) for cut in layout.cuts]
-    axis = run_axis(block, shape)
+    axis = extent_axis(block, shape)
     length = int(np.prod(block[axis:], dtype=np.int64)) * itemsize
-    if axis == 0 or length >= SHORT_RUN or shape[0] < world.size:
+    if axis == 0 or length >= SHORT_EXTENT or shape[0] < world.size:
         return layout
     return Layout(shape, world, [even_cuts(shape[0], world.size), *((0, n) for n in shape[1:])])
 

@@ -21,7 +21,7 @@ from anyrank.storage import checkpoint_folder, durable
 from anyrank.storage.background import Background
 from anyrank.storage.format import Identity, lay_out, store_digests
 from anyrank.storage.seal import Extent, seal
-from anyrank.storage.writers import Digests, Writer
+from anyrank.storage.writers import DigestsByName, Writer
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Saved:
     seconds: float
     blocked: float
     hidden: float
-    digests: Digests
+    digests: DigestsByName
     digest: int
     error: str = ""
 
@@ -120,7 +120,7 @@ class PendingCheckpoint:
 
     def _finish_values(self) -> bool:
         """End the first phase and start the second one: returns False, because the checkpoint is not done."""
-        own: Digests = self._wait()
+        own: DigestsByName = self._wait()
         names = list(own)
         parts = np.array([own[name] for name in names], np.uint64)
         totals = self._world.allreduce(parts).tolist()

@@ -20,7 +20,7 @@ from anyrank.storage.durable import open_for_writing, sync_file
 from anyrank.storage.seal import Extent
 from anyrank.storage.staging import Staging, fetch
 
-Digests = dict[str, int]
+DigestsByName = dict[str, int]
 
 
 class Writer:
@@ -42,7 +42,7 @@ class Writer:
         """Do the part that needs an unchanged state. Collective; an error is raised on all ranks or on none."""
         raise NotImplementedError
 
-    def write(self) -> Digests:
+    def write(self) -> DigestsByName:
         """Do the rest, in a thread, without MPI; return this rank's part of the Fields' digests. Raises any error."""
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class Pwrite(Writer):
             staging.copy(field)
             self._staged[field.name] = staging
 
-    def write(self) -> Digests:
+    def write(self) -> DigestsByName:
         """See `Writer`."""
         with open_for_writing(self._path) as descriptor:
             self.inject_fault()
@@ -83,7 +83,7 @@ class _Blocking(Writer):
     def begin(self, path: Path, extents: Mapping[str, Extent], fields: Sequence[Field]) -> None:
         """See `Writer`."""
         self._path, self._fields = path, fields
-        self._digests: Digests = {}
+        self._digests: DigestsByName = {}
         self._error: Exception | None = None
         try:
             self.inject_fault()
@@ -91,7 +91,7 @@ class _Blocking(Writer):
         except Exception as error:
             self._error = error
 
-    def write(self) -> Digests:
+    def write(self) -> DigestsByName:
         """See `Writer`."""
         if self._error is not None:
             raise self._error

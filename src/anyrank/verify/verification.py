@@ -10,7 +10,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.verify.case import REFERENCE, Case
 from anyrank.verify.explain import explain
 from anyrank.verify.locate import locate
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.report import header, paragraph, row
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome, Runner
 
@@ -18,7 +18,7 @@ from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome, Runner
 class Verification:
     """Runs the cases of a plan and reports each of them in one line."""
 
-    def __init__(self, runner: Runner, plan: Plan, say: Callable[[str], None]):
+    def __init__(self, runner: Runner, plan: CaseMatrix, say: Callable[[str], None]):
         self.runner, self.plan, self._print = runner, plan, say
         self.outcomes: list[Outcome] = []
         #: The paragraph that explains each outcome that differs.

@@ -56,7 +56,7 @@ class Sort(Program):
 
     def declare(self, state: State) -> None:
         """Declare three Scalars: the rows written, their digest, and the fingerprint of the input."""
-        self.table = state.world.on_root(partial(arrays.find, self.input, self.key))
+        self.table = state.world.on_root(partial(arrays.describe_array_file, self.input, self.key))
         folder = state.folder or Path()
         self.path = Path(self.output) if self.output else folder / f"sorted{self.table.path.suffix}"
         self._temporary = temporary_of(self.path, hexadecimal(self.table.fingerprint % _MODULUS))
@@ -183,7 +183,9 @@ class Sort(Program):
             if self.path.exists():
                 raise AnyrankError(f"--output {self.path} was created while {self._temporary} was written. Move one.")
             publish(self._temporary, self.path)
-        written = arrays.find(f"{self.path}:{self.table.group}" if self.table.group else str(self.path), self.table.key)
+        written = arrays.describe_array_file(
+            f"{self.path}:{self.table.group}" if self.table.group else str(self.path), self.table.key
+        )
         ends = (0, written.rows - 1) if written.rows else ()
         keys = [written.read(end, end + 1)[0][0].item() for end in ends]
         return [key.decode(errors="backslashreplace") if isinstance(key, bytes) else key for key in keys]

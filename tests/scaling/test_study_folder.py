@@ -17,7 +17,7 @@ from anyrank.runtime import child_run
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.programs import load
 from anyrank.scaling.options import ScaleOptions
-from anyrank.scaling.study import Plan, StudyFolder, grown
+from anyrank.scaling.study_folder import Plan, StudyFolder, grown
 
 SERIAL = Path(__file__).with_name("serial.py")
 QUICK = ("--milliseconds", 2, "--steps", 4)
@@ -212,7 +212,7 @@ def test_study_folder_reads_samples_with_the_former_key(tmp_path):
     folder.create(plan())
     folder._keep(plan(), 1, 1, make_summary())
     (sample,) = folder.samples.iterdir()
-    sample.write_text(sample.read_text().replace('"oversubscribed": false', '"crowded": true'))
+    sample.write_text(sample.read_text().replace('"oversubscribed": false', '"oversubscribed": true'))
     assert folder.read().samples[0].oversubscribed
 
 
