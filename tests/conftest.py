@@ -22,14 +22,8 @@ os.environ["MPIR_CVAR_ENABLE_HEAVY_YIELD"] = "1"
 LONG = (
     *("test_on_slurm.py", "test_verify.py", "test_on_pbs.py", "test_faults.py", "test_stops.py", "test_examples.py"),
     *("test_weather.py", "test_on_condor.py", "test_bad_input.py", "test_wordcount.py", "test_supervisor.py"),
-    *(
-        "test_pack.py",
-        "test_hosts.py",
-        "test_packaging.py",
-        "test_failures.py",
-        "test_watchdog.py",
-        "test_study_folder.py",
-    ),
+    *("test_pack.py", "test_hosts.py", "test_packaging.py", "test_failures.py", "test_watchdog.py"),
+    "test_study_folder.py",
 )
 
 

@@ -221,7 +221,7 @@ def test_load_missing_file_is_refused(tmp_path):
 
 def test_available_lists_programs_of_wings_without_importing():
     words = (
-        "from anyrank.runtime.programs import available; import sys; print(*available_programs());"
+        "from anyrank.runtime.programs import available_programs; import sys; print(*available_programs());"
         "print(*(name for name in sys.modules if name.startswith(('anyrank.keyed', 'anyrank.programs'))))"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
