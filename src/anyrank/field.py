@@ -31,10 +31,10 @@ class Field:
     `array` is this rank's block with its halo, and `local` the block without it; both are views of an array of the
     rank's device. Indexing reads and writes the block: `field[...] = values`.
 
-    `storage`, which is allocated at its first use, holds the block with `margin` layers of ghost cells: its halo, or
-    more if halos are exchanged once in several steps. Then this rank also computes the ghost cells next to its block,
-    and `valid` layers of them have the values of their owners. While `valid` is not 0, only kernels may write the
-    field, because other ranks would not notice a change.
+    `storage` is allocated at its first use and holds the block with `margin` layers of ghost cells. `margin` is the
+    width of the halo, or more if halos are exchanged only once in several steps. Between the exchanges this rank then
+    also computes ghost cells: `valid` is the number of layers that are equal to the values of their owners. While
+    `valid` is not 0, only kernels may write the field, because other ranks would not notice a change.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class Field:
     def _allocate(self) -> Any:
         value = self.boundary_value if "fixed" in self.boundary and self.halo else 0
         array = self.device.rows(self.storage_shape, value, self.dtype, self.margin)
-        if value:
+        if value:  # for ghost cells outside the domain only
             array[self._within(self._block)] = 0
         return array
 
@@ -192,13 +192,12 @@ class Field:
 
     def extended_block(self, depth: int) -> Region:
         """Return the region of the block with `depth` layers of ghost cells inside the domain (for the runtime)."""
-        layout, kinds = self.layout, self.boundary
-        return tuple(
-            slice(-depth if kind == "periodic" or g > 0 else 0, n + (depth if kind == "periodic" or g < last else 0))
-            for n, kind, g, last in zip(
-                layout.local_shape, kinds, layout.position, (parts - 1 for parts in layout.grid), strict=True
-            )
-        )
+        layout, region = self.layout, []
+        for n, kind, g, parts in zip(layout.local_shape, self.boundary, layout.position, layout.grid, strict=True):
+            below = depth if kind == "periodic" or g > 0 else 0
+            above = depth if kind == "periodic" or g < parts - 1 else 0
+            region.append(slice(-below, n + above))
+        return tuple(region)
 
     @property
     def nbytes(self) -> int:
@@ -313,7 +312,7 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     _check_fields(fields, others)
     halo, depth = None, _depth(fields, others)
     if depth < 0:
-        exchanged = [*fields, *(item for item in others if item.margin > item.halo)]
+        exchanged = _with_ghost_cells(fields, others)
         halo = first.halo_with(list(dict.fromkeys(exchanged)))
         for field in exchanged:
             field.valid = field.margin
@@ -322,7 +321,7 @@ def advance(fields: Sequence[Field], kernel: Kernel, *rest: Any) -> None:
     if halo is not None:
         inner, borders = halo.regions(regions[0])
         halo.start()
-        if borders and np.prod([s.stop - s.start for s in inner]) >= (OVERLAP_POINTS if first.device.on_host else 1):
+        if borders and np.prod([s.stop - s.start for s in inner]) >= _overlap_from(first.device):
             _call(kernel, fields, inner, rest)
             regions = borders
         halo.finish()
@@ -357,8 +356,18 @@ def _check_fields(fields: Sequence[Field], others: Sequence[Field]) -> None:
             )
 
 
+def _with_ghost_cells(fields: Sequence[Field], others: Sequence[Field]) -> list[Field]:
+    """Return the fields to exchange: `others` are only read, but also at ghost cells, if the kernel computes these."""
+    return [*fields, *(item for item in others if item.margin > item.halo)]
+
+
+def _overlap_from(device: Device) -> int:
+    """Return the number of interior points from which the kernel is called during the exchange."""
+    return OVERLAP_POINTS if device.on_host else 1
+
+
 def _depth(fields: Sequence[Field], others: Sequence[Field]) -> int:
-    """Return how many layers of ghost cells the valid ones suffice for; negative if not even for the block."""
+    """Return how many layers of ghost cells can be computed from the valid ones; negative if not even the block."""
     return min([*(field.valid - field.halo for field in fields), *(field.valid for field in others)])
 
 

@@ -16,7 +16,7 @@ from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.field import Field, advance
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
-from anyrank.member import Member, Part, Scalar, digest_of
+from anyrank.member import Dataset, Member, Scalar, digest_of
 from anyrank.numerics.random import Philox
 from anyrank.world import World
 
@@ -224,7 +224,8 @@ class State:
         width = halo * self.halo_steps
         if shape not in layouts:
             near = next((layout for layout, _ in layouts.values() if layout.is_near(shape)), None)
-            layouts[shape] = near.extended(shape) if near is not None else self._bricks(shape, width), halo
+            new = near.extended(shape) if near is not None else self._bricks(shape, width)
+            layouts[shape] = new, halo
         layout, _ = layouts[shape]
         if any(b - a < width for cut in layout.cuts for a, b in pairwise(cut)):
             raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
@@ -290,7 +291,7 @@ class State:
         for field in self.fields():
             _ = field.storage
 
-    def stored(self) -> dict[str, Part]:
+    def stored(self) -> dict[str, Dataset]:
         """Return the parts of a checkpoint of the present values, by name. Collective."""
         return {name: item for member in self.members.values() for name, item in member.stored().items()}
 
