@@ -19,7 +19,7 @@ from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.journal import Journal
-from anyrank.runtime.loop import Clock, Loop
+from anyrank.runtime.loop import CheckpointClock, Loop
 from anyrank.runtime.options import Options
 from anyrank.runtime.picture import draw_on_all_ranks
 from anyrank.runtime.prepare import Prepared
@@ -165,10 +165,10 @@ class Session:
         self.journal.warn(prepared.warnings)
         if restored is not None:
             self.journal.restored(restored)
-        loop = Loop(program, state, checkpoints, stops, Clock.of(options, state), self._callbacks)
+        loop = Loop(program, state, checkpoints, stops, CheckpointClock.of(options, state), self._callbacks)
         first = state.step
         reason = loop.run()
-        return self._end(prepared, loop, report.Span(first, restored.step if restored else None, reason))
+        return self._end(prepared, loop, report.ExecutedSteps(first, restored.step if restored else None, reason))
 
     def _log_start(self, prepared: Prepared) -> None:
         metadata, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
@@ -224,7 +224,7 @@ class Session:
                 self.program.setup(state)
         return restored
 
-    def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
+    def _end(self, prepared: Prepared, loop: Loop, span: report.ExecutedSteps) -> int:
         state = prepared.state
         result = report.as_mapping(self.program.result(state)) if span.finished else {}
         picture = self._picture(state) if span.finished and self.options.picture else None
