@@ -22,6 +22,6 @@ def explain_read_only() -> Iterator[None]:
         raise UsageError(
             f"{Path(place.filename).name}:{place.lineno}: {place.line}: this array is read-only, as is field.array, "
             "the block with its halo: what is written to ghost cells would be lost, because they hold values of other "
-            "ranks and of the boundary conditions. Write the block with field[...] or field.local, and declare boundary "
+            "ranks and of the boundary conditions. Write the block with field[...] or field.local; declare boundary "
             "conditions for cells outside the domain."
         ) from error
