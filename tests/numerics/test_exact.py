@@ -304,7 +304,7 @@ def test_exact_fields_are_reduced_without_their_halo(world):
         BODIES.prefer(body)
         state = State(world)
         field = state.field("T", (13, 17), halo=2)
-        field.array[...] = math.nan
+        field.storage[...] = math.nan
         field[...] = whole[field.layout.slices]
         check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
         check_collective(world, exact.dot(field, field) == exact.dot(whole, whole, local=True), body)
