@@ -21,8 +21,9 @@ An array without either raises UsageError, because the result would be right on 
 
 With `axis=`, a sum or mean goes along one axis or several, and the result is an array of the axes that remain, the same
 on all ranks: float64, int64 (AnyrankError if a sum exceeds it) or complex128. Of a Field the axes are those of the
-global array, that of components included. With `world=`, the ranks are reduced like one more axis: an array that is
-distributed along axis 0 needs `axis=0`, or a tuple with 0, and the axes that remain must be the same on all ranks.
+global array, that of components included. With `world=`, the sum goes along the axes of each rank's array and over the
+ranks: for an array whose axis 0 is distributed, `axis` includes 0. The axes that remain have equal sizes on all ranks,
+and are not distributed; use a Field if they are. A result takes about 50 µs for each of its elements.
 
 If the arrays of some ranks cannot be reduced, all ranks raise an error: their own, if all have one.
 """
@@ -38,7 +39,7 @@ from anyrank.numerics.accumulator import Accumulator
 from anyrank.numerics.extremes import argmax, argmin, extreme_of_ranks
 from anyrank.numerics.reduction import ranks_of
 from anyrank.numerics.statistics import histogram, variance
-from anyrank.numerics.totals import Total, add_elements, add_products, add_squares, totals, totals_along
+from anyrank.numerics.totals import add_elements, add_products, add_squares, totals, totals_along
 
 if TYPE_CHECKING:
     from anyrank.numerics.accumulator import Numbers
@@ -83,9 +84,11 @@ def sum(x: Numbers, world: World | None = None, *, axis: Axis | None = None, loc
     --------
     >>> exact.sum([0.1] * 10, local=True)
     1.0
+    >>> exact.sum([[1, 2], [3, 4]], axis=0, local=True)
+    array([4, 6])
     """
     if axis is not None:
-        return totals_along("sum", x, axis, world, local, Total.value)
+        return totals_along("sum", x, axis, world, local)
     return totals("sum", [(add_elements, (x,))], world, local)[0].value()
 
 
@@ -111,7 +114,7 @@ def mean(x: Numbers, world: World | None = None, *, axis: Axis | None = None, lo
     1.5
     """
     if axis is not None:
-        return totals_along("mean", x, axis, world, local, Total.mean)
+        return totals_along("mean", x, axis, world, local)
     return totals("mean", [(add_elements, (x,))], world, local)[0].mean()
 
 

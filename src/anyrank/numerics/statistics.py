@@ -122,7 +122,7 @@ def _edges(bins: int, ends: tuple[float, float]) -> np.ndarray:
     low, high = map(float, ends)
     with np.errstate(all="ignore"):
         edges = np.linspace(low, high, bins + 1)
-    if not (np.diff(edges) > 0).all():
+    if not (edges[1:] > edges[:-1]).all():
         raise UsageError(
             f"exact.histogram: range={ends} must be two finite numbers, the lower one first, and far enough apart for "
             f"bins={bins}."

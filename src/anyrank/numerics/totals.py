@@ -121,8 +121,8 @@ def _kind(facts: np.ndarray) -> int:
     return int(np.flatnonzero(facts[3:] if facts[3:].any() else facts[:3]).max())
 
 
-def totals_along(call: str, x: Any, axis: Any, world: World | None, local: bool, get: Callable[[Total], Any]) -> Any:
-    """Return what `get` returns for the sum along some axes, for every index of the other axes. Collective.
+def totals_along(call: str, x: Any, axis: Any, world: World | None, local: bool) -> Any:
+    """Return the array of the sums or means (`call`) along some axes. Collective.
 
     The axes are those of the global array for a Field, and otherwise those of the array of this rank; then the sums go
     over the ranks too. Two messages, or more for many sums.
@@ -133,30 +133,30 @@ def totals_along(call: str, x: Any, axis: Any, world: World | None, local: bool,
     array, count = local_elements(x, "biufc"), prod(shape)
     rows = array.transpose([*kept, *(k for k in range(array.ndim) if k not in kept)])
     region = () if slices is None else tuple(slices[k] for k in kept)
-    owned = np.ravel(np.asarray(np.arange(count).reshape(shape))[region])
-    cells = zip(owned.tolist(), np.ndindex(*rows.shape[: len(kept)]), strict=True)
+    owned = np.ravel(np.asarray(np.arange(count).reshape(shape))[region])  # the sums that this rank contributes to
+    places = zip(owned.tolist(), np.ndindex(*rows.shape[: len(kept)]), strict=True)
     values: list[Any] = []
     for first in range(0, count, _SUMS):
-        limbs = np.zeros((min(_SUMS, count - first), 1 + (kind == _COMPLEX), Accumulator.SIZE), np.int64)
-        for cell, place in islice(cells, int(np.diff(np.searchsorted(owned, [first, first + _SUMS]))[0])):
+        end = min(first + _SUMS, count)
+        limbs = np.zeros((end - first, 1 + (kind == _COMPLEX), Accumulator.SIZE), np.int64)
+        for cell, place in islice(places, int(np.sum((first <= owned) & (owned < end)))):
             add_elements([Accumulator(part) for part in limbs[cell - first]], rows[place + (...,)])
         limbs = limbs if world is None else world.allreduce(limbs)
-        values += [get(Total([_accumulator(part) for part in parts], kind)) for parts in limbs]
-    dtype = np.complex128 if kind == _COMPLEX else np.int64 if kind == _INTEGRAL and get is Total.value else np.float64
+        reduced = [Total([_accumulator(part) for part in parts], kind) for parts in limbs]
+        values += [total.mean() if call == "mean" else total.value() for total in reduced]
+    integers = kind == _INTEGRAL and call != "mean"
+    dtype = np.complex128 if kind == _COMPLEX else np.int64 if integers else np.float64
     try:
         return np.array(values, dtype).reshape(shape)[()]
     except OverflowError:
-        raise AnyrankError(
-            f"exact.{call}: a sum along axis {axis} exceeds int64. Convert the numbers to float64."
-        ) from None
+        raise AnyrankError(f"exact.{call}: a sum along axis {axis} exceeds int64. Use numbers of float64.") from None
 
 
 def _kind_and_axes(
     call: str, x: Any, axis: Any, world: World | None, whole: bool
 ) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     """Return the kind of the sums, and the axes and the shape that remain, agreed between the ranks. Collective."""
-    axes: list[int] = []
-    shape: list[int] = []
+    axes, shape = list[int](), list[int]()
 
     def facts() -> list[int]:
         array = local_elements(x, "biufc")
