@@ -13,7 +13,7 @@ from anyrank.kernel import BODIES, Kernel
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
 from anyrank.numerics.elements import as_doubles, local_elements
 from anyrank.numerics.reduction import Distributed
-from anyrank.numerics.strided import flat_blocks, has_contiguous_rows
+from anyrank.numerics.strided import flat_tiles, has_contiguous_rows
 
 if TYPE_CHECKING:
     from anyrank.world import World
@@ -63,7 +63,7 @@ class Accumulator:
             Numbers of any shape; of a Field, the elements that this rank owns.
         """
         array = local_elements(x)
-        for block in flat_blocks(array, array.dtype == np.float64, array.strides):
+        for block in flat_tiles(array, array.dtype == np.float64, array.strides):
             for part in as_doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -82,7 +82,7 @@ class Accumulator:
         if BODIES.device.owns(a) != BODIES.device.owns(b):
             a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
         whole = a.dtype == b.dtype == np.float64 and has_contiguous_rows(a) and has_contiguous_rows(b)
-        for left, right in zip(*(flat_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
+        for left, right in zip(*(flat_tiles(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
             for p in as_doubles(left):
                 for q in as_doubles(right):
                     _accumulate_products(p, q, self.limbs)
@@ -126,7 +126,7 @@ class Accumulator:
 
     @property
     def fixed(self) -> int:
-        """The sum of the finite terms as an integer, in units of 2^−ORIGIN."""
+        """The sum of the finite terms as an integer, in units of 2^−ORIGIN: its digits of 32 bits are the limbs."""
         words = self.limbs[: LIMBS - 1].astype("<u4").tobytes()
         return int.from_bytes(words, "little") + (int(self.limbs[LIMBS - 1]) << 8 * len(words))
 
@@ -161,9 +161,13 @@ def quotient(numerator: int, denominator: int) -> float:
 
 
 def _square_root(fixed: int) -> float:
-    """Return √(fixed·2^−ORIGIN): the integer root has 64 bits below the smallest double, and a sticky bit."""
+    """√(fixed·2^−ORIGIN), correctly rounded.
+
+    The root is computed as an integer in units of 2^−(ORIGIN/2 + 64), which are far below the last bit of any double.
+    An additional bit, set if the integer root is not exact ("sticky bit"), takes the place of all further bits.
+    """
     if fixed < 0:
         return math.nan
     square = fixed << 128
     root = math.isqrt(square)
-    return quotient(2 * root + (root * root != square), 1 << ORIGIN // 2 + 65)
+    return quotient(2 * root + (root * root != square), 1 << (ORIGIN // 2 + 65))

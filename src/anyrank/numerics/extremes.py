@@ -9,8 +9,8 @@ import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.numerics.elements import float64_of, flushes_subnormals, local_elements
-from anyrank.numerics.reduction import Distributed, agree, is_field, ranks_of, site
-from anyrank.numerics.strided import contiguous_strides, flat_blocks, offset_of
+from anyrank.numerics.reduction import Distributed, agree, caller, is_field, ranks_of
+from anyrank.numerics.strided import contiguous_strides, flat_tiles, offset_of
 
 if TYPE_CHECKING:
     from anyrank.world import World
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _HIGHEST, _LOWEST = (1 << 63) - 1, -(1 << 63)
 #: The dtypes of the encoding: smaller integers and bool as int64, smaller floats as float64.
 _KINDS = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
-#: Elements along an axis of an array on a GPU that one block of threads reduces.
-_EACH = 1 << 12
+#: The number of elements along an axis of an array on a GPU that one block of threads reduces.
+_PER_BLOCK = 1 << 12
 
 
 def extreme(array: Any, largest: bool) -> Any:
@@ -37,12 +37,13 @@ def extreme(array: Any, largest: bool) -> Any:
         return reduce(array)
     rows = array.swapaxes(max(range(array.ndim), key=lambda axis: (array.shape[axis], axis)), -1)
     *others, columns = rows.shape
-    whole = columns // _EACH * _EACH
+    divisible = columns // _PER_BLOCK * _PER_BLOCK
     partial = []
-    if whole:
-        partial.append(reduce(rows[..., :whole].reshape(*others, whole // _EACH, _EACH), axis=-1).ravel())
-    if whole < columns:
-        partial.append(reduce(rows[..., whole:], axis=-1).ravel())
+    if divisible:
+        shape = *others, divisible // _PER_BLOCK, _PER_BLOCK
+        partial.append(reduce(rows[..., :divisible].reshape(shape), axis=-1).ravel())
+    if divisible < columns:
+        partial.append(reduce(rows[..., divisible:], axis=-1).ravel())
     return reduce(np.concatenate(partial))
 
 
@@ -76,7 +77,7 @@ def _ordered(bits: int) -> int:
 
 def extreme_of_ranks(call: str, x: Any, world: World | None) -> tuple[float, bool]:
     """Return the smallest or largest element of all ranks, and whether this rank has it. Collective."""
-    largest, own = call.endswith("max"), [-1, -len(_KINDS), _LOWEST]
+    largest, own = call.endswith("max"), [-1, -len(_KINDS), _LOWEST]  # those of a rank without elements
 
     def facts() -> list[int]:
         array = local_elements(x)
@@ -85,19 +86,19 @@ def extreme_of_ranks(call: str, x: Any, world: World | None) -> tuple[float, boo
             own[:] = kind, -kind, encode(_local_extreme(array, largest), array.dtype, largest)
         return own
 
-    last, first, code = agree(world, len(own), facts).tolist()
-    if last < 0:
+    last_kind, minus_first_kind, code = agree(world, len(own), facts).tolist()
+    if last_kind < 0:
         raise AnyrankError("the smallest or largest of no numbers is not defined: give it at least one.")
-    if last != -first:
-        kinds = f"{_KINDS[-first]} and {_KINDS[last]}"
+    if last_kind != -minus_first_kind:
+        kinds = f"{_KINDS[-minus_first_kind]} and {_KINDS[last_kind]}"
         raise TypeError(f"exact.{call} takes arrays of one kind on all ranks that have elements, not {kinds}")
-    return decode(code, _KINDS[last], largest), own[0] >= 0 and own[2] == code
+    return decode(code, _KINDS[last_kind], largest), own[0] >= 0 and own[2] == code
 
 
 def _local_extreme(array: Any, largest: bool) -> float:
     value = extreme(array, largest).item()
     if flushes_subnormals(array) and abs(value) < 2.0**-126:
-        values = (_local_extreme(float64_of(block), largest) for block in flat_blocks(array, False, array.strides))
+        values = (_local_extreme(float64_of(block), largest) for block in flat_tiles(array, False, array.strides))
         return max(values, key=lambda value: encode(value, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         # The sign of a zero extreme: the bits as integers have the order of the values, and only −0 is negative.
@@ -145,7 +146,7 @@ def argmax(x: np.ndarray | Distributed, world: World | None = None, *, local: bo
 def _index(call: str, x: Any, world: World | None, local: bool) -> tuple[int, ...]:
     if not is_field(x) and not local:
         raise UsageError(
-            f"exact.{call} at {site()}: an array of a rank has no global indices. Use a Field or local=True."
+            f"exact.{call} at {caller()}: an array of a rank has no global indices. Use a Field or local=True."
         )
     world = ranks_of(call, (x,), world, local)
     value, has_it = extreme_of_ranks(call, x, world)

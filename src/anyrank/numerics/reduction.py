@@ -54,7 +54,9 @@ def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bo
     if any(field.layout.cuts != fields[0].layout.cuts for field in fields):
         raise ValueError(f"exact.{call}: {fields[1].name} and {fields[0].name} are split differently")
     if local and world is not None:
-        raise UsageError(f"exact.{call} at {site()}: world= and local=True exclude each other. Leave one of them out.")
+        raise UsageError(
+            f"exact.{call} at {caller()}: world= and local=True exclude each other. Leave one of them out."
+        )
     if local:
         return None
     if world is None and not fields:
@@ -62,7 +64,7 @@ def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bo
     over: World = fields[0].world if world is None else world
     other = next((field for field in fields if field.world is not over), None)
     if other is not None:
-        raise UsageError(f"exact.{call} at {site()}: {other.name} is a Field of another world. Leave world= out.")
+        raise UsageError(f"exact.{call} at {caller()}: {other.name} is a Field of another world. Leave world= out.")
     return over
 
 
@@ -70,7 +72,7 @@ def ranks_of_all(call: str, groups: Sequence[tuple[Any, ...]], world: World | No
     """Return the world over which `exact.CALL` reduces several groups of numbers: see `ranks_of`. Not collective."""
     worlds = [ranks_of(call, numbers, world, local) for numbers in groups]
     if any(other is not worlds[0] for other in worlds):
-        raise UsageError(f"exact.{call} at {site()}: the Fields are of several worlds. Reduce each separately.")
+        raise UsageError(f"exact.{call} at {caller()}: the Fields are of several worlds. Reduce each separately.")
     return worlds[0] if worlds else None
 
 
@@ -104,14 +106,14 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
     shape = getattr(numbers[0], "shape", None)
     fields, arrays = _ARGUMENTS.get(call, ("state.T", "x"))
     return UsageError(
-        f"exact.{call} at {site()}: an array, of shape {np.shape(numbers[0]) if shape is None else shape} here, holds "
-        "elements of this rank alone, so the ranks to reduce over must be named.\n"
+        f"exact.{call} at {caller()}: an array, of shape {np.shape(numbers[0]) if shape is None else shape} here, "
+        "holds elements of this rank alone, so the ranks to reduce over must be named.\n"
         f"Use exact.{call}({fields}) with a Field, exact.{call}({arrays}, world=state.world) for the arrays of all "
         f"ranks, or exact.{call}({arrays}, local=True) for this rank alone."
     )
 
 
-def site() -> str:
+def caller() -> str:
     """Return the file, line and function of the call of `exact`."""
     frame: Any = sys._getframe()
     while frame.f_globals.get("__name__", "").startswith("anyrank.numerics."):

@@ -15,7 +15,7 @@ from anyrank.numerics.accumulator import quotient
 from anyrank.numerics.elements import float64_of, local_elements
 from anyrank.numerics.extremes import encode
 from anyrank.numerics.reduction import agree, ranks_of
-from anyrank.numerics.strided import flat_blocks
+from anyrank.numerics.strided import flat_tiles
 from anyrank.numerics.totals import add_elements, add_squares, totals
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _counts(array: Any, edges: np.ndarray) -> np.ndarray:
     counts, device = np.zeros(len(edges) - 1, np.int64), BODIES.device
     on_gpu = device.owns(array)
     lower, last = (device.from_host(part) if on_gpu else part for part in (edges[:-1], edges[-1:]))
-    for block in flat_blocks(array, False, array.strides):
+    for block in flat_tiles(array, False, array.strides):
         values = np.sort(float64_of(block).reshape(-1))
         places = np.concatenate([np.searchsorted(values, lower, "left"), np.searchsorted(values, last, "right")])
         counts += np.diff(device.to_host(places) if on_gpu else places)
