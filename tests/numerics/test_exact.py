@@ -181,7 +181,7 @@ def test_exact_takes_bool_and_narrow_floats():
 
 @pytest.mark.parametrize("bad", [np.array([1j]), np.array(["1"]), np.array([1], object), np.zeros(1, np.longdouble)])
 def test_exact_other_elements_are_refused(bad):
-    for function in FUNCTIONS:
+    for function in FUNCTIONS if bad.dtype.kind != "c" else (exact.min, exact.max):
         with pytest.raises(TypeError, match="not"):
             function(bad, local=True)
 
