@@ -117,7 +117,7 @@ def _depth(fields: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> tuple[in
 
 
 def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> None:
-    first, staggered = fields[0], {axis for field in fields for axis in field.at}
+    first, staggered = fields[0], {axis for field in fields for axis in field.faces}
     for item in (*fields, *reads, *others):
         if item.cells.cuts != first.cells.cuts or not staggered <= item.staggered:
             raise UsageError(
