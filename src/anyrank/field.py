@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from anyrank.exchange.boundaries import Boundary
 from anyrank.exchange.gather import allgather
 from anyrank.exchange.halo import halo_of
 from anyrank.exchange.points import Point, check_component, check_point, check_points, probe
+from anyrank.exchange.read import read
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.member import Source, Stored
@@ -277,3 +279,30 @@ class Field(HaloBlock):
         array([ 0., 35., 12.])
         """
         return probe(self, check_points(self, points), check_component(self, component))
+
+    def read(self, path: Path | str, name: str | None = None) -> None:
+        """Fill the field from a file in global order, of which each rank reads its own block. Collective.
+
+        Parameters
+        ----------
+        path : path
+            A file of HDF5, netCDF-4 or NumPy (`.npy`) that all ranks can read.
+        name : str, optional
+            The path of the dataset in HDF5 or netCDF-4; by default the name of the field.
+
+        Raises
+        ------
+        UsageError
+            On all ranks, before any value changes, if the file is missing or has another format, the dataset is missing
+            or packed, its shape is not that of the field, or its dtype is of another kind (`np.can_cast` with
+            `same_kind`); or if the field may not be written now.
+
+        Examples
+        --------
+        >>> np.save("terrain.npy", np.array([1, 2, 3, 4], np.int16))
+        >>> height = State(World()).field("height", (4,), unit="m")
+        >>> height.read("terrain.npy")
+        >>> height.local
+        array([1., 2., 3., 4.])
+        """
+        read(self, Path(path), name)
