@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from anyrank import Program
+from anyrank.runtime.python import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -91,6 +97,30 @@ def test_docs_every_page_is_linked_from_another_page():
         (page.parent / path).resolve() for page in PAGES for path, _ in links(page.read_text(encoding="utf-8")) if path
     }
     assert not [page.name for page in PAGES if page.parent.name == "docs" and page.resolve() not in linked]
+
+
+def guide_module(folder: Path) -> ModuleType:
+    """Import the Python blocks of the guide, in their order, as one module."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/programs.md").read_text("utf-8"), re.M | re.S)
+    file = folder / "guide.py"
+    file.write_text("\n".join(blocks), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("guide", file)
+    module = sys.modules["guide"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_docs_programs_of_the_guide_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = guide_module(tmp_path)
+    programs = [v for v in vars(guide).values() if isinstance(v, type) and issubclass(v, Program) and v is not Program]
+    assert {program.__name__ for program in programs} >= {"Plate", "Waves", "TypedPlate"}
+    for program in programs:
+        steps = {"steps": 4} if "steps" in program.declared() else {}
+        through = run(program(**steps), out=tmp_path / program.name / "a")
+        run(program(**steps), out=tmp_path / program.name / "b", stop_at=2)
+        resumed = run(program(**steps), out=tmp_path / program.name / "b")
+        assert resumed.digest == through.digest != "" and resumed.summary["resumed_from"] == 2
 
 
 def test_broken_links_of_file_and_heading_are_found(tmp_path):

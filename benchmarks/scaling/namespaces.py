@@ -29,10 +29,10 @@ from measure import machine  # noqa: E402
 from switch import Wires  # noqa: E402
 
 from anyrank.runtime.programs import load  # noqa: E402
-from anyrank.scaling.measured import PHASES, Study  # noqa: E402
+from anyrank.scaling.measured import PHASES, ScalingStudy  # noqa: E402
 from anyrank.scaling.model import Model  # noqa: E402
 from anyrank.scaling.network import Network, measure  # noqa: E402
-from anyrank.scaling.study import Plan, StudyFolder  # noqa: E402
+from anyrank.scaling.study_folder import Plan, StudyFolder  # noqa: E402
 
 HERE = Path(__file__).parent
 ASLEEP = HERE / "asleep.py"
@@ -49,7 +49,7 @@ PROGRAMS: dict[str, tuple[str, dict[str, Any], str]] = {
 TARGET_SECONDS = 1.5
 
 
-def run_study(name: str, delay: float, hosts: Hosts, repeat: int, folder: Path) -> Study:
+def run_study(name: str, delay: float, hosts: Hosts, repeat: int, folder: Path) -> ScalingStudy:
     """Run the scaling study of a program on the hosts."""
     source, given, _ = PROGRAMS[name]
     program = load(source)
@@ -62,7 +62,7 @@ def run_study(name: str, delay: float, hosts: Hosts, repeat: int, folder: Path) 
     return study.read()
 
 
-def table_rows(name: str, delay: float, study: Study, network: Network) -> Iterator[str]:
+def table_rows(name: str, delay: float, study: ScalingStudy, network: Network) -> Iterator[str]:
     """Yield the rows of the table: the measurement, the prediction, and its error."""
     model = Model.of(study, network, using=FITTED)
     for ranks in RANKS:

@@ -35,11 +35,12 @@ class Field(HaloBlock):
     `array` is this rank's block with its halo, and `local` the block without it; both are views of an array of the
     rank's device. Indexing reads and writes the block: `field[...] = values`.
 
-    `storage`, which is allocated at its first use, holds the block with `margin` layers of ghost cells: its halo, or
-    more if halos are exchanged once in several steps. Then this rank also computes the ghost cells next to its block,
-    and `valid` layers of them have the values of their owners. While `valid` is not 0, only kernels may write the
-    field, because other ranks would not notice a change. `halo`, `margin`, `valid` and `sides` have one entry per axis
-    of the grid; `layout`, `shape` and `local` have one axis before them if the field has components.
+    `storage` is allocated at its first use and holds the block with `margin` layers of ghost cells. `margin` is the
+    width of the halo, or more if halos are exchanged only once in several steps. Between the exchanges this rank then
+    also computes ghost cells: `valid` is the number of layers that are equal to the values of their owners. While
+    `valid` is not 0, only kernels may write the field, because other ranks would not notice a change. `halo`,
+    `margin`, `valid` and `sides` have one entry per axis of the grid; `layout`, `shape` and `local` have one more axis
+    before these if the field has components.
 
     Examples
     --------

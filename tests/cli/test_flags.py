@@ -45,7 +45,7 @@ def call(*words: str, verb=RUN) -> dict:
     """The arguments of a verb's function."""
     got: dict = {}
     command = ProgramCommand(
-        "names", program=Names, tables=verb.tables, places=verb.places, callback=lambda **given: got.update(given)
+        "names", program=Names, tables=verb.tables, contexts=verb.contexts, callback=lambda **given: got.update(given)
     )
     command.main([*words], standalone_mode=False)
     return got
@@ -113,7 +113,7 @@ def test_flag_that_is_not_the_parameters_is_refused(case):
 
 @pytest.mark.parametrize("verb", [RUN, SUBMIT, VERIFY, STRONG, WEAK])
 def test_help_shows_parameters_first_and_how_to_set_them(verb):
-    command = ProgramCommand("names", program=Names, tables=verb.tables, callback=print, places=verb.places)
+    command = ProgramCommand("names", program=Names, tables=verb.tables, callback=print, contexts=verb.contexts)
     text = CliRunner().invoke(command, ["--help"]).output
     first = " ".join(text.partition("Parameters:\n")[2].partition("\n\n")[0].split())
     assert text.index("Parameters:") < min(
@@ -144,7 +144,7 @@ def test_help_of_run_and_resume_has_every_option_with_a_group():
 
 def test_flags_of_a_verb_are_unique():
     for verb in (RUN, SUBMIT, VERIFY, STRONG, WEAK):
-        flags = [flag for table in verb.tables.values() for flag in option_flags(table, verb.places)]
+        flags = [flag for table in verb.tables.values() for flag in option_flags(table, verb.contexts)]
         spellings = [spelling for flag in flags for spelling in flag.opts + flag.secondary_opts]
         assert len(spellings) == len(set(spellings)) and len({flag.name for flag in flags}) == len(flags)
 

@@ -12,8 +12,8 @@ import pytest
 from ranks import check_collective
 
 from anyrank.device import Module, open_device
-from anyrank.device.find import gpu_missing
 from anyrank.device.gpu import GpuModule
+from anyrank.device.select import gpu_missing
 from anyrank.errors import UsageError
 
 PLAIN = """

@@ -203,7 +203,7 @@ def test_gpu_fields_read_and_write_arrays_of_the_host(world, body):
 def test_packing_any_number_of_axes_and_elements(body, monkeypatch):
     """More elements than threads in a launch, and enough axes for any field."""
     body("shim")
-    monkeypatch.setattr(packing, "SHARED", 2)
+    monkeypatch.setattr(packing, "MOST_BLOCKS", 2)
     world = World(MPI.COMM_SELF)
     whole = np.random.default_rng(1).normal(size=(6, 5, 4, 3, 40))
     layout = next(layouts(whole.shape, world, 1))

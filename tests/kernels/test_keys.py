@@ -61,8 +61,8 @@ def test_keys_bodies_make_the_same_table(operation, size):
 def counts_of(table, folded=False):
     keys = KeyMap()
     keys.slots, keys.pool, keys.state = table
-    _, places = keys.entries()
-    return dict(zip(keys.keys_at(places).tolist(), keys.weights_at(places).tolist(), strict=True))
+    _, slots = keys.entries()
+    return dict(zip(keys.keys_at(slots).tolist(), keys.weights_at(slots).tolist(), strict=True))
 
 
 def pad(text):
@@ -111,7 +111,7 @@ def test_keys_bad_arguments_are_refused():
         body(np.zeros(64, np.uint8), 0, 1, WHITE, False, POINTS[WHITE], empty(8), empty(8))
     with pytest.raises(ValueError, match="a table of 1 x 4"):
         load("cython", "rehash")(np.zeros((1, 4), np.uint64), *empty(1))
-    with pytest.raises(ValueError, match="0 places for 1 entries"):
+    with pytest.raises(ValueError, match="0 elements cannot take 1 entries"):
         table = empty(8)
         load("cython", "add")(np.zeros(3, np.uint8), np.array([0, 3]), 0, None, None, *table, 0)
         load("cython", "entries")(*table, np.zeros(0, np.uint64), np.zeros(0, np.int64))
@@ -124,13 +124,13 @@ def test_key_map_grows_and_keeps_numbers_and_weights(spread):
     weights = np.random.default_rng(2).integers(-5, 100, 20000)
     keys = KeyMap(spread)
     gids = keys.add(Text.of(words)[draws], weights, np.empty(20000, np.uint32))
-    hashes, places = keys.entries()
-    result = keys.keys_at(places).tolist()
+    hashes, slots = keys.entries()
+    result = keys.keys_at(slots).tolist()
     expected: Counter = Counter()
     for draw, weight in zip(draws.tolist(), weights.tolist(), strict=True):
         expected[words[draw]] += weight
-    assert dict(zip(result, keys.weights_at(places).tolist(), strict=True)) == dict(expected)
-    numbers = dict(zip(result, keys.gids_at(places).tolist(), strict=True))
+    assert dict(zip(result, keys.weights_at(slots).tolist(), strict=True)) == dict(expected)
+    numbers = dict(zip(result, keys.gids_at(slots).tolist(), strict=True))
     assert [numbers[words[draw]] for draw in draws] == gids.tolist()
     assert sorted(numbers.values()) == [*range(len(result))]
     assert hashes.tolist() == [hash_of(key) for key in result]

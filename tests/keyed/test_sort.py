@@ -15,7 +15,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
 from anyrank.keyed.sort_keys import decode, encode
 from anyrank.keyed.sorting import Sorter, sort
-from anyrank.keyed.spill import SAMPLE, MemoryRun, ScratchFile
+from anyrank.keyed.spill import SAMPLE, ScratchFile, SortedInMemory
 from anyrank.layout import even_cuts
 
 SIZE = 2000
@@ -116,7 +116,7 @@ def test_sorter_beyond_memory_merges_runs_on_disk(world, tmp_path, monkeypatch, 
             rows = slice(begin, min(begin + 100, part.stop))
             sorter.add(keys[rows].copy(), {name: column[rows] for name, column in payload.items()})
         sorter.finish()
-        spilled = world.sum(sum(not isinstance(run, MemoryRun) for run in sorter.runs))
+        spilled = world.sum(sum(not isinstance(run, SortedInMemory) for run in sorter.runs))
         check_collective(world, spilled > 1 if budget < 1 << 20 else spilled == 0, f"{spilled} runs on disk")
         for first, last in ((0, 1), (1, SIZE)):
             for start, block_keys, others in sorter.blocks(first, last):
@@ -163,14 +163,14 @@ def test_scratch_file_full_disk_is_refused_and_leaves_nothing(tmp_path, monkeypa
     monkeypatch.setattr(os, "pwrite", full)
     scratch = ScratchFile(tmp_path)
     with pytest.raises(AnyrankError, match=rf"--scratch {tmp_path} cannot take 8000 bytes more.*No space left"):
-        scratch.spill(MemoryRun({"": np.arange(500), "other": np.arange(500)}))
+        scratch.spill(SortedInMemory({"": np.arange(500), "other": np.arange(500)}))
     assert list(tmp_path.iterdir()) == [] and scratch._file is None
 
 
 def test_scratch_file_searchsorted_equals_that_in_memory():
     keys = np.sort(np.random.default_rng(1).integers(0, 900, 3 * SAMPLE + 5))
     scratch = ScratchFile(Path("/tmp"))
-    run = scratch.spill(MemoryRun({"": keys}))
+    run = scratch.spill(SortedInMemory({"": keys}))
     sought = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
     for side in ("left", "right"):
         assert run.keys.searchsorted(sought, side) == keys.searchsorted(sought, side).tolist()

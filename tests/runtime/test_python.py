@@ -243,7 +243,7 @@ class Checks(anyrank.Program):
 @pytest.mark.parametrize("callbacks", [None, 5, [5], [Returning]])
 def test_run_with_bad_callbacks_is_refused(callbacks, tmp_path, monkeypatch):
     monkeypatch.setattr(Returning, "callbacks", lambda self: callbacks)
-    with pytest.raises(UsageError, match=r"found: callbacks\(\) returned .* must return a list"):
+    with pytest.raises(UsageError, match=r"returning: callbacks\(\) returned .* must return a list"):
         run(Returning(), out=tmp_path / "run")
 
 

@@ -147,14 +147,14 @@ def test_analyse_three_points_allow_one_law(make_study):
 
 
 def test_analyse_oversubscribed_samples_enter_no_fit(make_study):
-    crowded = analyse(make_study(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4))
+    oversubscribed = analyse(make_study(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4))
     alone = analyse(make_study(usl(0.1, 0.1), (1, 2, 3, 4)))
     wild = make_study(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4)
-    wild = replace(wild, samples=tuple(replace(sample, seconds=(9.0 if sample.crowded else 1) * sample.seconds)
+    wild = replace(wild, samples=tuple(replace(sample, seconds=(9.0 if sample.oversubscribed else 1) * sample.seconds)
                                        for sample in wild.samples))  # fmt: skip
-    assert [point.crowded for point in crowded.points] == [False] * 4 + [True] * 2
+    assert [point.oversubscribed for point in oversubscribed.points] == [False] * 4 + [True] * 2
     for other in (alone, analyse(wild)):
-        for fit, same in zip(crowded.fits, other.fits, strict=True):
+        for fit, same in zip(oversubscribed.fits, other.fits, strict=True):
             assert fit.speedup([2, 16]) == pytest.approx(same.speedup([2, 16]))
     few = analyse(make_study(amdahl(0.1), (1, 2, 4, 8), cores=2))
     assert not few.fits and "there are 2." in few.missing[0]

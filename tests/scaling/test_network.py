@@ -9,7 +9,7 @@ import pytest
 from ranks import check_collective, mpiexec, run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.scaling.network import REDUCED, SIZES, Link, Network, Reduction, Spread, measure_here, rounds
+from anyrank.scaling.network import REDUCED, SIZES, Link, Network, Reduction, Spread, measure_here, message_rounds
 
 HAND = {"links": {"network": {"L": 1e-6, "o": 2e-7, "g": 3e-7, "G": [1e-10, 5e-11, 2e-10]}}}
 
@@ -34,7 +34,7 @@ def test_link_interpolates_sizes_and_extrapolates_by_bytes():
 
 @pytest.mark.parametrize("ranks, messages", [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (131072, 17)])
 def test_rounds_of_an_allreduce(ranks, messages):
-    assert rounds(ranks) == messages
+    assert message_rounds(ranks) == messages
 
 
 def test_network_round_is_the_median_or_that_of_a_message():

@@ -16,7 +16,7 @@ from ranks import check_collective
 from storage.samples import SHAPES, checkpoints, declare, holds, write
 
 from anyrank.errors import CheckpointError
-from anyrank.storage import keep, read
+from anyrank.storage import checkpoint_folder, read
 from anyrank.storage.seal import check_seal
 
 pytestmark = pytest.mark.ranks(1, 2)
@@ -147,7 +147,7 @@ def test_restore_file_edited_with_h5py_is_refused(newest):
 
 def test_restore_values_of_another_step_are_refused(newest):
     """All bytes were written by some rank, and the seal holds, but one Field is an old one."""
-    with h5py.File(keep.path_of(newest.folder, 1), "r", locking=False) as file:
+    with h5py.File(checkpoint_folder.path_of(newest.folder, 1), "r", locking=False) as file:
         old = file["fields/T"][...].tobytes()
     with h5py.File(newest.path, "r", locking=False) as file:
         offset = file["fields/T"].id.get_offset()
@@ -179,14 +179,14 @@ def test_restore_unreadable_on_the_last_rank_is_refused(newest, monkeypatch, fai
 
 def test_restore_with_all_checkpoints_damaged_fails(newest):
     for step in (1, 2):
-        path = keep.path_of(newest.folder, step)
+        path = checkpoint_folder.path_of(newest.folder, step)
         if newest.world.rank == 0:
             os.truncate(path, 5000)
     newest.world.barrier()
     with pytest.raises(CheckpointError) as raised:
         checkpoints(newest.folder, newest.state).restore()
     for step in (1, 2):
-        assert str(keep.path_of(newest.folder, step)) in str(raised.value)
+        assert str(checkpoint_folder.path_of(newest.folder, step)) in str(raised.value)
     assert raised.value.status == 1
 
 
@@ -217,7 +217,7 @@ def save_step(writer, step: int) -> None:
 
 def steps(newest) -> list[int]:
     newest.world.barrier()
-    return [keep.step_of(path) for path in keep.checkpoint_files(newest.folder)]
+    return [checkpoint_folder.step_of(path) for path in checkpoint_folder.checkpoint_files(newest.folder)]
 
 
 def test_check_seal_holds_only_for_its_own_file(world, tmp_path):

@@ -15,7 +15,7 @@ from storage.samples import SHAPES, checkpoints, declare, fill, first_ranks, hol
 
 from anyrank.layout import Layout
 from anyrank.numerics import strided
-from anyrank.numerics.strided import runs
+from anyrank.numerics.strided import extents
 from anyrank.state import State
 from anyrank.storage import staging
 from anyrank.storage.staging import writing_layout
@@ -57,7 +57,7 @@ def test_checkpoint_of_few_ranks_is_read_by_many(world, tmp_path):
 @pytest.mark.parametrize("short", [0, 1 << 40], ids=["each its runs", "exchanged for rows"])
 @pytest.mark.parametrize("piece", [1, 100, 1 << 24])
 def test_checkpoint_file_does_not_depend_on_the_writing_layout(world, tmp_path, monkeypatch, short, piece):
-    monkeypatch.setattr(staging, "SHORT_RUN", short)
+    monkeypatch.setattr(staging, "SHORT_EXTENT", short)
     monkeypatch.setattr(strided, "PIECE", piece)
     # Over the numbers of ranks, all splits are used.
     split = SPLITS[(piece.bit_length() + bool(short) + world.size) % len(SPLITS)]
@@ -70,7 +70,7 @@ def test_checkpoint_file_does_not_depend_on_the_writing_layout(world, tmp_path, 
 @pytest.mark.ranks(2, 4)
 @pytest.mark.parametrize("width", [4, 301])
 def test_checkpoint_block_is_written_without_its_halo(world, tmp_path, monkeypatch, width):
-    monkeypatch.setattr(staging, "SHORT_RUN", 1 << 40)
+    monkeypatch.setattr(staging, "SHORT_EXTENT", 1 << 40)
     state = State(world, "columns")
     state.field("u", (8, width * world.size), halo=2)
     # Long rows start at cache lines, with gaps between them, which must not get into the file.
@@ -109,7 +109,7 @@ def test_runs_put_every_element_at_its_offset_only(brick, dtype):
     everything = np.arange(1, np.prod(shape) + 1).astype(dtype).reshape(shape)
     result = bytearray(everything.nbytes)
     part = np.ascontiguousarray(everything[slices])
-    pieces = list(runs(part, shape, start))
+    pieces = list(extents(part, shape, start))
     for offset, data in pieces:
         result[offset : offset + len(data)] = data
     expected = np.zeros(shape, dtype)

@@ -14,7 +14,7 @@ from ranks import anyrank_command, mpiexec, run_anyrank
 
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 from anyrank.verify.explain import first_difference
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.rank import DELAY, DELAYED_STEPS
 from anyrank.verify.runner import FAILED, Runner
 from anyrank.verify.verification import Verification
@@ -26,7 +26,7 @@ ONE, TWO, PARTS = Case(), Case((2,)), Case(changed="parts")
 
 
 @dataclass(frozen=True)
-class SomeCases(Plan):
+class SomeCases(CaseMatrix):
     """A plan of the reference and of some cases."""
 
     cases: tuple[Case, ...] = ()
@@ -96,7 +96,7 @@ AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
 @pytest.mark.parametrize("bug", BUGS)
 def test_verify_planted_bug_is_found_and_named(tmp_path, bug):
     cases, cause, place = BUGS[bug]
-    matrix = Plan(quick=True)
+    matrix = CaseMatrix(quick=True)
     assert {*cases} <= {*matrix.first(), *matrix.rest(6, AXES.get(bug, 1))}, "the quick matrix finds it"
     code, output = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases)
     assert code == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from anyrank.batch.site import Line, Plain, Site
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.errors import UsageError
 from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
@@ -23,14 +23,14 @@ STUDIES = ("studies",)
 _ALTERNATIVES = (("image", "pack"), ("pack", "image"), ("ranks", "ranks_per_node"), ("ranks_per_node", "ranks"))
 
 
-class SubmitOptions(OptionTable):
+class SubmitOptions(OptionSettings):
     """Options of the submission itself, not of the job."""
 
     site: str = option("", "A site file: ~/.config/anyrank/sites/NAME.toml.", JOB, default_text="default")
     dry_run: bool = option(False, "Print the scripts without submitting them.", JOB)
 
 
-class Request(OptionTable):
+class Request(OptionSettings):
     """A checked request. Memory is per node; an empty text leaves the choice to the scheduler."""
 
     on: Plain = option("", "Scheduler: slurm, pbs or htcondor.", JOB, default_text="the site's, or the only one here")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from anyrank.batch.job import CANCELLED, is_finished, job_folder, job_states, live_jobs, members, submission
-from anyrank.batch.known import find
+from anyrank.batch.known import find_scheduler
 
 
 @click.command(name="cancel")
@@ -23,7 +23,7 @@ def command(runs: tuple[Path, ...]) -> int:
                 (job_folder(path) / CANCELLED).touch()  # a job checks for this file before it continues
         jobs = [job for path in paths for job in live_jobs(path, states)]
         if jobs:
-            find(scheduler).cancel(jobs, len(paths) == 1)
+            find_scheduler(scheduler).cancel(jobs, len(paths) == 1)
         names = " ".join(job.id for job in jobs)
         click.echo(f"{folder}: cancelled {names}" if jobs else f"{folder}: nothing is queued or running")
     return 0

@@ -14,7 +14,7 @@ import click
 
 from anyrank import launcher
 from anyrank.device import open_device
-from anyrank.device.find import gpu_missing, gpus_here
+from anyrank.device.select import gpu_missing, gpus_here
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import FILES, Kernel, installed_kernels
 from anyrank.kernels import Declined
@@ -76,7 +76,7 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
         given = f"-n {count if ranks is None else ranks}"
         launched = f" but the launcher started {started}" if started else ""
         raise UsageError(f"--network {given}{launched}: it needs at least 2 ranks. Use -n 2 or more.")
-    from anyrank.scaling.network import measure, measure_here, table
+    from anyrank.scaling.network import as_text, measure, measure_here
 
     if not started:
         return measure(out, count, hosts, *["--json"] * as_json)
@@ -87,7 +87,7 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
     world.on_root(lambda: _check_writable(out))
     network = measure_here(world)
     if world.rank == 0:
-        click.echo(json.dumps(asdict(network)) if as_json else table(network))
+        click.echo(json.dumps(asdict(network)) if as_json else as_text(network))
         if out is not None:
             network.write(out)
     return 0

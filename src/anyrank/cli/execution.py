@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from anyrank import launcher
-from anyrank.errors import AnyrankError, UsageError, spans
+from anyrank.errors import AnyrankError, UsageError, as_ranges
 from anyrank.program import Program
 from anyrank.runtime.options import Options
 from anyrank.runtime.python import new_folder
@@ -107,7 +107,7 @@ def _run_as_rank(source: str, program: Program, options: Options, out: Path | No
         if reported:
             report(error)
         elif session is not None and session.begun and world.rank == 0:
-            session.note_failure(spans(range(world.size)), str(error).splitlines()[0])
+            session.note_failure(as_ranges(range(world.size)), str(error).splitlines()[0])
         error.silent = reported or world.rank > 0
         raise
     except BaseException as error:

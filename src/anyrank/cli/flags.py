@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import click
 
 from anyrank.batch.request import Request, SubmitOptions
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import UsageError
 from anyrank.program import Parameter, Program, flag_of, validate
 from anyrank.runtime.options import RUN, Options, OutOptions
@@ -21,7 +21,7 @@ from anyrank.verify.options import VerifyOptions
 
 #: The options of every verb that takes a program. A parameter with the name of any of these options has no flag, so
 #: that a flag has the same meaning for all verbs.
-VERBS: dict[str, tuple[type[Table], ...]] = {
+VERBS: dict[str, tuple[type[Settings], ...]] = {
     "run": (OutOptions, Options),
     "submit": (Request, SubmitOptions),
     "verify": (VerifyOptions,),
@@ -39,12 +39,12 @@ class Flag(click.Option):
         self.group = group
 
 
-def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
-    """Return the flags of a table's options: those that `places` allow, or only those named in `only`."""
+def option_flags(table: type[Settings], contexts: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
+    """Return the flags of a table's options: those that `contexts` allow, or only those named in `only`."""
     flags = []
     for name, info in table.model_fields.items():
         metadata, (*spellings, last) = table.metadata(name), table.flags(name)
-        if set(places) & set(metadata.not_in) or (only and name not in only):
+        if set(contexts) & set(metadata.not_in) or (only and name not in only):
             continue
         default: Any = metadata.default_text or info.default
         attributes: dict[str, Any] = {"metavar": metavar(info.annotation)}
@@ -80,10 +80,12 @@ def parameter_flags() -> list[Flag]:
 @cache
 def reserved_flags() -> dict[str, str]:
     """Return the flags that parameters cannot have, and the verbs that have them."""
-    owners = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
+    common = (spelling for flag in parameter_flags() for spelling in flag.opts)
+    owners = dict.fromkeys(["--help", *common], "every verb")
     for verb, tables in VERBS.items():
         for flag in (flag for table in tables for flag in option_flags(table)):
-            owners |= {one: owners.get(one, f"anyrank {verb}") for one in flag.opts + flag.secondary_opts}
+            for spelling in flag.opts + flag.secondary_opts:
+                owners.setdefault(spelling, f"anyrank {verb}")
     return owners
 
 
@@ -93,14 +95,14 @@ class Command(click.Command):
     def __init__(
         self,
         *arguments: Any,
-        tables: Mapping[str, type[Table]],
-        places: Iterable[str] = (),
+        tables: Mapping[str, type[Settings]],
+        contexts: Iterable[str] = (),
         only: Iterable[str] = (),
         **attributes: Any,
     ):
         super().__init__(*arguments, **attributes)
         self.tables = tables
-        self.params += [flag for table in tables.values() for flag in option_flags(table, places, only)]
+        self.params += [flag for table in tables.values() for flag in option_flags(table, contexts, only)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function with the tables."""
@@ -110,7 +112,7 @@ class Command(click.Command):
             ctx.params[name] = self.table(table, given)
         return super().invoke(ctx)
 
-    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+    def table(self, table: type[Settings], values: dict[str, Any]) -> Settings:
         """Check the given values of a table."""
         return table(**values)
 
@@ -146,7 +148,7 @@ class ProgramCommand(Command):
         for name in program.declared():
             flag = self._flag(name)
             spellings = flag.opts + flag.secondary_opts
-            if owner := next((seen[one] for one in spellings if one in seen), ""):
+            if owner := next((seen[spelling] for spelling in spellings if spelling in seen), ""):
                 self.owners[name] = owner
                 flags += self._refused_flags(name) if flag_of(name) in reserved_flags() else []
             else:
@@ -171,7 +173,8 @@ class ProgramCommand(Command):
         flag = flag_of(name)
         for option in self.params:
             if flag in option.opts + option.secondary_opts:
-                if flag not in option.opts or flag == next(one for one in option.opts if one.startswith("--")):
+                long_flags = [spelling for spelling in option.opts if spelling.startswith("--")]
+                if flag not in option.opts or flag == long_flags[0]:
                     return []
                 option.opts.remove(flag)
         return [self._flag(name, both=False)]
@@ -202,7 +205,7 @@ class ProgramCommand(Command):
         lists = {name for name in given if is_list(self.kinds.get(name))}
         return {name: ",".join(values) if name in lists else values[-1] for name, values in given.items()}
 
-    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+    def table(self, table: type[Settings], values: dict[str, Any]) -> Settings:
         """Check a table; if an option with the name of a parameter is refused, the error mentions both."""
         try:
             return super().table(table, values)

@@ -11,10 +11,10 @@ import click
 
 from anyrank.cli.execution import execute, under_watchdog
 from anyrank.cli.flags import ProgramCommand
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.program import Program
 from anyrank.runtime.options import Options, OutOptions
-from anyrank.runtime.programs import absolute, available, load
+from anyrank.runtime.programs import absolute, available_programs, load
 
 
 def _help(program: type[Program]) -> str:
@@ -26,9 +26,10 @@ def _help(program: type[Program]) -> str:
 class Programs(click.Group):
     """A command for each program, also for a file of the user. A subclass for each verb defines the action."""
 
-    #: The tables of options of the verb, by the parameter names of `action`; and the places that refuse options.
-    tables: ClassVar[Mapping[str, type[Table]]]
-    places: tuple[str, ...] = ()
+    #: The tables of options of the verb, by the parameter names of `action`; and the contexts in which options are
+    #: refused.
+    tables: ClassVar[Mapping[str, type[Settings]]]
+    contexts: tuple[str, ...] = ()
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
         """Return the action of the verb: a function of the checked `parameters` and of the tables."""
@@ -36,7 +37,7 @@ class Programs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the programs that come with anyrank."""
-        return available()
+        return available_programs()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Return the command of a program, with its parameters and the options of the verb."""
@@ -48,7 +49,7 @@ class Programs(click.Group):
             callback=self.action(source, program),
             program=program,
             tables=self.tables,
-            places=self.places,
+            contexts=self.contexts,
             help=_help(program),
             short_help=program.summary(),
         )

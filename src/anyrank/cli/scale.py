@@ -16,7 +16,7 @@ from anyrank import launcher
 from anyrank.batch.job import is_finished
 from anyrank.batch.request import Request, SubmitOptions, request
 from anyrank.batch.site import load_site
-from anyrank.batch.study import Member
+from anyrank.batch.study import StudyRun
 from anyrank.cli.execution import rank_list
 from anyrank.cli.flags import Command
 from anyrank.cli.run import Programs
@@ -27,9 +27,9 @@ from anyrank.runtime.duration import seconds_of
 from anyrank.runtime.options import JOBS, STUDIES, Options
 from anyrank.runtime.python import new_folder
 from anyrank.runtime.supervisor import parse_hosts
-from anyrank.scaling.measured import Study
+from anyrank.scaling.measured import ScalingStudy
 from anyrank.scaling.options import ScaleOptions
-from anyrank.scaling.study import KINDS, Plan, StudyFolder
+from anyrank.scaling.study_folder import KINDS, Plan, StudyFolder
 from anyrank.storage.durable import write_atomically
 
 
@@ -146,17 +146,17 @@ def _submit(
     predicting = [word for name in ("predict", "network") for word in _words(name, getattr(settings, name))]
     network = ["--with-network"] if settings.predict and not settings.network else []
     command = ("anyrank", "scale", "resume", str(folder.path), *_words("timeout", settings.timeout), *network)
-    members: list[Member] = []
+    members: list[StudyRun] = []
     if not submit_options.dry_run:
         plan = folder.create(plan)
     for number in range(1, plan.repeat + 1):
         needs = tuple(member.name for member in members[-1:])
         name = f"round-{number:03}"
         round_command = (*command, "--round", str(number))
-        members.append(Member(name, folder.path / "jobs" / name, None, {}, {}, {}, needs, round_command))
+        members.append(StudyRun(name, folder.path / "jobs" / name, None, {}, {}, {}, needs, round_command))
     report_command = ("anyrank", "scale", "report", str(folder.path), *predicting)
     job_size, needs = {"nodes": 1, "ranks": 1}, (members[-1].name,)
-    members.append(Member("report", folder.path / "jobs/report", None, {}, {}, job_size, needs, report_command))
+    members.append(StudyRun("report", folder.path / "jobs/report", None, {}, {}, job_size, needs, report_command))
     missing_rounds = [number for number in range(1, plan.repeat + 1) if folder.missing(plan, number)]
     for member in [*(members[number - 1] for number in missing_rounds), *members[-1:] * bool(missing_rounds)]:
         if not submit_options.dry_run and is_finished(member.folder):  # it finished with fewer ranks or rounds than now
@@ -180,7 +180,7 @@ def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
     """Print the study's table; write tables and plots into its folder."""
     from anyrank.scaling.laws import analyse
     from anyrank.scaling.plots import draw
-    from anyrank.scaling.report import as_json, table, write_csv
+    from anyrank.scaling.report import as_json, as_text, write_csv
 
     study, predicted, refusal = folder.read(), [], None
     analysis = analyse(study)
@@ -188,7 +188,7 @@ def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
         predicted = _predictions(folder, study, _numbers(settings.predict), settings.network)
     except UsageError as error:  # the measurements are still shown
         refusal = error
-    click.echo(table(analysis, study, predicted))
+    click.echo(as_text(analysis, study, predicted))
     write_csv(folder.path / "scaling.csv", study)
     write_atomically(folder.path / "scaling.json", json.dumps(as_json(study, analysis, predicted), indent=2) + "\n")
     for path in draw(study, analysis, folder.path / "scaling", predicted):
@@ -198,7 +198,7 @@ def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
     return 0
 
 
-def _predictions(folder: StudyFolder, study: Study, numbers: Sequence[int], network: str) -> list[Any]:
+def _predictions(folder: StudyFolder, study: ScalingStudy, numbers: Sequence[int], network: str) -> list[Any]:
     from anyrank.scaling.model import Model
 
     if not numbers:
@@ -218,7 +218,7 @@ for _kind, _text in zip(
     strict=True,
 ):
     _group = Studies(_kind, help=_text, subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
-    _group.kind, _group.places = _kind, (*JOBS, *STUDIES, _kind)
+    _group.kind, _group.contexts = _kind, (*JOBS, *STUDIES, _kind)
     command.add_command(_group)
 
 

@@ -13,33 +13,33 @@ from anyrank import launcher
 from anyrank.batch.job import submission
 from anyrank.batch.request import Request, SubmitOptions, request
 from anyrank.batch.site import Site, load_site
-from anyrank.batch.study import Member, read_study
+from anyrank.batch.study import StudyRun, read_study
 from anyrank.batch.submission import Submission
 from anyrank.cli.flags import Command
 from anyrank.cli.run import Programs
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import UsageError
 from anyrank.program import Program
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import JOBS, Options, OutOptions
-from anyrank.runtime.programs import available
+from anyrank.runtime.programs import available_programs
 from anyrank.runtime.python import new_folder
 
-TABLES: dict[str, type[Table]] = {"job_options": Request, "submit_options": SubmitOptions, "options": Options}
+TABLES: dict[str, type[Settings]] = {"job_options": Request, "submit_options": SubmitOptions, "options": Options}
 
 
 class Submissions(Programs):
     """The commands that submit a program, a run folder, or a study (a TOML file)."""
 
     tables = {"out_options": OutOptions, **TABLES}  # noqa: RUF012
-    places = JOBS
+    contexts = JOBS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Return the command for a folder, a study, or a program."""
         path = Path(cmd_name)
         if path.suffix == ".toml":
             return _command(cmd_name, "Submit the study in this file.", _study(path))
-        if path.is_dir() and ((path / "run.toml").exists() or cmd_name not in available()):
+        if path.is_dir() and ((path / "run.toml").exists() or cmd_name not in available_programs()):
             return _command(cmd_name, "Submit the run in this folder.", _resubmit(path))
         return super().get_command(ctx, cmd_name)
 
@@ -55,7 +55,7 @@ class Submissions(Programs):
         ) -> int:
             instance = program(**parameters)
             folder = (Path(out_options.out) if out_options.out else new_folder(program.name)).absolute()
-            member = Member(folder.name, folder, source, instance.parameters, options.given(), {}, (), ())
+            member = StudyRun(folder.name, folder, source, instance.parameters, options.given(), {}, (), ())
             return submit_members(
                 "run",
                 folder,
@@ -70,7 +70,7 @@ class Submissions(Programs):
 
 
 def _command(name: str, text: str, action: Callable[..., int]) -> click.Command:
-    return click.command(name, cls=Command, tables=TABLES, places=JOBS, help=text)(action)
+    return click.command(name, cls=Command, tables=TABLES, contexts=JOBS, help=text)(action)
 
 
 def _resubmit(folder: Path) -> Callable[..., int]:
@@ -82,7 +82,7 @@ def _resubmit(folder: Path) -> Callable[..., int]:
             raise UsageError(f"{folder} holds no run (no run.toml). Give a run's folder, or a study's TOML file.")
         if not description.source:
             raise UsageError(f"{folder}/run.toml is missing. Write it with: anyrank resume {folder} --program FILE.")
-        member = Member(path.name, path, description.source, description.parameters, options.given(), {}, (), ())
+        member = StudyRun(path.name, path, description.source, description.parameters, options.given(), {}, (), ())
         cwd, site, earlier = Path.cwd(), load_site(submit_options.site), {"threads": description.options.get("threads")}
         with suppress(UsageError):  # if it was not submitted before
             last = submission(path)
@@ -119,7 +119,7 @@ def _study(file: Path) -> Callable[..., int]:
 def submit_members(
     kind: str,
     folder: Path,
-    members: Sequence[Member],
+    members: Sequence[StudyRun],
     site: Site,
     layers: Sequence[dict[str, Any]],
     dry_run: bool,

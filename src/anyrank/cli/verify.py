@@ -17,7 +17,7 @@ from anyrank.cli.run import Programs
 from anyrank.errors import UsageError
 from anyrank.program import Program
 from anyrank.runtime.duration import seconds_of
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.options import VerifyOptions
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import Runner
@@ -55,12 +55,12 @@ class Verifications(Programs):
         return verify
 
 
-def _plan(settings: VerifyOptions) -> Plan:
+def _plan(settings: VerifyOptions) -> CaseMatrix:
     if launcher.tasks() > 1:
         raise UsageError("verify starts ranks itself: run it without mpiexec.")
     numbers = rank_list(settings.ranks, settings.allow)
     bodies, splits = (tuple(text.split(",")) if text else () for text in (settings.body, settings.split))
-    return Plan(numbers, bodies, splits, settings.quick)
+    return CaseMatrix(numbers, bodies, splits, settings.quick)
 
 
 def _folder(out: str, program: str) -> Path:

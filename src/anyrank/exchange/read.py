@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from anyrank.device.find import is_device_error
+from anyrank.device.select import is_device_error
 from anyrank.errors import UsageError
 from anyrank.layout import Layout
-from anyrank.numerics.strided import pieces
+from anyrank.numerics.strided import row_slices
 
 #: The first bytes of files in the format of NumPy, and in the formats of netCDF before netCDF-4, which is HDF5.
 _NUMPY, _CLASSIC = b"\x93NUMPY", (b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -52,7 +52,7 @@ def read(field: Target, path: Path, name: str | None = None) -> None:
 def read_block(dataset: Any, field: Any) -> None:
     """Read this rank's block of a dataset in pieces, so that only one piece is in memory twice. Not collective."""
     along, *others = field.layout.slices
-    for rows in pieces(field.local):
+    for rows in row_slices(field.local):
         part = slice(along.start + rows.start, min(along.start + rows.stop, along.stop)), *others
         field[rows] = dataset[part]
 

@@ -33,7 +33,7 @@ from anyrank.kernel import BODIES, Kernel, native
 from anyrank.kernels.exact_sum import LIMBS, MINUS, NANS, ORIGIN, PLUS, SLOTS
 from anyrank.numerics.extremes import LOWEST, decode, encode, extreme
 from anyrank.numerics.reduction import Distributed, is_field, ranks_of
-from anyrank.numerics.strided import flat_blocks, has_contiguous_rows
+from anyrank.numerics.strided import flat_tiles, has_contiguous_rows
 
 if TYPE_CHECKING:
     from anyrank.world import World
@@ -85,7 +85,7 @@ class Accumulator:
             Numbers of any shape; of a Field, the elements that this rank owns.
         """
         array = _local(x)
-        for block in flat_blocks(array, array.dtype == np.float64, array.strides):
+        for block in flat_tiles(array, array.dtype == np.float64, array.strides):
             for part in _as_doubles(block):
                 _accumulate(part, self.limbs)
         self.limbs[_COUNT] += array.size
@@ -104,7 +104,7 @@ class Accumulator:
         if BODIES.device.owns(a) != BODIES.device.owns(b):
             a, b = (v if BODIES.device.owns(v) else BODIES.device.from_host(v) for v in (a, b))
         whole = a.dtype == b.dtype == np.float64 and has_contiguous_rows(a) and has_contiguous_rows(b)
-        for left, right in zip(*(flat_blocks(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
+        for left, right in zip(*(flat_tiles(v, whole, a.strides, b.strides) for v in (a, b)), strict=True):
             for p in _as_doubles(left):
                 for q in _as_doubles(right):
                     _accumulate_products(p, q, self.limbs)
@@ -143,7 +143,7 @@ class Accumulator:
 
     @property
     def fixed(self) -> int:
-        """The sum of the finite terms as an integer, in units of 2^−ORIGIN."""
+        """The sum of the finite terms as an integer, in units of 2^−ORIGIN: its digits of 32 bits are the limbs."""
         words = self.limbs[: LIMBS - 1].astype("<u4").tobytes()
         return int.from_bytes(words, "little") + (int(self.limbs[LIMBS - 1]) << 8 * len(words))
 
@@ -292,12 +292,13 @@ def _sum(call: str, numbers: tuple[Any, ...], world: World | None, local: bool) 
     world = ranks_of(call, numbers, world, local)
     total, integral = Accumulator(), all(map(_integral, numbers))
     total.add(*numbers) if len(numbers) == 1 else total.add_product(*numbers)
-    kinds = np.array([not integral, total.count and not integral, total.count and integral], np.int64)
+    # Summed over the ranks: ranks with a real dtype, ranks with real numbers, and ranks with integers.
+    kinds = np.array([not integral, total.count > 0 and not integral, total.count > 0 and integral], np.int64)
     if world is not None:
         both = world.allreduce(np.concatenate([total.limbs, kinds]))
         total, kinds = Accumulator(both[: Accumulator.SIZE]).allreduce(None), both[Accumulator.SIZE :]
-    ranks_with_real, real_terms, integers = kinds.tolist()
-    return total, not real_terms and (integers > 0 or not ranks_with_real)
+    real_dtypes, real_numbers, integers = kinds.tolist()
+    return total, not real_numbers and (integers > 0 or not real_dtypes)
 
 
 def _local(x: Any) -> Any:
@@ -341,35 +342,39 @@ def _quotient(numerator: int, denominator: int) -> float:
 
 
 def _square_root(fixed: int) -> float:
-    """Return √(fixed·2^−ORIGIN): the integer root has 64 bits below the smallest double, and a sticky bit."""
+    """√(fixed·2^−ORIGIN), correctly rounded.
+
+    The root is computed as an integer in units of 2^−(ORIGIN/2 + 64), which are far below the last bit of any double.
+    An additional bit, set if the integer root is not exact ("sticky bit"), takes the place of all further bits.
+    """
     if fixed < 0:
         return math.nan
     square = fixed << 128
     root = math.isqrt(square)
-    return _quotient(2 * root + (root * root != square), 1 << ORIGIN // 2 + 65)
+    return _quotient(2 * root + (root * root != square), 1 << (ORIGIN // 2 + 65))
 
 
 def _extreme(call: str, x: Any, world: World | None, local: bool) -> float:
     """Return the smallest or largest element of all ranks, by the maximum of its codes."""
     world, array, largest = ranks_of(call, (x,), world, local), _local(x), call == "max"
-    own = [-1, -len(_KINDS), LOWEST]
+    own = [-1, -len(_KINDS), LOWEST]  # a rank without elements changes none of the three maxima
     if array.size:
         kind = 2 if array.dtype.kind == "f" else int(array.dtype == np.uint64)
         own = [kind, -kind, encode(_local_extreme(array, largest), array.dtype, largest)]
     result = np.array(own, np.int64)
-    last, first, code = (result if world is None else world.allreduce(result, "max")).tolist()
-    if last < 0:
+    last_kind, minus_first_kind, code = (result if world is None else world.allreduce(result, "max")).tolist()
+    if last_kind < 0:
         raise AnyrankError("the smallest or largest of no numbers is not defined: give it at least one.")
-    if last != -first:
-        kinds = f"{_KINDS[-first]} and {_KINDS[last]}"
+    if last_kind != -minus_first_kind:
+        kinds = f"{_KINDS[-minus_first_kind]} and {_KINDS[last_kind]}"
         raise TypeError(f"exact.{call} takes arrays of one kind on all ranks that have elements, not {kinds}")
-    return decode(code, _KINDS[last], largest)
+    return decode(code, _KINDS[last_kind], largest)
 
 
 def _local_extreme(array: Any, largest: bool) -> float:
     value = extreme(array, largest).item()
     if _flushes_subnormals(array) and abs(value) < 2.0**-126:
-        values = (_local_extreme(_float64_of(block), largest) for block in flat_blocks(array, False, array.strides))
+        values = (_local_extreme(_float64_of(block), largest) for block in flat_tiles(array, False, array.strides))
         return builtins.max(values, key=lambda value: encode(value, np.dtype(np.float64), largest))
     if value == 0 and array.dtype.kind == "f":
         # The sign of a zero extreme: the bits as integers have the order of the values, and only −0 is negative.

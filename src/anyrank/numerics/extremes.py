@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 _HIGHEST, LOWEST = (1 << 63) - 1, -(1 << 63)
-#: Elements along an axis of an array on a GPU that one block of threads reduces.
-_EACH = 1 << 12
+#: The number of elements along an axis of an array on a GPU that one block of threads reduces.
+_PER_BLOCK = 1 << 12
 
 
 def extreme(array: Any, largest: bool) -> Any:
@@ -26,12 +26,13 @@ def extreme(array: Any, largest: bool) -> Any:
         return reduce(array)
     rows = array.swapaxes(max(range(array.ndim), key=lambda axis: (array.shape[axis], axis)), -1)
     *others, columns = rows.shape
-    whole = columns // _EACH * _EACH
+    divisible = columns // _PER_BLOCK * _PER_BLOCK
     partial = []
-    if whole:
-        partial.append(reduce(rows[..., :whole].reshape(*others, whole // _EACH, _EACH), axis=-1).ravel())
-    if whole < columns:
-        partial.append(reduce(rows[..., whole:], axis=-1).ravel())
+    if divisible:
+        shape = *others, divisible // _PER_BLOCK, _PER_BLOCK
+        partial.append(reduce(rows[..., :divisible].reshape(shape), axis=-1).ravel())
+    if divisible < columns:
+        partial.append(reduce(rows[..., divisible:], axis=-1).ravel())
     return reduce(np.concatenate(partial))
 
 

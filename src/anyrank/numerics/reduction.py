@@ -39,7 +39,9 @@ def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bo
     if any(field.layout.cuts != fields[0].layout.cuts for field in fields):
         raise ValueError(f"exact.{call}: {fields[1].name} and {fields[0].name} are split differently")
     if local and world is not None:
-        raise UsageError(f"exact.{call} at {_site()}: world= and local=True exclude each other. Leave one of them out.")
+        raise UsageError(
+            f"exact.{call} at {_caller()}: world= and local=True exclude each other. Leave one of them out."
+        )
     if local:
         return None
     if world is None and not fields:
@@ -47,7 +49,7 @@ def ranks_of(call: str, numbers: tuple[Any, ...], world: World | None, local: bo
     over: World = fields[0].world if world is None else world
     other = next((field for field in fields if field.world is not over), None)
     if other is not None:
-        raise UsageError(f"exact.{call} at {_site()}: {other.name} is a Field of another world. Leave world= out.")
+        raise UsageError(f"exact.{call} at {_caller()}: {other.name} is a Field of another world. Leave world= out.")
     return over
 
 
@@ -60,14 +62,14 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
     shape = getattr(numbers[0], "shape", None)
     arrays, fields = (", ".join(names if call == "dot" else names[:1]) for names in (_ARRAYS, _FIELDS))
     return UsageError(
-        f"exact.{call} at {_site()}: an array, of shape {np.shape(numbers[0]) if shape is None else shape} here, holds "
-        "elements of this rank alone, so the ranks to reduce over must be named.\n"
+        f"exact.{call} at {_caller()}: an array, of shape {np.shape(numbers[0]) if shape is None else shape} here, "
+        "holds elements of this rank alone, so the ranks to reduce over must be named.\n"
         f"Use exact.{call}({fields}) with a Field, exact.{call}({arrays}, world=state.world) for the arrays of all "
         f"ranks, or exact.{call}({arrays}, local=True) for this rank alone."
     )
 
 
-def _site() -> str:
+def _caller() -> str:
     """Return the file, line and function of the call of `exact`."""
     frame: Any = sys._getframe()
     while frame.f_globals.get("__name__") in (__name__, "anyrank.numerics.exact"):

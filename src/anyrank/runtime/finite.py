@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyrank.numerics.strided import pieces
+from anyrank.numerics.strided import row_slices
 from anyrank.state import Field, State
 
 
@@ -65,4 +65,4 @@ class FiniteCheck:
 
 def _is_finite(field: Field) -> bool:
     local = field.local
-    return all(bool(np.isfinite(local[rows]).all()) for rows in pieces(local))
+    return all(bool(np.isfinite(local[rows]).all()) for rows in row_slices(local))

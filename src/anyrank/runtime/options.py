@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator
 
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
 from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
@@ -86,23 +86,23 @@ def _read_by(read: Callable[[str], Any], may_be_empty: bool = True) -> AfterVali
     return AfterValidator(check)
 
 
-Bodies = Annotated[str, _read_by(lambda text: check_bodies(text.split(",")))]
-Split = Annotated[
+BodyNames = Annotated[str, _read_by(lambda text: check_bodies(text.split(",")))]
+SplitName = Annotated[
     str, matching(rf"{'|'.join(SPLITS)}|\d+(x\d+)*", f"must be one of {', '.join(SPLITS)}, or a grid such as 2x3")
 ]
 
 
-class Options(OptionTable):
+class Options(OptionSettings):
     """The options of a run. Flags, the options kept for `resume` and those refused elsewhere are derived from this."""
 
     ranks: Count = option(1, "MPI ranks; more than 1 starts mpiexec.", RUN, "-n", "--ranks", kept=True, not_in=JOBS)
-    body: Bodies = option(
+    body: BodyNames = option(
         "auto",
         f"Kernel body: auto, {', '.join(FILES)}; with a,b the ranks of a node take them in turn.",
         RUN,
         kept=True,
     )
-    split: Split = option(
+    split: SplitName = option(
         "auto", "Domain decomposition: auto, rows, columns, bricks, or a grid of ranks such as 2x3.", RUN, kept=True
     )
     weights: Annotated[str, _read_by(_numbers)] = option(
@@ -216,7 +216,7 @@ class Options(OptionTable):
         return {k: v for k, v in self.model_dump().items() if self.metadata(k).kept and v not in (None, "")}
 
 
-class OutOptions(OptionTable):
+class OutOptions(OptionSettings):
     """The option for the run folder."""
 
     out: str = option("", "The run folder.", RUN, default_text="a new one under runs/")

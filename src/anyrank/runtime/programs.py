@@ -25,7 +25,7 @@ OWN_PREFIX = "anyrank_program_"
 _IMPORTING = (__file__, str(child.__file__), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
-def available() -> list[str]:
+def available_programs() -> list[str]:
     """List the names of the programs that come with anyrank."""
     return sorted(_modules())
 

@@ -20,10 +20,11 @@ from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
-from anyrank.runtime.loop import Clock, Loop
+from anyrank.runtime.loop import CheckpointClock, Loop
 from anyrank.runtime.options import Options
 from anyrank.runtime.picture import draw_on_all_ranks
 from anyrank.runtime.prepare import Prepared
+from anyrank.runtime.read_only import explain_read_only
 from anyrank.runtime.stops import Stops
 from anyrank.runtime.watchdog import Watchdog
 from anyrank.state import State
@@ -167,10 +168,10 @@ class Session:
         self.journal.warn(prepared.warnings)
         if restored is not None:
             self.journal.restored(restored)
-        loop = Loop(program, state, checkpoints, stops, Clock.of(options, state), self._callbacks)
+        loop = Loop(program, state, checkpoints, stops, CheckpointClock.of(options, state), self._callbacks)
         first = state.step
         reason = loop.run()
-        return self._end(prepared, loop, report.Span(first, restored.step if restored else None, reason))
+        return self._end(prepared, loop, report.ExecutedSteps(first, restored.step if restored else None, reason))
 
     def _log_start(self, prepared: Prepared) -> None:
         metadata, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
@@ -219,13 +220,14 @@ class Session:
         for name in checkpoints.sweep():
             self.journal.events.say("swept", file=name)
         restored = checkpoints.restore()
-        self.program.constants(state)
-        state.finish_constants()
-        if restored is None:
-            self.program.setup(state)
+        with explain_read_only():
+            self.program.constants(state)
+            state.finish_constants()
+            if restored is None:
+                self.program.setup(state)
         return restored
 
-    def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
+    def _end(self, prepared: Prepared, loop: Loop, span: report.ExecutedSteps) -> int:
         state = prepared.state
         result = report.as_mapping(self.program.result(state)) if span.finished else {}
         picture = self._picture(state) if span.finished and self.options.picture else None

@@ -44,9 +44,9 @@ def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
 class Stops:
     """The stop requests of this rank; polled between steps, so that signal handlers do no work.
 
-    `walltime`: seconds from `started` (monotonic clock); by default the scheduler's limit. The stop file is `stop` in
-    the run folder; only the watcher (rank 0) checks for it, once a second. `stop_at`: a step at which all ranks stop
-    without a request.
+    The run must end `walltime` seconds after the time `started` of the monotonic clock; by default at the limit of the
+    scheduler. `file` is the stop file, `stop` in the run folder. Only the rank with `watch`, rank 0, checks the time
+    and, once a second, the file. `stop_at` is a step at which all ranks stop without a request.
     """
 
     def __init__(self, file: Path, walltime: float | None, started: float, watch: bool, stop_at: int | None = None):
@@ -84,8 +84,7 @@ class Stops:
     def _in_forked_child(self) -> None:
         """Set the signals of a forked child: SIGTERM ends it, as process pools expect; others only concern the rank."""
         for number, handler in self._former_handlers.items():
-            restored = number == signal.SIGTERM
-            signal.signal(number, (handler or signal.SIG_DFL) if restored else signal.SIG_IGN)
+            signal.signal(number, (handler or signal.SIG_DFL) if number == signal.SIGTERM else signal.SIG_IGN)
 
     def close(self) -> None:
         """Restore the former signal handlers and remove the stop file."""

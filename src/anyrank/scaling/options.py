@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.runtime.duration import Duration
 from anyrank.values import Count
 
-STUDY = "Study"
+STUDY = "ScalingStudy"
 
 
-class ScaleOptions(OptionTable):
+class ScaleOptions(OptionSettings):
     """The options of a scaling study; numbers of ranks are read by the command, which knows the machine."""
 
     out: str = option("", "The study's folder; an existing study continues.", STUDY, default_text="a new one in runs/")

@@ -11,8 +11,7 @@ from typing import Any
 from anyrank.errors import UsageError
 from anyrank.provenance import provenance
 from anyrank.state import State
-from anyrank.storage import durable
-from anyrank.storage import keep as folders
+from anyrank.storage import checkpoint_folder, durable
 from anyrank.storage.format import Identity, check_dims, lay_out
 from anyrank.storage.read import Restored, restore
 from anyrank.storage.write import PendingCheckpoint, Saved
@@ -86,7 +85,7 @@ class Checkpoints:
     def sweep(self) -> list[str]:
         """Remove the temporary files of processes that died; return their names on all ranks. Collective."""
         self._check_idle()
-        return self.state.world.on_root(partial(folders.sweep, self.folder))
+        return self.state.world.on_root(partial(checkpoint_folder.sweep, self.folder))
 
     def try_header(self) -> None:
         """Write the header of a checkpoint, reserve the space of the values, and remove the file. Collective.
@@ -96,7 +95,7 @@ class Checkpoints:
         """
         self._check_idle()
         stored, world = self.state.stored(), self.state.world
-        temporary = folders.temporary_of(self.folder, self.state.step)
+        temporary = checkpoint_folder.temporary_of(self.folder, self.state.step)
 
         def write() -> None:
             try:
@@ -132,7 +131,7 @@ class Checkpoints:
             self.state,
             self._writer,
             self.identity,
-            folders.path_of(self.folder, self.state.step),
+            checkpoint_folder.path_of(self.folder, self.state.step),
             self._rotate,
             command=self.command,
             finished=finished,
@@ -163,12 +162,12 @@ class Checkpoints:
 
     def newest_before(self, step: int) -> Path | None:
         """Return the newest checkpoint of an earlier step that was not refused, None if there is none. Collective."""
-        paths = self.state.world.on_root(partial(folders.checkpoint_files, self.folder))
-        return next((p for p in paths if folders.step_of(p) < step and p not in self._refused), None)
+        paths = self.state.world.on_root(partial(checkpoint_folder.checkpoint_files, self.folder))
+        return next((p for p in paths if checkpoint_folder.step_of(p) < step and p not in self._refused), None)
 
     def _rotate(self, newest: Path) -> None:
         self._refused.pop(newest, None)
-        folders.rotate(self.folder, newest, self.keep, self._refused)
+        checkpoint_folder.rotate(self.folder, newest, self.keep, self._refused)
 
     def _check_idle(self) -> None:
         if self._pending is not None:

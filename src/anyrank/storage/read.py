@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from anyrank.device.find import is_device_error
+from anyrank.device.select import is_device_error
 from anyrank.errors import CheckpointError, UsageError, of_all_ranks
 from anyrank.exchange.read import read_block
 from anyrank.field import Field
 from anyrank.layout import Layout
-from anyrank.member import Block
+from anyrank.member import StoredField
 from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.provenance import changes
 from anyrank.state import State
-from anyrank.storage import keep
+from anyrank.storage import checkpoint_folder
 from anyrank.storage.format import Entry, Header, Identity, read_header
 from anyrank.world import World
 
@@ -49,7 +49,7 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     Raises UsageError if it belongs to another run or has a newer format. Raises CheckpointError, which names each
     file, if all are damaged; the values of the state are then unspecified.
     """
-    paths = state.world.on_root(partial(keep.checkpoint_files, folder))
+    paths = state.world.on_root(partial(checkpoint_folder.checkpoint_files, folder))
     for path in paths:
         try:
             header = _load(path, state, identity)
@@ -101,7 +101,7 @@ class Datasets:
         self._compare(name, Field.from_array(name, layout, array, (), "", "").digest())
         return array
 
-    def fill(self, field: Block) -> None:
+    def fill(self, field: StoredField) -> None:
         """See `Source`."""
         _on_all_ranks(self._world, lambda: read_block(self._file[field.path], field))
         self._compare(field.name, field.digest())

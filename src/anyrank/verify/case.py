@@ -72,16 +72,16 @@ class Case:
 REFERENCE = Case(body="reference")
 
 
-def causes(one: Case, other: Case) -> list[str]:
+def causes(case: Case, other: Case) -> list[str]:
     """Return the properties in which two cases differ, in the order of CAUSES; empty for identical cases."""
-    differing = {case.changed for case in (one, other) if case.changed and one.changed != other.changed}
-    if one.body != other.body:
+    differing = {changed for changed in (case.changed, other.changed) if changed and case.changed != other.changed}
+    if case.body != other.body:
         differing.add("body")
-    if one.stops != other.stops:
+    if case.stops != other.stops:
         differing.add("restart")
-    if set(one.ranks) != set(other.ranks):
+    if set(case.ranks) != set(other.ranks):
         differing.add("ranks")  # the split gives another grid for each number of ranks, so it is not compared
-    elif one.split != other.split:
+    elif case.split != other.split:
         differing.add("split")
     return [cause for cause in CAUSES if cause in differing]
 

@@ -9,7 +9,7 @@ from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaseMatrix:
     """The user's choice of cases; empty `bodies` and `splits` select all of the matrix."""
 
     ranks: tuple[int, ...] = (1, 2, 3, 4)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.errors import UsageError
 from anyrank.layout import SPLITS
 from anyrank.runtime.duration import Duration
-from anyrank.runtime.options import Bodies
+from anyrank.runtime.options import BodyNames
 from anyrank.values import Count
 
 VERIFY = "Verification"
@@ -23,11 +23,11 @@ def _splits(text: str) -> str:
     return text
 
 
-class VerifyOptions(OptionTable):
+class VerifyOptions(OptionSettings):
     """The options of a verification; numbers of ranks are read by the command, which knows the machine."""
 
     ranks: str = option("1,2,3,4", "Numbers of ranks to run.", VERIFY, "-n", "--ranks")
-    body: Bodies = option("", "Kernel bodies to run, such as numba,cython.", VERIFY, default_text="all")
+    body: BodyNames = option("", "Kernel bodies to run, such as numba,cython.", VERIFY, default_text="all")
     split: Annotated[str, AfterValidator(_splits)] = option(
         "", "Domain decompositions to run, such as rows,bricks.", VERIFY, default_text="rows,columns,bricks"
     )

@@ -13,7 +13,7 @@ from typing import Any
 from anyrank.errors import UsageError
 from anyrank.runtime.child_run import ChildRun, read_json, run_child
 from anyrank.runtime.folder import RunFolder
-from anyrank.storage.keep import path_of
+from anyrank.storage.checkpoint_folder import path_of
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.

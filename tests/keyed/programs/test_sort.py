@@ -170,4 +170,4 @@ def test_sort_bad_input_is_refused(tmp_path, group):
         (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or variable-length text"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
-            arrays.find(str(path), key)
+            arrays.describe_array_file(str(path), key)
