@@ -14,6 +14,7 @@ from ranks import check_collective
 from storage.samples import SHAPES, checkpoints, declare, fill, first_ranks, holds, whole, write
 
 from anyrank.layout import Layout
+from anyrank.numerics import strided
 from anyrank.numerics.strided import extents
 from anyrank.state import State
 from anyrank.storage import staging
@@ -57,7 +58,7 @@ def test_checkpoint_of_few_ranks_is_read_by_many(world, tmp_path):
 @pytest.mark.parametrize("piece", [1, 100, 1 << 24])
 def test_checkpoint_file_does_not_depend_on_the_writing_layout(world, tmp_path, monkeypatch, short, piece):
     monkeypatch.setattr(staging, "SHORT_EXTENT", short)
-    monkeypatch.setattr(staging, "PIECE", piece)
+    monkeypatch.setattr(strided, "PIECE", piece)
     # Over the numbers of ranks, all splits are used.
     split = SPLITS[(piece.bit_length() + bool(short) + world.size) % len(SPLITS)]
     saved = write(tmp_path, declare(world, split), 2)

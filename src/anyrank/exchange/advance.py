@@ -156,7 +156,7 @@ def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
 
 
 def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> None:
-    first, staggered = fields[0], {axis for field in fields for axis in field.at}
+    first, staggered = fields[0], {axis for field in fields for axis in field.faces}
     for item in (*fields, *reads, *others):
         if item.cells.cuts != first.cells.cuts or not staggered <= item.staggered:
             raise UsageError(

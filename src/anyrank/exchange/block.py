@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device
+from anyrank.errors import UsageError
 from anyrank.exchange.boundaries import Boundary, Periodic
 from anyrank.layout import Layout
 
@@ -47,12 +48,14 @@ class HaloBlock:
         margin: Sequence[int] = (),
         sides: Sequence[tuple[Boundary, Boundary]] = (),
         grid: OnGrid | None = None,
-        at: Sequence[int] = (),
+        faces: Sequence[int] = (),
         constant: bool = False,
         storage: Any = None,
     ):
         self.name, self.layout, self.dtype, self.device = name, layout, np.dtype(dtype), device
-        self.grid, self.at, self.constant = grid, tuple(at), constant
+        self.grid, self.constant = grid, constant
+        #: The axes along which its points are on the faces of cells with walls, one more than there are cells.
+        self.faces = tuple(faces)
         #: The domain decomposition of the cells of the grid.
         self.cells = layout if grid is None else grid.cells
         self.halo = tuple(halo) or (0,) * self.cells.ndim
@@ -111,13 +114,31 @@ class HaloBlock:
         staggered = self.staggered
         if not staggered:
             return (0,) * self.cells.ndim
-        missing = staggered - {*self.at}
+        missing = staggered - {*self.faces}
         return tuple(int(axis in missing and (axis, 1) in self.walls) for axis in range(self.cells.ndim))
 
     @property
     def staggered(self) -> set[int]:
         """The axes along which a field of the grid has points on the walls."""
         return set() if self.grid is None else self.grid.staggered
+
+    @property
+    def writable(self) -> bool:
+        """Whether the block may be written: other ranks have no copies of its values (for the runtime)."""
+        return not any(self.valid) and not self.frozen
+
+    def check_writable(self) -> None:
+        """Raise UsageError if the block may not be written (for the runtime)."""
+        if self.frozen:
+            raise UsageError(
+                f"the constant {self.name} is written after the method constants, which alone may set it: other ranks "
+                "have copies of its values. Declare it with state.field if it changes."
+            )
+        if not self.writable:
+            raise UsageError(
+                f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
+                "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
+            )
 
     def _allocate(self) -> Any:
         return self.device.rows(self.storage_shape, 0, self.dtype, self.offset[-1])

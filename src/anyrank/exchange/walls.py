@@ -31,7 +31,7 @@ def prescribe(field: HaloBlock) -> None:
 
 def _prescribe(field: HaloBlock, ahead: int) -> None:
     # The points of a constant are data, on walls too.
-    for boundary, side in _walls(field, ahead, () if field.constant else field.at):
+    for boundary, side in _walls(field, ahead, () if field.constant else field.faces):
         boundary.on_wall(side)
 
 
@@ -51,7 +51,7 @@ def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
         first=margin + (n - 1) * end,
         inward=1 - 2 * end,
         layers=field.halo[axis] + field.surplus[axis] * end,
-        on_wall=axis in field.at,
+        on_wall=axis in field.faces,
         spacing=spacing,
         indices=lambda layer: _indices(field, axis, n - 1 - layer if end else layer),
         step=step,

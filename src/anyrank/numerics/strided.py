@@ -13,6 +13,8 @@ import numpy as np
 #: The number of elements that are copied at a time if a kernel needs another dtype or order: on the host, and on a GPU.
 #: And the largest number of columns that a kernel takes.
 _COPIED, _COPIED_ON_GPU, _WIDEST = 1 << 15, 1 << 24, 1 << 31
+#: Bytes that are copied, digested or written at a time.
+PIECE = 1 << 24
 
 
 def contiguous_strides(shape: Sequence[int], item: int = 1) -> list[int]:
@@ -95,3 +97,9 @@ def extents(part: np.ndarray, shape: Sequence[int], start: Sequence[int]) -> Ite
     length = len(data) // len(offsets)
     for k, offset in enumerate(offsets.tolist()):
         yield offset, data[k * length : (k + 1) * length]
+
+
+def row_slices(block: Any) -> list[slice]:
+    """Return the rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
+    rows = max(1, PIECE * len(block) // max(1, block.nbytes))
+    return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]

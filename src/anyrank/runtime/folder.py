@@ -51,6 +51,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.description = path / "run.toml"
+        self.inputs = path / "inputs.json"
         self.checkpoints = path / "checkpoints"
         self.log = path / "log"
         self.events = path / "events.jsonl"

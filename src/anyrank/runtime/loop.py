@@ -16,9 +16,10 @@ from anyrank.program import Program
 from anyrank.runtime.agreement import Agreed, Agreement
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.children import end_forked_child
+from anyrank.runtime.finite import FiniteCheck
 from anyrank.runtime.options import Interval, Options
 from anyrank.runtime.read_only import explain_read_only
-from anyrank.runtime.stops import NONE, STOP_AT, Stops
+from anyrank.runtime.stops import NONE, NOT_FINITE, STOP_AT, Stops
 from anyrank.state import State
 from anyrank.storage.checkpoints import Checkpoints
 from anyrank.storage.interval import young_interval
@@ -77,6 +78,7 @@ class Loop:
     ):
         self.program, self.state, self.checkpoints = program, state, checkpoints
         self.stops, self.clock, self.callbacks = stops, clock, callbacks
+        self._finite = FiniteCheck(state) if program.finite is True else None
         #: The newest checkpoint that is on disk.
         self.saved: Saved | None = None
         self._write_error = ""
@@ -90,15 +92,19 @@ class Loop:
     def run(self) -> int:
         """Step until done (returns NONE) or stopped (returns the reason). Collective.
 
-        In both cases a checkpoint then holds the final state; raises CheckpointError if it cannot be written. `seconds`
-        is then the time of the steps, `blocked` the time for which checkpoints blocked this process.
+        In both cases a checkpoint then holds the final state; raises CheckpointError if it cannot be written, and
+        AnyrankError if the program wants finite values and one is not. `seconds` is then the time of the steps,
+        `blocked` the time for which checkpoints blocked this process.
         """
         self._start = time.monotonic()
         self.timers.clear()
+        self._check_finite()
+        self._refuse_not_finite()
         reason = self._steps()
         self.state.device.synchronize()
         self.state.world.timers = Timers()  # what follows is not part of a step
         self.seconds = time.monotonic() - self._start
+        self._refuse_not_finite()  # the steps have agreed only on those before the last one
         self._finish()
         if not self._is_saved():
             self.checkpoints.begin(finished=reason == NONE)
@@ -137,6 +143,7 @@ class Loop:
             state.device.pace()
             timers.step(time.perf_counter() - began - (timers.communicated() - waited))
             state.step += 1
+            self._check_finite()
             for callback in self.callbacks:
                 callback.after_step(state)
             done = self._done()
@@ -153,6 +160,8 @@ class Loop:
             # steps that the GPU has queued, a checkpoint that is being written, and the last checkpoint.
             needed = (2 + state.device.ahead) * self._slowest + (1 + checkpoints.pending) * self.clock.seconds_to_disk
             stop = self.stops.reason(now, needed)
+            if self._finite is not None and self._finite.found:
+                stop = NOT_FINITE
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())
             if state.step == first_step + 1:  # the first step compiles kernels and touches new memory
@@ -161,6 +170,28 @@ class Loop:
                 self.warm_up = time.monotonic() - self._start
                 timers.clear()
         return NONE
+
+    def _check_finite(self) -> None:
+        if self._finite is not None:
+            self._finite.look()
+
+    def _refuse_not_finite(self) -> None:
+        """Raise AnyrankError on all ranks if any of them has found a value that is not finite. Collective.
+
+        Ranks agree on a step after the next one, before a checkpoint of this step can be sealed. That checkpoint is
+        removed; one of an earlier step is completed.
+        """
+        first = self._finite.first() if self._finite is not None else None
+        if self._finite is None or first is None:
+            return
+        if self.checkpoints.pending_step < first.step:
+            self._finish()
+        else:
+            self.checkpoints.discard()
+        good = self.checkpoints.newest_before(int(first.step))
+        where = f"The last good checkpoint is {good}: resume continues from it." if good else "No checkpoint is good."
+        message = f"{self._finite.describe(first)}, but {self.program.name} wants finite values. {where}"
+        raise of_all_ranks(AnyrankError(f"{message} Correct the program, or start a new run with other parameters."))
 
     def _done(self) -> bool:
         """Return whether the state is final. Collective if the program overrides `done`: all ranks must agree."""

@@ -18,6 +18,7 @@ from anyrank.runtime.callback import Callback, Digests, Heartbeat
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import CheckpointClock, Loop
 from anyrank.runtime.options import Options
@@ -58,6 +59,7 @@ class Session:
         self.watchdog = Watchdog(self.options.hang_seconds)
         process = os.getpid()
         try:
+            self.world.on_root(lambda: check_inputs(self.program, self.folder))  # before the program reads the files
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
             if self._finished_already():
@@ -115,6 +117,7 @@ class Session:
             if finished(folder.check(program.name, program.parameters)):
                 return True
             folder.create(program.name, self.source, program.parameters, self.options.kept())
+            record_inputs(program, folder)
             return False
 
         return self.world.on_root(lambda: self._translate_os_errors(prepare))

@@ -14,8 +14,9 @@ from anyrank.runtime.children import never_inherit
 
 #: Each of these signals requests a checkpoint and an exit with status 75. (MPICH's mpiexec forwards them.)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT)
-#: Reasons are numbers, so that ranks can agree on one by a maximum. A signal's reason is its own number.
-NONE, STOP_FILE, WALL_TIME, STOP_AT = 0, 1001, 1002, 1003
+#: Reasons are numbers, so that ranks can agree on one by a maximum. A signal's reason is its own number. Values
+#: that are not finite end the run with an error.
+NONE, STOP_FILE, WALL_TIME, STOP_AT, NOT_FINITE = 0, 1001, 1002, 1003, 1004
 #: The fraction of the wall time that is kept in reserve, in addition to a step and a checkpoint; its limit in seconds.
 RESERVE, RESERVE_LIMIT = 0.05, 60.0
 

@@ -73,6 +73,11 @@ class Checkpoints:
         """Whether a checkpoint is in progress; the same on all ranks."""
         return self._pending is not None
 
+    @property
+    def pending_step(self) -> int:
+        """The step of the checkpoint in progress, −1 if there is none; the same on all ranks."""
+        return self._pending.step if self._pending is not None else -1
+
     def working(self) -> bool:
         """Return whether this rank is still working on the present phase. Not collective, and cheap."""
         return self._pending is not None and self._pending.working()
@@ -148,6 +153,17 @@ class Checkpoints:
         while self.pending:
             saved = self.proceed()
         return saved
+
+    def discard(self) -> None:
+        """Remove the checkpoint in progress. Collective."""
+        if self._pending is not None:
+            self._pending.discard()
+            self._pending = None
+
+    def newest_before(self, step: int) -> Path | None:
+        """Return the newest checkpoint of an earlier step that was not refused, None if there is none. Collective."""
+        paths = self.state.world.on_root(partial(checkpoint_folder.checkpoint_files, self.folder))
+        return next((p for p in paths if checkpoint_folder.step_of(p) < step and p not in self._refused), None)
 
     def _rotate(self, newest: Path) -> None:
         self._refused.pop(newest, None)

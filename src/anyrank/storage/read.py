@@ -14,6 +14,7 @@ import numpy as np
 
 from anyrank.device.select import is_device_error
 from anyrank.errors import CheckpointError, UsageError, of_all_ranks
+from anyrank.exchange.read import read_block
 from anyrank.field import Field
 from anyrank.layout import Layout
 from anyrank.member import StoredField
@@ -22,7 +23,6 @@ from anyrank.provenance import changes
 from anyrank.state import State
 from anyrank.storage import checkpoint_folder
 from anyrank.storage.format import Entry, Header, Identity, read_header
-from anyrank.storage.staging import row_slices
 from anyrank.world import World
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Datasets:
 
     def fill(self, field: StoredField) -> None:
         """See `Source`."""
-        _on_all_ranks(self._world, partial(_read_block, self._file, field))
+        _on_all_ranks(self._world, lambda: read_block(self._file[field.path], field))
         self._compare(field.name, field.digest())
 
     def _compare(self, name: str, digest: int) -> None:
@@ -124,14 +124,6 @@ def _on_all_ranks(world: World, call: Callable[[], T]) -> T:
                 raise  # the GPU failed, not the file
             raise CheckpointError(f"rank {world.rank} cannot read it: {error}") from error
     return value
-
-
-def _read_block(file: Any, field: StoredField) -> None:
-    """Read this rank's block in pieces, so that only one piece is in memory twice."""
-    dataset, (along, *others) = file[field.path], field.layout.slices
-    for rows in row_slices(field.local):
-        part = slice(along.start + rows.start, min(along.start + rows.stop, along.stop)), *others
-        field[rows] = dataset[part]
 
 
 def check_identity(path: Path, of_file: Identity, of_run: Identity) -> None:

@@ -15,15 +15,13 @@ from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
 from anyrank.numerics import digest
-from anyrank.numerics.strided import extent_axis, extents
+from anyrank.numerics.strided import extent_axis, extents, row_slices
 from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.storage.durable import start_writing, write_all
 
 #: If the contiguous runs of a block are shorter, in bytes, the ranks first redistribute the blocks as rows: a million
 #: short writes to a disk cost more than one exchange in memory.
 SHORT_EXTENT = 1 << 16
-#: Bytes that are digested and written at a time.
-PIECE = 1 << 24
 #: The copies of a checkpoint leave at least 1/16 of the GPU memory free for later allocations of the run.
 RESERVED_SHARE = 16
 #: The MPI datatype by the size of an element: MPI only copies bytes.
@@ -98,12 +96,6 @@ def _allocate_on_gpu(field: Field, gpu: Gpu) -> Any:
         "on the host while steps wait" if block is None else "on the GPU, and goes to the host while steps continue",
     )
     return block
-
-
-def row_slices(block: Any) -> list[slice]:
-    """Return the rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
-    rows = max(1, PIECE * len(block) // max(1, block.nbytes))
-    return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]
 
 
 def fetch(field: Field, block: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class PendingCheckpoint:
     ):
         self._began = self._ended = perf_counter()
         self._world, self._path, self._rotate = state.world, path, rotate
-        self._step, self._error, self._bytes, self._sealing = state.step, "", 0, False
+        self.step, self._error, self._bytes, self._sealing = state.step, "", 0, False
         self._waited = self._busy = 0.0
         self._background: Background[Any] | None = None
         self._temporary = checkpoint_folder.temporary_of(path.parent, state.step)
@@ -75,7 +75,7 @@ class PendingCheckpoint:
         def create() -> tuple[Path, dict[str, Extent]]:
             durable.make_folder(path.parent)
             origin = provenance(state.world, command)
-            return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, origin)
+            return self._temporary, lay_out(self._temporary, self._stored, self.step, identity, finished, origin)
 
         try:  # the name has the host and the process of rank 0, so that all ranks use that of rank 0
             self._temporary, self._extents = state.world.on_root(create)
@@ -105,6 +105,13 @@ class PendingCheckpoint:
             self._discard()
         self._blocked += perf_counter() - entered
         return self._saved() if done or self._error else None
+
+    def discard(self) -> None:
+        """Wait for the threads of all ranks, and remove the file. Collective."""
+        with suppress(AnyrankError):  # an error of the file system, on all ranks
+            self._wait()
+        if self._world.rank == 0:
+            self._discard()
 
     def _wait(self) -> Any:
         """Return the result of this rank's thread, if it has one; raise on all ranks if a thread failed."""
@@ -160,7 +167,7 @@ class PendingCheckpoint:
         own = np.array([self._blocked, max(self._busy - self._waited, 0.0)])
         blocked, overlapped = self._world.allreduce(own, "max").tolist()
         return Saved(
-            self._step,
+            self.step,
             self._path,
             self._bytes,
             self._ended - self._began if not self._error else blocked + overlapped,
