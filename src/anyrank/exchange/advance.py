@@ -69,7 +69,7 @@ def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequ
     changing = list(dict.fromkeys(field for field in (*fields, *reads, *others) if not field.constant))
     halo = _halo_if_due(fields, reads, others)
     for field in changing:
-        if halo is None or any(field.surplus):
+        if halo is None or (any(field.surplus) and not any(field.margin)):  # the exchange fills the others
             fill(field)
     depth = _depth((*fields, *reads), others)
     _compute(_Call(kernel, fields, reads, rest), _union(field.extended_block(depth) for field in fields), halo)

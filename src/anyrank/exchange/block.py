@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +58,9 @@ class HaloBlock:
         self.halo = tuple(halo) or (0,) * self.cells.ndim
         self.margin = tuple(margin) or self.halo
         self.sides = tuple(sides) or ((Periodic(), Periodic()),) * self.cells.ndim
+        #: Whether each axis of the grid is periodic.
+        self.periodic = tuple(isinstance(low, Periodic) for low, _ in self.sides)
+        self._at_walls = [*self._walls()]
         self.valid = (0,) * self.cells.ndim
         self.components = layout.shape[: layout.ndim - self.cells.ndim]
         self.block = tuple(slice(0, n) for n in layout.local_shape[len(self.components) :])
@@ -107,13 +110,11 @@ class HaloBlock:
 
     def at_wall(self, axis: int, end: int) -> bool:
         """Return whether this rank's block is at the lower (0) or upper (1) wall of an axis (for the runtime)."""
-        last = self.cells.grid[axis] - 1
-        return not self.periodic[axis] and self.cells.position[axis] == (last if end else 0)
+        return self._at_walls[axis][end]
 
-    @property
-    def periodic(self) -> tuple[bool, ...]:
-        """Whether each axis of the grid is periodic."""
-        return tuple(isinstance(low, Periodic) for low, _ in self.sides)
+    def _walls(self) -> Iterator[tuple[bool, bool]]:
+        for wraps, position, parts in zip(self.periodic, self.cells.position, self.cells.grid, strict=True):
+            yield not wraps and position == 0, not wraps and position == parts - 1
 
     def _allocate(self) -> Any:
         return self.device.rows(self.storage_shape, 0, self.dtype, self.offset[-1])
