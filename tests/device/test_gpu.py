@@ -90,7 +90,8 @@ def test_gpu_kernel_of_packing_copies_boxes_of_any_strides(dtype, body):
     packed = [device.full(whole[region].shape, 0, dtype) for region in regions]
 
     def copy(sources, targets):
-        rows = [packing._box_row(box(device, a), box(device, b)) for a, b in zip(sources, targets, strict=True)]
+        pairs = zip(sources, targets, strict=True)
+        rows = [packing._box_row(box(device, a), box(device, b), len(shape)) for a, b in pairs]
         table = device.from_host(np.array(rows, np.uint64))
         module.launch("copy_boxes", (len(rows), 3), (packing.THREADS,), (table, np.int32(len(shape))))
 

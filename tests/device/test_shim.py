@@ -314,11 +314,11 @@ def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
     for good in (device, device, host, device, host):
         module.launch("multiply_add", (1,), (4,), good)
         for place, wrong, message in (
-            (0, DeviceArray(np.float32), "1, `const double* a`, must be an array of float64, not Somewhere"),
+            (0, DeviceArray(np.float32), "1, `const double* a`, must be an array of float64, not DeviceArray"),
             (1, np.float64(2), "2, `const double* b`, must be an array of float64, not float64 2.0"),
             (2, 0.0, "3, `const double* c`, must be an array of float64, not float 0.0"),
             (3, FROZEN, "4, `double* d`, must be an array of float64 that may be written to, not a read-only NumPy"),
-            (3, DeviceArray(">f8"), "4, `double* d`, must be an array of float64, not Somewhere"),
+            (3, DeviceArray(">f8"), "4, `double* d`, must be an array of float64, not DeviceArray"),
             (4, np.int64(3), "5, `int n`, must be a NumPy scalar of type int32, not int64 3"),
             (4, 3, "5, `int n`, must be a NumPy scalar of type int32, not int 3"),
         ):

@@ -187,25 +187,21 @@ class DeviceBuffers:
     def _box_rows(self) -> tuple[list[list[int]], ...]:
         """Return the boxes of wraps, packing and unpacking for the present arrays, in the format of boxes.cu."""
         out, into = self._device.address(self._gpu_out), self._device.address(self._gpu_in)
-        wraps = [
-            self._box_row(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps
-        ]
-        edges = [self._box_row(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
-        return (
-            wraps,
-            edges,
-            [self._box_row(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts],
-        )
+        wraps = [(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
+        edges = [(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
+        ghosts = [(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts]
+        return tuple([_box_row(*boxes, self._axes) for boxes in copies] for copies in (wraps, edges, ghosts))
 
     def _box(self, field: HaloBlock, region: Region) -> Box:
         view = field.storage[region]
         return Box(self._device.address(view), view.itemsize, view.shape, view.strides)
 
-    def _box_row(self, source: Box, target: Box) -> list[int]:
-        """Return a row of boxes.cu; a box with fewer axes than others gets axes of one element before its own."""
-        axes = [*zip(source.shape, source.strides, target.strides, strict=True)]
-        numbers = [n for axis in [(1, 0, 0)] * (self._axes - len(axes)) + axes for n in axis]
-        return [source.address, target.address, source.itemsize, prod(source.shape), *numbers]
+
+def _box_row(source: Box, target: Box, axes: int) -> list[int]:
+    """Return a row of boxes.cu; a box with fewer than `axes` axes gets axes of one element before its own."""
+    own = [*zip(source.shape, source.strides, target.strides, strict=True)]
+    numbers = [n for axis in [(1, 0, 0)] * (axes - len(own)) + own for n in axis]
+    return [source.address, target.address, source.itemsize, prod(source.shape), *numbers]
 
 
 def open_buffers(
