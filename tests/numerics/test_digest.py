@@ -173,7 +173,7 @@ def test_digest_of_a_field_does_not_depend_on_the_ranks(world):
         for dtype in ("f8", "f4", "i8", "?", "c16"):
             field = state.field(f"x_{np.dtype(dtype).name}", (9, 11), dtype, halo=1)
             whole = numbers(field.shape, dtype)
-            field.array[...] = 1
+            field.storage[...] = 1
             field[...] = whole[field.layout.slices]
             before = fake.copied["out"]
             check_collective(world, field.digest() == whole_digest(whole), f"{split} {dtype}")

@@ -181,7 +181,7 @@ def test_exact_takes_bool_and_narrow_floats():
 
 @pytest.mark.parametrize("bad", [np.array([1j]), np.array(["1"]), np.array([1], object), np.zeros(1, np.longdouble)])
 def test_exact_other_elements_are_refused(bad):
-    for function in FUNCTIONS:
+    for function in FUNCTIONS if bad.dtype.kind != "c" else (exact.min, exact.max):
         with pytest.raises(TypeError, match="not"):
             function(bad, local=True)
 
@@ -304,7 +304,7 @@ def test_exact_fields_are_reduced_without_their_halo(world):
         BODIES.prefer(body)
         state = State(world)
         field = state.field("T", (13, 17), halo=2)
-        field.array[...] = math.nan
+        field.storage[...] = math.nan
         field[...] = whole[field.layout.slices]
         check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
         check_collective(world, exact.dot(field, field) == exact.dot(whole, whole, local=True), body)

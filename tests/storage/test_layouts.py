@@ -75,7 +75,7 @@ def test_checkpoint_block_is_written_without_its_halo(world, tmp_path, monkeypat
     state.field("u", (8, width * world.size), halo=2)
     # Long rows start at cache lines, with gaps between them, which must not get into the file.
     check_collective(world, (state.u.storage.strides[0] == (width + 4) * 8) == (width == 4))
-    state.u.array[...] = -1.0  # a ghost cell in the file would be detected
+    state.u.storage[...] = -1.0  # a ghost cell in the file would be detected
     state.u[...] = state.u.layout.linear
     writer = checkpoints(tmp_path, state)
     writer.begin()

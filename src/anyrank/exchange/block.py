@@ -61,12 +61,23 @@ class HaloBlock:
         self.halo = tuple(halo) or (0,) * self.cells.ndim
         self.margin = tuple(margin) or self.halo
         self.sides = tuple(sides) or ((Periodic(), Periodic()),) * self.cells.ndim
+        #: Whether each axis of the grid is periodic.
+        self.periodic = tuple(isinstance(low, Periodic) for low, _ in self.sides)
+        last = [parts - 1 for parts in self.cells.grid]
+        #: The walls at this rank's block: the axis, and 0 for its lower or 1 for its upper end.
+        self.walls = tuple(
+            (axis, end)
+            for axis, position in enumerate(self.cells.position)
+            for end in (0, 1)
+            if not self.periodic[axis] and position == (0, last[axis])[end]
+        )
         self.valid = (0,) * self.cells.ndim
         self.components = layout.shape[: layout.ndim - self.cells.ndim]
         self.block = tuple(slice(0, n) for n in layout.local_shape[len(self.components) :])
         #: Whether the values are final: those of a constant after the method `constants`.
         self.frozen = False
-        #: The halo exchanges in which this field is the first, by the names of their fields.
+        #: The plans of `advance` and the halo exchanges in which this field is the first, by the names of all fields.
+        self.plans: dict[tuple[Any, ...], Any] = {}
         self.exchanges: dict[tuple[str, ...], Any] = {}
         self._storage = storage
         self._spare: Any = None
@@ -100,18 +111,16 @@ class HaloBlock:
 
         All fields of a grid have arrays of one size, so that one region of indices exists in each of them.
         """
-        missing = self.staggered - {*self.faces}
-        return tuple(int(axis in missing and self.at_wall(axis, 1)) for axis in range(self.cells.ndim))
+        staggered = self.staggered
+        if not staggered:
+            return (0,) * self.cells.ndim
+        missing = staggered - {*self.faces}
+        return tuple(int(axis in missing and (axis, 1) in self.walls) for axis in range(self.cells.ndim))
 
     @property
     def staggered(self) -> set[int]:
         """The axes along which a field of the grid has points on the walls."""
         return set() if self.grid is None else self.grid.staggered
-
-    def at_wall(self, axis: int, end: int) -> bool:
-        """Return whether this rank's block is at the lower (0) or upper (1) wall of an axis (for the runtime)."""
-        last = self.cells.grid[axis] - 1
-        return not self.periodic[axis] and self.cells.position[axis] == (last if end else 0)
 
     @property
     def writable(self) -> bool:
@@ -131,16 +140,11 @@ class HaloBlock:
                 "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
             )
 
-    @property
-    def periodic(self) -> tuple[bool, ...]:
-        """Whether each axis of the grid is periodic."""
-        return tuple(isinstance(low, Periodic) for low, _ in self.sides)
-
     def _allocate(self) -> Any:
         return self.device.rows(self.storage_shape, 0, self.dtype, self.offset[-1])
 
-    def _within(self, region: Region, ring: Sequence[int] | None = None) -> Region:
-        """Return a region of the block, extended by `ring` cells per axis, as slices of `storage`."""
+    def within(self, region: Region, ring: Sequence[int] | None = None) -> Region:
+        """Return a region of the block, extended by `ring` cells per axis, as an index of `storage`."""
         rings = ring or (0,) * len(region)
         return (slice(None),) * len(self.components) + tuple(
             slice(m + s.start - r, m + s.stop + r) for m, s, r in zip(self.margin, region, rings, strict=True)
@@ -148,20 +152,21 @@ class HaloBlock:
 
     def part(self, region: Region, ring: Sequence[int] | None = None) -> Any:
         """Return a view of a region of the block or ghost cells, extended by `ring` cells (for the runtime)."""
-        return self.storage[self._within(region, ring)]
+        return self.storage[self.within(region, ring)]
 
     def extended_block(self, depth: Sequence[int]) -> Region:
         """Return the region of the block with `depth` layers of ghost cells inside the domain (for the runtime)."""
         return tuple(
-            slice(-d * (not self.at_wall(axis, 0)), s.stop + d * (not self.at_wall(axis, 1)))
+            slice(-d * ((axis, 0) not in self.walls), s.stop + d * ((axis, 1) not in self.walls))
             for axis, (s, d) in enumerate(zip(self.block, depth, strict=True))
         )
 
-    def next(self, region: Region) -> Any:
-        """Return a view of a region in the second array, for the next values (for the runtime)."""
+    @property
+    def next_storage(self) -> Any:
+        """The second array, for the next values (for the runtime)."""
         if self._spare is None:
             self._spare = self._allocate()
-        return self._spare[self._within(region)]
+        return self._spare
 
     def swap(self) -> None:
         """Swap the arrays of the current and the next values (for the runtime)."""

@@ -15,6 +15,8 @@ def fill(field: HaloBlock, axes: Sequence[int] | None = None) -> None:
     Each axis is filled in the full width of the others. In a corner, therefore, the condition of the last axis applies,
     to ghost cells that the conditions of the other axes have filled.
     """
+    if not field.walls:
+        return
     _prescribe(field, 0)
     for boundary, side in _walls(field, 0, axes):
         if side.layers:
@@ -23,7 +25,8 @@ def fill(field: HaloBlock, axes: Sequence[int] | None = None) -> None:
 
 def prescribe(field: HaloBlock) -> None:
     """Set the new values on walls, where a boundary condition prescribes them. Not collective."""
-    _prescribe(field, 1)
+    if field.walls:
+        _prescribe(field, 1)
 
 
 def _prescribe(field: HaloBlock, ahead: int) -> None:
@@ -34,10 +37,9 @@ def _prescribe(field: HaloBlock, ahead: int) -> None:
 
 def _walls(field: HaloBlock, ahead: int, axes: Sequence[int] | None) -> Iterator[tuple[Boundary, Side]]:
     """Yield the condition and the side of each wall at the block; `ahead` is the number of steps after this one."""
-    for axis in range(len(field.sides)) if axes is None else axes:
-        for end in (0, 1):
-            if field.at_wall(axis, end) and field.layout.local_shape and min(field.layout.local_shape):
-                yield field.sides[axis][end], _side(field, axis, end, ahead)
+    for axis, end in field.walls if min(field.layout.local_shape) else ():
+        if axes is None or axis in axes:
+            yield field.sides[axis][end], _side(field, axis, end, ahead)
 
 
 def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:

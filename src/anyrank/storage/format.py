@@ -142,6 +142,7 @@ def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     _describe(dataset, field)
     if len(groups) == 1:  # a Field of the program, and not a column of a Table, which has no grid of ranks
         dataset.attrs["ranks"] = field.layout.grid
+        dataset.attrs["borders"] = np.concatenate(field.layout.cuts).astype(np.int64)
     return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
 
 

@@ -21,6 +21,8 @@ CAUSES = {
     "separately on the interior and on the borders: each point must be computed from the kernel's arguments alone. The "
     "rank's own indices, and arrays with the shape of the block, match only the whole block: declare a Field for them, "
     "fill it in setup, and pass that Field to advance.",
+    "weights": "The blocks of the ranks had other sizes (--weights), which the state depends on: look for the size or "
+    "the beginning of a block that is computed as n // ranks. Use field.indices, layout.start and layout.local_shape.",
     "body": "The bodies of a kernel give different bits; the reference body is its definition.",
     "restart": "Data outside the State, on self or in a module, is lost at resume: add it to the State.",
     "split": "The state depends on which axes are split: check the corners of the halo, and that no axis is used in "

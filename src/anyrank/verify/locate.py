@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank.layout import even_cuts
 from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.runner import SAME, Outcome, Runner
 
@@ -103,6 +102,6 @@ def _owner(values: Any, index: tuple[int, ...]) -> str:
     grid = tuple(int(parts) for parts in values.attrs.get("ranks", ()))
     if not grid:
         return "all ranks"
-    cuts = [even_cuts(n, parts) for n, parts in zip(values.shape, grid, strict=True)]
+    cuts = np.split(values.attrs["borders"], np.cumsum([parts + 1 for parts in grid])[:-1])
     position = [bisect_right(cut, i) - 1 for cut, i in zip(cuts, index, strict=True)]
     return f"rank {np.ravel_multi_index(position, grid)} of {'x'.join(map(str, grid))}"

@@ -51,8 +51,11 @@ class CaseMatrix:
             if not self.quick:
                 yield Case((self._odd,), split="columns")
 
+        if axes and self._odd > 1:
+            yield Case((self._odd,), changed="weights")
+
     def _bodies(self) -> Iterator[Case]:
-        bodies = self.bodies or (() if self.quick else ("numba", "cython", "cupy", "shim", "shim,auto"))
+        bodies = self.bodies or (("shim",) if self.quick else ("numba", "cython", "cupy", "shim", "shim,auto"))
         yield from (Case((self._few,), body=body) for body in bodies)
 
     def _restarts(self, steps: int) -> Iterator[Case]:
