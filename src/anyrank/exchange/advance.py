@@ -88,7 +88,8 @@ class _Plan:
         self.fields, self.inputs, self.others = fields, (*fields, *reads), others
         #: The fields without the constants, whose ghost cells are final.
         self.changing = [field for field in dict.fromkeys((*self.inputs, *others)) if not field.constant]
-        self.surplus = [field for field in self.changing if any(field.surplus)]
+        #: Those whose surplus layers are not filled by an exchange, because they have no ghost cells.
+        self.surplus = [field for field in self.changing if any(field.surplus) and not any(field.margin)]
         others_with_ghosts = [field for field in others if field.margin != field.halo]
         exchanged = dict.fromkeys((*self.inputs, *others_with_ghosts))
         self.exchanged = [field for field in exchanged if not field.constant]

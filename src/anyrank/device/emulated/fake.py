@@ -395,6 +395,16 @@ cuda = SimpleNamespace(
 )
 
 
+def __getattr__(name: str) -> Any:
+    """Return NumPy's function or constant of a name that this module does not define, such as `where` or `float32`."""
+    member = None if name.startswith("_") else getattr(np, name, None)
+    if member is None:
+        raise AttributeError(f"the emulated GPU has no {name}")
+    if not callable(member) or isinstance(member, type):
+        return member
+    return lambda *args, **named: _run_now(member, args, named)
+
+
 def get_default_memory_pool() -> Any:
     """Return a memory pool that caches nothing."""
     return SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: in_use[Device().id])
