@@ -159,7 +159,7 @@ def test_restore_values_of_another_step_are_refused(newest):
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("fails", ["open", "read"])
 def test_restore_unreadable_on_the_last_rank_is_refused(newest, monkeypatch, fails):
-    file, block, last = h5py.File, read._read_block, newest.world.size - 1
+    file, block, last = h5py.File, read.read_block, newest.world.size - 1
 
     def at_first(call, path_of):
         def broken(first, *others, **options):
@@ -172,7 +172,7 @@ def test_restore_unreadable_on_the_last_rank_is_refused(newest, monkeypatch, fai
     if fails == "open":
         monkeypatch.setattr(h5py, "File", at_first(file, str))
     else:
-        monkeypatch.setattr(read, "_read_block", at_first(block, lambda opened: opened.filename))
+        monkeypatch.setattr(read, "read_block", at_first(block, lambda dataset: dataset.file.filename))
     message = newest.refused_as(newest.good)
     assert f"rank {last} cannot read it" in message and "Input/output error" in message
 
