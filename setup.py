@@ -44,7 +44,7 @@ setup(
         *(f"anyrank.kernels.{name}" for name in find_packages("kernels")),
     ],
     package_dir={"": "src", "anyrank.jobs": "jobs", "anyrank.kernels": "kernels"},
-    package_data={"": ["*.cu", "*.h", "*.pyx", "py.typed", "*.template", "*.j2"]},
+    package_data={"": ["*.cu", "*.h", "*.pyx", "py.typed", "templates/*.template", "*.j2"]},
     ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES),
     options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
 )

@@ -1,8 +1,8 @@
-"""What starting a job costs: python benchmarks/batch.py [--quick]; part of `make bench`.
+"""Measure the cost of starting a job: python benchmarks/batch.py [--quick]; part of `make bench`.
 
-A run goes on, on 2 ranks, once with this environment and once with an archive of it (`anyrank pack`), unpacked: the
-files that each rank opens and looks for on what would be the shared file system, and the seconds from mpiexec to its
-end. Needs strace for the files.
+A run on 2 ranks is resumed, once in this environment and once in an unpacked archive of it (`anyrank pack`). Measured
+are the seconds from mpiexec to the end of the run, and the requests of each rank to the file system, of those folders
+that nodes of a cluster would share. The requests are counted by strace.
 """
 
 from __future__ import annotations
@@ -17,71 +17,75 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import HERE, Row, interleaved, keep, ratio
+from measure import HERE, Row, ratio, run_in_turn, write_table
 
 PROJECT = HERE.parent
 PROGRAM = PROJECT / "examples" / "heat.py"
 RANKS = 2
 
 
-class Place:
-    """An environment: its programs, the user's file, and the files that lie in it."""
+class Environment:
+    """An environment: its commands `mpiexec` and `anyrank`, and the file of the program."""
 
     def __init__(self, binaries: Path, program: Path):
         self.mpiexec, self.anyrank, self.program = binaries / "mpiexec", binaries / "anyrank", program
 
-    def resume(self, run: Path, *before: object) -> float:
-        """Return the seconds that a copy of the run takes to go on and end; `before` comes before mpiexec."""
+    def resume(self, run: Path, *prefix: object) -> float:
+        """Resume a copy of the run and return the seconds until it ends; `prefix` comes before mpiexec."""
         copy = run.with_name("copy")
         shutil.copytree(run, copy)
         words = [self.mpiexec, "-n", RANKS, self.anyrank, "resume", copy, "--program", self.program, "--quiet"]
         start = time.perf_counter()
-        subprocess.run(list(map(str, [*before, *words])), check=True, cwd=run.parent)
-        taken = time.perf_counter() - start
+        subprocess.run(list(map(str, [*prefix, *words])), check=True, cwd=run.parent)
+        seconds = time.perf_counter() - start
         shutil.rmtree(copy)
-        return taken
+        return seconds
 
 
-def half_done(folder: Path) -> Path:
-    """Run a program until one step is left; return its folder."""
+def make_stopped_run(folder: Path) -> Path:
+    """Make a run that is stopped one step before its end."""
     words = ["run", PROGRAM, "--n", 64, "--steps", 10, "--stop-at", 9, "--out", folder / "run", "--quiet", "-n", RANKS]
     done = subprocess.run([sys.executable, "-m", "anyrank", *map(str, words)])
     assert done.returncode == 75
     return folder / "run"
 
 
-def packed(folder: Path, suffix: str) -> tuple[list[Row], Place]:
-    """Measure packing and unpacking; return the rows, and the place where the archive was unpacked."""
-    archive, there = folder / f"env.{suffix}", folder / suffix
-    there.mkdir()
+def pack_and_unpack(folder: Path, suffix: str) -> tuple[list[Row], Environment]:
+    """Measure packing and unpacking; return the rows and the unpacked environment."""
+    archive, target = folder / f"env.{suffix}", folder / suffix
+    target.mkdir()
     words = ["pack", PROGRAM, "--only", "anyrank", "--out", archive]
-    before = time.perf_counter()
-    told = subprocess.run(
+    start = time.perf_counter()
+    pack = subprocess.run(
         [sys.executable, "-m", "anyrank", *map(str, words)], check=True, capture_output=True, text=True
     )
-    middle = time.perf_counter()
-    subprocess.run(["tar", "-xf", archive, "-C", there], check=True)
-    after = time.perf_counter()
+    pack_end = time.perf_counter()
+    subprocess.run(["tar", "-xf", archive, "-C", target], check=True)
+    unpack_end = time.perf_counter()
     size = f"{archive.stat().st_size / 1e6:.0f} MB"
-    many = re.findall(r"\d+ files", told.stdout)[-1]
+    files = re.findall(r"\d+ files", pack.stdout)[-1]
     archive.unlink()
     rows = [
-        (f"pack --only anyrank, .{suffix}", f"{middle - before:.1f} s", "", f"{size}, {many}", True),
-        (f"unpack it, .{suffix}", f"{after - middle:.1f} s", "", "tar -xf, once a node", True),
+        (f"pack --only anyrank, .{suffix}", f"{pack_end - start:.1f} s", "", f"{size}, {files}", True),
+        (f"unpack it, .{suffix}", f"{unpack_end - pack_end:.1f} s", "", "tar -xf, once per node", True),
     ]
-    return rows, Place(there / "bin", there / "program" / PROGRAM.name)
+    return rows, Environment(target / "bin", target / "program" / PROGRAM.name)
 
 
-def shared() -> tuple[str, ...]:
-    """Return the folders that all nodes of a cluster share: environment, project, a Python that is not the system's."""
+def shared_folders() -> tuple[str, ...]:
+    """Return the folders that nodes of a cluster would share: environment, project, and Python outside /usr."""
     roots = {sys.prefix, str(PROJECT), *(() if sys.base_prefix == "/usr" else (sys.base_prefix,))}
     return tuple(f"{root}/" for root in roots)
 
 
-def asked(place: Place, run: Path, folder: Path) -> tuple[float, float, float]:
-    """Count the system calls of each rank: opened shared files; all on shared files; all on files of the run."""
+def count_requests(environment: Environment, run: Path, folder: Path) -> tuple[float, float, float]:
+    """Count the requests of a rank to the file system.
+
+    Returns the successful opens of files in shared folders, all requests about shared folders, and all requests about
+    the run folder.
+    """
     log = folder / "trace"
-    place.resume(run, "strace", "-f", "-ff", "-qq", "-e", "trace=%file", "-o", log)
+    environment.resume(run, "strace", "-f", "-ff", "-qq", "-e", "trace=%file", "-o", log)
     counts = [0, 0, 0]
     for trace in folder.glob("trace.*"):
         lines = trace.read_text(errors="replace").splitlines()
@@ -90,49 +94,46 @@ def asked(place: Place, run: Path, folder: Path) -> tuple[float, float, float]:
             continue  # not a rank
         for line in lines:
             path = (re.findall(r'"([^"]*)"', line) or [""])[0]
-            if path.startswith(shared()):
+            if path.startswith(shared_folders()):
                 counts[0] += re.match(r"open.* = \d+$", line) is not None
                 counts[1] += 1
             elif path.startswith(str(run.with_name("copy"))):
                 counts[2] += 1
-    opened, questions, of_run = (count / RANKS for count in counts)
-    return opened, questions, of_run
+    opens, requests, run_requests = (count / RANKS for count in counts)
+    return opens, requests, run_requests
 
 
-def starts(folder: Path, repeat: int) -> list[Row]:
-    """Compare the start of a job with this environment, and with an archive of it."""
-    run = half_done(folder)
-    rows, there = packed(folder, "tar.gz")
-    rows += packed(folder, "tar")[0]
-    here = Place(Path(sys.prefix) / "bin", PROGRAM)
-    shared_seconds, local_seconds = interleaved(repeat, lambda: here.resume(run), lambda: there.resume(run))
-    more, span = ratio(local_seconds, shared_seconds)
-    seconds = (
-        f"{statistics.median(local_seconds):.2f} s against {statistics.median(shared_seconds):.2f}, files in memory"
-    )
-    rows.append((f"resume on {RANKS} ranks, unpacked / not", f"{more:.2f} ({span})", "≤ 1.2", seconds, more <= 1.2))
+def measure_start(folder: Path, repeat: int) -> list[Row]:
+    """Measure the start of a job in this environment and in the unpacked one."""
+    run = make_stopped_run(folder)
+    rows, unpacked = pack_and_unpack(folder, "tar.gz")
+    rows += pack_and_unpack(folder, "tar")[0]
+    current = Environment(Path(sys.prefix) / "bin", PROGRAM)
+    current_seconds, unpacked_seconds = run_in_turn(repeat, lambda: current.resume(run), lambda: unpacked.resume(run))
+    factor, span = ratio(unpacked_seconds, current_seconds)
+    remark = f"{statistics.median(unpacked_seconds):.2f} s against {statistics.median(current_seconds):.2f} s, "
+    remark += "files in memory"
+    rows.append((f"resume on {RANKS} ranks, unpacked / not", f"{factor:.2f} ({span})", "≤ 1.2", remark, factor <= 1.2))
     if not shutil.which("strace"):
-        return [*rows, ("files of a shared file system", "not measured", "", "there is no strace", True)]
-    opened, questions, of_run = asked(here, run, folder)
-    left_opened, left, left_of_run = asked(there, run, folder)
-    what = "what a rank asks of the shared file system"
-    text = "{:.0f} of them open a file; {:.0f} more are about the run folder"
-    met = left_opened == 0 and left <= questions / 100
-    return [
-        *rows,
-        (f"{what}, with this environment", f"{questions:.0f}", "", text.format(opened, of_run), True),
-        (f"{what}, unpacked", f"{left:.0f}", "≤ 1 % of that", text.format(left_opened, left_of_run), met),
-    ]
+        return [*rows, ("requests to a shared file system", "not measured", "", "strace is not installed", True)]
+    title, remark = "requests of a rank to the shared file system", "{:.0f} open a file; {:.0f} more to the run folder"
+    opens, requests, run_requests = count_requests(current, run, folder)
+    rows.append((f"{title}, this environment", f"{requests:.0f}", "", remark.format(opens, run_requests), True))
+    limit = requests / 100
+    opens, requests, run_requests = count_requests(unpacked, run, folder)
+    met = opens == 0 and requests <= limit
+    rows.append((f"{title}, unpacked", f"{requests:.0f}", "≤ 1 % of that", remark.format(opens, run_requests), met))
+    return rows
 
 
 def main() -> None:
-    """Measure, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few repetitions, as a test; write no results")
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as name:
-        rows = starts(Path(name), 1 if quick else 9)
-    keep("batch", rows, quick)
+        rows = measure_start(Path(name), 1 if quick else 9)
+    write_table("batch", rows, quick)
 
 
 if __name__ == "__main__":

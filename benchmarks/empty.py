@@ -1,4 +1,4 @@
-"""A program that does nothing: what a step costs before anyone computes."""
+"""A program with empty steps: it measures the cost of a step itself."""
 
 import time
 
@@ -6,7 +6,7 @@ from anyrank import Program, State, param
 
 
 class Empty(Program):
-    """One Scalar, and steps that are empty or only take time."""
+    """A State of one Scalar, and steps that do nothing or keep the core busy."""
 
     steps: int = param(20_000, "steps", ge=0)
     spin: float = param(0.0, "seconds that a step keeps its core busy", ge=0)
@@ -16,7 +16,7 @@ class Empty(Program):
         state.scalar("nothing", 0)
 
     def step(self, state: State) -> None:
-        """Do nothing, for as long as was asked."""
+        """Do nothing for `spin` seconds."""
         if self.spin:
             until = time.perf_counter() + self.spin
             while time.perf_counter() < until:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs, turns, ratios, and the table that is kept."""
+"""Functions of all benchmarks: start runs, measure in turn, compute ratios, and write tables."""
 
 from __future__ import annotations
 
@@ -16,41 +16,38 @@ from pathlib import Path
 from anyrank.provenance import here
 
 HERE = Path(__file__).parent
-#: What was measured, the value, the goal, a remark, and whether the goal is met.
+#: A row of a table: title, value, goal, remark, and whether the goal is met.
 Row = tuple[str, str, str, str, bool]
 
 
-def anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
-    """Return the summary of one run of anyrank; raise RuntimeError with its message if it fails.
+def run_anyrank(*arguments: object, ranks: int, folder: Path) -> dict:
+    """Run a program and return its summary; the folder of the previous run is removed.
 
-    The folder of the run before is removed.
+    Raises RuntimeError with the error output if the run fails.
     """
     out = folder / "run"
     shutil.rmtree(out, ignore_errors=True)
     words = [sys.executable, "-m", "anyrank", "run", *map(str, arguments), "-n", str(ranks)]
     done = subprocess.run([*words, "--out", str(out), "--json", "--quiet"], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(words[2:])} left with {done.returncode}: {done.stderr[-1500:]}")
+        raise RuntimeError(f"{' '.join(words[2:])} exited with {done.returncode}: {done.stderr[-1500:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def interleaved(repeat: int, *actions: Callable[[], float]) -> list[list[float]]:
-    """Return the values of every action over `repeat` rounds, in which the actions take turns."""
-    values: list[list[float]] = [[] for _ in actions]
-    for _ in range(repeat):
-        for kept, action in zip(values, actions, strict=True):
-            kept.append(action())
-    return values
+def run_in_turn(repeat: int, *actions: Callable[[], float]) -> list[list[float]]:
+    """Call all actions once in each of `repeat` rounds; return a list of values for each action."""
+    rounds = [[action() for action in actions] for _ in range(repeat)]
+    return [list(values) for values in zip(*rounds, strict=True)]
 
 
 def ratio(above: list[float], below: list[float]) -> tuple[float, str]:
-    """Return the median of the ratios pair by pair, and their span."""
+    """Return the median of the ratios of paired values, and their smallest and largest value as text."""
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     return statistics.median(ratios), f"{min(ratios):.3g} to {max(ratios):.3g}"
 
 
 def machine() -> str:
-    """Return the machine in words."""
+    """Describe this machine: processor, cores, GPU, system, Python."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     name = models[0].split(":")[1].strip() if models else platform.machine()
     gpu = here().get("gpu", "")
@@ -59,7 +56,7 @@ def machine() -> str:
 
 
 def table(name: str, rows: list[Row], where: str = "") -> str:
-    """Return Markdown: the command, the date, the machine (this one, unless `where` says another) and the rows."""
+    """Return Markdown with the command, the date, the machine (this one unless `where` names another) and the rows."""
     lines = [f"`python benchmarks/{name}.py`, {now():%Y-%m-%d %H:%M} UTC, on {where or machine()}.", ""]
     lines += ["| what | measured: median (span) | goal | | met |", "|---|---|---|---|---|"]
     cells = ([*(text.replace("|", "/") for text in row[:4]), "yes" if row[4] else "NO"] for row in rows)
@@ -70,8 +67,8 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def keep(name: str, rows: list[Row], quick: bool) -> None:
-    """Print the table; unless quick, write it with the machine, the date and the command."""
+def write_table(name: str, rows: list[Row], quick: bool) -> None:
+    """Print the table; unless `quick`, also write it to benchmarks/results/."""
     text = table(name, rows)
     print(text)
     if not quick:

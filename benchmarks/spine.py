@@ -1,7 +1,7 @@
-"""The promises of speed, measured in one run: python benchmarks/spine.py [--quick]; `make bench`.
+"""Measure the main promises about speed: python benchmarks/spine.py [--quick]; part of `make bench`.
 
-Every row is a ratio of two things measured alternately on the same machine, medians over repeats, so that
-the machine's moods hit both alike. The table is printed and kept under benchmarks/results/.
+Most rows are ratios of two quantities that are measured in turn on the same machine, as medians over rounds. So changes
+in the speed of the machine affect both alike. The table is printed and written to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measure import Row, anyrank, interleaved, keep, ratio
+from measure import Row, ratio, run_anyrank, run_in_turn, write_table
 
 from anyrank import exact
 from anyrank.kernel import Kernel
@@ -30,36 +30,48 @@ GIGA = 1e9
 
 
 def two_ranks(*words: object) -> dict[str, list[float]]:
-    """Return what `two_ranks.py` measures inside one launch."""
+    """Run `two_ranks.py` on 2 ranks and return its measurements."""
     command = [*mpiexec(), "-n", "2", sys.executable, str(HERE / "two_ranks.py"), *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
 def weather(folder: Path, repeat: int, side: int, steps: int) -> list[Row]:
-    """Compare one rank with the triad of one core, and two ranks with one; measure a whole run's memory."""
-    found = two_ranks("weather", side, steps, 3 * repeat)
-    one, two, bound = found["one"], found["two"], found["triad"]
-    share, share_span = ratio([96 * value / GIGA for value in one], bound)
+    """Compare one rank with the triad of one core, and two ranks with one; and check the memory of a run."""
+    rates = two_ranks("weather", side, steps, 3 * repeat)
+    one, two, bound = rates["one"], rates["two"], rates["triad"]
+    share, bandwidth_span = ratio([96 * value / GIGA for value in one], bound)
     speedup, speedup_span = ratio(two, one)
-    machine, machine_span = ratio(found["two_triads"], bound)
+    triads, triads_span = ratio(rates["two_triads"], bound)
     run = ("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--checkpoint-every", "off")
-    memory = anyrank(*run, ranks=2, folder=folder)["memory"]
-    allowed = 1.25 * memory["arrays"] + 150e6 + memory["staging"]
+    memory = run_anyrank(*run, ranks=2, folder=folder)["memory"]
+    limit = 1.25 * memory["arrays"] + 150e6 + memory["staging"]
     text = f"{statistics.median(one) / 1e6:.0f} M cell-steps/s, triad {statistics.median(bound):.1f} GB/s"
-    pace = f"{statistics.median(two) / 1e6:.0f} M cell-steps/s, at best {max(two) / 1e6:.0f}; in the same rounds two "
-    pace += f"triads at once made {machine:.2f} ({machine_span}) of one"
-    peak = f"{memory['peak'] / 1e6:.0f} MB of {allowed / 1e6:.0f} (arrays {memory['arrays'] / 1e6:.0f}, "
-    peak += f"staging {memory['staging'] / 1e6:.0f})"
+    speedup_text = f"{statistics.median(two) / 1e6:.0f} M cell-steps/s, at best {max(two) / 1e6:.0f}; in the same "
+    speedup_text += f"rounds two triads at a time had {triads:.2f} ({triads_span}) times the rate of one"
+    memory_text = f"{memory['peak'] / 1e6:.0f} MB of {limit / 1e6:.0f} (arrays {memory['arrays'] / 1e6:.0f}, "
+    memory_text += f"staging {memory['staging'] / 1e6:.0f})"
     return [
-        (f"weather {side}², 96 B × rate / triad, 1 rank", f"{share:.2f} ({share_span})", "≥ 0.70", text, share >= 0.7),
-        (f"weather {side}², 2 ranks / 1 rank", f"{speedup:.2f} ({speedup_span})", "≥ 1.9", pace, speedup >= 1.9),
-        ("peak memory a rank, 2 ranks", f"{memory['peak'] / allowed:.2f}", "≤ 1", peak, memory["peak"] <= allowed),
+        (
+            f"weather {side}², 96 B × rate / triad, 1 rank",
+            f"{share:.2f} ({bandwidth_span})",
+            "≥ 0.70",
+            text,
+            share >= 0.7,
+        ),
+        (
+            f"weather {side}², 2 ranks / 1 rank",
+            f"{speedup:.2f} ({speedup_span})",
+            "≥ 1.9",
+            speedup_text,
+            speedup >= 1.9,
+        ),
+        ("peak memory per rank, 2 ranks", f"{memory['peak'] / limit:.2f}", "≤ 1", memory_text, memory["peak"] <= limit),
     ]
 
 
 def pi(repeat: int, points: int) -> list[Row]:
-    """Compare the kernel that a rank runs with the program that everybody writes first."""
+    """Compare the kernel of a rank with a plain NumPy program."""
     kernel, generator, plain = Kernel("quarter_circle"), np.random.default_rng(1), 10_000_000
 
     def numpy_rate() -> float:
@@ -74,18 +86,18 @@ def pi(repeat: int, points: int) -> list[Row]:
         return points / (time.perf_counter() - before)
 
     numpy_rate(), our_rate()
-    theirs, ours = interleaved(repeat, numpy_rate, our_rate)
+    theirs, ours = run_in_turn(repeat, numpy_rate, our_rate)
     factor, span = ratio(ours, theirs)
     text = f"{statistics.median(ours) / GIGA:.2f} G points/s, NumPy {statistics.median(theirs) / 1e6:.0f} M"
     return [("π, one core, ours / plain NumPy", f"{factor:.0f} ({span})", "≥ 100", text, factor >= 100)]
 
 
 def sums(repeat: int, elements: int) -> list[Row]:
-    """Compare exact.sum and digest with reading the array once."""
+    """Compare exact.sum and the digest with reading the array once."""
     values = np.random.default_rng(2).normal(size=elements)
     bits = values.view(np.int64)
 
-    def timed(action: Callable[[], object]) -> Callable[[], float]:
+    def rate_of(action: Callable[[], object]) -> Callable[[], float]:
         def rate() -> float:
             before = time.perf_counter()
             action()
@@ -94,16 +106,17 @@ def sums(repeat: int, elements: int) -> list[Row]:
         return rate
 
     actions = [
-        timed(bits.sum),
-        timed(lambda: exact.sum(values, local=True)),
-        timed(lambda: local_digest(values, (elements,), (0,))),
+        rate_of(bits.sum),
+        rate_of(lambda: exact.sum(values, local=True)),
+        rate_of(lambda: local_digest(values, (elements,), (0,))),
     ]
     for action in actions:
         action()
-    read, added, digested = interleaved(repeat, *actions)
-    share, span = ratio(digested, read)
-    speed = statistics.median(added)
-    text = f"{8 * statistics.median(digested):.1f} GB/s; NumPy's sum of int64 reads {8 * statistics.median(read):.1f}"
+    read_rates, sum_rates, digest_rates = run_in_turn(repeat, *actions)
+    share, span = ratio(digest_rates, read_rates)
+    speed = statistics.median(sum_rates)
+    text = f"{8 * statistics.median(digest_rates):.1f} GB/s; NumPy's sum of int64 reads "
+    text += f"{8 * statistics.median(read_rates):.1f}"
     return [
         ("exact.sum, one core", f"{speed:.2f} G elements/s", "≥ 0.5", f"{elements:.1e} normal numbers", speed >= 0.5),
         ("digest / reading, one core", f"{share:.2f} ({span})", "≥ 0.5", text, share >= 0.5),
@@ -111,44 +124,46 @@ def sums(repeat: int, elements: int) -> list[Row]:
 
 
 def checkpoint(folder: Path, repeat: int, total: int) -> list[Row]:
-    """Compare a checkpoint of `total` bytes with as many ranks that only write and fsync as much."""
-    found = two_ranks("checkpoint", total, repeat, folder / "checkpoints")
-    share, span = ratio(found["checkpoint"], found["plain"])
-    text = f"{statistics.median(found['checkpoint']):.2f} GB/s, plain {statistics.median(found['plain']):.2f}"
+    """Compare a checkpoint of `total` bytes with plain writes and fsync of as many bytes by as many ranks."""
+    rates = two_ranks("checkpoint", total, repeat, folder / "checkpoints")
+    share, span = ratio(rates["checkpoint"], rates["plain"])
+    text = f"{statistics.median(rates['checkpoint']):.2f} GB/s, plain {statistics.median(rates['plain']):.2f}"
     return [
         (f"checkpoint {total / GIGA:.1f} GB / plain, 2 ranks", f"{share:.2f} ({span})", "≥ 0.70", text, share >= 0.7)
     ]
 
 
-def hiding(folder: Path, repeat: int, side: int, steps: int, every: int) -> list[Row]:
-    """Measure the part of a checkpoint's time that the steps do not wait for, and how much it slows them down."""
+def checkpoint_overlap(folder: Path, repeat: int, side: int, steps: int, every: int) -> list[Row]:
+    """Measure which part of a checkpoint overlaps with steps, and how much it slows them down."""
     run = ("weather", "--rows", side, "--columns", side, "--steps", steps, "--no-picture", "--checkpoint-every")
-    hidden: list[float] = []
+    overlaps: list[float] = []
 
     def with_checkpoints() -> float:
-        seconds = anyrank(*run, every, ranks=2, folder=folder)["seconds"]
+        seconds = run_anyrank(*run, every, ranks=2, folder=folder)["seconds"]
         written = checkpoints_of(folder / "run")
-        hidden.extend(event["hidden"] for event in written[:-1])
+        overlaps.extend(event["hidden"] for event in written[:-1])
         return seconds
 
     def without() -> float:
-        return anyrank(*run, "off", ranks=2, folder=folder)["seconds"]
+        return run_anyrank(*run, "off", ranks=2, folder=folder)["seconds"]
 
-    slow, fast = interleaved(repeat, with_checkpoints, without)
+    slow, fast = run_in_turn(repeat, with_checkpoints, without)
     factor, span = ratio(slow, fast)
     size = 6 * 8 * side * side / GIGA
-    text = f"{size:.2f} GB every {every} steps; the steps take {factor:.2f} ({span}) of their time without"
-    return [("checkpoint time hidden behind steps, 2 ranks", f"{statistics.median(hidden):.0%}", "", text, True)]
+    text = f"{size:.2f} GB every {every} steps; steps take {factor:.2f} ({span}) times as long as without"
+    return [
+        ("part of a checkpoint that overlaps with steps, 2 ranks", f"{statistics.median(overlaps):.0%}", "", text, True)
+    ]
 
 
 def checkpoints_of(run: Path) -> list[dict]:
-    """Return the checkpoints that a run wrote, from its events."""
+    """Return the checkpoint events of a run."""
     events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
     return [event for event in events if event["event"] == "checkpoint"]
 
 
 def overheads(folder: Path, repeat: int) -> list[Row]:
-    """Time an empty step, and the start-up."""
+    """Measure an empty step, and the start-up of a run."""
 
     def wall(*words: str) -> float:
         before = time.perf_counter()
@@ -164,22 +179,22 @@ def overheads(folder: Path, repeat: int) -> list[Row]:
     def bare() -> float:
         return wall(*mpiexec(), "-n", "2", sys.executable, "-c", "from mpi4py import MPI")
 
-    steps = [anyrank(HERE / "empty.py", ranks=2, folder=folder) for _ in range(repeat)]
-    micro = statistics.median(1e6 / summary["rate"]["value"] for summary in steps)
-    started, bare_started = interleaved(repeat, ours, bare)
-    more = statistics.median(a - b for a, b in zip(started, bare_started, strict=True))
-    text = f"{statistics.median(started):.2f} s against {statistics.median(bare_started):.2f} s"
+    steps = [run_anyrank(HERE / "empty.py", ranks=2, folder=folder) for _ in range(repeat)]
+    microseconds = statistics.median(1e6 / summary["rate"]["value"] for summary in steps)
+    our_seconds, bare_seconds = run_in_turn(repeat, ours, bare)
+    more = statistics.median(a - b for a, b in zip(our_seconds, bare_seconds, strict=True))
+    text = f"{statistics.median(our_seconds):.2f} s against {statistics.median(bare_seconds):.2f} s"
     return [
-        ("an empty step, 2 ranks", f"{micro:.1f} µs", "≤ 50", "", micro <= 50),
+        ("an empty step, 2 ranks", f"{microseconds:.1f} µs", "≤ 50", "", microseconds <= 50),
         ("anyrank run pi − bare mpiexec", f"{more:.2f} s", "≤ 1", text, more <= 1),
     ]
 
 
 def main() -> None:
-    """Measure, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--folder", type=Path, help="where runs and checkpoints are written  [a temporary one]")
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, as a test; write no results")
+    parser.add_argument("--folder", type=Path, help="folder for runs and checkpoints  [a temporary folder]")
     options = parser.parse_args()
     repeat, quick = (1 if options.quick else 5), options.quick
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -189,10 +204,12 @@ def main() -> None:
             *pi(repeat, 10**8 if quick else 4 * 10**9),
             *sums(repeat, 10**6 if quick else 10**8),
             *checkpoint(folder, repeat, 48 * 10**6 if quick else 2 * 10**9),
-            *hiding(folder, min(repeat, 3), 512 if quick else 2048, 40 if quick else 800, 20 if quick else 200),
+            *checkpoint_overlap(
+                folder, min(repeat, 3), 512 if quick else 2048, 40 if quick else 800, 20 if quick else 200
+            ),
             *overheads(folder, repeat),
         ]
-    keep("spine", rows, quick)
+    write_table("spine", rows, quick)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What this core's memory gives: McCalpin's STREAM triad, a[i] = b[i] + q·c[i], compiled on the spot.
+"""Measure the memory bandwidth of one core by McCalpin's STREAM triad, a[i] = b[i] + q·c[i], compiled when it runs.
 
-`python benchmarks/triad.py [BYTES]` prints GB/s for one core, counting 24 bytes a point as STREAM does.
-The stores are plain, as in stream.c; the processor then also reads `a` before it writes it, so that
-32 bytes a point move. The second line is the same loop with stores that bypass the cache.
+`python benchmarks/triad.py [BYTES]` prints GB/s for one core, counting 24 bytes per point as STREAM does.
+The stores are plain, as in stream.c, so the processor also reads `a` before it writes it: 32 bytes per point are
+transferred. The second line is for the same loop with stores that bypass the cache.
 
 Source: J. McCalpin, Memory bandwidth and machine balance in current high performance computers, IEEE
 TCCA Newsletter (1995); https://www.cs.virginia.edu/stream/.
@@ -58,9 +58,10 @@ def _library() -> ctypes.CDLL:
 
 
 def triad(n_bytes: int = 3 << 28, repeats: int = 10, streaming: bool = False) -> float:
-    """Return GB/s of one core, at 24 bytes per point, over three arrays of together `n_bytes`; the best of `repeats`.
+    """Return the best GB/s of `repeats` triads over three arrays with `n_bytes` in total, at 24 bytes per point.
 
-    Each array should be four times the last-level cache or more. `streaming` bypasses the cache in stores.
+    Each array should have four times the size of the last-level cache, or more. With `streaming`, stores bypass the
+    cache.
     """
     points = max(1, n_bytes // 24)
     a, b, c = np.zeros(points), np.ones(points), np.full(points, 2.0)
@@ -72,7 +73,7 @@ def triad(n_bytes: int = 3 << 28, repeats: int = 10, streaming: bool = False) ->
         function(*pointers, ctypes.c_double(3.0), ctypes.c_size_t(points))
         best = min(best, time.perf_counter() - start)
     if not np.all(a == 7.0):
-        raise RuntimeError("the triad computed something else: b + q·c should be 7 everywhere")
+        raise RuntimeError("the triad is wrong: b + q·c must be 7 everywhere")
     return 24e-9 * points / best
 
 

@@ -1,10 +1,10 @@
-"""Measurements that two ranks take in turn inside one launch of `mpiexec -n 2 python benchmarks/two_ranks.py`.
+"""Measure on two ranks within one launch: mpiexec -n 2 python benchmarks/two_ranks.py WHAT ARGUMENTS.
 
-    two_ranks.py weather SIDE STEPS ROUNDS           triad and 1 rank (rank 0 alone), then 2 ranks, and 2 triads
-    two_ranks.py checkpoint BYTES ROUNDS FOLDER      plain pwrite and fsync, then a checkpoint, of as much
+    two_ranks.py weather SIDE STEPS ROUNDS           triad and weather on rank 0 alone, then weather and triad on both
+    two_ranks.py checkpoint BYTES ROUNDS FOLDER      plain pwrite and fsync, then a checkpoint with as many bytes
 
-The moods of a shared machine and of its disk last for seconds; what is compared here is milliseconds apart.
-Prints one JSON object of lists, a value per round.
+The speed of a shared machine and of its disk changes within seconds. Here the quantities of a round are measured
+milliseconds apart. Rank 0 prints one JSON object of lists, with one value per round.
 """
 
 from __future__ import annotations
@@ -27,93 +27,94 @@ from anyrank.world import World
 GIGA = 1e9
 
 
-def stepper(world: World, side: int, steps: int, halo_steps: int = 1):
-    """Return a function that advances the weather on a world and returns its cell-steps per second."""
+def weather_rate(world: World, side: int, steps: int, halo_steps: int = 1):
+    """Return a function that advances the weather on these ranks and returns its rate, in cell-steps per second."""
     program, state = Weather(rows=side, columns=side), State(world, halo_steps=halo_steps)
     program.declare(state)
     program.setup(state)
 
     def rate() -> float:
         world.barrier()
-        before = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(steps):
             program.step(state)
             state.step += 1
         world.barrier()
-        return side * side * steps / (time.perf_counter() - before)
+        return side * side * steps / (time.perf_counter() - start)
 
     return rate
 
 
 def weather(world: World, side: int, steps: int, rounds: int) -> dict[str, list[float]]:
-    """Call the actions in turn; the first round, which touches memory for the first time, is left out."""
-    alone = World(MPI.COMM_SELF)
-    one = stepper(alone, side, steps) if world.rank == 0 else None
-    two = stepper(world, side, steps)
-    found: dict[str, list[float]] = {"triad": [], "one": [], "two": [], "two_triads": []}
+    """Measure the rates of the weather and of the triad, without the first round, which touches memory first."""
+    single = World(MPI.COMM_SELF)
+    one_rank = weather_rate(single, side, steps) if world.rank == 0 else None
+    two_ranks = weather_rate(world, side, steps)
+    rates: dict[str, list[float]] = {"triad": [], "one": [], "two": [], "two_triads": []}
     for _ in range(rounds + 1):
-        if one is not None:
-            found["triad"].append(triad(3 * 8 * side * side))
-            found["one"].append(one())
-        wait_idly(world)
-        found["two"].append(two())
-        rates = world.comm.gather(triad(3 * 4 * side * side))
-        found["two_triads"].append(sum(rates or []))
-    return {name: values[1:] for name, values in found.items()}
+        if one_rank is not None:
+            rates["triad"].append(triad(3 * 8 * side * side))
+            rates["one"].append(one_rank())
+        idle_barrier(world)
+        rates["two"].append(two_ranks())
+        both = world.comm.gather(triad(3 * 4 * side * side))
+        rates["two_triads"].append(sum(both or []))
+    return {name: values[1:] for name, values in rates.items()}
 
 
-def wait_idly(world: World) -> None:
-    """Wait for the other rank without using memory bandwidth: MPI's own barrier waits in a loop."""
+def idle_barrier(world: World) -> None:
+    """Wait for all ranks by sleeping. MPI's own barrier waits in a busy loop, which would slow down the other rank."""
     request = world.comm.Ibarrier()
     while not request.Test():
         time.sleep(0.002)
 
 
 def checkpoint(world: World, total: int, rounds: int, folder: Path) -> dict[str, list[float]]:
-    """Return GB/s of both; each file is deleted after its turn, so that both use the same blocks of the disk.
+    """Measure GB/s of plain writes and of checkpoints.
 
-    The first round is left out: blocks that were never written are slow on a disk that grows on demand.
+    Each file is deleted after its turn, so that both use the same blocks of the disk. The first round is left out,
+    because blocks that were never written are slow on a disk that grows on demand.
     """
     side = int((total / 8) ** 0.5)
     state = State(world)
     state.field("x", (side, side), halo=1)
     state.x[...] = np.random.default_rng(world.rank).random(state.x.layout.local_shape)
     checkpoints = Checkpoints(folder, state, "bench", {})
-    mine = np.ascontiguousarray(state.x.local).reshape(-1).view(np.uint8).data
-    at = state.x.layout.start[0] * side * 8
-    found: dict[str, list[float]] = {"plain": [], "checkpoint": []}
+    own_bytes = np.ascontiguousarray(state.x.local).reshape(-1).view(np.uint8).data
+    offset = state.x.layout.start[0] * side * 8
+    rates: dict[str, list[float]] = {"plain": [], "checkpoint": []}
     for number in range(rounds + 1):
-        found["plain"].append(total / plain(world, folder / "plain", mine, at) / GIGA)
+        rates["plain"].append(total / plain_write(world, folder / "plain", own_bytes, offset) / GIGA)
         state.step = number
         checkpoints.begin()
         saved = checkpoints.finish()
         assert saved is not None and not saved.error, saved
-        found["checkpoint"].append(saved.bytes / saved.seconds / GIGA)
-        clear(world, saved.path)
-    return {name: values[1:] for name, values in found.items()}
+        rates["checkpoint"].append(saved.bytes / saved.seconds / GIGA)
+        delete_file(world, saved.path)
+    return {name: values[1:] for name, values in rates.items()}
 
 
-def plain(world: World, path: Path, data: memoryview, at: int) -> float:
-    """Return the seconds in which all ranks write their part of one file and sync it."""
+def plain_write(world: World, path: Path, data: memoryview, offset: int) -> float:
+    """Return the seconds that all ranks take to write their parts of one file and sync it."""
     if world.rank == 0:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     world.barrier()
-    before = time.perf_counter()
+    start = time.perf_counter()
     file = os.open(path, os.O_WRONLY)
     while data:
-        written = os.pwrite(file, data, at)
-        data, at = data[written:], at + written
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written
     os.fsync(file)
     os.close(file)
     world.barrier()
-    seconds = time.perf_counter() - before
-    clear(world, path)
+    seconds = time.perf_counter() - start
+    delete_file(world, path)
     return seconds
 
 
-def clear(world: World, path: Path) -> None:
-    """Delete a file and let the disk finish with it."""
+def delete_file(world: World, path: Path) -> None:
+    """Delete a file, and wait until the disk is idle again."""
     if world.rank == 0:
         path.unlink()
         os.sync()
@@ -122,14 +123,14 @@ def clear(world: World, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure what the command line asks for; rank 0 prints."""
+    """Do the measurement that the command line names; rank 0 prints it."""
     world, (what, *words) = World(), sys.argv[1:]
     if what == "weather":
-        found = weather(world, *(int(word) for word in words))
+        rates = weather(world, *(int(word) for word in words))
     else:
-        found = checkpoint(world, int(words[0]), int(words[1]), Path(words[2]))
+        rates = checkpoint(world, int(words[0]), int(words[1]), Path(words[2]))
     if world.rank == 0:
-        print(json.dumps(found))
+        print(json.dumps(rates))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Templates of job scripts (Jinja2), one family per scheduler, and examples that need no anyrank to submit them."""
+"""Jinja2 templates of job scripts for each scheduler, and examples that users submit without `anyrank submit`."""

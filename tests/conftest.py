@@ -22,7 +22,8 @@ os.environ["MPIR_CVAR_ENABLE_HEAVY_YIELD"] = "1"
 LONG = (
     *("test_on_slurm.py", "test_verify.py", "test_on_pbs.py", "test_faults.py", "test_stops.py", "test_examples.py"),
     *("test_weather.py", "test_on_condor.py", "test_bad_input.py", "test_wordcount.py", "test_supervisor.py"),
-    *("test_pack.py", "test_hosts.py", "test_packaging.py", "test_failures.py", "test_watchdog.py", "test_study.py"),
+    *("test_pack.py", "test_hosts.py", "test_packaging.py", "test_failures.py", "test_watchdog.py"),
+    "test_study_folder.py",
 )
 
 
@@ -37,8 +38,8 @@ SLOW = {
     "test_launch.py::test_verbs_in_a_shell_of_one_task_start_ranks": "except scale",
     "test_launch.py::test_rank_words_of_any_text_reach_the_ranks": "except signs empty",
     "test_launch.py::test_rank_words_of_a_single_colon_reach_the_ranks": "",
-    "test_study.py::test_scale_fit_finds_the_programs_serial_fraction": "",
-    "test_study.py::test_scale_added_ranks_and_rounds_keep_the_samples": "",
+    "test_study_folder.py::test_scale_fit_finds_the_programs_serial_fraction": "",
+    "test_study_folder.py::test_scale_added_ranks_and_rounds_keep_the_samples": "",
     "test_hosts.py::test_hosts_disconnected_one_is_named_and_the_run_continues": "",
     "test_hosts.py::test_hosts_link_down_for_three_seconds_only_delays_a_run": "",
     "test_stops.py::test_stop_by_signal_has_status_75_and_resume_continues": "except mpiexec-15 anyrank-2",
@@ -67,8 +68,8 @@ SLOW = {
 
 def is_slow(item: str) -> bool:
     """Whether the test with this id is in SLOW."""
-    found = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
-    return any(not any(name in item for name in kept) for kept in found)
+    result = [kept.removeprefix("except").split() for part, kept in SLOW.items() if part in item]
+    return any(not any(name in item for name in kept) for kept in result)
 
 
 def pytest_collection_modifyitems(items: list) -> None:
@@ -121,8 +122,9 @@ def pytest_collect_file(file_path: Path) -> None:
 
 @cache
 def _set_up_hypothesis() -> None:
-    """Configure Hypothesis so that all ranks draw the same examples: they are derived from the test's name, not from
-    chance, time or a database. A fixture such as `world` may serve all examples of a test.
+    """Let all ranks draw the same examples: derived from the test's name, not from chance, time or a database.
+
+    A fixture such as `world` may serve all examples of a test.
     """
     from hypothesis import HealthCheck, Phase, settings
 

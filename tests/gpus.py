@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from anyrank.device.find import gpu_missing
+from anyrank.device.select import gpu_missing
 
 WANTED = os.environ.get("ANYRANK_TEST_GPU", "")
 BARE, EMULATED = WANTED == "bare", WANTED == "emulated"

@@ -14,7 +14,7 @@ VALUE = -5.0
 
 
 def make(layout, halo=1, boundary="periodic", dtype=np.float64, name="T", value=VALUE, device=None):
-    sides = conditions(name, tuple("wxyz"[: layout.ndim]), boundary, value)
+    sides = conditions(name, tuple(f"axis{axis}" for axis in range(layout.ndim)), boundary, value)
     return Field(name, layout, dtype, device or Device(), halo=(halo,) * layout.ndim, sides=sides)
 
 

@@ -57,7 +57,7 @@ def compile_for(card: str, name: str, code: str, *options: str) -> tuple[str, st
 
 def usage(log: str, ptx: str) -> dict[str, Usage]:
     """The resources of each kernel function."""
-    found = {}
+    result = {}
     for text in log.split("Compiling entry function ")[1:]:
         name = text.split("'")[1]
         registers = re.search(r"Used (\d+) registers", text)
@@ -65,10 +65,10 @@ def usage(log: str, ptx: str) -> dict[str, Usage]:
         assert registers and len(spills) >= 2, log
         shared = re.search(r"(\d+) bytes smem", text)
         block = re.search(rf"\.entry {name}\([^)]*\)\s*\.maxntid (\d+)", ptx)
-        found[name] = Usage(
+        result[name] = Usage(
             int(registers[1]), int(shared[1]) if shared else 0, sum(map(int, spills)), int(block[1]) if block else 256
         )
-    return found
+    return result
 
 
 def inexact(ptx: str) -> list[str]:

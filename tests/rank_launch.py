@@ -104,9 +104,7 @@ def _report(item: pytest.Item) -> None:
 
 
 class PlannedTest(NamedTuple):
-    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch must have exactly these
-    ranks.
-    """
+    """A test of a launch: its number of ranks, its limit in seconds, and whether the launch must have exactly these."""
 
     ranks: int
     timeout: float
@@ -143,12 +141,12 @@ class Outcome:
 
     def ranks_with(self, outcome: str) -> dict[int, dict[str, Any]]:
         """The ranks where a phase had this outcome, with the first such phase."""
-        found: dict[int, dict[str, Any]] = {}
+        result: dict[int, dict[str, Any]] = {}
         for rank, phases in enumerate(self.phases):
             for phase in phases:
                 if phase["outcome"] == outcome:
-                    found.setdefault(rank, phase)
-        return found
+                    result.setdefault(rank, phase)
+        return result
 
     def late(self) -> list[int]:
         """The ranks that others waited for: ranks agree after each phase, so these ranks wrote fewer phases."""

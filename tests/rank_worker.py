@@ -25,7 +25,7 @@ import pytest
 
 from anyrank.world import World
 
-from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialised)
+from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialized)
 
 OUTCOMES = ("passed", "skipped", "failed")
 #: How long a rank that failed waits for the others to fail too before it aborts them, in seconds.
@@ -61,8 +61,8 @@ class Rank:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        found = {item.nodeid: item for item in items}
-        items[:] = [found[nodeid] for nodeid, count in self.counts.items() if self.world.rank < count]
+        result = {item.nodeid: item for item in items}
+        items[:] = [result[nodeid] for nodeid, count in self.counts.items() if self.world.rank < count]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:

@@ -44,10 +44,10 @@ def name_ranks(ranks: list[int]) -> str:
 def mpiexec_path() -> str:
     """The mpiexec of this Python's environment: another MPI's mpiexec would start N worlds of one rank."""
     beside = Path(sys.executable).parent / "mpiexec"
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None:
+    result = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if result is None:
         raise FileNotFoundError(f"no mpiexec beside {sys.executable} or on the PATH: pip install mpich")
-    return found
+    return result
 
 
 def mpiexec(
@@ -146,19 +146,17 @@ def processes_of(process: subprocess.Popen[str]) -> dict[int, list[str]]:
 
 
 def _tagged(tag: str) -> dict[int, list[str]]:
-    found = {}
+    result = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if tag.encode() in (folder / "environ").read_bytes():  # empty for a zombie
                 words = (folder / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-                found[int(folder.name)] = [word.decode(errors="replace") for word in words]
-    return found
+                result[int(folder.name)] = [word.decode(errors="replace") for word in words]
+    return result
 
 
 def _end(tag: str, patience: float = 10) -> None:
-    """Kill everything that has the tag, repeatedly until nothing is left, since a killed process may just have started
-    another.
-    """
+    """Kill everything that has the tag until nothing is left: a killed process may just have started another."""
     deadline = time.monotonic() + patience
     while left := _tagged(tag):
         if time.monotonic() > deadline:

@@ -117,8 +117,8 @@ class Slurm:
 
     def job(self, job: str) -> dict[str, str]:
         """The output of `scontrol show job` by name; empty for an unknown job."""
-        said = self._say("scontrol", "-o", "show", "job", job).stdout.partition("\n")[0]
-        return dict(re.findall(r"(?:^| )([A-Za-z]\S*?)=(.*?)(?= [A-Za-z]\S*=|$)", said))
+        output = self._say("scontrol", "-o", "show", "job", job).stdout.partition("\n")[0]
+        return dict(re.findall(r"(?:^| )([A-Za-z]\S*?)=(.*?)(?= [A-Za-z]\S*=|$)", output))
 
     def wait_for(self, job: str, *states: str, timeout: float = 60) -> dict[str, str]:
         """Wait until a job is in one of the states (RUNNING, COMPLETED, …); returns the job's description."""
@@ -170,24 +170,24 @@ def wait_until(holds: Callable[[], bool], timeout: float, otherwise: Callable[[]
 
 def users_of(folder: Path) -> list[int]:
     """The processes that have a file in the folder open, except this one."""
-    found = set()
+    result = set()
     for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if file.readlink().is_relative_to(folder):
-                found.add(int(file.parts[2]))
-    return sorted(found - {os.getpid()})
+                result.add(int(file.parts[2]))
+    return sorted(result - {os.getpid()})
 
 
 def free_ports(count: int) -> list[int]:
     """Ports to listen on, below the range from which the kernel assigns ports."""
-    found: list[int] = []
+    result: list[int] = []
     for port in range(10000 + os.getpid() * 8 % 20000, 32000):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
-            found.append(port)
-        if len(found) == count:
+            result.append(port)
+        if len(result) == count:
             break
-    return found
+    return result
 
 
 def missing() -> str:

@@ -95,9 +95,7 @@ class Switch:
         return [file for file in self._files if file != source]
 
     def _give(self) -> None:
-        """Send the frames whose time has come; a frame that does not fit into a port's buffer is lost, as on a real
-        link.
-        """
+        """Send the frames whose time has come; a frame that does not fit into a port's buffer is lost."""
         while self._queue and self._queue[0][0] <= time.monotonic():
             _, _, target, frame = heapq.heappop(self._queue)
             with suppress(OSError):

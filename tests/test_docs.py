@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from anyrank import Program
+from anyrank.runtime.python import run
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "jobs/README", "benchmarks/README")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 #: Names that the style replaced by terms of the field.
@@ -22,7 +28,7 @@ REPLACED = (
 #: Replaced as names, in backticks; ordinary words elsewhere.
 REPLACED_IN_CODE = ("together", "every", "total", "meet", "facts", "shown", "heavy")
 
-#: Paths of this repository and public names in backticks. What `make` writes need not exist.
+#: Paths, relative to the repository or to the page, and public names, in backticks. What `make` writes need not exist.
 PATH = r"`((?:src|tests|benchmarks|kernels|examples|jobs|docs)/(?!results/gpu)[\w/.-]+)`"
 NAME = r"`(anyrank(?:\.\w+)+)`"
 
@@ -63,15 +69,17 @@ def replaced_names(text: str) -> list[str]:
     return [name for name, where in words if re.search(rf"(?<![\w]){re.escape(name)}(?![\w])", where)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_docs_relative_links_have_a_target(page):
     assert not broken_links(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_docs_paths_and_dotted_names_exist(page):
-    missing = [path for path in re.findall(PATH, page.read_text(encoding="utf-8")) if not (ROOT / path).exists()]
-    for name in re.findall(NAME, page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(PATH, text)
+    missing = [path for path in paths if not (ROOT / path).exists() and not (page.parent / path).exists()]
+    for name in re.findall(NAME, text):
         try:
             pkgutil.resolve_name(name)
         except (ImportError, AttributeError):
@@ -79,7 +87,7 @@ def test_docs_paths_and_dotted_names_exist(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_docs_contain_no_replaced_name(page):
     assert not replaced_names(page.read_text(encoding="utf-8"))
 
@@ -89,6 +97,30 @@ def test_docs_every_page_is_linked_from_another_page():
         (page.parent / path).resolve() for page in PAGES for path, _ in links(page.read_text(encoding="utf-8")) if path
     }
     assert not [page.name for page in PAGES if page.parent.name == "docs" and page.resolve() not in linked]
+
+
+def guide_module(folder: Path) -> ModuleType:
+    """Import the Python blocks of the guide, in their order, as one module."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/programs.md").read_text("utf-8"), re.M | re.S)
+    file = folder / "guide.py"
+    file.write_text("\n".join(blocks), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("guide", file)
+    module = sys.modules["guide"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_docs_programs_of_the_guide_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = guide_module(tmp_path)
+    programs = [v for v in vars(guide).values() if isinstance(v, type) and issubclass(v, Program) and v is not Program]
+    assert {program.__name__ for program in programs} >= {"Plate", "Waves", "TypedPlate"}
+    for program in programs:
+        steps = {"steps": 4} if "steps" in program.declared() else {}
+        through = run(program(**steps), out=tmp_path / program.name / "a")
+        run(program(**steps), out=tmp_path / program.name / "b", stop_at=2)
+        resumed = run(program(**steps), out=tmp_path / program.name / "b")
+        assert resumed.digest == through.digest != "" and resumed.summary["resumed_from"] == 2
 
 
 def test_broken_links_of_file_and_heading_are_found(tmp_path):

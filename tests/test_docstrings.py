@@ -30,9 +30,10 @@ def public_objects() -> Iterator[tuple[str, Any]]:
         if not isinstance(value, ModuleType):
             yield name, value
             continue
-        members = getattr(value, "__all__", [member for member in vars(value) if not member.startswith("_")])
+        own = [member for member, item in vars(value).items() if getattr(item, "__module__", "") == value.__name__]
+        members = getattr(value, "__all__", [member for member in own if not member.startswith("_")])
         for member, item in ((member, getattr(value, member)) for member in members):
-            if callable(item) and item.__module__.startswith(value.__name__) and member not in anyrank.__all__:
+            if callable(item) and member not in anyrank.__all__:
                 yield f"{name}.{member}", item
 
 

@@ -40,8 +40,8 @@ def by_locale(tree: ast.AST) -> Iterator[int]:
 
 def test_encoding_every_text_file_is_opened_as_utf8():
     assert len(SOURCES) > 100
-    found = [f"{path}:{line}" for path in SOURCES for line in by_locale(ast.parse(path.read_text("utf-8")))]
-    assert not found
+    result = [f"{path}:{line}" for path in SOURCES for line in by_locale(ast.parse(path.read_text("utf-8")))]
+    assert not result
 
 
 @pytest.mark.parametrize(

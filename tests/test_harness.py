@@ -113,13 +113,13 @@ def _run(sample: Path, *selection: str) -> dict[str, tuple[str, str]]:
     with start_process(*command, cwd=sample, stdout=None, stderr=None) as process:
         process.wait(100)
         assert processes_of(process) == {}
-    found = {}
+    result = {}
     for case in ElementTree.parse(sample / "result.xml").iter("testcase"):
         outcome = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         text = "" if outcome is None else f"{outcome.get('message')}\n{outcome.text}"
         output = "".join(child.text or "" for child in case if child.tag == "system-out")
-        found[case.attrib["name"]] = ("passed" if outcome is None else outcome.tag, text + output)
-    return found
+        result[case.attrib["name"]] = ("passed" if outcome is None else outcome.tag, text + output)
+    return result
 
 
 @pytest.fixture(scope="module")

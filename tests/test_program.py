@@ -12,7 +12,7 @@ import pytest
 import anyrank
 from anyrank.errors import UsageError
 from anyrank.program import Program, param
-from anyrank.runtime.programs import available, load
+from anyrank.runtime.programs import available_programs, load
 
 
 class Everything(Program):
@@ -172,7 +172,7 @@ def test_usage_error_is_exported_for_check():
 
 
 def test_load_installed_programs_by_name():
-    assert {"weather", "pi"} <= set(available())
+    assert {"weather", "pi"} <= set(available_programs())
     assert load("pi").name == "pi"
     assert load("weather").summary().startswith("Shallow-water weather")
 
@@ -221,7 +221,7 @@ def test_load_missing_file_is_refused(tmp_path):
 
 def test_available_lists_programs_of_wings_without_importing():
     words = (
-        "from anyrank.runtime.programs import available; import sys; print(*available());"
+        "from anyrank.runtime.programs import available_programs; import sys; print(*available_programs());"
         "print(*(name for name in sys.modules if name.startswith(('anyrank.keyed', 'anyrank.programs'))))"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)

@@ -103,8 +103,8 @@ def test_environment_has_relevant_variables_without_secrets():
     secrets = ["SLURM_JWT", "SLURM_API_TOKEN", "PBS_PASSWORD", "ANYRANK_SECRET", "UCX_KEY", "FI_AUTH", "OMPI_Cookie"]
     passing = ["PMI_FD", "PMI_PORT", "HYDI_CONTROL_FD", "SLURM_SRUN_COMM_PORT", "PMIX_SERVER_URI41", "SLURM_TASK_PID"]
     others = ["HOME", "PATH", "AWS_ACCESS", "MY_OMP_X"]
-    found = environment({**matters, **dict.fromkeys([*secrets, *passing, *others], "hidden")})
-    assert found == matters and "hidden" not in json.dumps(found)
+    result = environment({**matters, **dict.fromkeys([*secrets, *passing, *others], "hidden")})
+    assert result == matters and "hidden" not in json.dumps(result)
 
 
 def test_masked_values_are_shortened_at_whole_characters():

@@ -9,12 +9,12 @@ import pytest
 from ranks import check_collective, run_anyrank
 
 from anyrank import recorder
-from anyrank.errors import AnyrankError, spans
+from anyrank.errors import AnyrankError, as_ranges
 from anyrank.exchange.halo import halo_of
 from anyrank.state import State
 from anyrank.world import World
 
-from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialised)
+from mpi4py import MPI  # isort: skip  (after anyrank.world, which chooses how MPI is initialized)
 
 PLAIN = MPI.COMM_WORLD
 
@@ -29,7 +29,7 @@ def checked_world(world):
 
 
 def test_spans_of_ranks_as_text():
-    assert spans([0, 1, 2, 3, 7, 9, 8]) == "0-3,7-9" and spans([4]) == "4" and spans([]) == ""
+    assert as_ranges([0, 1, 2, 3, 7, 9, 8]) == "0-3,7-9" and as_ranges([4]) == "4" and as_ranges([]) == ""
 
 
 def test_recorder_wraps_collectives_and_messages():

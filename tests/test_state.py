@@ -105,10 +105,10 @@ def test_state_shapes_that_differ_by_one_share_their_cuts(world, first):
     across, along = p[1:, 1:-1] - p[:-1, 1:-1], p[1:-1, 1:] - p[1:-1, :-1]  # at every face of this rank's cells
     m, n = state.vx.local.shape[0], state.vy.local.shape[1]
     state.vx[...], state.vy[...] = across[:m], along[:, :n]
-    found = [state.vx.gather(), state.vy.gather()]
+    result = [state.vx.gather(), state.vy.gather()]
     whole = np.pad(np.add.outer(np.arange(9.0) ** 2, 3 * np.arange(7.0)), 1)
     right = [np.diff(whole, axis=0)[:, 1:-1], np.diff(whole, axis=1)[1:-1]]
-    check_collective(world, world.rank > 0 or all(map(np.array_equal, found, right)))
+    check_collective(world, world.rank > 0 or all(map(np.array_equal, result, right)))
 
 
 @pytest.mark.ranks(4)

@@ -40,10 +40,10 @@ def read(kind, value, **bounds):
     ids=str,
 )
 def test_reader_good_value_has_its_type(kind, given, expected):
-    found = read(kind, given)
-    assert found == expected and type(found) is type(expected)
+    result = read(kind, given)
+    assert result == expected and type(result) is type(expected)
     if isinstance(expected, list):
-        assert [*map(type, found)] == [*map(type, expected)]
+        assert [*map(type, result)] == [*map(type, expected)]
 
 
 def test_reader_path_is_made_absolute(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""What every CUDA kernel takes of every card, as NVRTC says without one: python benchmarks/gpu/registers.py [--quick].
+"""List the resources of every CUDA kernel on three GPU models: python benchmarks/gpu/registers.py [--quick].
 
-Registers and spilled bytes of a thread, shared memory of a block, and the threads that a multiprocessor then holds
-at once, of 2048. Writes benchmarks/results/registers-DATE.json and .md; --quick only prints the table.
+NVRTC compiles the kernels; no GPU is needed. The table has the registers and spilled bytes of a thread, the shared
+memory of a block, and the number of threads that a multiprocessor can then hold, of at most 2048. It is written to
+benchmarks/results/registers-DATE.json and .md; --quick only prints it.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from nvrtc import CARDS, SOURCES, compile_for, usage  # noqa: E402
 from anyrank.device.source import inline_includes  # noqa: E402
 
 
-def measured() -> list[dict]:
-    """Return a row for each function and card."""
+def measure_kernels() -> list[dict]:
+    """Return a row for each function and GPU model."""
     rows = []
     for source in SOURCES:
         code = inline_includes(source)
         for card in CARDS:
-            for function, used in usage(*compile_for(card, source.name, code)).items():
+            for function, resources in usage(*compile_for(card, source.name, code)).items():
                 names = {"kernel": source.parent.name, "function": function, "card": card}
-                rows.append({**names, **asdict(used), "resident": used.resident(card)})
+                rows.append({**names, **asdict(resources), "resident": resources.resident(card)})
     return rows
 
 
 def table(rows: list[dict]) -> list[str]:
-    """Return Markdown: a line for each function, its values on the cards one after the other."""
+    """Return Markdown with a line for each function, and the values of all GPU models in each cell."""
     columns = {
         "registers": "registers",
         "shared": "shared bytes",
         "spilled": "spilled bytes",
-        "resident": "threads held",
+        "resident": "threads per multiprocessor",
     }
     lines = [f"| kernel | function | {' | '.join(columns.values())} |", "|---|---|" + "---|" * len(columns)]
     for kernel, function in dict.fromkeys((row["kernel"], row["function"]) for row in rows):
@@ -53,14 +54,14 @@ def main() -> None:
 
     now = datetime.now(timezone.utc)
     version = ".".join(map(str, nvrtc.getVersion()))
-    rows = measured()
+    rows = measure_kernels()
     head = f"`python benchmarks/gpu/registers.py`, {now:%Y-%m-%d %H:%M} UTC, NVRTC {version}: on {', '.join(CARDS)}."
     text = "\n".join([head, "", *table(rows)]) + "\n"
     print(text)
     if "--quick" not in sys.argv[1:]:
-        place = BENCHMARKS / "results" / f"registers-{now:%Y-%m-%d}"
-        place.with_suffix(".md").write_text(text)
-        place.with_suffix(".json").write_text(json.dumps({"nvrtc": version, "rows": rows}, indent=1) + "\n")
+        path = BENCHMARKS / "results" / f"registers-{now:%Y-%m-%d}"
+        path.with_suffix(".md").write_text(text)
+        path.with_suffix(".json").write_text(json.dumps({"nvrtc": version, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Ours: one file in global order, written by all ranks with digests, synced and renamed while the steps go on."""
+"""anyrank: all ranks write one file in global order, with digests, sync it and rename it, while the steps continue."""
 
 import time
 
 import h5py
 
 from peer import Peer
-from tasks import checksum, forget, local_fields
+from tasks import checksum, delete_files, local_fields
 
 
 class Anyrank(Peer):
@@ -28,13 +28,13 @@ class Anyrank(Peer):
         self.written = []
 
     def run(self):
-        """Write; `held` counts what stops the steps: the copy at the beginning, and the ends of the phases."""
+        """Write a checkpoint; `held` is the time that stops the steps, for the copy and at the end of each phase."""
         held = -time.perf_counter()
         self.checkpoints.begin()
         held += time.perf_counter()
         while self.checkpoints.pending:
             if self.comm.allreduce(self.checkpoints.working()):
-                time.sleep(0.001)  # here a program takes its steps
+                time.sleep(0.001)  # a program would compute its steps here
                 continue
             held -= time.perf_counter()
             saved = self.checkpoints.proceed()
@@ -48,5 +48,5 @@ class Anyrank(Peer):
         with h5py.File(self.written[0]) as file:
             return checksum(lambda name: file[f"fields/{name}"][...])
 
-    def tidy(self):
-        forget(self.comm, self.written)
+    def clean_up(self):
+        delete_files(self.comm, self.written)

@@ -1,10 +1,10 @@
-"""The checkpoint that everybody writes first: every field gathered to rank 0, which writes it with h5py."""
+"""The simplest checkpoint: every field is gathered to rank 0, which writes it with h5py."""
 
 import h5py
 import numpy as np
 
 from peer import Peer
-from tasks import checksum, forget, local_fields, sync
+from tasks import checksum, delete_files, local_fields, sync
 
 
 class Gather(Peer):
@@ -35,5 +35,5 @@ class Gather(Peer):
         with h5py.File(self.path) as file:
             return checksum(lambda name: file[name][...])
 
-    def tidy(self):
-        forget(self.comm, [self.path])
+    def clean_up(self):
+        delete_files(self.comm, [self.path])

@@ -1,9 +1,9 @@
-"""Parallel HDF5: h5py built with MPI, every rank writing its rows collectively into one file."""
+"""Parallel HDF5: all ranks write their rows collectively to one file, by an h5py that is built with MPI."""
 
 import h5py
 
 from peer import Peer
-from tasks import checksum, forget, local_fields, rows_of, sync
+from tasks import checksum, delete_files, local_fields, rows_of, sync
 
 
 class Mpio(Peer):
@@ -36,8 +36,8 @@ class Mpio(Peer):
         with h5py.File(self.path) as file:
             return checksum(lambda name: file[name][...])
 
-    def tidy(self):
-        forget(self.comm, [self.path])
+    def clean_up(self):
+        delete_files(self.comm, [self.path])
 
 
 def _library():

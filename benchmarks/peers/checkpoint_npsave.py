@@ -1,9 +1,9 @@
-"""np.save on every rank: as many files as ranks and fields, each for its rank alone."""
+"""np.save on every rank: one file for each rank and field."""
 
 import numpy as np
 
 from peer import Peer
-from tasks import checksum, forget, local_fields, sync
+from tasks import checksum, delete_files, local_fields, sync
 
 
 class NpSave(Peer):
@@ -29,5 +29,5 @@ class NpSave(Peer):
     def answer(self):
         return checksum(lambda name: np.concatenate([np.load(self.path(name, r)) for r in range(self.comm.size)]))
 
-    def tidy(self):
-        forget(self.comm, [self.path(name, rank) for name in self.fields for rank in range(self.comm.size)])
+    def clean_up(self):
+        delete_files(self.comm, [self.path(name, rank) for name in self.fields for rank in range(self.comm.size)])

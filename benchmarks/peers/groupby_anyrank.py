@@ -1,9 +1,9 @@
-"""Ours: a Table whose exact sums are rounded once, on two ranks."""
+"""anyrank: a Table on two ranks, with exact sums that are rounded once."""
 
 import numpy as np
 
 from peer import Peer
-from tasks import grouped, rows_of, table_of
+from tasks import group_answer, rows_of, table_of
 
 
 class Anyrank(Peer):
@@ -32,20 +32,20 @@ class Anyrank(Peer):
         origin = Window(*self.state.groups.metadata["value_window"].tolist()).origin
         limbs, count, special = found["value"], found["count"], found["value_special"]
         total, mean = (quotient(limbs, n, origin, special) for n in (np.ones_like(count), count))
-        self.found = {"key": found["key"], "count": count, "sum": total, "mean": mean}
+        self.output = {"key": found["key"], "count": count, "sum": total, "mean": mean}
 
-    def rest(self):
-        self.told = grouped(**self.found)
-        del self.found
+    def release_memory(self):
+        self.summary = group_answer(**self.output)
+        del self.output
         self.state.groups.clear()
 
     def answer(self):
-        parts = self.comm.gather(self.told)
+        parts = self.comm.gather(self.summary)
         return joined(parts) if parts else {}
 
 
 def joined(parts):
-    """Return the groups of all ranks together: no group is on two of them."""
+    """Join the groups of all ranks, and sort them by key; each group is on one rank only."""
     order = np.argsort(np.concatenate([part["key"] for part in parts]))
     return {
         name: np.concatenate([part[name] for part in parts])[order] if value.ndim else sum(part[name] for part in parts)

@@ -1,9 +1,9 @@
-"""Arrow's own hash aggregation (Acero), of a table in memory."""
+"""Arrow: hash aggregation by Acero, of a table in memory."""
 
 import pyarrow as pa
 
 from peer import Peer
-from tasks import grouped, table_of
+from tasks import group_answer, table_of
 
 
 class Arrow(Peer):
@@ -20,12 +20,12 @@ class Arrow(Peer):
 
     def run(self):
         wanted = [("value", what) for what in ("count", "sum", "mean")]
-        self.found = self.table.group_by("key").aggregate(wanted)
+        self.output = self.table.group_by("key").aggregate(wanted)
 
-    def rest(self):
+    def release_memory(self):
         names = {"key": "key", "count": "value_count", "sum": "value_sum", "mean": "value_mean"}
-        self.told = grouped(**{name: self.found[column].to_numpy() for name, column in names.items()})
-        del self.found
+        self.summary = group_answer(**{name: self.output[column].to_numpy() for name, column in names.items()})
+        del self.output
 
     def answer(self):
-        return self.told
+        return self.summary

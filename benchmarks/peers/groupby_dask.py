@@ -1,15 +1,15 @@
-"""Dask dataframe, on threads: many groups come out in several partitions, which is faster for them."""
+"""Dask dataframe, on threads. If there are many groups, the result has several partitions, which is faster."""
 
 import dask
 import dask.dataframe as dd
 import pandas as pd
 
 from peer import Peer
-from tasks import grouped, table_of
+from tasks import group_answer, table_of
 
-#: Partitions of the rows, and of many groups.
+#: The number of partitions of the rows, and of the result if there are many groups.
 PARTS = 4, 16
-#: More are many groups.
+#: A larger number of groups counts as many.
 MANY = 10_000_000
 
 
@@ -22,7 +22,7 @@ class Dask(Peer):
 
     @classmethod
     def share_of(cls, size):
-        # All rows would take 13 GB, with many groups 20.
+        # All rows would take 13 GB of memory, and 20 GB with many groups.
         return 1.0 if size["rows"] < 10_000_000 else 0.1 if size["groups"] > MANY else 0.25
 
     def __init__(self, size, cores, comm, folder):
@@ -36,12 +36,12 @@ class Dask(Peer):
         groups = self.table.groupby("key", sort=False)
         found = groups.agg({"value": ["count", "sum", "mean"]}, split_out=self.into)
         with dask.config.set(scheduler="threads", num_workers=self.count):
-            self.found = found.compute()
+            self.output = found.compute()
 
-    def rest(self):
-        columns = {name: self.found["value", name].to_numpy() for name in ("count", "sum", "mean")}
-        self.told = grouped(self.found.index.to_numpy(), **columns)
-        del self.found
+    def release_memory(self):
+        columns = {name: self.output["value", name].to_numpy() for name in ("count", "sum", "mean")}
+        self.summary = group_answer(self.output.index.to_numpy(), **columns)
+        del self.output
 
     def answer(self):
-        return self.told
+        return self.summary

@@ -1,9 +1,9 @@
-"""DuckDB: its own table in memory, into another one. As fast over a table of Arrow's; slower into NumPy's arrays."""
+"""DuckDB: from one table in memory to another. Arrow tables as input are as fast; NumPy arrays as output are slower."""
 
 import duckdb
 
 from peer import Peer
-from tasks import grouped, table_of
+from tasks import group_answer, table_of
 
 
 class DuckDB(Peer):
@@ -24,9 +24,9 @@ class DuckDB(Peer):
             "FROM rows GROUP BY key"
         )
 
-    def rest(self):
-        self.told = grouped(**self.connection.execute("SELECT * FROM found").fetchnumpy())
+    def release_memory(self):
+        self.summary = group_answer(**self.connection.execute("SELECT * FROM found").fetchnumpy())
         self.connection.execute("DROP TABLE found")
 
     def answer(self):
-        return self.told
+        return self.summary

@@ -1,9 +1,9 @@
-"""polars: a DataFrame in memory, by its streaming engine, which is faster here than the other one."""
+"""polars: a DataFrame in memory, by the streaming engine, which is faster here than the in-memory engine."""
 
 import polars as pl
 
 from peer import Peer
-from tasks import grouped, table_of
+from tasks import group_answer, table_of
 
 
 class Polars(Peer):
@@ -20,11 +20,11 @@ class Polars(Peer):
     def run(self):
         value = pl.col("value")
         groups = self.table.lazy().group_by("key").agg(count=pl.len(), sum=value.sum(), mean=value.mean())
-        self.found = groups.collect(engine="streaming")
+        self.output = groups.collect(engine="streaming")
 
-    def rest(self):
-        self.told = grouped(**{name: self.found[name].to_numpy() for name in ("key", "count", "sum", "mean")})
-        del self.found
+    def release_memory(self):
+        self.summary = group_answer(**{name: self.output[name].to_numpy() for name in ("key", "count", "sum", "mean")})
+        del self.output
 
     def answer(self):
-        return self.told
+        return self.summary

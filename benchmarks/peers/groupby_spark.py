@@ -1,4 +1,4 @@
-"""Spark: a DataFrame that is cached; the groups go nowhere."""
+"""Spark: a cached DataFrame; the groups are computed and not stored."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,7 +6,7 @@ from pyspark.sql import functions as F  # noqa: N812  (as all of Spark's example
 
 from peer import Peer
 from spark import session
-from tasks import grouped, table_of
+from tasks import group_answer, table_of
 
 
 class Spark(Peer):
@@ -36,4 +36,4 @@ class Spark(Peer):
 
     def answer(self):
         found = self.groups.toArrow()
-        return grouped(**{name: found[name].to_numpy() for name in found.column_names})
+        return group_answer(**{name: found[name].to_numpy() for name in found.column_names})

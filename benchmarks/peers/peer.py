@@ -1,4 +1,4 @@
-"""What a peer is: one way to do a job, in a file of its own."""
+"""The base class of peers: a peer is one way to do a job, in its own file."""
 
 from __future__ import annotations
 
@@ -15,58 +15,68 @@ OURS = "anyrank"
 
 
 class Peer:
-    """One way to do a job; its file is called JOB_ANYTHING.py and holds one subclass.
+    """One way to do a job; its file is called JOB_ANYTHING.py and contains one subclass.
 
-    It is made once, in a process of its own that lives through all rounds: what is compiled or started is not
-    measured, nor is its first run. `size` is one of the job's, `cores` one of `self.cores`, `comm` the ranks'
-    communicator (None unless `ranks`), `folder` an empty one of its own, the same on all ranks.
+    A peer is created once, in its own process, which stays alive for all rounds. So start-up, compilation and the first
+    run are not measured.
+
+    Parameters
+    ----------
+    size
+        One of the sizes of the job.
+    cores
+        One of the values in `self.cores`.
+    comm
+        The communicator of the ranks; None unless `ranks` is set.
+    folder
+        An empty folder of this peer, the same on all ranks.
     """
 
-    #: Who it is, in the table, and the packages whose versions matter.
+    #: Its name in the table, and the packages whose versions the results list.
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
-    #: On how many cores it is compared; whether it uses several as MPI ranks.
+    #: The numbers of cores to compare it on; whether it uses several cores as MPI ranks.
     cores: ClassVar[tuple[int, ...]] = (1,)
     ranks: ClassVar[bool] = False
-    #: How far its values may be off ours, of the largest of them; 0 asks for the same bits.
+    #: The largest difference from anyrank's values, relative to the largest value; 0 means the same bits.
     tolerance: ClassVar[float] = 0.0
-    #: Which share of the job a run does, where all of it would take minutes; see also `share_of`.
+    #: The fraction of the job that a run does, if the whole job would take minutes; see also `share_of`.
     share: ClassVar[float] = 1.0
-    #: How many times faster than it ours should be, by cores (1 where nothing is said), and why where it is not.
+    #: The speed of anyrank relative to this peer that is the goal, by cores (default 1), and why it is not reached.
     goals: ClassVar[dict[int, float]] = {}
     behind: ClassVar[str] = ""
-    #: The virtual environment that it runs in, made by a script, where it is not that of all others.
+    #: Its own virtual environment and the script that makes it, if it cannot run in the common one.
     environment: ClassVar[tuple[str, str] | None] = None
-    #: Variables of its process's environment, for what is read when Python starts or a package is imported.
+    #: Environment variables of its process.
     variables: ClassVar[dict[str, str]] = {}
 
     def __init__(self, size: dict[str, int], cores: int, comm: Any, folder: Path):
         self.size, self.count, self.comm, self.folder = size, cores, comm, folder
-        #: What else the results should tell: settings that it chose, versions that are not packages'.
+        #: More details for the results, such as settings, or versions of other software than packages.
         self.details: dict[str, str] = {}
 
     @classmethod
     def share_of(cls, size: dict[str, int]) -> float:
-        """Return which share of a job of this size a run does."""
+        """Return the fraction of a job of this size that a run does."""
         return cls.share
 
     def run(self) -> dict[str, float] | None:
-        """Do the job, or go on with it, and be measured; or tell seconds of one's own. All ranks together."""
+        """Do the job, or continue it; this is timed, unless it returns its own seconds. Collective."""
         raise NotImplementedError
 
     def answer(self) -> dict[str, np.ndarray]:
-        """Return the answer of the first run, on rank 0 (those of other ranks are ignored). Collective."""
+        """Return the result of the first run, on rank 0; other ranks may return anything. Collective."""
         raise NotImplementedError
 
-    def tidy(self) -> None:
-        """Clear up, before a run, what the one before it left; not measured. All ranks together."""
+    def clean_up(self) -> None:
+        """Remove, before a run, the files of the previous run; this is not measured. Collective."""
 
-    def rest(self) -> None:
-        """Free memory that others need, after a run; not measured. Collective."""
+    def release_memory(self) -> None:
+        """Free, after a run, memory that others need; this is not measured. Collective."""
 
 
 def load(name: str) -> type[Peer]:
-    """Return the peer in the file of this name; raise ImportError if a package is missing."""
+    """Return the peer class in the file of this name; raises ImportError if a package is missing."""
     if str(HERE) not in sys.path:
         sys.path.insert(0, str(HERE))
     module = importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Ours: steps of the whole program `anyrank run pi`, on one rank or on two."""
+"""anyrank: the steps of the program `anyrank run pi`, on one or two ranks."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Dask array, with the scheduler and the chunks that are fastest here."""
+"""Dask array, with the scheduler and the chunk size that are fastest on this machine."""
 
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -48,7 +48,7 @@ class Dask(Peer):
             return int((x * x + y * y < 1).sum().compute())
 
     def run(self):
-        self.found = self.hits(self.size["points"])
+        self.output = self.hits(self.size["points"])
 
     def answer(self):
-        return {"hits": np.array(self.found)}
+        return {"hits": np.array(self.output)}

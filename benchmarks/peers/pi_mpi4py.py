@@ -1,4 +1,4 @@
-"""The plain program with mpi4py and NumPy: a generator for every rank, and one reduction."""
+"""A plain program with mpi4py and NumPy: one generator per rank, and one reduction."""
 
 import numpy as np
 

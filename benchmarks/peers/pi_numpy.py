@@ -1,4 +1,4 @@
-"""The program that everybody writes first, in pieces that stay in the cache."""
+"""A plain NumPy program, in pieces that fit into the cache."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ PIECE = 1 << 16
 
 
 def count(generator, points):
-    """Count how many of so many random points are in the quarter circle."""
+    """Count the random points that lie in the quarter circle."""
     hits = 0
     for first in range(0, points, PIECE):
         x, y = generator.random((2, min(PIECE, points - first)))
@@ -27,7 +27,7 @@ class NumPy(Peer):
         self.generator = self.make()
 
     def make(self):
-        """Return the generator: PCG64, NumPy's default."""
+        """Return the generator: PCG64, the default of NumPy."""
         return np.random.default_rng(1)
 
     def run(self):

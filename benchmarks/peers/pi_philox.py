@@ -1,4 +1,4 @@
-"""The same with NumPy's Philox, a counter-based generator as ours is (4x64-10; ours is 4x32-10)."""
+"""The program of pi_numpy.py with NumPy's Philox (4x64-10), a counter-based generator like anyrank's (4x32-10)."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Spark's own example, with NumPy in each of its partitions."""
+"""The π example of Spark, with NumPy in each partition."""
 
 from operator import add
 
@@ -25,7 +25,7 @@ class Spark(Peer):
     def run(self):
         share, piece, seed = self.points // self.count, 1 << 16, np.random.SeedSequence().entropy
 
-        def count(part):  # inside, because Spark sends it to its workers by value
+        def count(part):  # a nested function, because Spark sends it to its workers by value
             generator, hits = np.random.default_rng([seed, part]), 0
             for first in range(0, share, piece):
                 x, y = generator.random((2, min(piece, share - first)))

@@ -1,4 +1,4 @@
-"""Spark's own example as it is (examples/src/main/python/pi.py): a Python function called for every point."""
+"""The unchanged π example of Spark (examples/src/main/python/pi.py): a Python function is called for every point."""
 
 from operator import add
 from random import random

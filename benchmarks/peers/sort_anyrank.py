@@ -1,7 +1,7 @@
-"""Ours: each rank's block of the sorted keys, from its block of them."""
+"""anyrank: each rank has a block of the keys, and gets a block of the sorted keys."""
 
 from peer import Peer
-from tasks import in_order, keys_of, rows_of
+from tasks import key_answer, keys_of, rows_of
 
 
 class Anyrank(Peer):
@@ -22,7 +22,7 @@ class Anyrank(Peer):
     def run(self):
         from anyrank.keyed.sorting import sort
 
-        self.found, _ = sort(self.world, self.keys)
+        self.output, _ = sort(self.world, self.keys)
 
     def answer(self):
-        return in_order(self.world.gather(self.found) or [])
+        return key_answer(self.world.gather(self.output) or [])

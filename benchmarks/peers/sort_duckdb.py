@@ -1,9 +1,9 @@
-"""DuckDB: its own table in memory, in order, as a table of Arrow's; NumPy's arrays take longer."""
+"""DuckDB: sorts a DuckDB table in memory into an Arrow table; NumPy arrays as output take longer."""
 
 import duckdb
 
 from peer import Peer
-from tasks import in_order, keys_of
+from tasks import key_answer, keys_of
 
 
 class DuckDB(Peer):
@@ -18,7 +18,7 @@ class DuckDB(Peer):
         self.connection.execute("CREATE TABLE keys AS SELECT column0 AS key FROM keys")
 
     def run(self):
-        self.found = self.connection.sql("SELECT key FROM keys ORDER BY key").to_arrow_table()
+        self.output = self.connection.sql("SELECT key FROM keys ORDER BY key").to_arrow_table()
 
     def answer(self):
-        return in_order([self.found["key"].to_numpy()])
+        return key_answer([self.output["key"].to_numpy()])

@@ -1,13 +1,13 @@
-"""np.sort as it is, on one core: of int64 it takes AVX-512, where the processor has it.
+"""np.sort on one core. For int64 it uses AVX-512 if the processor has it.
 
-Of AMD's processors Zen 4 does not gain by it: there `vpcompressq` into memory is microcode
+AMD's Zen 4 processors do not gain from that, because `vpcompressq` to memory is microcode there
 (https://github.com/numpy/x86-simd-sort/issues/6). See also sort_avx2.py.
 """
 
 import numpy as np
 
 from peer import Peer
-from tasks import in_order, keys_of
+from tasks import key_answer, keys_of
 
 
 class NumPy(Peer):
@@ -20,7 +20,7 @@ class NumPy(Peer):
         self.keys = keys_of(size)
 
     def run(self):
-        self.found = np.sort(self.keys)
+        self.output = np.sort(self.keys)
 
     def answer(self):
-        return in_order([self.found])
+        return key_answer([self.output])

@@ -3,7 +3,7 @@
 import polars as pl
 
 from peer import Peer
-from tasks import in_order, keys_of
+from tasks import key_answer, keys_of
 
 
 class Polars(Peer):
@@ -17,7 +17,7 @@ class Polars(Peer):
         self.keys = pl.Series("key", keys_of(size))
 
     def run(self):
-        self.found = self.keys.sort()
+        self.output = self.keys.sort()
 
     def answer(self):
-        return in_order([self.found.to_numpy()])
+        return key_answer([self.output.to_numpy()])

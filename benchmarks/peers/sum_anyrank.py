@@ -1,4 +1,4 @@
-"""Ours: the correctly rounded sum."""
+"""anyrank: exact.sum, which is correctly rounded."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""math.fsum, the correctly rounded sum of Python's library."""
+"""math.fsum, the correctly rounded sum of the Python standard library."""
 
 import math
 

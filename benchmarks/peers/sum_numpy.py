@@ -1,4 +1,4 @@
-"""np.sum, which adds pairwise: fast, not exact, and another value for another split."""
+"""np.sum, which adds pairwise: it is fast, but not exact, and its result depends on the split."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The table of a comparison, made from its results; and its place in benchmarks/README.md."""
+"""Make the table of a comparison from its results, and write it into benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- peers: made by `make peers` -->", "<!-- end of peers -->"
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 HEAD = [
-    "| job | cores | instead of anyrank | its speed | ours | ours / its | goal | met | answers |",
+    "| job | cores | other tool | its speed | anyrank | ratio | goal | met | answers |",
     "|---|---|---|---|---|---|---|---|---|",
 ]
 
 
-def newest(folder: Path = RESULTS) -> Path | None:
-    """Return the last results that were kept."""
+def newest_results(folder: Path = RESULTS) -> Path | None:
+    """Return the file of the newest results."""
     return max(folder.glob("peers-*.json"), default=None)
 
 
 def ratios(row: dict[str, Any]) -> list[float]:
-    """Return how many times faster ours was, round by round: means over the runs of a turn."""
+    """Return the speed of anyrank relative to the peer for each round, from the mean seconds of a turn."""
     return [
         statistics.fmean(theirs) / row["share"] / statistics.fmean(ours)
         for ours, theirs in zip(row["ours"], row["theirs"], strict=True)
     ]
 
 
-def ahead(row: dict[str, Any]) -> bool:
-    """Return whether ours meets the goal, and the answers agree."""
+def meets_goal(row: dict[str, Any]) -> bool:
+    """Return whether the answers agree and the median ratio meets the goal."""
     median = statistics.median(ratios(row))
     return row["agree"] and (median >= row["goal"] if row["goal"] > 1 else median > 1)
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Return a row for each comparison, and remarks on those where we are behind or nothing could be measured."""
+    """Return a row for each comparison, notes on missed goals, and the peers that were not measured."""
     lines, notes = list(HEAD), []
     for row in result["rows"]:
         note = ""
-        if not ahead(row) and row["behind"]:
+        if not meets_goal(row) and row["behind"]:
             if row["behind"] not in notes:
                 notes.append(row["behind"])
             note = f" ({notes.index(row['behind']) + 1})"
@@ -54,11 +54,11 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def _line(row: dict[str, Any], note: str) -> str:
-    found, job = ratios(row), JOBS[row["job"]]
+    values, job = ratios(row), JOBS[row["job"]]
     title = job.title.format(**row["size"]) + (f", {row['measure']}" if row["measure"] else "")
-    span = f"{_digits(statistics.median(found))} ({_digits(min(found))} to {_digits(max(found))})"
+    span = f"{_digits(statistics.median(values))} ({_digits(min(values))} to {_digits(max(values))})"
     goal = f"≥ {row['goal']:g}" if row["goal"] > 1 else "ahead"
-    met = "yes" if ahead(row) else f"NO{note}"
+    met = "yes" if meets_goal(row) else f"NO{note}"
     work = job.work(row["size"])
     speeds = (_speed(work * row["share"], row["theirs"], job.unit), _speed(work, row["ours"], job.unit))
     cells = [title, row["cores"], row["peer"], *speeds, span, goal, met, row["answers"]]
@@ -66,19 +66,19 @@ def _line(row: dict[str, Any], note: str) -> str:
 
 
 def _speed(work: float, seconds: list[list[float]], unit: str) -> str:
-    """Return the median over rounds, with a prefix."""
+    """Return the median rate over rounds as text with a prefix."""
     rate = work / statistics.median(statistics.fmean(turn) for turn in seconds)
     factor, prefix = next((pair for pair in PREFIXES if rate >= pair[0]), PREFIXES[-1])
     return f"{_digits(rate / factor)} {prefix}{'' if unit == 'B' else ' '}{unit}/s"
 
 
 def _digits(value: float) -> str:
-    """Format three digits, or all before the point."""
+    """Format with three digits, or with all digits before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def report(result: dict[str, Any]) -> str:
-    """Return the results as a page: machine, command, table, versions."""
+    """Return the results as a page: command, machine, table, versions, details."""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
     details = [f"{name}: {text}." for name, text in sorted(result["details"].items())]
     busiest = max(((share, name) for name, share in result["idle"].items()), default=(0.0, "none"))
@@ -89,8 +89,8 @@ def report(result: dict[str, Any]) -> str:
 
 
 def write_readme(readme: Path = README, results: Path = RESULTS) -> None:
-    """Put the table of the newest results between the marks."""
-    path = newest(results)
+    """Write the table of the newest results between the marks in the README."""
+    path = newest_results(results)
     lines = ["No results are kept yet."]
     if path:
         result = json.loads(path.read_text())

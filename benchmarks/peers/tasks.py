@@ -1,4 +1,4 @@
-"""The jobs that are compared: their sizes, what all peers start from, and when answers agree."""
+"""The jobs to compare: their sizes, their input, and the checks of the answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from peer import Peer
 
 Size = dict[str, int]
 Answer = dict[str, np.ndarray]
-#: Of the weather: metres, seconds and the time filter's weight, as in the benchmark of NCAR/SWM.
+#: Parameters of the weather: metres, seconds and the weight of the time filter, as in the benchmark of NCAR/SWM.
 DX = DY = 100_000.0
 DT, ALPHA = 90.0, 0.001
-#: Why π is not further ahead of NumPy, and of what runs NumPy.
+#: Why the goals for π against NumPy are missed; results quote this text.
 LIMIT = "ours makes 89 % of what the vector units can for Philox4x32-10: see `results/tuning-2026-11-21.md`"
-#: What peers read that count words; the words that may be in it, and how often a line ends after one.
+#: The text file for counting words, the size of its vocabulary, and the probability that a line ends after a word.
 TEXT, VOCABULARY, ENDING = "text.txt", 200_000, 0.1
-#: The most frequent words that are compared one by one, and the groups: those whose keys are below.
+#: The number of most frequent words to compare one by one; groups with keys below SAMPLE are compared one by one.
 TOP, SAMPLE = 10, 1_000_000
 
 
@@ -32,8 +32,8 @@ class DifferError(Exception):
     """Two peers gave different answers."""
 
 
-def near_pi(peer: type[Peer], size: Size, _ours: Answer, theirs: Answer) -> str:
-    """Check π; five standard errors are allowed, which chance exceeds once in two million times."""
+def check_pi(peer: type[Peer], size: Size, _ours: Answer, theirs: Answer) -> str:
+    """Check that π is within five standard errors; chance exceeds that once in two million times."""
     points = round(size["points"] * peer.share_of(size))
     share = math.pi / 4
     off = abs(4 * float(theirs["hits"]) / points - math.pi) / (4 * math.sqrt(share * (1 - share) / points))
@@ -42,10 +42,10 @@ def near_pi(peer: type[Peer], size: Size, _ours: Answer, theirs: Answer) -> str:
     return f"π within {max(1, math.ceil(off))} σ"
 
 
-def near_ours(peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
-    """Compare fields: the same bits, or values that differ by no more than the peer's tolerance."""
+def check_values(peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
+    """Check that the values have the same bits, or differ by at most the tolerance of the peer."""
     if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
-        raise DifferError(f"{sorted(theirs)} are not what was asked for, {sorted(ours)}")
+        raise DifferError(f"{sorted(theirs)} instead of {sorted(ours)}")
     if all(ours[name].tobytes() == theirs[name].tobytes() for name in ours):
         return "same bits"
     off = max(float(np.max(np.abs(theirs[name] - ours[name])) / np.max(np.abs(ours[name]))) for name in ours)
@@ -54,50 +54,50 @@ def near_ours(peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> st
     return f"off by {off:.0e}"
 
 
-def all_alike(_peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
-    """Compare two answers, which must be equal in everything; the error says what is not."""
+def check_counts(_peer: type[Peer], _size: Size, ours: Answer, theirs: Answer) -> str:
+    """Check that all parts of the answers are equal."""
     for name, value in ours.items():
         if not np.array_equal(value, theirs[name]):
             raise DifferError(f"{name}: {theirs[name]}, ours {value}")
     return "all counts alike"
 
 
-def near_groups(peer: type[Peer], size: Size, ours: Answer, theirs: Answer) -> str:
-    """Check that groups and counts are the same, and each sum and mean is within the peer's tolerance of ours.
+def check_groups(peer: type[Peer], size: Size, ours: Answer, theirs: Answer) -> str:
+    """Check that groups and counts are equal, and each sum and mean within the tolerance of the peer.
 
-    What a peer makes of a share of the rows is compared with what NumPy makes of it.
+    If the peer does only a part of the job, its answer is compared with that of NumPy for the same rows.
     """
     if peer.share_of(size) < 1:
-        ours = by_numpy(*table_of(size, peer.share_of(size)))
+        ours = group_by_numpy(*table_of(size, peer.share_of(size)))
     for name, value in ours.items():
         if value.dtype.kind == "i" and not np.array_equal(value, theirs[name]):
-            raise DifferError(f"{name} is not ours")
+            raise DifferError(f"{name} differs")
     off = max(float(np.max(np.abs(theirs[name] / ours[name] - 1))) for name in ("sum", "mean"))
     if not off <= peer.tolerance:
-        raise DifferError(f"a sum or mean is off by {off:.1e} of itself")
+        raise DifferError(f"a sum or mean has a relative error of {off:.1e}")
     return f"sums off by {off:.0e}" if off else "same bits"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: its title (a format of the size), the sizes and the quick one, the unit of its `work`, the check."""
+    """One job: title (a format string of the size), sizes, size for --quick, unit of `work`, and check of answers."""
 
     title: str
     sizes: tuple[Size, ...]
     quick: Size
     unit: str
     work: Callable[[Size], float]
-    check: Callable[[type[Peer], Size, Answer, Answer], str] = near_ours
-    #: What is measured: a name in what `run` gives, and in words.
+    check: Callable[[type[Peer], Size, Answer, Answer], str] = check_values
+    #: The measurements: a key of what `run` returns, and a label.
     measures: tuple[tuple[str, str], ...] = (("seconds", ""),)
-    #: Makes what all peers read, in the folder above each peer's own.
+    #: Writes the input of all peers into the folder above their own folders.
     prepare: Callable[[Size, Path], None] = lambda _size, _folder: None
-    #: Whether ours is started anew for each peer, because the memory is too small for all of them.
+    #: Whether only anyrank and one peer run at a time, because the memory is too small for all peers.
     apart: bool = False
 
 
 def write_text(size: Size, folder: Path) -> None:
-    """Write a text of words of 3 to 12 letters, of which the k-th of the vocabulary is drawn with p ∝ 1/k."""
+    """Write a text of words with 3 to 12 letters; word k of the vocabulary has a probability proportional to 1/k."""
     random = np.random.default_rng(7)
     sizes = random.integers(3, 13, 2 * VOCABULARY)
     letters = random.integers(97, 123, (2 * VOCABULARY, 12), np.uint8)
@@ -113,8 +113,8 @@ def write_text(size: Size, folder: Path) -> None:
         file.truncate(size["bytes"])
 
 
-def counted(words: Sequence[bytes], counts: Sequence[int]) -> Answer:
-    """Return what is compared of words by their counts, then in their order: the first, and a checksum of all."""
+def word_answer(words: Sequence[bytes], counts: Sequence[int]) -> Answer:
+    """Return the answer for words sorted by count and then by word: the first words, and a checksum of all."""
     lines = b"".join(b"%b %d\n" % pair for pair in zip(words, counts, strict=True))
     return {
         "first": np.array(words[:TOP], bytes),
@@ -126,12 +126,12 @@ def counted(words: Sequence[bytes], counts: Sequence[int]) -> Answer:
 
 
 def keys_of(size: Size) -> np.ndarray:
-    """Return the keys to be sorted."""
+    """Return the keys to sort."""
     return np.random.default_rng(7).integers(-(2**63), 2**63, size["keys"])
 
 
-def in_order(blocks: Sequence[np.ndarray]) -> Answer:
-    """Return what is compared of sorted keys in several blocks: a checksum of all."""
+def key_answer(blocks: Sequence[np.ndarray]) -> Answer:
+    """Return the answer for sorted keys in several blocks: a checksum of all keys."""
     checksum = 0
     for block in blocks:
         checksum = zlib.crc32(np.ascontiguousarray(block, np.int64).data, checksum)
@@ -139,14 +139,14 @@ def in_order(blocks: Sequence[np.ndarray]) -> Answer:
 
 
 def table_of(size: Size, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the keys and values to be grouped; a share of the rows are the first ones."""
+    """Return the keys and values to group; with `share` below 1, only that part of the rows."""
     rows = round(size["rows"] * share)
     keys = np.random.default_rng(7).integers(0, size["groups"], rows)
     return keys, np.random.default_rng(8).lognormal(size=rows)
 
 
-def grouped(key: np.ndarray, count: np.ndarray, sum: np.ndarray, mean: np.ndarray) -> Answer:
-    """Return what is compared of groups in any order: the numbers of groups and rows, and a sample of them, by key."""
+def group_answer(key: np.ndarray, count: np.ndarray, sum: np.ndarray, mean: np.ndarray) -> Answer:
+    """Return the answer for groups in any order: the numbers of groups and rows, and a sample, sorted by key."""
     few = np.flatnonzero(key < SAMPLE)
     few = few[np.argsort(key[few])]
     return {
@@ -160,11 +160,11 @@ def grouped(key: np.ndarray, count: np.ndarray, sum: np.ndarray, mean: np.ndarra
     }
 
 
-def by_numpy(keys: np.ndarray, values: np.ndarray) -> Answer:
-    """Return the groups that NumPy makes of rows."""
+def group_by_numpy(keys: np.ndarray, values: np.ndarray) -> Answer:
+    """Group the rows by NumPy."""
     key, inverse, count = np.unique(keys, return_inverse=True, return_counts=True)
     total = np.bincount(inverse, values)
-    return grouped(key, count, total, total / count)
+    return group_answer(key, count, total, total / count)
 
 
 def weather_start(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ def weather_start(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def numbers(size: Size) -> np.ndarray:
-    """Return the numbers to be added up."""
+    """Return the numbers to sum."""
     return np.random.default_rng(7).normal(size=size["elements"])
 
 
@@ -185,31 +185,31 @@ NAMES = ("p", "u", "v", "p_old", "u_old", "v_old")
 
 
 def rows_of(comm: Any, side: int) -> slice:
-    """Return this rank's rows of a field."""
+    """Return the slice of this rank's rows."""
     return slice(side * comm.rank // comm.size, side * (comm.rank + 1) // comm.size)
 
 
 def local_fields(comm: Any, side: int) -> dict[str, np.ndarray]:
-    """Return this rank's rows of every field, each with other contents."""
+    """Return this rank's rows of every field, with random values."""
     mine = rows_of(comm, side)
     random = np.random.default_rng(comm.rank)
     return {name: random.random((mine.stop - mine.start, side)) for name in NAMES}
 
 
 def checksum(read: Callable[[str], np.ndarray]) -> Answer:
-    """Return one number for each whole field that was read back."""
+    """Return a checksum of each field, read by `read`."""
     return {name: np.array(zlib.crc32(np.ascontiguousarray(read(name)).data), np.uint32) for name in NAMES}
 
 
 def sync(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Call fsync on a file."""
     descriptor = os.open(path, os.O_RDWR)
     os.fsync(descriptor)
     os.close(descriptor)
 
 
-def forget(comm: Any, paths: Sequence[Path]) -> None:
-    """Delete files and let the disk finish with them."""
+def delete_files(comm: Any, paths: Sequence[Path]) -> None:
+    """Delete files, and wait until the disk is idle again."""
     comm.Barrier()
     if comm.rank == 0:
         for path in paths:
@@ -222,7 +222,7 @@ def forget(comm: Any, paths: Sequence[Path]) -> None:
 JOBS = {
     "pi": Job(
         "π, {points:,} points", ({"points": 200_000_000},), {"points": 1_000_000},
-        "points", lambda size: size["points"], near_pi,
+        "points", lambda size: size["points"], check_pi,
     ),
     "weather": Job(
         "weather, {side}²", ({"side": 1024, "steps": 10}, {"side": 4096, "steps": 2}), {"side": 48, "steps": 6},
@@ -239,7 +239,7 @@ JOBS = {
     ),
     "wordcount": Job(
         "counts of all words, {bytes:,} bytes of text", ({"bytes": 146_000_000},), {"bytes": 1_000_000},
-        "B", lambda size: size["bytes"], all_alike, prepare=write_text,
+        "B", lambda size: size["bytes"], check_counts, prepare=write_text,
     ),
     "sort": Job(
         "sort of {keys:,} int64", ({"keys": 50_000_000},), {"keys": 100_000},
@@ -249,6 +249,6 @@ JOBS = {
         "count, sum and mean of {rows:,} rows in {groups:,} groups",
         tuple({"rows": 100_000_000, "groups": groups} for groups in (100, 1_000_000, 50_000_000)),
         {"rows": 100_000, "groups": 1000},
-        "rows", lambda size: size["rows"], near_groups, apart=True,
+        "rows", lambda size: size["rows"], check_groups, apart=True,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ours: steps of the whole program `anyrank run weather`, on one rank or on two."""
+"""anyrank: the steps of the program `anyrank run weather`, on one or two ranks."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The model in JAX: one jitted step of float64 with jnp.roll, its buffers donated."""
+"""The weather in JAX: one jitted step in float64 with jnp.roll and donated buffers."""
 
 import os
 from functools import partial
@@ -12,12 +12,12 @@ from tasks import ALPHA, DT, DX, DY, weather_start
 
 
 def before(a, axis):
-    """Return each cell's neighbour before it."""
+    """Return, for each cell, the neighbour before it."""
     return jnp.roll(a, 1, axis)
 
 
 def after(a, axis):
-    """Return each cell's neighbour after it."""
+    """Return, for each cell, the neighbour after it."""
     return jnp.roll(a, -1, axis)
 
 

@@ -1,4 +1,4 @@
-"""The model in Numba as one would write it: loops over the cells for each array, compiled without fastmath."""
+"""The weather in plain Numba: loops over the cells for each array, compiled without fastmath."""
 
 import numba
 import numpy as np
@@ -9,7 +9,7 @@ from tasks import ALPHA, DT, DX, DY, weather_start
 
 
 def wrap(a):
-    """Give an array's ring the values of the opposite side."""
+    """Copy the values of the opposite side into the halo of an array."""
     a[0], a[-1] = a[-2], a[1]
     a[:, 0], a[:, -1] = a[:, -2], a[:, 1]
 
@@ -102,7 +102,7 @@ class Numba(Peer):
         advance_p(pnew, pold, cu, cv, tx, ty)
         first, self.tdt = self.tdt == DT, DT + DT
         for new, now, old in zip(self.new, self.now, self.old, strict=True):
-            if not first:  # the old level is the current one then
+            if not first:  # in the first step the old level is the current level
                 filtered(new, now, old, ALPHA)
             wrap(new)
         self.now, self.new = self.new, self.now

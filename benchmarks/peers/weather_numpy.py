@@ -1,16 +1,16 @@
-"""The model in NumPy: an expression over whole arrays for each of its formulas, neighbours as slices."""
+"""The weather in NumPy: an expression on whole arrays for each formula, with neighbours as slices."""
 
 import numpy as np
 
 from peer import Peer
 from tasks import ALPHA, DT, DX, DY, weather_start
 
-#: Of arrays with a ring of neighbours: the cells, and those before and after them.
+#: Slices of arrays with a halo: the cells, the cells before them, and the cells after them.
 C, B, A = slice(1, -1), slice(None, -2), slice(2, None)
 
 
 def wrap(a):
-    """Give an array's ring the values of the opposite side."""
+    """Copy the values of the opposite side into the halo of an array."""
     a[0], a[-1] = a[-2], a[1]
     a[:, 0], a[:, -1] = a[:, -2], a[:, 1]
 

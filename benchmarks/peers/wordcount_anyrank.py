@@ -1,7 +1,7 @@
-"""Ours: the whole program `anyrank run wordcount` but for its files, on one rank or on two."""
+"""anyrank: the program `anyrank run wordcount` without its output files, on one or two ranks."""
 
 from peer import Peer
-from tasks import TEXT, counted
+from tasks import TEXT, word_answer
 
 
 class Anyrank(Peer):
@@ -28,12 +28,12 @@ class Anyrank(Peer):
         while not self.program.done(self.state):
             self.program.step(self.state)
             self.state.step += 1
-        self.found = self.program.result(self.state)
+        self.output = self.program.result(self.state)
 
     def answer(self):
         from anyrank.keyed.order import head, ordered
 
         words = ordered(self.state.world, self.state.words.columns, ["-count", "word"])
-        every = head(self.state.world, words, self.found["distinct"])
-        assert self.found["top"] == dict(zip(every["word"][:10], every["count"][:10], strict=True))
-        return counted([word.encode() for word in every["word"]], every["count"])
+        every = head(self.state.world, words, self.output["distinct"])
+        assert self.output["top"] == dict(zip(every["word"][:10], every["count"][:10], strict=True))
+        return word_answer([word.encode() for word in every["word"]], every["count"])

@@ -1,10 +1,10 @@
-"""collections.Counter, of the words of all lines."""
+"""collections.Counter of the words of all lines."""
 
 from collections import Counter
 from itertools import chain
 
 from peer import Peer
-from tasks import TEXT, counted
+from tasks import TEXT, word_answer
 
 
 class PlainCounter(Peer):
@@ -14,7 +14,7 @@ class PlainCounter(Peer):
     def run(self):
         with (self.folder.parent / TEXT).open("rb") as lines:
             counts = Counter(chain.from_iterable(map(bytes.split, lines)))
-        self.found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        self.output = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
     def answer(self):
-        return counted(*zip(*self.found, strict=True))
+        return word_answer(*zip(*self.output, strict=True))

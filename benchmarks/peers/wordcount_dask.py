@@ -1,4 +1,4 @@
-"""Dask bag, as its documentation counts words, on processes: a block for each, as smaller ones take longer."""
+"""Dask bag, as in its documentation, on processes, with one block for each; smaller blocks take longer."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -7,7 +7,7 @@ import dask
 import dask.bag as db
 
 from peer import Peer
-from tasks import TEXT, counted
+from tasks import TEXT, word_answer
 
 
 class Dask(Peer):
@@ -26,8 +26,8 @@ class Dask(Peer):
         lines = db.read_text(self.folder.parent / TEXT, blocksize=self.block)
         with dask.config.set(scheduler="processes", num_workers=self.count, pool=self.pool):
             counts = lines.map(str.split).flatten().frequencies().compute()
-        self.found = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+        self.output = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 
     def answer(self):
-        words, counts = zip(*self.found, strict=True)
-        return counted([word.encode() for word in words], counts)
+        words, counts = zip(*self.output, strict=True)
+        return word_answer([word.encode() for word in words], counts)

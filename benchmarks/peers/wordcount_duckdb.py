@@ -1,11 +1,11 @@
-"""DuckDB: lines that are split and unnested; slower were regexp_split_to_array and, by far, read_text."""
+"""DuckDB: lines are split and unnested. regexp_split_to_array is slower, and read_text is much slower."""
 
 import duckdb
 
 from peer import Peer
-from tasks import TEXT, counted
+from tasks import TEXT, word_answer
 
-#: Empty words are left out last, when they are one.
+#: Empty words are removed last, when they are one group.
 QUERY = r"""
     SELECT word, count(*) AS count
     FROM (SELECT unnest(string_split(line, ' ')) AS word FROM read_csv('{path}', columns = {{line: 'VARCHAR'}},
@@ -25,7 +25,7 @@ class DuckDB(Peer):
         self.connection = duckdb.connect(config={"threads": cores, "preserve_insertion_order": False})
 
     def run(self):
-        self.found = self.connection.execute(QUERY.format(path=self.folder.parent / TEXT)).fetchnumpy()
+        self.output = self.connection.execute(QUERY.format(path=self.folder.parent / TEXT)).fetchnumpy()
 
     def answer(self):
-        return counted([word.encode() for word in self.found["word"]], self.found["count"].tolist())
+        return word_answer([word.encode() for word in self.output["word"]], self.output["count"].tolist())

@@ -1,10 +1,10 @@
-"""Spark's own example (examples/src/main/python/wordcount.py): an RDD of words."""
+"""The word count example of Spark (examples/src/main/python/wordcount.py): an RDD of words."""
 
 from operator import add
 
 from peer import Peer
 from spark import session
-from tasks import TEXT, counted
+from tasks import TEXT, word_answer
 
 
 class Spark(Peer):
@@ -21,8 +21,8 @@ class Spark(Peer):
     def run(self):
         lines = self.context.textFile(str(self.folder.parent / TEXT))
         counts = lines.flatMap(lambda line: line.split(" ")).map(lambda word: (word, 1)).reduceByKey(add).collect()
-        self.found = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
+        self.output = sorted(counts, key=lambda pair: (-pair[1], pair[0]))
 
     def answer(self):
-        words, counts = zip(*self.found, strict=True)
-        return counted([word.encode() for word in words], counts)
+        words, counts = zip(*self.output, strict=True)
+        return word_answer([word.encode() for word in words], counts)

@@ -1,7 +1,8 @@
-"""A process that holds one peer and does what it reads: python worker.py FILE SIZE CORES FOLDER, under mpiexec or not.
+"""The process of one peer: python worker.py FILE SIZE CORES FOLDER [--ranks], alone or under mpiexec.
 
-It says what it is, then obeys lines: `run` gives seconds, `answer PATH` writes the answer there; the end of the
-input ends it. Between lines it sleeps, so that it takes nothing from the peer that is measured.
+It prints its versions and details, and then executes the lines that it reads: `run` prints the seconds of a run, and
+`answer PATH` writes the answer to a file. It exits at the end of the input. Between lines it sleeps, so that it does
+not slow down the peer that is measured.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import numpy as np
 from peer import Peer, load
 
 
-def told(comm: Any) -> str:
-    """Return the next line, on all ranks; a rank that waits sleeps, because MPI would wait in a loop."""
+def next_line(comm: Any) -> str:
+    """Return the next line on all ranks. Waiting ranks sleep, because MPI itself waits in a busy loop."""
     line = sys.stdin.readline() if comm is None or comm.rank == 0 else ""
     if comm is None:
         return line
@@ -30,24 +31,24 @@ def told(comm: Any) -> str:
     return comm.bcast(line)
 
 
-def measured(peer: Peer, comm: Any) -> dict[str, float]:
-    """Return the seconds of one run, on the slowest rank."""
-    peer.tidy()
+def time_run(peer: Peer, comm: Any) -> dict[str, float]:
+    """Run once and return the seconds of the slowest rank."""
+    peer.clean_up()
     if comm is not None:
         comm.Barrier()
-    began = time.perf_counter()
-    own = peer.run()
-    found = {"seconds": time.perf_counter() - began, **(own or {})}
-    peer.rest()
+    start = time.perf_counter()
+    extra = peer.run()
+    result = {"seconds": time.perf_counter() - start, **(extra or {})}
+    peer.release_memory()
     if comm is not None:
-        found = {name: max(comm.allgather(value)) for name, value in found.items()}
-    return found
+        result = {name: max(comm.allgather(value)) for name, value in result.items()}
+    return result
 
 
 def main() -> None:
     file, size, cores, folder = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a peer prints is not an answer
+    os.dup2(2, 1)  # output of the peer goes to stderr, because replies go to the original stdout
     comm = None
     if "--ranks" in sys.argv:
         from mpi4py import MPI
@@ -63,11 +64,11 @@ def main() -> None:
     while True:
         if comm is None or comm.rank == 0:
             print(json.dumps(reply), file=answers, flush=True)
-        line = told(comm).split(maxsplit=1)
+        line = next_line(comm).split(maxsplit=1)
         if not line:
             return
         if line[0] == "run":
-            reply = measured(peer, comm)
+            reply = time_run(peer, comm)
         else:
             answer, reply = peer.answer(), {}
             if comm is None or comm.rank == 0:

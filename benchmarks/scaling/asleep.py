@@ -1,7 +1,7 @@
-"""Programs for the check of the model: a step is some computing, and then what they are named for.
+"""Programs to test the performance model: each step computes, and then exchanges halos or sums.
 
-Their computing is a sleep, in proportion to a rank's own part of the work: it stands in for the computing of hosts that
-have cores of their own, where a few cores must do for all of them.
+The computing is a sleep whose length is proportional to the rank's part of the work. So a few cores
+can simulate many hosts as if each host had cores of its own.
 """
 
 import time
@@ -20,7 +20,7 @@ SMOOTH = Kernel(smooth)
 
 
 class Asleep(Program):
-    """What both have: a field, and a time for each of its rows."""
+    """The common part: a field, and a sleep whose length is proportional to the rank's rows."""
 
     rows: int = param(120, "rows", ge=1)
     columns: int = param(64, "columns", ge=1)
@@ -33,25 +33,25 @@ class Asleep(Program):
         state.field("T", (self.rows, self.columns), halo=1)
 
     def setup(self, state: State) -> None:
-        """Set its values."""
+        """Set the values of the field."""
         j, i = state.T.indices
         state.T[...] = np.float64(1) / (1 + j + i)
 
     def work(self) -> tuple[float, str]:
-        """Count each row once per step."""
+        """Return the number of rows."""
         return float(self.rows), "row-steps"
 
     def compute(self, state: State) -> None:
-        """Sleep for this rank's rows, wherever they are cut."""
+        """Sleep in proportion to the cells of this rank."""
         rows, columns = state.T.layout.local_shape
         time.sleep(self.fixed + self.row * rows * columns / self.columns)
 
 
 class Halos(Asleep):
-    """An exchange of halos in every step."""
+    """A halo exchange in every step."""
 
     def step(self, state: State) -> None:
-        """Compute, and exchange."""
+        """Compute, then exchange the halo."""
         self.compute(state)
         state.T.advance(SMOOTH)
 
@@ -60,11 +60,11 @@ class Sums(Asleep):
     """An exact sum in every step."""
 
     def declare(self, state: State) -> None:
-        """Return the field, and its sum."""
+        """Declare the field and its sum."""
         super().declare(state)
         state.scalar("total", 0.0)
 
     def step(self, state: State) -> None:
-        """Compute, and sum."""
+        """Compute, then sum."""
         self.compute(state)
         state.total = exact.sum(state.T)

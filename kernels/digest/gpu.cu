@@ -1,5 +1,5 @@
-// The digest of a block: see __init__.py. Words of any width are read directly. A key, the global index times GOLDEN,
-// advances by addition like an address.
+// The digest of a block: see __init__.py. Words of any width are read directly. The key of a word is (g + 1)·GOLDEN for
+// its global index g. A key is linear in row and column, like an offset, so both advance by additions only.
 
 #include "../rows.h"
 
@@ -9,23 +9,25 @@ __shared__ u64 sums[THREADS];
 
 enum : u64 { GOLDEN = 0x9e3779b97f4a7c15 };
 
-// The words of a thread in one tile of a row: all increments are constants.
-struct InTile {
-    u64 place[2];
+// Iterates over the words of a thread in one tile, which lies in one row. As in Walk, value[0] is the offset of the
+// present word and value[1] its key. The increments are constants, because the row does not end within the tile.
+struct TileWalk {
+    u64 value[2];
     int left;
 
-    __device__ void go_on() {
-        place[0] += THREADS;
-        place[1] += THREADS * GOLDEN;
+    __device__ void advance() {
+        value[0] += THREADS;
+        value[1] += THREADS * GOLDEN;
     }
 };
 
-// The sum of the terms of a thread's next COUNT words.
-template <int COUNT, class Word, class Path> __device__ inline u64 mixed(const Word* bits, Path& path) {
+// Sums the terms of a thread's next COUNT words. All words are loaded before the first one is used, so that the thread
+// waits for the memory only once.
+template <int COUNT, class Word, class AnyWalk> __device__ inline u64 sum_batch(const Word* bits, AnyWalk& walk) {
     u64 batch[COUNT], keys[COUNT], sum = 0;
-    for (int j = 0; j < COUNT; ++j, path.go_on()) {
-        batch[j] = bits[(long long)path.place[0]];
-        keys[j] = path.place[1];
+    for (int j = 0; j < COUNT; ++j, walk.advance()) {
+        batch[j] = bits[(long long)walk.value[0]];
+        keys[j] = walk.value[1];
     }
     for (int j = 0; j < COUNT; ++j) {
         u64 h = batch[j] ^ keys[j];
@@ -33,50 +35,52 @@ template <int COUNT, class Word, class Path> __device__ inline u64 mixed(const W
         h = (h ^ h >> 27) * 0x94d049bb133111eb;
         sum += h ^ h >> 31;
     }
-    path.left -= COUNT;
+    walk.left -= COUNT;
     return sum;
 }
 
-template <class Word, class Path> __device__ inline u64 mixed(const Word* bits, Path path) {
+// Sums the terms of all words of a thread, BATCH words at a time.
+template <class Word, class AnyWalk> __device__ inline u64 sum_walk(const Word* bits, AnyWalk walk) {
     u64 sum = 0;
 #pragma unroll 1
-    while (path.left >= BATCH) sum += mixed<BATCH>(bits, path);
+    while (walk.left >= BATCH) sum += sum_batch<BATCH>(bits, walk);
 #pragma unroll 1
-    while (path.left > 0) sum += mixed<1>(bits, path);
+    while (walk.left > 0) sum += sum_batch<1>(bits, walk);
     return sum;
 }
 
-// The same for rows of at least one tile: blocks share the tiles cyclically, and only an advance to the next tile tests
-// for the end of a row.
-template <class Word> __device__ inline u64 tiled(const Word* bits, Walk<2> tiles, unsigned int columns) {
+// The same for rows of at least one tile. The blocks take the tiles in turn, and only the advance to the next tile must
+// test for the end of a row. The last tile of a row may be shorter.
+template <class Word> __device__ inline u64 sum_tiles(const Word* bits, Walk<2> tiles, unsigned int columns) {
     u64 sum = 0;
 #pragma unroll 1
-    for (; tiles.left > 0; --tiles.left, tiles.go_on()) {
-        InTile words = {{tiles.place[0], tiles.place[1]}, BATCH};
+    for (; tiles.left > 0; --tiles.left, tiles.advance()) {
+        TileWalk words = {{tiles.value[0], tiles.value[1]}, BATCH};
         const unsigned int rest = columns - tiles.column * TILE;
         if (rest >= TILE) {
-            sum += mixed<BATCH>(bits, words);
+            sum += sum_batch<BATCH>(bits, words);
             continue;
         }
         words.left = (int)(rest + THREADS - 1 - threadIdx.x) / THREADS;
 #pragma unroll 1
-        while (words.left > 0) sum += mixed<1>(bits, words);
+        while (words.left > 0) sum += sum_batch<1>(bits, words);
     }
     return sum;
 }
 
 template <class Word>
-__device__ inline u64 mixed(const Word* bits, u64 pitch, unsigned int columns, u64 words, u64 key, u64 row_step) {
+__device__ inline u64 sum_thread(const Word* bits, u64 pitch, unsigned int columns, u64 words, u64 key, u64 row_step) {
     if (columns < TILE) {
         Walk<2> walk(columns, words, {{pitch, 1}, {row_step, GOLDEN}});
-        walk.place[1] += key;
-        return mixed(bits, walk);
+        walk.value[1] += key;
+        return sum_walk(bits, walk);
     }
-    const unsigned int across = (columns - 1) / TILE + 1, t = threadIdx.x;
-    Walk<2> tiles(across, words / columns * across, {{pitch, TILE}, {row_step, TILE * GOLDEN}}, blockIdx.x, gridDim.x);
-    tiles.place[0] += t;
-    tiles.place[1] += key + t * GOLDEN;
-    return tiled(bits, tiles, columns);
+    const unsigned int tiles_per_row = (columns - 1) / TILE + 1, t = threadIdx.x;
+    Walk<2> tiles(tiles_per_row, words / columns * tiles_per_row, {{pitch, TILE}, {row_step, TILE * GOLDEN}},
+                  blockIdx.x, gridDim.x);
+    tiles.value[0] += t;
+    tiles.value[1] += key + t * GOLDEN;
+    return sum_tiles(bits, tiles, columns);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4) digest(
@@ -85,10 +89,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) digest(
 {
     const unsigned int t = threadIdx.x;
     const u64 key = (first + 1) * GOLDEN, step = row_step * GOLDEN;
-    if (size == 8) sums[t] = mixed((const u64*)bits, pitch, columns, words, key, step);
-    if (size == 4) sums[t] = mixed((const unsigned int*)bits, pitch, columns, words, key, step);
-    if (size == 2) sums[t] = mixed((const unsigned short*)bits, pitch, columns, words, key, step);
-    if (size == 1) sums[t] = mixed(bits, pitch, columns, words, key, step);
+    if (size == 8) sums[t] = sum_thread((const u64*)bits, pitch, columns, words, key, step);
+    if (size == 4) sums[t] = sum_thread((const unsigned int*)bits, pitch, columns, words, key, step);
+    if (size == 2) sums[t] = sum_thread((const unsigned short*)bits, pitch, columns, words, key, step);
+    if (size == 1) sums[t] = sum_thread(bits, pitch, columns, words, key, step);
     for (unsigned int half = THREADS / 2; half; half /= 2) {
         __syncthreads();
         if (t < half) sums[t] += sums[t + half];

@@ -9,7 +9,7 @@
 
 typedef unsigned __int128 u128;
 
-enum { AHEAD = 32, PLUS = 1, MINUS = 2, NANS = 4, SPECIAL = 0x7ff, MOST = 68, ROOM = 2 * MOST + 8 };
+enum { AHEAD = 32, PLUS = 1, MINUS = 2, NANS = 4, SPECIAL = 0x7ff, MOST = 68, MOST_WORDS = 2 * MOST + 8 };
 enum { DOUBLE, SIGNED, UNSIGNED };
 
 #define SIGN ((uint64_t)1 << 63)
@@ -36,18 +36,21 @@ CLONES static int beyond(const uint32_t *gids, int64_t n, uint64_t groups) {
     return n && largest >= groups;
 }
 
-INLINE void ask(const void *gathered, const uint32_t *gids, int64_t i, int64_t n, int64_t size) {
+/* Prefetches the element of the row AHEAD rows after row i. */
+INLINE void prefetch(const void *gathered, const uint32_t *gids, int64_t i, int64_t n, int64_t size) {
     if (i + AHEAD < n) __builtin_prefetch((const char *)gathered + gids[i + AHEAD] * size, 1);
 }
 
 static void add_rows(int64_t *sums, const uint32_t *gids, const int64_t *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
-        ask(sums, gids, i, n, sizeof *sums);
+        prefetch(sums, gids, i, n, sizeof *sums);
         sums[gids[i]] = (int64_t)((uint64_t)sums[gids[i]] + (x ? (uint64_t)x[i] : 1));
     }
 }
 
-/* Maps doubles to integers in the same order (reversed for `largest`), −0 less than +0; NaN is always the lowest. */
+/* Maps doubles to integers in the same order (reversed for `largest`), −0 less than +0; NaN is always the lowest. The
+   bits of negative doubles decrease with the value: for them, all bits but the sign are flipped, by a mask without a
+   branch. */
 INLINE int64_t code_of(double x, int largest) {
     int64_t bits = (int64_t)bits_of(x), code = bits ^ (int64_t)((uint64_t)(bits >> 63) >> 1);
     return x != x ? INT64_MIN : largest ? ~code : code;
@@ -55,7 +58,7 @@ INLINE int64_t code_of(double x, int largest) {
 
 static void extreme_doubles(double *values, const uint32_t *gids, const double *x, int64_t n, int largest) {
     for (int64_t i = 0; i < n; i++) {
-        ask(values, gids, i, n, sizeof *values);
+        prefetch(values, gids, i, n, sizeof *values);
         double *value = values + gids[i];
         if (code_of(x[i], largest) <= code_of(*value, largest)) *value = x[i] == x[i] ? x[i] : NAN;
     }
@@ -64,7 +67,7 @@ static void extreme_doubles(double *values, const uint32_t *gids, const double *
 #define EXTREME(NAME, TYPE)                                                                              \
     static void NAME(TYPE *values, const uint32_t *gids, const TYPE *x, int64_t n, int largest) {       \
         for (int64_t i = 0; i < n; i++) {                                                                \
-            ask(values, gids, i, n, sizeof *values);                                                     \
+            prefetch(values, gids, i, n, sizeof *values);                                                \
             TYPE *value = values + gids[i];                                                              \
             if (largest ? x[i] > *value : x[i] < *value) *value = x[i];                                  \
         }                                                                                                \
@@ -78,20 +81,22 @@ static void extreme_rows(void *values, const uint32_t *gids, const void *x, int6
     if (kind == UNSIGNED) extreme_unsigned(values, gids, x, n, largest);
 }
 
-/* A term in units: `low`, extended with words of `sign`, shifted left by `left` bits. */
+/* A term in units of 2^origin: `low`, extended with words of `sign` (all bits 0 or 1), shifted left by `shift` bits. */
 typedef struct {
     u128 low;
     uint64_t sign;
-    unsigned left;
+    unsigned shift;
 } Term;
 
-/* The bits below the unit are zeros, so that a shift to the right is exact. A zero may have any exponent. */
+/* x, or its square. The exponent of the lowest bit of the mantissa m is max(exponent, 1) - 1075. Relative to the origin
+   it is a shift to the left or to the right; `is_right` is -1 for a shift to the right, which is exact, because the
+   bits below the unit are zeros. A zero may have any exponent: the masks 63 and 127 only keep its shift defined. */
 INLINE Term term_of_double(double x, int origin, int square) {
     uint64_t bits = bits_of(x);
-    int exponent = (int)(bits >> 52) & SPECIAL, place = exponent + !exponent - 1075;
+    int exponent = (int)(bits >> 52) & SPECIAL, lowest = exponent + !exponent - 1075;
     int64_t sign = (int64_t)bits >> 63, m = (int64_t)((bits & (IMPLICIT - 1)) | (uint64_t)(exponent != 0) << 52);
-    int move = (square ? 2 * place : place) - origin, down = move >> 31;
-    unsigned left = move & ~down, right = -(move & down);
+    int shift = (square ? 2 * lowest : lowest) - origin, is_right = shift >> 31;
+    unsigned left = shift & ~is_right, right = -(shift & is_right);
     if (square) return (Term){(u128)m * m >> (right & 127), 0, left};
     m = ((m >> (right & 63)) ^ sign) - sign;
     return (Term){(u128)(__int128)m, (uint64_t)(m >> 63), left};
@@ -104,21 +109,23 @@ INLINE Term term_of_signed(int64_t x, int square) {
 
 INLINE Term term_of_unsigned(uint64_t x, int square) { return (Term){square ? (u128)x * x : x, 0, 0}; }
 
+/* Adds to a word and returns the carry. */
 INLINE uint64_t add_word(uint64_t *word, uint64_t more, uint64_t carry) {
     u128 sum = (u128)*word + more + carry;
     *word = (uint64_t)sum;
     return (uint64_t)(sum >> 64);
 }
 
-/* Adds a term to a number of `words` words; beyond them the term has only its sign. */
+/* Adds a term to a number of `words` words. The term has three words from its first one on; all others hold its sign.
+   Once the carry cancels the sign, no further word changes. */
 INLINE void add_term(uint64_t *limb, int words, Term term) {
     if (words == 2) {
-        u128 sum = ((u128)limb[1] << 64 | limb[0]) + (term.low << (term.left & 127));
+        u128 sum = ((u128)limb[1] << 64 | limb[0]) + (term.low << (term.shift & 127));
         limb[0] = (uint64_t)sum;
         limb[1] = (uint64_t)(sum >> 64);
         return;
     }
-    int word = term.left >> 6, bit = term.left & 63;
+    int word = term.shift >> 6, bit = term.shift & 63;
     u128 low = term.low << bit, high = ((u128)term.sign << 64 | (uint64_t)(term.low >> 64)) << bit;
     uint64_t carry = 0;
     limb += word;
@@ -143,7 +150,7 @@ INLINE void gather(const Gather *g, int words, int kind, int square) {
     const uint32_t *gids = g->gids;
     const int origin = g->origin;
     for (int64_t i = 0; i < g->n; i++) {
-        ask(limbs, gids, i, g->n, words * 8);
+        prefetch(limbs, gids, i, g->n, words * 8);
         uint64_t *limb = limbs + gids[i] * (uint64_t)words;
         if (kind == DOUBLE) {
             double x = ((const double *)g->x)[i];
@@ -174,23 +181,24 @@ CLONES static void gather_rows(const Gather *g) {
 
 static void merge_rows(int64_t *limbs, const uint32_t *gids, const int64_t *other, int64_t n, int words) {
     for (int64_t i = 0; i < n; i++, other += words) {
-        ask(limbs, gids, i, n, words * 8);
+        prefetch(limbs, gids, i, n, words * 8);
         uint64_t *limb = (uint64_t *)limbs + gids[i] * (uint64_t)words;
         uint64_t carry = 0;
         for (int k = 0; k < words; k++) carry = add_word(limb + k, (uint64_t)other[k], carry);
     }
 }
 
-/* The range of units and magnitudes. The unit (lowest bit) of a number is the number minus the same number with that
-   bit cleared; bits of positive doubles sort like the numbers. */
+/* The bits of the smallest unit and of the largest magnitude; bits of positive doubles sort like the numbers. The unit
+   of a number is the value of its lowest bit. It is computed as the number minus the same number without that bit,
+   which `x & (x - 1)` clears; if the fraction has no bit, only the implicit one, the unit is the number itself. */
 CLONES static void span_of_bits(const double *x, int64_t n, uint64_t *lowest, uint64_t *highest) {
     uint64_t low = INFINITE, high = 0;
     for (int64_t i = 0; i < n; i++) {
         uint64_t bits = bits_of(x[i]) & ~SIGN, rest = bits & (IMPLICIT - 1) ? bits & (bits - 1) : 0;
         uint64_t unit = bits_of(double_of(bits) - double_of(rest));
-        int counts = bits != 0 && bits < INFINITE;
-        unit = counts ? unit : INFINITE;
-        bits = counts ? bits : 0;
+        int finite = bits != 0 && bits < INFINITE;
+        unit = finite ? unit : INFINITE;
+        bits = finite ? bits : 0;
         low = unit < low ? unit : low;
         high = bits > high ? bits : high;
     }
@@ -206,7 +214,7 @@ static int exponent_of(uint64_t bits) {
 
 /* A non-negative integer of `size` words, lowest first. */
 typedef struct {
-    uint64_t word[ROOM];
+    uint64_t word[MOST_WORDS];
     int size;
 } Whole;
 
@@ -246,50 +254,55 @@ static int divide(Whole *a, uint64_t divisor) {
     return rest != 0;
 }
 
-/* 64 bits of a from bit `place` on, which may be negative; bits outside of a are zero. */
-static uint64_t bits_at(const Whole *a, int64_t place) {
-    int64_t word = place >> 6;
-    int bit = place & 63;
+/* 64 bits of a from bit `first` on, which may be negative; bits outside of a are zero. */
+static uint64_t bits_at(const Whole *a, int64_t first) {
+    int64_t word = first >> 6;
+    int bit = first & 63;
     uint64_t low = word >= 0 && word < a->size ? a->word[word] : 0;
     uint64_t high = word >= -1 && word + 1 < a->size ? a->word[word + 1] : 0;
     return bit ? low >> bit | high << (64 - bit) : low;
 }
 
-static int any_below(const Whole *a, int64_t place) {
-    for (int64_t k = 0; k < a->size && 64 * k < place; k++)
-        if (place >= 64 * k + 64 ? a->word[k] : a->word[k] << (64 * k + 64 - place)) return 1;
+/* Whether a bit of a below bit `end` is set. */
+static int has_bits_below(const Whole *a, int64_t end) {
+    for (int64_t k = 0; k < a->size && 64 * k < end; k++)
+        if (end >= 64 * k + 64 ? a->word[k] : a->word[k] << (64 * k + 64 - end)) return 1;
     return 0;
 }
 
-/* a · 2^exponent, rounded to nearest, ties to even. `more` adds a positive amount below 1 to a; a then has 64 bits. */
-static double rounded(const Whole *a, int exponent, int more, int negative) {
+/* a · 2^exponent, or if `inexact` the same for a plus a positive amount below 1, rounded to nearest, ties to even. If
+   `inexact`, a must have at least 64 bits. m is a without the bits below bit `lowest`: 53 bits, or fewer if the result
+   is subnormal. It is rounded up if the next bit is set (half a unit or more), except if all others are zeros (a tie)
+   and m is even. */
+static double rounded(const Whole *a, int exponent, int inexact, int negative) {
     if (!a->size) return negative ? -0.0 : 0.0;
     int64_t top = 64 * (int64_t)a->size - 1 - __builtin_clzll(a->word[a->size - 1]);
-    int64_t place = top - 52 > -1074 - exponent ? top - 52 : -1074 - exponent;
-    uint64_t m = place <= top ? bits_at(a, place) & ((IMPLICIT << 1) - 1) : 0;
-    int half = bits_at(a, place - 1) & 1;
-    m += half && (m & 1 || more || any_below(a, place - 1));
-    double x = ldexp((double)m, (int)(place + exponent));
+    int64_t lowest = top - 52 > -1074 - exponent ? top - 52 : -1074 - exponent;
+    uint64_t m = lowest <= top ? bits_at(a, lowest) & ((IMPLICIT << 1) - 1) : 0;
+    int half = bits_at(a, lowest - 1) & 1;
+    m += half && (m & 1 || inexact || has_bits_below(a, lowest - 1));
+    double x = ldexp((double)m, (int)(lowest + exponent));
     return negative ? -x : x;
 }
 
 static void quotients(const int64_t *limbs, const int64_t *counts, int origin, const uint8_t *specials, int64_t groups,
-                      int words, double *found) {
+                      int words, double *results) {
     Whole a;
     for (int64_t i = 0; i < groups; i++, limbs += words) {
         int special = specials[i];
         if (!counts[i] || special) {
-            found[i] = !counts[i] || (special != PLUS && special != MINUS) ? NAN : special == PLUS ? INFINITY : -INFINITY;
+            int is_nan = !counts[i] || (special != PLUS && special != MINUS);
+            results[i] = is_nan ? NAN : special == PLUS ? INFINITY : -INFINITY;
             continue;
         }
-        /* Two more words: even 1 / 2^63 then keeps 64 bits. */
+        /* Two more words below the sum leave at least 64 bits in the quotient, even of 1 / 2^63. */
         int below = counts[i] == 1 ? 0 : 2, negative = magnitude_of(limbs, words, below, &a);
         if (!a.size) {
-            found[i] = 0;
+            results[i] = 0;
             continue;
         }
-        int more = divide(&a, counts[i]);
-        found[i] = rounded(&a, origin - 64 * below, more, negative);
+        int inexact = divide(&a, counts[i]);
+        results[i] = rounded(&a, origin - 64 * below, inexact, negative);
     }
 }
 
@@ -321,25 +334,27 @@ static void subtract_square(Whole *a, const Whole *b, int below) {
     trim(a);
 }
 
-/* (n Σx² − (Σx)²) / n / (n − ddof). Two integer divisions in sequence give the floor of the whole quotient. */
+/* (n Σx² − (Σx)²) / n / (n − ddof). Two integer divisions in sequence give the floor of the whole quotient. BELOW more
+   words below the numerator leave at least 64 bits in it. */
 static void variances(const int64_t *limbs, int words, const int64_t *squares, int square_words, const int64_t *counts,
-                      int origin, const uint8_t *specials, int64_t ddof, int64_t groups, double *found) {
+                      int origin, const uint8_t *specials, int64_t ddof, int64_t groups, double *results) {
+    enum { BELOW = 3 };
     Whole a, b;
     for (int64_t i = 0; i < groups; i++, limbs += words, squares += square_words) {
         if (specials[i] || counts[i] <= ddof) {
-            found[i] = NAN;
+            results[i] = NAN;
             continue;
         }
         magnitude_of(limbs, words, 0, &b);
-        magnitude_of(squares, square_words, 3, &a);
+        magnitude_of(squares, square_words, BELOW, &a);
         multiply(&a, counts[i]);
-        subtract_square(&a, &b, 3);
+        subtract_square(&a, &b, BELOW);
         if (!a.size) {
-            found[i] = 0;
+            results[i] = 0;
             continue;
         }
-        int more = divide(&a, counts[i]);
-        more |= divide(&a, counts[i] - ddof);
-        found[i] = rounded(&a, 2 * origin - 192, more, 0);
+        int inexact = divide(&a, counts[i]);
+        inexact |= divide(&a, counts[i] - ddof);
+        results[i] = rounded(&a, 2 * origin - 64 * BELOW, inexact, 0);
     }
 }

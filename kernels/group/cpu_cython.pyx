@@ -23,9 +23,9 @@ cdef extern from "cpu.h" nogil:
     void span_of_bits(const double *x, int64_t n, uint64_t *lowest, uint64_t *highest)
     int exponent_of(uint64_t bits)
     void quotients(const int64_t *limbs, const int64_t *counts, int origin, const uint8_t *specials, int64_t groups,
-                   int words, double *found)
+                   int words, double *results)
     void variances(const int64_t *limbs, int words, const int64_t *squares, int square_words, const int64_t *counts,
-                   int origin, const uint8_t *specials, int64_t ddof, int64_t groups, double *found)
+                   int origin, const uint8_t *specials, int64_t ddof, int64_t groups, double *results)
 
 
 def add(int64_t[::1] sums, const uint32_t[::1] gids, x):
@@ -81,26 +81,26 @@ def span(const double[::1] x):
 def quotient(const int64_t[:, ::1] limbs, const int64_t[::1] counts, int origin, const uint8_t[::1] specials):
     """Return the sums divided by the counts, correctly rounded."""
     cdef int64_t groups = limbs.shape[0]
-    cdef double[::1] found = np.empty(groups)
+    cdef double[::1] results = np.empty(groups)
     _check_groups(limbs.shape[1], groups, counts.shape[0], specials.shape[0])
     if groups:
         with nogil:
-            quotients(&limbs[0, 0], &counts[0], origin, &specials[0], groups, limbs.shape[1], &found[0])
-    return np.asarray(found)
+            quotients(&limbs[0, 0], &counts[0], origin, &specials[0], groups, limbs.shape[1], &results[0])
+    return np.asarray(results)
 
 
 def variance(const int64_t[:, ::1] limbs, const int64_t[:, ::1] squares, const int64_t[::1] counts, int origin,
              const uint8_t[::1] specials, int64_t ddof):
     """Return the variances, correctly rounded."""
     cdef int64_t groups = limbs.shape[0]
-    cdef double[::1] found = np.empty(groups)
+    cdef double[::1] results = np.empty(groups)
     _check_groups(limbs.shape[1], groups, counts.shape[0], specials.shape[0])
     _check_groups(squares.shape[1], groups, squares.shape[0], groups)
     if groups:
         with nogil:
             variances(&limbs[0, 0], limbs.shape[1], &squares[0, 0], squares.shape[1], &counts[0], origin,
-                      &specials[0], ddof, groups, &found[0])
-    return np.asarray(found)
+                      &specials[0], ddof, groups, &results[0])
+    return np.asarray(results)
 
 
 cdef _kind(x):

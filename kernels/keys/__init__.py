@@ -9,9 +9,10 @@ A key is a byte string of less than 2^32 bytes. The table consists of `slots`, u
 
 and an unused slot is zero. In `state`, ENTRIES is the number of keys, POOLED the bytes used in the pool, and SEEN the
 number of words; SPREAD is a factor, at least 1. The capacity C is the largest power of two that is at most the number
-of rows; a table holds up to ¾ C keys. A key is stored in the first free slot from hash · SPREAD mod 2^64 · C / 2^64 on
-(linear probing; Knuth, The Art of Computer Programming 3, 6.4). Entries are therefore nearly sorted by hash · SPREAD.
-With SPREAD ranks that each own a contiguous range of the hashes, the keys of a rank still use its whole table.
+of rows; a table holds up to ¾ C keys. The first slot of a key is ⌊(hash · SPREAD mod 2^64) · C / 2^64⌋, and the key is
+stored in the first free slot from there on (linear probing; Knuth, The Art of Computer Programming 3, 6.4). Entries are
+therefore nearly sorted by hash · SPREAD mod 2^64. If SPREAD ranks each own a contiguous range of the hashes, this
+product spreads the keys of a rank over its whole table.
 
 The hash of a key uses its 16-byte blocks as pairs (w0, w1) of little-endian words, padded with zeros:
 
@@ -24,23 +25,23 @@ block of zeros.
     Add to the weight of each key, from row `start` on. Key i is data[offsets[i]:offsets[i + 1]], or the i-th `size`
     bytes if `offsets` is None. Its weight is `weights[i]`, or 1 if `weights` is None. If `gids` (uint32) is not None,
     `gids[i]` becomes the number of the key. Returns the first row without room in the table, or the number of rows.
-`words(text, start, stop, rule, fold, points, table, others)`
+`words(text, start, stop, rule, fold, characters, table, others)`
     Count the words of text[start:stop]; 64 readable bytes must follow. With rule WHITE, words are separated by ASCII
-    white space as in Python's `str.split`, and by the characters of `points`. With rule WORDS, words are sequences of
-    ASCII letters, digits, `_` and the characters of `points`. `points` is a bitmap (uint8 [0x110000 / 8], lowest bit
-    first). With `fold`, ASCII words are converted to lower case, and all other words are counted in the table `others`.
-    A table is (slots, pool, state). Returns `stop`, or the start of the first word without room in its table.
+    white space as in Python's `str.split`, and by `characters` beyond ASCII. With rule WORDS, words are sequences of
+    ASCII letters, digits, `_` and `characters`. `characters` is a bitmap of code points (uint8 [0x110000 / 8], lowest
+    bit first). With `fold`, ASCII words are converted to lower case, and all other words are counted in the table
+    `others`. A table is (slots, pool, state). Returns `stop`, or the start of the first word without room in its table.
 `rehash(old, slots, pool, state)`
     Insert the entries of `old` slots into `slots`, which are larger and empty. Returns False if they do not fit.
-`entries(slots, pool, state, hashes, places)`
+`entries(slots, pool, state, hashes, rows)`
     Write the hashes of all keys and the rows of their slots, sorted by hash · SPREAD mod 2^64, then hash, then key.
-`keys(slots, pool, state, places, data)`
-    Write the concatenated bytes of the keys in the slots `places`.
-`hashes(data, offsets, size, found)`
+`keys(slots, pool, state, rows, data)`
+    Write the concatenated bytes of the keys in the slots `rows`.
+`hashes(data, offsets, size, results)`
     Write the hash of each key, uint64.
-`partition(hashes, parts, places, starts)`
-    Write the position (int64) of each row when rows are sorted stably by part ⌊hash · parts / 2^64⌋; part k begins at
-    `starts[k]`, and `starts[parts]` is the number of rows.
+`partition(hashes, parts, positions, starts)`
+    Write the position (int64) of each hash when they are sorted stably by part ⌊hash · parts / 2^64⌋; part k begins at
+    `starts[k]`, and `starts[parts]` is the number of hashes.
 """
 
 from typing import Any
@@ -72,8 +73,8 @@ def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
     rows, pool = 2 * size + 64, len(data)
     if operation == "words":
         buffer = np.frombuffer(text + bytes(64), np.uint8)
-        points = np.zeros(0x110000 // 8, np.uint8)
-        return (buffer, 0, len(text), WHITE, True, points, empty(rows, pool), empty(64)), len(text), "bytes"
+        characters = np.zeros(0x110000 // 8, np.uint8)
+        return (buffer, 0, len(text), WHITE, True, characters, empty(rows, pool), empty(64)), len(text), "bytes"
     if operation == "hashes":
         return (data, offsets, 0, np.zeros(size, np.uint64)), size, "keys"
     if operation == "partition":
@@ -85,11 +86,11 @@ def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
     from anyrank.kernels.keys import reference
 
     reference.add(data, offsets, 0, None, None, *table, 0)
-    places = np.flatnonzero(table[0][:, 2])
-    n = len(places)
+    used = np.flatnonzero(table[0][:, 2])
+    n = len(used)
     if operation == "rehash":
         return (table[0], np.zeros((2 * rows, 4), np.uint64), *table[1:]), n, "keys"
     if operation == "entries":
         return (*table, np.zeros(n, np.uint64), np.zeros(n, np.int64)), n, "keys"
-    sizes = table[0][places, 2] >> np.uint64(32)
-    return (*table, places, np.zeros(int(sizes.sum()), np.uint8)), n, "keys"
+    sizes = table[0][used, 2] >> np.uint64(32)
+    return (*table, used, np.zeros(int(sizes.sum()), np.uint8)), n, "keys"

@@ -8,9 +8,10 @@
 #define MULTIPLIER_0 0x9E3779B97F4A7C15u
 #define MULTIPLIER_1 0xD6E8FEB86659FD93u
 #define MULTIPLIER_2 0xA0761D6478BD642Fu
-/* Functions that are specialized for constant arguments by inlining. */
+/* For functions that the compiler specializes for constant arguments: it can only do so if it inlines them. */
 #define ALWAYS __attribute__((always_inline))
-#define BYTES 0x0101010101010101u
+/* A factor that repeats a byte in all eight bytes of a word. */
+#define EACH_BYTE 0x0101010101010101u
 
 enum { INLINE = 16, SLOT = 4, BATCH = 64 };
 enum { ENTRIES, POOLED, SPREAD, SEEN, STATE };
@@ -19,8 +20,8 @@ struct table {
     uint64_t *slots;
     uint8_t *pool;
     int64_t *state, rows, room;
-    int64_t limit;  /* maximum number of entries; the caller then makes a larger table */
-    int shift;
+    int64_t limit;  /* the maximum number of entries: at the limit the caller makes a larger table */
+    int shift;      /* the upper 64 - shift bits of hash * SPREAD select the first slot */
 };
 
 /* A key. Bytes from `at` up to `end` can be read, also beyond the key; `fold` converts ASCII letters to lower case. */
@@ -47,38 +48,41 @@ static inline uint64_t load(const uint8_t *at)
 }
 
 /* The first `size` bytes of a word, with zeros after them; any size is allowed. */
-static inline uint64_t first(uint64_t word, int64_t size)
+static inline uint64_t first_bytes(uint64_t word, int64_t size)
 {
     return size >= 8 ? word : size <= 0 ? 0 : word & (~(uint64_t)0 >> (64 - 8 * size));
 }
 
-/* Converts eight ASCII bytes to lower case. In each byte, adding a constant to the low seven bits sets bit 7 if the
-   byte is at least 'A' (or beyond 'Z'); where exactly one of them is set, bit 5 is set. */
-static inline uint64_t folded(uint64_t word)
+/* Converts eight ASCII bytes to lower case at once. In each byte, adding 0x80 - 'A' to the low seven bits sets bit 7 if
+   the byte is at least 'A', and adding 0x80 - 'Z' - 1 if it is beyond 'Z'. If only the first sets it, the byte is a
+   capital letter, and bit 5 is set. */
+static inline uint64_t to_lower(uint64_t word)
 {
-    uint64_t seven = word & 0x7F * BYTES;
-    uint64_t from_a = seven + (0x80 - 'A') * BYTES, beyond_z = seven + (0x80 - 'Z' - 1) * BYTES;
-    return word | ((from_a ^ beyond_z) & ~word & 0x80 * BYTES) >> 2;
+    uint64_t seven = word & 0x7F * EACH_BYTE;
+    uint64_t from_a = seven + (0x80 - 'A') * EACH_BYTE, beyond_z = seven + (0x80 - 'Z' - 1) * EACH_BYTE;
+    return word | ((from_a ^ beyond_z) & ~word & 0x80 * EACH_BYTE) >> 2;
 }
 
-static inline uint64_t mixed(uint64_t a, uint64_t b)
+/* The exclusive or of the halves of the 128-bit product. */
+static inline uint64_t mix(uint64_t a, uint64_t b)
 {
     unsigned __int128 product = (unsigned __int128)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static inline uint64_t absorbed(uint64_t hash, uint64_t w0, uint64_t w1)
+static inline uint64_t mix_block(uint64_t hash, uint64_t w0, uint64_t w1)
 {
-    return mixed(w0 ^ MULTIPLIER_0 ^ hash, w1 ^ MULTIPLIER_1);
+    return mix(w0 ^ MULTIPLIER_0 ^ hash, w1 ^ MULTIPLIER_1);
 }
 
-static inline uint64_t finished(uint64_t hash)
+static inline uint64_t finish_hash(uint64_t hash)
 {
-    return mixed(hash ^ MULTIPLIER_2, MULTIPLIER_0);
+    return mix(hash ^ MULTIPLIER_2, MULTIPLIER_0);
 }
 
-/* The 16 bytes of a key from offset `done` as two words, padded with zeros. */
-static inline ALWAYS void two(const struct key *key, int64_t done, uint64_t *w0, uint64_t *w1)
+/* The 16 bytes of a key from offset `done` as two words, padded with zeros. All 16 bytes are read at once, and those
+   beyond the key are cleared; bytes near `end` are copied first, because reading beyond `end` is not allowed. */
+static inline ALWAYS void load_block(const struct key *key, int64_t done, uint64_t *w0, uint64_t *w1)
 {
     const uint8_t *at = key->at + done;
     int64_t left = key->size - done;
@@ -87,11 +91,11 @@ static inline ALWAYS void two(const struct key *key, int64_t done, uint64_t *w0,
         memcpy(copy, at, left);
         at = copy;
     }
-    *w0 = first(load(at), left), *w1 = first(load(at + 8), left - 8);
-    if (key->fold) *w0 = folded(*w0), *w1 = folded(*w1);
+    *w0 = first_bytes(load(at), left), *w1 = first_bytes(load(at + 8), left - 8);
+    if (key->fold) *w0 = to_lower(*w0), *w1 = to_lower(*w1);
 }
 
-static int beyond_ascii_long(const struct key *key)
+static int has_beyond_ascii(const struct key *key)
 {
     for (int64_t i = 0; i < key->size; i++)
         if (key->at[i] & 0x80) return 1;
@@ -100,17 +104,17 @@ static int beyond_ascii_long(const struct key *key)
 
 static __attribute__((noinline)) void make_long(struct key *key, int fold)
 {
-    key->fold = fold && !beyond_ascii_long(key);
+    key->fold = fold && !has_beyond_ascii(key);
     key->hash = (uint64_t)key->size;
     for (int64_t done = 0; done < key->size; done += INLINE) {
         uint64_t w0, w1;
-        two(key, done, &w0, &w1);
-        key->hash = absorbed(key->hash, w0, w1);
+        load_block(key, done, &w0, &w1);
+        key->hash = mix_block(key->hash, w0, w1);
     }
-    key->hash = finished(key->hash);
+    key->hash = finish_hash(key->hash);
 }
 
-/* Initializes a key of `size` bytes; with `fold`, an ASCII key is converted to lower case. */
+/* Initializes a key of `size` bytes; with `fold`, an ASCII key is converted to lower case: its words have no bit 7. */
 static inline ALWAYS void make_key(struct key *key, const uint8_t *at, int64_t size, const uint8_t *end, int fold)
 {
     key->at = at, key->end = end, key->size = size, key->fold = 0;
@@ -118,12 +122,12 @@ static inline ALWAYS void make_key(struct key *key, const uint8_t *at, int64_t s
         make_long(key, fold);
         return;
     }
-    two(key, 0, &key->w0, &key->w1);
-    if (fold && !((key->w0 | key->w1) & 0x80 * BYTES)) {
+    load_block(key, 0, &key->w0, &key->w1);
+    if (fold && !((key->w0 | key->w1) & 0x80 * EACH_BYTE)) {
         key->fold = 1;
-        key->w0 = folded(key->w0), key->w1 = folded(key->w1);
+        key->w0 = to_lower(key->w0), key->w1 = to_lower(key->w1);
     }
-    key->hash = finished(absorbed((uint64_t)size, key->w0, key->w1));
+    key->hash = finish_hash(mix_block((uint64_t)size, key->w0, key->w1));
 }
 
 static inline uint64_t slot_size(const uint64_t *slot) { return slot[2] >> 32; }
@@ -131,27 +135,29 @@ static inline uint64_t slot_size(const uint64_t *slot) { return slot[2] >> 32; }
 static uint64_t slot_hash(const uint64_t *slot)
 {
     if (slot_size(slot) > INLINE) return slot[0];
-    return finished(absorbed(slot_size(slot), slot[0], slot[1]));
+    return finish_hash(mix_block(slot_size(slot), slot[0], slot[1]));
 }
 
-static inline uint64_t *place_of(const struct table *t, uint64_t hash)
+static inline uint64_t *first_slot(const struct table *t, uint64_t hash)
 {
     return t->slots + SLOT * ((hash * (uint64_t)t->state[SPREAD]) >> t->shift);
 }
 
+/* Whether the key of a slot in the pool is this key. */
 static __attribute__((noinline)) int same_long(const struct table *t, const uint64_t *slot, const struct key *key)
 {
     struct key there = {.at = t->pool + slot[1], .end = t->pool + t->room, .size = key->size};
     for (int64_t done = 0; done < key->size; done += INLINE) {
         uint64_t w0, w1, v0, v1;
-        two(key, done, &w0, &w1);
-        two(&there, done, &v0, &v1);
+        load_block(key, done, &w0, &w1);
+        load_block(&there, done, &v0, &v1);
         if (w0 != v0 || w1 != v1) return 0;
     }
     return 1;
 }
 
-static __attribute__((noinline)) int keep(struct table *t, uint64_t *slot, const struct key *key)
+/* Stores a new key in an unused slot, with the count 0; returns 0 if the table has no room for it. */
+static __attribute__((noinline)) int insert(struct table *t, uint64_t *slot, const struct key *key)
 {
     if (t->state[ENTRIES] >= t->limit) return 0;
     slot[0] = key->w0, slot[1] = key->w1;
@@ -164,7 +170,8 @@ static __attribute__((noinline)) int keep(struct table *t, uint64_t *slot, const
         slot[0] = key->hash, slot[1] = (uint64_t)t->state[POOLED];
         t->state[POOLED] += key->size;
     }
-    slot[2] = (uint64_t)key->size << 32 | (uint64_t)++t->state[ENTRIES];
+    t->state[ENTRIES]++;
+    slot[2] = (uint64_t)key->size << 32 | (uint64_t)t->state[ENTRIES];
     slot[3] = 0;
     return 1;
 }
@@ -173,8 +180,8 @@ static __attribute__((noinline)) int keep(struct table *t, uint64_t *slot, const
 static inline ALWAYS uint64_t *slot_of(struct table *t, const struct key *key)
 {
     uint64_t *end = t->slots + SLOT * t->rows;
-    for (uint64_t *slot = place_of(t, key->hash); slot < end; slot += SLOT) {
-        if (!slot[2]) return keep(t, slot, key) ? slot : NULL;
+    for (uint64_t *slot = first_slot(t, key->hash); slot < end; slot += SLOT) {
+        if (!slot[2]) return insert(t, slot, key) ? slot : NULL;
         if (slot_size(slot) != (uint64_t)key->size) continue;
         if (key->size > INLINE ? slot[0] == key->hash && same_long(t, slot, key)
                                : slot[0] == key->w0 && slot[1] == key->w1)
@@ -183,8 +190,8 @@ static inline ALWAYS uint64_t *slot_of(struct table *t, const struct key *key)
     return NULL;
 }
 
-/* Adds weights to the keys of rows from `row` on, see `add_keys`; inlined separately for 8-byte keys, the usual case.
-   */
+/* Adds weights to the keys of rows from `row` on, see `add_keys`. A batch of keys is hashed first and its slots are
+   prefetched, so that the memory accesses of the batch overlap. */
 static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size,
                                       int64_t row, int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
 {
@@ -194,7 +201,7 @@ static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, c
         for (int i = 0; i < m; i++) {
             int64_t begin = offsets ? offsets[row + i] : (row + i) * size;
             make_key(&batch[i], data + begin, offsets ? offsets[row + i + 1] - begin : size, end, 0);
-            __builtin_prefetch(place_of(t, batch[i].hash), 1);
+            __builtin_prefetch(first_slot(t, batch[i].hash), 1);
         }
         for (int i = 0; i < m; i++, row++) {
             if (!offsets) batch[i].size = size;  /* so that the compiler knows the size */
@@ -207,14 +214,15 @@ static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, c
     return n;
 }
 
-/* Adds `weights` to the keys from row `from` on and writes key numbers to `gids`; returns the row without room, or n.
-   */
+/* Adds `weights` to the keys from row `from` on and writes key numbers to `gids`; returns the first row without room in
+   the table, or n. Keys of 8 bytes, the usual case, have a loop of their own: there the size is a constant. A block is
+   read as 16 bytes, which the last two rows may not have: they take the general loop. */
 static int64_t add_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t from,
                         int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
 {
-    int64_t safe = offsets || size != 8 || n < 2 ? from : n - 2;  /* 16 bytes can be read in these rows */
-    if (from < safe) from = add_rows(data, end, NULL, 8, from, safe, weights, gids, t);
-    return from < safe ? from : add_rows(data, end, offsets, size, from, n, weights, gids, t);
+    int64_t last = offsets || size != 8 || n < 2 ? from : n - 2;
+    if (from < last) from = add_rows(data, end, NULL, 8, from, last, weights, gids, t);
+    return from < last ? from : add_rows(data, end, offsets, size, from, n, weights, gids, t);
 }
 
 static int64_t rehash_slots(const uint64_t *old, int64_t rows, struct table *t)
@@ -222,7 +230,7 @@ static int64_t rehash_slots(const uint64_t *old, int64_t rows, struct table *t)
     uint64_t *end = t->slots + SLOT * t->rows;
     for (const uint64_t *from = old; from < old + SLOT * rows; from += SLOT) {
         if (!from[2]) continue;
-        uint64_t *slot = place_of(t, slot_hash(from));
+        uint64_t *slot = first_slot(t, slot_hash(from));
         while (slot < end && slot[2]) slot += SLOT;
         if (slot == end) return 0;
         memcpy(slot, from, 8 * SLOT);
@@ -241,28 +249,30 @@ static int before(const struct table *t, const uint64_t *a, const uint64_t *b)
 }
 
 /* Lists the entries in the order of their slots, which is nearly sorted; an insertion sort completes the order. */
-static void list_entries(const struct table *t, uint64_t *hashes, int64_t *places)
+static void list_entries(const struct table *t, uint64_t *hashes, int64_t *rows)
 {
     uint64_t spread = (uint64_t)t->state[SPREAD];
     int64_t n = 0;
     for (int64_t row = 0; row < t->rows; row++) {
         const uint64_t *slot = t->slots + SLOT * row;
         if (!slot[2]) continue;
-        uint64_t hash = slot_hash(slot), along = hash * spread;
+        uint64_t hash = slot_hash(slot), product = hash * spread;
         int64_t i = n++;
         for (; i > 0; i--) {
             uint64_t other = hashes[i - 1] * spread;
-            if (other < along || (other == along && hashes[i - 1] < hash)) break;
-            if (hashes[i - 1] == hash && !before(t, slot, t->slots + SLOT * places[i - 1])) break;
-            hashes[i] = hashes[i - 1], places[i] = places[i - 1];
+            if (other < product || (other == product && hashes[i - 1] < hash)) break;
+            if (hashes[i - 1] == hash && !before(t, slot, t->slots + SLOT * rows[i - 1])) break;
+            hashes[i] = hashes[i - 1], rows[i] = rows[i - 1];
         }
-        hashes[i] = hash, places[i] = row;
+        hashes[i] = hash, rows[i] = row;
     }
 }
 
 /* One bit for each of 64 bytes: white space, word characters, bytes beyond ASCII. */
 struct classes { uint64_t white, word, high; };
 
+/* An unsigned difference c - low is below `width` exactly if low <= c < low + width; c | 0x20 makes a letter lower
+   case. */
 static inline int ascii_word(unsigned c)
 {
     return (c | 0x20) - 'a' < 26u || c - '0' < 10u || c == '_';
@@ -271,6 +281,8 @@ static inline int ascii_word(unsigned c)
 static inline int ascii_white(unsigned c) { return c == ' ' || c - 9 < 5u || c - 0x1C < 4u; }
 
 #if defined(__SSE2__)
+/* The same for 16 bytes: all bits of a byte are set if low <= byte < low + width. SSE2 has no unsigned comparison of
+   bytes; x <= y is x == min(x, y). */
 static inline __m128i within(__m128i c, int low, int width)
 {
     __m128i x = _mm_sub_epi8(c, _mm_set1_epi8((char)low));
@@ -278,6 +290,7 @@ static inline __m128i within(__m128i c, int low, int width)
 }
 #endif
 
+/* The classes of 64 bytes; only one of `white` and `word` is set. `movemask` collects bit 7 of 16 bytes. */
 static inline struct classes classify(const uint8_t *at, int words)
 {
     struct classes found = {0, 0, 0};
@@ -305,6 +318,7 @@ static inline struct classes classify(const uint8_t *at, int words)
 static inline int decode(const uint8_t *at, int64_t left, uint32_t *point)
 {
     uint32_t c = at[0];
+    /* 0x80 to 0xC1 and bytes from 0xF5 on begin no valid sequence. */
     int size = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
     if (!size || size > left) return 0;
     *point = size == 1 ? c : c & (0x7Fu >> size);
@@ -312,12 +326,14 @@ static inline int decode(const uint8_t *at, int64_t left, uint32_t *point)
         if ((at[i] & 0xC0) != 0x80) return 0;
         *point = *point << 6 | (at[i] & 0x3F);
     }
+    /* Overlong forms, surrogates and code points beyond Unicode are not valid. */
     if (size == 3 && (*point < 0x800 || (*point >= 0xD800 && *point < 0xE000))) return 0;
     if (size == 4 && (*point < 0x10000 || *point > 0x10FFFF)) return 0;
     return size;
 }
 
-/* One bit for each byte of the characters beyond ASCII that begin in 64 bytes and are in the set. */
+/* One bit for each byte of the characters beyond ASCII that begin in 64 bytes and are in the set; `high` marks the
+   bytes beyond ASCII. The last character may end up to 3 bytes later, therefore 128 bits. */
 static unsigned __int128 beyond_ascii(const uint8_t *at, int64_t left, uint64_t high, const uint8_t *set)
 {
     unsigned __int128 found = 0;
@@ -326,8 +342,8 @@ static unsigned __int128 beyond_ascii(const uint8_t *at, int64_t left, uint64_t 
         uint32_t point;
         int size = decode(at + i, left - i, &point);
         if (size && (set[point >> 3] >> (point & 7) & 1)) found |= (((unsigned __int128)1 << size) - 1) << i;
-        int over = i + (size ? size : 1);
-        high = over > 63 ? 0 : high & (~(uint64_t)0 << over);
+        int next = i + (size ? size : 1);
+        high = next > 63 ? 0 : high & (~(uint64_t)0 << next);
     }
     return found;
 }
@@ -347,7 +363,9 @@ static inline ALWAYS int count_batch(struct key *batch, int n, int fold, struct 
 }
 
 /* Counts the words of text[start:stop], after which 64 bytes can be read; returns `stop`, or the start of the first
-   word without room in its table. */
+   word without room in its table. Words are found in 64 bytes at a time, by bits: `inside` has a bit for each byte of a
+   word, and `borders` for each byte that begins a word or follows one, where `inside` differs from itself shifted by
+   one byte. `open` is whether a word has begun and not ended. `x & (x - 1)` clears the lowest bit of x. */
 static inline ALWAYS int64_t count_by(const uint8_t *text, int64_t start, int64_t stop, int words, int fold,
                                       const uint8_t *set, struct table *t, struct table *others)
 {
@@ -355,25 +373,25 @@ static inline ALWAYS int64_t count_by(const uint8_t *text, int64_t start, int64_
     const uint8_t *end = text + stop + 64;
     int n = 0, open = 0, done;
     int64_t begin = 0;
-    unsigned __int128 carried = 0;
+    unsigned __int128 listed = 0;  /* bytes of characters beyond ASCII in the set, from this position on */
     for (int64_t at = start; at < stop; at += 64) {
         struct classes c = classify(text + at, words);
         int64_t left = stop - at;
         uint64_t valid = left < 64 ? ~(~(uint64_t)0 << left) : ~(uint64_t)0;
-        if (c.high & valid) carried |= beyond_ascii(text + at, left, c.high & valid & ~(uint64_t)carried, set);
-        uint64_t in = (words ? c.word | (uint64_t)carried : ~(c.white | (uint64_t)carried)) & valid;
-        carried >>= 64;
-        uint64_t turns = in ^ (in << 1 | (uint64_t)open);
-        while (turns) {
-            int i = __builtin_ctzll(turns);
-            turns &= turns - 1;
+        if (c.high & valid) listed |= beyond_ascii(text + at, left, c.high & valid & ~(uint64_t)listed, set);
+        uint64_t inside = (words ? c.word | (uint64_t)listed : ~(c.white | (uint64_t)listed)) & valid;
+        listed >>= 64;
+        uint64_t borders = inside ^ (inside << 1 | (uint64_t)open);
+        while (borders) {
+            int i = __builtin_ctzll(borders);
+            borders &= borders - 1;
             open = !open;
             if (open) {
                 begin = at + i;
                 continue;
             }
             make_key(&batch[n], text + begin, at + i - begin, end, fold);
-            __builtin_prefetch(place_of(t, batch[n++].hash), 1);
+            __builtin_prefetch(first_slot(t, batch[n++].hash), 1);
             if (n == BATCH) {
                 if ((done = count_batch(batch, n, fold, t, others)) < n) return batch[done].at - text;
                 n = 0;
@@ -389,15 +407,16 @@ static int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int
                            struct table *t, struct table *others)
 {
     if (words)
-        return fold ? count_by(text, start, stop, 1, 1, set, t, others) : count_by(text, start, stop, 1, 0, set, t, others);
+        return fold ? count_by(text, start, stop, 1, 1, set, t, others)
+                    : count_by(text, start, stop, 1, 0, set, t, others);
     return fold ? count_by(text, start, stop, 0, 1, set, t, others) : count_by(text, start, stop, 0, 0, set, t, others);
 }
 
 /* Copies the concatenated bytes of the keys in these slots. */
-static void copy_keys(const struct table *t, const int64_t *places, int64_t n, uint8_t *data)
+static void copy_keys(const struct table *t, const int64_t *rows, int64_t n, uint8_t *data)
 {
     for (int64_t i = 0; i < n; i++) {
-        const uint64_t *slot = t->slots + SLOT * places[i];
+        const uint64_t *slot = t->slots + SLOT * rows[i];
         uint64_t size = slot_size(slot);
         memcpy(data, size > INLINE ? t->pool + slot[1] : (const uint8_t *)slot, size);
         data += size;
@@ -420,8 +439,9 @@ static inline int64_t part_of(uint64_t hash, int64_t parts)
     return (int64_t)((unsigned __int128)hash * (uint64_t)parts >> 64);
 }
 
-/* Positions of rows sorted stably by the part of their hash; `starts` has parts + 1 elements. */
-static void place_rows(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *places, int64_t *starts)
+/* The positions of hashes sorted stably by their part, by counting; `starts` has parts + 1 elements. Each position that
+   is given out moves the start of its part, to that of the next part in the end; the last loop moves them back. */
+static void partition_hashes(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *positions, int64_t *starts)
 {
     int64_t at = 0;
     memset(starts, 0, 8 * (parts + 1));
@@ -431,7 +451,7 @@ static void place_rows(const uint64_t *hashes, int64_t n, int64_t parts, int64_t
         starts[part] = at;
         at += count;
     }
-    for (int64_t row = 0; row < n; row++) places[row] = starts[part_of(hashes[row], parts)]++;
+    for (int64_t row = 0; row < n; row++) positions[row] = starts[part_of(hashes[row], parts)]++;
     for (int64_t part = parts; part > 0; part--) starts[part] = starts[part - 1];
     starts[0] = 0;
 }

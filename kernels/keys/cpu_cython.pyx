@@ -9,14 +9,14 @@ cdef extern from "cpu.h" nogil:
     void open_table(table *t, uint64_t *slots, int64_t rows, uint8_t *pool, int64_t room, int64_t *state)
     int64_t add_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t start,
                      int64_t n, const int64_t *weights, uint32_t *gids, table *t)
-    int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int words, int fold, const uint8_t *points,
+    int64_t count_words(const uint8_t *text, int64_t start, int64_t stop, int words, int fold, const uint8_t *characters,
                         table *t, table *others)
     int64_t rehash_slots(const uint64_t *old, int64_t rows, table *t)
-    void list_entries(const table *t, uint64_t *hashes, int64_t *places)
+    void list_entries(const table *t, uint64_t *hashes, int64_t *rows)
     void hash_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
                    uint64_t *hashes)
-    void place_rows(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *places, int64_t *starts)
-    void copy_keys(const table *t, const int64_t *places, int64_t n, uint8_t *data)
+    void partition_hashes(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *positions, int64_t *starts)
+    void copy_keys(const table *t, const int64_t *rows, int64_t n, uint8_t *data)
 
 
 cdef table _open(uint64_t[:, ::1] slots, uint8_t[::1] pool, int64_t[::1] state):
@@ -45,22 +45,22 @@ def add(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, const
     return done
 
 
-def words(const uint8_t[::1] text, int64_t start, int64_t stop, int rule, bint fold, const uint8_t[::1] points,
+def words(const uint8_t[::1] text, int64_t start, int64_t stop, int rule, bint fold, const uint8_t[::1] characters,
           counted, others):
     """Count the words of text[start:stop]."""
     cdef table t = _open(counted[0], counted[1], counted[2]), u = _open(others[0], others[1], others[2])
     if start >= stop:
         return stop
-    if start < 0 or stop + 64 > text.shape[0] or points.shape[0] < 0x110000 // 8:
+    if start < 0 or stop + 64 > text.shape[0] or characters.shape[0] < 0x110000 // 8:
         raise ValueError(f"text[{start}:{stop}] of {text.shape[0]} bytes needs 64 bytes after it")
     cdef int64_t done
     with nogil:
-        done = count_words(&text[0], start, stop, rule, fold, &points[0], &t, &u)
+        done = count_words(&text[0], start, stop, rule, fold, &characters[0], &t, &u)
     return done
 
 
 def rehash(const uint64_t[:, ::1] old, slots, pool, state):
-    """Put the entries of old slots into larger ones."""
+    """Insert the entries of old slots into larger slots."""
     cdef table t = _open(slots, pool, state)
     cdef int64_t done
     with nogil:
@@ -68,43 +68,45 @@ def rehash(const uint64_t[:, ::1] old, slots, pool, state):
     return bool(done)
 
 
-def entries(slots, pool, state, uint64_t[::1] hashes, int64_t[::1] places):
+def entries(slots, pool, state, uint64_t[::1] hashes, int64_t[::1] rows):
     """Write the hashes of all keys and the rows of their slots, sorted."""
     cdef table t = _open(slots, pool, state)
-    if hashes.shape[0] < state[0] or places.shape[0] < state[0]:
-        raise ValueError(f"{hashes.shape[0]} places for {state[0]} entries")
+    if hashes.shape[0] < state[0] or rows.shape[0] < state[0]:
+        raise ValueError(f"{hashes.shape[0]} elements cannot take {state[0]} entries")
     if state[0]:
         with nogil:
-            list_entries(&t, &hashes[0], &places[0])
+            list_entries(&t, &hashes[0], &rows[0])
 
 
-def keys(slots, pool, state, const int64_t[::1] places, uint8_t[::1] data):
+def keys(slots, pool, state, const int64_t[::1] rows, uint8_t[::1] data):
     """Write the concatenated bytes of the keys in these slots."""
     cdef table t = _open(slots, pool, state)
-    if places.shape[0] and data.shape[0]:
+    if rows.shape[0] and data.shape[0]:
         with nogil:
-            copy_keys(&t, &places[0], places.shape[0], &data[0])
+            copy_keys(&t, &rows[0], rows.shape[0], &data[0])
 
 
-def hashes(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, uint64_t[::1] found):
+def hashes(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, uint64_t[::1] results):
     """Write the hash of each key."""
     cdef int64_t n = offsets.shape[0] - 1 if offsets is not None else data.shape[0] // size
-    if found.shape[0] < n:
-        raise ValueError(f"{found.shape[0]} places for {n} hashes")
+    if results.shape[0] < n:
+        raise ValueError(f"{results.shape[0]} elements cannot take {n} hashes")
     cdef uint8_t nothing = 0
     cdef const uint8_t *first = &data[0] if data.shape[0] else &nothing
     cdef const int64_t *at = &offsets[0] if offsets is not None else NULL
     if n:
         with nogil:
-            hash_keys(first, first + data.shape[0], at, size, n, &found[0])
+            hash_keys(first, first + data.shape[0], at, size, n, &results[0])
 
 
-def partition(const uint64_t[::1] hashes, int64_t parts, int64_t[::1] places, int64_t[::1] starts):
+def partition(const uint64_t[::1] hashes, int64_t parts, int64_t[::1] positions, int64_t[::1] starts):
     """Write the position of each row when rows are sorted stably by the part of their hash."""
-    if parts < 1 or places.shape[0] < hashes.shape[0] or starts.shape[0] <= parts:
-        raise ValueError(f"{parts} parts of {hashes.shape[0]} hashes, {places.shape[0]} places, {starts.shape[0]} starts")
+    if parts < 1 or positions.shape[0] < hashes.shape[0] or starts.shape[0] <= parts:
+        raise ValueError(
+            f"{parts} parts of {hashes.shape[0]} hashes, {positions.shape[0]} positions, {starts.shape[0]} starts"
+        )
     if hashes.shape[0]:
         with nogil:
-            place_rows(&hashes[0], hashes.shape[0], parts, &places[0], &starts[0])
+            partition_hashes(&hashes[0], hashes.shape[0], parts, &positions[0], &starts[0])
     else:
         starts[:] = 0

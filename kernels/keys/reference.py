@@ -40,7 +40,7 @@ def _key(slot: Any, pool: np.ndarray) -> bytes:
     return data[:size]
 
 
-def _first(slots: np.ndarray, state: np.ndarray, hash_: int) -> int:
+def _first_row(slots: np.ndarray, state: np.ndarray, hash_: int) -> int:
     bits = len(slots).bit_length() - 1
     return (hash_ * int(state[SPREAD]) & _MASK) >> (64 - bits)
 
@@ -48,7 +48,7 @@ def _first(slots: np.ndarray, state: np.ndarray, hash_: int) -> int:
 def _slot(key: bytes, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> Any:
     """Return the slot of a key, or None if there is no room for it."""
     hash_ = hash_of(key)
-    for row in range(_first(slots, state, hash_), len(slots)):
+    for row in range(_first_row(slots, state, hash_), len(slots)):
         slot = slots[row]
         if not slot[2]:
             return _insert(key, hash_, slot, slots, pool, state)
@@ -100,20 +100,20 @@ def add(
 _ASCII = {WHITE: " \t\n\v\f\r\x1c\x1d\x1e\x1f", 1: "_0-9A-Za-z"}
 
 
-def _word_pattern(rule: int, points: np.ndarray) -> re.Pattern[str]:
-    """Return a pattern for words; bytes that are not valid UTF-8 are surrogates, which are not in `points`."""
-    beyond = np.flatnonzero(np.unpackbits(points, bitorder="little"))
+def _word_pattern(rule: int, characters: np.ndarray) -> re.Pattern[str]:
+    """Return a pattern for words; bytes that are not valid UTF-8 are surrogates, which are not in `characters`."""
+    beyond = np.flatnonzero(np.unpackbits(characters, bitorder="little"))
     listed = "".join(re.escape(chr(point)) for point in beyond if point > 0x7F)
     return re.compile(f"[{'^' if rule == WHITE else ''}{_ASCII[rule]}{listed}]+")
 
 
 def words(
-    text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, table: Table, others: Table
+    text: np.ndarray, start: int, stop: int, rule: int, fold: bool, characters: np.ndarray, table: Table, others: Table
 ) -> int:
     """Count the words of text[start:stop]."""
     whole = text[start:stop].tobytes().decode(errors="surrogateescape")
     at, before = start, 0
-    for match in _word_pattern(rule, points).finditer(whole):
+    for match in _word_pattern(rule, characters).finditer(whole):
         at += len(whole[before : match.start()].encode(errors="surrogateescape"))
         before = match.start()
         key = match[0].encode(errors="surrogateescape")
@@ -130,7 +130,7 @@ def words(
 def rehash(old: np.ndarray, slots: np.ndarray, pool: np.ndarray, state: np.ndarray) -> bool:
     """Insert the entries of old slots into larger slots."""
     for slot in old[old[:, 2] != 0]:
-        row = _first(slots, state, hash_of(_key(slot, pool)))
+        row = _first_row(slots, state, hash_of(_key(slot, pool)))
         while row < len(slots) and slots[row, 2]:
             row += 1
         if row == len(slots):
@@ -139,30 +139,30 @@ def rehash(old: np.ndarray, slots: np.ndarray, pool: np.ndarray, state: np.ndarr
     return True
 
 
-def entries(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, hashes: np.ndarray, places: np.ndarray) -> None:
+def entries(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, hashes: np.ndarray, rows: np.ndarray) -> None:
     """Write the hashes of all keys and the rows of their slots, sorted."""
     keys_and_rows = [(_key(slots[row], pool), row) for row in np.flatnonzero(slots[:, 2]).tolist()]
     entries = [(hash_of(key), key, row) for key, row in keys_and_rows]
     entries.sort(key=lambda entry: (entry[0] * int(state[SPREAD]) & _MASK, *entry))
     n = len(entries)
-    hashes[:n], places[:n] = [entry[0] for entry in entries], [entry[2] for entry in entries]
+    hashes[:n], rows[:n] = [entry[0] for entry in entries], [entry[2] for entry in entries]
 
 
-def keys(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, places: np.ndarray, data: np.ndarray) -> None:
+def keys(slots: np.ndarray, pool: np.ndarray, state: np.ndarray, rows: np.ndarray, data: np.ndarray) -> None:
     """Write the concatenated bytes of the keys in these slots."""
-    content = b"".join(_key(slots[row], pool) for row in places.tolist())
+    content = b"".join(_key(slots[row], pool) for row in rows.tolist())
     data[: len(content)] = np.frombuffer(content, np.uint8)
 
 
-def hashes(data: np.ndarray, offsets: np.ndarray | None, size: int, found: np.ndarray) -> None:
+def hashes(data: np.ndarray, offsets: np.ndarray | None, size: int, results: np.ndarray) -> None:
     """Write the hash of each key."""
     text = data.tobytes()
     borders = offsets.tolist() if offsets is not None else range(0, len(text) + 1, size)
-    found[: len(borders) - 1] = [hash_of(text[a:b]) for a, b in pairwise(borders)]
+    results[: len(borders) - 1] = [hash_of(text[a:b]) for a, b in pairwise(borders)]
 
 
-def partition(hashes: np.ndarray, parts: int, places: np.ndarray, starts: np.ndarray) -> None:
+def partition(hashes: np.ndarray, parts: int, positions: np.ndarray, starts: np.ndarray) -> None:
     """Write the position of each row when rows are sorted stably by the part of their hash."""
     part = np.array([value * parts >> 64 for value in hashes.tolist()], np.int64)
-    places[np.argsort(part, kind="stable")] = np.arange(len(hashes))
+    positions[np.argsort(part, kind="stable")] = np.arange(len(hashes))
     starts[: parts + 1] = np.searchsorted(np.sort(part), np.arange(parts + 1))

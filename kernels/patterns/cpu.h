@@ -11,6 +11,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Skips in the root state are worth their time if they are at least WORTH bytes on average; checked from TRIES skips
+   on. */
 enum { OUT = INT32_MIN, LANES = 64, NEAR = 3, VECTOR = 32, TRIES = 1024, WORTH = 8 };
 
 /* Arguments of a count: see __init__.py. `end` has the ends of the last counted occurrences, relative to `text`. */
@@ -65,7 +67,7 @@ static inline int64_t begin_of(const uint8_t *text, int64_t end, int32_t length)
 }
 
 /* Counts the occurrences of the patterns that end in this state. */
-static void found(const Search *s, int64_t state, int64_t end) {
+static void count_occurrences(const Search *s, int64_t state, int64_t end) {
     for (; state; state = s->link[state]) {
         int32_t pattern = s->owner[state];
         if (pattern < 0) continue;
@@ -77,45 +79,48 @@ static void found(const Search *s, int64_t state, int64_t end) {
     }
 }
 
-/* A window of VECTOR bytes, and a bit for each position in it at which an occurrence may begin. */
+/* A window of VECTOR bytes: a bit for each position in it at which an occurrence may begin. */
 typedef struct {
     int64_t begin;
-    uint32_t places;
+    uint32_t positions;
 } Window;
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define AVX2 __attribute__((target("avx2")))
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
-#define TABLE(k) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(near + 16 * (k))))
-AVX2 static inline __m256i fitting(const uint8_t *near, __m256i bytes) {
+#define NIBBLES(k) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(near + 16 * (k))))
+/* For each of 32 bytes, the buckets of patterns that may have this byte here: two lookups in tables of 16 bytes, by its
+   lower and its upper four bits. A shuffle is such a lookup for all 32 bytes at once. */
+AVX2 static inline __m256i matching_buckets(const uint8_t *near, __m256i bytes) {
     const __m256i nibble = _mm256_set1_epi8(15), high = _mm256_srli_epi16(bytes, 4);
-    return _mm256_and_si256(_mm256_shuffle_epi8(TABLE(0), _mm256_and_si256(bytes, nibble)),
-                            _mm256_shuffle_epi8(TABLE(1), _mm256_and_si256(high, nibble)));
+    return _mm256_and_si256(_mm256_shuffle_epi8(NIBBLES(0), _mm256_and_si256(bytes, nibble)),
+                            _mm256_shuffle_epi8(NIBBLES(1), _mm256_and_si256(high, nibble)));
 }
-AVX2 static inline uint32_t places_of(const uint8_t *near, const uint8_t *p) {
-    __m256i all = _mm256_and_si256(fitting(near, LOAD(p)), fitting(near + 32, LOAD(p + 1)));
-    all = _mm256_and_si256(all, fitting(near + 64, LOAD(p + 2)));
+/* The positions at which the first three bytes fit a pattern of one bucket. */
+AVX2 static inline uint32_t positions_of(const uint8_t *near, const uint8_t *p) {
+    __m256i all = _mm256_and_si256(matching_buckets(near, LOAD(p)), matching_buckets(near + 32, LOAD(p + 1)));
+    all = _mm256_and_si256(all, matching_buckets(near + 64, LOAD(p + 2)));
     return ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(all, _mm256_setzero_si256()));
 }
 /* The next position from `i` on at which an occurrence may begin, or the first position that no whole window covers. */
-AVX2 static inline int64_t next_place(const Search *s, Window *window, int64_t i, int64_t stop) {
+AVX2 static inline int64_t next_position(const Search *s, Window *window, int64_t i, int64_t stop) {
     if (i < window->begin + VECTOR) {
-        uint32_t places = window->places & ~(uint32_t)0 << (i - window->begin);
-        if (places) return window->begin + __builtin_ctz(places);
+        uint32_t positions = window->positions & ~(uint32_t)0 << (i - window->begin);
+        if (positions) return window->begin + __builtin_ctz(positions);
         i = window->begin + VECTOR;
     }
     for (; i + VECTOR + NEAR - 1 <= stop; i += VECTOR) {
-        uint32_t places = places_of(s->near, s->text + i);
-        if (!places) continue;
-        *window = (Window){i, places};
-        return i + __builtin_ctz(places);
+        uint32_t positions = positions_of(s->near, s->text + i);
+        if (!positions) continue;
+        *window = (Window){i, positions};
+        return i + __builtin_ctz(positions);
     }
     return i;
 }
 static int has_vectors(void) { return __builtin_cpu_supports("avx2"); }
 #else
 #define AVX2
-static int64_t next_place(const Search *s, Window *window, int64_t i, int64_t stop) { return i; }
+static int64_t next_position(const Search *s, Window *window, int64_t i, int64_t stop) { return i; }
 static int has_vectors(void) { return 0; }
 #endif
 
@@ -126,14 +131,14 @@ INLINE uint32_t count_from(const Search *s, uint32_t state, int64_t i, int64_t s
     int64_t first = i, tries = 0;
     while (i < stop) {
         if (skips && !state) {
-            i = next_place(s, &window, i, stop);
+            i = next_position(s, &window, i, stop);
             if (++tries >= TRIES && tries * WORTH > i - first) skips = 0;
         }
         do {
             state = s->table[state + s->classes[s->text[i++]]];
             if (state & OUT) {
                 state &= ~(uint32_t)OUT;
-                found(s, state >> s->shift, i);
+                count_occurrences(s, state >> s->shift, i);
             }
         } while (i < stop && (state || !skips));
     }
@@ -148,11 +153,13 @@ static uint32_t count_patterns(const Search *s, uint32_t state, int64_t i, int64
     return has_vectors() ? count_with_vectors(s, state, i, stop) : count_from(s, state, i, stop, 0);
 }
 
+/* Counts in lanes of 8 bits, which the compiler turns into vectors; after 255 rounds, before a lane can overflow, the
+   lanes are added to the result. */
 CLONES static int64_t count_line_ends(const uint8_t *text, int64_t n) {
     int64_t ends = 0, i = 0;
     while (n - i >= LANES) {
         uint8_t lane[LANES] = {0};
-        for (int times = 0; times < 255 && n - i >= LANES; times++, i += LANES)
+        for (int rounds = 0; rounds < 255 && n - i >= LANES; rounds++, i += LANES)
             for (int l = 0; l < LANES; l++) lane[l] += text[i + l] == '\n';
         for (int l = 0; l < LANES; l++) ends += lane[l];
     }

@@ -11,7 +11,7 @@ struct alignas(sizeof(T) * N) together {  // written by one store
     T value[N];
 };
 
-__device__ __forceinline__ long long place() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
 __device__ __forceinline__ unsigned long long joined(WORD low, WORD high) {
     return (unsigned long long)high << 32 | low;
@@ -23,7 +23,7 @@ __device__ __forceinline__ double unit(WORD low, WORD high) { return __ull2doubl
 extern "C" __global__ void words(unsigned long long seed, unsigned int stream, unsigned int step,
                                  const unsigned long long* __restrict__ index, unsigned int* __restrict__ out,
                                  long long n) {
-    const long long i = place();
+    const long long i = thread_index();
     if (i >= n) return;
     const block c = philox(seed, stream, step, index[i]);
     reinterpret_cast<together<unsigned int, 4>*>(out)[i] = {c.c0, c.c1, c.c2, c.c3};
@@ -32,7 +32,7 @@ extern "C" __global__ void words(unsigned long long seed, unsigned int stream, u
 extern "C" __global__ void uniform(unsigned long long seed, unsigned int stream, unsigned int step,
                                    const unsigned long long* __restrict__ index, double low, double width,
                                    double* __restrict__ out, long long n) {
-    const long long i = place();
+    const long long i = thread_index();
     if (i >= n) return;
     const block c = philox(seed, stream, step, index[i]);
     out[i] = low + width * unit(c.c0, c.c1);
@@ -40,7 +40,7 @@ extern "C" __global__ void uniform(unsigned long long seed, unsigned int stream,
 
 extern "C" __global__ void pair(unsigned long long seed, unsigned int stream, unsigned int step,
                                 const unsigned long long* __restrict__ index, double* __restrict__ out, long long n) {
-    const long long i = place();
+    const long long i = thread_index();
     if (i >= n) return;
     const block c = philox(seed, stream, step, index[i]);
     reinterpret_cast<together<double, 2>*>(out)[i] = {unit(c.c0, c.c1), unit(c.c2, c.c3)};
@@ -52,7 +52,7 @@ extern "C" __global__ void normal(unsigned long long seed, unsigned int stream, 
                                   const unsigned long long* __restrict__ index, const double* table, int each,
                                   double* out, long long n) {
     const constants& constant = *reinterpret_cast<const constants*>(table);
-    const long long first = place(), threads = (long long)gridDim.x * blockDim.x;
+    const long long first = thread_index(), threads = (long long)gridDim.x * blockDim.x;
     unsigned int left = 0;
     for (int j = 0; j < each && first + j * threads < n; ++j) {
         const long long i = first + j * threads;
@@ -74,7 +74,7 @@ extern "C" __global__ void integers(unsigned long long seed, unsigned int stream
                                     const unsigned long long* __restrict__ index, unsigned long long low,
                                     unsigned long long span, unsigned long long unfair, long long* __restrict__ out,
                                     long long n) {
-    const long long i = place();
+    const long long i = thread_index();
     if (i >= n) return;
     for (;; stream += 1u << 24) {
         const block c = philox(seed, stream, step, index[i]);

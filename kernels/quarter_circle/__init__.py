@@ -9,7 +9,7 @@ that the hits of a range are exactly the sum of the hits of its parts.
 A lattice point represents the square above and to the right of it. The lattice has about 2^31 more points in the
 quarter circle than its area π/4·2^62. The fraction of hits is therefore too large by 2^−31, and the estimate of π by
 4·2^−31 = 1.9·10^−9. The standard error of π from 10^12 points is 1.6·10^−6; only with 10^18 points does it become
-as small as the discretisation error.
+as small as the discretization error.
 """
 
 from typing import Any

@@ -1,15 +1,15 @@
 /* Points in the quarter circle, with AVX-512, AVX2, SSE2 or plain C: see __init__.py. */
 #include <stdint.h>
 
-#include "run.h"
+#include "common.h"
 
 enum { bundle_plain = 1 };
 
-static uint64_t hits_plain(const struct run *run, uint32_t low, uint64_t blocks)
+static uint64_t hits_plain(const struct common_terms *common, uint32_t low, uint64_t blocks)
 {
     uint64_t hits = 0;
     for (; blocks; blocks--) {
-        int both = block_hits(run, low++);
+        int both = block_hits(common, low++);
         hits += (uint64_t)((both & 1) + (both >> 1));
     }
     return hits;
@@ -71,7 +71,7 @@ static uint64_t hits_plain(const struct run *run, uint32_t low, uint64_t blocks)
 #endif
 
 static const struct {
-    uint64_t (*hits)(const struct run *run, uint32_t low, uint64_t blocks);
+    uint64_t (*hits)(const struct common_terms *common, uint32_t low, uint64_t blocks);
     uint64_t bundle;
 } INSTRUCTIONS[] = {
     {hits_plain, bundle_plain},
@@ -96,23 +96,23 @@ static uint64_t count_hits(int instructions, uint64_t seed, uint32_t stream, uin
 {
     const uint64_t bundle = INSTRUCTIONS[instructions].bundle, last = (end + 1) >> 1;
     uint64_t hits = 0;
-    struct run run;
+    struct common_terms common;
     for (uint64_t index = first >> 1, blocks; index < last; index += blocks) {
         const uint32_t low = (uint32_t)index;
         const uint64_t same_high = ((uint64_t)1 << 32) - low;
         blocks = last - index < same_high ? last - index : same_high;
-        run = run_of(seed, stream, index);
+        common = common_of(seed, stream, index);
         uint64_t bundled = blocks - blocks % bundle;
-        hits += INSTRUCTIONS[instructions].hits(&run, low, bundled);
-        hits += hits_plain(&run, low + (uint32_t)bundled, blocks - bundled);
+        hits += INSTRUCTIONS[instructions].hits(&common, low, bundled);
+        hits += hits_plain(&common, low + (uint32_t)bundled, blocks - bundled);
     }
     if (first & 1) { /* the point before the range is in the first block */
-        run = run_of(seed, stream, first >> 1);
-        hits -= (uint64_t)(block_hits(&run, (uint32_t)(first >> 1)) & 1);
+        common = common_of(seed, stream, first >> 1);
+        hits -= (uint64_t)(block_hits(&common, (uint32_t)(first >> 1)) & 1);
     }
     if (end & 1) {
-        run = run_of(seed, stream, end >> 1);
-        hits -= (uint64_t)(block_hits(&run, (uint32_t)(end >> 1)) >> 1);
+        common = common_of(seed, stream, end >> 1);
+        hits -= (uint64_t)(block_hits(&common, (uint32_t)(end >> 1)) >> 1);
     }
     return hits;
 }

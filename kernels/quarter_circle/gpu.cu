@@ -5,13 +5,13 @@
 // additions. Hopper issues 64 32-bit multiplications per clock and multiprocessor. If a 64-bit result takes two
 // issues, as reported for Ada, the bound of an H200 (132 multiprocessors, 1.98 GHz) is 132 · 1.98e9 · 32 / 21 · 2 =
 // 796e9 points per second. The other 28 operations, 64 per clock, are issued in parallel.
-#include "run.h"
+#include "common.h"
 
 enum { GROUPS = 4 };
 
 // The number of misses in the next GROUPS blocks of a thread; `first` is word 0 of their counters times M0. In the
 // first three rounds, terms that are equal for all blocks are computed once.
-__device__ __forceinline__ unsigned int misses_of(const run& same, const unsigned long long* first) {
+__device__ __forceinline__ unsigned int misses_of(const common_terms& same, const unsigned long long* first) {
     block c[GROUPS];
     unsigned int misses = 0;
     UNROLL for (int g = 0; g < GROUPS; ++g) {
@@ -32,7 +32,7 @@ extern "C" __global__ void quarter_circle(unsigned long long seed, unsigned int 
     __shared__ unsigned int total;
     if (threadIdx.x == 0) total = 0;
     __syncthreads();
-    const run same = run_of(seed, stream, index);
+    const common_terms same = common_of(seed, stream, index);
     const unsigned int threads = gridDim.x * blockDim.x, thread = blockIdx.x * blockDim.x + threadIdx.x;
     unsigned long long first[GROUPS];
     WORD high, low;
@@ -53,6 +53,6 @@ extern "C" __global__ void quarter_circle(unsigned long long seed, unsigned int 
 // Subtracts the hit of point 0 or 1 of a block that has only its other point in the range.
 extern "C" __global__ void without(unsigned long long seed, unsigned int stream, unsigned long long index,
                                    unsigned int point, unsigned long long* hits) {
-    const run same = run_of(seed, stream, index);
+    const common_terms same = common_of(seed, stream, index);
     *hits -= block_hits(&same, (WORD)index) >> point & 1;
 }

@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(WIDTH, 4) shallow_water(
     // Thread t loads column t + 1. The first six threads also load p, u and v of the columns on both sides of the
     // strip. If the region has fewer columns than the block, the other threads load the last column again.
     const unsigned mine = min(t, wide) + 1, brought = t % 3, beside = t < 3 ? 0 : wide + 1;
-    const unsigned place = t < 3 ? 0 : blockDim.x + 1;
+    const unsigned side_column = t < 3 ? 0 : blockDim.x + 1;
     double ahead_p, ahead_u, ahead_v, ahead_beside = 0.;
     auto fetch = [&]() {
         ahead_p = level_p[mine], ahead_u = level_u[mine], ahead_v = level_v[mine];
@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(WIDTH, 4) shallow_water(
     };
     auto keep = [&](int slot) {
         level[slot][0][t + 1] = ahead_p, level[slot][1][t + 1] = ahead_u, level[slot][2][t + 1] = ahead_v;
-        if (t < 6) level[slot][brought][place] = ahead_beside;
+        if (t < 6) level[slot][brought][side_column] = ahead_beside;
     };
 
     level_p += i0 * level_p_row + j0, level_u += i0 * level_u_row + j0, level_v += i0 * level_v_row + j0;

@@ -73,15 +73,16 @@ static void order_ranks(const uint64_t *ranks, int64_t *order, int64_t n, uint64
         high = rank > high ? rank : high;
     }
     if (low >= high) return;
-    const int place = width((uint64_t)(n - 1)), extra = width(high - low) + place - 64, drop = extra > 0 ? extra : 0;
-    const uint64_t mask = ((uint64_t)1 << place) - 1;
-    for (int64_t i = 0; i < n; i++) packed[i] = (ranks[order[i]] - low) >> drop << place | (uint64_t)i;
+    const int index_bits = width((uint64_t)(n - 1)), extra = width(high - low) + index_bits - 64;
+    const int drop = extra > 0 ? extra : 0;
+    const uint64_t mask = ((uint64_t)1 << index_bits) - 1;
+    for (int64_t i = 0; i < n; i++) packed[i] = (ranks[order[i]] - low) >> drop << index_bits | (uint64_t)i;
     sort_u64(packed, packed, scratch, n, 1);
     for (int64_t i = 0; i < n; i++) scratch[i] = (uint64_t)order[packed[i] & mask];
     memcpy(order, scratch, (size_t)n * sizeof *order);
     if (!drop) return;
     for (int64_t begin = 0, end; begin < n; begin = end) {
-        for (end = begin + 1; end < n && packed[end] >> place == packed[begin] >> place;) end++;
+        for (end = begin + 1; end < n && packed[end] >> index_bits == packed[begin] >> index_bits;) end++;
         if (end > begin + 1) order_ranks(ranks, order + begin, end - begin, packed + begin, scratch + begin);
     }
 }

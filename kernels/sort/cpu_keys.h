@@ -88,7 +88,7 @@ static int64_t FN(crossing)(const KEY *a, int64_t m, const KEY *b, int64_t n, in
         int second = *b[c] < *a[c];                                   \
         const KEY *taken = second ? b[c] : a[c];                      \
         if (order)                                                    \
-            *place[c]++ = taken - origin;                             \
+            *next[c]++ = taken - origin;                              \
         else                                                          \
             *to[c]++ = *taken;                                        \
         b[c] += second;                                               \
@@ -103,12 +103,12 @@ static inline __attribute__((always_inline)) void FN(merge_to)(const KEY *first,
     enum { PARTS = 4 };
     const KEY *a[PARTS + 1], *b[PARTS + 1];
     KEY *to[PARTS];
-    int64_t *place[PARTS];
+    int64_t *next[PARTS];
     for (int c = 0; c <= PARTS; c++) {
         int64_t count = (m + n) / PARTS * c + (m + n) % PARTS * c / PARTS, taken = FN(crossing)(first, m, second, n, count);
         a[c] = first + taken;
         b[c] = second + (count - taken);
-        if (c < PARTS && order) place[c] = order + count;
+        if (c < PARTS && order) next[c] = order + count;
         if (c < PARTS && !order) to[c] = out + count;
     }
     const KEY *a_end[PARTS], *b_end[PARTS];
@@ -128,8 +128,8 @@ static inline __attribute__((always_inline)) void FN(merge_to)(const KEY *first,
         while (a[c] < a_end[c] && b[c] < b_end[c]) NEXT(c)
         int64_t left = a_end[c] - a[c], right = b_end[c] - b[c];
         if (order) {
-            for (int64_t i = 0; i < left; i++) *place[c]++ = a[c] - origin + i;
-            for (int64_t i = 0; i < right; i++) *place[c]++ = b[c] - origin + i;
+            for (int64_t i = 0; i < left; i++) *next[c]++ = a[c] - origin + i;
+            for (int64_t i = 0; i < right; i++) *next[c]++ = b[c] - origin + i;
         } else {
             memcpy(to[c], a[c], (size_t)left * sizeof(KEY));
             memcpy(to[c] + left, b[c], (size_t)right * sizeof(KEY));

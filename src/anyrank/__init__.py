@@ -20,7 +20,7 @@ Runs
     Run         the summary, result and fields of a run folder
 
 Arithmetic with the same bits everywhere
-    exact       module: sums, means, dot products, norms, minimum and maximum of Fields and arrays
+    exact       module: sums, means, variances, dot products, norms, extremes and histograms of Fields and arrays
     elementary  module: sin, cos, exp and log
     Philox      random numbers that are a function of seed, stream, global index and step
 

@@ -13,12 +13,12 @@ import pydantic
 from anyrank.errors import UsageError, at
 from anyrank.values import refusal
 
-T = TypeVar("T", bound="Table")
+T = TypeVar("T", bound="Settings")
 #: Returns the text for a value with its name, and for the name alone, in messages.
 Spelling = Callable[[str, Any], tuple[str, str]]
 
 
-class Table(pydantic.BaseModel):
+class Settings(pydantic.BaseModel):
     """Named values with their types, defaults and rules. An unknown name or an invalid value raises UsageError."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -74,7 +74,7 @@ class Table(pydantic.BaseModel):
         return f"{subject} is not known here. {fix}"
 
 
-class OptionTable(Table):
+class OptionSettings(Settings):
     """Options from flags or TOML, in which a text may be written as a number: checkpoint_every = 200."""
 
     model_config = pydantic.ConfigDict(coerce_numbers_to_str=True)
@@ -97,5 +97,5 @@ class Metadata:
 
 
 def option(default: Any, text: str, group: str, *flags: str, **more: Any) -> Any:
-    """Declare an option of a Table: its default, its help text, and its `Metadata`."""
+    """Declare an option of a Settings: its default, its help text, and its `Metadata`."""
     return pydantic.Field(default, description=text, json_schema_extra={"metadata": Metadata(group, flags, **more)})  # type: ignore[dict-item]

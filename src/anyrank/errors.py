@@ -62,7 +62,7 @@ class CheckpointError(AnyrankError):
     """A checkpoint cannot be written or read, or is damaged."""
 
 
-def spans(numbers: Iterable[int]) -> str:
+def as_ranges(numbers: Iterable[int]) -> str:
     """Return the numbers of ranks or steps as text with ranges: 0-3,7."""
     parts: list[list[int]] = []
     for number in sorted(numbers):

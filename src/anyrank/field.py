@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device
-from anyrank.errors import UsageError
 from anyrank.exchange import gather
 from anyrank.exchange.advance import advance
 from anyrank.exchange.block import HaloBlock, OnGrid
 from anyrank.exchange.boundaries import Boundary
+from anyrank.exchange.gather import allgather
 from anyrank.exchange.halo import halo_of
+from anyrank.exchange.points import Point, check_component, check_point, check_points, probe
+from anyrank.exchange.read import read
 from anyrank.kernel import Kernel
 from anyrank.layout import Layout
 from anyrank.member import Source, Stored
@@ -32,11 +35,12 @@ class Field(HaloBlock):
     `array` is this rank's block with its halo, and `local` the block without it; both are views of an array of the
     rank's device. Indexing reads and writes the block: `field[...] = values`.
 
-    `storage`, which is allocated at its first use, holds the block with `margin` layers of ghost cells: its halo, or
-    more if halos are exchanged once in several steps. Then this rank also computes the ghost cells next to its block,
-    and `valid` layers of them have the values of their owners. While `valid` is not 0, only kernels may write the
-    field, because other ranks would not notice a change. `halo`, `margin`, `valid` and `sides` have one entry per axis
-    of the grid; `layout`, `shape` and `local` have one axis before them if the field has components.
+    `storage` is allocated at its first use and holds the block with `margin` layers of ghost cells. `margin` is the
+    width of the halo, or more if halos are exchanged only once in several steps. Between the exchanges this rank then
+    also computes ghost cells: `valid` is the number of layers that are equal to the values of their owners. While
+    `valid` is not 0, only kernels may write the field, because other ranks would not notice a change. `halo`,
+    `margin`, `valid` and `sides` have one entry per axis of the grid; `layout`, `shape` and `local` have one more axis
+    before these if the field has components.
 
     Examples
     --------
@@ -61,12 +65,12 @@ class Field(HaloBlock):
         margin: Sequence[int] = (),
         sides: Sequence[tuple[Boundary, Boundary]] = (),
         grid: OnGrid | None = None,
-        at: Sequence[int] = (),
+        faces: Sequence[int] = (),
         constant: bool = False,
         storage: Any = None,
         group: str = "fields",
     ):
-        placement: dict[str, Any] = {"halo": halo, "margin": margin, "sides": sides, "grid": grid, "at": at}
+        placement: dict[str, Any] = {"halo": halo, "margin": margin, "sides": sides, "grid": grid, "faces": faces}
         super().__init__(name, layout, dtype, device, constant=constant, storage=storage, **placement)
         #: The name of its dataset in a checkpoint.
         self.path = f"{group}/{name}"
@@ -111,23 +115,18 @@ class Field(HaloBlock):
     @property
     def array(self) -> Any:
         """The block of this rank with its halo: a view, read-only on the host. Write the block through `local`."""
-        return self._view(self.halo, writable=not any(self.halo) and self._writable)
+        return self._view(self.halo, writable=not any(self.halo) and self.writable)
 
     @property
     def local(self) -> Any:
         """The block of this rank without its halo: a view."""
-        return self._view((), writable=self._writable)
-
-    @property
-    def _writable(self) -> bool:
-        return not any(self.valid) and not self.frozen
+        return self._view((), writable=self.writable)
 
     def __getitem__(self, key: Any) -> Any:
         return self.local[self._index(key)]
 
     def __setitem__(self, key: Any, values: Any) -> None:
-        if not self._writable:
-            raise UsageError(self._protected())
+        self.check_writable()
         parts = key if isinstance(key, tuple) else (key,)
         if self.device.on_host or not isinstance(values, np.ndarray | list | tuple):
             self.local[self._index(key)] = values
@@ -135,17 +134,6 @@ class Field(HaloBlock):
             self.device.write(self.local[key], np.asarray(values))
         else:
             self.local[self._index(key)] = self._on_device(np.asarray(values).astype(self.dtype, copy=False))
-
-    def _protected(self) -> str:
-        if self.frozen:
-            return (
-                f"the constant {self.name} is written after the method constants, which alone may set it: other ranks "
-                "have copies of its values. Declare it with state.field if it changes."
-            )
-        return (
-            f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
-            "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
-        )
 
     def _on_device(self, values: Any) -> Any:
         """Return an array, list or tuple as an array of the device; other values unchanged."""
@@ -209,3 +197,113 @@ class Field(HaloBlock):
             The distance of the gathered elements along every axis.
         """
         return gather(self.layout, self.local, stride, self.device.to_host)
+
+    def allgather(self) -> np.ndarray:
+        """Return the global array on all ranks. Collective.
+
+        Every rank then holds the whole array, so that the memory of a rank limits the size of the domain. Use `gather`
+        for the array on rank 0 or a part of it, and `probe` for a few points.
+
+        Returns
+        -------
+        ndarray
+            A new NumPy array of the global shape, the same on all ranks.
+
+        Examples
+        --------
+        >>> u = State(World()).field("u", (4,))
+        >>> u[...] = u.indices[0]
+        >>> u.allgather()
+        array([0., 1., 2., 3.])
+        """
+        return allgather(self.layout, self.device.to_host(self.local))
+
+    def at(self, *index: int, component: int | None = None) -> Point:
+        """Return one global point, with the methods `read`, `write` and `add`. Not collective.
+
+        `read` is collective and returns the value on all ranks. `write` and `add` are called on all ranks, too, and
+        change the value on the rank that owns the point, without a message.
+
+        Parameters
+        ----------
+        *index : int
+            The global index along each axis of the grid.
+        component : int, optional
+            The component of a field that has components; all of them if not given.
+
+        Returns
+        -------
+        Point
+            The point.
+
+        Raises
+        ------
+        UsageError
+            If there is no such point or component.
+
+        Examples
+        --------
+        >>> T = State(World()).field("T", (4, 6), unit="K")
+        >>> T.at(1, 2).write(20.0)
+        >>> T.at(1, 2).add(0.5)
+        >>> T.at(1, 2).read()
+        20.5
+        """
+        return Point(self, check_point(self, index), check_component(self, component))
+
+    def probe(self, points: Any, component: int | None = None) -> np.ndarray:
+        """Return the values at global points, in one message. Collective.
+
+        Parameters
+        ----------
+        points : array_like of int
+            The points, the same on all ranks: one row of global indices for each, of shape (n, number of axes of the
+            grid).
+        component : int, optional
+            The component of a field that has components; all of them if not given.
+
+        Returns
+        -------
+        ndarray
+            A NumPy array of the n values, the same on all ranks; of shape (components, n) for all components.
+
+        Raises
+        ------
+        UsageError
+            If there is no such point or component.
+
+        Examples
+        --------
+        >>> u = State(World()).field("u", (4, 6))
+        >>> u[...] = 10 * u.indices[0] + u.indices[1]
+        >>> u.probe([(0, 0), (3, 5), (1, 2)])
+        array([ 0., 35., 12.])
+        """
+        return probe(self, check_points(self, points), check_component(self, component))
+
+    def read(self, path: Path | str, name: str | None = None) -> None:
+        """Fill the field from a file in global order, of which each rank reads its own block. Collective.
+
+        Parameters
+        ----------
+        path : path
+            A file of HDF5, netCDF-4 or NumPy (`.npy`) that all ranks can read.
+        name : str, optional
+            The path of the dataset in HDF5 or netCDF-4; by default the name of the field.
+
+        Raises
+        ------
+        UsageError
+            On all ranks, before any value changes, if the file is missing or has another format, the dataset is missing
+            or packed, its shape is not that of the field, or its dtype is of another kind (`np.can_cast` with
+            `same_kind`); or if the field may not be written now.
+
+        Examples
+        --------
+        >>> np.save("terrain.npy", np.array([1, 2, 3, 4], np.int16))
+        >>> height = State(World()).field("height", (4,), unit="m")
+        >>> height.read("terrain.npy")
+        >>> height.local
+        array([1., 2., 3., 4.])
+        """
+        read(self, Path(path), name)

@@ -203,7 +203,7 @@ class Grid:
             margin=[h + further * max(h, most) for h, most in zip(halos, widest, strict=True)],
             sides=sides,
             grid=self,
-            at=sorted(walls),
+            faces=sorted(walls),
             constant=constant,
         )
         self._fields.append(field)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from anyrank.device import GPU_BODIES, Device, Module, open_device
-from anyrank.device.find import gpu_missing
+from anyrank.device.select import gpu_missing
 from anyrank.errors import UsageError
 from anyrank.kernels import Declined
 

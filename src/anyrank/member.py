@@ -11,10 +11,10 @@ from numpy.typing import DTypeLike
 
 from anyrank.errors import UsageError
 from anyrank.layout import Layout
-from anyrank.numerics.digest import combine, local_digest
+from anyrank.numerics.digest import digest_of_parts, local_digest
 
 
-class Part(Protocol):
+class Dataset(Protocol):
     """One dataset of a checkpoint: a Field, which is distributed over the ranks, or a Scalar."""
 
     name: str
@@ -31,7 +31,7 @@ class Part(Protocol):
         """Return the digest of the values, 64 bits. Collective for a Field."""
 
 
-class Block(Part, Protocol):
+class StoredField(Dataset, Protocol):
     """The attributes of a Field that a checkpoint is read into."""
 
     layout: Layout
@@ -44,7 +44,7 @@ class Block(Part, Protocol):
 
 
 #: The parts of a checkpoint, by name.
-Stored: TypeAlias = Mapping[str, Part]
+Stored: TypeAlias = Mapping[str, Dataset]
 
 
 class Source(Protocol):
@@ -63,7 +63,7 @@ class Source(Protocol):
     def read(self, name: str, layout: Layout) -> np.ndarray:
         """Return this rank's part of an array."""
 
-    def fill(self, field: Block) -> None:
+    def fill(self, field: StoredField) -> None:
         """Read the array with the name of a Field into its block, in pieces."""
 
 
@@ -188,7 +188,7 @@ class Scalar:
 
 def digest_of(stored: Stored, digests: Mapping[str, int]) -> int:
     """Return one digest of all parts of a checkpoint, from their digests."""
-    return combine({name: (item.dtype.str, item.shape, digests[name]) for name, item in stored.items()})
+    return digest_of_parts({name: (item.dtype.str, item.shape, digests[name]) for name, item in stored.items()})
 
 
 def check_dtype(name: str, dtype: DTypeLike) -> np.dtype[Any]:

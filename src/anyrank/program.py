@@ -125,6 +125,8 @@ class Program(Generic[S]):
     steps: Any = 1
     #: Whether --halo-steps may be used: only `setup` and kernels write fields, and kernels write only fields.
     deep_halos: ClassVar[bool] = False
+    #: Whether a run ends with an error when a Field has NaN or an infinity after a step, before a checkpoint has it.
+    finite: ClassVar[bool] = False
     #: Parameters that grow together with the ranks in a weak scaling study.
     grows: ClassVar[tuple[str, ...]] = ()
     #: The class of the State, from `Program[…]`.

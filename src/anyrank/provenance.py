@@ -160,7 +160,11 @@ def anyrank_hash() -> str:
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file in the format of `sha256sum`."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _gpu() -> dict[str, str]:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from anyrank.errors import AnyrankError, of_all_ranks, spans
+from anyrank.errors import AnyrankError, as_ranges, of_all_ranks
 
 #: The number of last calls that are kept, and the number of groups of ranks in an error message.
 KEPT, SHOWN = 20, 8
@@ -126,8 +126,8 @@ class Recorder:
         for rank, (text, _) in enumerate(gathered):
             groups.setdefault(text, []).append(rank)
         steps = {step for _, step in gathered if step is not None}
-        when = f" (step{'s' * (len(steps) > 1)} {spans(steps)})" if steps else ""
-        lines = [f"rank{'s' * (len(who) > 1)} {spans(who)}: {text}" for text, who in groups.items()]
+        when = f" (step{'s' * (len(steps) > 1)} {as_ranges(steps)})" if steps else ""
+        lines = [f"rank{'s' * (len(who) > 1)} {as_ranges(who)}: {text}" for text, who in groups.items()]
         lines[SHOWN:] = [f"and {len(lines) - SHOWN} calls more"] if len(lines) > SHOWN else []
         text = (
             f"collective calls differ at call {call.number}{when}:\n" + "\n".join(lines) + "\n"
@@ -138,7 +138,7 @@ class Recorder:
 
     def note(self, what: str) -> Call:
         """Record a call that is not collective, such as sending a message, without a comparison."""
-        call = Call(self._number, what, *_site(), self.step)
+        call = Call(self._number, what, *_caller(), self.step)
         self._recent.append(call)
         return call
 
@@ -176,8 +176,8 @@ def is_program(file: str) -> bool:
     return file.startswith(_PACKAGE) and Path(file).parts[-2] == "programs"
 
 
-def _site() -> tuple[str, int, str]:
-    """Return file, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
+def _caller() -> tuple[str, int, str]:
+    """File, line and function of a call: the innermost one of the user, or of anyrank if the runtime calls."""
     internal = None
     for frame, line in traceback.walk_stack(sys._getframe()):
         file = frame.f_code.co_filename

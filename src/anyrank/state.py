@@ -19,7 +19,7 @@ from anyrank.field import Field
 from anyrank.grid import Grid
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
-from anyrank.member import Member, Part, Scalar, check_dtype, digest_of
+from anyrank.member import Dataset, Member, Scalar, check_dtype, digest_of
 from anyrank.numerics.random import Philox
 from anyrank.world import World
 
@@ -278,7 +278,8 @@ class State:
         widths = tuple(h * self.halo_steps for h in halos)
         if shape not in layouts:
             near = next((layout for layout, _ in layouts.values() if layout.is_near(shape)), None)
-            layouts[shape] = near.extended(shape) if near is not None else self._bricks(shape, widths), halos
+            new = near.extended(shape) if near is not None else self._bricks(shape, widths)
+            layouts[shape] = new, halos
         layout, _ = layouts[shape]
         for cut, width in zip(layout.cuts, widths, strict=True):
             if any(b - a < width for a, b in pairwise(cut)):
@@ -365,7 +366,7 @@ class State:
                     halo.finish()
                 field.valid, field.frozen = field.margin, True
 
-    def stored(self) -> dict[str, Part]:
+    def stored(self) -> dict[str, Dataset]:
         """Return the parts of a checkpoint of the present values, by name. Collective."""
         return {name: item for member in self.members.values() for name, item in member.stored().items()}
 

@@ -70,7 +70,7 @@ def matching(pattern: str, rule: str) -> AfterValidator:
 
 def _or_none(kind: Any) -> tuple[Any, bool]:
     """Return the type without None, and whether it included None."""
-    inner = [one for one in get_args(kind) if one is not type(None)]
+    inner = [member for member in get_args(kind) if member is not type(None)]
     if get_origin(kind) in (Union, UnionType) and len(inner) == 1:
         return (get_args(inner[0])[0] if get_origin(inner[0]) is Annotated else inner[0]), True
     return kind, False

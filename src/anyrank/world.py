@@ -17,7 +17,7 @@ from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.observe.timers import Timers
 
 # Only one thread at a time calls MPI (the threads of checkpoints do not), so that MPI needs no locks.
-# This has an effect only if MPI is not initialised yet.
+# This has an effect only if MPI is not initialized yet.
 mpi4py.rc.thread_level = "serialized"
 if is_child():  # a child process of a rank must not join the MPI job of the ranks
     leave_launch()
@@ -25,7 +25,7 @@ if is_child():  # a child process of a rank must not join the MPI job of the ran
 with warnings.catch_warnings():
     # mpi4py warns on every rank about launchers that `check_launch` refuses on one rank.
     warnings.filterwarnings("ignore", message="suspicious MPI execution environment")
-    from mpi4py import MPI  # initialises MPI, and therefore follows the lines above
+    from mpi4py import MPI  # initializes MPI, and therefore follows the lines above
 
 if TYPE_CHECKING:
     from anyrank.recorder import Recorder
@@ -69,7 +69,7 @@ class World:
     """
 
     def __init__(self, comm: MPI.Intracomm | None = None, check: bool = False):
-        initialise()
+        initialize()
         self.comm = (MPI.COMM_WORLD if comm is None else comm).Dup()
         self.recorder: Recorder | None = None
         if self.comm.allreduce(check, MPI.MAX):  # all ranks check or none, because the comparison is collective
@@ -282,8 +282,8 @@ def _portable(error: BaseException | None, rank: int) -> AnyrankError:
     return AnyrankError(f"rank {rank}: {type(error).__name__}: {error}")
 
 
-def initialise() -> None:
-    """Initialise MPI unless it is; the command line delays this until it needs MPI. Collective."""
+def initialize() -> None:
+    """Initialize MPI unless it is; the command line delays this until it needs MPI. Collective."""
     if not MPI.Is_initialized():
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
 

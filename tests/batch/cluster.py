@@ -80,8 +80,8 @@ class Cluster:
         """The exit statuses of the attempts, `…` for one that still runs."""
         file = run / "job" / "attempts"
         lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
-        found = {line[0]: "…" for line in lines} | {line[0]: line[2] for line in lines if line[1] == "ended"}
-        return list(found.values())
+        result = {line[0]: "…" for line in lines} | {line[0]: line[2] for line in lines if line[1] == "ended"}
+        return list(result.values())
 
     def standing(self, run: Path) -> dict[str, dict[str, Any]]:
         return {status["name"]: status for status in json.loads(self.anyrank("status", run, "--json"))}
@@ -119,9 +119,7 @@ class Cluster:
 
 
 class Pbs(Cluster):
-    """The PBS of fake_pbs.py, with its state in the folder `pbs`; jobs find its commands on the PATH of their login
-    shell.
-    """
+    """The PBS of fake_pbs.py, state in the folder `pbs`; jobs find its commands on the PATH of their login shell."""
 
     def __init__(self, folder: Path, tag: str):
         self.state = folder / "pbs"
@@ -154,9 +152,7 @@ class Condor(Cluster):
 
 @contextmanager
 def run_fake(kind: type[Pbs] | type[Condor], folder: Path) -> Iterator[Any]:
-    """Make one of the fakes. Its processes and jobs carry the tag of a process that ends with the block, and end with
-    it.
-    """
+    """Make one of the fakes; its processes and jobs carry the tag of a process, and end with the block."""
     with start_process("sleep", "infinity") as keeper:
         cluster = kind(folder, keeper.tag)
         cluster.keeper = keeper

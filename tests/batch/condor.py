@@ -92,8 +92,8 @@ def split_arguments(arguments: str) -> list[str]:
     assert re.fullmatch(r'"(?:[^"]|"")*"', arguments), f"{arguments} is not in double quotes"
     inner = arguments[1:-1].replace('""', '"')
     assert inner.count("'") % 2 == 0, f"{arguments}: a single quote is not closed"
-    found = re.findall(r"(?:[^\s']|'(?:[^']|'')*')+", inner)
-    return [re.sub(r"'((?:[^']|'')*)'", lambda part: part[1].replace("''", "'"), word) for word in found]
+    result = re.findall(r"(?:[^\s']|'(?:[^']|'')*')+", inner)
+    return [re.sub(r"'((?:[^']|'')*)'", lambda part: part[1].replace("''", "'"), word) for word in result]
 
 
 #: The lines of a DAG file that we use, with their usage as condor_dagman prints it.
@@ -117,18 +117,20 @@ def check_dag(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
     for word, rest in sorted(lines, key=lambda line: line[0] != "JOB"):
         match = re.fullmatch(DAG_LINES[word], rest.strip())
         assert match, f"not the grammar of {word}: {rest}"
-        said = match.groupdict()
+        output = match.groupdict()
         if word == "JOB":
-            assert re.fullmatch(r"[^+.]+", said["name"]) and said["name"] not in ("PARENT", "CHILD", "ALL_NODES"), rest
-            assert said["name"] not in needs, f"{said['name']} is there twice"
-            needs[said["name"]] = set()
+            assert re.fullmatch(r"[^+.]+", output["name"]) and output["name"] not in ("PARENT", "CHILD", "ALL_NODES"), (
+                rest
+            )
+            assert output["name"] not in needs, f"{output['name']} is there twice"
+            needs[output["name"]] = set()
         elif word == "PARENT":
-            parents = said["parents"].split()
-            for child in said["children"].split():
+            parents = output["parents"].split()
+            for child in output["children"].split():
                 assert {child, *parents} <= needs.keys(), f"unknown node: {rest}"
                 needs[child].update(parents)
         else:
-            assert said["name"] in needs, f"unknown node: {rest}"
+            assert output["name"] in needs, f"unknown node: {rest}"
     left = dict(needs)
     while ready := [name for name, parents in left.items() if not parents & left.keys()]:
         left = {name: parents for name, parents in left.items() if name not in ready}

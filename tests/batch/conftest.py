@@ -16,5 +16,5 @@ def slurm() -> Iterator[Slurm]:
     if why_not and not os.environ.get("CI"):
         pytest.skip(why_not)
     assert not why_not, why_not
-    with start_slurm() as found:
-        yield found
+    with start_slurm() as result:
+        yield result

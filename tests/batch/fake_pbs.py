@@ -79,8 +79,8 @@ def schedule(jobs: Jobs) -> None:
 def chunks(job: dict[str, Any], what: str) -> int:
     """The total of a resource over all chunks: `select=2:ncpus=4` has 8 ncpus."""
     select = job["given"].get("-l select", "1")
-    found = re.search(rf"{what}=(\d+)", select)
-    return int(select.partition(":")[0]) * int(found[1] if found else 1)
+    result = re.search(rf"{what}=(\d+)", select)
+    return int(select.partition(":")[0]) * int(result[1] if result else 1)
 
 
 def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -215,10 +215,10 @@ def qstat(words: list[str]) -> None:
 def job_description(job: dict[str, Any]) -> dict[str, Any]:
     needs = ",".join(f"{kind}:{need}@srv" for kind, need in job["depend"])
     holds = "u" * job["hold"] + "s" * bool(needs)
-    found = {"Job_Name": job["given"].get("-N", "STDIN"), "Hold_Types": holds or "n"}
-    found["job_state"] = "H" if job["state"] == "Q" and holds else job["state"]
+    result = {"Job_Name": job["given"].get("-N", "STDIN"), "Hold_Types": holds or "n"}
+    result["job_state"] = "H" if job["state"] == "Q" and holds else job["state"]
     maybe = {"depend": needs or None, "stime": job.get("stime"), "Exit_status": job["exit"]}
-    return found | {key: value for key, value in maybe.items() if value is not None}
+    return result | {key: value for key, value in maybe.items() if value is not None}
 
 
 def qrls(names: list[str]) -> None:
@@ -255,12 +255,12 @@ def qsig(words: list[str]) -> None:
 
 def send_signal(session: int, number: int) -> None:
     """Send a signal to all processes of the session, to its leader last."""
-    found = []
+    result = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             if stat.read_text().rpartition(")")[2].split()[3] == str(session):
-                found.append(int(stat.parent.name))
-    for pid in sorted(found, key=lambda pid: pid == session):
+                result.append(int(stat.parent.name))
+    for pid in sorted(result, key=lambda pid: pid == session):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 

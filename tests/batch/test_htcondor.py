@@ -106,9 +106,9 @@ def test_condor_log_states_match_htcondors_library(log, tmp_path):
         if kind in STATES:
             states[job] = STATES[kind]
             reasons[job] = [str(event[key]) for key in ATTRIBUTES.get(kind, ()) if event.get(key)]
-    found = parse_log(log.read_text())
-    assert {job: state.state for job, state in found.items()} == states
-    for job, state in found.items():
+    result = parse_log(log.read_text())
+    assert {job: state.state for job, state in result.items()} == states
+    for job, state in result.items():
         assert all(reason in state.reason for reason in reasons[job]), (state, reasons[job])
 
 

@@ -203,8 +203,8 @@ def test_slurm_sweep_resubmits_only_failed_points(site):
     assert {name for name, status in first.items() if status["state"] == "failed"} == bad
     assert "seed 9 is broken" in first["0009"]["reason"] and len(first) == 20
     broken.unlink()
-    said = site.anyrank("submit", "sweep.toml")
-    assert "17 of 20 runs not submitted" in said
+    output = site.anyrank("submit", "sweep.toml")
+    assert "17 of 20 runs not submitted" in output
     second = standings("finished")
     job = second["0004"]["jobs"][0].partition("_")[0]
     assert {name for name, status in second.items() if status["jobs"][0].startswith(f"{job}_")} == bad
@@ -341,7 +341,7 @@ def test_slurm_preempted_run_continues(site, storm_digest):
 )
 def test_slurm_refused_job_shows_slurms_words_and_queues_nothing(site, words, message):
     out = site.folder / f"refused{words[1]}"
-    said = site.anyrank("submit", "pi", "--on", "slurm", *words, "--out", out, status=2)
-    assert message in said and "submit it again" in said
+    output = site.anyrank("submit", "pi", "--on", "slurm", *words, "--out", out, status=2)
+    assert message in output and "submit it again" in output
     assert not (out / "job" / "id").exists()
     assert "was not submitted" in site.anyrank("status", out, status=2)

@@ -129,9 +129,9 @@ print(*(line.split(None, 5)[5].strip() for line in open("/proc/self/maps") if ".
 def test_pack_python_of_the_archive_loads_only_its_own_files(unpacked):
     done = run_clean(unpacked / "bin/python3", "-c", LOADED, PYTHONPATH=ROOT / "src", PYTHONHOME="/nowhere")
     assert done.returncode == 0, done.stderr
-    found = set(done.stdout.splitlines())
-    ours = {path for path in found if path.startswith(f"{unpacked}/")}
-    assert len(ours) > 300 and not [path for path in found - ours if not _SYSTEM_LIBRARIES.match(Path(path).name)]
+    result = set(done.stdout.splitlines())
+    ours = {path for path in result if path.startswith(f"{unpacked}/")}
+    assert len(ours) > 300 and not [path for path in result - ours if not _SYSTEM_LIBRARIES.match(Path(path).name)]
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def site(tmp_path, monkeypatch):
 
 
 def names(*arguments):
-    return [found.metadata["Name"] for found in select_packages(*arguments)]
+    return [result.metadata["Name"] for result in select_packages(*arguments)]
 
 
 def test_select_packages_only_takes_what_is_required(site):
@@ -251,8 +251,8 @@ def test_files_of_takes_files_and_programs_of_the_environment(site):
     (folder / "gone.py").unlink()
     (tool := folder.parents[2] / "bin" / "script").write_text("#!/old/place/bin/python3\n")
     (folder / "a-1.0.dist-info" / "RECORD").open("a").write("../../../bin/script,,\n")
-    found = files_of(select_packages([], [])[0])
-    assert tool.is_file() and {name.split("site-packages/")[-1] for name in found} == {"a.py", "bin/tool"}
+    result = files_of(select_packages([], [])[0])
+    assert tool.is_file() and {name.split("site-packages/")[-1] for name in result} == {"a.py", "bin/tool"}
 
 
 def test_select_packages_editable_or_without_record_is_refused(site):

@@ -32,12 +32,12 @@ def test_qstat_job_over_its_wall_time_has_its_exit_status():
 
 
 def test_qstat_torque_jobs_have_ended_or_never_run():
-    found = parse_fixture("torque.txt")
-    assert found["9.torque01.bcgsc.ca"] == JobState("ended", "Job started on Tue May 29 at 09:37")
-    assert found["48[1].torque01.bcgsc.ca"].state == "never"
+    result = parse_fixture("torque.txt")
+    assert result["9.torque01.bcgsc.ca"] == JobState("ended", "Job started on Tue May 29 at 09:37")
+    assert result["48[1].torque01.bcgsc.ca"].state == "never"
     assert (
         "its dependency of array 43[].torque01.bcgsc.ca can never be satisfied"
-        in found["48[1].torque01.bcgsc.ca"].reason
+        in result["48[1].torque01.bcgsc.ca"].reason
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from anyrank.batch.request import request
 from anyrank.batch.site import Site
-from anyrank.batch.study import Member
+from anyrank.batch.study import StudyRun
 from anyrank.batch.submission import Submission
 from anyrank.errors import UsageError
 
@@ -33,8 +33,10 @@ SITE = Site(
 )
 
 
-def member(folder: Path, needs=(), source="weather", options=None, command=()) -> Member:
-    return Member(folder.name, folder, None if command else source, {}, options or {}, {}, tuple(needs), tuple(command))
+def member(folder: Path, needs=(), source="weather", options=None, command=()) -> StudyRun:
+    return StudyRun(
+        folder.name, folder, None if command else source, {}, options or {}, {}, tuple(needs), tuple(command)
+    )
 
 
 def submission(on: str, kind="run", members=(), site=None, folder=HOME / "runs/storm", cwd=HOME, **asked) -> Submission:
@@ -44,11 +46,11 @@ def submission(on: str, kind="run", members=(), site=None, folder=HOME / "runs/s
     return Submission(kind, folder, members, requests, site, cwd)
 
 
-def points(study: Path) -> list[Member]:
+def points(study: Path) -> list[StudyRun]:
     return [member(study / f"{point:04}", source="pi") for point in (0, 1, 2, 7)]
 
 
-def diamond(study: Path) -> list[Member]:
+def diamond(study: Path) -> list[StudyRun]:
     a, b, c = (member(study / name, needs) for name, needs in (("A", ()), ("B", ["A"]), ("C", ["A"])))
     return [a, b, c, member(study / "report", ["B", "C"], command=["python", "my report.py"])]
 
@@ -137,9 +139,9 @@ def test_scripts_values_with_special_characters_are_quoted(tmp_path, on):
     (tmp_path / "nodes").write_text("n1\nn1\n")
     environment = {"PATH": os.environ["PATH"], "SAID": str(tmp_path / "said"), "PBS_NODEFILE": str(tmp_path / "nodes")}
     subprocess.run(["bash", "-c", script, "script", "7.0"], cwd=tmp_path, env=environment, check=False, timeout=30)
-    said = (tmp_path / "said").read_text().split("\0")
-    assert said[:2] == [str(odd), NASTY]
-    assert {str(odd / "run"), NASTY} <= set(said[2:])
+    output = (tmp_path / "said").read_text().split("\0")
+    assert output[:2] == [str(odd), NASTY]
+    assert {str(odd / "run"), NASTY} <= set(output[2:])
     assert not [path for path in tmp_path.rglob("*") if path.name == "hacked"]
     directives = [line for line in script.splitlines() if re.match(r"#(SBATCH|PBS)", line)]
     assert not [line for line in directives if "hacked" in line or "uid" in line], directives

@@ -56,18 +56,18 @@ def study(folder: Path, text: str, **files: str):
 
 def test_study_grid_has_all_combinations_last_name_fastest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = study(tmp_path, SWEEP)
-    assert (found.kind, found.at_a_time, found.job) == ("sweep", 10, {"on": "slurm"})
-    assert found.out == tmp_path / "runs" / "study"
+    parsed = study(tmp_path, SWEEP)
+    assert (parsed.kind, parsed.at_a_time, parsed.job) == ("sweep", 10, {"on": "slurm"})
+    assert parsed.out == tmp_path / "runs" / "study"
     whole = [(1, 10**6), (1, 10**7), (2, 10**6), (2, 10**7), (3, 10**6), (3, 10**7)]
-    assert [member.parameters for member in found.members] == [
+    assert [member.parameters for member in parsed.members] == [
         {"points": points, "seed": seed, "batch": 100_000} for seed, points in whole
     ]
-    assert all(type(value) is int for member in found.members for value in member.parameters.values())
-    assert [member.folder for member in found.members] == [found.out / f"000{i}" for i in range(6)]
-    assert {member.source for member in found.members} == {"pi"}
-    assert Options(**found.members[5].options) == Options(checkpoint_every="200", keep=3)
-    assert found.ordered() == found.members
+    assert all(type(value) is int for member in parsed.members for value in member.parameters.values())
+    assert [member.folder for member in parsed.members] == [parsed.out / f"000{i}" for i in range(6)]
+    assert {member.source for member in parsed.members} == {"pi"}
+    assert Options(**parsed.members[5].options) == Options(checkpoint_every="200", keep=3)
+    assert parsed.ordered() == parsed.members
 
 
 TABLES = {
@@ -97,8 +97,8 @@ def test_study_of_ten_thousand_points_has_longer_names(tmp_path):
 
 
 def test_study_points_are_selected_by_number(tmp_path):
-    found = study(tmp_path, SWEEP)
-    assert [member.name for member in found.select("5,0-2,1")] == ["0000", "0001", "0002", "0005"]
+    parsed = study(tmp_path, SWEEP)
+    assert [member.name for member in parsed.select("5,0-2,1")] == ["0000", "0001", "0002", "0005"]
     for points, why in {
         "6": "the points of",
         "0-99": "are 0-5",
@@ -107,21 +107,21 @@ def test_study_points_are_selected_by_number(tmp_path):
         "": "such as",
     }.items():
         with pytest.raises(UsageError, match=why):
-            found.select(points)
+            parsed.select(points)
     with pytest.raises(UsageError, match="of a sweep"):
         study(tmp_path, DIAMOND).select("0")
 
 
 def test_study_dag_is_sorted_by_needs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = study(tmp_path, DIAMOND)
-    assert (found.kind, found.out, found.job) == ("dag", tmp_path / "runs/diamond", {"nodes": 1})
-    report, b, c, a = found.members
-    assert [member.name for member in found.members] == ["report", "B", "C", "A"]
-    assert [member.name for member in found.ordered()] == ["A", "B", "C", "report"]
+    parsed = study(tmp_path, DIAMOND)
+    assert (parsed.kind, parsed.out, parsed.job) == ("dag", tmp_path / "runs/diamond", {"nodes": 1})
+    report, b, c, a = parsed.members
+    assert [member.name for member in parsed.members] == ["report", "B", "C", "A"]
+    assert [member.name for member in parsed.ordered()] == ["A", "B", "C", "report"]
     assert report.needs == ("B", "C") and report.command == ("python", "my report.py", "$HOME")
     assert report.source is None and not report.parameters and not report.options
-    assert b.parameters["points"] == 1000 and b.parameters["seed"] == 1 and b.folder == found.out / "B"
+    assert b.parameters["points"] == 1000 and b.parameters["seed"] == 1 and b.folder == parsed.out / "B"
     assert b.options == {"body": "numba", "picture": False} and b.job == {"nodes": 2} and c.job == {}
     assert a.source == f"{tmp_path.resolve()}/programs/heat.py:Heat" and a.parameters == {"n": 8}
 

@@ -165,7 +165,7 @@ STATES = {
 
 @pytest.mark.parametrize("case", STATES)
 def test_status_gives_state_and_reason(tmp_path, monkeypatch, case):
-    attempts, said, state, reason = STATES[case]
+    attempts, output, state, reason = STATES[case]
     run = tmp_path / "run"
     write_ids(run, ["7"])
     write_submission(run, scheduler="told", members={"run": {"folder": ".", "needs": []}})
@@ -173,7 +173,7 @@ def test_status_gives_state_and_reason(tmp_path, monkeypatch, case):
     (run / "job" / "attempts").write_text(attempts)
     failure = {"event": "failed", "error": "ZeroDivisionError", "ranks": "2", "step": 5}
     (run / "events.jsonl").write_text(json.dumps({"event": "start"}) + "\n" + json.dumps(failure) + "\n")
-    monkeypatch.setattr(FakeScheduler, "says", {"7": said} if said else {})
+    monkeypatch.setattr(FakeScheduler, "says", {"7": output} if output else {})
     [status] = run_statuses(run)
     assert (status.state, status.jobs, status.attempts) == (state, ("7",), attempts.count("started"))
     assert status.reason.startswith(reason)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from ranks import run_anyrank
 
 from anyrank.cli.doctor import command, time_body
-from anyrank.device import find
+from anyrank.device import select
 from anyrank.device.emulated import fake
 from anyrank.kernel import Kernel
 from anyrank.provenance import here, versions
@@ -44,7 +44,7 @@ def test_doctor_json_has_the_same_facts():
 
 
 def test_doctor_shows_memory_and_driver_of_gpus(monkeypatch):
-    monkeypatch.setattr(find, "_has_driver", lambda: True)
+    monkeypatch.setattr(select, "_has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     done = CliRunner().invoke(command, ["--no-kernels", "--json"], env={"ANYRANK_SHIM": "gpus=2 memory=8e9"})
     shown = json.loads(done.stdout)["gpu"].split("; ")

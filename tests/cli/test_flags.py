@@ -45,7 +45,7 @@ def call(*words: str, verb=RUN) -> dict:
     """The arguments of a verb's function."""
     got: dict = {}
     command = ProgramCommand(
-        "names", program=Names, tables=verb.tables, places=verb.places, callback=lambda **given: got.update(given)
+        "names", program=Names, tables=verb.tables, contexts=verb.contexts, callback=lambda **given: got.update(given)
     )
     command.main([*words], standalone_mode=False)
     return got
@@ -53,8 +53,14 @@ def call(*words: str, verb=RUN) -> dict:
 
 def test_flag_parameter_of_any_name_can_be_set():
     got = call("--n", "9", "--set", "nodes=50", "--set", "transfer=0.5", "--set", "no-deep=true", "--no-deep")
-    found = got["parameters"]
-    assert (found["n"], found["nodes"], found["transfer"], found["deep"], found["no_deep"]) == (9, 50, 0.5, False, True)
+    result = got["parameters"]
+    assert (result["n"], result["nodes"], result["transfer"], result["deep"], result["no_deep"]) == (
+        9,
+        50,
+        0.5,
+        False,
+        True,
+    )
     assert got["options"] == Options()
 
 
@@ -80,7 +86,7 @@ def test_flag_of_an_option_is_kept_from_parameters():
     got = call("--transfer", "direct")
     assert got["options"].transfer == "direct" and got["parameters"]["transfer"] == 0.25
     got = call("--nodes", "4", "--partition", "b", verb=SUBMIT)
-    assert got["asked"].given() == {"nodes": 4, "partition": "b"} and got["parameters"]["nodes"] == 100
+    assert got["job_options"].given() == {"nodes": 4, "partition": "b"} and got["parameters"]["nodes"] == 100
 
 
 OWNED = {
@@ -107,7 +113,7 @@ def test_flag_that_is_not_the_parameters_is_refused(case):
 
 @pytest.mark.parametrize("verb", [RUN, SUBMIT, VERIFY, STRONG, WEAK])
 def test_help_shows_parameters_first_and_how_to_set_them(verb):
-    command = ProgramCommand("names", program=Names, tables=verb.tables, callback=print, places=verb.places)
+    command = ProgramCommand("names", program=Names, tables=verb.tables, callback=print, contexts=verb.contexts)
     text = CliRunner().invoke(command, ["--help"]).output
     first = " ".join(text.partition("Parameters:\n")[2].partition("\n\n")[0].split())
     assert text.index("Parameters:") < min(
@@ -138,7 +144,7 @@ def test_help_of_run_and_resume_has_every_option_with_a_group():
 
 def test_flags_of_a_verb_are_unique():
     for verb in (RUN, SUBMIT, VERIFY, STRONG, WEAK):
-        flags = [flag for table in verb.tables.values() for flag in option_flags(table, verb.places)]
+        flags = [flag for table in verb.tables.values() for flag in option_flags(table, verb.contexts)]
         spellings = [spelling for flag in flags for spelling in flag.opts + flag.secondary_opts]
         assert len(spellings) == len(set(spellings)) and len({flag.name for flag in flags}) == len(flags)
 

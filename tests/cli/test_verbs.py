@@ -49,6 +49,19 @@ def test_new_writes_a_program_that_runs(tmp_path, in_process):
     assert again.returncode == 2 and "exists and is not overwritten" in again.stderr
 
 
+@pytest.mark.parametrize("like", ["staggered", "lattice"])
+def test_new_like_writes_a_program_with_one_digest(tmp_path, like):
+    assert run_anyrank("new", "mine.py", "--like", like, cwd=tmp_path).returncode == 0
+    words = ("run", "./mine.py", "--n", 12, "--steps", 5, "--json", "--out")
+    digests = {last_json(run_anyrank(*words, f"r{n}", cwd=tmp_path, ranks=n))["digest"] for n in (1, 3)}
+    assert len(digests) == 1
+
+
+def test_new_like_unknown_is_refused(tmp_path, refused):
+    done = refused("new", "mine.py", "--like", "ocean", cwd=tmp_path)
+    assert done.returncode == 2 and "--like 'ocean' must be one of heat, lattice, staggered" in done.stderr
+
+
 @pytest.mark.parametrize(("name", "message"), [("heat.txt", "ending in .py"), ("no/x.py", "Make it first")])
 def test_new_bad_name_is_refused(tmp_path, name, message, refused):
     done = refused("new", name, cwd=tmp_path)

@@ -46,9 +46,9 @@ def test_exact_on_gpu_copies_no_elements_to_the_host(gpu, view, dtype):
     expected += [exact.dot(x, other, local=True) for other in (x, x.astype(float))]
     half = on_gpu.astype(np.float64)
     before = fake.copied.copy()
-    found = [function(on_gpu, local=True) for function in FUNCTIONS]
-    found += [exact.dot(on_gpu, other, local=True) for other in (on_gpu, half)]
-    assert describe(found) == describe(expected)
+    result = [function(on_gpu, local=True) for function in FUNCTIONS]
+    result += [exact.dot(on_gpu, other, local=True) for other in (on_gpu, half)]
+    assert describe(result) == describe(expected)
     if gpu.cupy is not fake:
         return  # CuPy does not count copies
     assert fake.copied["in"] == before["in"]

@@ -129,19 +129,19 @@ def test_fake_memory_is_counted_and_freed(monkeypatch):
 
 def test_fake_thread_uses_the_first_device_until_enter(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
-    gpu, found = open_device("shim", 1), []
+    gpu, result = open_device("shim", 1), []
 
     def work():
         with pytest.raises(fake.CUDARuntimeError, match="resource handle"):
             gpu.compute.use()
         gpu.enter()
         gpu.compute.use()
-        found.append(gpu.to_host(gpu.full((2,), 3, int)).tolist())
+        result.append(gpu.to_host(gpu.full((2,), 3, int)).tolist())
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [[3, 3]]
+    assert result == [[3, 3]]
 
 
 def test_fake_device_that_fails_is_lost_from_then_on(monkeypatch, tmp_path):

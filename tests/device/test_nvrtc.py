@@ -56,7 +56,7 @@ def test_nvrtc_spill_and_fused_operation_are_detected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "options", "seen"),
+    ("expression", "options", "instruction"),
     [
         ("a[0] / 3.f", ["--prec-div=false"], "div.full.ftz.f32"),
         ("sqrtf(a[0])", ["--prec-sqrt=false"], "sqrt.approx.ftz.f32"),
@@ -65,10 +65,10 @@ def test_nvrtc_spill_and_fused_operation_are_detected() -> None:
         ("(float)pow((double)a[0], 1.7)", [], "__internal_accurate_pow"),
     ],
 )
-def test_nvrtc_inexact_arithmetic_is_detected(expression: str, options: list[str], seen: str) -> None:
+def test_nvrtc_inexact_arithmetic_is_detected(expression: str, options: list[str], instruction: str) -> None:
     code = f'extern "C" __global__ void inexact(float* a) {{ a[threadIdx.x] = {expression}; }}'
     _, ptx = compile_for("sm_90", "inexact.cu", code, *options)
-    assert seen in inexact(ptx)
+    assert instruction in inexact(ptx)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from ranks import check_collective
 
 from anyrank.device import Module, open_device
-from anyrank.device.find import gpu_missing
 from anyrank.device.gpu import GpuModule
+from anyrank.device.select import gpu_missing
 from anyrank.errors import UsageError
 
 PLAIN = """
@@ -301,10 +301,10 @@ class DeviceArray:
 
 def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
     """A launch with other types than a checked one is refused with the same message as a first launch."""
-    found, launches = [], []
+    result, launches = [], []
 
     def get_function(name: str):
-        found.append(name)
+        result.append(name)
         return lambda *launch: launches.append(launch)
 
     cupy = SimpleNamespace(RawModule=lambda **options: SimpleNamespace(get_function=get_function))
@@ -314,11 +314,11 @@ def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
     for good in (device, device, host, device, host):
         module.launch("multiply_add", (1,), (4,), good)
         for place, wrong, message in (
-            (0, DeviceArray(np.float32), "1, `const double* a`, must be an array of float64, not Somewhere"),
+            (0, DeviceArray(np.float32), "1, `const double* a`, must be an array of float64, not DeviceArray"),
             (1, np.float64(2), "2, `const double* b`, must be an array of float64, not float64 2.0"),
             (2, 0.0, "3, `const double* c`, must be an array of float64, not float 0.0"),
             (3, FROZEN, "4, `double* d`, must be an array of float64 that may be written to, not a read-only NumPy"),
-            (3, DeviceArray(">f8"), "4, `double* d`, must be an array of float64, not Somewhere"),
+            (3, DeviceArray(">f8"), "4, `double* d`, must be an array of float64, not DeviceArray"),
             (4, np.int64(3), "5, `int n`, must be a NumPy scalar of type int32, not int64 3"),
             (4, 3, "5, `int n`, must be a NumPy scalar of type int32, not int 3"),
         ):
@@ -327,7 +327,7 @@ def test_launch_repeated_checks_each_time_finds_once(tmp_path: Path) -> None:
         for some in (good[:4], (*good, np.int32(1))):
             with pytest.raises(TypeError, match=f"takes 5 arguments, not {len(some)}"):
                 module.launch("multiply_add", (1,), (4,), some)
-    assert found == ["multiply_add"] and [launch[2] for launch in launches] == [device, device, host, device, host]
+    assert result == ["multiply_add"] and [launch[2] for launch in launches] == [device, device, host, device, host]
 
 
 @pytest.mark.skipif("no NVIDIA driver" not in gpu_missing(), reason="this machine has an NVIDIA driver")

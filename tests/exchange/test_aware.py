@@ -116,7 +116,7 @@ def test_transfer_is_staged_unless_all_checks_pass(world, bodies, monkeypatch):
         device = BODIES.device
 
         def chosen(transfer="auto"):
-            return aware.choose(world, device, transfer)
+            return aware.choose_transfer(world, device, transfer)
 
         way, why = chosen()
         check_collective(

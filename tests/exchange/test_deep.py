@@ -107,10 +107,10 @@ def check_programs(world, body):
         BODIES.prefer(body)
         try:
             cases = zip(SPLITS, (5, 3, 2), strict=True)
-            found = {(split, steps): digest(program, world, split, steps) for split, steps in cases}
+            result = {(split, steps): digest(program, world, split, steps) for split, steps in cases}
         finally:
             BODIES.prefer("auto")
-        check_collective(world, set(found.values()) == {plain}, f"{program.name}: {plain} {found}")
+        check_collective(world, set(result.values()) == {plain}, f"{program.name}: {plain} {result}")
 
 
 @pytest.mark.ranks(1, 2, 3, 4)

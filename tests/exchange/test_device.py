@@ -61,7 +61,7 @@ def test_gpu_ghosts_hold_their_owners_values_in_any_type(world, name, body, orde
             exchange = Halo(fields, world.tag())
             for turn in range(3):
                 for field in fields:
-                    field.next(tuple(slice(0, n) for n in layout.local_shape))
+                    _ = field.next_storage
                     field.swap()
                     field[...] = whole[layout.slices] // (turn + 1)
                 exchange.start()
@@ -74,7 +74,7 @@ def test_gpu_ghosts_hold_their_owners_values_in_any_type(world, name, body, orde
 
 
 def mix(new, old, weight):
-    """A stencil that reads corner points, and a weight that it changes; it causes no synchronisation."""
+    """A stencil that reads corner points, and a weight that it changes; it causes no synchronization."""
     m, n = new.shape
     new[...] = weight
     for a, b in np.ndindex(3, 3):
@@ -113,9 +113,9 @@ def with_patches(monkeypatch, patches):
 
 
 def is_right(world, expected, *case):
-    state, found = compute_steps(world, *case)
+    state, result = compute_steps(world, *case)
     mine = [whole[state.T.layout.slices] for whole in expected]
-    return world.all(all(map(np.array_equal, found, mine)))
+    return world.all(all(map(np.array_equal, result, mine)))
 
 
 @GPU
@@ -173,8 +173,8 @@ def test_gpu_steps_copy_only_halos(world, body):
         # With two ranks only rows are split, and they are sent with their ghosts; parts begin at multiples of 16 bytes.
         edges = {2: 2 * [columns + 2], 4: [*2 * [columns], *2 * [rows], *4 * [1]]}[world.size]
         halo = 3 * sum(-(-8 * n // 16) * 16 for n in edges) if transfer == "staged" else 0
-        found = fake.copied - before
-        check_collective(world, (found["out"], found["in"]) == (halo, halo), f"{transfer}: {found}, not {halo}")
+        result = fake.copied - before
+        check_collective(world, (result["out"], result["in"]) == (halo, halo), f"{transfer}: {result}, not {halo}")
 
 
 @pytest.mark.ranks(2)
@@ -203,7 +203,7 @@ def test_gpu_fields_read_and_write_arrays_of_the_host(world, body):
 def test_packing_any_number_of_axes_and_elements(body, monkeypatch):
     """More elements than threads in a launch, and enough axes for any field."""
     body("shim")
-    monkeypatch.setattr(packing, "SHARED", 2)
+    monkeypatch.setattr(packing, "MOST_BLOCKS", 2)
     world = World(MPI.COMM_SELF)
     whole = np.random.default_rng(1).normal(size=(6, 5, 4, 3, 40))
     layout = next(layouts(whole.shape, world, 1))

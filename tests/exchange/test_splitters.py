@@ -39,8 +39,8 @@ def test_cut_has_the_requested_number_of_keys_before_it(world, name, size):
     owner = np.repeat(np.arange(len(flat)), [len(run) for run in flat])[order]
     mine = sum(len(rank_runs) for rank_runs in all_runs[: world.rank])
     expected = [[np.count_nonzero(owner[:t] == mine + run) for t in positions] for run in range(len(runs))]
-    found = cut(world, runs, positions)
-    check_collective(world, found.tolist() == expected and found.dtype == np.int64, f"{found.tolist()} {expected}")
+    result = cut(world, runs, positions)
+    check_collective(world, result.tolist() == expected and result.dtype == np.int64, f"{result.tolist()} {expected}")
 
 
 @pytest.mark.ranks(2, 3)

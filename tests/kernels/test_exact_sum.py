@@ -162,7 +162,7 @@ def test_exact_sum_any_split_and_order_gives_the_same_limbs(body, data):
     np.testing.assert_array_equal(together, sum_limbs(body, x))
 
 
-def test_exact_sum_settles_given_limbs_and_adds_to_them(body):
+def test_exact_sum_adds_to_given_limbs_with_carries(body):
     random = np.random.default_rng(5)
     limbs = np.append(random.integers(-(2**62), 2**62, LIMBS), [3, 4, 5, 77]).astype(np.int64)
     value = sum(int(limb) << 32 * k for k, limb in enumerate(limbs[:LIMBS]))
@@ -191,7 +191,7 @@ FULLEST = 2.0 - 2.0**-52
 
 @pytest.mark.slow
 @pytest.mark.parametrize("x", [-FULLEST, FULLEST])
-def test_exact_sum_more_terms_than_an_unsettled_limb_holds(x):
+def test_exact_sum_more_terms_than_a_limb_with_carries_holds(x):
     rows, columns = (1 << 16) + 1, 1 << 15
     many = np.broadcast_to(np.full(columns, x), (rows, columns))
     assert many.size > 2**31
@@ -199,7 +199,7 @@ def test_exact_sum_more_terms_than_an_unsettled_limb_holds(x):
 
 
 @pytest.mark.slow
-def test_exact_sum_more_products_than_an_unsettled_limb_holds():
+def test_exact_sum_more_products_than_a_limb_holds():
     rows, columns = (1 << 16) + 1, 1 << 15
     many = np.broadcast_to(np.full(columns, FULLEST), (rows, columns))
     expected = limbs_of(many.size * fixed(Fraction(FULLEST) ** 2))
@@ -226,9 +226,7 @@ def test_gpu_exact_sum_blocks_do_not_change_the_limbs(blocks, body):
 
 @pytest.mark.parametrize("x", [16 - 2.0**-49, -16 + 2.0**-49, 8 + 2.0**-38 - 2.0**-49])
 def test_gpu_exact_sum_folds_are_emptied_before_they_round(x):
-    """Threads guess 16 from eight ones; then each number adds the largest possible amount to the first or the second
-    fold.
-    """
+    """Threads guess 16 from eight ones; then each number adds the largest possible amount to a fold."""
     numbers = np.append(np.ones(256 * 8), np.full(256 * 2600, x))
     np.testing.assert_array_equal(on_blocks(1, numbers), limbs_of(fixed(1) * 2048 + fixed(x) * 256 * 2600))
     factor = np.append(np.ones(256 * 4), np.full(256 * 1300, 1 - 2.0**-53))
@@ -238,7 +236,7 @@ def test_gpu_exact_sum_folds_are_emptied_before_they_round(x):
     np.testing.assert_array_equal(on_blocks(1, few, factor), limbs_of(expected))
 
 
-#: The largest growth of a word per block, if the block counts its terms and settles often enough.
+#: The largest growth of a word per block, if the block counts its terms and propagates carries in time.
 GROWTH = """#include <stdlib.h>
 #include "cpu.h"
 static int64_t largest(const Sum *sum) {
@@ -246,29 +244,29 @@ static int64_t largest(const Sum *sum) {
     for (int k = 0; k < LIMBS; k++)
         if (llabs(sum->limbs[k]) > found) found = llabs(sum->limbs[k]);
     for (int e = 0; sum->slots_used && e < SPECIAL; e++) {
-        if (llabs(sum->low[e]) > found) found = llabs(sum->low[e]);
-        if (llabs(sum->high[e]) > found) found = llabs(sum->high[e]);
+        if (llabs(sum->low_words[e]) > found) found = llabs(sum->low_words[e]);
+        if (llabs(sum->high_words[e]) > found) found = llabs(sum->high_words[e]);
     }
     return found;
 }
 int64_t growth(const double *x, const double *y, int64_t *limbs) {
     static Sum sum;
     sum = (Sum){.limbs = limbs, .top = LOWEST};
-    settle(&sum);
+    propagate_carries(&sum);
     add(&sum, x, y, BLOCK);
     int64_t found = sum.terms == BLOCK ? largest(&sum) : -1;
-    sum.terms = SETTLE - BLOCK;
+    sum.terms = MOST_TERMS - BLOCK;
     add(&sum, x, y, BLOCK);
     return sum.terms || largest(&sum) > WORD ? -1 : found;
 }
-int64_t blocks(void) { return SETTLE / BLOCK; }
+int64_t blocks(void) { return MOST_TERMS / BLOCK; }
 """
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 @pytest.mark.parametrize("x", [FULLEST, FULLEST * 2.0**1023, -FULLEST * 2.0**1010, -FULLEST * 2.0**500])
 @pytest.mark.parametrize("products", [False, True])
-def test_exact_sum_words_are_settled_before_they_overflow(x, products, tmp_path):
+def test_exact_sum_carries_propagate_before_words_overflow(x, products, tmp_path):
     """For folds, slots, and products of integers: reaching an overflow itself would take minutes."""
     library = compile_library(GROWTH, tmp_path)
     block, limbs = np.full(1024, x), np.zeros(SLOTS, np.int64)

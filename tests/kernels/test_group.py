@@ -182,11 +182,11 @@ def test_group_sums_and_means_are_correctly_rounded(run, numbers):
 def test_group_sum_is_that_of_fsum(run, values):
     x = np.array(values, np.float64)
     limbs, specials, origin = aggregate(run, "limbs", x, np.zeros(x.size, np.uint32), 1)
-    found = run("quotient", limbs, np.ones(1, np.int64), origin, specials)[0]
+    result = run("quotient", limbs, np.ones(1, np.int64), origin, specials)[0]
     try:
-        assert found == math.fsum(values)
+        assert result == math.fsum(values)
     except OverflowError:
-        assert found == round_fraction(sum(map(Fraction, values)))
+        assert result == round_fraction(sum(map(Fraction, values)))
 
 
 @given(st.integers(2, 5), st.data())
@@ -196,17 +196,17 @@ def test_group_quotients_round_to_even(run, words, data):
     total = data.draw(st.sampled_from([total, total >> 70, (2**54 + 2 * (total & 255) + 1) * count, count, -1, 1]))
     total = max(min(total, 2 ** (64 * words - 1) - 1), -(2 ** (64 * words - 1)))
     origin = data.draw(st.one_of(st.integers(-1200, 1024), st.integers(-1140, -1060)))
-    found = run("quotient", limbs_of([total], words), np.array([count]), origin, np.zeros(1, np.uint8))
+    result = run("quotient", limbs_of([total], words), np.array([count]), origin, np.zeros(1, np.uint8))
     expected = round_fraction(Fraction(total) * Fraction(2) ** origin / count)
-    np.testing.assert_array_equal(found, [expected])
+    np.testing.assert_array_equal(result, [expected])
     if total:
-        assert np.signbit(found[0]) == (total < 0)
+        assert np.signbit(result[0]) == (total < 0)
 
 
 def test_group_non_finite_values_determine_the_result(run):
     specials = np.array([0, PLUS, MINUS, PLUS | MINUS, NANS, NANS | PLUS, 7], np.uint8)
-    found = run("quotient", limbs_of([5] * 7, 2), np.ones(7, np.int64), 0, specials)
-    np.testing.assert_array_equal(found, [5, np.inf, -np.inf] + [np.nan] * 4)
+    result = run("quotient", limbs_of([5] * 7, 2), np.ones(7, np.int64), 0, specials)
+    np.testing.assert_array_equal(result, [5, np.inf, -np.inf] + [np.nan] * 4)
     assert np.isnan(
         run("variance", limbs_of([5] * 7, 2), limbs_of([25] * 7, 2), np.full(7, 2), 0, specials, 1)[1:]
     ).all()
@@ -220,25 +220,25 @@ def test_group_variances_are_correctly_rounded(run, numbers, ddof):
     limbs, specials, origin = aggregate(run, "limbs", x, gids, 10)
     squares, _, twice = aggregate(run, "squares", x, gids, 10)
     assert twice == 2 * origin
-    found = run("variance", limbs, squares, np.bincount(gids, minlength=10), origin, specials, ddof)
+    result = run("variance", limbs, squares, np.bincount(gids, minlength=10), origin, specials, ddof)
     for g in range(10):
         terms = [Fraction(v) for v in x[gids == g].tolist()]
         n = len(terms)
         expected = math.nan
         if n > ddof:
             expected = round_fraction((sum(t * t for t in terms) - sum(terms, Fraction(0)) ** 2 / n) / (n - ddof))
-        np.testing.assert_array_equal(found[g], expected)
+        np.testing.assert_array_equal(result[g], expected)
 
 
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=6), st.integers(1, 2**40), st.integers(2, 4))
 def test_group_variances_of_repeated_values_are_exact(run, values, times, words):
     """As if every value occurred `times` times."""
     n, total, square = len(values) * times, sum(values) * times, sum(v * v for v in values) * times
-    found = run(
+    result = run(
         "variance", limbs_of([total], words), limbs_of([square], words + 1), np.array([n]), 0, np.zeros(1, np.uint8), 0
     )
     mean = Fraction(total, n)
-    assert found[0] == round_fraction(sum((v - mean) ** 2 for v in values) / len(values))
+    assert result[0] == round_fraction(sum((v - mean) ** 2 for v in values) / len(values))
 
 
 @given(st.lists(FLOATS, max_size=40))
@@ -310,8 +310,8 @@ def test_group_unknown_group_is_refused_and_changes_nothing(run, operation):
 @pytest.mark.parametrize("size", [0, 1, 10, 3000])
 def test_group_bodies_give_the_references_bits(operation, size):
     (mine, amount, _), (theirs, _, _) = example(operation, size), example(operation, size)
-    found, expected = load("cython", operation)(*mine), load("reference", operation)(*theirs)
-    np.testing.assert_array_equal(found, expected)
+    result, expected = load("cython", operation)(*mine), load("reference", operation)(*theirs)
+    np.testing.assert_array_equal(result, expected)
     for ours, their in zip(mine, theirs, strict=True):
         np.testing.assert_array_equal(ours, their)
     assert amount >= size

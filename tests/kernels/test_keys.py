@@ -50,19 +50,19 @@ def arrays(value):
 @pytest.mark.parametrize("size", [0, 1, 1000])
 def test_keys_bodies_make_the_same_table(operation, size):
     arguments = example(operation, size)[0]
-    found = []
+    result = []
     for body in ("reference", "cython"):
         copies = deep_copy(arguments)
-        found.append((load(body, operation)(*copies), arrays(copies)))
-    assert found[0][0] == found[1][0]
-    assert all(np.array_equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+        result.append((load(body, operation)(*copies), arrays(copies)))
+    assert result[0][0] == result[1][0]
+    assert all(np.array_equal(a, b) for a, b in zip(result[0][1], result[1][1], strict=True))
 
 
 def counts_of(table, folded=False):
     keys = KeyMap()
     keys.slots, keys.pool, keys.state = table
-    _, places = keys.entries()
-    return dict(zip(keys.keys_at(places).tolist(), keys.weights_at(places).tolist(), strict=True))
+    _, slots = keys.entries()
+    return dict(zip(keys.keys_at(slots).tolist(), keys.weights_at(slots).tolist(), strict=True))
 
 
 def pad(text):
@@ -84,14 +84,14 @@ def test_keys_words_are_those_of_python(body, text, rule):
 
 @given(st.lists(st.sampled_from(BITS), max_size=60).map(b"".join), st.sampled_from([WHITE, WORDS]))
 def test_keys_folding_lowers_ascii_and_separates_other_words(text, rule):
-    found = []
+    result = []
     for body in ("reference", "cython"):
         table, others = empty(400, 4000), empty(400, 4000)
         load(body, "words")(pad(text), 64, 64 + len(text), rule, True, POINTS[rule], table, others)
-        found.append((counts_of(table), counts_of(others)))
-    assert found[0] == found[1]
-    assert all(word.isascii() and word == word.lower() for word in found[0][0])
-    assert not any(word.isascii() for word in found[0][1])
+        result.append((counts_of(table), counts_of(others)))
+    assert result[0] == result[1]
+    assert all(word.isascii() and word == word.lower() for word in result[0][0])
+    assert not any(word.isascii() for word in result[0][1])
 
 
 def test_keys_full_table_returns_the_position():
@@ -111,7 +111,7 @@ def test_keys_bad_arguments_are_refused():
         body(np.zeros(64, np.uint8), 0, 1, WHITE, False, POINTS[WHITE], empty(8), empty(8))
     with pytest.raises(ValueError, match="a table of 1 x 4"):
         load("cython", "rehash")(np.zeros((1, 4), np.uint64), *empty(1))
-    with pytest.raises(ValueError, match="0 places for 1 entries"):
+    with pytest.raises(ValueError, match="0 elements cannot take 1 entries"):
         table = empty(8)
         load("cython", "add")(np.zeros(3, np.uint8), np.array([0, 3]), 0, None, None, *table, 0)
         load("cython", "entries")(*table, np.zeros(0, np.uint64), np.zeros(0, np.int64))
@@ -124,16 +124,16 @@ def test_key_map_grows_and_keeps_numbers_and_weights(spread):
     weights = np.random.default_rng(2).integers(-5, 100, 20000)
     keys = KeyMap(spread)
     gids = keys.add(Text.of(words)[draws], weights, np.empty(20000, np.uint32))
-    hashes, places = keys.entries()
-    found = keys.keys_at(places).tolist()
+    hashes, slots = keys.entries()
+    result = keys.keys_at(slots).tolist()
     expected: Counter = Counter()
     for draw, weight in zip(draws.tolist(), weights.tolist(), strict=True):
         expected[words[draw]] += weight
-    assert dict(zip(found, keys.weights_at(places).tolist(), strict=True)) == dict(expected)
-    numbers = dict(zip(found, keys.gids_at(places).tolist(), strict=True))
+    assert dict(zip(result, keys.weights_at(slots).tolist(), strict=True)) == dict(expected)
+    numbers = dict(zip(result, keys.gids_at(slots).tolist(), strict=True))
     assert [numbers[words[draw]] for draw in draws] == gids.tolist()
-    assert sorted(numbers.values()) == [*range(len(found))]
-    assert hashes.tolist() == [hash_of(key) for key in found]
+    assert sorted(numbers.values()) == [*range(len(result))]
+    assert hashes.tolist() == [hash_of(key) for key in result]
     assert [h * spread % 2**64 for h in hashes.tolist()] == sorted(h * spread % 2**64 for h in hashes.tolist())
 
 

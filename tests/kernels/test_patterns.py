@@ -30,12 +30,12 @@ def pad(text):
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("size", [0, 1, 100, 20_000])
 def test_patterns_bodies_give_the_references_bits(operation, size):
-    found = []
+    result = []
     for name in BODIES:
         arguments, amount, unit = example(operation, size)
-        found.append((body(operation, name)(*arguments), *map(np.array, arguments)))
+        result.append((body(operation, name)(*arguments), *map(np.array, arguments)))
         assert (amount, unit) == (size, "bytes")
-    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(*result, strict=True))
 
 
 def count_replacements(data):
@@ -66,9 +66,9 @@ def test_patterns_substrings_are_those_of_plain_search(names, text, cuts):
     cuts = [int(cut * len(text)) for cut in cuts]
     patterns = Patterns(names)
     expected = [count_matches(text, name.encode()) for name in names], text.count(b"\n")
-    found = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
-    assert [result[1:] for result in found] == [expected] * 4
-    assert found[0] == found[2] and found[1] == found[3]
+    actual = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
+    assert [result[1:] for result in actual] == [expected] * 4
+    assert actual[0] == actual[2] and actual[1] == actual[3]
 
 
 def find_matches(name, text, words):
@@ -81,11 +81,11 @@ def find_matches(name, text, words):
 def test_patterns_bodies_find_the_same_words_and_cases(names, text, cuts, words):
     cuts = [int(cut * len(text)) for cut in cuts]
     patterns = Patterns(names, words=words, ignore_case=True)
-    found = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
-    assert len({str(result[1:]) for result in found}) == 1
+    actual = [run(name, patterns, text, where) for name in BODIES for where in ([], cuts)]
+    assert len({str(result[1:]) for result in actual}) == 1
     if count_replacements(text) == 0:
-        assert found[0][1] == [len(find_matches(name, text.decode(), words)) for name in names]
-    assert found[0] == found[2] and found[1] == found[3]
+        assert actual[0][1] == [len(find_matches(name, text.decode(), words)) for name in names]
+    assert actual[0] == actual[2] and actual[1] == actual[3]
 
 
 @pytest.mark.parametrize("count", [1, 30, 3000])

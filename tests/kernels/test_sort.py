@@ -58,9 +58,9 @@ def test_sort_kernel_sort_and_argsort_are_numpys(call, name, dtype):
         order = call("argsort", keys)
         np.testing.assert_array_equal(order, np.argsort(keys, kind="stable"))
         assert order.dtype == np.int64
-        found = keys.copy()
-        call("sort", found)
-        np.testing.assert_array_equal(found, np.sort(keys))
+        result = keys.copy()
+        call("sort", result)
+        np.testing.assert_array_equal(result, np.sort(keys))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

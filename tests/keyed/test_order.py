@@ -40,14 +40,14 @@ def test_text_ranks_are_those_of_sorted_bytes(words):
 @pytest.mark.ranks(1, 2, 3, 4, 7)
 @pytest.mark.parametrize("skewed", [False, True])
 def test_ordered_rows_have_one_order(world, skewed):
-    found = ordered(world, part(world, skewed), ["-n", "word"])
+    result = ordered(world, part(world, skewed), ["-n", "word"])
     rows = [
         row
-        for part in world.comm.allgather([*zip(found["n"].tolist(), found["word"].tolist(), strict=True)])
+        for part in world.comm.allgather([*zip(result["n"].tolist(), result["word"].tolist(), strict=True)])
         for row in part
     ]
     check_collective(world, rows == sorted(zip(NUMBERS.tolist(), WORDS, strict=True), key=lambda r: (-r[0], r[1])))
-    first = head(world, found, 3)
+    first = head(world, result, 3)
     check_collective(world, [*zip(first["n"], first["word"], strict=True)] == [(n, w.decode()) for n, w in rows[:3]])
 
 

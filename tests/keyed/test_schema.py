@@ -45,7 +45,7 @@ def test_unify_columns_gives_one_type_and_mask_on_all_ranks(world, odd):
 
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         ({"a": np.zeros(1)}, r"column 'a' is int64 on rank 0 and float64 on rank 1"),
         ({"a": Text.of(["x"])}, r"column 'a' is int64 on rank 0 and text on rank 1"),
@@ -54,7 +54,7 @@ def test_unify_columns_gives_one_type_and_mask_on_all_ranks(world, odd):
         ({}, r"columns are \['a'\] on rank 0 and \[\] on rank 1"),
     ],
 )
-def test_unify_columns_of_two_types_are_refused_by_all_ranks(world, tmp_path, other, said):
+def test_unify_columns_of_two_types_are_refused_by_all_ranks(world, tmp_path, other, message):
     columns = other if world.rank == 1 else {"a": np.zeros(1, np.int64)}
     for call in (
         lambda: unify_columns(world, columns),
@@ -63,7 +63,7 @@ def test_unify_columns_of_two_types_are_refused_by_all_ranks(world, tmp_path, ot
         lambda: write_csv(world, tmp_path / "a.csv", columns),
         lambda: write_hdf5(world, tmp_path / "a.h5", columns),
     ):
-        with pytest.raises(UsageError, match=said) as refused:
+        with pytest.raises(UsageError, match=message) as refused:
             call()
         check_collective(world, refused.value.collective)
 
@@ -72,8 +72,8 @@ def test_unify_columns_of_two_types_are_refused_by_all_ranks(world, tmp_path, ot
 def test_unify_columns_rank_without_rows_gets_the_type(world):
     columns = {"a": np.arange(3, dtype=np.int32), "b": Text.of("xyz"), "c": np.zeros((3, 2))}
     empty = {"a": np.empty(0), "b": np.empty(0), "c": np.empty(0)}
-    found = unify_columns(world, columns if world.rank else empty)
-    check_collective(world, (found["a"].dtype, type(found["b"]), found["c"].shape[1:]) == (np.int32, Text, (2,)))
+    result = unify_columns(world, columns if world.rank else empty)
+    check_collective(world, (result["a"].dtype, type(result["b"]), result["c"].shape[1:]) == (np.int32, Text, (2,)))
 
 
 def test_split_masks_sets_hidden_values_to_zero():
@@ -86,8 +86,8 @@ def test_split_masks_sets_hidden_values_to_zero():
 @pytest.mark.ranks(1, 2, 3)
 @pytest.mark.parametrize("by", [["x", "row"], ["-x", "row"], ["name"]])
 def test_ordered_masks_of_one_rank_are_kept_and_come_last(world, by):
-    found = ordered(world, mine(world, 0), by)
-    rows = head(world, found, N)
+    result = ordered(world, mine(world, 0), by)
+    rows = head(world, result, N)
     alone = World(MPI.COMM_SELF)
     columns = [mine_of(rank, world.size) for rank in range(world.size)]
     whole = {name: np.ma.concatenate([np.ma.asarray(c[name]) for c in columns]) for name in ("x", "name", "row")}
@@ -107,8 +107,8 @@ def mine_of(rank, size):
 @pytest.mark.ranks(1, 2, 3)
 def test_sort_keys_of_two_widths_get_the_larger(world):
     keys = mine(world, 0)["name"]
-    found, _ = sort(world, keys)
-    check_collective(world, [name for part in world.comm.allgather(found.tolist()) for name in part] == sorted(NAMES))
+    result, _ = sort(world, keys)
+    check_collective(world, [name for part in world.comm.allgather(result.tolist()) for name in part] == sorted(NAMES))
 
 
 @pytest.mark.ranks(2)

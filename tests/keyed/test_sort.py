@@ -15,7 +15,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
 from anyrank.keyed.sort_keys import decode, encode
 from anyrank.keyed.sorting import Sorter, sort
-from anyrank.keyed.spill import SAMPLE, MemoryRun, ScratchFile
+from anyrank.keyed.spill import SAMPLE, ScratchFile, SortedInMemory
 from anyrank.layout import even_cuts
 
 SIZE = 2000
@@ -95,8 +95,8 @@ def check_order(world, name, size):
         alone, nothing = sort(world, own_keys, overwrite=overwrite)
         check_collective(world, alone.tobytes() == expected and not nothing, f"{name} alone")
         check_collective(world, overwrite or own_keys.tobytes() == keys[part].tobytes(), "the keys that came in")
-    found, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
-    check_collective(world, found.tobytes() == expected and found.dtype == keys.dtype, name)
+    result, with_them = sort(world, keys[part], {name: column[part] for name, column in columns.items()})
+    check_collective(world, result.tobytes() == expected and result.dtype == keys.dtype, name)
     check_collective(world, with_them.pop("text").tolist() == columns["text"][order].tolist(), "text")
     for column, rows in with_them.items():
         check_collective(world, np.array_equal(rows, columns[column][order]), column)
@@ -111,12 +111,12 @@ def test_sorter_beyond_memory_merges_runs_on_disk(world, tmp_path, monkeypatch, 
     del columns["pair"]  # rows on disk have one axis
     order, part = order_of(keys), mine(world, SIZE)
     for payload in ({}, columns):
-        sorter, found = Sorter(world, budget, tmp_path), []
+        sorter, result = Sorter(world, budget, tmp_path), []
         for begin in range(part.start, max(part.stop, part.start + 1), 100):
             rows = slice(begin, min(begin + 100, part.stop))
             sorter.add(keys[rows].copy(), {name: column[rows] for name, column in payload.items()})
         sorter.finish()
-        spilled = world.sum(sum(not isinstance(run, MemoryRun) for run in sorter.runs))
+        spilled = world.sum(sum(not isinstance(run, SortedInMemory) for run in sorter.runs))
         check_collective(world, spilled > 1 if budget < 1 << 20 else spilled == 0, f"{spilled} runs on disk")
         for first, last in ((0, 1), (1, SIZE)):
             for start, block_keys, others in sorter.blocks(first, last):
@@ -124,8 +124,8 @@ def test_sorter_beyond_memory_merges_runs_on_disk(world, tmp_path, monkeypatch, 
                 check_collective(world, block_keys.tobytes() == keys[rows].tobytes(), f"keys {first}")
                 for other, column in others.items():
                     check_collective(world, np.array_equal(column, columns[other][rows]), other)
-                found += [*range(start, start + len(rows))]
-        check_collective(world, world.sum(len(found)) == SIZE == len({*chain(*world.comm.allgather(found))}), "rows")
+                result += [*range(start, start + len(rows))]
+        check_collective(world, world.sum(len(result)) == SIZE == len({*chain(*world.comm.allgather(result))}), "rows")
         sorter.close()
         check_collective(world, list(tmp_path.iterdir()) == [], "nothing is left")
 
@@ -163,14 +163,14 @@ def test_scratch_file_full_disk_is_refused_and_leaves_nothing(tmp_path, monkeypa
     monkeypatch.setattr(os, "pwrite", full)
     scratch = ScratchFile(tmp_path)
     with pytest.raises(AnyrankError, match=rf"--scratch {tmp_path} cannot take 8000 bytes more.*No space left"):
-        scratch.spill(MemoryRun({"": np.arange(500), "other": np.arange(500)}))
+        scratch.spill(SortedInMemory({"": np.arange(500), "other": np.arange(500)}))
     assert list(tmp_path.iterdir()) == [] and scratch._file is None
 
 
 def test_scratch_file_searchsorted_equals_that_in_memory():
     keys = np.sort(np.random.default_rng(1).integers(0, 900, 3 * SAMPLE + 5))
     scratch = ScratchFile(Path("/tmp"))
-    run = scratch.spill(MemoryRun({"": keys}))
+    run = scratch.spill(SortedInMemory({"": keys}))
     sought = np.array([-1, 0, 1, *keys[::100], keys[-1], 901])
     for side in ("left", "right"):
         assert run.keys.searchsorted(sought, side) == keys.searchsorted(sought, side).tolist()

@@ -64,9 +64,9 @@ def test_table_counts_words_and_owners_follow_the_hash(world):
     add(state, np.arange(1500))
     state.words.settle()
     add(state, np.arange(1500, 4000))
-    found = gather_rows(world, state.words.columns)
-    check_collective(world, dict(zip(found["word"], found["count"], strict=True)) == Counter(WORDS), "counts")
-    hashes = [hash_of(word) for word in found["word"]]
+    result = gather_rows(world, state.words.columns)
+    check_collective(world, dict(zip(result["word"], result["count"], strict=True)) == Counter(WORDS), "counts")
+    hashes = [hash_of(word) for word in result["word"]]
     check_collective(world, hashes == sorted(hashes), "order")
     check_collective(world, state.words.rows == len(hashes), "rows")
 
@@ -75,24 +75,24 @@ def test_table_counts_words_and_owners_follow_the_hash(world):
 def test_table_values_of_compound_keys_are_exact(world):
     state = declare_state(world)
     add(state, np.arange(4000))
-    found = gather_rows(world, state.visits.columns)
-    key = (found["user"], found["word"], found["day"], found["place"])
+    result = gather_rows(world, state.visits.columns)
+    key = (result["user"], result["word"], result["day"], result["place"])
     x: dict = {}
     for row, (user, word) in enumerate(zip(USERS.tolist(), WORDS, strict=True)):
         x.setdefault((user, word, user % 3, word), []).append(row)
     check_collective(world, [*zip(*key, strict=True)].sort() == [*x].sort() and len(x) == len(key[0]), "keys")
     rows = [x[key_of_row] for key_of_row in zip(*key, strict=True)]
-    check_collective(world, found["count"] == [len(r) for r in rows], "count")
-    check_collective(world, found["total"] == [int(N[r].sum()) for r in rows], "sum")
-    check_collective(world, found["low"] == [X[r].min() for r in rows], "min")
-    check_collective(world, found["high"] == [N[r].max() for r in rows], "max")
+    check_collective(world, result["count"] == [len(r) for r in rows], "count")
+    check_collective(world, result["total"] == [int(N[r].sum()) for r in rows], "sum")
+    check_collective(world, result["low"] == [X[r].min() for r in rows], "min")
+    check_collective(world, result["high"] == [N[r].max() for r in rows], "max")
     window = state.visits._combined["sum"].window
     sums = QUOTIENT(
-        np.array(found["sum"]), np.ones(len(rows), np.int64), window.origin, np.array(found["sum_special"], np.uint8)
+        np.array(result["sum"]), np.ones(len(rows), np.int64), window.origin, np.array(result["sum_special"], np.uint8)
     )
     check_collective(world, sums.tolist() == [math.fsum(X[r]) for r in rows], "exact sum")
     units = [
-        sum(word << 64 * k for k, word in enumerate(np.array(s).view(np.uint64).tolist())) for s in found["square"]
+        sum(word << 64 * k for k, word in enumerate(np.array(s).view(np.uint64).tolist())) for s in result["square"]
     ]
     unit = Fraction(2) ** state.visits._combined["square"].window.origin
     check_collective(
@@ -182,8 +182,8 @@ def test_table_gather_gives_the_same_as_add(world, groups):
             check_collective(world, largest < 1.3 * table.rows / world.size + 100, "rows are where they belong")
     check_collective(world, digests[0] == digests[1], "digests")
     everyone = Counter(k for part in world.comm.allgather(keys.tolist()) for k in part)
-    found = gather_rows(world, table.columns)
-    check_collective(world, dict(zip(found["key"], found["count"], strict=True)) == everyone, "counts")
+    result = gather_rows(world, table.columns)
+    check_collective(world, dict(zip(result["key"], result["count"], strict=True)) == everyone, "counts")
 
 
 @pytest.mark.ranks(1, 3)

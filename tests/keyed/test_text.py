@@ -61,11 +61,11 @@ def check_blocks(world, text, cut, whole, chunk):
         for step in range(text.chunks(chunk))
         for block in text.blocks(*text.part(step, chunk), cut, whole=whole)
     ]
-    found = {path.name: b"" for path in text.paths}
+    read = {path.name: b"" for path in text.paths}
     for name, offset, data in sorted(chain(*world.comm.allgather(mine))):
-        assert offset == len(found[name]), f"{name}: a block at {offset} after {len(found[name])}"
-        found[name] += data
-    assert [*found.values()] == HOSTILE
+        assert offset == len(read[name]), f"{name}: a block at {offset} after {len(read[name])}"
+        read[name] += data
+    assert [*read.values()] == HOSTILE
     size = {path.name: size for path, size in zip(text.paths, text.sizes, strict=True)}
     broken = [part for part in mine if part[1] + len(part[2]) < size[part[0]] and part[2][-1] not in cut]
     check_collective(world, not (whole and broken), f"{broken}")
@@ -80,16 +80,16 @@ def test_text_any_split_gives_every_byte_once_in_order(alone, tmp_path_factory, 
     text = TextFiles(str(write_files(tmp_path_factory.mktemp("texts"), contents)), alone)
     text.block = n
     cuts = sorted({0, text.size, *(c for c in cuts if c < text.size)})
-    found = dict.fromkeys(text.paths, b"")
+    read = dict.fromkeys(text.paths, b"")
     for a, b in pairwise(cuts):
         data = dict.fromkeys(text.paths, b"")
         for block in text.blocks(a, b, cut, whole=whole):
-            assert block.offset == len(found[block.path]) + len(data[block.path])
+            assert block.offset == len(read[block.path]) + len(data[block.path])
             data[block.path] += bytes_of(block)
         for path, size in zip(text.paths, text.sizes, strict=True):
-            found[path] += data[path]
-            assert not data[path] or len(found[path]) == size or found[path][-1] in cut
-    assert [*found.values()] == contents
+            read[path] += data[path]
+            assert not data[path] or len(read[path]) == size or read[path][-1] in cut
+    assert [*read.values()] == contents
 
 
 @given(
@@ -134,7 +134,7 @@ def library(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "expected"),
     [
         ("a.txt", ["a.txt"]),
         ("b.txt,a.txt", ["a.txt", "b.txt"]),
@@ -147,10 +147,10 @@ def library(tmp_path, monkeypatch):
         (".", ["[1].txt", "a.txt", "b.txt", "link.txt", "shelf/c.txt", "shelf/deep/d.md"]),
     ],
 )
-def test_text_names_are_files_folders_and_globs(alone, library, names, found):
+def test_text_names_are_files_folders_and_globs(alone, library, names, expected):
     if names == ".":
-        found.remove("link.txt")
-    assert [*map(str, TextFiles(names, alone).paths)] == found
+        expected.remove("link.txt")
+    assert [*map(str, TextFiles(names, alone).paths)] == expected
 
 
 @pytest.mark.parametrize(

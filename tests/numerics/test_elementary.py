@@ -77,9 +77,9 @@ def test_elementary_results_are_correctly_rounded(function, name, points):
     exactly = getattr(mpmath, function.__name__)
     with mpmath.workprec(140):
         expected = np.array([as_double(exactly(mpmath.mpf(x))) for x in points.tolist()])
-    found = function(points)
-    wrong = np.flatnonzero(found.view(np.int64) != expected.view(np.int64))
-    assert wrong.size == 0, [(points[i].hex(), found[i].hex(), expected[i].hex()) for i in wrong[:5]]
+    result = function(points)
+    wrong = np.flatnonzero(result.view(np.int64) != expected.view(np.int64))
+    assert wrong.size == 0, [(points[i].hex(), result[i].hex(), expected[i].hex()) for i in wrong[:5]]
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ def test_elementary_results_are_correctly_rounded(function, name, points):
     ],
 )
 def test_elementary_special_values(function, points, expected):
-    found = function(np.array(points))
-    np.testing.assert_array_equal(found, np.array(expected, float))
-    signs = ~np.isnan(found)
-    np.testing.assert_array_equal(np.signbit(found)[signs], np.signbit(np.array(expected, float))[signs])
+    result = function(np.array(points))
+    np.testing.assert_array_equal(result, np.array(expected, float))
+    signs = ~np.isnan(result)
+    np.testing.assert_array_equal(np.signbit(result)[signs], np.signbit(np.array(expected, float))[signs])
 
 
 @pytest.mark.parametrize("function", [sin, cos])

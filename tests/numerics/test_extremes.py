@@ -70,7 +70,7 @@ def strict_shim(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_])
 def test_exact_extremes_gpu_array_with_gaps_match_host(strict_shim, monkeypatch, view, each, dtype):
     """Each element in turn is the extreme; then zeros of both signs, NaN and infinities occur."""
-    monkeypatch.setattr(extremes, "_EACH", each)
+    monkeypatch.setattr(extremes, "_PER_BLOCK", each)
     shape, view = GAPS[view]
     size = math.prod(shape)
     x = np.random.default_rng(size).permutation(size).reshape(shape) % 251

@@ -194,9 +194,7 @@ def test_philox_depends_on_seed_stream_step_and_index(draw):
 
 
 def kolmogorov(sample, distribution):
-    """√n times the largest distance between the distribution function and that of the sample; one sample in a thousand
-    has more than 1.95.
-    """
+    """√n times the largest distance between the distribution functions; above 1.95 for one sample in a thousand."""
     expected = np.array([distribution(x) for x in np.sort(sample).tolist()])
     ranks = np.arange(sample.size + 1) / sample.size
     return math.sqrt(sample.size) * max((ranks[1:] - expected).max(), (expected - ranks[:-1]).max())

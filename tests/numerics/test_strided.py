@@ -35,7 +35,7 @@ def test_strided_blocks_cover_each_element_once(monkeypatch, whole, view):
     array = np.arange(2 * 3 * 11).reshape(2, 3, 11)
     array = {"": array, "transposed": array.T, "every second": array[..., ::2]}[view]
     seen = np.full(array.shape, -1)
-    for (*lead, row, column), block in strided.blocks(array, whole):
+    for (*lead, row, column), block in strided.tiles(array, whole):
         high, wide = block.shape
         index = (*lead, slice(row, row + high), slice(column, column + wide))
         assert (seen[index] == -1).all() and (block.strides[-1] == block.itemsize or wide == 1)
@@ -47,9 +47,11 @@ def test_strided_blocks_cover_each_element_once(monkeypatch, whole, view):
 def test_strided_runs_of_a_brick_are_its_bytes_in_the_file(brick):
     whole = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
     file = bytearray(whole.nbytes)
-    for offset, data in strided.runs(np.ascontiguousarray(whole[brick]), whole.shape, [part.start for part in brick]):
+    for offset, data in strided.extents(
+        np.ascontiguousarray(whole[brick]), whole.shape, [part.start for part in brick]
+    ):
         file[offset : offset + len(data)] = data
     expected = np.zeros_like(whole)
     expected[brick] = whole[brick]
     assert bytes(file) == expected.tobytes()
-    assert not [*strided.runs(np.empty((0, 4, 5)), whole.shape, (0, 0, 0))]
+    assert not [*strided.extents(np.empty((0, 4, 5)), whole.shape, (0, 0, 0))]

@@ -66,7 +66,7 @@ def test_timers_of_a_run_are_in_its_summary(tmp_path):
     # Each of the two ranks has one neighbour; three fields, two edges of 42 values in slots of 16 bytes.
     assert timing["traffic"] == {"messages": 1, "bytes": 3 * 2 * 42 * 8, "reductions": 0, "reduced": 0}
     assert timing["seconds"] + timing["warm_up"] == pytest.approx(summary["seconds"], rel=0.05)
-    assert (summary["nodes"], summary["crowded"]) == (1, len(os.sched_getaffinity(0)) < 2)
+    assert (summary["nodes"], summary["oversubscribed"]) == (1, len(os.sched_getaffinity(0)) < 2)
 
 
 def test_timers_leave_out_the_first_step_of_other_ranks(tmp_path):

@@ -24,13 +24,13 @@ def run(*words, ranks=None) -> tuple[dict, dict]:
 def test_pi_any_ranks_and_body_have_the_same_hits(tmp_path):
     """There is no Numba body: a request for it gets the compiled one."""
     words = ("--points", 1_000_001, "--seed", 3, "--batch", 300_000, "--out")
-    found = set()
+    actual = set()
     for ranks, body in enumerate(("shim", "reference", "numba", "cython", "cython", "cython", "cython"), 1):
         summary, result = run(*words, tmp_path / str(ranks), "--body", body, ranks=ranks)
         used = "cython" if body == "numba" else body
         assert (summary["ranks"], summary["bodies"]["quarter_circle"]) == (ranks, used)
-        found.add((summary["digest"], result["hits"]))
-    assert len(found) == 1
+        actual.add((summary["digest"], result["hits"]))
+    assert len(actual) == 1
     assert abs(result["error"]) < 4 * result["standard_error"]
     assert result["standard_error"] == pytest.approx(4 * math.sqrt(math.pi / 4 * (1 - math.pi / 4) / 1_000_001), 1e-2)
 

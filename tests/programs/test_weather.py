@@ -101,15 +101,15 @@ def test_weather_uneven_sizes_match_the_reference(world, rows, columns, initial,
     program = Weather(rows=rows, columns=columns, initial=initial)
     expected = world.bcast(digests_of(program, world, 1, "rows", "reference"))
     for ranks, split in layouts:
-        found = digests_of(program, world, ranks, split, "cython")
-        check_collective(world, found is None or found == expected, f"{split} on {ranks} ranks")
+        result = digests_of(program, world, ranks, split, "cython")
+        check_collective(world, result is None or result == expected, f"{split} on {ranks} ranks")
 
 
 def digests_of(program: Weather, world: World, ranks: int, split: str, body: str) -> dict[str, int] | None:
     """The digests after 60 steps on the first ranks, None on the others. Collective."""
     group = world.comm.Split(int(world.rank < ranks), world.rank)
     part = World(group)
-    found = None
+    result = None
     if world.rank < ranks:
         BODIES.prefer(body)
         state = State(part, split)
@@ -117,11 +117,11 @@ def digests_of(program: Weather, world: World, ranks: int, split: str, body: str
         program.setup(state)
         for state.step in range(60):
             program.step(state)
-        found = state.digests()
+        result = state.digests()
         BODIES.prefer("auto")
     part.close()
     group.Free()
-    return found
+    return result
 
 
 def test_weather_picture_is_png_and_pressure_is_conserved(tmp_path):

@@ -13,11 +13,11 @@ from anyrank import Program, State, param
 
 def affinities() -> list[list[int]]:
     """The cores of every thread of this process, and of a new thread; each distinct set once."""
-    found = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
-    new = Thread(target=lambda: found.add(frozenset(os.sched_getaffinity(0))))
+    result = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
+    new = Thread(target=lambda: result.add(frozenset(os.sched_getaffinity(0))))
     new.start()
     new.join()
-    return [sorted(cores) for cores in found]
+    return [sorted(cores) for cores in result]
 
 
 class Showing(Program):

@@ -22,10 +22,10 @@ def test_callback_of_a_run_sees_every_step_and_checkpoint(tmp_path, ranks):
     each = 8 // ranks
     steps = [line for k in range(3) for line in (f"before {k} {k * each}", f"after {k + 1} {(k + 1) * each}")]
     for rank in range(ranks):
-        found = recorded_calls(tmp_path, rank)
-        assert found[0] == "start 0" and found[-2:] == ["end 3", "close"]
-        assert [line for line in found if line.split()[0] in ("before", "after")] == steps
-        assert [line for line in found if line.startswith("checkpoint")] == ["checkpoint 2 good", "checkpoint 3 good"]
+        result = recorded_calls(tmp_path, rank)
+        assert result[0] == "start 0" and result[-2:] == ["end 3", "close"]
+        assert [line for line in result if line.split()[0] in ("before", "after")] == steps
+        assert [line for line in result if line.startswith("checkpoint")] == ["checkpoint 2 good", "checkpoint 3 good"]
 
 
 def test_callback_of_a_resumed_run_starts_at_its_step(tmp_path):
@@ -48,8 +48,8 @@ def test_callback_sees_a_checkpoint_that_fails(tmp_path):
     words = ("run", PROGRAM, "--folder", tmp_path, "--checkpoint-every", "1", "--out", tmp_path / "run", "--quiet")
     done = run_anyrank(*words, "--chaos", "disk-full step=1 for=1")
     assert done.returncode == 0, done.stderr
-    found = [line for line in recorded_calls(tmp_path) if line.startswith("checkpoint")]
-    assert found == ["checkpoint 1 failed", "checkpoint 2 good", "checkpoint 3 good"]
+    result = [line for line in recorded_calls(tmp_path) if line.startswith("checkpoint")]
+    assert result == ["checkpoint 1 failed", "checkpoint 2 good", "checkpoint 3 good"]
 
 
 def test_callback_is_closed_after_an_error(tmp_path):

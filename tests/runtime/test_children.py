@@ -32,8 +32,8 @@ def state_of(process: int) -> str:
 
 def wait_until_gone(folder: Path) -> None:
     give_up = time.monotonic() + 10
-    while found := remaining(folder):
-        assert time.monotonic() < give_up, f"left behind: {found}"
+    while result := remaining(folder):
+        assert time.monotonic() < give_up, f"left behind: {result}"
         time.sleep(0.05)
 
 
@@ -132,8 +132,8 @@ def test_descendants_are_children_and_their_children():
         os._exit(0)
     grandchild = int(os.read(reading, 20))
     try:
-        found = descendants(os.getpid())
-        assert child in found and grandchild in found
+        result = descendants(os.getpid())
+        assert child in result and grandchild in result
         assert descendants(child) == [grandchild]
     finally:
         for process in (grandchild, child):

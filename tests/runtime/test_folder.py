@@ -193,8 +193,8 @@ def test_run_without_run_toml_continues(stopped_run, tmp_path, way):
         words += ("--program", HEAT[1])
     done = run_anyrank(*words)
     assert done.returncode == 0 and done.stderr.count("run.toml is missing: written again") == 1, done.stderr
-    found, expected = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped_run[1]))
-    assert found["resumed_from"] == 4 and found["digest"] == expected["digest"]
+    result, expected = (json.loads((folder / "summary.json").read_text()) for folder in (out, stopped_run[1]))
+    assert result["resumed_from"] == 4 and result["digest"] == expected["digest"]
     again = run_anyrank("resume", out)
     assert again.returncode == 0 and "is finished" in again.stdout and "missing" not in again.stderr
     assert RunFolder(out).describe().parameters == RunFolder(stopped_run[1]).describe().parameters

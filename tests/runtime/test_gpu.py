@@ -21,7 +21,7 @@ from anyrank.world import World
 
 WEATHER = ("run", "weather", "--rows", 40, "--columns", 40, "--steps", 30, "--no-picture", "--json")
 #: Bytes of its fields: each with a halo has a second array, whose rows are too short to start at cache lines; a
-#: line of padding for the others; and the buffer of a block during initialisation.
+#: line of padding for the others; and the buffer of a block during initialization.
 NEEDED = 3 * (2 * 42**2 * 8 + 40**2 * 8 + 64) + 40**2 * 8
 
 
@@ -59,7 +59,7 @@ def test_shortage_adds_up_the_needs_of_ranks_on_one_gpu(world, monkeypatch, bodi
             check_collective(world, bool(error) == bool(refused), f"{gpus} {missing} {error}")
             if error:
                 free = sharing * mine - 1
-                assert f"plate: the fields of {which}, and their initialisation, need {sharing * mine} bytes (" in str(
+                assert f"plate: the fields of {which}, and their initialization, need {sharing * mine} bytes (" in str(
                     error
                 ), error
                 assert f"on shim:0 (an emulated GPU 0000:00:00.0) of {os.uname().nodename}, which" in str(error)
@@ -78,7 +78,7 @@ def test_gpu_fields_beyond_its_memory_are_refused_before_the_run(tmp_path):
     done = run_anyrank(*WEATHER, "--body", "shim", "--out", "r", cwd=tmp_path, env={**os.environ, **machine})
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert (
-        f"weather: the fields of rank 0, and their initialisation, need {NEEDED} bytes (0.000136 GB) on shim:0"
+        f"weather: the fields of rank 0, and their initialization, need {NEEDED} bytes (0.000136 GB) on shim:0"
         in done.stderr
     )
     assert not (tmp_path / "r").exists()

@@ -30,8 +30,8 @@ def digest(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory):
     assert not WHY_NOT, WHY_NOT
-    with start_hosts(3, tmp_path_factory.mktemp("hosts")) as found:
-        yield found
+    with start_hosts(3, tmp_path_factory.mktemp("hosts")) as result:
+        yield result
 
 
 def summary(out: Path) -> dict:

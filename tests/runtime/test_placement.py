@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ranks import anyrank_command, mpiexec, run_command
 
-from anyrank.runtime.placement import VARIABLES, choose, plan_threads, shares
+from anyrank.runtime.placement import VARIABLES, choose_cores, plan_threads, shares
 
 SHOWING = Path(__file__).with_name("showing.py")
 HERE = sorted(os.sched_getaffinity(0))
@@ -98,8 +98,8 @@ SLURM, HALF = {"SLURM_JOB_ID": "7"}, cores(range(4))[0]
     ],
 )
 def test_choose_binds_only_if_no_other_job_can_use_the_cores(bind, masks, online, environment, how):
-    places = [choose(bind, 1, masks, rank, online, environment) for rank in range(len(masks))]
-    assert {said for _, said in places} == {how}
+    places = [choose_cores(bind, 1, masks, rank, online, environment) for rank in range(len(masks))]
+    assert {output for _, output in places} == {how}
     mine = [cores_of_rank for cores_of_rank, _ in places]
     if how == "bound by anyrank":
         assert sum(map(len, mine)) == len(HALF) and frozenset().union(*mine) == HALF

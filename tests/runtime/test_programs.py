@@ -40,8 +40,8 @@ def model(tmp_path):
 
 
 def test_load_file_of_a_package_imports_relatively(model):
-    found = load(str(model / "ocean.py"))
-    assert found.__module__ == f"{model.name}.ocean" and load(f"{model / 'ocean.py'}:Ocean") is found
+    result = load(str(model / "ocean.py"))
+    assert result.__module__ == f"{model.name}.ocean" and load(f"{model / 'ocean.py'}:Ocean") is result
 
 
 def test_load_file_of_a_folder_without_init_imports_relatively(model):

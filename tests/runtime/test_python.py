@@ -26,10 +26,10 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "heat.py"
 @pytest.fixture
 def heat(monkeypatch):
     """The class of examples/heat.py."""
-    found = importlib.util.spec_from_file_location("heat_example", EXAMPLE)
-    module = importlib.util.module_from_spec(found)
+    result = importlib.util.spec_from_file_location("heat_example", EXAMPLE)
+    module = importlib.util.module_from_spec(result)
     monkeypatch.setitem(sys.modules, "heat_example", module)
-    found.loader.exec_module(module)
+    result.loader.exec_module(module)
     return module.Heat
 
 
@@ -69,11 +69,11 @@ def test_run_restores_signal_handlers_and_bodies(heat, tmp_path):
 
 
 def test_run_in_a_thread_works_without_signals(heat, tmp_path):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(run(heat(n=24, steps=2), out=tmp_path / "run")))
+    result = []
+    thread = threading.Thread(target=lambda: result.append(run(heat(n=24, steps=2), out=tmp_path / "run")))
     thread.start()
     thread.join()
-    assert found[0].finished
+    assert result[0].finished
 
 
 def test_run_with_an_unknown_option_is_refused(heat, tmp_path):
@@ -243,7 +243,7 @@ class Checks(anyrank.Program):
 @pytest.mark.parametrize("callbacks", [None, 5, [5], [Returning]])
 def test_run_with_bad_callbacks_is_refused(callbacks, tmp_path, monkeypatch):
     monkeypatch.setattr(Returning, "callbacks", lambda self: callbacks)
-    with pytest.raises(UsageError, match=r"found: callbacks\(\) returned .* must return a list"):
+    with pytest.raises(UsageError, match=r"returning: callbacks\(\) returned .* must return a list"):
         run(Returning(), out=tmp_path / "run")
 
 

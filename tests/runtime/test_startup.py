@@ -34,9 +34,9 @@ def change_last_rank(world, monkeypatch, **facts):
 
 
 def warnings_of(world) -> list[str]:
-    found = check_ranks(world, Pi(), "pi", Options())
-    check_collective(world, found == world.bcast(found), "the warnings are the same on all ranks")
-    return found
+    result = check_ranks(world, Pi(), "pi", Options())
+    check_collective(world, result == world.bcast(result), "the warnings are the same on all ranks")
+    return result
 
 
 def refusal_of(world, program: Pi | None = None, **options) -> str:
@@ -53,9 +53,9 @@ def test_check_ranks_alike_gives_nothing(world, monkeypatch):
     for name in ("allreduce", "gather", "bcast", "barrier"):
         call = getattr(world, name)
         monkeypatch.setattr(world, name, lambda *a, call=call, name=name: (calls.append(name), call(*a))[1])
-    found = check_ranks(world, Pi(), "pi", Options())
+    result = check_ranks(world, Pi(), "pi", Options())
     monkeypatch.undo()
-    check_collective(world, found == [])
+    check_collective(world, result == [])
     once = ["gather"] if world.size == 1 else ["gather", "barrier", "allreduce"]
     check_collective(world, calls == once, f"{calls}: the hosts, the clocks, and one comparison of all else")
     hosts = provenance(world, "anyrank run pi").get("hosts")
@@ -142,9 +142,9 @@ def test_check_ranks_settings_and_clocks_give_warnings(world, monkeypatch):
     if world.rank == 1:
         monkeypatch.setenv("OMP_NUM_THREADS", "8")
         monkeypatch.setattr(startup, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + 7 * 10**9))
-    found = warnings_of(world)
+    result = warnings_of(world)
     expected = ["OMP_NUM_THREADS: unset on ranks 0,2, 8 on rank 1", "clock: +0 s on ranks 0,2, +7 s on rank 1"]
-    check_collective(world, found == expected, str(found))
+    check_collective(world, result == expected, str(result))
 
 
 @pytest.mark.ranks(3)
@@ -158,8 +158,8 @@ def test_check_ranks_refused_or_missing_gpus_give_warnings(world, monkeypatch):
         "another GPU was taken: GPU 1 is lost of n1 on rank 1",
         "GPU: one on ranks 0-1, none on rank 2",
     ]
-    found = warnings_of(world)
-    check_collective(world, found == expected, str(found))
+    result = warnings_of(world)
+    check_collective(world, result == expected, str(result))
     monkeypatch.undo()
     change_last_rank(world, monkeypatch, gpu=(card, card), host=("n1", "n2"))
     check_collective(world, warnings_of(world) == [], "sharing is not wrong")

@@ -35,8 +35,8 @@ def makes_steps(folder: Path):
 
 def mpiexec_of(process) -> int:
     """The process id of the mpiexec that runs the ranks."""
-    found = [pid for pid, words in processes_of(process).items() if words and Path(words[0]).name == "mpiexec"]
-    return found[0]
+    result = [pid for pid, words in processes_of(process).items() if words and Path(words[0]).name == "mpiexec"]
+    return result[0]
 
 
 @pytest.mark.parametrize(

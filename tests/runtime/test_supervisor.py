@@ -24,8 +24,8 @@ COUNT = ("run", CRASH, "--how", "no", "--pause", 0.005, "--steps", 60, "--checkp
 
 def events(out: Path, name: str) -> list[dict]:
     path = out / "events.jsonl"
-    found = map(json.loads, path.read_text().splitlines() if path.exists() else [])
-    return [event for event in found if event["event"] == name]
+    result = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    return [event for event in result if event["event"] == name]
 
 
 def messages(stderr: str) -> list[str]:
@@ -33,7 +33,7 @@ def messages(stderr: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "ranks", "found"),
+    ("hosts", "ranks", "expected"),
     [
         ("a:4,b:2", 5, [("a", 4), ("b", 2)]),
         ("a,b", 5, [("a", 2), ("b", 3)]),
@@ -42,8 +42,8 @@ def messages(stderr: str) -> list[str]:
         ("", 3, []),
     ],
 )
-def test_parse_hosts_gives_names_and_slots(hosts, ranks, found):
-    assert parse_hosts(hosts, ranks) == found
+def test_parse_hosts_gives_names_and_slots(hosts, ranks, expected):
+    assert parse_hosts(hosts, ranks) == expected
 
 
 @pytest.mark.parametrize("hosts", ["a:4,b", "a:", "a:0x", "a,,b", "a b", ",", "a:-1", "a:1:2"])

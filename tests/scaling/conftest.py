@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from anyrank.scaling.measured import PHASES, Sample, Study
+from anyrank.scaling.measured import PHASES, Sample, ScalingStudy
 
 WORK = 1e9
 
@@ -19,7 +19,7 @@ def invent(
     drift: float = 0.2,
     cores: int = 1024,
     seed: int = 1,
-) -> Study:
+) -> ScalingStudy:
     """A study of a program that does `rate(p)` times 1e8 units per second on p ranks.
 
     Every round has its own speed, within ± `drift`; `noise` is the standard deviation of the logarithm of a time.
@@ -39,11 +39,11 @@ def invent(
             samples.append(Sample(count, number, seconds, 100, work, 1, count > cores, phases, traffic, 1e-5))
     settings = {"parameters": {"n": 512}, "options": {}, "grow": ("n",) if kind == "weak" else (), "unit": "cell-steps"}
     machine = {"host": "here", "processor": "A Processor, 4 cores", "cores": cores, "utc": "2026-11-21T21:00:00+00:00"}
-    return Study(kind, "heat", "heat.py", samples=tuple(samples), machine=machine, **settings)
+    return ScalingStudy(kind, "heat", "heat.py", samples=tuple(samples), machine=machine, **settings)
 
 
 @pytest.fixture
-def make_study() -> Callable[..., Study]:
+def make_study() -> Callable[..., ScalingStudy]:
     return invent
 
 

@@ -21,8 +21,8 @@ def usl(σ, κ):
 
 
 def parameters(study, law):
-    found = next(fit for fit in analyse(study).fits if fit.law == law)
-    return {name: parameter.value for name, parameter in found.parameters.items()}
+    analysis = next(fit for fit in analyse(study).fits if fit.law == law)
+    return {name: parameter.value for name, parameter in analysis.parameters.items()}
 
 
 @pytest.mark.parametrize("ranks", [(1, 2, 4, 8, 16), (2, 3, 4, 6, 8)])
@@ -37,12 +37,12 @@ def parameters(study, law):
 )
 def test_analyse_known_law_is_recovered_and_fits_best(make_study, kind, rate, law, known, ranks):
     study = make_study(rate, ranks, kind=kind)
-    found = analyse(study)
-    fit = next(fit for fit in found.fits if fit.law == law)
+    analysis = analyse(study)
+    fit = next(fit for fit in analysis.fits if fit.law == law)
     assert {name: parameter.value for name, parameter in fit.parameters.items()} == pytest.approx(known)
-    assert found.best == law and found.verdict.startswith(f"{law} fits best")
+    assert analysis.best == law and analysis.verdict.startswith(f"{law} fits best")
     assert fit.misfit < 1e-9
-    np.testing.assert_allclose(fit.speedup(ranks), [point.speedup.value for point in found.points])
+    np.testing.assert_allclose(fit.speedup(ranks), [point.speedup.value for point in analysis.points])
     np.testing.assert_allclose(fit.speedup([64]), ranks[0] * rate(64.0) / rate(ranks[0]))
 
 
@@ -57,10 +57,10 @@ def test_analyse_known_law_is_recovered_and_fits_best(make_study, kind, rate, la
 def test_analyse_intervals_cover_in_nine_of_ten_studies(make_study, rate, noise, kind, known):
     ranks, covered, narrow = (1, 2, 4, 8, 16), [], []
     for seed in range(200):
-        found = analyse(make_study(rate, ranks, kind=kind, noise=noise, seed=seed))
-        fit = next(fit for fit in found.fits if len(fit.parameters) == len(known))
+        analysis = analyse(make_study(rate, ranks, kind=kind, noise=noise, seed=seed))
+        fit = next(fit for fit in analysis.fits if len(fit.parameters) == len(known))
         pairs = list(zip(fit.parameters.values(), known, strict=True))
-        pairs += [(point.speedup, rate(point.ranks)) for point in found.points[1:]]
+        pairs += [(point.speedup, rate(point.ranks)) for point in analysis.points[1:]]
         covered.append([ratio.interval[0] - 1e-12 <= value <= ratio.interval[1] + 1e-12 for ratio, value in pairs])
         narrow.append([ratio.interval[1] - ratio.interval[0] for ratio, _ in pairs])
     assert (np.mean(covered, axis=0) >= 0.9).all(), np.mean(covered, axis=0)
@@ -124,9 +124,9 @@ def test_analyse_interval_of_a_median(make_study, repeat):
 
 @pytest.mark.parametrize(("ranks", "count_text"), [((1,), "there is 1"), ((1, 2), "there are 2")])
 def test_analyse_too_few_points_give_no_fit_and_a_reason(make_study, ranks, count_text):
-    found = analyse(make_study(amdahl(0.1), ranks))
-    assert not found.fits and found.best is None
-    assert found.missing == (
+    analysis = analyse(make_study(amdahl(0.1), ranks))
+    assert not analysis.fits and analysis.best is None
+    assert analysis.missing == (
         f"Amdahl's law has 2 unknowns and needs at least 3 numbers of ranks that do not share cores; {count_text}.",
         "Universal Scalability Law has 3 unknowns and needs at least 4 numbers of ranks that do not share cores; "
         f"{count_text}.",
@@ -135,34 +135,34 @@ def test_analyse_too_few_points_give_no_fit_and_a_reason(make_study, ranks, coun
 
 def test_analyse_similar_numbers_of_ranks_give_no_fit(make_study):
     """Noise would appear as a fraction: the speed-ups differ by little else."""
-    found = analyse(make_study(lambda p: 1 / (0.01 + 0.99 / p), (1000, 1001, 1002, 1003), noise=0.02))
-    assert not found.fits
-    assert "at least a factor of 2; they are 1000 to 1003." in found.missing[0]
+    analysis = analyse(make_study(lambda p: 1 / (0.01 + 0.99 / p), (1000, 1001, 1002, 1003), noise=0.02))
+    assert not analysis.fits
+    assert "at least a factor of 2; they are 1000 to 1003." in analysis.missing[0]
 
 
 def test_analyse_three_points_allow_one_law(make_study):
-    found = analyse(make_study(amdahl(0.1), (1, 2, 4)))
-    assert [fit.law for fit in found.fits] == [AMDAHL] and found.best is None and len(found.missing) == 1
-    assert found.verdict == "Amdahl's law is the only law that these points determine."
+    analysis = analyse(make_study(amdahl(0.1), (1, 2, 4)))
+    assert [fit.law for fit in analysis.fits] == [AMDAHL] and analysis.best is None and len(analysis.missing) == 1
+    assert analysis.verdict == "Amdahl's law is the only law that these points determine."
 
 
 def test_analyse_oversubscribed_samples_enter_no_fit(make_study):
-    crowded = analyse(make_study(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4))
+    oversubscribed = analyse(make_study(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4))
     alone = analyse(make_study(usl(0.1, 0.1), (1, 2, 3, 4)))
     wild = make_study(usl(0.1, 0.1), (1, 2, 3, 4, 8, 16), cores=4)
-    wild = replace(wild, samples=tuple(replace(sample, seconds=(9.0 if sample.crowded else 1) * sample.seconds)
+    wild = replace(wild, samples=tuple(replace(sample, seconds=(9.0 if sample.oversubscribed else 1) * sample.seconds)
                                        for sample in wild.samples))  # fmt: skip
-    assert [point.crowded for point in crowded.points] == [False] * 4 + [True] * 2
+    assert [point.oversubscribed for point in oversubscribed.points] == [False] * 4 + [True] * 2
     for other in (alone, analyse(wild)):
-        for fit, same in zip(crowded.fits, other.fits, strict=True):
+        for fit, same in zip(oversubscribed.fits, other.fits, strict=True):
             assert fit.speedup([2, 16]) == pytest.approx(same.speedup([2, 16]))
     few = analyse(make_study(amdahl(0.1), (1, 2, 4, 8), cores=2))
     assert not few.fits and "there are 2." in few.missing[0]
 
 
 def test_analyse_laws_that_fit_equally_well_have_no_best(make_study):
-    found = analyse(make_study(usl(0.05, 0.002), (1, 2, 4, 8), noise=0.02, seed=2))
-    assert found.best is None and " fit equally well: " in found.verdict and AMDAHL in found.verdict
+    analysis = analyse(make_study(usl(0.05, 0.002), (1, 2, 4, 8), noise=0.02, seed=2))
+    assert analysis.best is None and " fit equally well: " in analysis.verdict and AMDAHL in analysis.verdict
     once = analyse(make_study(usl(0.05, 0.002), (1, 2, 4, 8), repeat=1))
     assert once.best is None and once.verdict == "Too few samples to decide which law fits best."
     assert [fit.aicc for fit in once.fits] == [None, None]
@@ -175,18 +175,18 @@ def test_aicc_equals_a_hand_calculation():
 
 
 def test_analyse_superlinear_speed_up_gives_no_negative_value(make_study):
-    found = analyse(make_study(lambda p: p**1.1, (1, 2, 4, 8), noise=0.01))
-    assert found.points[-1].efficiency.value > 1
-    assert found.fits[0].parameters["s"].value == 0 and found.fits[0].parameters["s"].interval == (0, 0)
+    analysis = analyse(make_study(lambda p: p**1.1, (1, 2, 4, 8), noise=0.01))
+    assert analysis.points[-1].efficiency.value > 1
+    assert analysis.fits[0].parameters["s"].value == 0 and analysis.fits[0].parameters["s"].interval == (0, 0)
     assert all(
-        0 <= parameter.value <= parameter.interval[1] for fit in found.fits for parameter in fit.parameters.values()
+        0 <= parameter.value <= parameter.interval[1] for fit in analysis.fits for parameter in fit.parameters.values()
     )
 
 
 def test_analyse_slowdown_only_has_no_universal_law(make_study):
-    found = analyse(make_study(lambda p: 1 / (p - 1), (2, 3, 5, 9)))
-    assert [fit.law for fit in found.fits] == [AMDAHL]
-    assert found.missing[0].startswith("Universal Scalability Law cannot be fitted")
+    analysis = analyse(make_study(lambda p: 1 / (p - 1), (2, 3, 5, 9)))
+    assert [fit.law for fit in analysis.fits] == [AMDAHL]
+    assert analysis.missing[0].startswith("Universal Scalability Law cannot be fitted")
 
 
 def test_analyse_incomplete_study_uses_the_complete_rounds(make_study):

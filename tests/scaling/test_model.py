@@ -23,10 +23,10 @@ from anyrank.errors import UsageError
 from anyrank.exchange.halo import halo_of
 from anyrank.programs.weather import Weather
 from anyrank.runtime.programs import load
-from anyrank.scaling.measured import PHASES, Sample, Study
-from anyrank.scaling.model import Model, shape_of, slowest
+from anyrank.scaling.measured import PHASES, Sample, ScalingStudy
+from anyrank.scaling.model import Model, largest_block, slowest
 from anyrank.scaling.network import Link, Network, Reduction, Spread, measure
-from anyrank.scaling.study import Plan, StudyFolder, grown
+from anyrank.scaling.study_folder import Plan, StudyFolder, grown
 from anyrank.state import State
 
 ROOT = Path(__file__).parents[2]
@@ -59,21 +59,21 @@ def sample(ranks: int, n: int = N, number: int = 1, phases: dict | None = None, 
     a_step["exchange"] = neighbours and LATENCY + (neighbours + 1) * OVERHEAD + BYTE * (sent - 1)
     predicted = {name: STEPS * value for name, value in {**a_step, **(phases or {})}.items()}
     traffic = {"messages": float(neighbours), "bytes": float(sent), "reductions": 0.0, "reduced": 0.0}
-    others = {"nodes": ranks, "crowded": False, "noise": 0.0, "traffic": traffic, **changes}
+    others = {"nodes": ranks, "oversubscribed": False, "noise": 0.0, "traffic": traffic, **changes}
     seconds, work = sum(predicted.values()), float(n * n * STEPS)
     return Sample(ranks=ranks, round=number, seconds=seconds, steps=STEPS, work=work, phases=predicted, **others)
 
 
-def study(samples, n: int = N, kind: str = "strong") -> Study:
+def study(samples, n: int = N, kind: str = "strong") -> ScalingStudy:
     options, grow = {"split": "rows"}, ("n",) if kind == "weak" else ()
-    return Study(kind, "heat", HEAT, {"n": n, "steps": STEPS}, options, grow, "cell-steps", tuple(samples), {})
+    return ScalingStudy(kind, "heat", HEAT, {"n": n, "steps": STEPS}, options, grow, "cell-steps", tuple(samples), {})
 
 
 @pytest.mark.parametrize("split", ["rows", "columns", "bricks"])
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_shape_of_has_the_messages_that_ranks_send(world, split):
     program = Weather(rows=23, columns=14)
-    shape = shape_of(program, split, world.size)
+    shape = largest_block(program, split, world.size)
     state = State(world, split)
     program.declare(state)
     world.timers.clear()
@@ -87,15 +87,15 @@ def test_shape_of_has_the_messages_that_ranks_send(world, split):
 
 
 def test_shape_of_a_program_on_many_ranks_needs_no_memory():
-    shape = shape_of(Weather(rows=1_000_000, columns=1_000_001), "bricks", 131072)
+    shape = largest_block(Weather(rows=1_000_000, columns=1_000_001), "bricks", 131072)
     assert len(shape.messages) == 8 and shape.work == 1_000_000 * 1_000_001
     assert shape.share == pytest.approx(-(-1_000_000 // 512) * -(-1_000_001 // 256) / shape.work)
     assert 0.99 < shape.inner < 1
 
 
 def test_shape_of_small_blocks_computes_after_the_exchange():
-    assert shape_of(Weather(rows=128, columns=128), "rows", 2).inner == 0
-    assert shape_of(Weather(rows=256, columns=256), "rows", 2).inner == 126 / 128
+    assert largest_block(Weather(rows=128, columns=128), "rows", 2).inner == 0
+    assert largest_block(Weather(rows=256, columns=256), "rows", 2).inner == 126 / 128
 
 
 def test_slowest_is_the_expected_maximum_of_normal_numbers():
@@ -179,7 +179,7 @@ def test_model_ranks_of_one_node_share_its_memory():
 
 def test_model_bad_studies_and_ranks_are_refused():
     with pytest.raises(UsageError, match="no sample in which each rank has its own core"):
-        Model.of(study([sample(2, crowded=True)]), network())
+        Model.of(study([sample(2, oversubscribed=True)]), network())
     model = Model.of(study([sample(1), sample(2)]), Network({"node": link(1.0)}, (), {}), using=[1])
     with pytest.raises(UsageError, match="must have a link of the kind 'network' for 1 rank"):
         model.predict(2)
@@ -197,8 +197,8 @@ def hosts(tmp_path_factory):
     if WHY_NOT and not os.environ.get("CI"):
         pytest.skip(WHY_NOT)
     assert not WHY_NOT, WHY_NOT
-    with start_hosts(4, tmp_path_factory.mktemp("hosts"), Wires(DELAY), polite=True) as found:
-        yield found
+    with start_hosts(4, tmp_path_factory.mktemp("hosts"), Wires(DELAY), polite=True) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +216,8 @@ def wires(hosts, tmp_path_factory):
 
 
 def test_network_measured_latency_is_the_delay_of_the_links(wires):
-    found = wires.links["network"]
-    assert 0.8 * DELAY < found.L.median < 2 * DELAY, found
+    result = wires.links["network"]
+    assert 0.8 * DELAY < result.L.median < 2 * DELAY, result
     assert 0.8 * DELAY < wires.round("network", 8) < 3 * DELAY and "node" not in wires.links
 
 

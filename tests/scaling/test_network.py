@@ -9,7 +9,7 @@ import pytest
 from ranks import check_collective, mpiexec, run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.scaling.network import REDUCED, SIZES, Link, Network, Reduction, Spread, measure_here, rounds
+from anyrank.scaling.network import REDUCED, SIZES, Link, Network, Reduction, Spread, measure_here, message_rounds
 
 HAND = {"links": {"network": {"L": 1e-6, "o": 2e-7, "g": 3e-7, "G": [1e-10, 5e-11, 2e-10]}}}
 
@@ -34,7 +34,7 @@ def test_link_interpolates_sizes_and_extrapolates_by_bytes():
 
 @pytest.mark.parametrize("ranks, messages", [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (131072, 17)])
 def test_rounds_of_an_allreduce(ranks, messages):
-    assert rounds(ranks) == messages
+    assert message_rounds(ranks) == messages
 
 
 def test_network_round_is_the_median_or_that_of_a_message():
@@ -66,13 +66,13 @@ def test_network_bad_file_is_refused(tmp_path, text):
 
 @pytest.mark.ranks(2)
 def test_measure_here_gives_the_link_of_two_ranks(world):
-    found = measure_here(world)
-    link = found.links["node"]
-    check_collective(world, found == world.bcast(found), "the same on all ranks")
-    check_collective(world, [n for n, _ in link.halves] == list(SIZES) and list(found.links) == ["node"])
+    result = measure_here(world)
+    link = result.links["node"]
+    check_collective(world, result == world.bcast(result), "the same on all ranks")
+    check_collective(world, [n for n, _ in link.halves] == list(SIZES) and list(result.links) == ["node"])
     check_collective(world, all(0 < t.low <= t.median <= t.high for _, t in link.halves), "half round trips")
     check_collective(world, 0 < link.o.median < 1 and link.G.median > 0, f"{link}")
-    check_collective(world, [(r.ranks, r.bytes) for r in found.reductions] == [(2, n) for n in REDUCED])
+    check_collective(world, [(r.ranks, r.bytes) for r in result.reductions] == [(2, n) for n in REDUCED])
 
 
 def test_doctor_network_starts_ranks_prints_and_writes(tmp_path):

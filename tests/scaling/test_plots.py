@@ -21,9 +21,9 @@ def draw_study(study, folder, predicted=()):
     assert (png.name, svg.name) == ("scaling.png", "scaling.svg")
     height, width, _ = imread(png).shape
     assert width > 2 * height and imread(png)[..., :3].std() > 0.05
-    found = list(ElementTree.parse(svg).iter())
-    return [element.text for element in found if element.tag.endswith("}text")], [
-        element.get("style", "") for element in found
+    result = list(ElementTree.parse(svg).iter())
+    return [element.text for element in result if element.tag.endswith("}text")], [
+        element.get("style", "") for element in result
     ]
 
 

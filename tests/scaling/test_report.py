@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from anyrank.scaling.laws import analyse
-from anyrank.scaling.measured import PHASES, Sample, Study
+from anyrank.scaling.measured import PHASES, Sample, ScalingStudy
 from anyrank.scaling.model import Prediction
-from anyrank.scaling.report import as_json, quantity, table, write_csv
+from anyrank.scaling.report import as_json, as_text, quantity, write_csv
 
 
 def slowing(p):
@@ -17,7 +17,7 @@ def slowing(p):
 
 
 def report_text(study, predicted=()):
-    return table(analyse(study), study, predicted)
+    return as_text(analyse(study), study, predicted)
 
 
 def test_report_table_marks_oversubscribed_ranks(make_study):
@@ -102,12 +102,12 @@ def test_report_json_can_be_read_back(make_study):
     study = make_study(slowing, (1, 2, 4, 8), noise=0.02, kind="weak")
     prediction = Prediction(64, 20.0, 16.0, 25.0, dict.fromkeys(PHASES, 0.0), 64e9)
     text = json.dumps(as_json(study, analyse(study), [prediction]), allow_nan=False)
-    found = json.loads(text)
-    samples = tuple(Sample(**sample) for sample in found["study"].pop("samples"))
-    assert Study(**{**found["study"], "grow": tuple(found["study"]["grow"]), "samples": samples}) == study
-    assert found["analysis"]["points"][3]["efficiency"]["value"] == analyse(study).points[3].efficiency.value
-    assert found["analysis"]["fits"][1]["parameters"]["κ"]["interval"]
-    assert found["predicted"][0]["ranks"] == 64
+    result = json.loads(text)
+    samples = tuple(Sample(**sample) for sample in result["study"].pop("samples"))
+    assert ScalingStudy(**{**result["study"], "grow": tuple(result["study"]["grow"]), "samples": samples}) == study
+    assert result["analysis"]["points"][3]["efficiency"]["value"] == analyse(study).points[3].efficiency.value
+    assert result["analysis"]["fits"][1]["parameters"]["κ"]["interval"]
+    assert result["predicted"][0]["ranks"] == 64
 
 
 def test_quantity_has_units():

@@ -16,7 +16,7 @@ from ranks import check_collective
 from storage.samples import SHAPES, checkpoints, declare, holds, write
 
 from anyrank.errors import CheckpointError
-from anyrank.storage import keep, read
+from anyrank.storage import checkpoint_folder, read
 from anyrank.storage.seal import check_seal
 
 pytestmark = pytest.mark.ranks(1, 2)
@@ -147,7 +147,7 @@ def test_restore_file_edited_with_h5py_is_refused(newest):
 
 def test_restore_values_of_another_step_are_refused(newest):
     """All bytes were written by some rank, and the seal holds, but one Field is an old one."""
-    with h5py.File(keep.path_of(newest.folder, 1), "r", locking=False) as file:
+    with h5py.File(checkpoint_folder.path_of(newest.folder, 1), "r", locking=False) as file:
         old = file["fields/T"][...].tobytes()
     with h5py.File(newest.path, "r", locking=False) as file:
         offset = file["fields/T"].id.get_offset()
@@ -159,7 +159,7 @@ def test_restore_values_of_another_step_are_refused(newest):
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("fails", ["open", "read"])
 def test_restore_unreadable_on_the_last_rank_is_refused(newest, monkeypatch, fails):
-    file, block, last = h5py.File, read._read_block, newest.world.size - 1
+    file, block, last = h5py.File, read.read_block, newest.world.size - 1
 
     def at_first(call, path_of):
         def broken(first, *others, **options):
@@ -172,21 +172,21 @@ def test_restore_unreadable_on_the_last_rank_is_refused(newest, monkeypatch, fai
     if fails == "open":
         monkeypatch.setattr(h5py, "File", at_first(file, str))
     else:
-        monkeypatch.setattr(read, "_read_block", at_first(block, lambda opened: opened.filename))
+        monkeypatch.setattr(read, "read_block", at_first(block, lambda dataset: dataset.file.filename))
     message = newest.refused_as(newest.good)
     assert f"rank {last} cannot read it" in message and "Input/output error" in message
 
 
 def test_restore_with_all_checkpoints_damaged_fails(newest):
     for step in (1, 2):
-        path = keep.path_of(newest.folder, step)
+        path = checkpoint_folder.path_of(newest.folder, step)
         if newest.world.rank == 0:
             os.truncate(path, 5000)
     newest.world.barrier()
     with pytest.raises(CheckpointError) as raised:
         checkpoints(newest.folder, newest.state).restore()
     for step in (1, 2):
-        assert str(keep.path_of(newest.folder, step)) in str(raised.value)
+        assert str(checkpoint_folder.path_of(newest.folder, step)) in str(raised.value)
     assert raised.value.status == 1
 
 
@@ -217,7 +217,7 @@ def save_step(writer, step: int) -> None:
 
 def steps(newest) -> list[int]:
     newest.world.barrier()
-    return [keep.step_of(path) for path in keep.checkpoint_files(newest.folder)]
+    return [checkpoint_folder.step_of(path) for path in checkpoint_folder.checkpoint_files(newest.folder)]
 
 
 def test_check_seal_holds_only_for_its_own_file(world, tmp_path):

@@ -19,6 +19,7 @@ from anyrank.device.emulated import fake
 from anyrank.device.gpu import Gpu
 from anyrank.errors import CheckpointError
 from anyrank.kernel import BODIES
+from anyrank.numerics import strided
 from anyrank.storage import staging
 from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.world import World
@@ -36,7 +37,7 @@ def machine(monkeypatch):
         BODIES.prefer("shim", node_rank)
         return BODIES.device
 
-    monkeypatch.setattr(staging, "PIECE", 100)
+    monkeypatch.setattr(strided, "PIECE", 100)
     yield use
     BODIES.prefer("auto")
 

@@ -14,7 +14,8 @@ from ranks import check_collective
 from storage.samples import SHAPES, checkpoints, declare, fill, first_ranks, holds, whole, write
 
 from anyrank.layout import Layout
-from anyrank.numerics.strided import runs
+from anyrank.numerics import strided
+from anyrank.numerics.strided import extents
 from anyrank.state import State
 from anyrank.storage import staging
 from anyrank.storage.staging import writing_layout
@@ -56,8 +57,8 @@ def test_checkpoint_of_few_ranks_is_read_by_many(world, tmp_path):
 @pytest.mark.parametrize("short", [0, 1 << 40], ids=["each its runs", "exchanged for rows"])
 @pytest.mark.parametrize("piece", [1, 100, 1 << 24])
 def test_checkpoint_file_does_not_depend_on_the_writing_layout(world, tmp_path, monkeypatch, short, piece):
-    monkeypatch.setattr(staging, "SHORT_RUN", short)
-    monkeypatch.setattr(staging, "PIECE", piece)
+    monkeypatch.setattr(staging, "SHORT_EXTENT", short)
+    monkeypatch.setattr(strided, "PIECE", piece)
     # Over the numbers of ranks, all splits are used.
     split = SPLITS[(piece.bit_length() + bool(short) + world.size) % len(SPLITS)]
     saved = write(tmp_path, declare(world, split), 2)
@@ -69,12 +70,12 @@ def test_checkpoint_file_does_not_depend_on_the_writing_layout(world, tmp_path, 
 @pytest.mark.ranks(2, 4)
 @pytest.mark.parametrize("width", [4, 301])
 def test_checkpoint_block_is_written_without_its_halo(world, tmp_path, monkeypatch, width):
-    monkeypatch.setattr(staging, "SHORT_RUN", 1 << 40)
+    monkeypatch.setattr(staging, "SHORT_EXTENT", 1 << 40)
     state = State(world, "columns")
     state.field("u", (8, width * world.size), halo=2)
     # Long rows start at cache lines, with gaps between them, which must not get into the file.
     check_collective(world, (state.u.storage.strides[0] == (width + 4) * 8) == (width == 4))
-    state.u.array[...] = -1.0  # a ghost cell in the file would be detected
+    state.u.storage[...] = -1.0  # a ghost cell in the file would be detected
     state.u[...] = state.u.layout.linear
     writer = checkpoints(tmp_path, state)
     writer.begin()
@@ -106,14 +107,14 @@ def test_runs_put_every_element_at_its_offset_only(brick, dtype):
     shape, start, stop = brick
     slices = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     everything = np.arange(1, np.prod(shape) + 1).astype(dtype).reshape(shape)
-    found = bytearray(everything.nbytes)
+    result = bytearray(everything.nbytes)
     part = np.ascontiguousarray(everything[slices])
-    pieces = list(runs(part, shape, start))
+    pieces = list(extents(part, shape, start))
     for offset, data in pieces:
-        found[offset : offset + len(data)] = data
+        result[offset : offset + len(data)] = data
     expected = np.zeros(shape, dtype)
     expected[slices] = part
-    assert bytes(found) == expected.tobytes()
+    assert bytes(result) == expected.tobytes()
     assert sum(len(data) for _, data in pieces) == part.nbytes
     offsets = [offset for offset, _ in pieces]
     assert all(a + len(pieces[0][1]) < b for a, b in pairwise(offsets)), "runs that touch"

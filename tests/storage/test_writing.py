@@ -17,7 +17,7 @@ from ranks import check_collective
 from storage.samples import checkpoints, declare, fill, holds, write
 
 from anyrank.state import State
-from anyrank.storage import keep, writers
+from anyrank.storage import checkpoint_folder, writers
 from anyrank.storage.checkpoints import Checkpoints
 from anyrank.world import World
 
@@ -42,13 +42,13 @@ def test_checkpoint_is_unchanged_by_later_steps(world, tmp_path, monkeypatch, sp
     fill(state, 4)
     with pytest.raises(RuntimeError, match="pending"):
         writer.begin()
-    assert not keep.checkpoint_files(tmp_path)
+    assert not checkpoint_folder.checkpoint_files(tmp_path)
     world.barrier()
     gate.set()
     assert writer.proceed() is None and writer.pending, "the seal comes in a phase of its own"
     saved = writer.proceed()
     assert saved is not None and not saved.error and not writer.pending and not writer.working()
-    assert (saved.step, saved.path, saved.digests) == (3, keep.path_of(tmp_path, 3), digests)
+    assert (saved.step, saved.path, saved.digests) == (3, checkpoint_folder.path_of(tmp_path, 3), digests)
     assert saved.bytes == saved.path.stat().st_size
     assert 0 <= saved.hidden <= 1 and saved.blocked > 0
     check_collective(world, holds(state, 4))
@@ -105,7 +105,7 @@ def check_failure_and_recovery(world, folder: Path, trouble, words: str, io: str
     state.step = 1
     writer.begin()
     assert not writer.finish().error
-    before = keep.path_of(folder, 1).read_bytes()
+    before = checkpoint_folder.path_of(folder, 1).read_bytes()
     world.barrier()
     with trouble:
         state.step = 2
@@ -115,7 +115,7 @@ def check_failure_and_recovery(world, folder: Path, trouble, words: str, io: str
     assert len({*world.comm.allgather(saved)}) == 1 if saved.digests else not saved.digests
     names = sorted(path.name for path in folder.iterdir() if "step" in path.name)
     check_collective(world, names == ["step-000000000001.h5"], str(names))
-    assert keep.path_of(folder, 1).read_bytes() == before
+    assert checkpoint_folder.path_of(folder, 1).read_bytes() == before
     world.barrier()
     writer.begin()
     assert not writer.finish().error

@@ -13,7 +13,7 @@ from anyrank.runtime.folder import RunFolder
 from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.regions import parts_of
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -28,8 +28,8 @@ def outcome(case: Case, bits: str = "1", verdict: str = SAME) -> Outcome:
 
 
 def explain_outcomes(*others: Outcome) -> list[tuple[str, Case, Case, int]]:
-    found = explain([outcome(REFERENCE), *others])
-    return [(finding.cause, finding.one.case, finding.other.case, len(finding.seen)) for finding in found]
+    result = explain([outcome(REFERENCE), *others])
+    return [(finding.cause, finding.nearest.case, finding.other.case, len(finding.seen)) for finding in result]
 
 
 def test_causes_of_two_cases_are_listed():
@@ -171,7 +171,7 @@ def test_locate_difference_by_chance_is_followed_and_named(tmp_path):
 
 
 def test_plan_covers_ranks_splits_bodies_and_perturbations():
-    full, quick = Plan(), Plan(quick=True)
+    full, quick = CaseMatrix(), CaseMatrix(quick=True)
     cases = full.first() + full.rest(9, 2)
     assert len(cases) == len(set(cases)) and cases[0] == REFERENCE
     assert {case.ranks for case in cases if not case.stops} == {(1,), (2,), (3,), (4,)}
@@ -186,14 +186,14 @@ def test_plan_covers_ranks_splits_bodies_and_perturbations():
     assert len(quick.first() + quick.rest(9, 2)) < len(cases) / 2 + 2
     assert not [case for case in full.rest(0, 2) if case.stops], "nothing can be stopped before it ends"
     assert {case.split for case in full.rest(9, 1)} == {"auto"}, "one axis can be cut in one way"
-    assert {case.body for case in Plan(bodies=("numba",)).rest(9, 1)} == {"auto", "numba"}
-    assert {case.split for case in Plan(splits=("columns",), quick=True).rest(9, 2)} == {"auto", "columns"}
+    assert {case.body for case in CaseMatrix(bodies=("numba",)).rest(9, 1)} == {"auto", "numba"}
+    assert {case.split for case in CaseMatrix(splits=("columns",), quick=True).rest(9, 2)} == {"auto", "columns"}
 
 
 @pytest.mark.parametrize("ranks", [(1,), (2,), (1, 2, 3, 4)])
 def test_plan_quick_cuts_blocks_into_parts(ranks):
     """Also on one rank, and if one rank is not in `--ranks`."""
-    quick = Plan(ranks, quick=True).rest(9, 1)
+    quick = CaseMatrix(ranks, quick=True).rest(9, 1)
     assert {case.ranks[0] for case in quick if case.changed == "parts"} == {1, max(n for n in ranks if n != 4)}
 
 
@@ -214,7 +214,7 @@ def test_parts_of_cover_a_region_once():
 def test_plan_perturbed_case_has_one_that_differs_only_in_that():
     for ranks in ((1,), (2,), (4,), (1, 2), (3, 4), (1, 2, 3, 4)):
         for quick in (True, False):
-            cases = Plan(ranks, quick=quick).first() + Plan(ranks, quick=quick).rest(9, 2)
+            cases = CaseMatrix(ranks, quick=quick).first() + CaseMatrix(ranks, quick=quick).rest(9, 2)
             for case in (case for case in cases if case.changed):
                 assert any(causes(case, other) == [case.changed] for other in cases), case
 

@@ -14,7 +14,7 @@ from ranks import anyrank_command, mpiexec, run_anyrank
 
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 from anyrank.verify.explain import first_difference
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.rank import DELAY, DELAYED_STEPS
 from anyrank.verify.runner import FAILED, Runner
 from anyrank.verify.verification import Verification
@@ -26,7 +26,7 @@ ONE, TWO, PARTS = Case(), Case((2,)), Case(changed="parts")
 
 
 @dataclass(frozen=True)
-class SomeCases(Plan):
+class SomeCases(CaseMatrix):
     """A plan of the reference and of some cases."""
 
     cases: tuple[Case, ...] = ()
@@ -46,12 +46,12 @@ def runner(tmp_path: Path, program: Path | str, timeout: float = 100, **paramete
 
 
 def verify_cases(tmp_path: Path, program: Path | str, *cases: Case, **parameters) -> tuple[int, str]:
-    said: list[str] = []
-    code = Verification(runner(tmp_path, program, **parameters), SomeCases(cases=cases), said.append).execute()
-    return code, "\n".join(said)
+    output: list[str] = []
+    code = Verification(runner(tmp_path, program, **parameters), SomeCases(cases=cases), output.append).execute()
+    return code, "\n".join(output)
 
 
-#: The cases of the quick matrix that find each bug, and the message; `uninitialised` has a test of its own.
+#: The cases of the quick matrix that find each bug, and the message; `uninitialized` has a test of its own.
 BUGS = {
     "rank_seed": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 0, in x[6]; 6 of 12 elements differ:"),
     "float_sum": ((ONE, TWO, Case((3,))), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
@@ -96,15 +96,15 @@ AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
 @pytest.mark.parametrize("bug", BUGS)
 def test_verify_planted_bug_is_found_and_named(tmp_path, bug):
     cases, cause, place = BUGS[bug]
-    matrix = Plan(quick=True)
+    matrix = CaseMatrix(quick=True)
     assert {*cases} <= {*matrix.first(), *matrix.rest(6, AXES.get(bug, 1))}, "the quick matrix finds it"
-    code, said = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases)
+    code, output = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases)
     assert code == 1
-    found = [line for line in said.splitlines() if line.startswith("FOUND: ")]
-    assert len(found) == 1 and found[0] == f"FOUND: {cause}", said
-    assert place in said, said
-    assert "the runs are not reproducible" not in said
-    assert ("Also seen in case 4." in said) == (bug == "float_sum")
+    result = [line for line in output.splitlines() if line.startswith("FOUND: ")]
+    assert len(result) == 1 and result[0] == f"FOUND: {cause}", output
+    assert place in output, output
+    assert "the runs are not reproducible" not in output
+    assert ("Also seen in case 4." in output) == (bug == "float_sum")
 
 
 def test_perturbations_change_one_thing_each(tmp_path):
@@ -129,9 +129,9 @@ def test_timing_perturbation_delays_the_ranks(tmp_path):
 
 def test_verify_unpinned_chance_is_the_only_finding(tmp_path):
     again = Case(body="reference", changed="again")
-    code, said = verify_cases(tmp_path, CHANCES, again, Case(changed="clock"), n=5)
-    assert code == 1 and said.count("FOUND: ") == 1 and "FOUND: again\n" in said
-    assert "in entropy" in said and "the runs are not reproducible" in said
+    code, output = verify_cases(tmp_path, CHANCES, again, Case(changed="clock"), n=5)
+    assert code == 1 and output.count("FOUND: ") == 1 and "FOUND: again\n" in output
+    assert "in entropy" in output and "the runs are not reproducible" in output
 
 
 WORDS = """
@@ -170,8 +170,8 @@ DIFFERENCES = {
 def test_verify_kinds_of_difference_are_reported(tmp_path, how):
     (tmp_path / "words.py").write_text(WORDS)
     verdict, words = DIFFERENCES[how]
-    code, said = verify_cases(tmp_path, tmp_path / "words.py", TWO, how=how)
-    assert code == 1 and f"  {verdict}\n" in said and said.count(words) == 1, said
+    code, output = verify_cases(tmp_path, tmp_path / "words.py", TWO, how=how)
+    assert code == 1 and f"  {verdict}\n" in output and output.count(words) == 1, output
 
 
 def test_verify_case_beyond_its_timeout_is_killed_with_its_ranks(tmp_path):
@@ -216,7 +216,7 @@ def test_verify_our_programs_are_clean(tmp_path, program):
 
 def test_verify_wrong_program_gives_table_finding_and_runs(tmp_path):
     words = ("--quick", "--ranks", 1, "--junit", "j.xml", "--out", "runs")
-    done = run_anyrank("verify", BROKEN / "uninitialised.py", *words, cwd=tmp_path)
+    done = run_anyrank("verify", BROKEN / "uninitialized.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and not done.stderr, done.stderr
     table, finding, end = done.stdout.split("\n\n")
     rows = [line.split() for line in table.splitlines()]
@@ -282,8 +282,8 @@ def test_verify_under_mpiexec_is_refused_once():
 
 def test_verify_impossible_case_is_not_a_failure(tmp_path):
     halo = Case((5,)), Case((2,), body="cython")
-    code, said = verify_cases(tmp_path, BROKEN / "corner.py", *halo, n=4, steps=1)
-    assert code == 0, said
-    assert "not possible: the domain of 4×4 is too small for 5 ranks" in said
-    assert "not possible: no kernel of the program has this body" in said
-    assert "1 cases, 2 more not possible: the same bits at every step." in said
+    code, output = verify_cases(tmp_path, BROKEN / "corner.py", *halo, n=4, steps=1)
+    assert code == 0, output
+    assert "not possible: the domain of 4×4 is too small for 5 ranks" in output
+    assert "not possible: no kernel of the program has this body" in output
+    assert "1 cases, 2 more not possible: the same bits at every step." in output

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from anyrank.batch.known import find
+from anyrank.batch.known import find_scheduler
 from anyrank.batch.scheduler import NEVER, RUNNING, WAITING, Job, JobState
 from anyrank.errors import STOPPED, UsageError
 from anyrank.runtime.folder import RunFolder
@@ -50,7 +50,8 @@ def write_ids(folder: Path, ids: Iterable[str]) -> None:
 def jobs_of(folder: Path) -> list[Job]:
     """Return the jobs of a run; empty if it was not submitted."""
     with suppress(OSError):
-        return [Job(job_folder(folder), one) for one in (job_folder(folder) / ID).read_text(encoding="utf-8").split()]
+        ids = (job_folder(folder) / ID).read_text(encoding="utf-8").split()
+        return [Job(job_folder(folder), job_id) for job_id in ids]
     return []
 
 
@@ -76,7 +77,7 @@ def members(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
     entries = submission(folder)["members"]
     if not (job_folder(folder) / SUBMISSION).exists():
         return {folder.name: (folder, ())}
-    return {name: (folder / one["folder"], tuple(one["needs"])) for name, one in entries.items()}
+    return {name: (folder / entry["folder"], tuple(entry["needs"])) for name, entry in entries.items()}
 
 
 def attempts(folder: Path) -> tuple[int, int | None]:
@@ -102,7 +103,7 @@ def job_states(folders: Sequence[Path], scheduler: str) -> dict[Job, JobState]:
     jobs = [job for folder in folders for job in jobs_of(folder)]
     if not jobs:
         return {}
-    system = find(scheduler)
+    system = find_scheduler(scheduler)
     if system.missing():
         raise UsageError(
             f"{jobs[0].folder.parent} is a job of {scheduler}, but {system.missing()} is not on this machine. "
@@ -130,7 +131,7 @@ def _status_of(name: str, folder: Path, states: Mapping[Job, JobState]) -> RunSt
     starts, status = attempts(folder)
     jobs = jobs_of(folder)
     known = [states[job] for job in jobs if job in states]
-    now = next((one for state in (RUNNING, WAITING, NEVER) for one in known if one.state == state), None)
+    now = next((job for state in (RUNNING, WAITING, NEVER) for job in known if job.state == state), None)
     last = known[-1].reason if known else ""
     if is_finished(folder):
         state, reason = "finished", ""
@@ -149,23 +150,23 @@ def _status_of(name: str, folder: Path, states: Mapping[Job, JobState]) -> RunSt
     return RunStatus(name, str(folder), state, _step(folder), starts, tuple(job.id for job in jobs), reason)
 
 
-def _with_cause(one: RunStatus, before: Mapping[str, RunStatus]) -> RunStatus:
+def _with_cause(run: RunStatus, before: Mapping[str, RunStatus]) -> RunStatus:
     """Give the reason if a run can never start, because runs that it needs have failed."""
-    bad = [name for name in one.needs if before[name].state in ("failed", "killed", "stopped", "cancelled", NEVER)]
-    if not bad or one.attempts or one.state in (RUNNING, "finished"):
-        return one
+    bad = [name for name in run.needs if before[name].state in ("failed", "killed", "stopped", "cancelled", NEVER)]
+    if not bad or run.attempts or run.state in (RUNNING, "finished"):
+        return run
     causes = "; ".join(f"{name}, which {_outcome(before[name])}" for name in bad)
-    return replace(one, state=NEVER, reason=f"needs {causes}")
+    return replace(run, state=NEVER, reason=f"needs {causes}")
 
 
-def _outcome(one: RunStatus) -> str:
+def _outcome(run: RunStatus) -> str:
     words = {NEVER: "never ran", "killed": "was killed"}
-    return f"{words.get(one.state, one.state)} ({one.reason})"
+    return f"{words.get(run.state, run.state)} ({run.reason})"
 
 
 def _step(folder: Path) -> int | None:
     """Return the step of the newest checkpoint."""
-    from anyrank.storage.keep import checkpoint_files, step_of
+    from anyrank.storage.checkpoint_folder import checkpoint_files, step_of
 
     return max(map(step_of, checkpoint_files(folder / "checkpoints")), default=None)
 

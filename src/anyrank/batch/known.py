@@ -7,7 +7,7 @@ from anyrank.batch.scheduler import Scheduler
 from anyrank.errors import UsageError
 
 
-def find(name: str) -> Scheduler:
+def find_scheduler(name: str) -> Scheduler:
     """Return the scheduler with this name; for an empty name, the only one on this machine. Raises UsageError."""
     if name in Scheduler.known:
         return Scheduler.known[name]()

@@ -81,7 +81,7 @@ def pack(programs: Iterable[Path], out: Path, packages: Iterable[Distribution]) 
     try:
         with stream, TemporaryDirectory(prefix="anyrank-pack-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # from compiling the sources of packages
-            files = _library() | {name: path for one in packages for name, path in files_of(one).items()}
+            files = _library() | {name: path for package in packages for name, path in files_of(package).items()}
             files |= anyrank_files() | _user_files(programs, out)
             files |= _shared_libraries(files) | _start_scripts(Path(folder))
             files |= dict(_byte_code(files, Path(folder)))

@@ -36,7 +36,7 @@ def select_packages(only: Iterable[str], without: Iterable[str]) -> list[Distrib
         raise UsageError(f"{sys.prefix} is an unpacked archive. Use that archive, or pack the original environment.")
     folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     installed: dict[str, Distribution] = {
-        canonicalize_name(one.metadata["Name"] or ""): one for one in distributions(path=folders[::-1])
+        canonicalize_name(package.metadata["Name"] or ""): package for package in distributions(path=folders[::-1])
     }
     for name in (*only, *without):
         if canonicalize_name(name) not in installed:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from anyrank.batch.site import Line, Plain, Site
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.errors import UsageError
 from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
@@ -23,39 +23,39 @@ STUDIES = ("studies",)
 _ALTERNATIVES = (("image", "pack"), ("pack", "image"), ("ranks", "ranks_per_node"), ("ranks_per_node", "ranks"))
 
 
-class SubmitOptions(OptionTable):
+class SubmitOptions(OptionSettings):
     """Options of the submission itself, not of the job."""
 
     site: str = option("", "A site file: ~/.config/anyrank/sites/NAME.toml.", JOB, default_text="default")
     dry_run: bool = option(False, "Print the scripts without submitting them.", JOB)
 
 
-class Request(OptionTable):
+class Request(OptionSettings):
     """A checked request. Memory is per node; an empty text leaves the choice to the scheduler."""
 
-    on: Plain = option("", "slurm, pbs or htcondor.", JOB, default_text="the site's, or the only one here")
+    on: Plain = option("", "Scheduler: slurm, pbs or htcondor.", JOB, default_text="the site's, or the only one here")
     nodes: Count = option(1, "Number of nodes.", JOB)
     ranks: Count | None = option(
         None, "Total number of MPI ranks.", JOB, "-n", "--ranks", default_text="nodes × ranks per node", not_in=STUDIES
     )
     ranks_per_node: Count | None = option(None, "Ranks per node.", JOB, default_text="the site's cores, or 1")
-    threads: Count = option(1, "Threads, and cores, per rank.", JOB)
+    threads: Count = option(1, "Threads per rank; each has its own core.", JOB)
     gpus_per_node: Natural = option(0, "GPUs per node.", JOB)
     memory: Annotated[str, matching(r"(\d+[KMGT])?", "must be a size such as 16G")] = option(
-        "", "Memory per node: 16G.", JOB
+        "", "Memory per node, such as 16G.", JOB
     )
-    walltime: Duration = option("1:00:00", "Time limit of a job; a run continues in the next job.", JOB)
+    walltime: Duration = option("1:00:00", "Time limit of one job; an unfinished run continues in the next job.", JOB)
     warning: MaybeDuration = option(
         "",
-        "Time between the warning of the run and the limit.",
+        "Time between the warning to the run and the time limit.",
         JOB,
         default_text="2min, or a quarter of the wall time",
     )
-    partition: Plain = option("", "Partition, or queue.", JOB, "--partition", "--queue")
+    partition: Plain = option("", "Partition or queue of the scheduler.", JOB, "--partition", "--queue")
     account: Plain = option("", "The account to charge.", JOB)
     name: Plain = option("", "The job's name.", JOB, default_text="the run folder's", not_in=STUDIES)
     image: str = option("", "A container image that contains anyrank (Apptainer).", JOB, not_in=STUDIES)
-    pack: str = option("", "An archive made by anyrank pack, which nodes unpack onto their own disks.", JOB)
+    pack: str = option("", "An archive from anyrank pack; each node unpacks it onto its own disk.", JOB)
     launcher: Line = option(
         "",
         "The command that starts the ranks, such as 'srun --mpi=pmi2'.",
@@ -63,12 +63,20 @@ class Request(OptionTable):
         default_text="anyrank's mpiexec",
         not_in=STUDIES,
     )
-    max_attempts: Count = option(100, "The largest number of starts of a run.", JOB, not_in=STUDIES)
+    max_attempts: Count = option(100, "Largest number of attempts to finish a run.", JOB, not_in=STUDIES)
     chain: Count = option(
-        1, "Number of jobs to submit, each after the one before.", JOB, default_text="1, requeued", not_in=STUDIES
+        1,
+        "Number of jobs to submit in advance; each starts after the previous one.",
+        JOB,
+        default_text="1, requeued",
+        not_in=STUDIES,
     )
-    at_a_time: Count | None = option(None, "The largest number of jobs of a sweep at a time.", JOB, not_in=STUDIES)
-    directives: list[Line] = option([], "An additional line for the scheduler: '--qos=long'.", JOB, "--directive")
+    at_a_time: Count | None = option(
+        None, "Largest number of jobs of a sweep that run at the same time.", JOB, not_in=STUDIES
+    )
+    directives: list[Line] = option(
+        [], "An additional line for the scheduler, such as '--qos=long'; may be repeated.", JOB, "--directive"
+    )
 
     @property
     def size(self) -> int:

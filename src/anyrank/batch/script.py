@@ -15,8 +15,8 @@ import jinja2
 import anyrank.jobs
 from anyrank.batch.request import Request
 from anyrank.batch.site import Site, configuration
-from anyrank.batch.study import Member
-from anyrank.errors import UsageError, spans
+from anyrank.batch.study import StudyRun
+from anyrank.errors import UsageError, as_ranges
 from anyrank.runtime.options import option_words
 from anyrank.runtime.programs import split_source
 
@@ -40,7 +40,7 @@ def render(template: str, site: Site, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"sh": _quoted, "bound": _bound, "spans": spans}
+    environment.filters |= {"sh": _quoted, "bound": _bound, "spans": as_ranges}
     environment.filters["words"] = lambda words: " ".join(map(_quoted, words))
     try:
         return environment.get_template(template).render(site=site, **context)
@@ -66,7 +66,7 @@ def _bound(path: Any) -> str:
 
 
 def context(
-    member: Member,
+    member: StudyRun,
     requested: Request,
     folder: Path,
     cwd: Path,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import UsageError
 from anyrank.toml import read_toml
 from anyrank.values import Count, Natural, matching
@@ -21,7 +21,7 @@ Line = Annotated[str, matching(r"[^\n\r]*", "must be one line")]
 Variable = Annotated[str, matching(r"[A-Za-z_]\w*", "must be the name of a variable")]
 
 
-class Site(Table):
+class Site(Settings):
     """The settings of a cluster; the flags of a job override them."""
 
     scheduler: Plain = ""

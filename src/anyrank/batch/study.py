@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import UsageError, at
 from anyrank.runtime.options import Options
 from anyrank.runtime.programs import absolute, load
@@ -21,7 +21,7 @@ from anyrank.toml import read_toml
 
 
 @dataclass(frozen=True)
-class Member:
+class StudyRun:
     """A run of a study, in its folder: a program with all its checked parameters, or a command."""
 
     name: str
@@ -41,17 +41,17 @@ class Study:
     file: Path
     out: Path
     kind: Literal["sweep", "dag"]
-    members: tuple[Member, ...]
+    members: tuple[StudyRun, ...]
     job: dict[str, Any]
     at_a_time: int | None
 
-    def ordered(self) -> tuple[Member, ...]:
+    def ordered(self) -> tuple[StudyRun, ...]:
         """Return the runs in an order in which each comes after those that it needs."""
         by_name = {member.name: member for member in self.members}
         order = TopologicalSorter({member.name: member.needs for member in self.members}).static_order()
         return tuple(by_name[name] for name in order)
 
-    def select(self, points: str) -> list[Member]:
+    def select(self, points: str) -> list[StudyRun]:
         """Select points of a sweep by number, such as `3,7-9`; UsageError for points that do not exist."""
         if self.kind != "sweep" or not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", points):
             raise UsageError(f"--points {points!r} must be numbers of points of a sweep, such as 3,7-9.")
@@ -62,7 +62,7 @@ class Study:
         return [self.members[i] for i in sorted({i for span in spans for i in range(span[0], span[-1] + 1)})]
 
 
-class _Shape(Table):
+class _Shape(Settings):
     job: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
@@ -108,11 +108,11 @@ def read_study(path: Path) -> Study:
     return Study(path, out, "dag" if dag else "sweep", members, shape.job, getattr(shape, "at_a_time", None))
 
 
-def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[Member, ...]:
+def _points(sweep: _Sweep, home: Path, out: Path) -> tuple[StudyRun, ...]:
     """Return the points of a sweep in the order of the file; UsageError for duplicates."""
     table = _table(sweep, home)
     digits = max(4, len(str(len(table) - 1)))
-    members: dict[str, Member] = {}
+    members: dict[str, StudyRun] = {}
     for number, point in enumerate(table):
         name = f"{number:0{digits}}"
         with at(f"point {name} ({', '.join(f'{key} = {value!r}' for key, value in point.items())})"):
@@ -153,7 +153,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
+def _runs(dag: _Dag, home: Path, out: Path) -> tuple[StudyRun, ...]:
     """Return the runs of a DAG in the order of the file; UsageError for cycles."""
     runs = []
     for name, description in dag.runs.items():
@@ -163,7 +163,7 @@ def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
                     "this name is not valid for a run's folder: use letters, digits, - and _, but not job or lock."
                 )
             run = _Node.read(description)
-            unknown = next((one for one in run.needs if one not in dag.runs), None)
+            unknown = next((needed for needed in run.needs if needed not in dag.runs), None)
             if unknown is not None:
                 raise UsageError(f"it needs {unknown!r}, which does not exist. Use one of: {', '.join(dag.runs)}.")
             runs.append(_member(name, out, home, run))
@@ -175,15 +175,15 @@ def _runs(dag: _Dag, home: Path, out: Path) -> tuple[Member, ...]:
     return tuple(runs)
 
 
-def _member(name: str, out: Path, home: Path, run: _Node) -> Member:
+def _member(name: str, out: Path, home: Path, run: _Node) -> StudyRun:
     if bool(run.program) == bool(run.command) or (run.command and (run.parameters or run.options)):
         raise UsageError("it must have either a program, with parameters and options, or a command without them.")
     needs = tuple(dict.fromkeys(run.needs))
     if run.command:
-        return Member(name, out / name, None, {}, {}, run.job, needs, tuple(run.command))
+        return StudyRun(name, out / name, None, {}, {}, run.job, needs, tuple(run.command))
     source = absolute(run.program, home)
     values = load(source)(**run.parameters).parameters
-    return Member(name, out / name, source, values, _options(run.options), run.job, needs, ())
+    return StudyRun(name, out / name, source, values, _options(run.options), run.job, needs, ())
 
 
 def _options(values: Mapping[str, Any]) -> dict[str, Any]:

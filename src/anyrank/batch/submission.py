@@ -20,12 +20,12 @@ from anyrank.batch.job import (
     write_ids,
     write_submission,
 )
-from anyrank.batch.known import find
+from anyrank.batch.known import find_scheduler
 from anyrank.batch.request import Request
 from anyrank.batch.scheduler import WAITING, Job, JobState, Node, Scheduler
 from anyrank.batch.script import context, render
 from anyrank.batch.site import Site
-from anyrank.batch.study import Member
+from anyrank.batch.study import StudyRun
 from anyrank.errors import UsageError
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options
@@ -43,7 +43,7 @@ class Submission:
 
     kind: str
     folder: Path
-    members: Sequence[Member]
+    members: Sequence[StudyRun]
     requests: Mapping[str, Request]
     site: Site
     cwd: Path
@@ -52,7 +52,7 @@ class Submission:
     @cached_property
     def scheduler(self) -> Scheduler:
         """The scheduler of all runs."""
-        return find(next(iter(self.requests.values())).on)
+        return find_scheduler(next(iter(self.requests.values())).on)
 
     def check(self) -> None:
         """Raise UsageError for requests that are not valid together, or foreign files in a folder; call it first."""
@@ -102,17 +102,17 @@ class Submission:
         finally:
             folder.unlock()
 
-    def _unfinished(self) -> list[Member]:
+    def _unfinished(self) -> list[StudyRun]:
         selected = [member for member in self.members if self.only is None or member.name in self.only]
         return [member for member in selected if not is_finished(member.folder)]
 
-    def _todo(self) -> list[Member]:
+    def _todo(self) -> list[StudyRun]:
         unfinished = self._unfinished()
         states = self._states([member.folder for member in unfinished])
-        todo: list[Member] = []
+        todo: list[StudyRun] = []
         for member in unfinished:  # in the order of dependencies
             jobs = live_jobs(member.folder, states)
-            lost = {one.name for one in todo}.intersection(member.needs)
+            lost = {earlier.name for earlier in todo}.intersection(member.needs)
             if not jobs or (lost and all(states[job].state == WAITING for job in jobs)):
                 todo.append(member)
         if self.kind == "run" and unfinished and not todo:
@@ -140,7 +140,7 @@ class Submission:
             )
         return states
 
-    def _make(self, member: Member) -> None:
+    def _make(self, member: StudyRun) -> None:
         """Make the run's folder with its parameters, and remove the files of former jobs."""
         folder = RunFolder(member.folder)
         if member.source is not None:
@@ -152,7 +152,7 @@ class Submission:
         for name in ("attempts", "id", CANCELLED, "condor.log"):
             (job_folder(member.folder) / name).unlink(missing_ok=True)
 
-    def _submit(self, todo: Sequence[Member]) -> dict[str, str]:
+    def _submit(self, todo: Sequence[StudyRun]) -> dict[str, str]:
         nodes = self._nodes(todo)
         for path, text in self._texts(nodes).items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,12 +174,12 @@ class Submission:
             scheduler=self.scheduler.name,
             cwd=str(self.cwd),
             site=self.site.model_dump(mode="json"),
-            requests={name: one.model_dump(mode="json") for name, one in self.requests.items()},
+            requests={name: request.model_dump(mode="json") for name, request in self.requests.items()},
             members={m.name: {"folder": relpath(m.folder, self.folder), "needs": list(m.needs)} for m in self.members},
         )
         return {name: " ".join(jobs) for name, jobs in by_run.items()}
 
-    def _nodes(self, todo: Sequence[Member]) -> list[Node]:
+    def _nodes(self, todo: Sequence[StudyRun]) -> list[Node]:
         """Return the scripts to submit, in the order of dependencies."""
         names = {member.name for member in todo}
         if self.kind == "sweep":
@@ -197,7 +197,7 @@ class Submission:
         return nodes
 
     def _context(
-        self, member: Member, folder: Path, points: Sequence[int] = (), needs: Sequence[str] = ()
+        self, member: StudyRun, folder: Path, points: Sequence[int] = (), needs: Sequence[str] = ()
     ) -> dict[str, Any]:
         script = list(self.scheduler.paths(job_folder(folder), bool(points)))[-1]
         folders = [member.folder for member in self.members if member.name in needs]

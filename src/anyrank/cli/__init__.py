@@ -23,7 +23,7 @@ from anyrank.runtime.children import end_children, end_forked_child
 VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 #: The verbs that run on a single process.
-ALONE = ("submit", "status", "cancel", "pack", "list", "new", "doctor")
+SINGLE_PROCESS = ("submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 
 class Verbs(click.Group):
@@ -44,25 +44,24 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="anyrank")
 def anyrank() -> None:
-    """Scientific programs on any number of ranks: the same bits, stopped and resumed or not."""
+    """Run scientific programs on any number of ranks, with the same bits, stopped and resumed or not."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code: 0 finished, 75 stopped, 2 bad usage, 1 any other error."""
     process = os.getpid()
     if launcher.tasks() <= 1:
-        # A process that only starts mpiexec, or prints help, must not initialise MPI.
+        # A process that only starts mpiexec, or prints help, must not initialize MPI.
         mpi4py.rc.initialize = False
         mpi4py.rc.finalize = True
     if arguments is None:
         begin_children_here()
-        atexit.register(end_children)  # the first one registered runs last: multiprocessing waits for its own before
+        atexit.register(end_children)  # registered first, so it runs last: multiprocessing joins its children before
         arguments = sys.argv[1:] = launcher.words_of(sys.argv[1:])
     words = arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # as for stderr: characters that the terminal lacks are no error
+        # Escape characters that the terminal lacks, as Python does on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _check_names(words)
         # The words are the object of the context, because the ranks are started with them.
@@ -130,8 +129,8 @@ def _one_line(error: click.ClickException) -> str:
 
 def _agree_on(error: AnyrankError, words: list[str]) -> AnyrankError:
     """Agree on the error with which all ranks exit, so that ranks without an error do not wait for this one."""
-    alone = words[:1] and words[0] in ALONE
-    if launcher.tasks() > 1 and not alone and not error.collective and not error.silent:
+    single = words[:1] and words[0] in SINGLE_PROCESS
+    if launcher.tasks() > 1 and not single and not error.collective and not error.silent:
         from anyrank.world import agree_to_begin
 
         try:

@@ -14,7 +14,7 @@ import click
 
 from anyrank import launcher
 from anyrank.device import open_device
-from anyrank.device.find import gpu_missing, gpus_here
+from anyrank.device.select import gpu_missing, gpus_here
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import FILES, Kernel, installed_kernels
 from anyrank.kernels import Declined
@@ -25,17 +25,23 @@ TIMING_SECONDS = 0.3
 
 
 @click.command(name="doctor")
-@click.option("--size", type=click.IntRange(min=16), default=1_000_000, show_default=True, help="Elements per kernel.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=16),
+    default=1_000_000,
+    show_default=True,
+    help="Number of elements for each kernel.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-kernels", is_flag=True, help="Do not time kernels.")
-@click.option("--network", is_flag=True, help="Only measure messages and all-reduces between ranks.")
+@click.option("--network", is_flag=True, help="Measure only the network: messages and all-reduces between ranks.")
 @click.option("-n", "--ranks", type=int, help="With --network: the number of ranks.  [default: 2]")
-@click.option("--hosts", default="", help="With --network: the hosts of the ranks, node1:1,node2:1.")
+@click.option("--hosts", default="", help="With --network: the hosts of the ranks, such as node1:1,node2:1.")
 @click.option("--out", help="With --network: the output file, for `anyrank scale --network`.")
 def command(
     size: int, as_json: bool, no_kernels: bool, network: bool, ranks: int | None, hosts: str, out: str | None
 ) -> int:
-    """Show the environment of a run on this machine, and time every body of every kernel, or the network."""
+    """Show what a run finds on this machine (versions, MPI, GPUs), and time the kernels or the network."""
     if network:
         return measure_network(ranks, hosts, Path(out) if out else None, as_json)
     for flag, value in (("-n", ranks), ("--hosts", hosts), ("--out", out)):
@@ -70,7 +76,7 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
         given = f"-n {count if ranks is None else ranks}"
         launched = f" but the launcher started {started}" if started else ""
         raise UsageError(f"--network {given}{launched}: it needs at least 2 ranks. Use -n 2 or more.")
-    from anyrank.scaling.network import measure, measure_here, table
+    from anyrank.scaling.network import as_text, measure, measure_here
 
     if not started:
         return measure(out, count, hosts, *["--json"] * as_json)
@@ -79,11 +85,11 @@ def measure_network(ranks: int | None, hosts: str, out: Path | None, as_json: bo
     world = World()
     check_launch(world)
     world.on_root(lambda: _check_writable(out))
-    measured = measure_here(world)
+    network = measure_here(world)
     if world.rank == 0:
-        click.echo(json.dumps(asdict(measured)) if as_json else table(measured))
+        click.echo(json.dumps(asdict(network)) if as_json else as_text(network))
         if out is not None:
-            measured.write(out)
+            network.write(out)
     return 0
 
 
@@ -118,8 +124,8 @@ def time_bodies(size: int) -> Iterator[dict[str, Any]]:
             row = {"kernel": kernel.name, "body": body, "rate": 0.0, "unit": "", "declined": ""}
             try:
                 row["rate"], row["unit"] = time_body(kernel, body, size if body != "shim" else min(size, 4096))
-            except (Declined, AnyrankError) as refusal:
-                row["declined"] = str(refusal)
+            except (Declined, AnyrankError) as error:
+                row["declined"] = str(error)
             yield row
 
 
@@ -136,8 +142,8 @@ def time_body(kernel: Kernel, body: str, size: int) -> tuple[float, str]:
     arguments = [device.from_host(a) if copy else a for a, copy in zip(arguments, copied, strict=True)]
     function(*arguments)
     device.synchronize()
-    best, until = float("inf"), time.perf_counter() + TIMING_SECONDS
-    while time.perf_counter() < until:
+    best, end = float("inf"), time.perf_counter() + TIMING_SECONDS
+    while time.perf_counter() < end:
         before = time.perf_counter()
         function(*arguments)
         device.synchronize()

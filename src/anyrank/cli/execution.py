@@ -14,14 +14,14 @@ from pathlib import Path
 import click
 
 from anyrank import launcher
-from anyrank.errors import AnyrankError, UsageError, spans
+from anyrank.errors import AnyrankError, UsageError, as_ranges
 from anyrank.program import Program
 from anyrank.runtime.options import Options
 from anyrank.runtime.python import new_folder
 
 
 @contextmanager
-def watched(options: Options | None = None) -> Iterator[None]:
+def under_watchdog(options: Options | None = None) -> Iterator[None]:
     """Run the watchdog around the user's code outside of steps: its import and its `check`.
 
     Before the options are parsed (`options` is None), the limit comes from the words of the command line.
@@ -107,7 +107,7 @@ def _run_as_rank(source: str, program: Program, options: Options, out: Path | No
         if reported:
             report(error)
         elif session is not None and session.begun and world.rank == 0:
-            session.note_failure(spans(range(world.size)), str(error).splitlines()[0])
+            session.note_failure(as_ranges(range(world.size)), str(error).splitlines()[0])
         error.silent = reported or world.rank > 0
         raise
     except BaseException as error:
@@ -124,9 +124,9 @@ def rank_list(text: str, allow: int | None, flag: str = "--ranks") -> tuple[int,
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise UsageError(f"{flag} {text!r} must be whole numbers from 1, joined by commas. Use {flag} 1,2,4.")
     numbers = tuple(map(int, text.split(",")))
-    twice = next((ranks for ranks in numbers if numbers.count(ranks) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{flag} {text} has {twice} twice. Remove one of them.")
+    duplicate = next((ranks for ranks in numbers if numbers.count(ranks) > 1), None)
+    if duplicate is not None:
+        raise UsageError(f"{flag} {text} has {duplicate} twice. Remove one of them.")
     cores = len(os.sched_getaffinity(0))
     allowed, reason = allow or max(4, 2 * cores), f"for this machine's {cores} cores"
     if max(numbers) > allowed:

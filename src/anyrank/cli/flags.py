@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import click
 
 from anyrank.batch.request import Request, SubmitOptions
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import UsageError
 from anyrank.program import Parameter, Program, flag_of, validate
 from anyrank.runtime.options import RUN, Options, OutOptions
@@ -21,7 +21,7 @@ from anyrank.verify.options import VerifyOptions
 
 #: The options of every verb that takes a program. A parameter with the name of any of these options has no flag, so
 #: that a flag has the same meaning for all verbs.
-VERBS: dict[str, tuple[type[Table], ...]] = {
+VERBS: dict[str, tuple[type[Settings], ...]] = {
     "run": (OutOptions, Options),
     "submit": (Request, SubmitOptions),
     "verify": (VerifyOptions,),
@@ -39,21 +39,21 @@ class Flag(click.Option):
         self.group = group
 
 
-def option_flags(table: type[Table], places: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
-    """Return the flags of a table's options, without those that `places` refuse, or only those named in `only`."""
+def option_flags(table: type[Settings], contexts: Iterable[str] = (), only: Iterable[str] = ()) -> list[Flag]:
+    """Return the flags of a table's options: those that `contexts` allow, or only those named in `only`."""
     flags = []
     for name, info in table.model_fields.items():
         metadata, (*spellings, last) = table.metadata(name), table.flags(name)
-        if set(places) & set(metadata.not_in) or (only and name not in only):
+        if set(contexts) & set(metadata.not_in) or (only and name not in only):
             continue
-        shown: Any = metadata.default_text or info.default
+        default: Any = metadata.default_text or info.default
         attributes: dict[str, Any] = {"metavar": metavar(info.annotation)}
         if isinstance(info.default, bool):
-            shown, attributes = "", {"is_flag": True}
+            default, attributes = "", {"is_flag": True}
             last += f"/--no-{last[2:]}" if info.default else ""
         elif is_list(info.annotation):
-            shown, attributes = "", {"multiple": True}
-        text = (info.description or "") + ("" if shown in ("", None) else f"  [default: {shown}]")
+            default, attributes = "", {"multiple": True}
+        text = (info.description or "") + ("" if default in ("", None) else f"  [default: {default}]")
         flags.append(Flag([name, *spellings, last], metadata.group, help=text, **attributes))
     return flags
 
@@ -62,14 +62,17 @@ def parameter_flags() -> list[Flag]:
     """Return the flags of every command that takes parameters."""
     return [
         Flag(
-            ["file", "--parameters"], PARAMETERS, metavar="FILE", help="A TOML file of parameters; flags override it."
+            ["file", "--parameters"],
+            PARAMETERS,
+            metavar="FILE",
+            help="Read parameters from a TOML file; flags override it.",
         ),
         Flag(
             ["assigned", "--set"],
             PARAMETERS,
             metavar="NAME=VALUE",
             multiple=True,
-            help="Set any parameter, also one with the name of an option; may be repeated.",
+            help="Set any parameter, even one with the name of an option; may be repeated.",
         ),
     ]
 
@@ -77,10 +80,12 @@ def parameter_flags() -> list[Flag]:
 @cache
 def reserved_flags() -> dict[str, str]:
     """Return the flags that parameters cannot have, and the verbs that have them."""
-    owners = dict.fromkeys(["--help", *(one for flag in parameter_flags() for one in flag.opts)], "every verb")
+    common = (spelling for flag in parameter_flags() for spelling in flag.opts)
+    owners = dict.fromkeys(["--help", *common], "every verb")
     for verb, tables in VERBS.items():
         for flag in (flag for table in tables for flag in option_flags(table)):
-            owners |= {one: owners.get(one, f"anyrank {verb}") for one in flag.opts + flag.secondary_opts}
+            for spelling in flag.opts + flag.secondary_opts:
+                owners.setdefault(spelling, f"anyrank {verb}")
     return owners
 
 
@@ -90,14 +95,14 @@ class Command(click.Command):
     def __init__(
         self,
         *arguments: Any,
-        tables: Mapping[str, type[Table]],
-        places: Iterable[str] = (),
+        tables: Mapping[str, type[Settings]],
+        contexts: Iterable[str] = (),
         only: Iterable[str] = (),
         **attributes: Any,
     ):
         super().__init__(*arguments, **attributes)
         self.tables = tables
-        self.params += [flag for table in tables.values() for flag in option_flags(table, places, only)]
+        self.params += [flag for table in tables.values() for flag in option_flags(table, contexts, only)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function with the tables."""
@@ -107,14 +112,15 @@ class Command(click.Command):
             ctx.params[name] = self.table(table, given)
         return super().invoke(ctx)
 
-    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+    def table(self, table: type[Settings], values: dict[str, Any]) -> Settings:
         """Check the given values of a table."""
         return table(**values)
 
     def rows(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, str]]]:
         """Yield the rows of the help, each with its group."""
         for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
+            record = param.get_help_record(ctx)
+            if record and record[1]:  # an argument has no text of its own
                 yield getattr(param, "group", ""), record
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -142,7 +148,7 @@ class ProgramCommand(Command):
         for name in program.declared():
             flag = self._flag(name)
             spellings = flag.opts + flag.secondary_opts
-            if owner := next((seen[one] for one in spellings if one in seen), ""):
+            if owner := next((seen[spelling] for spelling in spellings if spelling in seen), ""):
                 self.owners[name] = owner
                 flags += self._refused_flags(name) if flag_of(name) in reserved_flags() else []
             else:
@@ -163,11 +169,12 @@ class ProgramCommand(Command):
         return Flag([f"parameter_{name}", flag], PARAMETERS, hidden=True, multiple=is_list(kind))
 
     def _refused_flags(self, name: str) -> list[Flag]:
-        """Return the flag of an option and a parameter, to refuse it; nothing if this verb needs it."""
+        """Return a flag to refuse, because an option and a parameter share it; none if this verb needs it."""
         flag = flag_of(name)
         for option in self.params:
             if flag in option.opts + option.secondary_opts:
-                if flag not in option.opts or flag == next(one for one in option.opts if one.startswith("--")):
+                long_flags = [spelling for spelling in option.opts if spelling.startswith("--")]
+                if flag not in option.opts or flag == long_flags[0]:
                     return []
                 option.opts.remove(flag)
         return [self._flag(name, both=False)]
@@ -176,14 +183,14 @@ class ProgramCommand(Command):
         """Call the function with the tables and the parameters."""
         flags = {name: ctx.params.pop(f"parameter_{name}", None) for name in self.program.declared()}
         flags = {name: value for name, value in flags.items() if value not in (None, ())}
-        if both := next((name for name in flags if name in self.owners), None):
-            raise UsageError(f"{flag_of(both)} is not the parameter. {self._hint(both)}")
+        if conflict := next((name for name in flags if name in self.owners), None):
+            raise UsageError(f"{flag_of(conflict)} is not the parameter. {self._hint(conflict)}")
         values = _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
         ctx.params["parameters"] = validate(self.program, values, self._spell)
         return super().invoke(ctx)
 
     def _merge(self, flags: Mapping[str, Any], assigned: Iterable[str]) -> dict[str, Any]:
-        """Return the values of flags and of `--set`; repeated values of a list are joined to one text."""
+        """Merge the values of flags and of `--set`; repeated values of a list are joined into one text."""
         given = {name: list(value) if isinstance(value, tuple) else [value] for name, value in flags.items()}
         for word in assigned:
             name, equals, value = word.partition("=")
@@ -198,7 +205,7 @@ class ProgramCommand(Command):
         lists = {name for name in given if is_list(self.kinds.get(name))}
         return {name: ",".join(values) if name in lists else values[-1] for name, values in given.items()}
 
-    def table(self, table: type[Table], values: dict[str, Any]) -> Table:
+    def table(self, table: type[Settings], values: dict[str, Any]) -> Settings:
         """Check a table; if an option with the name of a parameter is refused, the error mentions both."""
         try:
             return super().table(table, values)
@@ -235,12 +242,12 @@ class ProgramCommand(Command):
         default = NONE if info.default is None else info.default
         if isinstance(default, list | tuple):
             default = ",".join(map(str, default))
-        end = "[required]" if default is ... else f"[default: {default}]"
-        return f"{'; '.join(note for note in notes if note)}  {end}"
+        end = "" if default == "" else "  [required]" if default is ... else f"  [default: {default}]"
+        return "; ".join(note for note in notes if note) + end
 
 
 def _from_file(file: str | None) -> dict[str, Any]:
-    """Return the parameters in a TOML file, or in its table `parameters`; UsageError if it cannot be read."""
+    """Read the parameters from a TOML file, or from its table `parameters`; UsageError if it cannot be read."""
     if file is None:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""`anyrank pack`: make one archive of this environment and of programs, for nodes without them."""
+"""`anyrank pack`: write one archive with this environment and programs, for nodes that have neither."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from anyrank.errors import UsageError
 
 @click.command(name="pack")
 @click.argument("programs", metavar="[PROGRAM]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The archive, .tar.gz or .tar.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The archive to write: .tar.gz or .tar.")
 @click.option(
-    "--only", default="", help="Only these packages, their requirements and MPI: anyrank,scipy.  [default: all]"
+    "--only",
+    default="",
+    help="Pack only these packages, their requirements and MPI, such as anyrank,scipy.  [default: all]",
 )
-@click.option("--without", default="", help="Without these packages: cupy-cuda13x,pytest.")
+@click.option("--without", default="", help="Leave out these packages, such as cupy-cuda13x,pytest.")
 @click.option("--force", is_flag=True, help="Replace an existing archive.")
 def command(programs: tuple[Path, ...], out: Path, only: str, without: str, force: bool) -> None:
-    """Make one archive of Python, MPI, the packages of this environment, and PROGRAM files or folders.
+    """Write one archive with Python, MPI, the packages of this environment, and PROGRAM files or folders.
 
-    It works wherever it is unpacked: FOLDER/bin/anyrank resume RUN --program FOLDER/program/heat.py
+    The archive works in any folder: FOLDER/bin/anyrank resume RUN --program FOLDER/program/heat.py
     """
     from anyrank.batch.pack import pack
     from anyrank.batch.packages import select_packages
     from anyrank.observe.progress import si
 
-    before = time.monotonic()
+    start = time.monotonic()
     _check_programs(programs)
     _check_out(out, force)
     files = pack(programs, out, select_packages(_names(only), _names(without)))
-    click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - before:.1f} s")
+    click.echo(f"{out}: {si(out.stat().st_size)}B, {files} files, {time.monotonic() - start:.1f} s")
 
 
 def _names(text: str) -> list[str]:

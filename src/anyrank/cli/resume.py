@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from anyrank.cli.execution import execute, watched
+from anyrank.cli.execution import execute, under_watchdog
 from anyrank.cli.flags import Command
 from anyrank.errors import UsageError, at
 from anyrank.program import validate
@@ -17,11 +17,11 @@ from anyrank.runtime.programs import load
 
 @click.command(name="resume", cls=Command, tables={"options": Options})
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--program", help="The program file, if it has moved since the run's start.")
+@click.option("--program", help="The program file, if it is no longer at the path that the run used.")
 def command(run: Path, program: str | None, options: Options) -> int:
     """Continue the run in the folder RUN from its newest valid checkpoint.
 
-    Options that are not given are those of the run's start; the parameters cannot change.
+    An option that is not given keeps the value of the run. The parameters cannot change.
     """
     folder, given = RunFolder(run), options.given()
     description = folder.describe()
@@ -35,7 +35,7 @@ def command(run: Path, program: str | None, options: Options) -> int:
             f"{folder.description} is missing, and no checkpoint contains the path of the program "
             f"{description.program!r}. Add --program FILE."
         )
-    with watched():
+    with under_watchdog():
         loaded = load(source)
     if loaded.name != description.program:
         raise UsageError(
@@ -45,6 +45,6 @@ def command(run: Path, program: str | None, options: Options) -> int:
     with at(str(folder.description)):
         parameters = validate(loaded, description.parameters, "{} =".format)
     merged = Options(**{**description.options, **given})
-    with watched(merged):
-        ready = loaded(**parameters)
-    return execute(source, ready, merged, run, given.get("ranks"))
+    with under_watchdog(merged):
+        instance = loaded(**parameters)
+    return execute(source, instance, merged, run, given.get("ranks"))

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 
 import click
 
-from anyrank.cli.execution import execute, watched
+from anyrank.cli.execution import execute, under_watchdog
 from anyrank.cli.flags import ProgramCommand
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.program import Program
 from anyrank.runtime.options import Options, OutOptions
-from anyrank.runtime.programs import absolute, available, load
+from anyrank.runtime.programs import absolute, available_programs, load
 
 
 def _help(program: type[Program]) -> str:
-    """Return the program's docstring for click, which must not wrap indented lines, because they are commands."""
+    """Return the program's docstring for click, marked so that click does not wrap its indented commands."""
     paragraphs = (inspect.getdoc(program) or "").split("\n\n")
     return "\n\n".join(f"\b\n{text}" if text.startswith("    ") else text for text in paragraphs)
 
@@ -26,9 +26,10 @@ def _help(program: type[Program]) -> str:
 class Programs(click.Group):
     """A command for each program, also for a file of the user. A subclass for each verb defines the action."""
 
-    #: The tables of options of the verb, by the parameter names of `action`; and the places that refuse options.
-    tables: ClassVar[Mapping[str, type[Table]]]
-    places: tuple[str, ...] = ()
+    #: The tables of options of the verb, by the parameter names of `action`; and the contexts in which options are
+    #: refused.
+    tables: ClassVar[Mapping[str, type[Settings]]]
+    contexts: tuple[str, ...] = ()
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
         """Return the action of the verb: a function of the checked `parameters` and of the tables."""
@@ -36,11 +37,11 @@ class Programs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the programs that come with anyrank."""
-        return available()
+        return available_programs()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Return the command of a program: its parameters and the options of the verb."""
-        with watched():
+        """Return the command of a program, with its parameters and the options of the verb."""
+        with under_watchdog():
             program = load(cmd_name)
         source = absolute(cmd_name)
         return ProgramCommand(
@@ -48,7 +49,7 @@ class Programs(click.Group):
             callback=self.action(source, program),
             program=program,
             tables=self.tables,
-            places=self.places,
+            contexts=self.contexts,
             help=_help(program),
             short_help=program.summary(),
         )
@@ -57,20 +58,20 @@ class Programs(click.Group):
 class Runs(Programs):
     """The commands that run a program."""
 
-    tables = {"where": OutOptions, "options": Options}  # noqa: RUF012
+    tables = {"out_options": OutOptions, "options": Options}  # noqa: RUF012
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Run it."""
+        """Return a function that runs the program."""
 
-        def run(parameters: dict[str, Any], where: OutOptions, options: Options) -> int:
-            out = Path(where.out) if where.out else None
-            with watched(options):
-                ready = program(**parameters)
-            return execute(source, ready, options, out, options.given().get("ranks"))
+        def run(parameters: dict[str, Any], out_options: OutOptions, options: Options) -> int:
+            out = Path(out_options.out) if out_options.out else None
+            with under_watchdog(options):
+                instance = program(**parameters)
+            return execute(source, instance, options, out, options.given().get("ranks"))
 
         return run
 
 
 @click.group(cls=Runs, name="run", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program: a name (`anyrank list`), or your own file (./my_program.py)."""
+    """Run a program: a name from `anyrank list`, or your own file, such as ./my_program.py."""

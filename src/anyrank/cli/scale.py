@@ -16,7 +16,7 @@ from anyrank import launcher
 from anyrank.batch.job import is_finished
 from anyrank.batch.request import Request, SubmitOptions, request
 from anyrank.batch.site import load_site
-from anyrank.batch.study import Member
+from anyrank.batch.study import StudyRun
 from anyrank.cli.execution import rank_list
 from anyrank.cli.flags import Command
 from anyrank.cli.run import Programs
@@ -27,9 +27,9 @@ from anyrank.runtime.duration import seconds_of
 from anyrank.runtime.options import JOBS, STUDIES, Options
 from anyrank.runtime.python import new_folder
 from anyrank.runtime.supervisor import parse_hosts
-from anyrank.scaling.measured import Study
+from anyrank.scaling.measured import ScalingStudy
 from anyrank.scaling.options import ScaleOptions
-from anyrank.scaling.study import KINDS, Plan, StudyFolder
+from anyrank.scaling.study_folder import KINDS, Plan, StudyFolder
 from anyrank.storage.durable import write_atomically
 
 
@@ -37,38 +37,40 @@ class Studies(Programs):
     """The commands for scaling studies of a program."""
 
     kind: str
-    tables = {"settings": ScaleOptions, "job": Request, "how": SubmitOptions, "options": Options}  # noqa: RUF012
+    tables = {"settings": ScaleOptions, "job": Request, "submit_options": SubmitOptions, "options": Options}  # noqa: RUF012
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Return the command of a program; `--on` selects jobs."""
+        """Return the command of a program; here `--on` selects jobs."""
         command = super().get_command(ctx, cmd_name)
         on = next(option for option in command.params if option.name == "on" and isinstance(option, click.Option))
-        on.help = "Measure in jobs: slurm, pbs, htcondor.  [default: here]"
+        on.help = "Measure in jobs of this scheduler: slurm, pbs or htcondor.  [default: on this machine]"
         return command
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Measure it."""
+        """Return a function that measures the program."""
 
         def scale(
-            parameters: dict[str, Any], settings: ScaleOptions, job: Request, how: SubmitOptions, options: Options
+            parameters: dict[str, Any],
+            settings: ScaleOptions,
+            job: Request,
+            submit_options: SubmitOptions,
+            options: Options,
         ) -> int:
             job_options, given = job.given(), options.given()
             if "threads" in job_options:
                 given["threads"] = job.threads
-            in_jobs = how.dry_run or "on" in job_options
-            ranks = _ranks(settings, job_options, how.site, in_jobs)
-            ready = program(**parameters)
-            grow = _growing(ready, settings.grow) if self.kind == "weak" else ()
-            plan = Plan(
-                self.kind, source, program.name, ready.parameters, given, grow, ranks, settings.repeat, settings.hosts
-            )
+            in_jobs = submit_options.dry_run or "on" in job_options
+            ranks = _ranks(settings, job_options, submit_options.site, in_jobs)
+            instance = program(**parameters)
+            values, grow = instance.parameters, _growing(instance, settings.grow) if self.kind == "weak" else ()
+            plan = Plan(self.kind, source, program.name, values, given, grow, ranks, settings.repeat, settings.hosts)
             for number in ranks:
                 plan.program_for(number)
             _ = _numbers(settings.predict), _network(settings.network)
             _refuse_mpiexec()
             folder = StudyFolder((Path(settings.out or new_folder(f"{self.kind}-{program.name}"))).absolute())
             if in_jobs:
-                return _submit(folder, plan, job_options, how, settings)
+                return _submit(folder, plan, job_options, submit_options, settings)
             folder.create(plan)
             with _explain_interruption(folder):
                 rounds, seconds = range(1, plan.repeat + 1), seconds_of(settings.timeout)
@@ -98,15 +100,14 @@ def _ranks(settings: ScaleOptions, job: dict[str, Any], site: str, in_jobs: bool
 
 
 def _growing(program: Program, given: str) -> tuple[str, ...]:
-    """Return the parameters that grow, as given or as declared by the program; UsageError for other names."""
+    """Return the parameters that grow, as given or as the program declares; UsageError for other names."""
     names = tuple(name.strip("-").replace("-", "_") for name in given.split(",")) if given else program.grows
     numbers = [name for name, value in program.parameters.items() if type(value) in (int, float) and name != "seed"]
-    wrong = next((name for name in names if name not in numbers), None)
-    if wrong is not None or not names:
-        what = (
-            f"{wrong!r} is not a numeric parameter of {program.name}" if wrong else "must name the growing parameters"
-        )
-        raise UsageError(f"--grow {what}. Use some of: {', '.join(numbers)}.")
+    invalid = next((name for name in names if name not in numbers), None)
+    if invalid is not None or not names:
+        rule = f"{invalid!r} is not a numeric parameter of {program.name}"
+        rule = rule if invalid else "must name the growing parameters"
+        raise UsageError(f"--grow {rule}. Use some of: {', '.join(numbers)}.")
     return names
 
 
@@ -129,37 +130,39 @@ def _refuse_mpiexec() -> None:
 @contextmanager
 def _explain_interruption(folder: StudyFolder) -> Iterator[None]:
     """Convert an interruption, by a full disk or Ctrl-C, into an error that says how to continue."""
-    then = f"The measurements are kept; continue with anyrank scale resume {quote(str(folder.path))}"
+    advice = f"The measurements are kept; continue with anyrank scale resume {quote(str(folder.path))}"
     try:
         yield
     except KeyboardInterrupt:
-        raise AnyrankError(f"interrupted. {then}") from None
+        raise AnyrankError(f"interrupted. {advice}") from None
     except OSError as error:
-        raise AnyrankError(f"{error.filename or folder.path}: {error.strerror}. Fix that. {then}") from None
+        raise AnyrankError(f"{error.filename or folder.path}: {error.strerror}. Fix that. {advice}") from None
 
 
-def _submit(folder: StudyFolder, plan: Plan, job: dict[str, Any], how: SubmitOptions, settings: ScaleOptions) -> int:
-    """Submit one job per round, one after the other, so that they do not disturb each other; and one for the report."""
+def _submit(
+    folder: StudyFolder, plan: Plan, job: dict[str, Any], submit_options: SubmitOptions, settings: ScaleOptions
+) -> int:
+    """Submit one job per round and one for the report. They run one after the other, to not disturb each other."""
     predicting = [word for name in ("predict", "network") for word in _words(name, getattr(settings, name))]
     network = ["--with-network"] if settings.predict and not settings.network else []
     command = ("anyrank", "scale", "resume", str(folder.path), *_words("timeout", settings.timeout), *network)
-    members: list[Member] = []
-    if not how.dry_run:
+    members: list[StudyRun] = []
+    if not submit_options.dry_run:
         plan = folder.create(plan)
     for number in range(1, plan.repeat + 1):
         needs = tuple(member.name for member in members[-1:])
         name = f"round-{number:03}"
-        one = (*command, "--round", str(number))
-        members.append(Member(name, folder.path / "jobs" / name, None, {}, {}, {}, needs, one))
-    last = ("anyrank", "scale", "report", str(folder.path), *predicting)
-    alone = {"nodes": 1, "ranks": 1}
-    members.append(Member("report", folder.path / "jobs/report", None, {}, {}, alone, (members[-1].name,), last))
-    missing = [number for number in range(1, plan.repeat + 1) if folder.missing(plan, number)]
-    for member in [*(members[number - 1] for number in missing), *members[-1:] * bool(missing)]:
-        if not how.dry_run and is_finished(member.folder):  # it finished with fewer ranks or rounds than now
+        round_command = (*command, "--round", str(number))
+        members.append(StudyRun(name, folder.path / "jobs" / name, None, {}, {}, {}, needs, round_command))
+    report_command = ("anyrank", "scale", "report", str(folder.path), *predicting)
+    job_size, needs = {"nodes": 1, "ranks": 1}, (members[-1].name,)
+    members.append(StudyRun("report", folder.path / "jobs/report", None, {}, {}, job_size, needs, report_command))
+    missing_rounds = [number for number in range(1, plan.repeat + 1) if folder.missing(plan, number)]
+    for member in [*(members[number - 1] for number in missing_rounds), *members[-1:] * bool(missing_rounds)]:
+        if not submit_options.dry_run and is_finished(member.folder):  # it finished with fewer ranks or rounds than now
             (member.folder / "job/attempts").unlink()
-    site = load_site(how.site)
-    return submit_members("dag", folder.path / "jobs", members, site, [job, {}], how.dry_run, Path.cwd())
+    site = load_site(submit_options.site)
+    return submit_members("dag", folder.path / "jobs", members, site, [job, {}], submit_options.dry_run, Path.cwd())
 
 
 def _words(name: str, value: str) -> list[str]:
@@ -177,7 +180,7 @@ def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
     """Print the study's table; write tables and plots into its folder."""
     from anyrank.scaling.laws import analyse
     from anyrank.scaling.plots import draw
-    from anyrank.scaling.report import as_json, table, write_csv
+    from anyrank.scaling.report import as_json, as_text, write_csv
 
     study, predicted, refusal = folder.read(), [], None
     analysis = analyse(study)
@@ -185,7 +188,7 @@ def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
         predicted = _predictions(folder, study, _numbers(settings.predict), settings.network)
     except UsageError as error:  # the measurements are still shown
         refusal = error
-    click.echo(table(analysis, study, predicted))
+    click.echo(as_text(analysis, study, predicted))
     write_csv(folder.path / "scaling.csv", study)
     write_atomically(folder.path / "scaling.json", json.dumps(as_json(study, analysis, predicted), indent=2) + "\n")
     for path in draw(study, analysis, folder.path / "scaling", predicted):
@@ -195,7 +198,7 @@ def _report(folder: StudyFolder, settings: ScaleOptions) -> int:
     return 0
 
 
-def _predictions(folder: StudyFolder, study: Study, numbers: Sequence[int], network: str) -> list[Any]:
+def _predictions(folder: StudyFolder, study: ScalingStudy, numbers: Sequence[int], network: str) -> list[Any]:
     from anyrank.scaling.model import Model
 
     if not numbers:
@@ -206,23 +209,25 @@ def _predictions(folder: StudyFolder, study: Study, numbers: Sequence[int], netw
 
 @click.group(name="scale")
 def command() -> None:
-    """Measure the scaling of a program, and report it in numbers and plots."""
+    """Measure how a program scales with the number of ranks; write a table and plots."""
 
 
 for _kind, _text in zip(
-    KINDS, ("Solve one problem on more ranks.", "Increase the work with the number of ranks."), strict=True
+    KINDS,
+    ("Keep the problem size, and increase the number of ranks.", "Increase the work with the number of ranks."),
+    strict=True,
 ):
     _group = Studies(_kind, help=_text, subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
-    _group.kind, _group.places = _kind, (*JOBS, *STUDIES, _kind)
+    _group.kind, _group.contexts = _kind, (*JOBS, *STUDIES, _kind)
     command.add_command(_group)
 
 
 @command.command(cls=Command, tables={"settings": ScaleOptions}, only=("hosts", "timeout"))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--round", "number", type=click.IntRange(1), help="Only this round, without a report.")
-@click.option("--with-network", is_flag=True, help="Also measure the network, for predictions.")
+@click.option("--round", "number", type=click.IntRange(1), help="Measure only this round, and write no report.")
+@click.option("--with-network", is_flag=True, help="Measure the network, too, for predictions.")
 def resume(folder: Path, number: int | None, with_network: bool, settings: ScaleOptions) -> int:
-    """Do the missing measurements of the study in FOLDER, and report it."""
+    """Measure what is missing in the study in FOLDER, and write its report."""
     _refuse_mpiexec()
     study = StudyFolder(folder.absolute())
     plan = study.plan()
@@ -240,7 +245,7 @@ def resume(folder: Path, number: int | None, with_network: bool, settings: Scale
 @command.command(cls=Command, tables={"settings": ScaleOptions}, only=("predict", "network"))
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path, settings: ScaleOptions) -> int:
-    """Report the study in FOLDER again, if requested with predictions."""
+    """Write the report of the study in FOLDER again; --predict adds predictions."""
     study = StudyFolder(folder.absolute())
     with _explain_interruption(study):
         return _report(study, settings)

@@ -17,7 +17,7 @@ from anyrank.cli.run import Programs
 from anyrank.errors import UsageError
 from anyrank.program import Program
 from anyrank.runtime.duration import seconds_of
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.options import VerifyOptions
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import Runner
@@ -30,15 +30,15 @@ class Verifications(Programs):
     tables = {"settings": VerifyOptions}  # noqa: RUF012
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
-        """Verify the program."""
+        """Return a function that verifies the program."""
 
         def verify(parameters: dict[str, Any], settings: VerifyOptions) -> int:
-            plan, ready, junit = _plan(settings), program(**parameters), settings.junit
+            plan, instance, junit = _plan(settings), program(**parameters), settings.junit
             if junit and (Path(junit).is_dir() or not Path(junit).resolve().parent.is_dir()):
                 raise UsageError(f"--junit {junit} cannot be written: give a file in a folder that exists.")
             folder = _folder(settings.out, program.name)
             file = folder / "parameters.toml"
-            file.write_text(tomli_w.dumps(ready.parameters), encoding="utf-8")
+            file.write_text(tomli_w.dumps(instance.parameters), encoding="utf-8")
             verification = Verification(Runner(source, file, folder, seconds_of(settings.timeout)), plan, click.echo)
             code = 1
             try:
@@ -55,25 +55,25 @@ class Verifications(Programs):
         return verify
 
 
-def _plan(settings: VerifyOptions) -> Plan:
+def _plan(settings: VerifyOptions) -> CaseMatrix:
     if launcher.tasks() > 1:
         raise UsageError("verify starts ranks itself: run it without mpiexec.")
     numbers = rank_list(settings.ranks, settings.allow)
     bodies, splits = (tuple(text.split(",")) if text else () for text in (settings.body, settings.split))
-    return Plan(numbers, bodies, splits, settings.quick)
+    return CaseMatrix(numbers, bodies, splits, settings.quick)
 
 
 def _folder(out: str, program: str) -> Path:
-    """Return a new folder for all runs."""
+    """Make a new folder for all runs and return it."""
     if not out:
         return Path(tempfile.mkdtemp(prefix=f"anyrank-verify-{program}-"))
     try:
         Path(out).mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"--out {out} cannot be made: {error.strerror}. Name a new folder.") from None
+        raise UsageError(f"--out {out} cannot be made: {error.strerror}. Give the name of a new folder.") from None
     return Path(out).resolve()
 
 
 @click.group(cls=Verifications, name="verify", subcommand_metavar="PROGRAM [PARAMETERS] [OPTIONS]")
 def command() -> None:
-    """Run a program with different ranks, splits, bodies and restarts, and compare every step bit by bit."""
+    """Run a program on different ranks, with different splits, bodies and restarts; compare every step bit for bit."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from anyrank.device.find import open_gpu
 from anyrank.device.host import Device, Module, ShapeOnlyDevice
+from anyrank.device.select import open_gpu
 
 __all__ = ["GPU_BODIES", "Device", "Module", "ShapeOnlyDevice", "open_device"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device.host import Device, Module
-from anyrank.device.signature import Signature, find, signatures
+from anyrank.device.signature import Signature, signature_of, signatures
 from anyrank.device.source import inline_includes
 
 #: No contraction into fused multiply-add, exact division and square root, and no flushing of float32 subnormals.
@@ -31,14 +31,15 @@ class _Function:
 
     def __init__(self, signature: Signature, start: Callable[..., None]):
         self._signature, self._start = signature, start
-        self._checked: tuple[list[type], list[Any]] = [], []
+        self._checked_types: list[type] = []
+        self._checked_dtypes: list[Any] = []
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        types, (checked, dtypes) = [*map(type, arguments)], self._checked
-        if types != checked or [*map(_DTYPE, arguments)] != dtypes:
+        types = [*map(type, arguments)]
+        if types != self._checked_types or [*map(_DTYPE, arguments)] != self._checked_dtypes:
             self._signature.check(arguments)
-            if not any(issubclass(kind, np.ndarray) for kind in types):  # NumPy arrays may be read-only
-                self._checked = types, [*map(_DTYPE, arguments)]
+            if not any(issubclass(kind, np.ndarray) for kind in types):  # a NumPy array may be read-only: check each
+                self._checked_types, self._checked_dtypes = types, [*map(_DTYPE, arguments)]
         self._start(grid, block, arguments)
 
 
@@ -55,7 +56,7 @@ class GpuModule:
     def launch(self, function: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
         """See `Module`."""
         if function not in self._functions:
-            signature = find(self._signatures, function, self._source)
+            signature = signature_of(self._signatures, function, self._source)
             self._functions[function] = _Function(signature, self._module.get_function(function))
         self._functions[function](grid, block, arguments)
 
@@ -68,7 +69,7 @@ class GpuModule:
         return np.asarray(self._cupy.asnumpy(array))
 
 
-class Buffers:
+class PinnedBuffers:
     """Two pinned buffers, used in turn, as large as the largest piece so far. They are never freed."""
 
     def __init__(self, gpu: Gpu):
@@ -109,7 +110,7 @@ class Gpu(Device):
         # Entered and not `use`d: after a `with` of another stream CuPy forgets the stream of `use` (its issue 8377).
         self.compute.__enter__()
         self._step_events: deque[Any] = deque()
-        self._buffers, self._lock = Buffers(self), Lock()
+        self._buffers, self._lock = PinnedBuffers(self), Lock()
 
     def stream(self) -> Any:
         """Return a new CuPy Stream that does not wait for other streams."""
@@ -149,7 +150,8 @@ class Gpu(Device):
     def from_host(self, array: np.ndarray) -> Any:
         """See `Device`. The caller may change the array at once; later work of the current stream sees the values.
 
-        CuPy copies a small array through its own pinned memory, whose size is a power of two and which it keeps.
+        Only small arrays are given to CuPy, because it copies them through pinned memory that it never frees, of a size
+        that is rounded up to a power of two.
         """
         if array.nbytes <= SLICE:
             return self.cupy.asarray(array)
@@ -200,9 +202,9 @@ class Gpu(Device):
 
 
 def _slices(shape: Sequence[int], most: int) -> Iterator[tuple[int | slice, ...]]:
-    """Yield the indices of the consecutive parts of an array with at most `most` elements each."""
+    """Return the indices of the consecutive parts of an array with at most `most` elements each; each is contiguous."""
     axis = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= most)
     rows = most // prod(shape[axis + 1 :])
-    for before in np.ndindex(*shape[:axis]):
+    for outer in np.ndindex(*shape[:axis]):
         for first in range(0, shape[axis], rows):
-            yield (*before, slice(first, first + rows))
+            yield (*outer, slice(first, first + rows))

@@ -53,19 +53,19 @@ class Device:
         return np.full(shape, value, dtype)
 
     def rows(self, shape: tuple[int, ...], value: Any, dtype: DTypeLike, first: int) -> Any:
-        """Return a new array in which element `first` of every row along the last axis begins a cache line: a view.
+        """Return a new array, a view, whose rows are aligned: element `first` of each row begins a cache line.
 
-        Vector loads that do not cross a cache line are faster. Short rows are contiguous instead, if the alignment
-        would need more than 1/16 of additional memory.
+        Rows are along the last axis. Vector loads that do not cross a cache line are faster. Short rows are contiguous
+        instead, if the alignment would need more than 1/16 of additional memory.
         """
-        size, width = size_of_rows(shape, dtype, first)
-        if not width:
+        size, stride = size_of_rows(shape, dtype, first)
+        if not stride:
             return self.full(shape, value, dtype)
         whole = self.full((size,), value, dtype)
-        skipped = -self.address(whole) % LINE // whole.dtype.itemsize
-        rows = whole[skipped : skipped + prod(shape[:-1]) * width].reshape(*shape[:-1], width)
-        before = -first % (LINE // whole.dtype.itemsize)
-        return rows[..., before : before + shape[-1]]
+        to_line = -self.address(whole) % LINE // whole.dtype.itemsize
+        rows = whole[to_line : to_line + prod(shape[:-1]) * stride].reshape(*shape[:-1], stride)
+        padding = -first % (LINE // whole.dtype.itemsize)
+        return rows[..., padding : padding + shape[-1]]
 
     def address(self, array: Any) -> int:
         """Return the address of the first element of an array of the device."""
@@ -96,11 +96,12 @@ class Device:
 
 def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> tuple[int, int]:
     """Return the number of elements that `Device.rows` allocates, and the row stride: 0 if rows are contiguous."""
-    per = LINE // np.dtype(dtype).itemsize
-    width = -(-(-first % per + shape[-1]) // per) * per
-    if width - shape[-1] > shape[-1] // 16:
+    per_line = LINE // np.dtype(dtype).itemsize
+    padded = -first % per_line + shape[-1]
+    stride = -(-padded // per_line) * per_line  # rounded up to whole cache lines
+    if stride - shape[-1] > shape[-1] // 16:
         return prod(shape), 0
-    return prod(shape[:-1]) * width + per, width
+    return prod(shape[:-1]) * stride + per_line, stride
 
 
 class ShapeOnlyDevice(Device):

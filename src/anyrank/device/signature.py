@@ -121,7 +121,7 @@ def _parameter(source: str, function: str, text: str) -> Parameter:
     return Parameter(match["name"], c, bool(match["star"]), "const" in words)
 
 
-def find(functions: dict[str, Signature], name: str, source: Path) -> Signature:
+def signature_of(functions: dict[str, Signature], name: str, source: Path) -> Signature:
     """Return the signature of the function; raises UsageError, which lists all functions, if there is none."""
     if name not in functions:
         raise UsageError(f'{source}: no extern "C" __global__ function {name}; there are {sorted(functions)}.')

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from anyrank.kernel import Kernel
 #: The number of points per rank from which a halo exchange overlaps with computing; with fewer, one call of the kernel
 #: is faster. On a GPU it always overlaps: a call returns at once, and the edges are copied to the host meanwhile.
 OVERLAP_POINTS = 1 << 14
+_NAME = attrgetter("name")
 
 
 def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequence[HaloBlock] = ()) -> None:
@@ -65,30 +67,78 @@ def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequ
     array([0., 4., 0., 4.])
     """
     others = [item for item in rest if isinstance(item, HaloBlock)]
-    _check_fields(fields, reads, others)
-    changing = list(dict.fromkeys(field for field in (*fields, *reads, *others) if not field.constant))
-    halo = _halo_if_due(fields, reads, others)
-    for field in changing:
-        if halo is None or (any(field.surplus) and not any(field.margin)):  # the exchange fills the others
-            fill(field)
-    depth = _depth((*fields, *reads), others)
-    _compute(_Call(kernel, fields, reads, rest), _union(field.extended_block(depth) for field in fields), halo)
+    plan = _plan_of(fields, reads, others)
+    halo = plan.halo_if_due()
+    for field in plan.surplus if halo is not None else plan.changing:
+        fill(field)
+    depth = plan.depth()
+    _compute(_Call(plan, kernel, rest), plan.region(depth), halo)
     for field in fields:
         field.swap()
         prescribe(field)
-    for field in changing:
+    for field in plan.changing:
         field.valid = depth
 
 
-def _halo_if_due(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> Halo | None:
-    """Return the exchange that must come first, and mark its ghost cells as valid; None if the valid ones suffice."""
-    if min(_depth((*fields, *reads), others)) >= 0:
-        return None
-    wide = [field for field in others if field.margin != field.halo]
-    exchanged = [field for field in dict.fromkeys((*fields, *reads, *wide)) if not field.constant]
-    for field in exchanged:
-        field.valid = field.margin
-    return halo_of([field for field in exchanged if any(field.margin)])
+class _Plan:
+    """What the calls of `advance` for the same fields have in common, computed once: a step may take microseconds."""
+
+    def __init__(self, fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]):
+        _check_fields(fields, reads, others)
+        self.fields, self.inputs, self.others = fields, (*fields, *reads), others
+        #: The fields without the constants, whose ghost cells are final.
+        self.changing = [field for field in dict.fromkeys((*self.inputs, *others)) if not field.constant]
+        #: Those whose surplus layers are not filled by an exchange, because they have no ghost cells.
+        self.surplus = [field for field in self.changing if any(field.surplus) and not any(field.margin)]
+        others_with_ghosts = [field for field in others if field.margin != field.halo]
+        exchanged = dict.fromkeys((*self.inputs, *others_with_ghosts))
+        self.exchanged = [field for field in exchanged if not field.constant]
+        self._depths: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
+        self._regions: dict[tuple[int, ...], Region] = {}
+        self._indices: dict[tuple[tuple[int, int], ...], tuple[list[Region], ...]] = {}
+
+    def depth(self) -> tuple[int, ...]:
+        """Return how many layers of ghost cells the valid ones suffice for, per axis; negative if not for the block."""
+        valid = tuple(field.valid for field in (*self.inputs, *self.others))
+        if valid not in self._depths:
+            left = [[v - h for v, h in zip(field.valid, field.halo, strict=True)] for field in self.inputs]
+            axes = zip(*left, *(field.valid for field in self.others), strict=True)
+            self._depths[valid] = tuple(min(axis) for axis in axes)
+        return self._depths[valid]
+
+    def halo_if_due(self) -> Halo | None:
+        """Return the exchange that must come first, and mark its ghost cells valid; None if the valid ones suffice."""
+        if min(self.depth()) >= 0:
+            return None
+        for field in self.exchanged:
+            field.valid = field.margin
+        return halo_of([field for field in self.exchanged if any(field.margin)])
+
+    def region(self, depth: tuple[int, ...]) -> Region:
+        """Return the region to compute: the block of the longest field, extended by `depth` layers of ghost cells."""
+        if depth not in self._regions:
+            blocks = zip(*(field.extended_block(depth) for field in self.fields), strict=True)
+            self._regions[depth] = tuple(
+                slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in blocks
+            )
+        return self._regions[depth]
+
+    def indices(self, region: Region) -> tuple[list[Region], ...]:
+        """Return the region as indices into the arrays of the fields, of the inputs with their halo, and of others."""
+        key = tuple((s.start, s.stop) for s in region)
+        if key not in self._indices:
+            new = [field.within(region) for field in self.fields]
+            old = [field.within(region, field.halo) for field in self.inputs]
+            self._indices[key] = new, old, [field.within(region) for field in self.others]
+        return self._indices[key]
+
+
+def _plan_of(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> _Plan:
+    key, plans = (*map(_NAME, fields), len(reads), *map(_NAME, reads), *map(_NAME, others)), fields[0].plans
+    if key not in plans:
+        plans[key] = _Plan(fields, reads, others)
+    plan: _Plan = plans[key]
+    return plan
 
 
 def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
@@ -97,7 +147,7 @@ def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
     if halo is not None:
         inner, borders = halo.regions(region)
         halo.start()
-        least = OVERLAP_POINTS if call.fields[0].device.on_host else 1
+        least = OVERLAP_POINTS if call.plan.fields[0].device.on_host else 1
         if borders and np.prod([s.stop - s.start for s in inner]) >= least:
             call(inner)
             regions = borders
@@ -106,18 +156,8 @@ def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
         call(part)
 
 
-def _union(regions: Iterable[Region]) -> Region:
-    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*regions, strict=True))
-
-
-def _depth(fields: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> tuple[int, ...]:
-    """Return how many layers of ghost cells the valid ones suffice for, per axis; negative if not for the block."""
-    left = [[v - h for v, h in zip(field.valid, field.halo, strict=True)] for field in fields]
-    return tuple(min(axis) for axis in zip(*left, *(field.valid for field in others), strict=True))
-
-
 def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> None:
-    first, staggered = fields[0], {axis for field in fields for axis in field.at}
+    first, staggered = fields[0], {axis for field in fields for axis in field.faces}
     for item in (*fields, *reads, *others):
         if item.cells.cuts != first.cells.cuts or not staggered <= item.staggered:
             raise UsageError(
@@ -154,15 +194,18 @@ def parts_of(region: Region) -> Sequence[Region]:
 class _Call:
     """The call of a kernel on regions of the block."""
 
+    plan: _Plan
     kernel: Kernel
-    fields: Sequence[HaloBlock]
-    reads: Sequence[HaloBlock]
     rest: Sequence[Any]
 
     def __call__(self, region: Region) -> None:
+        plan = self.plan
         for part in parts_of(region):
-            new = [field.next(part) for field in self.fields]
-            old = [field.part(part, field.halo) for field in (*self.fields, *self.reads)]
-            rest = [item.part(part) if isinstance(item, HaloBlock) else item for item in self.rest]
-            indices = [self.fields[0].global_indices(part)] if self.kernel.indices else []
-            self.kernel(*new, *old, *rest, *indices)
+            new, old, other = plan.indices(part)
+            remaining = iter(other)
+            self.kernel(
+                *(field.next_storage[index] for field, index in zip(plan.fields, new, strict=True)),
+                *(field.storage[index] for field, index in zip(plan.inputs, old, strict=True)),
+                *(item.storage[next(remaining)] if isinstance(item, HaloBlock) else item for item in self.rest),
+                *([plan.fields[0].global_indices(part)] if self.kernel.indices else []),
+            )

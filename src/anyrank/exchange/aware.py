@@ -22,7 +22,7 @@ import numpy as np
 from mpi4py import MPI
 
 from anyrank.device import Device, open_device
-from anyrank.errors import UsageError, spans
+from anyrank.errors import UsageError, as_ranges
 from anyrank.launcher import without_launch
 from anyrank.world import World
 
@@ -39,7 +39,7 @@ _OF_A_JOB = (
 )
 
 
-def choose(world: World, device: Device, wanted: str) -> tuple[str, str]:
+def choose_transfer(world: World, device: Device, wanted: str) -> tuple[str, str]:
     """Return how the halos of GPUs are sent, `direct` or `staged`, and the reason. Collective.
 
     `device` must be a GPU on at least one rank. `auto` selects `direct` if the MPI of every GPU rank reports support,
@@ -52,8 +52,8 @@ def choose(world: World, device: Device, wanted: str) -> tuple[str, str]:
     if wanted == "auto" and (problem := _first_problem(world, query_support(world.comm) if gpu else "")):
         return "staged", problem
     gpus_of_node = world.node_gather(gpu)
-    first = gpu and gpus_of_node.index(True) == world.node_rank
-    problem = _first_problem(world, test_process(device) if first else "")
+    tests_its_node = gpu and gpus_of_node.index(True) == world.node_rank
+    problem = _first_problem(world, test_process(device) if tests_its_node else "")
     problem = problem or _first_problem(world, test_ring(world, device))
     if problem and wanted == "direct":
         with world.raise_on_all_ranks():
@@ -66,7 +66,7 @@ def _first_problem(world: World, problem: str) -> str:
     problems: list[str] = world.comm.allgather(problem)
     first = next(filter(None, problems), "")
     ranks = [rank for rank, text in enumerate(problems) if text == first]
-    return first and f"{first} (rank{'s' * (len(ranks) > 1)} {spans(ranks)})"
+    return first and f"{first} (rank{'s' * (len(ranks) > 1)} {as_ranges(ranks)})"
 
 
 def query_support(comm: MPI.Comm) -> str:

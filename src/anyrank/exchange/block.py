@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device
+from anyrank.errors import UsageError
 from anyrank.exchange.boundaries import Boundary, Periodic
 from anyrank.layout import Layout
 
@@ -47,12 +48,14 @@ class HaloBlock:
         margin: Sequence[int] = (),
         sides: Sequence[tuple[Boundary, Boundary]] = (),
         grid: OnGrid | None = None,
-        at: Sequence[int] = (),
+        faces: Sequence[int] = (),
         constant: bool = False,
         storage: Any = None,
     ):
         self.name, self.layout, self.dtype, self.device = name, layout, np.dtype(dtype), device
-        self.grid, self.at, self.constant = grid, tuple(at), constant
+        self.grid, self.constant = grid, constant
+        #: The axes along which its points are on the faces of cells with walls, one more than there are cells.
+        self.faces = tuple(faces)
         #: The domain decomposition of the cells of the grid.
         self.cells = layout if grid is None else grid.cells
         self.halo = tuple(halo) or (0,) * self.cells.ndim
@@ -60,13 +63,21 @@ class HaloBlock:
         self.sides = tuple(sides) or ((Periodic(), Periodic()),) * self.cells.ndim
         #: Whether each axis of the grid is periodic.
         self.periodic = tuple(isinstance(low, Periodic) for low, _ in self.sides)
-        self._at_walls = [*self._walls()]
+        last = [parts - 1 for parts in self.cells.grid]
+        #: The walls at this rank's block: the axis, and 0 for its lower or 1 for its upper end.
+        self.walls = tuple(
+            (axis, end)
+            for axis, position in enumerate(self.cells.position)
+            for end in (0, 1)
+            if not self.periodic[axis] and position == (0, last[axis])[end]
+        )
         self.valid = (0,) * self.cells.ndim
         self.components = layout.shape[: layout.ndim - self.cells.ndim]
         self.block = tuple(slice(0, n) for n in layout.local_shape[len(self.components) :])
         #: Whether the values are final: those of a constant after the method `constants`.
         self.frozen = False
-        #: The halo exchanges in which this field is the first, by the names of their fields.
+        #: The plans of `advance` and the halo exchanges in which this field is the first, by the names of all fields.
+        self.plans: dict[tuple[Any, ...], Any] = {}
         self.exchanges: dict[tuple[str, ...], Any] = {}
         self._storage = storage
         self._spare: Any = None
@@ -100,27 +111,40 @@ class HaloBlock:
 
         All fields of a grid have arrays of one size, so that one region of indices exists in each of them.
         """
-        missing = self.staggered - {*self.at}
-        return tuple(int(axis in missing and self.at_wall(axis, 1)) for axis in range(self.cells.ndim))
+        staggered = self.staggered
+        if not staggered:
+            return (0,) * self.cells.ndim
+        missing = staggered - {*self.faces}
+        return tuple(int(axis in missing and (axis, 1) in self.walls) for axis in range(self.cells.ndim))
 
     @property
     def staggered(self) -> set[int]:
         """The axes along which a field of the grid has points on the walls."""
         return set() if self.grid is None else self.grid.staggered
 
-    def at_wall(self, axis: int, end: int) -> bool:
-        """Return whether this rank's block is at the lower (0) or upper (1) wall of an axis (for the runtime)."""
-        return self._at_walls[axis][end]
+    @property
+    def writable(self) -> bool:
+        """Whether the block may be written: other ranks have no copies of its values (for the runtime)."""
+        return not any(self.valid) and not self.frozen
 
-    def _walls(self) -> Iterator[tuple[bool, bool]]:
-        for wraps, position, parts in zip(self.periodic, self.cells.position, self.cells.grid, strict=True):
-            yield not wraps and position == 0, not wraps and position == parts - 1
+    def check_writable(self) -> None:
+        """Raise UsageError if the block may not be written (for the runtime)."""
+        if self.frozen:
+            raise UsageError(
+                f"the constant {self.name} is written after the method constants, which alone may set it: other ranks "
+                "have copies of its values. Declare it with state.field if it changes."
+            )
+        if not self.writable:
+            raise UsageError(
+                f"field {self.name} is written between steps, but with --halo-steps 2 or more other ranks compute with "
+                "copies of it. Write fields in setup and kernels alone, or leave --halo-steps out."
+            )
 
     def _allocate(self) -> Any:
         return self.device.rows(self.storage_shape, 0, self.dtype, self.offset[-1])
 
-    def _within(self, region: Region, ring: Sequence[int] | None = None) -> Region:
-        """Return a region of the block, extended by `ring` cells per axis, as slices of `storage`."""
+    def within(self, region: Region, ring: Sequence[int] | None = None) -> Region:
+        """Return a region of the block, extended by `ring` cells per axis, as an index of `storage`."""
         rings = ring or (0,) * len(region)
         return (slice(None),) * len(self.components) + tuple(
             slice(m + s.start - r, m + s.stop + r) for m, s, r in zip(self.margin, region, rings, strict=True)
@@ -128,20 +152,21 @@ class HaloBlock:
 
     def part(self, region: Region, ring: Sequence[int] | None = None) -> Any:
         """Return a view of a region of the block or ghost cells, extended by `ring` cells (for the runtime)."""
-        return self.storage[self._within(region, ring)]
+        return self.storage[self.within(region, ring)]
 
     def extended_block(self, depth: Sequence[int]) -> Region:
         """Return the region of the block with `depth` layers of ghost cells inside the domain (for the runtime)."""
         return tuple(
-            slice(-d * (not self.at_wall(axis, 0)), s.stop + d * (not self.at_wall(axis, 1)))
+            slice(-d * ((axis, 0) not in self.walls), s.stop + d * ((axis, 1) not in self.walls))
             for axis, (s, d) in enumerate(zip(self.block, depth, strict=True))
         )
 
-    def next(self, region: Region) -> Any:
-        """Return a view of a region in the second array, for the next values (for the runtime)."""
+    @property
+    def next_storage(self) -> Any:
+        """The second array, for the next values (for the runtime)."""
         if self._spare is None:
             self._spare = self._allocate()
-        return self._spare[self._within(region)]
+        return self._spare
 
     def swap(self) -> None:
         """Swap the arrays of the current and the next values (for the runtime)."""

@@ -1,4 +1,4 @@
-"""Gather a distributed array, or every n-th element of it, on rank 0."""
+"""Gather a distributed array on all ranks; or it, or every n-th element of it, on rank 0."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from anyrank.exchange.shuffle import MESSAGE
 from anyrank.layout import Layout
 
 
@@ -30,7 +31,6 @@ def gather(
     -------
     ndarray or None
         The gathered array on rank 0; None on other ranks.
-
     """
     first = tuple(-start % stride for start in layout.start)
     corner = tuple(-(-start // stride) for start in layout.start)
@@ -43,4 +43,20 @@ def gather(
     whole = np.zeros(tuple(-(-n // stride) for n in layout.shape), dtype)
     for start, part in parts:
         whole[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
+    return whole
+
+
+def allgather(layout: Layout, block: np.ndarray) -> np.ndarray:
+    """Return a distributed array on all ranks, from this rank's elements on the host. Collective.
+
+    Each rank broadcasts its block, so that a rank holds the array and one block, and never the array twice.
+    """
+    whole = np.empty(layout.shape, block.dtype)
+    for rank, brick in layout.bricks_of_all():
+        own = rank == layout.world.rank
+        part = np.ascontiguousarray(block) if own else np.empty(whole[brick].shape, block.dtype)
+        data = part.reshape(-1).view(np.uint8)
+        for first in range(0, data.size, MESSAGE):
+            layout.world.comm.Bcast(data[first : first + MESSAGE], rank)
+        whole[brick] = part
     return whole

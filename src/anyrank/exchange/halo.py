@@ -8,7 +8,7 @@ from itertools import product
 from mpi4py import MPI
 
 from anyrank.exchange.block import HaloBlock, Region
-from anyrank.exchange.packing import Parts, Wrap, open_buffers
+from anyrank.exchange.packing import PackedRegions, Wrap, open_buffers
 from anyrank.exchange.walls import fill
 
 Direction = tuple[int, ...]
@@ -20,7 +20,8 @@ class Halo:
     The constructor is collective. `start` sends the edges of this rank and returns at once. Until `finish` the
     ghost cells hold old values, and the interior may be read but not written. Every ghost cell is sent directly by
     its owner, also at corners, so one round of messages is enough. Along an axis that is not cut, a rank is its own
-    neighbour: `start` first copies these ghost cells, and then sends the edges in full width.
+    neighbour: `start` first copies these ghost cells. The edges that it then sends include them, so that the receiver
+    gets their corners, too.
 
     On a GPU `start` does not wait, so that the interior can be launched; `finish` sends the edges. After `finish` the
     host continues, and the compute stream runs later launches after the exchange.
@@ -34,10 +35,10 @@ class Halo:
         if any(field.periodic != fields[0].periodic or not any(field.margin) for field in fields):
             raise ValueError("fields of one exchange must share their periodic axes and have a halo")
         self.cut_axes = tuple(axis for axis, parts in enumerate(self.layout.grid) if parts > 1)
-        edges, ghosts = Parts(), Parts()
+        edges, ghosts = PackedRegions(), PackedRegions()
         messages = {}
         for rank, directions in self._neighbours().items():
-            # The neighbour sends in the opposite directions, and sorts them in the same order.
+            # The neighbour sends in the opposite directions, and its message has them in ascending order, as ours.
             opposite = sorted(tuple(-d for d in direction) for direction in directions)
             send = edges.add((f, edge(f, d, self.cut_axes)) for f in self.fields for d in sorted(directions))
             receive = ghosts.add((f, ghost(f, d, self.cut_axes)) for f in self.fields for d in opposite)
@@ -72,7 +73,6 @@ class Halo:
     def _neighbours(self) -> dict[int, list[Direction]]:
         """Return the neighbouring ranks, and the directions in which this rank sends to each of them."""
         directions: dict[int, list[Direction]] = {}
-        # If A sends to B in direction d, B receives into its ghost cells on side -d: both sort by d.
         for direction in self._directions(self.cut_axes):
             rank = self._neighbour(direction)
             if rank is not None:
@@ -82,10 +82,10 @@ class Halo:
     def _neighbour(self, direction: Direction) -> int | None:
         target = []
         for axis, d in enumerate(direction):
-            g, parts = self.layout.position[axis] + d, self.layout.grid[axis]
-            if not 0 <= g < parts and not self.fields[0].periodic[axis]:
+            position, parts = self.layout.position[axis] + d, self.layout.grid[axis]
+            if not 0 <= position < parts and not self.fields[0].periodic[axis]:
                 return None
-            target.append(g % parts)
+            target.append(position % parts)
         return self.layout.rank_at(target)
 
     def start(self) -> None:
@@ -132,7 +132,8 @@ class Halo:
         borders: list[Region] = []
         for axis in self.cut_axes:
             n, halo = self.layout.local_shape[axis], max(field.halo[axis] for field in self.fields)
-            low, high = min(halo, n), max(n - halo, min(halo, n))
+            low = min(halo, n)
+            high = max(n - halo, low)  # a block thinner than two halos has no interior
             borders.append((*inner[:axis], slice(whole[axis].start, low), *inner[axis + 1 :]))
             borders.append((*inner[:axis], slice(high, whole[axis].stop), *inner[axis + 1 :]))
             inner[axis] = slice(low, high)

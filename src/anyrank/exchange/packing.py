@@ -15,16 +15,18 @@ from anyrank.exchange.block import HaloBlock, Region
 from anyrank.kernel import load_module
 from anyrank.numerics.strided import contiguous_strides
 
-#: The offset of each part of a buffer is a multiple of this many bytes.
+#: The offset of each region in a buffer is a multiple of this many bytes.
 ALIGNMENT = 16
-#: Threads per block of the copy kernel, and the largest number of blocks per box.
-THREADS, SHARED = 256, 1024
+#: Threads per block of the copy kernel, and the largest number of blocks for a box.
+THREADS, MOST_BLOCKS = 256, 1024
+#: The three copies of an exchange: within this rank, into the send buffer, and from the receive buffer.
+_WRAP, _PACK, _UNPACK = range(3)
 
 
 #: A field, a region of its ghost cells, and the region that they copy.
 Wrap = tuple[HaloBlock, Region, Region]
 #: The boxes, an array on a GPU, and the grid of the launch that copies them.
-_Table = tuple[Any, tuple[int, int]]
+_BoxTable = tuple[Any, tuple[int, int]]
 
 
 class Box(NamedTuple):
@@ -36,7 +38,7 @@ class Box(NamedTuple):
     strides: tuple[int, ...]
 
 
-class Part(NamedTuple):
+class PackedRegion(NamedTuple):
     """A region of a field's storage, and its byte offset in a buffer, where it is contiguous."""
 
     field: HaloBlock
@@ -50,8 +52,8 @@ class Part(NamedTuple):
         return Box(buffer + self.offset, size, shape, tuple(contiguous_strides(shape, size)))
 
 
-class Parts(list[Part]):
-    """The parts of a buffer, one after the other."""
+class PackedRegions(list[PackedRegion]):
+    """The regions of a buffer, one after the other."""
 
     nbytes = 0
 
@@ -60,7 +62,7 @@ class Parts(list[Part]):
         first = self.nbytes
         for field, region in regions:
             shape = tuple(len(range(*s.indices(n))) for s, n in zip(region, field.storage.shape, strict=True))
-            self.append(Part(field, region, self.nbytes, shape))
+            self.append(PackedRegion(field, region, self.nbytes, shape))
             self.nbytes += -(-prod(shape) * field.dtype.itemsize // ALIGNMENT) * ALIGNMENT
         return slice(first, self.nbytes)
 
@@ -74,7 +76,7 @@ class HostBuffers:
     #: Whether MPI may send and receive before `wait`.
     synchronous = True
 
-    def __init__(self, fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
+    def __init__(self, fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: PackedRegions, ghosts: PackedRegions):
         self._wraps = wraps
         self.outgoing, self._edges = _views(edges)
         self.incoming, self._ghosts = _views(ghosts)
@@ -98,7 +100,7 @@ class HostBuffers:
             field.storage[region] = view
 
 
-def _views(parts: Parts) -> tuple[np.ndarray, list[tuple[HaloBlock, Region, np.ndarray]]]:
+def _views(parts: PackedRegions) -> tuple[np.ndarray, list[tuple[HaloBlock, Region, np.ndarray]]]:
     memory = np.zeros(parts.nbytes, np.uint8)
     return memory, [
         (part.field, part.region, np.ndarray(part.shape, part.field.dtype, memory, part.offset)) for part in parts
@@ -112,29 +114,29 @@ class DeviceBuffers:
     runs concurrently in a copy stream. MPI reads and writes the memory of the GPU (`direct`), or pinned memory of the
     host, to and from which the bytes are copied (`staged`). There are three waits:
 
-    - the copies to the host wait for the packing (`staged`);
-    - the host waits for `outgoing` before MPI reads it. By then the previous exchange is complete, so that MPI may
-      also write `incoming`;
+    - the copy of the edges to the host waits for the packing (only `staged`);
+    - the host waits until `outgoing` holds the edges, before MPI reads it. The previous exchange is then complete, too:
+      MPI may write `incoming`;
     - the compute stream waits for the ghost cells.
     """
 
     synchronous = False
 
-    def __init__(self, fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts):
+    def __init__(self, fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: PackedRegions, ghosts: PackedRegions):
         self._fields, self._wraps, self._edges, self._ghosts = fields, wraps, edges, ghosts
         device: Any = fields[0].device
         self._device, self._module = device, load_module(device, Path(__file__).with_name("boxes.cu"))
         self._direct = fields[0].layout.world.transfer == "direct"
-        self._out, self._in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (edges, ghosts))
-        self.outgoing, self.incoming = (self._for_mpi(memory) for memory in (self._out, self._in))
+        self._gpu_out, self._gpu_in = (device.full((max(1, parts.nbytes),), 0, np.uint8) for parts in (edges, ghosts))
+        self.outgoing, self.incoming = (self._for_mpi(memory) for memory in (self._gpu_out, self._gpu_in))
         self._axes = max(field.layout.ndim for field in fields)
-        self._tables: dict[tuple[int, ...], list[_Table]] = {}
+        self._box_tables: dict[tuple[int, ...], list[_BoxTable]] = {}
         self._copy_stream = device.stream()
         # Events: the edges are packed, `outgoing` may be read, and the ghost cells are filled.
         self._packed, self._sendable, self._unpacked = (device.cupy.cuda.Event(disable_timing=True) for _ in range(3))
         if self._direct:
             self._sendable = self._packed
-        # The GPU must finish its work on this memory before the memory is freed.
+        # The GPU must finish its work on this memory before the memory is freed, which does not happen at the exit.
         weakref.finalize(self, device.compute.synchronize).atexit = False
 
     def _for_mpi(self, memory: Any) -> Any:
@@ -144,15 +146,15 @@ class DeviceBuffers:
 
     def wrap(self) -> None:
         """See `HostBuffers`."""
-        self._copy(0)
+        self._copy(_WRAP)
 
     def pack(self) -> None:
         """See `HostBuffers`; if staged, also copy the edges to the host."""
-        self._copy(1)
+        self._copy(_PACK)
         self._packed.record(self._device.compute)
         if not self._direct:
             self._copy_stream.wait_event(self._packed)
-            self._out.get(stream=self._copy_stream, out=self.outgoing, blocking=False)
+            self._gpu_out.get(stream=self._copy_stream, out=self.outgoing, blocking=False)
             self._sendable.record(self._copy_stream)
 
     def wait(self) -> None:
@@ -162,52 +164,48 @@ class DeviceBuffers:
     def unpack(self) -> None:
         """See `HostBuffers`; if staged, first copy the bytes from the host."""
         if not self._direct:
-            self._in.set(self.incoming, stream=self._copy_stream)
+            self._gpu_in.set(self.incoming, stream=self._copy_stream)
         with self._copy_stream:
-            self._copy(2)
+            self._copy(_UNPACK)
         self._unpacked.record(self._copy_stream)
         self._device.compute.wait_event(self._unpacked)
 
     def _copy(self, which: int) -> None:
-        """Launch the copies of wraps (0), packing (1) or unpacking (2)."""
+        """Launch one of the three copies."""
         addresses = tuple(self._device.address(field.storage) for field in self._fields)
-        if addresses not in self._tables:  # a field has two arrays, which `advance` swaps
-            self._tables[addresses] = [self._table(rows) for rows in self._rows()]
-        boxes, grid = self._tables[addresses][which]
+        if addresses not in self._box_tables:  # a field has two arrays, which `advance` swaps
+            self._box_tables[addresses] = [self._box_table(rows) for rows in self._box_rows()]
+        boxes, grid = self._box_tables[addresses][which]
         if grid[0]:
             self._module.launch("copy_boxes", grid, (THREADS,), (boxes, np.int32(self._axes)))
 
-    def _table(self, rows: list[list[int]]) -> _Table:
+    def _box_table(self, rows: list[list[int]]) -> _BoxTable:
         most = max((row[3] for row in rows), default=0)
-        grid = len(rows), min(max(1, -(-most // THREADS)), SHARED)
+        grid = len(rows), min(max(1, -(-most // THREADS)), MOST_BLOCKS)
         return self._device.from_host(np.array(rows, np.uint64)), grid
 
-    def _rows(self) -> tuple[list[list[int]], ...]:
+    def _box_rows(self) -> tuple[list[list[int]], ...]:
         """Return the boxes of wraps, packing and unpacking for the present arrays, in the format of boxes.cu."""
-        out, into = self._device.address(self._out), self._device.address(self._in)
-        wraps = [self._row(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
-        edges = [self._row(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
-        return wraps, edges, [self._row(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts]
+        out, into = self._device.address(self._gpu_out), self._device.address(self._gpu_in)
+        wraps = [(self._box(field, source), self._box(field, target)) for field, target, source in self._wraps]
+        edges = [(self._box(part.field, part.region), part.packed(out)) for part in self._edges]
+        ghosts = [(part.packed(into), self._box(part.field, part.region)) for part in self._ghosts]
+        return tuple([_box_row(*boxes, self._axes) for boxes in copies] for copies in (wraps, edges, ghosts))
 
     def _box(self, field: HaloBlock, region: Region) -> Box:
         view = field.storage[region]
         return Box(self._device.address(view), view.itemsize, view.shape, view.strides)
 
-    def _row(self, source: Box, target: Box) -> list[int]:
-        """Return a row of boxes.cu; a box with fewer axes than others gets axes of one element before its own."""
-        axes = [*zip(source.shape, source.strides, target.strides, strict=True)]
-        axes = [(1, 0, 0)] * (self._axes - len(axes)) + axes
-        return [
-            source.address,
-            target.address,
-            source.itemsize,
-            prod(source.shape),
-            *(n for axis in axes for n in axis),
-        ]
+
+def _box_row(source: Box, target: Box, axes: int) -> list[int]:
+    """Return a row of boxes.cu; a box with fewer than `axes` axes gets axes of one element before its own."""
+    own = [*zip(source.shape, source.strides, target.strides, strict=True)]
+    numbers = [n for axis in [(1, 0, 0)] * (axes - len(own)) + own for n in axis]
+    return [source.address, target.address, source.itemsize, prod(source.shape), *numbers]
 
 
 def open_buffers(
-    fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: Parts, ghosts: Parts
+    fields: Sequence[HaloBlock], wraps: Sequence[Wrap], edges: PackedRegions, ghosts: PackedRegions
 ) -> HostBuffers | DeviceBuffers:
     """Return the buffers of an exchange, on the device of the fields."""
     kind = HostBuffers if fields[0].device.on_host else DeviceBuffers

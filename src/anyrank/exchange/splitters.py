@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anyrank.world import World
 
 
-class Run(Protocol):
+class SortedKeys(Protocol):
     """Keys in ascending order: an array of integers or of bytes of fixed length, in memory or on disk."""
 
     dtype: np.dtype[Any]
@@ -25,7 +25,7 @@ class Run(Protocol):
         """Return, as in NumPy, the number of keys that are less, or not greater if `side` is `right`."""
 
 
-def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[np.int64]:
+def cut(world: World, runs: Sequence[SortedKeys], positions: Sequence[int]) -> NDArray[np.int64]:
     """Return where to cut each run of this rank: int64 of shape (runs, positions). Collective.
 
     Consider the keys of all ranks and runs in ascending order, with equal keys ordered by rank, run and index.
@@ -56,7 +56,7 @@ def cut(world: World, runs: Sequence[Run], positions: Sequence[int]) -> NDArray[
 
 
 def _equal_before(
-    world: World, runs: Sequence[Run], keys: Any, first: NDArray[np.int64], targets: NDArray[np.int64]
+    world: World, runs: Sequence[SortedKeys], keys: Any, first: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return how many keys of each run equal the splitter and lie before the cut; lower ranks come first."""
     equal = _searchsorted(runs, keys, "right") - first
@@ -70,7 +70,7 @@ def _equal_before(
     return result
 
 
-def _searchsorted(runs: Sequence[Run], keys: Any, side: str) -> NDArray[np.int64]:
+def _searchsorted(runs: Sequence[SortedKeys], keys: Any, side: str) -> NDArray[np.int64]:
     return np.array([run.searchsorted(keys, side) for run in runs], np.int64).reshape(len(runs), -1)
 
 

@@ -15,6 +15,8 @@ def fill(field: HaloBlock, axes: Sequence[int] | None = None) -> None:
     Each axis is filled in the full width of the others. In a corner, therefore, the condition of the last axis applies,
     to ghost cells that the conditions of the other axes have filled.
     """
+    if not field.walls:
+        return
     _prescribe(field, 0)
     for boundary, side in _walls(field, 0, axes):
         if side.layers:
@@ -23,21 +25,21 @@ def fill(field: HaloBlock, axes: Sequence[int] | None = None) -> None:
 
 def prescribe(field: HaloBlock) -> None:
     """Set the new values on walls, where a boundary condition prescribes them. Not collective."""
-    _prescribe(field, 1)
+    if field.walls:
+        _prescribe(field, 1)
 
 
 def _prescribe(field: HaloBlock, ahead: int) -> None:
     # The points of a constant are data, on walls too.
-    for boundary, side in _walls(field, ahead, () if field.constant else field.at):
+    for boundary, side in _walls(field, ahead, () if field.constant else field.faces):
         boundary.on_wall(side)
 
 
 def _walls(field: HaloBlock, ahead: int, axes: Sequence[int] | None) -> Iterator[tuple[Boundary, Side]]:
     """Yield the condition and the side of each wall at the block; `ahead` is the number of steps after this one."""
-    for axis in range(len(field.sides)) if axes is None else axes:
-        for end in (0, 1):
-            if field.at_wall(axis, end) and field.layout.local_shape and min(field.layout.local_shape):
-                yield field.sides[axis][end], _side(field, axis, end, ahead)
+    for axis, end in field.walls if min(field.layout.local_shape) else ():
+        if axes is None or axis in axes:
+            yield field.sides[axis][end], _side(field, axis, end, ahead)
 
 
 def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
@@ -49,7 +51,7 @@ def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
         first=margin + (n - 1) * end,
         inward=1 - 2 * end,
         layers=field.halo[axis] + field.surplus[axis] * end,
-        on_wall=axis in field.at,
+        on_wall=axis in field.faces,
         spacing=spacing,
         indices=lambda layer: _indices(field, axis, n - 1 - layer if end else layer),
         step=step,

@@ -106,7 +106,7 @@ class Aggregates:
             return n
         if aggregate.function in ("min", "max"):
             return self._mask_empty(aggregate, np.asarray(columns[f"x{c}_{aggregate.function}"]), n)
-        limbs, specials = (np.ascontiguousarray(columns[f"x{c}_sum{ending}"]) for ending in ("", "_special"))
+        limbs, specials = (np.ascontiguousarray(columns[f"x{c}_sum{suffix}"]) for suffix in ("", "_special"))
         origin = Window(*table.metadata[f"x{c}_sum_window"].tolist()).origin
         if aggregate.function == "var":
             squares = np.ascontiguousarray(columns[f"x{c}_square"])

@@ -41,7 +41,7 @@ class ArrayFile:
     group: str = ""
 
     @property
-    def row(self) -> int:
+    def row_bytes(self) -> int:
         """Bytes per row."""
         return sum(dtype.itemsize for dtype in self.types.values())
 
@@ -74,11 +74,12 @@ class ArrayFile:
 
     def _read_npy(self, first: int, last: int) -> NDArray[Any]:
         dtype = self.types[ARRAY]
-        offset = self._begin + first * dtype.itemsize
+        offset = self._data_offset + first * dtype.itemsize
         return np.fromfile(self.path, dtype, last - first, offset=offset)
 
     @cached_property
-    def _begin(self) -> int:
+    def _data_offset(self) -> int:
+        """The offset of the first row in a .npy file, after the header."""
         return _extents(self.path)[ARRAY]
 
     def _read_hdf5(self, first: int, last: int) -> Arrays:
@@ -103,7 +104,7 @@ class ArrayFile:
             with path.open("wb") as plain:
                 header = {"descr": np.lib.format.dtype_to_descr(types[ARRAY]), "fortran_order": False}
                 np.lib.format.write_array_header_2_0(plain, {**header, "shape": (self.rows,)})
-                plain.truncate(plain.tell() + self.rows * self.row)
+                plain.truncate(plain.tell() + self.rows * self.row_bytes)
         with path.open("r+b") as plain:
             reserve(plain.fileno(), path.stat().st_size)
 
@@ -131,7 +132,7 @@ def write(descriptor: int, column: NDArray[Any], offset: int) -> None:
     write_all(descriptor, memoryview(np.ascontiguousarray(column).view(np.uint8)), offset)  # type: ignore[arg-type]
 
 
-def find(name: str, key: str) -> ArrayFile:
+def describe_array_file(name: str, key: str) -> ArrayFile:
     """Describe the table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for one column.
 
     `--key` names the key field or dataset. Not collective. Raises UsageError if the file or the key does not exist.

@@ -13,7 +13,7 @@ from anyrank.kernels.group import EMPTY
 from anyrank.keyed.window import Window, joint_span, span_of, widen
 from anyrank.world import World
 
-Parts = dict[str, np.ndarray]
+ArraysBySuffix = dict[str, np.ndarray]
 
 
 class Combine:
@@ -24,7 +24,7 @@ class Combine:
 
     name: ClassVar[str] = ""
     known: ClassVar[dict[str, type[Combine]]] = {}
-    arrays: Parts
+    arrays: ArraysBySuffix
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -63,20 +63,20 @@ class Combine:
 
     def make_room(self, keys: int) -> None:
         """Grow the arrays to hold at least this number of keys."""
-        for ending, array in self.arrays.items():
+        for suffix, array in self.arrays.items():
             if len(array) < keys:
                 larger = np.empty((max(keys, 2 * len(array)), *array.shape[1:]), array.dtype)
                 larger[: len(array)] = array
-                larger[len(array) :] = self.neutral if not ending else 0
-                self.arrays[ending] = larger
+                larger[len(array) :] = self.neutral if not suffix else 0
+                self.arrays[suffix] = larger
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """Combine the row values `x` into the keys with numbers `gids`."""
         raise NotImplementedError
 
-    def take(self, gids: np.ndarray) -> Parts:
+    def take(self, gids: np.ndarray) -> ArraysBySuffix:
         """Return the values of the keys with numbers `gids`, in the form that `merge` accepts."""
-        return {ending: array[gids] for ending, array in self.arrays.items()}
+        return {suffix: array[gids] for suffix, array in self.arrays.items()}
 
     def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         """Combine values that `take` returned, here or on another rank."""
@@ -100,7 +100,7 @@ class Min(Combine):
     """The minimum: NaN if any value is NaN; −0 is less than +0."""
 
     name = "min"
-    gather: ClassVar[Kernel] = Kernel("group", "least")
+    kernel: ClassVar[Kernel] = Kernel("group", "least")
 
     @property
     def neutral(self) -> Any:
@@ -109,14 +109,14 @@ class Min(Combine):
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""
-        self.gather(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
+        self.kernel(self.arrays[""], gids, np.ascontiguousarray(x, self.dtype))
 
 
 class Max(Min):
     """The maximum: NaN if any value is NaN; +0 is greater than −0."""
 
     name = "max"
-    gather = Kernel("group", "greatest")
+    kernel = Kernel("group", "greatest")
 
     @property
     def neutral(self) -> Any:
@@ -132,7 +132,7 @@ class Exact(Combine):
 
     name = "exact"
     power = 1
-    gather: ClassVar[Kernel] = Kernel("group", "limbs")
+    kernel: ClassVar[Kernel] = Kernel("group", "limbs")
 
     def __init__(self, dtype: np.dtype[Any]):
         super().__init__(dtype)
@@ -172,7 +172,7 @@ class Exact(Combine):
         x = np.ascontiguousarray(x, self.dtype)
         least, greatest = span_of(x)
         self._widen((min(least, self._span[0]), max(greatest, self._span[1])), self._rows + len(x))
-        self.gather(self.arrays[""], self.arrays["_special"], gids, x, self.window.origin)
+        self.kernel(self.arrays[""], self.arrays["_special"], gids, x, self.window.origin)
 
     def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         """See `Combine`."""
@@ -193,7 +193,7 @@ class Squares(Exact):
 
     name = "squares"
     power = 2
-    gather = Kernel("group", "squares")
+    kernel = Kernel("group", "squares")
 
 
 def combine_called(name: str, dtype: np.dtype[Any]) -> Combine:

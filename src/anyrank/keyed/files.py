@@ -20,7 +20,7 @@ def absolute(names: str) -> str:
     return ",".join(os.path.abspath(name) if name else name for name in names.split(","))  # noqa: PTH100 (globs, too)
 
 
-def find(names: str | Sequence[str]) -> dict[Path, int]:
+def find_files(names: str | Sequence[str]) -> dict[Path, int]:
     """Return the path and the size in bytes of each file, ordered by name and then by path.
 
     `names` are files, folders (searched recursively, without hidden files) and globs (`**` matches folders at any

@@ -18,7 +18,7 @@ SMALL_CAPACITY = 1 << 18
 MAX_KEYS = (1 << 32) - 2
 
 
-def _rows(capacity: int) -> int:
+def _slot_count(capacity: int) -> int:
     """Return the number of slots: extra slots after the capacity take keys that overflow the end of the table."""
     return capacity + max(256, capacity >> 5)
 
@@ -30,7 +30,7 @@ class KeyMap:
     """
 
     def __init__(self, spread: int = 1):
-        self.slots, self.pool, self.state = empty(_rows(_MIN_CAPACITY), 0, spread)
+        self.slots, self.pool, self.state = empty(_slot_count(_MIN_CAPACITY), 0, spread)
 
     def __len__(self) -> int:
         return int(self.state[ENTRIES])
@@ -69,15 +69,16 @@ class KeyMap:
         return gids
 
     def words(
-        self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, others: KeyMap
+        self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, characters: np.ndarray, others: KeyMap
     ) -> None:
         """Count the words of text[start:stop]; with `fold`, words that are not ASCII are counted in `others`."""
         while start < stop:
             tables = [(table.slots, table.pool, table.state) for table in (self, others)]
-            start = _words(text, start, stop, rule, fold, points, *tables)
+            start = _words(text, start, stop, rule, fold, characters, *tables)
             if start < stop:
-                size, both = _to_white(text, start, stop), (self, others)
-                for table in [table for table in both if len(table) >= table.limit or not table.has_room(size)] or both:
+                size, both = _length_to_white_space(text, start, stop), (self, others)
+                full = [table for table in both if len(table) >= table.limit or not table.has_room(size)]
+                for table in full or both:
                     table.make_room(size)
 
     def has_room(self, size: int) -> bool:
@@ -106,31 +107,31 @@ class KeyMap:
     def _grow(self, capacity: int) -> None:
         if len(self) >= MAX_KEYS:
             raise MemoryError(f"a rank can hold at most {MAX_KEYS} keys. Use more ranks.")
-        slots = np.zeros((_rows(capacity), 4), np.uint64)
+        slots = np.zeros((_slot_count(capacity), 4), np.uint64)
         while not _rehash(self.slots, slots, self.pool, self.state):
             capacity *= 2
-            slots = np.zeros((_rows(capacity), 4), np.uint64)
+            slots = np.zeros((_slot_count(capacity), 4), np.uint64)
         self.slots = slots
 
     def entries(self) -> tuple[np.ndarray, np.ndarray]:
         """Return hashes (uint64) and slot indices (int64) of all keys, sorted by hash · spread mod 2⁶⁴, hash, key."""
-        hashes, rows = np.empty(len(self), np.uint64), np.empty(len(self), np.int64)
-        _entries(self.slots, self.pool, self.state, hashes, rows)
-        return hashes, rows
+        hashes, indices = np.empty(len(self), np.uint64), np.empty(len(self), np.int64)
+        _entries(self.slots, self.pool, self.state, hashes, indices)
+        return hashes, indices
 
-    def weights_at(self, rows: np.ndarray) -> np.ndarray:
+    def weights_at(self, indices: np.ndarray) -> np.ndarray:
         """Return the weights of the keys in these slots, int64."""
-        return np.asarray(self.slots[rows, 3].view(np.int64))
+        return np.asarray(self.slots[indices, 3].view(np.int64))
 
-    def gids_at(self, rows: np.ndarray) -> np.ndarray:
+    def gids_at(self, indices: np.ndarray) -> np.ndarray:
         """Return the numbers of the keys in these slots, uint32."""
-        return np.asarray(self.slots[rows, 2].astype(np.uint32) - np.uint32(1))
+        return np.asarray(self.slots[indices, 2].astype(np.uint32) - np.uint32(1))
 
-    def keys_at(self, rows: np.ndarray) -> Text:
+    def keys_at(self, indices: np.ndarray) -> Text:
         """Return the keys in these slots."""
-        sizes = (self.slots[rows, 2] >> np.uint64(32)).astype(np.int64)
+        sizes = (self.slots[indices, 2] >> np.uint64(32)).astype(np.int64)
         result = Text.sized(np.empty(int(sizes.sum()), np.uint8), sizes)
-        _keys(self.slots, self.pool, self.state, rows, result.data)
+        _keys(self.slots, self.pool, self.state, indices, result.data)
         return result
 
 
@@ -158,7 +159,7 @@ def parts_of(hashes: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
     return positions, starts
 
 
-def _to_white(text: np.ndarray, start: int, stop: int) -> int:
+def _length_to_white_space(text: np.ndarray, start: int, stop: int) -> int:
     """Return the number of bytes from `start` to the next ASCII white space: an upper bound of the word length."""
     at = start
     while at < stop:

@@ -26,7 +26,7 @@ class RowBatch:
         return len(self.keys)
 
     def _map_columns(self, change: Callable[[Any], Any]) -> RowBatch:
-        values = {name: {end: change(x) for end, x in parts.items()} for name, parts in self.values.items()}
+        values = {name: {suffix: change(x) for suffix, x in parts.items()} for name, parts in self.values.items()}
         return RowBatch(change(self.keys), None if self.count is None else change(self.count), values)
 
     def take(self, rows: Any) -> RowBatch:
@@ -58,7 +58,7 @@ class RowBatch:
         count = np.ones(len(self), np.int64) if weighted and self.count is None else self.count
         add_mask = iter(masked)
         values = {
-            name: {end: with_mask(x) if next(add_mask) else x for end, x in parts.items()}
+            name: {suffix: with_mask(x) if next(add_mask) else x for suffix, x in parts.items()}
             for name, parts in self.values.items()
         }
         return RowBatch(self.keys, count, values)
@@ -75,8 +75,8 @@ def shuffle_column(shuffle: Shuffle, column: Column) -> Column:
     if not isinstance(column, Text):
         return shuffle(column)
     sizes, ends = shuffle(column.sizes), np.cumsum(shuffle.counts)
-    each = np.diff(column.offsets[ends], prepend=column.offsets[0])
-    return Text.sized(Shuffle(shuffle.world, each)(column.data), sizes)
+    bytes_per_rank = np.diff(column.offsets[ends], prepend=column.offsets[0])
+    return Text.sized(Shuffle(shuffle.world, bytes_per_rank)(column.data), sizes)
 
 
 def scatter(column: np.ndarray, positions: np.ndarray) -> np.ndarray:

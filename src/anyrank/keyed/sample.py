@@ -37,9 +37,9 @@ def estimate_cardinality(sample: np.ndarray) -> int:
     return int(high)
 
 
-def expected_distinct(estimate_cardinality: int, n: int) -> int:
-    """Return the expected number of distinct keys in n rows, if all keys are equally frequent."""
-    return round(-estimate_cardinality * math.expm1(-n / estimate_cardinality)) if estimate_cardinality else 0
+def expected_distinct(keys: int, n: int) -> int:
+    """Return the expected number of distinct keys in n rows, if there are `keys` keys and all are equally frequent."""
+    return round(-keys * math.expm1(-n / keys)) if keys else 0
 
 
 def heavy_hitters(sample: np.ndarray, ranks: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from anyrank.keyed.row_batch import shuffle_column
 from anyrank.keyed.rows import Column, Columns, concat
 from anyrank.keyed.schema import check_types, unify_columns
 from anyrank.keyed.sort_keys import SUPPORTED, decode, encode, sortable
-from anyrank.keyed.spill import KEY, DiskRun, MemoryRun, ScratchFile
+from anyrank.keyed.spill import KEY, ScratchFile, SortedInMemory, SortedOnDisk
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -89,7 +89,7 @@ def sort(
         own = np.empty_like(codes) if np.shares_memory(codes, keys) and not overwrite else codes
         SORT(codes, room, own)
         codes = own
-        result = _deliver_rows(world, [MemoryRun({KEY: codes})], positions, room)
+        result = _deliver_rows(world, [SortedInMemory({KEY: codes})], positions, room)
     return decode(np.asarray(result.pop(KEY)), keys.dtype), result
 
 
@@ -120,7 +120,7 @@ class Sorter:
     def __init__(self, world: World, budget: int, folder: Path):
         self.world, self.scratch = world, ScratchFile(folder)
         self.budget = int(world.allreduce(np.array([budget], np.int64), "min")[0])
-        self.runs: list[MemoryRun | DiskRun] = []
+        self.runs: list[SortedInMemory | SortedOnDisk] = []
         self._pieces: list[Columns] = []
         self._types: dict[str, np.dtype[Any]] = {}
         self._key = np.dtype(np.int64)
@@ -207,7 +207,7 @@ class Sorter:
         self.runs = []
 
 
-def _sort_pieces(pieces: list[Columns]) -> MemoryRun:
+def _sort_pieces(pieces: list[Columns]) -> SortedInMemory:
     """Return the rows of all pieces as one sorted run. Clears each piece early to save memory."""
     names = list(pieces[0])
     keys = _concat_pieces(pieces, KEY)
@@ -219,7 +219,7 @@ def _sort_pieces(pieces: list[Columns]) -> MemoryRun:
         keys = keys[order]
         columns = {KEY: keys, **{name: _concat_pieces(pieces, name)[order] for name in names if name != KEY}}
     pieces.clear()
-    return MemoryRun(columns)
+    return SortedInMemory(columns)
 
 
 def _in_place(types: Mapping[str, np.dtype[Any]]) -> bool:
@@ -232,7 +232,10 @@ def _concat_pieces(pieces: Sequence[Columns], name: str) -> Any:
 
 
 def _deliver_rows(
-    world: World, runs: Sequence[MemoryRun | DiskRun], positions: Sequence[int], room: NDArray[Any] | None = None
+    world: World,
+    runs: Sequence[SortedInMemory | SortedOnDisk],
+    positions: Sequence[int],
+    room: NDArray[Any] | None = None,
 ) -> Columns:
     """Return the rows from positions[rank] to positions[rank + 1] of the global order. Collective.
 
@@ -268,5 +271,5 @@ def _borders(world: World, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _names(runs: Sequence[MemoryRun | DiskRun]) -> list[str]:
+def _names(runs: Sequence[SortedInMemory | SortedOnDisk]) -> list[str]:
     return list(runs[0].columns)

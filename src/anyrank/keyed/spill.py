@@ -22,7 +22,7 @@ KEY = ""
 SAMPLE, GAPS = 512, 8
 
 
-class MemoryRun:
+class SortedInMemory:
     """A sorted run in memory."""
 
     def __init__(self, columns: Columns):
@@ -47,8 +47,8 @@ class ScratchFile:
         self.size = 0
         self._file: Any = None
 
-    def spill(self, run: MemoryRun) -> DiskRun:
-        """Write a run to disk and return it as a DiskRun. Raises AnyrankError if the disk is full."""
+    def spill(self, run: SortedInMemory) -> SortedOnDisk:
+        """Write a run to disk and return it as a SortedOnDisk. Raises AnyrankError if the disk is full."""
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
@@ -60,7 +60,7 @@ class ScratchFile:
                 f"this rank had written {self.size} bytes ({error.strerror}). They were removed. Free space for all "
                 "rows of the ranks of a node, or use --scratch on another disk, more ranks or a larger --memory-limit."
             ) from None
-        return DiskRun(self, offsets, run)
+        return SortedOnDisk(self, offsets, run)
 
     def _append(self, column: Any) -> int:
         """Write a column at the end of the file and return its offset."""
@@ -87,10 +87,10 @@ class ScratchFile:
             self._file = None
 
 
-class DiskRun:
+class SortedOnDisk:
     """A sorted run on disk; the splitter search uses `keys` like an array."""
 
-    def __init__(self, scratch: ScratchFile, offsets: dict[str, int], run: MemoryRun):
+    def __init__(self, scratch: ScratchFile, offsets: dict[str, int], run: SortedInMemory):
         self._scratch, self._offsets = scratch, offsets
         self.columns = {name: np.asarray(column).dtype for name, column in run.columns.items()}
         self.keys = KeysOnDisk(self, len(run.keys), run.keys[::SAMPLE].copy())
@@ -109,7 +109,7 @@ class DiskRun:
 class KeysOnDisk:
     """The keys of a run on disk. Samples in memory select the group of keys that must be read."""
 
-    def __init__(self, run: DiskRun, size: int, samples: NDArray[Any]):
+    def __init__(self, run: SortedOnDisk, size: int, samples: NDArray[Any]):
         self._run, self._size, self.samples, self.dtype = run, size, samples, samples.dtype
         self._gap = lru_cache(GAPS)(self._read_gap)
 

@@ -145,29 +145,29 @@ class Table:
         rows, world = self._make_batch(keys, count, values), self.world
         sample = hashes_of(rows.keys[sample_rows(len(rows))])
         local = np.array([estimate_cardinality(sample), len(rows), *rows.message_flags], np.int64)
-        total, n, *message_flags = world.allreduce(local).tolist()
-        known = total // world.size
-        # Combining first pays if a rank's rows have at least two rows per key. This is also true without any rows.
-        if world.size == 1 or 2 * expected_distinct(known, n // world.size) * world.size <= n:
+        estimates, n, *message_flags = world.allreduce(local).tolist()
+        distinct = estimates // world.size
+        # Combining first pays if a rank has at least two rows per key of its rows. This is also true without any rows.
+        if world.size == 1 or 2 * expected_distinct(distinct, n // world.size) * world.size <= n:
             self._add_rows(rows)
             return
-        own, often = expected_distinct(known, n) // world.size, heavy_hitters(sample, world.size)
-        self._reserve(max(len(self._map), own) * 17 // 16)
+        own, frequent = expected_distinct(distinct, n) // world.size, heavy_hitters(sample, world.size)
+        self._reserve(max(len(self._map), own) * 17 // 16)  # 1/16 more than expected
         rows = rows.with_message_flags(message_flags)  # all ranks must send the same columns
         rounds = -(-int(world.allreduce(np.array([len(rows)]), "max")[0]) // ROUND_ROWS)
         for first, last in pairwise(even_cuts(len(rows), rounds)):
-            self._send_to_owners(rows.take(slice(first, last)), own, often)
+            self._send_to_owners(rows.take(slice(first, last)), own, frequent)
 
-    def _send_to_owners(self, rows: RowBatch, own: int, often: np.ndarray) -> None:
+    def _send_to_owners(self, rows: RowBatch, own: int, frequent: np.ndarray) -> None:
         """Send rows to the owners of their keys (about `own` keys each); combine heavy hitters here. Collective."""
         hashes, world = hashes_of(rows.keys), self.world
-        if len(often):
-            here = np.isin(hashes, often)
+        if len(frequent):
+            here = np.isin(hashes, frequent)
             self._add_rows(rows.take(here))
             rows, hashes = rows.take(~here), hashes[~here]
-        each = self._part_count(max(own, len(self._map)))
-        positions, starts = parts_of(hashes, world.size * each)
-        rows = rows.reorder(positions).send(Shuffle(world, np.diff(starts[::each])))
+        parts_per_rank = self._part_count(max(own, len(self._map)))
+        positions, starts = parts_of(hashes, world.size * parts_per_rank)
+        rows = rows.reorder(positions).send(Shuffle(world, np.diff(starts[::parts_per_rank])))
         # With few sources, each sends many rows of every part, already partitioned: no need to partition again.
         if world.size <= FEW_RANKS:
             self._merge(rows, raw=True, owned=True)
@@ -198,7 +198,7 @@ class Table:
             return
         sample = hashes_of(rows.keys[sample_rows(len(rows))])
         keys = max(len(self._map), expected_distinct(estimate_cardinality(sample), len(rows)))
-        self._reserve(keys * 17 // 16)
+        self._reserve(keys * 17 // 16)  # 1/16 more than expected
         parts = self._part_count(keys)
         at_once = max(4 * keys, ROWS_PARTITIONED) if parts > 1 else len(rows)
         for first in range(0, len(rows), at_once):
@@ -218,11 +218,11 @@ class Table:
         return self._map.words_seen
 
     def add_words(
-        self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, points: np.ndarray, others: KeyMap
+        self, text: np.ndarray, start: int, stop: int, rule: int, fold: bool, characters: np.ndarray, others: KeyMap
     ) -> None:
         """Add the words of a text as rows, as `KeyMap.words` (for the runtime). Not collective."""
         self._mark_changed()
-        self._map.words(text, start, stop, rule, fold, points, others)
+        self._map.words(text, start, stop, rule, fold, characters, others)
 
     def _merge(self, rows: RowBatch, raw: bool = False, owned: bool = False) -> None:
         """Combine rows; `raw`: values are not combined yet; `owned`: all keys belong to this rank."""
@@ -308,7 +308,7 @@ class Table:
         columns = decode(self.keys, self._map.keys_at(slots))
         columns["count"] = self._map.weights_at(slots)
         for name, value in self._combined.items():
-            columns |= {name + ending: array for ending, array in value.take(gids).items()}
+            columns |= {name + suffix: array for suffix, array in value.take(gids).items()}
         return columns
 
     @property
@@ -342,7 +342,7 @@ class Table:
         for name, kind in self.keys.items():
             kinds |= {name: kind} if kind is not None else {name: np.uint8, f"{name}_size": np.int64}
         for name, value in self._combined.items():
-            kinds |= {name + ending: array.dtype for ending, array in value.arrays.items()}
+            kinds |= {name + suffix: array.dtype for suffix, array in value.arrays.items()}
         return {f"{self.name}/{name}": np.dtype(kind).str for name, kind in kinds.items()}
 
     def digest(self) -> int:
@@ -380,7 +380,7 @@ class Table:
         for stored in sorted(self.kinds(), reverse=True):  # the sizes of text before its bytes
             name, shape = stored.partition("/")[2], source.shape(stored)
             cuts = even_cuts(shape[0], self.world.size)
-            if self.keys.get(name, self) is None:  # text: the bytes of this rank's rows
+            if name in self.keys and self.keys[name] is None:  # text: the bytes of this rank's rows
                 cuts = np.cumsum([0, *self.world.comm.allgather(int(columns[f"{name}_size"].sum()))]).tolist()
             columns[name] = source.read(stored, Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])]))
             if name in self.metadata:
@@ -394,7 +394,7 @@ class Table:
             if len(value.metadata):
                 value.metadata = columns[f"{name}_window"]
         values = {
-            name: {ending: columns[name + ending] for ending in value.arrays} for name, value in self._combined.items()
+            name: {suffix: columns[name + suffix] for suffix in value.arrays} for name, value in self._combined.items()
         }
         self._reserve(len(coded))
         self._merge(RowBatch(coded, columns["count"], values))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from anyrank.errors import AnyrankError
-from anyrank.keyed.files import check_unchanged, find, fingerprint
+from anyrank.keyed.files import check_unchanged, find_files, fingerprint
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -84,13 +84,13 @@ class TextFiles:
 
     def __init__(self, names: str | Sequence[str], world: World):
         self.world = world
-        files = world.on_root(partial(find, names))
+        files = world.on_root(partial(find_files, names))
         self.paths, self.sizes = [*files], [*files.values()]
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]
         self.fingerprint = fingerprint((path.name, size) for path, size in files.items())
-        # The last range without the end of a word or line: file, separators, first and last offset.
-        self._last_gap = Path(), b"", 0, 0
+        # The last search for a separator: the file, the separators, where it began, and the cut that it returned.
+        self._last_search = Path(), b"", 0, 0
 
     def check(self, known: int) -> None:
         """Raise UsageError if the files have changed. Not collective, but the same on all ranks.
@@ -175,32 +175,33 @@ class TextFiles:
 
     def _next_cut(self, file: _File, offset: int, cut: bytes) -> int:
         """Return the first position from `offset` that follows a separator, or the end of the file."""
-        path, known, low, high = self._last_gap
-        if (path, known) == (file.path, cut) and low <= offset <= high:
-            return high
+        path, separators, begin, next_cut = self._last_search
+        if (path, separators) == (file.path, cut) and begin <= offset <= next_cut:
+            return next_cut  # a search from any position between the two finds the same cut
         if offset in (0, file.size):
             return offset
-        first_cut, at = -1, offset - 1
-        while first_cut < 0 and at < file.size:
-            data = bytearray(min(_SEARCH_BYTES, file.size - at))
-            file.read(memoryview(data), at)
-            first_cut = min((i for byte in cut if (i := data.find(byte)) >= 0), default=-1)
-            at += len(data) if first_cut < 0 else first_cut + 1
-        self._last_gap = file.path, cut, offset, at
-        return at
+        ends: list[int] = []
+        position = offset - 1
+        while not ends and position < file.size:
+            data = bytearray(min(_SEARCH_BYTES, file.size - position))
+            file.read(memoryview(data), position)
+            ends = [i + 1 for byte in cut if (i := data.find(byte)) >= 0]
+            position += min(ends, default=len(data))
+        self._last_search = file.path, cut, offset, position
+        return position
 
 
 class _File:
     """An open file and the size that it had when the files were listed."""
 
-    def __init__(self, path: Path, size: int, number: int):
-        self.path, self.size, self._number = path, size, number
+    def __init__(self, path: Path, size: int, descriptor: int):
+        self.path, self.size, self._descriptor = path, size, descriptor
 
     def read(self, into: memoryview, offset: int) -> None:
         """Fill `into` with the bytes from `offset`. Raises AnyrankError if the file ends earlier."""
         while into:
             try:
-                count = os.preadv(self._number, [into], offset)
+                count = os.preadv(self._descriptor, [into], offset)
             except OSError as error:
                 raise _unreadable(self.path, error) from None
             if count == 0:
@@ -211,13 +212,13 @@ class _File:
 @contextmanager
 def _open_file(path: Path, size: int) -> Iterator[_File]:
     try:
-        number = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise _unreadable(path, error) from None
     try:
-        yield _File(path, size, number)
+        yield _File(path, size, descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def _unreadable(path: Path, error: OSError) -> AnyrankError:
@@ -225,9 +226,10 @@ def _unreadable(path: Path, error: OSError) -> AnyrankError:
 
 
 class _Reader:
-    """Read bytes `low` to `high` of a file into a buffer.
+    """Read bytes `low` to `high` of a file into a buffer, block by block.
 
-    Byte p of the file is at index `front + p - offset` of the buffer; `offset` is the first byte of the block.
+    The block begins at byte `offset` of the file and at index `front` of the buffer: the zeros and the context before
+    it have this length. Byte p of the file is therefore at index `front + p - offset`.
     """
 
     def __init__(self, file: _File, low: int, high: int, cut: bytes, behind: int, ahead: int):
@@ -241,7 +243,7 @@ class _Reader:
         offset, length_to_read = self.low, size
         while offset < self.high:
             self._fill(offset, min(offset + length_to_read + self.ahead, self.high))
-            stop = self._stop(offset)
+            stop = self._block_end(offset)
             if stop == offset:
                 length_to_read *= 2
                 continue
@@ -251,28 +253,28 @@ class _Reader:
             self._shift(length, self.loaded - stop)
             offset, length_to_read = stop, size
 
-    def _fill(self, offset: int, upto: int) -> None:
-        """Load the file at least up to `upto`, and write zeros after the last byte loaded."""
-        upto = max(upto, self.loaded)
-        have, need = self.front + self.loaded - offset, self.front + upto - offset + MARGIN
-        if need > len(self.bytes):
-            self.bytes = self.bytes[:have] + bytes(need - min(have, len(self.bytes)))
+    def _fill(self, offset: int, end: int) -> None:
+        """Load the file at least up to `end`, and write zeros after the last byte loaded."""
+        end = max(end, self.loaded)
+        filled, stop = self.front + self.loaded - offset, self.front + end - offset
+        if stop + MARGIN > len(self.bytes):
+            self.bytes = self.bytes[:filled] + bytes(stop + MARGIN - min(filled, len(self.bytes)))
         with memoryview(self.bytes) as view:
-            self.file.read(view[have : need - MARGIN], self.loaded)
-            view[need - MARGIN : need] = bytes(MARGIN)
-        self.loaded = upto
+            self.file.read(view[filled:stop], self.loaded)
+            view[stop : stop + MARGIN] = bytes(MARGIN)
+        self.loaded = end
 
-    def _stop(self, offset: int) -> int:
+    def _block_end(self, offset: int) -> int:
         """Return the end of the block that begins at `offset`, or `offset` if more bytes must be loaded."""
         if self.loaded == self.high:
             return self.high
         last = self.loaded - self.ahead
         if not self.cut:
             return last
-        base, last_cut = self.front - offset, self.front - 1
+        shift, last_cut = self.front - offset, self.front - 1  # `shift`: from a file offset to a buffer index
         for byte in self.cut:
-            last_cut = max(last_cut, self.bytes.rfind(byte, last_cut + 1, base + last))
-        return last_cut + 1 - base
+            last_cut = max(last_cut, self.bytes.rfind(byte, last_cut + 1, last + shift))
+        return last_cut + 1 - shift
 
     def _shift(self, length: int, rest: int) -> None:
         """Move the bytes after the block, with the context before them, to the start of the buffer."""

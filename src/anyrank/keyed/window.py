@@ -64,11 +64,12 @@ def widen(limbs: np.ndarray, old: Window, new: Window) -> np.ndarray:
     wide = np.zeros((len(limbs), new.words), np.uint64)
     if not old._any:
         return wide.view(np.int64)
-    words, bits = divmod(old.origin - new.origin, 64)
+    # A shift to the left by the difference of the units: by whole words, and by the remaining bits.
+    skipped, bits = divmod(old.origin - new.origin, 64)
     sign = (limbs[:, -1] >> 63).view(np.uint64)
-    below = np.zeros_like(sign)
-    for k in range(new.words - words):
+    lower_word = np.zeros_like(sign)
+    for k in range(new.words - skipped):
         word = limbs[:, k].view(np.uint64) if k < limbs.shape[1] else sign
-        wide[:, words + k] = word << np.uint64(bits) | (below >> np.uint64(64 - bits) if bits else 0)
-        below = word
+        wide[:, skipped + k] = word << np.uint64(bits) | (lower_word >> np.uint64(64 - bits) if bits else 0)
+        lower_word = word
     return wide.view(np.int64)

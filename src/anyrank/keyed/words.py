@@ -43,8 +43,9 @@ class Words:
 
     def __init__(self, table: Table, rule: str = "space", fold: bool = False):
         self.table, self.rule, self.fold = table, RULES[rule], fold
-        self._points = word_characters() if self.rule == WORDS else _white_space()
-        self._others = KeyMap()
+        self._characters = word_characters() if self.rule == WORDS else _white_space()
+        #: The words that are not ASCII, unfolded; only with `fold`.
+        self._beyond_ascii = KeyMap()
 
     def read(self, blocks: Iterable[Block]) -> int:
         """Count the words of blocks and return their number. Not collective.
@@ -62,20 +63,20 @@ class Words:
         before = self.table.words_seen
         for block in blocks:
             self.table.add_words(
-                block.buffer, block.start, block.stop, self.rule, self.fold, self._points, self._others
+                block.buffer, block.start, block.stop, self.rule, self.fold, self._characters, self._beyond_ascii
             )
-        return self.table.words_seen - before + self._fold_others()
+        return self.table.words_seen - before + self._fold_beyond_ascii()
 
-    def _fold_others(self) -> int:
+    def _fold_beyond_ascii(self) -> int:
         """Fold the words that are not ASCII: they are counted unfolded first, so that each is folded only once."""
-        others, self._others = self._others, KeyMap()
-        if len(others):
-            _, slots = others.entries()
-            words = others.keys_at(slots).tolist()
+        unfolded, self._beyond_ascii = self._beyond_ascii, KeyMap()
+        if len(unfolded):
+            _, slots = unfolded.entries()
+            words = unfolded.keys_at(slots).tolist()
             folded = [word.decode(errors="surrogateescape").casefold() for word in words]
             keys = Text.of(word.encode(errors="surrogateescape") for word in folded)
-            self.table.add(keys, count=others.weights_at(slots))
-        return others.words_seen
+            self.table.add(keys, count=unfolded.weights_at(slots))
+        return unfolded.words_seen
 
 
 @cache

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from anyrank.kernel import BODIES, Kernel, native
-from anyrank.numerics.strided import blocks, contiguous_strides, merge_axes, offset_of
+from anyrank.numerics.strided import contiguous_strides, merge_axes, offset_of, tiles
 
 _digest = Kernel("digest")
 _MODULUS = 1 << 64
 
 
 def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
-    """Return the part of a block in the digest of a global array of `shape`. Not collective; thread-safe.
+    """Return the digest of a block; the sum over all blocks is that of the global array. Not collective; thread-safe.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
     Returns
     -------
     int
-        The part of the digest, in [0, 2^64).
+        The sum of mix(global index, bits) over the block, in [0, 2^64).
 
     Raises
     ------
@@ -47,28 +47,29 @@ def local_digest(array: Any, shape: Sequence[int], start: Sequence[int]) -> int:
     """
     array = array if BODIES.device.owns(array) else native(np.asarray(array))
     words = _words(array)
+    # The step of the global word index along each axis. Words of one element are adjacent: the last step is 1.
     steps = contiguous_strides(shape, array.itemsize // words.itemsize)
     origin = offset_of(start, steps)
     steps[-1:] = [1]
-    joined, (_, steps) = merge_axes(words.shape, words.strides, steps)
-    steps = [0] * (2 - len(steps)) + steps
-    # The kernel of a GPU reads words of any width.
-    whole, total = words.itemsize == 8 or not isinstance(words, np.ndarray), 0
-    for corner, block in blocks(words.reshape(joined), whole):
-        first = origin + offset_of(corner, steps)
-        total += _digest(block if whole else block.astype(np.uint64), first, steps[-2])
+    merged_shape, (_, steps) = merge_axes(words.shape, words.strides, steps)
+    steps = [0] * (2 - len(steps)) + steps  # the kernel takes two axes
+    # The kernel of a GPU reads words of any width; those of the host read 8 bytes.
+    as_it_is, total = words.itemsize == 8 or not isinstance(words, np.ndarray), 0
+    for index, block in tiles(words.reshape(merged_shape), as_it_is):
+        first = origin + offset_of(index, steps)
+        total += _digest(block if as_it_is else block.astype(np.uint64), first, steps[-2])
     return total % _MODULUS
 
 
-def combine(members: Mapping[str, tuple[str, tuple[int, ...], int]]) -> int:
-    """Return one digest of a whole state, in [0, 2^64), from the dtype, global shape and digest of each member.
+def digest_of_parts(parts: Mapping[str, tuple[str, tuple[int, ...], int]]) -> int:
+    """Return one digest of a whole state, in [0, 2^64), from the dtype, global shape and digest of each of its parts.
 
-    It is the BLAKE2b hash of 8 bytes, as a big-endian number, of one line `name dtype shape digest` per member in the
+    It is the BLAKE2b hash of 8 bytes, as a big-endian number, of one line `name dtype shape digest` per part in the
     order of their names, for instance `T <f8 512x512 00c0ffee00c0ffee`.
     """
     lines = (
         f"{name} {dtype} {'x'.join(map(str, shape))} {hexadecimal(value)}\n"
-        for name, (dtype, shape, value) in sorted(members.items())
+        for name, (dtype, shape, value) in sorted(parts.items())
     )
     return int.from_bytes(hashlib.blake2b("".join(lines).encode(), digest_size=8).digest(), "big")
 

@@ -21,11 +21,11 @@ class Agreed:
 
 
 class Agreement:
-    """One non-blocking all-reduce (maximum) of a few flags, completed a step later.
+    """A non-blocking all-reduce (maximum) of a few flags.
 
-    `post` and `collect` are collective and alternate. The reduction proceeds while the next step computes, but MPI
-    progresses only within its own calls. A step on p ranks that makes few MPI calls therefore lasts at least as long as
-    ⌈log₂ p⌉ messages in sequence.
+    `post` starts it at the end of a step, and `collect` completes it after the next step. Both are collective and
+    alternate. The reduction proceeds while the next step computes, but MPI progresses only within its own calls. If a
+    step makes few MPI calls, `collect` therefore waits for up to ⌈log₂ p⌉ messages, one after the other, on p ranks.
     """
 
     def __init__(self, world: World):
@@ -46,7 +46,7 @@ class Agreement:
                 self._request = self._world.comm.Iallreduce(self._local_flags, self._reduced_flags, op=MPI.MAX)
 
     def collect(self) -> Agreed:
-        """Return the flags of all ranks that were posted last; no flag is set at the first step."""
+        """Return the maximum of the flags that all ranks posted last; before the first `post` no flag is set."""
         if self._posted < 0:
             return Agreed(-1, 0, False, False)
         if self._request is not None:

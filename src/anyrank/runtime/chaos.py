@@ -64,7 +64,7 @@ _VALUES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: its normalised text, its kind, its values, and whether every restart injects it again."""
+    """One fault: its normalized text, its kind, its values, and whether every restart injects it again."""
 
     text: str
     kind: str

@@ -70,7 +70,7 @@ def end_children() -> None:
                 os.kill(child, signal.SIGKILL)
 
 
-def end_forked_child(process: int, error: BaseException | None, place: str = "") -> None:
+def end_forked_child(process: int, error: BaseException | None, where: str = "") -> None:
     """End this process if it is a forked child of `process`: it must not continue as the rank. Not collective.
 
     Parameters
@@ -79,7 +79,7 @@ def end_forked_child(process: int, error: BaseException | None, place: str = "")
         The process of the rank. Nothing happens in that process.
     error : BaseException or None
         The exception that left the program's code in the child. The status of SystemExit is kept; others give 1.
-    place : str
+    where : str
         The method from which a child returned, for a message; empty if there is nothing to say.
     """
     if os.getpid() == process:
@@ -90,9 +90,9 @@ def end_forked_child(process: int, error: BaseException | None, place: str = "")
     elif error is not None:
         traceback.print_exception(error)
         status = 1
-    if place:
+    if where:
         message = (
-            f"anyrank: process {os.getpid()}, a forked child, returned from {place} and was ended. Use os._exit there."
+            f"anyrank: process {os.getpid()}, a forked child, returned from {where} and was ended. Use os._exit there."
         )
         print(message, file=sys.stderr)
     with suppress(OSError, ValueError):

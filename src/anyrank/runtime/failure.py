@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from anyrank.device.find import first_line, is_device_error
 from anyrank.device.gpu import Gpu
-from anyrank.errors import AnyrankError, spans
+from anyrank.device.select import first_line, is_device_error
+from anyrank.errors import AnyrankError, as_ranges
 from anyrank.kernel import BODIES
 from anyrank.world import World
 
@@ -76,7 +76,7 @@ def _report_once(world: World, error: BaseException, folder: Path, note: Note) -
     else:
         same = _same(world, error, folder)
     print(report(folder, world.size), file=sys.stderr, flush=True)
-    note(spans(_failed(folder) or [world.rank]), _last_line(error))
+    note(as_ranges(_failed(folder) or [world.rank]), _last_line(error))
     if same:
         identical.touch()
         _wait(5 * GRACE + PATIENCE, lambda: len([*folder.glob("left-*")]) == world.size - 1)
@@ -122,7 +122,7 @@ def report(folder: Path, size: int) -> str:
     parts = []
     for text, where in _distinct(folder):
         many = "rank" if len(where) == 1 else "ranks"
-        parts.append(f"anyrank: {many} {spans(where)} of {size} failed:\n{text}")
+        parts.append(f"anyrank: {many} {as_ranges(where)} of {size} failed:\n{text}")
     return "\n".join(parts)
 
 

@@ -20,12 +20,12 @@ import numpy as np
 import pydantic
 import tomli_w
 
-from anyrank.declaration import Table
+from anyrank.declaration import Settings
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
-from anyrank.runtime.programs import absolute, available, is_file, split_source
-from anyrank.storage import keep
+from anyrank.runtime.programs import absolute, available_programs, is_file, split_source
+from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
 from anyrank.storage.format import read_header
 from anyrank.toml import read_toml
@@ -35,7 +35,7 @@ FORMAT = 1
 LOCK_PATIENCE, PATIENCE = "ANYRANK_LOCK_PATIENCE", 3.0
 
 
-class Description(Table):
+class Description(Settings):
     """The content of run.toml; a resumed run uses these options unless they are given again."""
 
     format: pydantic.PositiveInt
@@ -51,6 +51,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.description = path / "run.toml"
+        self.inputs = path / "inputs.json"
         self.checkpoints = path / "checkpoints"
         self.log = path / "log"
         self.events = path / "events.jsonl"
@@ -83,11 +84,11 @@ class RunFolder:
         return description
 
     def _describe_by_checkpoint(self) -> Description | None:
-        for path in keep.checkpoint_files(self.checkpoints):
+        for path in checkpoint_folder.checkpoint_files(self.checkpoints):
             with suppress(CheckpointError):
                 header = read_header(path)
                 program, command = header.identity.program, header.provenance.get("command", "")
-                source = program if program in available() else _source_in(command)
+                source = program if program in available_programs() else _source_in(command)
                 return Description(format=FORMAT, program=program, source=source, parameters=header.identity.parameters)
         return None
 
@@ -142,7 +143,7 @@ class RunFolder:
         If a run has lost its run.toml, print a message and write the file again from these arguments.
         """
         if not self.description.exists():
-            if keep.checkpoint_files(self.checkpoints):
+            if checkpoint_folder.checkpoint_files(self.checkpoints):
                 print(
                     f"anyrank: {self.description} is missing: written again, with the parameters of the checkpoints. "
                     "Options that are not given have their defaults.",

@@ -16,8 +16,10 @@ from anyrank.program import Program
 from anyrank.runtime.agreement import Agreed, Agreement
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.children import end_forked_child
+from anyrank.runtime.finite import FiniteCheck
 from anyrank.runtime.options import Interval, Options
-from anyrank.runtime.stops import NONE, STOP_AT, Stops
+from anyrank.runtime.read_only import explain_read_only
+from anyrank.runtime.stops import NONE, NOT_FINITE, STOP_AT, Stops
 from anyrank.state import State
 from anyrank.storage.checkpoints import Checkpoints
 from anyrank.storage.interval import young_interval
@@ -30,20 +32,20 @@ SHORTEST, LONGEST = 5.0, 3600.0
 
 
 @dataclass
-class Clock:
+class CheckpointClock:
     """When checkpoints are due by this rank's clock; only the clock of rank 0 decides.
 
-    `cost`: seconds for which a checkpoint blocks the steps; `durable`: seconds until it is on disk.
+    `blocked`: seconds for which a checkpoint blocks the steps; `seconds_to_disk`: seconds until it is on disk.
     """
 
     interval: Interval
     mtbf: float
-    cost: float
-    durable: float
+    blocked: float
+    seconds_to_disk: float
     last: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, options: Options, state: State) -> Clock:
+    def of(cls, options: Options, state: State) -> CheckpointClock:
         """Return the clock for these options, with an estimate of the cost of a checkpoint of the state."""
         cost = sum(member.nbytes for member in state.members.values()) / GUESSED_RATE + GUESSED_COST
         return cls(options.interval, options.mtbf_seconds, cost, cost)
@@ -53,8 +55,8 @@ class Clock:
         """Seconds from one checkpoint to the next; infinite if steps decide, or checkpoints are off."""
         if self.interval.young:
             # Asynchronous writing still loads the file system: keep it idle most of the time.
-            shortest = max(SHORTEST, 10 * self.durable)
-            return max(min(young_interval(self.cost, self.mtbf), LONGEST), shortest)
+            shortest = max(SHORTEST, 10 * self.seconds_to_disk)
+            return max(min(young_interval(self.blocked, self.mtbf), LONGEST), shortest)
         return self.interval.seconds or math.inf
 
     def due(self, now: float) -> bool:
@@ -71,11 +73,12 @@ class Loop:
         state: State,
         checkpoints: Checkpoints,
         stops: Stops,
-        clock: Clock,
+        clock: CheckpointClock,
         callbacks: Sequence[Callback] = (),
     ):
         self.program, self.state, self.checkpoints = program, state, checkpoints
         self.stops, self.clock, self.callbacks = stops, clock, callbacks
+        self._finite = FiniteCheck(state) if program.finite is True else None
         #: The newest checkpoint that is on disk.
         self.saved: Saved | None = None
         self._write_error = ""
@@ -89,15 +92,19 @@ class Loop:
     def run(self) -> int:
         """Step until done (returns NONE) or stopped (returns the reason). Collective.
 
-        In both cases a checkpoint then holds the final state; raises CheckpointError if it cannot be written. `seconds`
-        is then the time of the steps, `blocked` the time for which checkpoints blocked this process.
+        In both cases a checkpoint then holds the final state; raises CheckpointError if it cannot be written, and
+        AnyrankError if the program wants finite values and one is not. `seconds` is then the time of the steps,
+        `blocked` the time for which checkpoints blocked this process.
         """
         self._start = time.monotonic()
         self.timers.clear()
+        self._check_finite()
+        self._refuse_not_finite()
         reason = self._steps()
         self.state.device.synchronize()
         self.state.world.timers = Timers()  # what follows is not part of a step
         self.seconds = time.monotonic() - self._start
+        self._refuse_not_finite()  # the steps have agreed only on those before the last one
         self._finish()
         if not self._is_saved():
             self.checkpoints.begin(finished=reason == NONE)
@@ -118,23 +125,25 @@ class Loop:
 
     def _steps(self) -> int:
         program, state, agreement = self.program, self.state, Agreement(self.state.world)
-        checkpoints, timers, first = self.checkpoints, self.timers, self.state.step
-        before, process = time.monotonic(), os.getpid()
+        checkpoints, timers, first_step = self.checkpoints, self.timers, self.state.step
+        last_time, process = time.monotonic(), os.getpid()
         done = self._done()
         for callback in self.callbacks:
             callback.on_start(state)
         while not done:
             if state.step >= self.stops.stop_at:
-                agreement.collect()
+                agreement.collect()  # complete the reduction that was posted after the last step
                 return STOP_AT
             for callback in self.callbacks:
                 callback.before_step(state)
             began, waited = time.perf_counter(), timers.communicated()
-            program.step(state)
+            with explain_read_only():
+                program.step(state)
             end_forked_child(process, None, "step")
             state.device.pace()
             timers.step(time.perf_counter() - began - (timers.communicated() - waited))
             state.step += 1
+            self._check_finite()
             for callback in self.callbacks:
                 callback.after_step(state)
             done = self._done()
@@ -145,20 +154,44 @@ class Loop:
                 return agreed.stop
             self._checkpoint(agreed)
             now = time.monotonic()
-            self._slowest = max(self._slowest, now - before)
-            before = now
-            # Time until the stop: this step and one more, the steps that the GPU has queued, a checkpoint that is being
-            # written, and the last one, which no computation hides.
-            needed = (2 + state.device.ahead) * self._slowest + (1 + checkpoints.pending) * self.clock.durable
+            self._slowest = max(self._slowest, now - last_time)
+            last_time = now
+            # The time from now to the end of the run, if this rank requests a stop: the next step and one more, the
+            # steps that the GPU has queued, a checkpoint that is being written, and the last checkpoint.
+            needed = (2 + state.device.ahead) * self._slowest + (1 + checkpoints.pending) * self.clock.seconds_to_disk
             stop = self.stops.reason(now, needed)
+            if self._finite is not None and self._finite.found:
+                stop = NOT_FINITE
             due = self._root and self.clock.due(now)
             agreement.post(state.step, stop, due, checkpoints.working())
-            if state.step == first + 1:  # the first step compiles kernels and touches new memory
+            if state.step == first_step + 1:  # the first step compiles kernels and touches new memory
                 state.device.synchronize()
                 state.world.barrier()  # otherwise the second step would wait for slower ranks
                 self.warm_up = time.monotonic() - self._start
                 timers.clear()
         return NONE
+
+    def _check_finite(self) -> None:
+        if self._finite is not None:
+            self._finite.look()
+
+    def _refuse_not_finite(self) -> None:
+        """Raise AnyrankError on all ranks if any of them has found a value that is not finite. Collective.
+
+        Ranks agree on a step after the next one, before a checkpoint of this step can be sealed. That checkpoint is
+        removed; one of an earlier step is completed.
+        """
+        first = self._finite.first() if self._finite is not None else None
+        if self._finite is None or first is None:
+            return
+        if self.checkpoints.pending_step < first.step:
+            self._finish()
+        else:
+            self.checkpoints.discard()
+        good = self.checkpoints.newest_before(int(first.step))
+        where = f"The last good checkpoint is {good}: resume continues from it." if good else "No checkpoint is good."
+        message = f"{self._finite.describe(first)}, but {self.program.name} wants finite values. {where}"
+        raise of_all_ranks(AnyrankError(f"{message} Correct the program, or start a new run with other parameters."))
 
     def _done(self) -> bool:
         """Return whether the state is final. Collective if the program overrides `done`: all ranks must agree."""
@@ -166,8 +199,8 @@ class Loop:
         done = bool(program.done(state))
         if type(program).done is Program.done or state.world.size == 1:
             return done
-        some, others = state.world.allreduce(np.array([done, not done], np.int32), "max").tolist()
-        if some and others:
+        any_done, any_not_done = state.world.allreduce(np.array([done, not done], np.int32), "max").tolist()
+        if any_done and any_not_done:
             message = f"{program.name}: done is true on some ranks and false on others after step {state.step}: all "
             fix = "ranks must agree. Decide by a value that all ranks share, such as exact.max of a Field."
             raise of_all_ranks(AnyrankError(message + fix))
@@ -196,6 +229,7 @@ class Loop:
             self._write_error = saved.error
         else:
             self.saved = saved
-            self.clock.cost, self.clock.durable = saved.blocked, max(self.clock.durable, saved.seconds)
+            self.clock.blocked = saved.blocked
+            self.clock.seconds_to_disk = max(self.clock.seconds_to_disk, saved.seconds)
         for callback in self.callbacks:
             callback.on_checkpoint(saved)

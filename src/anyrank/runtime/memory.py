@@ -9,7 +9,7 @@ import numpy as np
 
 from anyrank.device.gpu import SLICE, Gpu
 from anyrank.device.host import size_of_rows
-from anyrank.errors import UsageError, spans
+from anyrank.errors import UsageError, as_ranges
 from anyrank.field import Field
 from anyrank.kernel import BODIES
 from anyrank.memory import available, peak
@@ -33,7 +33,7 @@ def shortage(state: State, program: str) -> UsageError | None:
     identity = _identity(gpu) if gpu is not None else None
     gathered = state.world.node_gather((identity, state.world.rank, needed, free))
     ranks, needs, frees = zip(*(rest for other, *rest in gathered if other == identity), strict=True)
-    fields, host = f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {spans(ranks)}", os.uname().nodename
+    fields, host = f"{program}: the fields of rank{'s' * (len(ranks) > 1)} {as_ranges(ranks)}", os.uname().nodename
     if gpu is None and limit is not None and needed > limit:
         return UsageError(
             f"{program}: --memory-limit {limit} is less than the {_bytes(needed)} that the fields of a rank need. "
@@ -47,7 +47,7 @@ def shortage(state: State, program: str) -> UsageError | None:
             "Use more nodes or fewer cells."
         )
     return UsageError(
-        f"{fields}, and their initialisation, need {_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {host}, which "
+        f"{fields}, and their initialization, need {_bytes(sum(needs))} on {gpu.name} ({gpu.card}) of {host}, which "
         f"has {_bytes(min(frees))} free of {_bytes(total)}. Use more GPUs or fewer cells, or compute on the CPU "
         "with --body cython."
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator
 
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
 from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
@@ -86,32 +86,44 @@ def _read_by(read: Callable[[str], Any], may_be_empty: bool = True) -> AfterVali
     return AfterValidator(check)
 
 
-Bodies = Annotated[str, _read_by(lambda text: check_bodies(text.split(",")))]
-Split = Annotated[
+BodyNames = Annotated[str, _read_by(lambda text: check_bodies(text.split(",")))]
+SplitName = Annotated[
     str, matching(rf"{'|'.join(SPLITS)}|\d+(x\d+)*", f"must be one of {', '.join(SPLITS)}, or a grid such as 2x3")
 ]
 
 
-class Options(OptionTable):
+class Options(OptionSettings):
     """The options of a run. Flags, the options kept for `resume` and those refused elsewhere are derived from this."""
 
     ranks: Count = option(1, "MPI ranks; more than 1 starts mpiexec.", RUN, "-n", "--ranks", kept=True, not_in=JOBS)
-    body: Bodies = option("auto", f"Kernel body: auto, {', '.join(FILES)}; a,b: alternate on a node.", RUN, kept=True)
-    split: Split = option("auto", "auto, rows, columns, bricks, or a grid such as 2x3.", RUN, kept=True)
-    weights: Annotated[str, _read_by(_numbers)] = option(
-        "", "Relative speed of each rank, such as 2,1,1: sizes of their blocks.", RUN, not_in=STUDIES
+    body: BodyNames = option(
+        "auto",
+        f"Kernel body: auto, {', '.join(FILES)}; with a,b the ranks of a node take them in turn.",
+        RUN,
+        kept=True,
     )
-    halo_steps: Count = option(1, "Exchange wider halos, once in N steps.", RUN, kept=True)
+    split: SplitName = option(
+        "auto", "Domain decomposition: auto, rows, columns, bricks, or a grid of ranks such as 2x3.", RUN, kept=True
+    )
+    weights: Annotated[str, _read_by(_numbers)] = option(
+        "", "Relative speed of each rank, such as 2,1,1: the sizes of their blocks.", RUN, not_in=STUDIES
+    )
+    halo_steps: Count = option(
+        1, "Make halos this many times as wide, and exchange them once in as many steps.", RUN, kept=True
+    )
     transfer: Literal["auto", "direct", "staged"] = option(
-        "auto", "Halos of GPUs: auto, direct, staged (pinned memory).", RUN, kept=True
+        "auto",
+        "How MPI gets the halos of GPUs: direct (from GPU memory), staged (through pinned host memory), or auto.",
+        RUN,
+        kept=True,
     )
     memory_limit: Annotated[str, _read_by(_bytes)] = option(
-        "", "Memory limit of each rank, for programs that can spill: 2GB.", RUN, kept=True
+        "", "Memory limit of each rank, such as 2GB; some programs write what does not fit to disk.", RUN, kept=True
     )
     allocator: Literal["auto", "reuse", "system"] = option(
         "auto",
-        "Memory of freed arrays: reuse keeps it for later arrays, system keeps the C library's default; auto is reuse "
-        "without --memory-limit.",
+        "Memory of freed arrays: reuse (keep it for later arrays), system (the C library decides), or auto (system "
+        "with --memory-limit, else reuse).",
         RUN,
         kept=True,
     )
@@ -119,32 +131,43 @@ class Options(OptionTable):
         True, "Draw the final state, if the program defines a picture.", RUN, kept=True, not_in=STUDIES
     )
     as_json: bool = option(False, "Print summary.json as the last line.", RUN, "--json", not_in=JOBS)
-    quiet: bool = option(False, "No progress and no messages.", RUN, not_in=JOBS)
+    quiet: bool = option(False, "Print no progress and no messages.", RUN, not_in=JOBS)
 
     checkpoint_every: Annotated[str, _read_by(Interval.parse, may_be_empty=False)] = option(
-        "auto", "Steps (200), a time (10min), auto or off.", CHECKPOINTS, kept=True
+        "auto",
+        "Interval between checkpoints: steps (200), a time (10min), auto (Young's formula), or off.",
+        CHECKPOINTS,
+        kept=True,
     )
     checkpoint_io: Literal["pwrite", "mpio", "gather"] = option(
-        "pwrite", "pwrite, mpio, gather.", CHECKPOINTS, kept=True
+        "pwrite",
+        "How to write checkpoints: pwrite (each rank its part), mpio (MPI-IO), gather (rank 0 alone).",
+        CHECKPOINTS,
+        kept=True,
     )
-    keep: Count = option(2, "Number of checkpoints to keep, besides marked ones.", CHECKPOINTS, kept=True)
+    keep: Count = option(2, "Number of checkpoints to keep, besides those with a .keep file.", CHECKPOINTS, kept=True)
     mtbf: Duration = option("24h", "Mean time between failures, for --checkpoint-every auto.", CHECKPOINTS, kept=True)
 
     walltime: MaybeDuration = option(
-        "", "Stop with a checkpoint before this time limit (2:00:00, 90min).", STOPS, not_in=JOBS
+        "", "Time limit (2:00:00, 90min): stop with a checkpoint before it, with status 75.", STOPS, not_in=JOBS
     )
     stop_at: Natural | None = option(None, "Stop with a checkpoint at this step, with status 75.", STOPS, not_in=JOBS)
     hang_timeout: Annotated[str, _read_by(_hang_seconds, may_be_empty=False)] = option(
-        "30min", "After this time without a step, show all stacks and end; 0: never.", STOPS, kept=True
+        "30min",
+        "After this time without a step, print the stacks of all ranks and end; 0 means never.",
+        STOPS,
+        kept=True,
     )
-    max_restarts: Natural = option(0, "The largest number of restarts of a run that died.", STOPS, not_in=STUDIES)
+    max_restarts: Natural = option(
+        0, "Largest number of automatic restarts after a crash or a hang.", STOPS, not_in=STUDIES
+    )
     min_ranks: Count = option(1, "Restart on at least this many ranks if hosts are lost.", STOPS, not_in=STUDIES)
 
     threads: Count | None = option(None, "Threads per rank.", PLACEMENT, default_text="1", kept=True, not_in=JOBS)
     bind: Literal["auto", "core", "none"] = option(
-        "auto", "Bind ranks to cores: auto (in batch jobs), core, none.", PLACEMENT
+        "auto", "Bind ranks to cores: auto (only in batch jobs), core (always), none (never).", PLACEMENT
     )
-    hosts: str = option("", "Hosts of the ranks: node1:8,node2:8.", PLACEMENT, not_in=JOBS)
+    hosts: str = option("", "Hosts and the number of ranks on each, such as node1:8,node2:8.", PLACEMENT, not_in=JOBS)
 
     check: bool = option(False, "Check that all ranks make the same collective calls.", DIAGNOSTICS, not_in=STUDIES)
     digests: bool = option(False, "Write the digests of every step to digests.jsonl.", DIAGNOSTICS, not_in=STUDIES)
@@ -193,7 +216,7 @@ class Options(OptionTable):
         return {k: v for k, v in self.model_dump().items() if self.metadata(k).kept and v not in (None, "")}
 
 
-class OutOptions(OptionTable):
+class OutOptions(OptionSettings):
     """The option for the run folder."""
 
     out: str = option("", "The run folder.", RUN, default_text="a new one under runs/")

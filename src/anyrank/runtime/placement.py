@@ -11,7 +11,7 @@ from functools import cache
 from itertools import chain, groupby, pairwise
 from pathlib import Path
 
-from anyrank.errors import UsageError, spans
+from anyrank.errors import UsageError, as_ranges
 from anyrank.layout import even_cuts
 from anyrank.runtime.options import Options
 
@@ -56,7 +56,7 @@ def place_rank(options: Options, masks: Sequence[Cores], rank: int) -> tuple[str
     --bind core is not possible.
     """
     threads, node, usable = limit_threads(options.threads), os.uname().nodename, len(Cores().union(*masks))
-    cores, how = choose(options.bind, threads, masks, rank, os.cpu_count() or 1, os.environ)
+    cores, how = choose_cores(options.bind, threads, masks, rank, os.cpu_count() or 1, os.environ)
     load = f"{len(masks)} rank(s) × {threads} thread(s) on {usable} core(s) of {node}"
     if options.bind == "core" and how.startswith("not"):
         fix = "Use fewer ranks on a node or fewer --threads, or leave --bind out."
@@ -67,11 +67,11 @@ def place_rank(options: Options, masks: Sequence[Cores], rank: int) -> tuple[str
     if how == BOUND and os.sched_getaffinity(0) != cores:
         cores, how = masks[rank], "not bound: the system refused it"
     many = f"{threads} thread(s) (OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')})"
-    location = f"number {rank} of {len(masks)} on node {node}, on core(s) {spans(cores)} ({how}), {many}"
+    location = f"number {rank} of {len(masks)} on node {node}, on core(s) {as_ranges(cores)} ({how}), {many}"
     return location, f"oversubscribed: {load}" if len(masks) * threads > usable else ""
 
 
-def choose(
+def choose_cores(
     bind: str, threads: int, masks: Sequence[Cores], rank: int, online: int, environment: Mapping[str, str]
 ) -> tuple[Cores, str]:
     """Return the cores of a rank, and whether it is bound to them and why. The node has `online` cores."""

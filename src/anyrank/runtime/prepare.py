@@ -44,9 +44,9 @@ class Prepared:
         if self._world.all(BODIES.device.on_host):
             self._world.transfer = "host"
             return ""
-        from anyrank.exchange.aware import choose  # imported only with a GPU
+        from anyrank.exchange.aware import choose_transfer  # imported only with a GPU
 
-        self._world.transfer, reason = choose(self._world, BODIES.device, self._options.transfer)
+        self._world.transfer, reason = choose_transfer(self._world, BODIES.device, self._options.transfer)
         return reason
 
     def _declare(self) -> State:

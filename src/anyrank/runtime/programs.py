@@ -17,7 +17,7 @@ from typing import TypeGuard
 from anyrank import child
 from anyrank.errors import UsageError
 from anyrank.program import Program, check_declaration
-from anyrank.world import initialise
+from anyrank.world import initialize
 
 #: Prefix of the module name if the program's file has the name of another module.
 OWN_PREFIX = "anyrank_program_"
@@ -25,7 +25,7 @@ OWN_PREFIX = "anyrank_program_"
 _IMPORTING = (__file__, str(child.__file__), "<frozen importlib", str(Path(importlib.__file__).parent))
 
 
-def available() -> list[str]:
+def available_programs() -> list[str]:
     """List the names of the programs that come with anyrank."""
     return sorted(_modules())
 
@@ -98,7 +98,7 @@ def _import_file(path: Path) -> ModuleType:
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(file):
         return sys.modules[name]
     _extend_path(file, root, relative)
-    initialise()  # the file may use MPI while it is imported
+    initialize()  # the file may use MPI while it is imported
     try:
         return child.execute(name, file)
     except (Exception, SystemExit) as error:  # a script may end with sys.exit

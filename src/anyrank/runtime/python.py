@@ -21,8 +21,8 @@ from anyrank.kernel import BODIES
 from anyrank.program import Program
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
-from anyrank.runtime.programs import available, load
-from anyrank.storage import keep
+from anyrank.runtime.programs import available_programs, load
+from anyrank.storage import checkpoint_folder
 from anyrank.world import World, agree_to_begin
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def new_folder(program: str) -> Path:
 
 def source_of(program: type[Program]) -> str:
     """Return the source of a program for `anyrank run`: its name or FILE.py:CLASS; empty if it is not in a file."""
-    if program.__module__.startswith("anyrank.") and program.name in available():
+    if program.__module__.startswith("anyrank.") and program.name in available_programs():
         return program.name
     try:
         file = Path(inspect.getfile(program)).resolve()
@@ -202,7 +202,9 @@ class Run:
             raise UsageError(f"{path} holds no run that has ended ({error}). Give a run folder.") from None
         finished = self.summary["finished"]
         self.result: dict[str, Any] = json.loads(self._folder.result.read_text(encoding="utf-8")) if finished else {}
-        self.fields: Mapping[str, np.ndarray] = _Fields(keep.path_of(self._folder.checkpoints, self.summary["steps"]))
+        self.fields: Mapping[str, np.ndarray] = _Fields(
+            checkpoint_folder.path_of(self._folder.checkpoints, self.summary["steps"])
+        )
 
     @property
     def finished(self) -> bool:

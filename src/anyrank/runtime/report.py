@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.errors import spans
+from anyrank.errors import as_ranges
 from anyrank.kernel import BODIES
 from anyrank.observe.progress import si
 from anyrank.observe.timers import PHASES
@@ -26,7 +26,7 @@ from anyrank.world import World
 
 
 @dataclass(frozen=True)
-class Span:
+class ExecutedSteps:
     """The steps of one execution: its first step, its checkpoint (None: it began with setup), and why it ended."""
 
     first: int
@@ -39,7 +39,7 @@ class Span:
         return self.reason == NONE
 
 
-def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, command: str) -> dict[str, Any]:
+def summarize(program: Program, prepared: Prepared, loop: Loop, span: ExecutedSteps, command: str) -> dict[str, Any]:
     """Return the content of summary.json. Collective."""
     saved, state = loop.saved, prepared.state
     assert saved is not None, "the loop ends with a checkpoint"
@@ -59,7 +59,7 @@ def summarise(program: Program, prepared: Prepared, loop: Loop, span: Span, comm
         "checkpoints": {"blocked_seconds": round(loop.blocked, 6), "last_hidden": round(saved.hidden, 4)},
         "memory": memory_usage(state),
         "timing": _timing(world, loop),
-        "crowded": not world.all(not prepared.oversubscribed),
+        "oversubscribed": not world.all(not prepared.oversubscribed),
         "nodes": world.sum(int(world.node_rank == 0)),
         "cores": world.sum(prepared.cores if world.node_rank == 0 else 0),
         "resumed_from": span.resumed_from,
@@ -98,7 +98,7 @@ def _bodies(world: World) -> dict[str, str]:
         for kernel, body in bodies.items():
             by_kernel.setdefault(kernel, {}).setdefault(body, []).append(rank)
     return {
-        kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {spans(r)})" for b, r in by.items())
+        kernel: next(iter(by)) if len(by) == 1 else ", ".join(f"{b} (ranks {as_ranges(r)})" for b, r in by.items())
         for kernel, by in sorted(by_kernel.items())
     }
 

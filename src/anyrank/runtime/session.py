@@ -18,11 +18,13 @@ from anyrank.runtime.callback import Callback, Digests, Heartbeat
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
-from anyrank.runtime.loop import Clock, Loop
+from anyrank.runtime.loop import CheckpointClock, Loop
 from anyrank.runtime.options import Options
 from anyrank.runtime.picture import draw_on_all_ranks
 from anyrank.runtime.prepare import Prepared
+from anyrank.runtime.read_only import explain_read_only
 from anyrank.runtime.stops import Stops
 from anyrank.runtime.watchdog import Watchdog
 from anyrank.state import State
@@ -57,6 +59,7 @@ class Session:
         self.watchdog = Watchdog(self.options.hang_seconds)
         process = os.getpid()
         try:
+            self.world.on_root(lambda: check_inputs(self.program, self.folder))  # before the program reads the files
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
             if self._finished_already():
@@ -114,6 +117,7 @@ class Session:
             if finished(folder.check(program.name, program.parameters)):
                 return True
             folder.create(program.name, self.source, program.parameters, self.options.kept())
+            record_inputs(program, folder)
             return False
 
         return self.world.on_root(lambda: self._translate_os_errors(prepare))
@@ -164,10 +168,10 @@ class Session:
         self.journal.warn(prepared.warnings)
         if restored is not None:
             self.journal.restored(restored)
-        loop = Loop(program, state, checkpoints, stops, Clock.of(options, state), self._callbacks)
+        loop = Loop(program, state, checkpoints, stops, CheckpointClock.of(options, state), self._callbacks)
         first = state.step
         reason = loop.run()
-        return self._end(prepared, loop, report.Span(first, restored.step if restored else None, reason))
+        return self._end(prepared, loop, report.ExecutedSteps(first, restored.step if restored else None, reason))
 
     def _log_start(self, prepared: Prepared) -> None:
         metadata, log, events = provenance(self.world, self.command), self.journal.log, self.journal.events
@@ -216,17 +220,18 @@ class Session:
         for name in checkpoints.sweep():
             self.journal.events.say("swept", file=name)
         restored = checkpoints.restore()
-        self.program.constants(state)
-        state.finish_constants()
-        if restored is None:
-            self.program.setup(state)
+        with explain_read_only():
+            self.program.constants(state)
+            state.finish_constants()
+            if restored is None:
+                self.program.setup(state)
         return restored
 
-    def _end(self, prepared: Prepared, loop: Loop, span: report.Span) -> int:
+    def _end(self, prepared: Prepared, loop: Loop, span: report.ExecutedSteps) -> int:
         state = prepared.state
         result = report.as_mapping(self.program.result(state)) if span.finished else {}
         picture = self._picture(state) if span.finished and self.options.picture else None
-        summary = report.summarise(self.program, prepared, loop, span, self.command)
+        summary = report.summarize(self.program, prepared, loop, span, self.command)
         if self.root:
             report.write(self.folder, summary, result)
             how = report.ending(summary).split()[0]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anyrank import launcher
-from anyrank.errors import UsageError, spans
+from anyrank.errors import UsageError, as_ranges
 from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
@@ -93,7 +93,7 @@ def device_of(world: World) -> str:
     sharing = [rank for rank, other in world.node_gather((world.rank, known)) if other == known and rank != world.rank]
     if not known:
         return f"device host (no GPU: {BODIES.no_gpu})"
-    return f"device {BODIES.device.name} ({known})" + (f", shared with rank(s) {spans(sharing)}" if sharing else "")
+    return f"device {BODIES.device.name} ({known})" + (f", shared with rank(s) {as_ranges(sharing)}" if sharing else "")
 
 
 def check_state(state: State, steps: Any = None) -> None:
@@ -176,7 +176,7 @@ def _ranges(values: Sequence[str | int]) -> dict[str, str]:
     for rank, value in enumerate(values):
         if value:
             ranks.setdefault(str(value), []).append(rank)
-    return {value: spans(where) for value, where in ranks.items()}
+    return {value: as_ranges(where) for value, where in ranks.items()}
 
 
 def _line(name: str, ranges: Mapping[str, str]) -> str:

@@ -14,8 +14,9 @@ from anyrank.runtime.children import never_inherit
 
 #: Each of these signals requests a checkpoint and an exit with status 75. (MPICH's mpiexec forwards them.)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT)
-#: Reasons are numbers, so that ranks can agree on one by a maximum. A signal's reason is its own number.
-NONE, STOP_FILE, WALL_TIME, STOP_AT = 0, 1001, 1002, 1003
+#: Reasons are numbers, so that ranks can agree on one by a maximum. A signal's reason is its own number. Values
+#: that are not finite end the run with an error.
+NONE, STOP_FILE, WALL_TIME, STOP_AT, NOT_FINITE = 0, 1001, 1002, 1003, 1004
 #: The fraction of the wall time that is kept in reserve, in addition to a step and a checkpoint; its limit in seconds.
 RESERVE, RESERVE_LIMIT = 0.05, 60.0
 
@@ -43,9 +44,9 @@ def scheduler_limit(environment: Mapping[str, str], now: float) -> float | None:
 class Stops:
     """The stop requests of this rank; polled between steps, so that signal handlers do no work.
 
-    `walltime`: seconds from `started` (monotonic clock); by default the scheduler's limit. The stop file is `stop` in
-    the run folder; only the watcher (rank 0) checks for it, once a second. `stop_at`: a step at which all ranks stop
-    without a request.
+    The run must end `walltime` seconds after the time `started` of the monotonic clock; by default at the limit of the
+    scheduler. `file` is the stop file, `stop` in the run folder. Only the rank with `watch`, rank 0, checks the time
+    and, once a second, the file. `stop_at` is a step at which all ranks stop without a request.
     """
 
     def __init__(self, file: Path, walltime: float | None, started: float, watch: bool, stop_at: int | None = None):
@@ -83,8 +84,7 @@ class Stops:
     def _in_forked_child(self) -> None:
         """Set the signals of a forked child: SIGTERM ends it, as process pools expect; others only concern the rank."""
         for number, handler in self._former_handlers.items():
-            restored = number == signal.SIGTERM
-            signal.signal(number, (handler or signal.SIG_DFL) if restored else signal.SIG_IGN)
+            signal.signal(number, (handler or signal.SIG_DFL) if number == signal.SIGTERM else signal.SIG_IGN)
 
     def close(self) -> None:
         """Restore the former signal handlers and remove the stop file."""

@@ -146,7 +146,7 @@ class Supervisor:
 
     def _reached(self, steps: Path) -> int | None:
         """Return the step that rank 0 has reached, or that of the newest checkpoint if rank 0 is on another host."""
-        from anyrank.storage.keep import checkpoint_files, step_of  # imports h5py, which few starts need
+        from anyrank.storage.checkpoint_folder import checkpoint_files, step_of  # imports h5py, which few starts need
 
         step = position(steps)
         return step if step is not None else max(map(step_of, checkpoint_files(self.out / "checkpoints")), default=None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anyrank.scaling.measured import PHASES, Sample, Study
+from anyrank.scaling.measured import PHASES, Sample, ScalingStudy
 
 AMDAHL, GUSTAFSON, USL = "Amdahl's law", "Gustafson's law", "Universal Scalability Law"
 #: The laws for each kind of study, and their unknown parameters: fractions of the work on one rank.
@@ -35,17 +35,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Point:
+class ScalingPoint:
     """The measurements on one number of ranks.
 
     `speedup` is the rate relative to that of the smallest number of ranks, times that number: scaled speed-up in a weak
     study; `rounds` has the speed-up of each round. `serial` is Karp and Flatt's fraction, if one rank was measured.
     `phases` are fractions of the time. `slowdown` is a rank's computing time per unit of work relative to the smallest
-    number of ranks. `crowded`: ranks share cores (the name is that of the files).
+    number of ranks. `oversubscribed`: ranks share cores.
     """
 
     ranks: int
-    crowded: bool
+    oversubscribed: bool
     seconds: Estimate
     rate: Estimate
     speedup: Estimate
@@ -72,7 +72,7 @@ class Fit:
 
     def speedup(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the speed-up by the law for these numbers of ranks."""
-        first, *more = (one.value for one in self.parameters.values())
+        first, *more = (estimate.value for estimate in self.parameters.values())
         values = _columns(self.law, ranks) @ np.array([first, 1 - first, *more])
         return np.asarray(self.scale * (values if self.law == GUSTAFSON else 1 / values))
 
@@ -82,41 +82,41 @@ class Analysis:
     """The analysis of a study: its `best` law with the reason, and why each `missing` law could not be fitted."""
 
     kind: str
-    points: tuple[Point, ...]  # by ranks
+    points: tuple[ScalingPoint, ...]  # by ranks
     fits: tuple[Fit, ...]
     best: str | None
     verdict: str
     missing: tuple[str, ...]
 
 
-def analyse(study: Study) -> Analysis:
+def analyse(study: ScalingStudy) -> Analysis:
     """Compute speed-up, efficiency and Karp–Flatt fraction for each number of ranks, and fit the laws."""
     points = tuple(_point(study, ranks) for ranks in study.ranks())
-    results = [_fit(law, study, [point for point in points if not point.crowded]) for law in LAWS[study.kind]]
+    results = [_fit(law, study, [point for point in points if not point.oversubscribed]) for law in LAWS[study.kind]]
     fits = tuple(fit for fit in results if isinstance(fit, Fit))
     return Analysis(study.kind, points, fits, *_best(fits), tuple(why for why in results if isinstance(why, str)))
 
 
-def _point(study: Study, ranks: int) -> Point:
+def _point(study: ScalingStudy, ranks: int) -> ScalingPoint:
     samples, base = study.at(ranks), study.ranks()[0]
-    rounds = base * _ratios(study, ranks, lambda one: one.rate)
+    rounds = base * _ratios(study, ranks, lambda sample: sample.rate)
     speedup = _median(rounds) if ranks > base else Estimate(float(base))
-    return Point(
+    return ScalingPoint(
         ranks=ranks,
-        crowded=any(sample.crowded for sample in samples),
+        oversubscribed=any(sample.oversubscribed for sample in samples),
         seconds=_median(np.array([sample.seconds for sample in samples])),
         rate=_median(np.array([sample.rate for sample in samples])),
         speedup=speedup,
-        efficiency=speedup.through(lambda one: one / ranks),
+        efficiency=speedup.through(lambda value: value / ranks),
         # Karp and Flatt, CACM 33(5), 1990, 539.
-        serial=speedup.through(lambda one: (1 / one - 1 / ranks) / (1 - 1 / ranks)) if base == 1 < ranks else None,
+        serial=speedup.through(lambda value: (1 / value - 1 / ranks) / (1 - 1 / ranks)) if base == 1 < ranks else None,
         phases={name: float(np.mean([sample.phases[name] / sample.seconds for sample in samples])) for name in PHASES},
-        slowdown=_median(_ratios(study, ranks, lambda one: one.ranks * one.phases["compute"] / one.work)),
+        slowdown=_median(_ratios(study, ranks, lambda sample: sample.ranks * sample.phases["compute"] / sample.work)),
         rounds=tuple(rounds.tolist()),
     )
 
 
-def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarray:
+def _ratios(study: ScalingStudy, ranks: int, of: Callable[[Sample], float]) -> np.ndarray:
     """Return a value of the samples on `ranks` ranks relative to that on the smallest number of ranks, by round."""
     base = study.ranks()[0]
     paired = _rounds(study, (base, ranks), of)
@@ -125,7 +125,7 @@ def _ratios(study: Study, ranks: int, of: Callable[[Sample], float]) -> np.ndarr
     return np.asarray(paired[:, 1] / paired[:, 0])
 
 
-def _rounds(study: Study, ranks: Sequence[int], of: Callable[[Sample], float]) -> np.ndarray:
+def _rounds(study: ScalingStudy, ranks: Sequence[int], of: Callable[[Sample], float]) -> np.ndarray:
     """Return a value of the samples, by round and number of ranks, for the rounds that measured all these numbers."""
     values = {(sample.round, sample.ranks): of(sample) for sample in study.samples}
     rounds = sorted({number for number, _ in values})
@@ -174,7 +174,7 @@ def _columns(law: str, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.stack({AMDAHL: (p**0, 1 / p), GUSTAFSON: (p**0, p), USL: (p**0, 1 / p, p - 1)}[law], axis=-1)
 
 
-def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
+def _fit(law: str, study: ScalingStudy, points: Sequence[ScalingPoint]) -> Fit | str:
     """Fit a law by least squares of relative errors, or return why that is not possible.
 
     The law is fitted to the medians over rounds, with no negative coefficients. Its intervals are Student's over the
@@ -191,7 +191,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
     if ranks[-1] < 2 * ranks[0]:
         span = f"{ranks[0]} to {ranks[-1]}"
         return f"{law} needs numbers of ranks that differ by at least a factor of 2; they are {span}."
-    columns, rates = _columns(law, ranks), _rounds(study, ranks, lambda one: one.rate)
+    columns, rates = _columns(law, ranks), _rounds(study, ranks, lambda sample: sample.rate)
     if not len(rates):
         return f"{law} needs a round that measured every number of ranks that does not share cores; there is none."
     logs = np.log(rates if law == GUSTAFSON else 1 / rates)
@@ -206,7 +206,7 @@ def _fit(law: str, study: Study, points: Sequence[Point]) -> Fit | str:
     values = zip(names, np.delete(coefficients, 1) / unit, spread.T, strict=True)
     return Fit(
         law=law,
-        parameters={name: _enclosing(float(one), np.clip(_student(by_round), 0, 1)) for name, one, by_round in values},
+        parameters={name: _enclosing(float(x), np.clip(_student(by_round), 0, 1)) for name, x, by_round in values},
         scale=points[0].speedup.value * float(unit / medians[0]) ** (1 if law == GUSTAFSON else -1),
         misfit=float(np.sqrt(np.mean((fitted / medians - 1) ** 2))),
         aicc=_aicc(logs - np.log(fitted), len(names)),

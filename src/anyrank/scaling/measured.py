@@ -7,7 +7,7 @@ from typing import Any
 
 from anyrank.observe.timers import PHASES
 
-__all__ = ["PHASES", "Sample", "Study"]
+__all__ = ["PHASES", "Sample", "ScalingStudy"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Sample:
     `phases` has the seconds of each phase, means over the ranks, which add up to `seconds`. `traffic` has means over
     the ranks per step: `messages` and `bytes` that a rank sent, `reductions`, and bytes `reduced`. `noise` is the
     standard deviation of a rank's computing seconds from step to step. Samples of one `round` were measured in
-    sequence, so that drift affects them equally. In `crowded` samples ranks shared cores.
+    sequence, so that drift affects them equally. In `oversubscribed` samples ranks shared cores.
     """
 
     ranks: int
@@ -27,7 +27,7 @@ class Sample:
     steps: int
     work: float
     nodes: int
-    crowded: bool
+    oversubscribed: bool
     phases: dict[str, float]
     traffic: dict[str, float]
     noise: float
@@ -39,7 +39,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Study:
+class ScalingStudy:
     """A measured scaling study: `strong` has constant work, in `weak` the work grows with the number of ranks.
 
     `parameters` are those for one rank; `grow` names the parameters that grow.
@@ -61,7 +61,7 @@ class Study:
 
     def at(self, ranks: int) -> list[Sample]:
         """Return the samples on this number of ranks, by round."""
-        return sorted((one for one in self.samples if one.ranks == ranks), key=lambda one: one.round)
+        return sorted((sample for sample in self.samples if sample.ranks == ranks), key=lambda sample: sample.round)
 
     def rounds(self) -> list[dict[int, Sample]]:
         """Return the complete rounds: for each, the samples by number of ranks."""

@@ -23,9 +23,9 @@ from anyrank.field import Field
 from anyrank.observe.timers import Timers
 from anyrank.program import Program
 from anyrank.runtime.programs import load
-from anyrank.scaling.measured import PHASES, Sample, Study
-from anyrank.scaling.network import NETWORK, NODE, Network, rounds
-from anyrank.scaling.study import grown
+from anyrank.scaling.measured import PHASES, Sample, ScalingStudy
+from anyrank.scaling.network import NETWORK, NODE, Network, message_rounds
+from anyrank.scaling.study_folder import grown
 from anyrank.world import World
 
 #: Approximate bytes of the agreement at every step; MPI reduces so few bytes with the messages of a single number.
@@ -48,7 +48,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Shape:
+class LargestBlock:
     """The decomposition of a program on a number of ranks: the `work` of a step, and the share of the largest block.
 
     `share` is that block's fraction of the work. `inner` is the fraction of the block that is computed during the halo
@@ -89,11 +89,11 @@ def _fields(program: Program, split: str, world: _VirtualRank) -> list[Field]:
     return [*state.fields()]
 
 
-def shape_of(program: Program, split: str, ranks: int) -> Shape:
+def largest_block(program: Program, split: str, ranks: int) -> LargestBlock:
     """Return the shape of a program on `ranks` ranks with this `--split`. UsageError if it cannot be split that far."""
     work, fields = program.work()[0], _fields(program, split, _VirtualRank(0, ranks))
     if not fields:
-        return Shape(ranks, work, 1 / ranks, 0.0, 0, ())
+        return LargestBlock(ranks, work, 1 / ranks, 0.0, 0, ())
     layout = max(fields, key=lambda field: (any(field.halo), field.layout.size)).cells
     widths = [np.diff(cut) for cut in layout.cuts]
     # One of the largest blocks in the middle of the domain, which has all its neighbours.
@@ -110,7 +110,9 @@ def shape_of(program: Program, split: str, ranks: int) -> Shape:
         points = float(np.prod([n - 2 * halos[axis] * (axis in exchange.cut_axes) for axis, n in enumerate(block)]))
         if exchange.cut_axes and points >= OVERLAP_POINTS and fields[0].cells.cuts == layout.cuts:
             inner = points / float(np.prod(block))
-    return Shape(ranks, work, float(np.prod([w.max() for w in widths])) / layout.size, inner, rank, tuple(world.sent))
+    return LargestBlock(
+        ranks, work, float(np.prod([w.max() for w in widths])) / layout.size, inner, rank, tuple(world.sent)
+    )
 
 
 def slowest(ranks: int) -> float:
@@ -145,7 +147,7 @@ class _Fit:
 class Model:
     """Predicts the time of a study's program on any number of ranks, with `per_node` ranks on each node."""
 
-    def __init__(self, study: Study, network: Network, samples: Sequence[Sample], per_node: int | None = None):
+    def __init__(self, study: ScalingStudy, network: Network, samples: Sequence[Sample], per_node: int | None = None):
         self.study, self.network, self._program = study, network, load(study.source)
         self.per_node = per_node or max(ceil(sample.ranks / sample.nodes) for sample in samples)
         self.steps = int(median(sample.steps for sample in samples))
@@ -157,14 +159,16 @@ class Model:
 
     @classmethod
     def of(
-        cls, study: Study, network: Network, using: Collection[int] | None = None, per_node: int | None = None
+        cls, study: ScalingStudy, network: Network, using: Collection[int] | None = None, per_node: int | None = None
     ) -> Model:
         """Calibrate a model of a study on a network, with all samples or those on `using` ranks.
 
         Samples whose ranks share cores are left out. `per_node` is by default the largest number of ranks per node in
         the study. Raises UsageError if no sample is left.
         """
-        kept = [sample for sample in study.samples if not sample.crowded and (using is None or sample.ranks in using)]
+        kept = [
+            sample for sample in study.samples if not sample.oversubscribed and (using is None or sample.ranks in using)
+        ]
         if not kept:
             raise UsageError(
                 f"the study of {study.program} has no sample in which each rank has its own core; a prediction needs "
@@ -177,16 +181,16 @@ class Model:
         shape = self.shape(ranks)
         found = [self._phases(fit, shape) for fit in self._fits]
         low, high = ([sum(self._phases(fit, shape, which).values()) for fit in self._fits] for which in (1, 2))
-        phases = {name: self.steps * median(one[name] for one in found) for name in PHASES}
+        phases = {name: self.steps * median(of_fit[name] for of_fit in found) for name in PHASES}
         total = sum(phases.values())
         spread = min(total, self.steps * min(low)), max(total, self.steps * max(high))
         return Prediction(ranks, total, *spread, phases, shape.work * self.steps)
 
-    def _shape(self, ranks: int) -> Shape:
+    def _shape(self, ranks: int) -> LargestBlock:
         study, parameters = self.study, self.study.parameters
         if study.kind == "weak":
             parameters = grown(self._program, parameters, study.grow, ranks)
-        return shape_of(self._program(**parameters), study.options.get("split", "auto"), ranks)
+        return largest_block(self._program(**parameters), study.options.get("split", "auto"), ranks)
 
     def _link(self, kind: str) -> str:
         if kind not in self.network.links:
@@ -196,7 +200,7 @@ class Model:
             )
         return kind
 
-    def _phases(self, fit: _Fit, shape: Shape, which: int = 0) -> dict[str, float]:
+    def _phases(self, fit: _Fit, shape: LargestBlock, which: int = 0) -> dict[str, float]:
         """Return the seconds of a step by PHASES."""
         ranks, on_node = shape.ranks, min(shape.ranks, self.per_node)
         largest = fit.compute(shape.work * shape.share, on_node)
@@ -206,14 +210,14 @@ class Model:
         own, travel = self._exchange(fit, shape, which)
         exchange = fit.exchanges * max(own, travel - inner) + fit.packing * fit.exchanges * len(shape.messages)
         reduce = fit.reductions * self._reduction(ranks, fit.reduced, which)[0]
-        whole, one = self._reduction(ranks, AGREEMENT, which)
+        whole, longest_round = self._reduction(ranks, AGREEMENT, which)
         # The agreement progresses only within MPI calls: one round overlaps with each part of the computing.
-        beside = exchange + reduce + idle + sum(min(part, one) for part in (inner, largest - inner))
+        beside = exchange + reduce + idle + sum(min(part, longest_round) for part in (inner, largest - inner))
         reduce += max(0.0, whole - beside) + fit.calling * (ranks > 1)
         values = compute, exchange, reduce, fit.checkpoint * shape.work, idle, fit.other
         return dict(zip(PHASES, values, strict=True))
 
-    def _exchange(self, fit: _Fit, shape: Shape, which: int) -> tuple[float, float]:
+    def _exchange(self, fit: _Fit, shape: LargestBlock, which: int) -> tuple[float, float]:
         """Return the seconds that a rank works in an exchange, and those until the last message; all start at once."""
         if not shape.messages or not fit.exchanges:
             return 0.0, 0.0
@@ -229,7 +233,7 @@ class Model:
     def _reduction(self, ranks: int, size: float, which: int) -> tuple[float, float]:
         """Return the seconds of an all-reduce, within nodes and then between nodes, and of its longest round."""
         near, nodes = min(ranks, self.per_node), ceil(ranks / self.per_node)
-        counts = {kind: rounds(n) for kind, n in ((NODE, near), (NETWORK, nodes)) if n > 1}
+        counts = {kind: message_rounds(n) for kind, n in ((NODE, near), (NETWORK, nodes)) if n > 1}
         times = {kind: self.network.round(self._link(kind), size, which) for kind in counts}
         return sum(counts[kind] * times[kind] for kind in counts), max(times.values(), default=0.0)
 
@@ -252,8 +256,8 @@ class Model:
             other=typical([a_step[sample.ranks]["other"] for sample in samples]),
             checkpoint=typical([sample.phases["checkpoint"] / sample.work for sample in samples]),
             # The counts are means over ranks, and a shape is that of a rank with all neighbours: the maximum is right.
-            exchanges=max((one.traffic["messages"] / len(sent) for one, sent in sending), default=1.0),
-            bytes=max((one.traffic["bytes"] / sum(n for _, n in sent) for one, sent in sending), default=1.0),
+            exchanges=max((sample.traffic["messages"] / len(sent) for sample, sent in sending), default=1.0),
+            bytes=max((sample.traffic["bytes"] / sum(n for _, n in sent) for sample, sent in sending), default=1.0),
             reductions=reductions,
             reduced=typical([sample.traffic["reduced"] for sample in several]) / max(reductions, 1e-12),
         )

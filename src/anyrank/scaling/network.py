@@ -86,7 +86,9 @@ class Network:
         by_size: dict[int, list[float]] = {}
         for reduction in self.reductions:
             if reduction.kind == kind:
-                by_size.setdefault(reduction.bytes, []).append(reduction.seconds[which] / rounds(reduction.ranks))
+                by_size.setdefault(reduction.bytes, []).append(
+                    reduction.seconds[which] / message_rounds(reduction.ranks)
+                )
         if not by_size:
             return self.links[kind].seconds(size, which)
         sizes, times = sorted(by_size), [float(np.median(by_size[n])) for n in sorted(by_size)]
@@ -105,8 +107,9 @@ class Network:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             links = {kind: _link(values) for kind, values in content["links"].items()}
-            rows = [Reduction(**{**one, "seconds": _spread(one["seconds"])}) for one in content.get("reductions", ())]
-            return cls(links, tuple(rows), content.get("about", {}))
+            entries = content.get("reductions", ())
+            reductions = [Reduction(**{**entry, "seconds": _spread(entry["seconds"])}) for entry in entries]
+            return cls(links, tuple(reductions), content.get("about", {}))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             fix = f"Write one with: anyrank doctor --network --out {path}"
             raise UsageError(f"{path} holds no measured network ({type(error).__name__}: {error}). {fix}") from None
@@ -121,7 +124,7 @@ def _link(values: dict[str, Any]) -> Link:
     return Link(_spread(values["L"]), _spread(values["o"]), _spread(values["g"]), _spread(values["G"]), halves)
 
 
-def rounds(ranks: int) -> int:
+def message_rounds(ranks: int) -> int:
     """Return the number of consecutive messages in an all-reduce by recursive doubling: ⌈log₂ ranks⌉.
 
     This holds if all-reduces follow each other: Thakur, Rabenseifner, Gropp, Int. J. High Perform. Comput. Appl. 19,
@@ -159,8 +162,8 @@ def measure_here(world: World) -> Network:
         comm.Free()
     gathered = world.comm.allgather(results_here)
     results = [(kind, result) for of_rank in gathered for kind, rank, result in of_rank if rank == 0]
-    pairs = {kind: [one for at, one in results if at == kind and isinstance(one, dict)] for kind in (NODE, NETWORK)}
-    reductions = [Reduction(kind, *one) for kind, one in results if isinstance(one, tuple)]
+    pairs = {kind: [pair for at, pair in results if at == kind and isinstance(pair, dict)] for kind in (NODE, NETWORK)}
+    reductions = [Reduction(kind, *result) for kind, result in results if isinstance(result, tuple)]
     about = {"ranks": world.size, "nodes": len(nodes), "host": os.uname().nodename, "mpi": mpi_versions()["library"]}
     return Network({kind: _fit(some) for kind, some in pairs.items() if some}, tuple(reductions), about)
 
@@ -242,17 +245,17 @@ def _fit(pairs: list[dict[str, Any]]) -> Link:
     """Compute LogGP's parameters from the measurements of some pairs."""
     halves = [(size, Spread.of([t for pair in pairs for t in pair["halves"][size]])) for size in SIZES]
     o, g = (Spread.of([t for pair in pairs for t in pair[name]]) for name in "og")
-    (short, near), (long, far) = next(one for one in halves if one[0] >= LONG), halves[-1]
+    (short, near), (long, far) = next(half for half in halves if half[0] >= LONG), halves[-1]
     G = [max((b - a) / (long - short), 0) for a, b in zip(near, far, strict=True)]
     return Link(Spread(*(max(t - 2 * o.median, 0) for t in halves[0][1])), o, g, Spread(*G), tuple(halves))
 
 
-def table(network: Network) -> str:
+def as_text(network: Network) -> str:
     """Format the measured network as a table."""
     lines = [", ".join(f"{name} {value}" for name, value in network.about.items()), "medians (quartiles) in µs", ""]
     lines.append(f"{'link':<10} {'L':>24} {'o':>24} {'g':>24} {'1/G, GB/s':>10}")
     for kind, link in network.links.items():
-        cells = " ".join(f"{_micro(one):>24}" for one in (link.L, link.o, link.g))
+        cells = " ".join(f"{_micro(spread):>24}" for spread in (link.L, link.o, link.g))
         lines.append(f"{kind:<10} {cells} {1e-9 / max(link.G.median, 1e-15):>10.3g}")
     lines += ["", f"{'all-reduce':<10} {'ranks':>6} {'bytes':>6} {'time':>30}"]
     lines += [f"{it.kind:<10} {it.ranks:>6} {it.bytes:>6} {_micro(it.seconds):>30}" for it in network.reductions]

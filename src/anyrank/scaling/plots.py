@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anyrank.scaling.laws import Analysis, Point
-from anyrank.scaling.measured import PHASES, Study
+from anyrank.scaling.laws import Analysis, ScalingPoint
+from anyrank.scaling.measured import PHASES, ScalingStudy
 from anyrank.scaling.report import as_point, quantity, sharing_note, visible_phases
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ STYLE = {
 _TICKS = 8
 
 
-def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[Prediction] = ()) -> list[Path]:
+def draw(study: ScalingStudy, analysis: Analysis, path_stem: Path, predicted: Sequence[Prediction] = ()) -> list[Path]:
     """Draw a study into a PNG and an SVG file in the same folder, and return their paths."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,7 +49,7 @@ def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[
         figure = Figure(figsize=(13.5, 5.2), layout="constrained")
         FigureCanvasAgg(figure)
         left, middle, right = figure.subplots(1, 3)
-        beyond = sorted((as_point(one, analysis.points[0]) for one in predicted), key=lambda one: one.ranks)
+        beyond = [as_point(prediction, analysis.points[0]) for prediction in sorted(predicted, key=lambda p: p.ranks)]
         _speed(left, study, analysis, beyond, each=False)
         _speed(middle, study, analysis, beyond, each=True)
         _phases(right, analysis.points, beyond)
@@ -60,45 +60,45 @@ def draw(study: Study, analysis: Analysis, path_stem: Path, predicted: Sequence[
     return paths
 
 
-def _title(study: Study) -> str:
-    one = study.at(study.ranks()[0])[0]
-    work, whose = one.work / one.steps, ""
+def _title(study: ScalingStudy) -> str:
+    sample = study.at(study.ranks()[0])[0]
+    work, whose = sample.work / sample.steps, ""
     if study.kind == "weak":
-        work, whose = work / one.ranks, " and rank"
+        work, whose = work / sample.ranks, " and rank"
     first = f"{study.program}, {study.kind} scaling: {quantity(work)} {study.unit} a step{whose}"
     machine = study.machine.get("processor", study.machine.get("host", ""))
     return f"{first}\n{' · '.join(filter(None, (machine, str(study.machine.get('utc', ''))[:10])))}"
 
 
-def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Point], each: bool) -> None:
+def _speed(axes: Any, study: ScalingStudy, analysis: Analysis, predicted: Sequence[ScalingPoint], each: bool) -> None:
     """Draw speed-ups over ranks, or with `each` the efficiency, which is the speed-up per rank."""
 
     def draw(ranks: Any, speedup: Any, *form: Any, **style: Any) -> None:
         axes.plot(ranks, np.divide(speedup, ranks if each else 1), *form, **style)
 
     points = analysis.points
-    ranks = sorted({one.ranks for one in (*points, *predicted)})
+    ranks = sorted({point.ranks for point in (*points, *predicted)})
     draw([ranks[0], ranks[-1]], [ranks[0], ranks[-1]], color=GREY, linewidth=0.8, label="ideal")
     ranks_fine, offset = np.geomspace(points[0].ranks, points[-1].ranks, 200), (ranks[-1] / ranks[0]) ** 0.016
     for fit, (colour, line) in zip(analysis.fits, LAWS, strict=False):
-        values = ", ".join(f"{name} = {one.value:.2g}" for name, one in fit.parameters.items())
+        values = ", ".join(f"{name} = {estimate.value:.2g}" for name, estimate in fit.parameters.items())
         label = f"{fit.law}, {values}{' (fits best)' if fit.law == analysis.best else ''}"
         draw(ranks_fine, fit.speedup(ranks_fine), color=colour, linestyle=line, linewidth=1.1, zorder=3, label=label)
-    for one, other in pairwise(points):
+    for point, other in pairwise(points):
         dashed = {"linestyle": (0, (4, 3)), "color": GREY}
-        style = dashed if one.crowded or other.crowded else {"color": "#555555"}
-        draw([one.ranks, other.ranks], [one.speedup.value, other.speedup.value], linewidth=0.8, **style)
+        style = dashed if point.oversubscribed or other.oversubscribed else {"color": "#555555"}
+        draw([point.ranks, other.ranks], [point.speedup.value, other.speedup.value], linewidth=0.8, **style)
     for point in points:
         dots = np.divide(point.rounds if point is not points[0] else [], point.ranks if each else 1)
         axes.plot([point.ranks * offset] * len(dots), dots, ".", color=MEASURED, alpha=0.3, mew=0, markersize=5)
         draw(
             [point.ranks] * len(point.speedup.interval), point.speedup.interval, color=MEASURED, linewidth=1.2, zorder=4
         )
-        filling = "white" if point.crowded else MEASURED
+        filling = "white" if point.oversubscribed else MEASURED
         draw(point.ranks, point.speedup.value, "o", color=MEASURED, mfc=filling, markersize=4, zorder=5)
     text = "measured: median, 95% interval; pale: each round"
     axes.plot([], "o-", color=MEASURED, markersize=4, linewidth=1, label=text)
-    if any(point.crowded for point in points):
+    if any(point.oversubscribed for point in points):
         axes.plot(
             [], "o--", color=GREY, mec=MEASURED, mfc="white", markersize=4, label=f"hollow: {sharing_note(study)}"
         )
@@ -107,12 +107,12 @@ def _speed(axes: Any, study: Study, analysis: Analysis, predicted: Sequence[Poin
     _scales(axes, analysis, ranks, each)
 
 
-def _predictions(axes: Any, points: Sequence[Point], predicted: Sequence[Point], each: bool) -> None:
+def _predictions(axes: Any, points: Sequence[ScalingPoint], predicted: Sequence[ScalingPoint], each: bool) -> None:
     """Draw predicted speed-ups, joined to the last smaller point whose ranks do not share cores."""
-    before = [point for point in points if not point.crowded and point.ranks < predicted[0].ranks][-1:]
-    values = [(one.ranks, one.efficiency if each else one.speedup) for one in (*before, *predicted)]
-    ranks, middle = [count for count, _ in values], [one.value for _, one in values]
-    low, high = ([end(one.value, *one.interval) for _, one in values] for end in (min, max))
+    before = [point for point in points if not point.oversubscribed and point.ranks < predicted[0].ranks][-1:]
+    values = [(point.ranks, point.efficiency if each else point.speedup) for point in (*before, *predicted)]
+    ranks, middle = [count for count, _ in values], [estimate.value for _, estimate in values]
+    low, high = ([end(estimate.value, *estimate.interval) for _, estimate in values] for end in (min, max))
     axes.fill_between(ranks, low, high, color=PREDICTED, alpha=0.18, linewidth=0)
     style = {"color": PREDICTED, "markersize": 4, "linewidth": 1.6, "markevery": (len(before), 1)}
     axes.plot(ranks, middle, "D:", label="predicted by the model", **style)
@@ -137,7 +137,7 @@ def _scales(axes: Any, analysis: Analysis, ranks: Sequence[int], each: bool) -> 
         low, high = np.log2(axes.get_ylim())
         ticks = 2.0 ** np.arange(np.ceil(low), high, max(1, np.ceil((high - low) / _TICKS)))
         ticks = ticks if high - low > 1.5 else np.arange(1, 5 * 2**high) / 4
-        axes.set_yticks([one for one in ticks if 2**low <= one <= 2**high])
+        axes.set_yticks([tick for tick in ticks if 2**low <= tick <= 2**high])
         axes.yaxis.set_major_formatter("{x:.15g}")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13))
     axes.minorticks_off()
@@ -149,25 +149,25 @@ def _ticks(ranks: Sequence[int]) -> list[int]:
     if len(ranks) <= _TICKS and all(octaves >= octaves.sum() * room):
         return list(ranks)
     low, high = np.log2(ranks[0]), np.log2(ranks[-1])
-    return [2 ** int(one) for one in np.arange(np.ceil(low), high + 0.01, np.ceil((high - low + 1) / _TICKS))]
+    return [2 ** int(exponent) for exponent in np.arange(np.ceil(low), high + 0.01, np.ceil((high - low + 1) / _TICKS))]
 
 
-def _phases(axes: Any, points: Sequence[Point], predicted: Sequence[Point]) -> None:
+def _phases(axes: Any, points: Sequence[ScalingPoint], predicted: Sequence[ScalingPoint]) -> None:
     """Draw bars of the time by phase: hatched if ranks share cores, pale if predicted."""
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 
     bars = [*points, *predicted]
-    for at, one in enumerate(bars):
-        shares = [one.phases[name] for name in PHASES]
-        hatch, alpha = "///" if one.crowded else "", 1.0 if at < len(points) else 0.5
+    for at, bar in enumerate(bars):
+        shares = [bar.phases[name] for name in PHASES]
+        hatch, alpha = "///" if bar.oversubscribed else "", 1.0 if at < len(points) else 0.5
         style = {"width": 0.8, "edgecolor": "white", "linewidth": 0.4, "hatch": hatch, "alpha": alpha}
         for share, top, name in zip(shares, np.cumsum(shares), PHASES, strict=True):
             axes.bar(at, share, bottom=top - share, facecolor=COLOURS[name], **style)
     labelled = range(0, len(bars), 1 + len(bars) // 24)
     axes.set_xticks(labelled, labels=[str(bars[at].ranks) for at in labelled], size=np.clip(64 / len(labelled), 5, 9))
     handles = [Patch(color=COLOURS[name], label=name) for name in visible_phases(bars)]
-    if any(bar.crowded for bar in bars):
+    if any(bar.oversubscribed for bar in bars):
         handles.append(Patch(facecolor=GREY, edgecolor="white", hatch="///", label="ranks share cores"))
     if predicted:
         handles.append(Patch(color=GREY, alpha=0.5, label="pale: predicted"))

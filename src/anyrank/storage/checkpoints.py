@@ -11,8 +11,7 @@ from typing import Any
 from anyrank.errors import UsageError
 from anyrank.provenance import provenance
 from anyrank.state import State
-from anyrank.storage import durable
-from anyrank.storage import keep as folders
+from anyrank.storage import checkpoint_folder, durable
 from anyrank.storage.format import Identity, check_dims, lay_out
 from anyrank.storage.read import Restored, restore
 from anyrank.storage.write import PendingCheckpoint, Saved
@@ -74,6 +73,11 @@ class Checkpoints:
         """Whether a checkpoint is in progress; the same on all ranks."""
         return self._pending is not None
 
+    @property
+    def pending_step(self) -> int:
+        """The step of the checkpoint in progress, −1 if there is none; the same on all ranks."""
+        return self._pending.step if self._pending is not None else -1
+
     def working(self) -> bool:
         """Return whether this rank is still working on the present phase. Not collective, and cheap."""
         return self._pending is not None and self._pending.working()
@@ -81,7 +85,7 @@ class Checkpoints:
     def sweep(self) -> list[str]:
         """Remove the temporary files of processes that died; return their names on all ranks. Collective."""
         self._check_idle()
-        return self.state.world.on_root(partial(folders.sweep, self.folder))
+        return self.state.world.on_root(partial(checkpoint_folder.sweep, self.folder))
 
     def try_header(self) -> None:
         """Write the header of a checkpoint, reserve the space of the values, and remove the file. Collective.
@@ -91,7 +95,7 @@ class Checkpoints:
         """
         self._check_idle()
         stored, world = self.state.stored(), self.state.world
-        temporary = folders.temporary_of(self.folder, self.state.step)
+        temporary = checkpoint_folder.temporary_of(self.folder, self.state.step)
 
         def write() -> None:
             try:
@@ -127,7 +131,7 @@ class Checkpoints:
             self.state,
             self._writer,
             self.identity,
-            folders.path_of(self.folder, self.state.step),
+            checkpoint_folder.path_of(self.folder, self.state.step),
             self._rotate,
             command=self.command,
             finished=finished,
@@ -150,9 +154,20 @@ class Checkpoints:
             saved = self.proceed()
         return saved
 
+    def discard(self) -> None:
+        """Remove the checkpoint in progress. Collective."""
+        if self._pending is not None:
+            self._pending.discard()
+            self._pending = None
+
+    def newest_before(self, step: int) -> Path | None:
+        """Return the newest checkpoint of an earlier step that was not refused, None if there is none. Collective."""
+        paths = self.state.world.on_root(partial(checkpoint_folder.checkpoint_files, self.folder))
+        return next((p for p in paths if checkpoint_folder.step_of(p) < step and p not in self._refused), None)
+
     def _rotate(self, newest: Path) -> None:
         self._refused.pop(newest, None)
-        folders.rotate(self.folder, newest, self.keep, self._refused)
+        checkpoint_folder.rotate(self.folder, newest, self.keep, self._refused)
 
     def _check_idle(self) -> None:
         if self._pending is not None:

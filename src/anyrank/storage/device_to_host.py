@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.device.gpu import Buffers, Gpu
+from anyrank.device.gpu import Gpu, PinnedBuffers
 
 
 class DeviceToHostCopy:
     """A copy stream and two pinned buffers in turn: one piece is copied while the caller uses the previous one."""
 
     def __init__(self, gpu: Gpu):
-        self.gpu, self.stream, self._buffers = gpu, gpu.stream(), Buffers(gpu)
+        self.gpu, self.stream, self._buffers = gpu, gpu.stream(), PinnedBuffers(gpu)
 
     def enter(self, event: Any) -> None:
         """Make the copy stream current in the calling thread, and wait for `event` of another stream."""

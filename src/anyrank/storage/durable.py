@@ -92,9 +92,9 @@ def write_collectively(
     """
     temporary = temporary_of(path)  # one run writes to a folder, and overwrites the temporary file of a dead one
     try:
-        layout = world.on_root(lambda: lay_out(temporary))
+        offsets = world.on_root(lambda: lay_out(temporary))
         with world.raise_on_all_ranks(OSError, AnyrankError), open_for_writing(temporary) as descriptor:
-            for offset, data in pieces(layout):
+            for offset, data in pieces(offsets):
                 write_all(descriptor, data, offset)
         world.on_root(lambda: publish(temporary, path))
     except AnyrankError as refusal:

@@ -135,13 +135,14 @@ def lay_out(
 def _lay_out_field(file: h5py.File, field: Field) -> Extent:
     *groups, name = field.path.split("/")
     dataset = contiguous(file.require_group("/".join(groups)), name, field.shape, field.dtype)
-    for axis, (name, size) in enumerate(zip(field.dims, field.shape, strict=True)):
-        if name not in file:  # HDF5 allocates no space for a dataset without written values
-            file.create_dataset(name, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
-        dataset.dims[axis].attach_scale(file[name])
+    for axis, (dim, size) in enumerate(zip(field.dims, field.shape, strict=True)):
+        if dim not in file:  # HDF5 allocates no space for a dataset without written values
+            file.create_dataset(dim, (size,), ">f4").make_scale(f"{_NO_VARIABLE}{size:10d}")
+        dataset.dims[axis].attach_scale(file[dim])
     _describe(dataset, field)
-    if len(groups) == 1:
+    if len(groups) == 1:  # a Field of the program, and not a column of a Table, which has no grid of ranks
         dataset.attrs["ranks"] = field.layout.grid
+        dataset.attrs["borders"] = np.concatenate(field.layout.cuts).astype(np.int64)
     return dataset.id.get_offset() or 0, dataset.id.get_storage_size()
 
 
@@ -152,8 +153,8 @@ def _describe(dataset: h5py.Dataset, item: Field | Scalar) -> None:
         dataset.attrs["long_name"] = item.description
 
 
-def complete(path: Path, stored: Stored, digests: Mapping[str, str], whole: str) -> None:
-    """Store the digests, after all values are written; raises OSError. Not collective."""
+def store_digests(path: Path, stored: Stored, digests: Mapping[str, str], whole: str) -> None:
+    """Store the digests in a file that has all values, and mark it as complete. Raises OSError. Not collective."""
     with h5py.File(path, "r+", locking=False) as file:
         for name, digest in digests.items():
             file[stored[name].path].attrs["digest"] = digest

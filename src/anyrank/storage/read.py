@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from anyrank.device.find import is_device_error
+from anyrank.device.select import is_device_error
 from anyrank.errors import CheckpointError, UsageError, of_all_ranks
+from anyrank.exchange.read import read_block
 from anyrank.field import Field
 from anyrank.layout import Layout
-from anyrank.member import Block
+from anyrank.member import StoredField
 from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.provenance import changes
 from anyrank.state import State
-from anyrank.storage import keep
+from anyrank.storage import checkpoint_folder
 from anyrank.storage.format import Entry, Header, Identity, read_header
-from anyrank.storage.staging import pieces
 from anyrank.world import World
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def restore(folder: Path, state: State, identity: Identity, refused: dict[Path, 
     Raises UsageError if it belongs to another run or has a newer format. Raises CheckpointError, which names each
     file, if all are damaged; the values of the state are then unspecified.
     """
-    paths = state.world.on_root(partial(keep.checkpoint_files, folder))
+    paths = state.world.on_root(partial(checkpoint_folder.checkpoint_files, folder))
     for path in paths:
         try:
             header = _load(path, state, identity)
@@ -101,9 +101,9 @@ class Datasets:
         self._compare(name, Field.from_array(name, layout, array, (), "", "").digest())
         return array
 
-    def fill(self, field: Block) -> None:
+    def fill(self, field: StoredField) -> None:
         """See `Source`."""
-        _on_all_ranks(self._world, partial(_read_block, self._file, field))
+        _on_all_ranks(self._world, lambda: read_block(self._file[field.path], field))
         self._compare(field.name, field.digest())
 
     def _compare(self, name: str, digest: int) -> None:
@@ -124,14 +124,6 @@ def _on_all_ranks(world: World, call: Callable[[], T]) -> T:
                 raise  # the GPU failed, not the file
             raise CheckpointError(f"rank {world.rank} cannot read it: {error}") from error
     return value
-
-
-def _read_block(file: Any, field: Block) -> None:
-    """Read this rank's block in pieces, so that only one piece is in memory twice."""
-    dataset, (along, *others) = file[field.path], field.layout.slices
-    for rows in pieces(field.local):
-        part = slice(along.start + rows.start, min(along.start + rows.stop, along.stop)), *others
-        field[rows] = dataset[part]
 
 
 def check_identity(path: Path, of_file: Identity, of_run: Identity) -> None:

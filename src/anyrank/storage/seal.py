@@ -32,9 +32,9 @@ def seal(path: Path, extents: Sequence[Extent]) -> None:
     with path.open("r+b") as file:
         file.seek(0, os.SEEK_END)
         file.write(f"{text} anyrank-seal {len(text):08d} ".encode())
-        digest = _hash(file, extents, file.tell())
+        text_hash = _hash(file, extents, file.tell())
         file.seek(0, os.SEEK_END)
-        file.write(f"{digest}\n".encode())
+        file.write(f"{text_hash}\n".encode())
 
 
 def check_seal(path: Path) -> None:
@@ -68,6 +68,6 @@ def _hash(file: BinaryIO, extents: Sequence[Extent], end: int) -> str:
         while position < offset:
             part = file.read(min(offset - position, 1 << 20))
             hasher.update(part)
-            position += len(part) or offset
+            position += len(part) or offset  # at the end of a file that is too short, end the loop
         position = offset + size
     return hasher.hexdigest()

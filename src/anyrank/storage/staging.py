@@ -15,15 +15,13 @@ from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout, even_cuts
 from anyrank.numerics import digest
-from anyrank.numerics.strided import run_axis, runs
+from anyrank.numerics.strided import extent_axis, extents, row_slices
 from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.storage.durable import start_writing, write_all
 
 #: If the contiguous runs of a block are shorter, in bytes, the ranks first redistribute the blocks as rows: a million
 #: short writes to a disk cost more than one exchange in memory.
-SHORT_RUN = 1 << 16
-#: Bytes that are digested and written at a time.
-PIECE = 1 << 24
+SHORT_EXTENT = 1 << 16
 #: The copies of a checkpoint leave at least 1/16 of the GPU memory free for later allocations of the run.
 RESERVED_SHARE = 16
 #: The MPI datatype by the size of an element: MPI only copies bytes.
@@ -41,10 +39,12 @@ class Staging:
         self.source = field.layout
         self.layout = writing_layout(field.layout, field.dtype.itemsize)
         self._redistribute = None if self.layout is field.layout else Redistribution(field, self.layout)
-        usable = to_host if self._redistribute is None and not field.device.on_host else None
-        block = _allocate_on_gpu(field, usable.gpu) if usable is not None else None
-        self._to_host = to_host if block is not None else None
-        self.block = np.empty(self.layout.local_shape, field.dtype) if block is None else block
+        gpu_block = None
+        if to_host is not None and self._redistribute is None and not field.device.on_host:
+            gpu_block = _allocate_on_gpu(field, to_host.gpu)
+        #: How the copy goes to the host while steps continue; None if the copy is on the host.
+        self._to_host = to_host if gpu_block is not None else None
+        self.block = np.empty(self.layout.local_shape, field.dtype) if gpu_block is None else gpu_block
 
     def copy(self, field: Field) -> None:
         """Copy the present values of the Field. Collective.
@@ -68,14 +68,14 @@ class Staging:
         """
         total, shape, start = 0, self.layout.shape, self.layout.start
         row = self.block.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        parts = [self.block[rows] for rows in pieces(self.block)]
+        parts = [self.block[rows] for rows in row_slices(self.block)]
         if self._to_host is not None:
             self._to_host.enter(self._copied)
             total = digest.local_digest(self.block, shape, start)
         for part in parts if self._to_host is None else self._to_host.copy(parts):
             if self._to_host is None:
                 total += digest.local_digest(part, shape, start)
-            for position, data in runs(part, shape, start):
+            for position, data in extents(part, shape, start):
                 write_all(descriptor, data, offset + position)
             start_writing(descriptor, offset + start[0] * row, len(part) * row)
             start = (start[0] + len(part), *start[1:])
@@ -98,15 +98,9 @@ def _allocate_on_gpu(field: Field, gpu: Gpu) -> Any:
     return block
 
 
-def pieces(block: Any) -> list[slice]:
-    """Return the rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
-    rows = max(1, PIECE * len(block) // max(1, block.nbytes))
-    return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]
-
-
 def fetch(field: Field, block: np.ndarray) -> np.ndarray:
     """Fill `block` with the present values of the Field, in pieces, because a copy may need GPU memory; return it."""
-    for rows in pieces(block):
+    for rows in row_slices(block):
         block[rows] = field.device.to_host(field.local[rows])
     return block
 
@@ -115,9 +109,9 @@ def writing_layout(layout: Layout, itemsize: int) -> Layout:
     """Return the layout in which values are written: rows if the contiguous runs of the blocks are short."""
     shape, world = layout.shape, layout.world
     block = [max(b - a for a, b in pairwise(cut)) for cut in layout.cuts]
-    axis = run_axis(block, shape)
+    axis = extent_axis(block, shape)
     length = int(np.prod(block[axis:], dtype=np.int64)) * itemsize
-    if axis == 0 or length >= SHORT_RUN or shape[0] < world.size:
+    if axis == 0 or length >= SHORT_EXTENT or shape[0] < world.size:
         return layout
     return Layout(shape, world, [even_cuts(shape[0], world.size), *((0, n) for n in shape[1:])])
 
@@ -133,9 +127,9 @@ class Redistribution:
             outer[-1] = field.storage.strides[-2] // field.dtype.itemsize  # rows need not be contiguous
         offset = field.offset if on_host else (0,) * len(outer)
         sources, targets = _bricks(field.layout), _bricks(target)
-        rank, item = field.world.rank, field.dtype.itemsize
-        self._send = [_common(sources[rank], other, item, outer, offset) for other in targets]
-        self._receive = [_common(targets[rank], other, item) for other in sources]
+        rank, itemsize = field.world.rank, field.dtype.itemsize
+        self._send = [_intersection(sources[rank], other, itemsize, outer, offset) for other in targets]
+        self._receive = [_intersection(targets[rank], other, itemsize) for other in sources]
 
     def __call__(self, field: Field, block: np.ndarray) -> None:
         """Fill `block`, this rank's part in the target layout. Collective."""
@@ -163,10 +157,10 @@ def _bricks(layout: Layout) -> list[tuple[slice, ...]]:
     return [brick for _, brick in layout.bricks_of_all()]
 
 
-def _common(
+def _intersection(
     own: tuple[slice, ...],
     other: tuple[slice, ...],
-    item: int,
+    itemsize: int,
     outer: Sequence[int] = (),
     offset: Sequence[int] = (),
 ) -> MPI.Datatype | None:
@@ -180,4 +174,4 @@ def _common(
         return None
     whole, before = outer or [part.stop - part.start for part in own], offset or [0] * len(own)
     starts = [first - part.start + skipped for first, part, skipped in zip(low, own, before, strict=True)]
-    return _ELEMENTS[item].Create_subarray(whole, sizes, starts).Commit()
+    return _ELEMENTS[itemsize].Create_subarray(whole, sizes, starts).Commit()

@@ -17,11 +17,11 @@ from anyrank.member import digest_of
 from anyrank.numerics.digest import hexadecimal
 from anyrank.provenance import provenance
 from anyrank.state import Field, State, check_scalars
-from anyrank.storage import durable, keep
+from anyrank.storage import checkpoint_folder, durable
 from anyrank.storage.background import Background
-from anyrank.storage.format import Identity, complete, lay_out
+from anyrank.storage.format import Identity, lay_out, store_digests
 from anyrank.storage.seal import Extent, seal
-from anyrank.storage.writers import Digests, Writer
+from anyrank.storage.writers import DigestsByName, Writer
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Saved:
     """The result of a checkpoint, the same on all ranks.
 
     `error` is empty if the checkpoint is valid; otherwise earlier checkpoints are unchanged, and `digests` is empty.
-    `seconds` is the time from its start until it was durable. `blocked` is the time for which computing waited, the
-    maximum of all ranks. `hidden` is the share of its cost for which computing did not wait.
+    `seconds` is the time from its start until it was on disk. `blocked` is the time for which computing waited, the
+    maximum of all ranks. `hidden` is the share of its work, from 0 to 1, for which computing did not wait.
     """
 
     step: int
@@ -39,7 +39,7 @@ class Saved:
     seconds: float
     blocked: float
     hidden: float
-    digests: Digests
+    digests: DigestsByName
     digest: int
     error: str = ""
 
@@ -64,10 +64,10 @@ class PendingCheckpoint:
     ):
         self._began = self._ended = perf_counter()
         self._world, self._path, self._rotate = state.world, path, rotate
-        self._step, self._error, self._bytes, self._sealing = state.step, "", 0, False
+        self.step, self._error, self._bytes, self._sealing = state.step, "", 0, False
         self._waited = self._busy = 0.0
         self._background: Background[Any] | None = None
-        self._temporary = keep.temporary_of(path.parent, state.step)
+        self._temporary = checkpoint_folder.temporary_of(path.parent, state.step)
         check_scalars(state)
         self._stored = state.stored()
         self._digests = {scalar.name: scalar.digest() for scalar in state.scalars()}
@@ -75,9 +75,9 @@ class PendingCheckpoint:
         def create() -> tuple[Path, dict[str, Extent]]:
             durable.make_folder(path.parent)
             origin = provenance(state.world, command)
-            return self._temporary, lay_out(self._temporary, self._stored, self._step, identity, finished, origin)
+            return self._temporary, lay_out(self._temporary, self._stored, self.step, identity, finished, origin)
 
-        try:
+        try:  # the name has the host and the process of rank 0, so that all ranks use that of rank 0
             self._temporary, self._extents = state.world.on_root(create)
         except AnyrankError as error:
             self._error = _message(path, error)
@@ -95,16 +95,23 @@ class PendingCheckpoint:
     def proceed(self) -> Saved | None:
         """Wait for the present phase and start the next one; returns the result after the last phase. Collective."""
         entered = perf_counter()
-        complete = True
+        done = True
         if not self._error:
             try:
-                complete = self._finish_seal() if self._sealing else self._finish_values()
+                done = self._finish_seal() if self._sealing else self._finish_values()
             except AnyrankError as error:
                 self._error = _message(self._path, error)
         if self._error and self._world.rank == 0:
             self._discard()
         self._blocked += perf_counter() - entered
-        return self._saved() if complete or self._error else None
+        return self._saved() if done or self._error else None
+
+    def discard(self) -> None:
+        """Wait for the threads of all ranks, and remove the file. Collective."""
+        with suppress(AnyrankError):  # an error of the file system, on all ranks
+            self._wait()
+        if self._world.rank == 0:
+            self._discard()
 
     def _wait(self) -> Any:
         """Return the result of this rank's thread, if it has one; raise on all ranks if a thread failed."""
@@ -119,7 +126,8 @@ class PendingCheckpoint:
         return work.result if work is not None else None
 
     def _finish_values(self) -> bool:
-        own: Digests = self._wait()
+        """End the first phase and start the second one: returns False, because the checkpoint is not done."""
+        own: DigestsByName = self._wait()
         names = list(own)
         parts = np.array([own[name] for name in names], np.uint64)
         totals = self._world.allreduce(parts).tolist()
@@ -132,7 +140,7 @@ class PendingCheckpoint:
 
     def _seal(self) -> int:
         texts = {name: hexadecimal(value) for name, value in self._digests.items()}
-        complete(self._temporary, self._stored, texts, hexadecimal(self._digest))
+        store_digests(self._temporary, self._stored, texts, hexadecimal(self._digest))
         seal(self._temporary, list(self._extents.values()))
         size = self._temporary.stat().st_size
         durable.publish(self._temporary, self._path)
@@ -142,6 +150,7 @@ class PendingCheckpoint:
         return size
 
     def _finish_seal(self) -> bool:
+        """End the second phase: returns True. The duration is that on the clock of rank 0, which sealed the file."""
         size = self._wait()
         self._bytes, seconds = self._world.bcast((size, self._ended - self._began))
         self._ended = self._began + seconds
@@ -156,14 +165,14 @@ class PendingCheckpoint:
 
     def _saved(self) -> Saved:
         own = np.array([self._blocked, max(self._busy - self._waited, 0.0)])
-        blocked, hidden = self._world.allreduce(own, "max").tolist()
+        blocked, overlapped = self._world.allreduce(own, "max").tolist()
         return Saved(
-            self._step,
+            self.step,
             self._path,
             self._bytes,
-            self._ended - self._began if not self._error else blocked + hidden,
+            self._ended - self._began if not self._error else blocked + overlapped,
             blocked,
-            hidden / (blocked + hidden),
+            overlapped / (blocked + overlapped),
             self._digests if not self._error else {},
             self._digest if not self._error else 0,
             self._error,

@@ -20,7 +20,7 @@ from anyrank.storage.durable import open_for_writing, sync_file
 from anyrank.storage.seal import Extent
 from anyrank.storage.staging import Staging, fetch
 
-Digests = dict[str, int]
+DigestsByName = dict[str, int]
 
 
 class Writer:
@@ -42,7 +42,7 @@ class Writer:
         """Do the part that needs an unchanged state. Collective; an error is raised on all ranks or on none."""
         raise NotImplementedError
 
-    def write(self) -> Digests:
+    def write(self) -> DigestsByName:
         """Do the rest, in a thread, without MPI; return this rank's part of the Fields' digests. Raises any error."""
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class Pwrite(Writer):
             staging.copy(field)
             self._staged[field.name] = staging
 
-    def write(self) -> Digests:
+    def write(self) -> DigestsByName:
         """See `Writer`."""
         with open_for_writing(self._path) as descriptor:
             self.inject_fault()
@@ -83,31 +83,31 @@ class _Blocking(Writer):
     def begin(self, path: Path, extents: Mapping[str, Extent], fields: Sequence[Field]) -> None:
         """See `Writer`."""
         self._path, self._fields = path, fields
-        self._digests: Digests = {}
+        self._digests: DigestsByName = {}
         self._error: Exception | None = None
         try:
             self.inject_fault()
-            self._write_all(path)
+            self._write_fields(path)
         except Exception as error:
             self._error = error
 
-    def write(self) -> Digests:
+    def write(self) -> DigestsByName:
         """See `Writer`."""
         if self._error is not None:
             raise self._error
         sync_file(self._path)
         return self._digests
 
-    def _write_all(self, path: Path) -> None:
+    def _write_fields(self, path: Path) -> None:
         raise NotImplementedError
 
-    def _block(self, field: Field, others: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return this rank's values of the field, and a buffer for `others` bytes of another rank. Collective.
+    def _fetch_block(self, field: Field, receive_bytes: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return this rank's block of the field, and a receive buffer for the block of another rank. Collective.
 
         An error of any rank is raised on all ranks, because the next calls are collective.
         """
         with self.state.world.raise_on_all_ranks(Exception):
-            buffer = np.empty(others, np.uint8)
+            buffer = np.empty(receive_bytes, np.uint8)
             block = fetch(field, np.empty(field.layout.local_shape, field.dtype))
             self._digests[field.name] = digest.local_digest(block, field.shape, field.layout.start)
         return block, buffer
@@ -126,15 +126,15 @@ class Mpio(_Blocking):
                 "--checkpoint-io pwrite, which needs none, or build h5py with HDF5_MPI=ON."
             )
 
-    def _write_all(self, path: Path) -> None:
+    def _write_fields(self, path: Path) -> None:
         comm = self.state.world.comm
         with h5py.File(path, "r+", driver="mpio", comm=comm, locking=False) as file:
             for field in self._fields:
-                block, _ = self._block(field)
-                _write_collectively(file[field.path], field, block)
+                block, _ = self._fetch_block(field)
+                _write_dataset(file[field.path], field, block)
 
 
-def _write_collectively(dataset: Any, field: Field, block: np.ndarray) -> None:
+def _write_dataset(dataset: Any, field: Field, block: np.ndarray) -> None:
     """Write by HDF5's own functions: h5py's indexing makes no call on a rank with an empty part."""
     transfer = h5py.h5p.create(h5py.h5p.DATASET_XFER)
     transfer.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
@@ -156,7 +156,7 @@ class Gather(_Blocking):
         super().__init__(state)
         self._tag = state.world.tag()
 
-    def _write_all(self, path: Path) -> None:
+    def _write_fields(self, path: Path) -> None:
         parts = self._parts()
         try:
             if self.state.world.rank == 0:
@@ -173,7 +173,7 @@ class Gather(_Blocking):
         for field in self._fields:
             bricks = [*field.layout.bricks_of_all()] if rank == 0 else []
             sizes = [prod(s.stop - s.start for s in brick) for _, brick in bricks]
-            block, buffer = self._block(field, max(sizes[1:], default=0) * field.dtype.itemsize)
+            block, buffer = self._fetch_block(field, max(sizes[1:], default=0) * field.dtype.itemsize)
             if rank and block.size:
                 comm.Send(_bytes(block), 0, self._tag)
             for (owner, brick), size in zip(bricks, sizes, strict=True):

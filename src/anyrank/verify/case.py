@@ -21,6 +21,8 @@ CAUSES = {
     "separately on the interior and on the borders: each point must be computed from the kernel's arguments alone. The "
     "rank's own indices, and arrays with the shape of the block, match only the whole block: declare a Field for them, "
     "fill it in setup, and pass that Field to advance.",
+    "weights": "The blocks of the ranks had other sizes (--weights), which the state depends on: look for the size or "
+    "the beginning of a block that is computed as n // ranks. Use field.indices, layout.start and layout.local_shape.",
     "body": "The bodies of a kernel give different bits; the reference body is its definition.",
     "restart": "Data outside the State, on self or in a module, is lost at resume: add it to the State.",
     "split": "The state depends on which axes are split: check the corners of the halo, and that no axis is used in "
@@ -72,16 +74,16 @@ class Case:
 REFERENCE = Case(body="reference")
 
 
-def causes(one: Case, other: Case) -> list[str]:
+def causes(case: Case, other: Case) -> list[str]:
     """Return the properties in which two cases differ, in the order of CAUSES; empty for identical cases."""
-    differing = {case.changed for case in (one, other) if case.changed and one.changed != other.changed}
-    if one.body != other.body:
+    differing = {changed for changed in (case.changed, other.changed) if changed and case.changed != other.changed}
+    if case.body != other.body:
         differing.add("body")
-    if one.stops != other.stops:
+    if case.stops != other.stops:
         differing.add("restart")
-    if set(one.ranks) != set(other.ranks):
+    if set(case.ranks) != set(other.ranks):
         differing.add("ranks")  # the split gives another grid for each number of ranks, so it is not compared
-    elif one.split != other.split:
+    elif case.split != other.split:
         differing.add("split")
     return [cause for cause in CAUSES if cause in differing]
 

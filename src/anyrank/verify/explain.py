@@ -13,10 +13,13 @@ _ORDER = list(CAUSES)
 
 @dataclass
 class Finding:
-    """Two outcomes that differ, the difference between their cases, and the other outcomes that it explains."""
+    """Two outcomes that differ, the cause of the difference, and the other outcomes that it explains.
+
+    `nearest` is the outcome of the case that is nearest to that of `other`; it is correct, if possible.
+    """
 
     cause: str
-    one: Outcome
+    nearest: Outcome
     other: Outcome
     seen: list[Outcome] = field(default_factory=list)
 
@@ -29,21 +32,21 @@ def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
     """
     ran = [outcome for outcome in outcomes if outcome.verdict != IMPOSSIBLE]
     wrong = [outcome for outcome in ran if not outcome.equals(ran[0])]
-    for one in ran:
+    for outcome in ran:
         for other in ran:
-            if causes(one.case, other.case) == ["again"] and other.case.changed and not one.equals(other):
-                return [Finding("again", one, other, [it for it in wrong if it is not other])]
+            if causes(outcome.case, other.case) == ["again"] and other.case.changed and not outcome.equals(other):
+                return [Finding("again", outcome, other, [it for it in wrong if it is not other])]
     pairs = [(_nearest(outcome, ran, wrong), outcome) for outcome in wrong]
     findings: dict[tuple[str, bool], Finding] = {}
     # An outcome that differs in several properties belongs to an existing finding for one of them.
-    for one, other in sorted(pairs, key=lambda pair: len(causes(pair[0].case, pair[1].case))):
-        differences = causes(one.case, other.case)
+    for nearest, other in sorted(pairs, key=lambda pair: len(causes(pair[0].case, pair[1].case))):
+        differences = causes(nearest.case, other.case)
         explained = [finding for finding in findings.values() if finding.cause in differences and len(differences) > 1]
         key = differences[0], other.verdict == FAILED
         if explained or key in findings:
             (explained[0] if explained else findings[key]).seen.append(other)
         else:
-            findings[key] = Finding(differences[0], one, other)
+            findings[key] = Finding(differences[0], nearest, other)
     return sorted(findings.values(), key=lambda finding: _ORDER.index(finding.cause))
 
 
@@ -55,16 +58,16 @@ def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome])
     return min((other for other in ran if not other.equals(outcome)), key=distance)
 
 
-def first_difference(one: Trace, other: Trace) -> tuple[int, list[str]] | None:
+def first_difference(trace: Trace, other: Trace) -> tuple[int, list[str]] | None:
     """Return the first step at which two traces differ, and the members that differ, in the order of declaration.
 
     There are no members if one trace ends before that step. None if the traces are equal.
     """
-    for step in sorted({*one, *other}):
-        if step not in one or step not in other:
+    for step in sorted({*trace, *other}):
+        if step not in trace or step not in other:
             return step, []
-        names = dict.fromkeys([*one[step], *other[step]])
-        members = [name for name in names if one[step].get(name) != other[step].get(name)]
+        names = dict.fromkeys([*trace[step], *other[step]])
+        members = [name for name in names if trace[step].get(name) != other[step].get(name)]
         if members:
             return step, members
     return None

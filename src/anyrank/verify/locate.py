@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank.layout import even_cuts
 from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.runner import SAME, Outcome, Runner
 
@@ -25,20 +24,20 @@ Location = tuple[str, tuple[str, ...]]
 
 def locate(runner: Runner, finding: Finding) -> Location | None:
     """Repeat both cases up to the first step that differs, and compare them; None if the states are equal."""
-    first = first_difference(finding.one.trace, finding.other.trace)
+    first = first_difference(finding.nearest.trace, finding.other.trace)
     if first is None:
         return None
     step, members = first
     if not members:
-        ends = [max(outcome.trace) for outcome in (finding.one, finding.other)]
+        ends = [max(outcome.trace) for outcome in (finding.nearest, finding.other)]
         return f"The states are equal, but one run ends at step {ends[0]}, the other at step {ends[1]}", ()
     reproducible = True
     for _ in range(ROUNDS):
-        one, other = (runner.run(outcome.case, step) for outcome in (finding.one, finding.other))
-        reproducible &= _repeats(finding.one, one) and _repeats(finding.other, other)
-        again = first_difference(one.trace, other.trace) if one.verdict == other.verdict == SAME else None
+        nearest, other = (runner.run(outcome.case, step) for outcome in (finding.nearest, finding.other))
+        reproducible &= _repeats(finding.nearest, nearest) and _repeats(finding.other, other)
+        again = first_difference(nearest.trace, other.trace) if nearest.verdict == other.verdict == SAME else None
         if again is not None and again[0] == step:
-            words, values = compare(one.checkpoint(step), other.checkpoint(step), again[1])
+            words, values = compare(nearest.checkpoint(step), other.checkpoint(step), again[1])
             return f"First at step {step}, in {words}{'' if reproducible else CHANCE}", values
         step = min(step, again[0]) if again is not None else step
     return f"First at step {step}, in {', '.join(members)}, but not when repeated{CHANCE}", ()
@@ -51,11 +50,11 @@ def _repeats(before: Outcome, after: Outcome) -> bool:
     return all(before.trace.get(step) == digests for step, digests in after.trace.items())
 
 
-def compare(one: Path, other: Path, members: Sequence[str]) -> Location:
+def compare(path: Path, other: Path, members: Sequence[str]) -> Location:
     """Find the first element of the first member whose bits differ between two checkpoint files."""
     name, *others = members
     more = f" (and in {', '.join(others)})" if others else ""
-    with h5py.File(one, "r") as file, h5py.File(other, "r") as other_file:
+    with h5py.File(path, "r") as file, h5py.File(other, "r") as other_file:
         first, second = (_dataset(it, name) for it in (file, other_file))
         kinds = ["missing" if it is None else f"{it.dtype} of shape {it.shape}" for it in (first, second)]
         if kinds[0] != kinds[1]:
@@ -103,6 +102,6 @@ def _owner(values: Any, index: tuple[int, ...]) -> str:
     grid = tuple(int(parts) for parts in values.attrs.get("ranks", ()))
     if not grid:
         return "all ranks"
-    cuts = [even_cuts(n, parts) for n, parts in zip(values.shape, grid, strict=True)]
+    cuts = np.split(values.attrs["borders"], np.cumsum([parts + 1 for parts in grid])[:-1])
     position = [bisect_right(cut, i) - 1 for cut, i in zip(cuts, index, strict=True)]
     return f"rank {np.ravel_multi_index(position, grid)} of {'x'.join(map(str, grid))}"

@@ -9,7 +9,7 @@ from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaseMatrix:
     """The user's choice of cases; empty `bodies` and `splits` select all of the matrix."""
 
     ranks: tuple[int, ...] = (1, 2, 3, 4)
@@ -51,8 +51,11 @@ class Plan:
             if not self.quick:
                 yield Case((self._odd,), split="columns")
 
+        if axes and self._odd > 1:
+            yield Case((self._odd,), changed="weights")
+
     def _bodies(self) -> Iterator[Case]:
-        bodies = self.bodies or (() if self.quick else ("numba", "cython", "cupy", "shim", "shim,auto"))
+        bodies = self.bodies or (("shim",) if self.quick else ("numba", "cython", "cupy", "shim", "shim,auto"))
         yield from (Case((self._few,), body=body) for body in bodies)
 
     def _restarts(self, steps: int) -> Iterator[Case]:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from anyrank.declaration import OptionTable, option
+from anyrank.declaration import OptionSettings, option
 from anyrank.errors import UsageError
 from anyrank.layout import SPLITS
 from anyrank.runtime.duration import Duration
-from anyrank.runtime.options import Bodies
+from anyrank.runtime.options import BodyNames
 from anyrank.values import Count
 
 VERIFY = "Verification"
@@ -23,16 +23,18 @@ def _splits(text: str) -> str:
     return text
 
 
-class VerifyOptions(OptionTable):
+class VerifyOptions(OptionSettings):
     """The options of a verification; numbers of ranks are read by the command, which knows the machine."""
 
-    ranks: str = option("1,2,3,4", "Numbers of ranks.", VERIFY, "-n", "--ranks")
-    body: Bodies = option("", "Kernel bodies: numba,cython.", VERIFY, default_text="all")
+    ranks: str = option("1,2,3,4", "Numbers of ranks to run.", VERIFY, "-n", "--ranks")
+    body: BodyNames = option("", "Kernel bodies to run, such as numba,cython.", VERIFY, default_text="all")
     split: Annotated[str, AfterValidator(_splits)] = option(
-        "", "Splits: rows,bricks.", VERIFY, default_text="rows,columns,bricks"
+        "", "Domain decompositions to run, such as rows,bricks.", VERIFY, default_text="rows,columns,bricks"
     )
-    quick: bool = option(False, "Only the most informative cases, for every commit.", VERIFY)
-    junit: str = option("", "Write the results of the cases to this file, as JUnit XML.", VERIFY)
+    quick: bool = option(False, "Run only the most informative cases, for instance at every commit.", VERIFY)
+    junit: str = option("", "Write the result of each case to this file, in JUnit XML.", VERIFY)
     out: str = option("", "A new folder for all runs.", VERIFY, default_text="a temporary one, kept if cases differ")
-    timeout: Duration = option("10min", "A run that takes longer fails.", VERIFY)
-    allow: Count | None = option(None, "The largest allowed number of ranks.", VERIFY, default_text="4, or 2 per core")
+    timeout: Duration = option("10min", "Time limit of each run; a run that takes longer fails.", VERIFY)
+    allow: Count | None = option(
+        None, "Largest number of ranks that --ranks may contain.", VERIFY, default_text="4, or 2 per core"
+    )

@@ -50,19 +50,19 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
 
 def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outcome, int]) -> str:
     """Return the text of a finding; `numbers` are the numbers of the cases in the table."""
-    one, other = finding.one, finding.other
-    sides = [f"case {numbers[it]}: {it.case}" for it in (one, other)]
+    nearest, other = finding.nearest, finding.other
+    sides = [f"case {numbers[it]}: {it.case}" for it in (nearest, other)]
     lines = [f"FOUND: {_contrast(finding)}"]
-    failed = FAILED in (one.verdict, other.verdict)
+    failed = FAILED in (nearest.verdict, other.verdict)
     if failed:
         which = int(other.verdict == FAILED)
         lines += [
             f"{sides[which]} fails; this case does not:",
             f"{sides[1 - which]}:",
-            *(one, other)[which].message.splitlines(),
+            *(nearest, other)[which].message.splitlines(),
         ]
     else:
-        words, values = location or _results(one, other)
+        words, values = location or _results(nearest, other)
         lines.append(f"{words}:")
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
@@ -73,16 +73,18 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
     return "\n  ".join(lines)
 
 
-def _results(one: Outcome, other: Outcome) -> Location:
-    keys = [key for key in {**one.result, **other.result} if one.result.get(key) != other.result.get(key)]
-    values = tuple(", ".join(f"{key} = {it.result.get(key)}" for key in keys) for it in (one, other))
+def _results(outcome: Outcome, other: Outcome) -> Location:
+    keys = [key for key in {**outcome.result, **other.result} if outcome.result.get(key) != other.result.get(key)]
+    values = tuple(", ".join(f"{key} = {it.result.get(key)}" for key in keys) for it in (outcome, other))
     return f"The state is the same at every step, but the result differs in {', '.join(keys)}", values
 
 
 def _contrast(finding: Finding) -> str:
     """Return the difference between the two cases of a finding; other differences had no effect."""
-    pattern, one, other = _CONTRASTS.get(finding.cause), finding.one.case, finding.other.case
-    return f"{finding.cause}: {pattern.format(other)} instead of {pattern.format(one)}" if pattern else finding.cause
+    pattern, nearest, other = _CONTRASTS.get(finding.cause), finding.nearest.case, finding.other.case
+    return (
+        f"{finding.cause}: {pattern.format(other)} instead of {pattern.format(nearest)}" if pattern else finding.cause
+    )
 
 
 def write_junit(path: Path, name: str, outcomes: Sequence[Outcome], explanations: Mapping[Outcome, str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from anyrank.errors import UsageError
 from anyrank.runtime.child_run import ChildRun, read_json, run_child
 from anyrank.runtime.folder import RunFolder
-from anyrank.storage.keep import path_of
+from anyrank.storage.checkpoint_folder import path_of
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.
@@ -87,6 +87,8 @@ class Runner:
     def _start(self, ranks: int, words: Sequence[str], changed: str, run: RunFolder) -> ChildRun:
         common = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
         common += [] if changed == "timing" else ["--check"]  # --check makes ranks wait for each other
+        if changed == "weights":
+            common += ["--weights", ",".join(str(1 + 2 * rank % 3) for rank in range(ranks))]
         log, variables = run.path.with_name("stderr.txt"), environment(changed)
         module = "anyrank.verify.rank"
         return run_child(

@@ -10,7 +10,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.verify.case import REFERENCE, Case
 from anyrank.verify.explain import explain
 from anyrank.verify.locate import locate
-from anyrank.verify.matrix import Plan
+from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.report import header, paragraph, row
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome, Runner
 
@@ -18,7 +18,7 @@ from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome, Runner
 class Verification:
     """Runs the cases of a plan and reports each of them in one line."""
 
-    def __init__(self, runner: Runner, plan: Plan, say: Callable[[str], None]):
+    def __init__(self, runner: Runner, plan: CaseMatrix, say: Callable[[str], None]):
         self.runner, self.plan, self._print = runner, plan, say
         self.outcomes: list[Outcome] = []
         #: The paragraph that explains each outcome that differs.
@@ -48,7 +48,7 @@ class Verification:
         numbers = {outcome: number for number, outcome in enumerate(self.outcomes, 1)}
         findings = explain(self.outcomes)
         for finding in findings:
-            failed = FAILED in (finding.one.verdict, finding.other.verdict)
+            failed = FAILED in (finding.nearest.verdict, finding.other.verdict)
             text = paragraph(finding, None if failed else locate(self.runner, finding), numbers)
             self._print(text + "\n")
             self.explanations |= dict.fromkeys((finding.other, *finding.seen), text)

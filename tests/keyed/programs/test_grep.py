@@ -86,8 +86,8 @@ def test_grep_counts_are_the_same_on_any_number_of_ranks(world, alone, tmp_path)
     world.barrier()
     for words, chunk in [(False, 200), (True, 700), (False, 1 << 28)]:
         parameters = {"words": words, "ignore_case": words, "chunk": chunk}
-        found = count_patterns(world, tmp_path, PATTERNS, **parameters)
-        check_collective(world, found == count_patterns(alone, tmp_path, PATTERNS, **parameters), f"{parameters}")
+        result = count_patterns(world, tmp_path, PATTERNS, **parameters)
+        check_collective(world, result == count_patterns(alone, tmp_path, PATTERNS, **parameters), f"{parameters}")
 
 
 def test_grep_line_of_50_mb_needs_little_memory(alone, tmp_path):

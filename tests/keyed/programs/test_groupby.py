@@ -133,12 +133,12 @@ def test_groupby_hdf5_output_has_nulls_besides_integers(alone, tmp_path):
     write(tmp_path / "t.parquet", table)
     run(alone, tmp_path / "t.parquet", "k,day,ok", "min(a/b),sum(ok),max(k)")
     with h5py.File(tmp_path / "groups.h5") as file:
-        found = {name: column[...].tolist() for name, column in file.items()}
-    assert found["k"] == [5, 2**60 + 1, 0] and found["k_null"] == [False, False, True]
-    assert found["day"] == [b"1970-01-01", b"", b"1970-01-02"]
-    assert found["ok"] == [True, False, False] and found["ok_null"] == [False, False, True]
-    assert found["sum(ok)"] == [2, 0, 0] and found["max(k)"] == [5, 2**60 + 1, 0] and found["max(k)_null"][2]
-    assert str(found["min(a.b)"]) == "[nan, 0.0, -0.0]"
+        result = {name: column[...].tolist() for name, column in file.items()}
+    assert result["k"] == [5, 2**60 + 1, 0] and result["k_null"] == [False, False, True]
+    assert result["day"] == [b"1970-01-01", b"", b"1970-01-02"]
+    assert result["ok"] == [True, False, False] and result["ok_null"] == [False, False, True]
+    assert result["sum(ok)"] == [2, 0, 0] and result["max(k)"] == [5, 2**60 + 1, 0] and result["max(k)_null"][2]
+    assert str(result["min(a.b)"]) == "[nan, 0.0, -0.0]"
     assert read(tmp_path / "groups.csv")[1:] == [
         ["5", "1970-01-01", "True", "nan", "2", "5"],
         [str(2**60 + 1), "", "False", "0.0", "0", str(2**60 + 1)],
@@ -203,11 +203,11 @@ def test_groupby_stopped_run_resumes_on_other_ranks(tmp_path):
 
 def test_groupby_resume_with_other_files_or_columns_is_refused(alone, tmp_path):
     write(tmp_path / "table.csv")
-    for name, said in (("input", "the files are not those"), ("kinds", "the columns are not those")):
+    for name, output in (("input", "the files are not those"), ("kinds", "the columns are not those")):
         groupby, state = program(tmp_path / "table.csv", "user"), State(alone)
         groupby.declare(state)
         setattr(state, name, 1)
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=output):
             groupby.step(state)
 
 
@@ -230,7 +230,7 @@ def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"by": "user,day(time)"}, "--by 'day\\(time\\)' is not a key"),
         ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is not an aggregate. Use count, or one of count, sum"),
@@ -241,9 +241,9 @@ def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
         ({"aggregate": "mean(user)"}, "column 'user' is text and must be numbers to be aggregated"),
     ],
 )
-def test_groupby_bad_keys_and_aggregates_are_refused(alone, tmp_path, options, said):
+def test_groupby_bad_keys_and_aggregates_are_refused(alone, tmp_path, options, message):
     write(tmp_path / "table.csv")
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         program(tmp_path / "table.csv", **{"by": "user", **options}).declare(State(alone))
 
 

@@ -109,15 +109,15 @@ def expected(parts):
     for part in parts:
         for k, t, *values in zip(*part.values(), strict=True):
             groups.setdefault((k, t), []).append(values)
-    found = []
+    result = []
     for key in sorted(groups, key=lambda key: [(v is None, v) for v in key]):
         rows = groups[key]
         x, y, n, small = ([v for v in column if v is not None] for column in zip(*rows, strict=True))
         sums = [total(x), *((mean(x), extreme(x, False), extreme(x, True)) if x else (None,) * 3)]
         whole = (min(n), max(n), round_fraction(Fraction(sum(n), len(n)))) if n else (None,) * 3
         var = variance(y) if len(y) > 1 else None
-        found.append([*key, len(rows), len(x), *sums, var, *whole, sum(small)])
-    return found
+        result.append([*key, len(rows), len(x), *sums, var, *whole, sum(small)])
+    return result
 
 
 def answer(world, folder, suffix):

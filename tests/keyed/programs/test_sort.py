@@ -64,18 +64,18 @@ def holds(path, columns):
 
 def test_sort_file_is_the_same_on_1_to_7_ranks(records, tmp_path):
     path, expected = records
-    before, found, files = path.read_bytes(), [], set()
+    before, actual, files = path.read_bytes(), [], set()
     for ranks in (1, 2, 3, 4, 7):
         out = tmp_path / str(ranks)
         words = ("--input", path, "--key", "key", "--chunk", 70_000, "--block", 90_000, "--out", out)
         run("run", "sort", *words, ranks=ranks)
-        found.append(digests(out))
+        actual.append(digests(out))
         files.add((out / "sorted.npy").read_bytes())
         assert [entry.name for entry in out.glob(".*")] == []
     written = np.load(tmp_path / "1" / "sorted.npy")
     assert written.dtype == expected.dtype and written.tobytes() == expected.tobytes()
-    assert len(files) == 1 and all(result == found[0] for result in found) and path.read_bytes() == before
-    assert found[0][1]["rows"] == ROWS and (found[0][1]["first"], found[0][1]["last"]) == ("-inf", "nan")
+    assert len(files) == 1 and all(result == actual[0] for result in actual) and path.read_bytes() == before
+    assert actual[0][1]["rows"] == ROWS and (actual[0][1]["first"], actual[0][1]["last"]) == ("-inf", "nan")
 
 
 def test_sort_stopped_in_both_phases_resumes_on_other_ranks(group, tmp_path):
@@ -170,4 +170,4 @@ def test_sort_bad_input_is_refused(tmp_path, group):
         (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or variable-length text"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
-            arrays.find(str(path), key)
+            arrays.describe_array_file(str(path), key)

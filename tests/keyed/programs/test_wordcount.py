@@ -75,26 +75,26 @@ def test_wordcount_answer_is_that_of_a_counter(texts, tmp_path, rule, fold):
 
 def test_wordcount_files_are_the_same_on_any_ranks_and_chunks(texts, tmp_path):
     folder, bodies = texts
-    found = set()
+    result = set()
     for ranks, chunk in ((1, 1 << 30), (2, 50_000), (3, 50_000), (4, 7_777), (7, 50_000)):
         out = tmp_path / str(ranks)
         summary = run("--files", folder, "--chunk", chunk, "--out", out, ranks=ranks)
         files = tuple((out / name).read_bytes() for name in ("words.csv", "words.h5"))
-        found.add((summary["digest"], *files))
+        result.add((summary["digest"], *files))
     out = tmp_path / "stopped"
     assert run("--files", folder, "--chunk", 50_000, "--stop-at", 2, "--out", out, ranks=3, status=75)["steps"] == 2
     done = run_anyrank("resume", out, ranks=2)
     assert done.returncode == 0 and "resumed at step 2" in done.stderr
     summary = json.loads((out / "summary.json").read_text())
-    found.add((summary["digest"], (out / "words.csv").read_bytes(), (out / "words.h5").read_bytes()))
-    assert len(found) == 1
+    result.add((summary["digest"], (out / "words.csv").read_bytes(), (out / "words.h5").read_bytes()))
+    assert len(result) == 1
     assert counts(out) == expected(bodies)
 
 
 def test_wordcount_bodies_and_little_memory_give_the_same(texts, tmp_path):
     folder, _ = texts
     files = ("--files", folder / "[3-6].txt")
-    found = {
+    result = {
         run(*files, *words, "--out", tmp_path / str(k), ranks=2)["digest"]
         for k, words in enumerate([("--body", "reference"), ("--body", "cython"), ("--body", "shim", "--check")])
     }
@@ -104,7 +104,7 @@ def test_wordcount_bodies_and_little_memory_give_the_same(texts, tmp_path):
         run("--files", big, *words, "--chunk", 1 << 20, "--out", tmp_path / f"big{len(words)}", ranks=2)["digest"]
         for words in [(), ("--memory-limit", "230MB")]
     ]
-    assert len(found) == len({*tables}) == 1
+    assert len(result) == len({*tables}) == 1
 
 
 def test_wordcount_beyond_the_memory_limit_is_refused(tmp_path):

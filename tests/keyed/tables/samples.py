@@ -62,19 +62,19 @@ WRITERS = {"csv": write_csv, "parquet": write_parquet, "h5": write_hdf5, "npy": 
 def plain(values: Values) -> list:
     """The values of a column, None for a null."""
     column = values.values
-    found = column.strings() if isinstance(column, Text) else column.tolist()
+    result = column.strings() if isinstance(column, Text) else column.tolist()
     return (
-        [None if null else v for v, null in zip(found, values.nulls, strict=True)]
+        [None if null else v for v, null in zip(result, values.nulls, strict=True)]
         if values.nulls is not None
-        else found
+        else result
     )
 
 
 def rows_of(files, chunk):
     """What this rank reads of all chunks: a list for each label."""
-    found = {label: [] for label in files.wanted}
+    result = {label: [] for label in files.wanted}
     for step in range(files.chunks(chunk)):
         for batch in files.read(*files.part(step, chunk)):
             for label, values in batch.items():
-                found[label] += plain(values)
-    return found
+                result[label] += plain(values)
+    return result

@@ -35,8 +35,8 @@ NUMBER = ColumnSpec("x", number=True)
 
 def test_csv_quotes_crlf_blank_lines_and_nulls_are_read(table):
     text = '\ufeffname,x,"a ""b"""\r\n"a, b",1,2\r\n\r\n,NA,""\r\n"say ""hi""",null,z\r\nlast,-4,'
-    files, found = table(text, "name", NUMBER, 'a "b"')
-    assert found == {
+    files, result = table(text, "name", NUMBER, 'a "b"')
+    assert result == {
         "name": ["a, b", None, 'say "hi"', "last"],
         "x": [1, None, None, -4],
         'a "b"': ["2", None, "z", None],
@@ -47,12 +47,12 @@ def test_csv_quotes_crlf_blank_lines_and_nulls_are_read(table):
 def test_csv_types_are_those_of_the_first_rows_or_given(table):
     files, _ = table("i,f,b,d,e,u\n1,2.5,true,2024-01-01,,18446744073709551615\n", *"ifbdeu")
     assert [*files.kinds.values()] == ["int64", "float64", "bool", "text", "text", "float64"]
-    files, found = table("i,u\n007,18446744073709551615\n", *"iu", types={"i": "text", "u": "uint64"})
-    assert found == {"i": ["007"], "u": [2**64 - 1]}
+    files, result = table("i,u\n007,18446744073709551615\n", *"iu", types={"i": "text", "u": "uint64"})
+    assert result == {"i": ["007"], "u": [2**64 - 1]}
     with pytest.raises(UsageError, match="--types no: no CSV file has this column"):
         table("i\n1\n", "i", types={"no": "text"})
-    files, found = table("i\tj\n1\t2\n", *"ij", suffix="tsv")
-    assert found == {"i": [1], "j": [2]}
+    files, result = table("i\tj\n1\t2\n", *"ij", suffix="tsv")
+    assert result == {"i": [1], "j": [2]}
 
 
 def test_csv_integers_and_floats_of_files_become_floats(alone, tmp_path):
@@ -77,15 +77,15 @@ def test_csv_without_rows_is_empty_and_without_header_refused(table, text):
 def test_csv_every_cut_reads_every_line_once(table):
     text = "n,x\n" + "".join(f"{n},{'y' * (n % 5)}\n" for n in range(12))
     for chunk in range(1, len(text) + 1):
-        _, found = table(text, "n", block=7, chunk=chunk)
-        assert found["n"] == [*range(12)], chunk
+        _, result = table(text, "n", block=7, chunk=chunk)
+        assert result["n"] == [*range(12)], chunk
 
 
 BROKEN = "x,t\n1,2024-01-01\n\n2\n3,a,b\nfour,2024-01-02\n5,2024-02-30\n6,2024-01-03\n"
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("2\n", "line 4 has 1 fields, not 2: '2'"),
         ("3,a,b\n", "line 4 has 3 fields, not 2: '3,a,b'"),
@@ -95,21 +95,21 @@ BROKEN = "x,t\n1,2024-01-01\n\n2\n3,a,b\nfour,2024-01-02\n5,2024-02-30\n6,2024-0
     ],
 )
 @pytest.mark.parametrize("block", [8, 1000])
-def test_csv_bad_line_is_refused_with_its_number(table, line, said, block):
-    with pytest.raises(UsageError, match=said):
+def test_csv_bad_line_is_refused_with_its_number(table, line, message, block):
+    with pytest.raises(UsageError, match=message):
         table("x,t\n1,2024-01-01\n\n" + line + "6,2024-01-03\n", NUMBER, "date(t)", block=block, types={"x": "int64"})
 
 
 @pytest.mark.parametrize("block", [1, 30, 1000])
 def test_csv_bad_lines_are_left_out_and_counted(table, block):
-    files, found = table(BROKEN, NUMBER, "date(t)", "t", block=block, on_bad="skip", types={"x": "int64"})
-    assert found == {"x": [1, 6], "date(t)": [19723, 19725], "t": ["2024-01-01", "2024-01-03"]}
+    files, result = table(BROKEN, NUMBER, "date(t)", "t", block=block, on_bad="skip", types={"x": "int64"})
+    assert result == {"x": [1, 6], "date(t)": [19723, 19725], "t": ["2024-01-01", "2024-01-03"]}
     assert files.bad.count == 4 and "log.csv: line 4 has 1 fields" in files.bad.first
 
 
 def test_csv_invalid_utf8_is_kept_as_escapes(table):
-    files, found = table(b"k,x\n\xff\xfe,1\nk,2\n\xff,zz\n", "k", NUMBER, on_bad="skip", types={"x": "int64"})
-    assert found == {"k": ["\\xff\\xfe", "k"], "x": [1, 2]} and files.bad.count == 1
+    files, result = table(b"k,x\n\xff\xfe,1\nk,2\n\xff,zz\n", "k", NUMBER, on_bad="skip", types={"x": "int64"})
+    assert result == {"k": ["\\xff\\xfe", "k"], "x": [1, 2]} and files.bad.count == 1
 
 
 def test_csv_times_with_and_without_zones_are_read(table):
@@ -123,17 +123,17 @@ def test_csv_times_with_and_without_zones_are_read(table):
         "2024-01-01 23:30:00-0130": 1704157200,
         "1969-12-31T23:59:59+00": -1,
     }
-    _, found = table("t\n" + "\n".join(times), "date(t)", "hour(t)", "year(t)")
-    assert found["date(t)"] == [time // 86400 for time in times.values()]
-    assert found["hour(t)"] == [time % 86400 // 3600 for time in times.values()]
-    assert found["year(t)"] == [2024] * 7 + [1969]
+    _, result = table("t\n" + "\n".join(times), "date(t)", "hour(t)", "year(t)")
+    assert result["date(t)"] == [time // 86400 for time in times.values()]
+    assert result["hour(t)"] == [time % 86400 // 3600 for time in times.values()]
+    assert result["year(t)"] == [2024] * 7 + [1969]
     for wrong in ("2024-13-01", "2024-01-02T25:00:00Z", "yesterday", "2024-01-02T03:04:05+99:99", "20240102T030405"):
         with pytest.raises(UsageError, match=r"line 3: t '.*' is not a time"):
             table(f"t\n2024-01-02T03:04:05Z\n{wrong}\n", "date(t)")
 
 
 def test_csv_null_times_are_null(table):
-    _, found = table("t,x\n2024-01-02,1\n,2\n", "date(t)", NUMBER)
-    assert found == {"date(t)": [19724, None], "x": [1, 2]}
-    _, found = table("t\n5\nNA\n", "date(t)")
-    assert found == {"date(t)": [0, None]}
+    _, result = table("t,x\n2024-01-02,1\n,2\n", "date(t)", NUMBER)
+    assert result == {"date(t)": [19724, None], "x": [1, 2]}
+    _, result = table("t\n5\nNA\n", "date(t)")
+    assert result == {"date(t)": [0, None]}

@@ -144,10 +144,10 @@ def test_tables_every_type_of_arrow_is_read_with_nulls(alone, tmp_path):
         *map(parse_key, ("year(day)", "month(day)", "date(when)")),
     ]
     files = TableFiles(str(tmp_path / "all.parquet"), columns_read, alone)
-    found = rows_of(files, files.size)
+    result = rows_of(files, files.size)
     assert all(map(files.nullable, files.wanted))
-    assert [row[1] for row in found.values()] == [None] * len(found)
-    first = {label: row[0] for label, row in found.items()}
+    assert [row[1] for row in result.values()] == [None] * len(result)
+    first = {label: row[0] for label, row in result.items()}
     assert first["f4"] == np.float32(0.1) and first["day"] == 19782 and first["when"] == 1000
     assert [first[n] for n in ("i8", "u32", "u64", "flag", "word", "bytes")] == [
         -1,
@@ -174,10 +174,10 @@ def test_tables_types_of_numpy_are_read(alone, tmp_path):
     np.save(tmp_path / "table.npy", table)
     columns_read = [*map(ColumnSpec, ("name", "when", "day", "n", "x", "ok")), parse_key("weekday(when)")]
     files = TableFiles(str(tmp_path / "table.npy"), columns_read, alone)
-    found = rows_of(files, files.size)
-    assert found["name"] == ["ä", "", "long"] and found["day"] == [1, 0, None] and found["n"] == [1, -2, 3]
-    assert found["when"] == [1704067201 * 10**9, None, -(10**9)] and found["weekday(when)"] == [0, None, 2]
-    assert found["ok"] == [False] * 3 and found["x"][0] == 0.5
+    result = rows_of(files, files.size)
+    assert result["name"] == ["ä", "", "long"] and result["day"] == [1, 0, None] and result["n"] == [1, -2, 3]
+    assert result["when"] == [1704067201 * 10**9, None, -(10**9)] and result["weekday(when)"] == [0, None, 2]
+    assert result["ok"] == [False] * 3 and result["x"][0] == 0.5
     assert "column 'xy' is ('<f8', (2,)), which cannot be read" in refusal_of(
         alone, tmp_path / "table.npy", ColumnSpec("xy")
     )
@@ -202,8 +202,8 @@ def test_tables_hdf5_groups_text_and_lengths_are_read(alone, tmp_path):
 def test_tables_seconds_beyond_the_year_9999_are_refused(alone, tmp_path):
     for dtype, times in ((np.int64, [0, 1_700_000_000_000, -5]), (np.uint64, [0, 2**63 + 1, 5])):
         np.save(tmp_path / "log.npy", np.array([(t,) for t in times], [("t", dtype)]))
-        said = refusal_of(alone, tmp_path / "log.npy", parse_key("hour(t)"))
-        assert f"log.npy: row 1 (from 0): t {times[1]} is not a time. Correct the file, or use --on-bad skip" in said
+        output = refusal_of(alone, tmp_path / "log.npy", parse_key("hour(t)"))
+        assert f"log.npy: row 1 (from 0): t {times[1]} is not a time. Correct the file, or use --on-bad skip" in output
         files = TableFiles(str(tmp_path / "log.npy"), [parse_key("hour(t)"), ColumnSpec("t")], alone, "skip")
         assert rows_of(files, files.size) == {"hour(t)": [0, 23 if times[2] < 0 else 0], "t": [times[0], times[2]]}
         assert files.bad.count == 1 and "row 1 " in files.bad.first

@@ -27,10 +27,14 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
 from anyrank.device.emulated.machine import (
+    STREAMS,
+    THREAD,
     CUDARuntimeError,
+    Device,
     OutOfMemoryError,
     alloc_pinned_memory,
     check,
+    in_use,
     is_pinned,
     runtime,
     setting,
@@ -38,13 +42,10 @@ from anyrank.device.emulated.machine import (
 from anyrank.device.emulated.shim import compiled, launch
 
 __version__ = "fake"
-#: Bytes copied from the device to the host (`out`) and to the device (`in`); and allocated bytes, by device.
+#: Bytes copied from the device to the host (`out`) and to the device (`in`).
 copied: Counter[str] = Counter()
-in_use: Counter[int] = Counter()
 _LOCK = threading.RLock()
-_THREAD = threading.local()
 _NUMBERS = count()
-_STREAMS: weakref.WeakSet[Stream] = weakref.WeakSet()
 _VIEW_INDICES = (type(None), slice, int, type(Ellipsis))
 #: The members of arrays: attributes, views of the same memory (a copy if there is no view), and new arrays.
 _ATTRIBUTES = ("dtype", "shape", "ndim", "size", "itemsize", "nbytes", "strides")
@@ -77,7 +78,7 @@ class Stream:
         self.length = self.completed = 0
         self.number, self.device = next(_NUMBERS), Device().id
         self._queue: dict[int, Callable[[], Any]] = {}
-        _STREAMS.add(self)
+        STREAMS.add(self)
 
     def add(self, work: Callable[[], Any]) -> None:
         """Append work."""
@@ -114,7 +115,7 @@ class Stream:
         """Make the stream current in this thread; raises CUDARuntimeError if another device is current."""
         if self is not Stream.null and self.device != Device().id:
             raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
-        _THREAD.__dict__.setdefault("streams", {})[Device().id] = self
+        THREAD.__dict__.setdefault("streams", {})[Device().id] = self
         return self
 
     def __enter__(self) -> Stream:
@@ -134,19 +135,19 @@ _RANDOM = random.Random(_ORDER)
 def _run_some() -> None:
     """Run a random part of the work of each stream, if the order is random."""
     if _ORDER != "late":
-        for stream in sorted(_STREAMS, key=lambda stream: stream.number):
+        for stream in sorted(STREAMS, key=lambda stream: stream.number):
             stream.run(_RANDOM.randint(stream.completed, stream.length))
 
 
 def _entered() -> list[Stream]:
     """Return the streams that this thread has entered, the innermost last."""
-    streams: list[Stream] = _THREAD.__dict__.setdefault("entered", {}).setdefault(Device().id, [Stream.null])
+    streams: list[Stream] = THREAD.__dict__.setdefault("entered", {}).setdefault(Device().id, [Stream.null])
     return streams
 
 
 def get_current_stream() -> Stream:
     """Return the current stream of this thread on its current device."""
-    stream: Stream = _THREAD.__dict__.setdefault("streams", {}).setdefault(Device().id, Stream.null)
+    stream: Stream = THREAD.__dict__.setdefault("streams", {}).setdefault(Device().id, Stream.null)
     return stream
 
 
@@ -358,30 +359,6 @@ class RawModule:
                 stream.synchronize()
 
         return start
-
-
-class Device:
-    """One of the devices; `use` makes it current in this thread."""
-
-    def __init__(self, index: int | None = None):
-        self.id: int = getattr(_THREAD, "device", 0) if index is None else index
-        self.pci_bus_id = f"0000:{self.id:02X}:00.0"
-
-    def use(self) -> Device:
-        """Make the device current in this thread."""
-        _THREAD.device = self.id
-        return self
-
-    @property
-    def mem_info(self) -> tuple[int, int]:
-        """The free and the total memory, in bytes."""
-        total = int(float(setting("memory", str(1 << 40))))
-        return total - in_use[self.id], total
-
-    def synchronize(self) -> None:
-        """Run all launched work."""
-        for stream in list(_STREAMS):
-            stream.synchronize()
 
 
 Stream.null = Stream()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
+from collections import Counter
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -71,3 +73,34 @@ runtime = SimpleNamespace(
     driverGetVersion=lambda: int(setting("driver", "13000")),
     runtimeGetVersion=lambda: 13000,
 )
+
+
+#: Allocated bytes, by device.
+in_use: Counter[int] = Counter()
+#: The current device and streams of each thread, and all streams.
+THREAD = threading.local()
+STREAMS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class Device:
+    """One of the devices; `use` makes it current in this thread."""
+
+    def __init__(self, index: int | None = None):
+        self.id: int = getattr(THREAD, "device", 0) if index is None else index
+        self.pci_bus_id = f"0000:{self.id:02X}:00.0"
+
+    def use(self) -> Device:
+        """Make the device current in this thread."""
+        THREAD.device = self.id
+        return self
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        """The free and the total memory, in bytes."""
+        total = int(float(setting("memory", str(1 << 40))))
+        return total - in_use[self.id], total
+
+    def synchronize(self) -> None:
+        """Run all launched work."""
+        for stream in list(STREAMS):
+            stream.synchronize()

@@ -56,12 +56,12 @@ class Sort(Program):
 
     def declare(self, state: State) -> None:
         """Declare three Scalars: the rows written, their digest, and the fingerprint of the input."""
-        self.table = state.world.on_root(partial(arrays.find, self.input, self.key))
+        self.table = state.world.on_root(partial(arrays.describe_array_file, self.input, self.key))
         folder = state.folder or Path()
         self.path = Path(self.output) if self.output else folder / f"sorted{self.table.path.suffix}"
         self._temporary = temporary_of(self.path, hexadecimal(self.table.fingerprint % _MODULUS))
         state.world.on_root(partial(self._check_output, (folder / "run.toml").exists()))
-        rows, row = self.table.rows, self.table.row
+        rows, row = self.table.rows, self.table.row_bytes
         self._per_block = max(1, self.block // row)
         self.reads = -(-rows // max(1, self.chunk // row))
         self.steps = self.reads + max(1, -(-rows // self._per_block))
@@ -112,7 +112,7 @@ class Sort(Program):
         start, end = even_cuts(self.table.rows, world.size)[world.rank : world.rank + 2]
         pieces = even_cuts(end - start, max(self.reads, 1))
         first, last = start + pieces[self._read_to], start + pieces[upto]
-        most = sorter.rows(self.table.row)
+        most = sorter.rows(self.table.row_bytes)
         for begin in range(first, last, most) if first < last else [first]:
             sorter.add(*self.table.read(begin, min(begin + most, last)))
         self._read_to = max(upto, 1)
@@ -141,7 +141,7 @@ class Sort(Program):
         except OSError as error:
             raise AnyrankError(
                 f"--output {self.path} cannot be written ({error.strerror or error}); it takes "
-                f"{self.table.rows * self.table.row} bytes. Free space and resume, or use another --output."
+                f"{self.table.rows * self.table.row_bytes} bytes. Free space and resume, or use another --output."
             ) from None
 
     def _write(self, state: State, sorter: Sorter, first: int) -> None:
@@ -183,7 +183,9 @@ class Sort(Program):
             if self.path.exists():
                 raise AnyrankError(f"--output {self.path} was created while {self._temporary} was written. Move one.")
             publish(self._temporary, self.path)
-        written = arrays.find(f"{self.path}:{self.table.group}" if self.table.group else str(self.path), self.table.key)
+        written = arrays.describe_array_file(
+            f"{self.path}:{self.table.group}" if self.table.group else str(self.path), self.table.key
+        )
         ends = (0, written.rows - 1) if written.rows else ()
         keys = [written.read(end, end + 1)[0][0].item() for end in ends]
         return [key.decode(errors="backslashreplace") if isinstance(key, bytes) else key for key in keys]

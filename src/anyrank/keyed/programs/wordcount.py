@@ -17,7 +17,7 @@ from anyrank.program import Program, param
 from anyrank.state import State
 
 BROKEN = Kernel("patterns", "broken")
-#: A rank reads 1/SHARE of its memory budget in bytes of text, then checks its memory.
+#: In each round a rank reads text of at most its memory budget divided by SHARE, and then checks its memory.
 SHARE = 32
 
 

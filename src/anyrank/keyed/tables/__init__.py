@@ -11,7 +11,7 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, csv, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.arrow import times_of
-from anyrank.keyed.tables.source import BadRows, Piece, Rows, source_of
+from anyrank.keyed.tables.source import BadRows, Rows, TablePiece, table_source
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.values import DAY, KINDS, NUMBERS, ColumnSpec, Values, time_component
 from anyrank.world import World
@@ -92,7 +92,7 @@ class TableFiles(TextFiles):
         label : str
             The label of a requested column.
         """
-        return self.kinds[label] == "text" and {*map(source_of, self.paths)} == {csv.Csv}
+        return self.kinds[label] == "text" and {*map(table_source, self.paths)} == {csv.Csv}
 
     def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
         """Yield batches of rows, as columns by label. Not collective.
@@ -114,9 +114,9 @@ class TableFiles(TextFiles):
             first = self._ends[index] - self.sizes[index]
             if max(begin, first) < min(end, self._ends[index]):
                 low, high = max(begin - first, 0), min(end - first, self.sizes[index])
-                piece = Piece(self, index, low, high, self.schemas[index])
+                piece = TablePiece(self, index, low, high, self.schemas[index])
                 try:
-                    for rows in source_of(path).read(piece, self.columns, self.bad):
+                    for rows in table_source(path).read(piece, self.columns, self.bad):
                         yield self._derive(rows)
                 except (OSError, ValueError) as error:  # includes the errors of Arrow
                     raise AnyrankError(f"{path} cannot be read: {error}") from None
@@ -130,7 +130,7 @@ class TableFiles(TextFiles):
         known: set[str] = set()
         for path in self.paths:
             try:
-                source = source_of(path)
+                source = table_source(path)
                 schemas.append({**source.kinds(path)})
                 nullable |= source.nullable(path)
             except (OSError, ValueError) as error:
@@ -159,7 +159,7 @@ class TableFiles(TextFiles):
             other = schema[column]
             if "null" in (kind, other) or kind == other:
                 kind, where = (other, path) if kind == "null" else (kind, where)
-            elif {kind, other} == {"int64", "float64"} and {source_of(path), source_of(where)} == {csv.Csv}:
+            elif {kind, other} == {"int64", "float64"} and {table_source(path), table_source(where)} == {csv.Csv}:
                 kind = "float64"
             else:
                 raise UsageError(

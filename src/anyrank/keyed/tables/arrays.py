@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.tables.source import BadRows, Piece, Rows, Source
+from anyrank.keyed.tables.source import BadRows, Rows, TablePiece, TableSource
 from anyrank.keyed.values import kind_of, of_numpy
 
 
-class Hdf5(Source):
+class Hdf5(TableSource):
     """HDF5 files: one-dimensional datasets are columns; column `log/user` is dataset `user` of group `log`."""
 
     suffixes = (".h5", ".hdf5")
@@ -34,7 +34,7 @@ class Hdf5(Source):
         return result
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Yield the same rows of all datasets. Raises UsageError if their lengths differ."""
         with h5py.File(piece.path) as file:
             columns = {name: file[name] for name in wanted}
@@ -45,7 +45,7 @@ class Hdf5(Source):
                 yield Rows(piece.path, {n: of_numpy(c[first:last]) for n, c in columns.items()}, first)
 
 
-class Npy(Source):
+class Npy(TableSource):
     """Structured one-dimensional arrays; the fields are the columns."""
 
     suffixes = (".npy",)
@@ -68,7 +68,7 @@ class Npy(Source):
         return {name for name, kind in Npy.kinds(path).items() if kind in ("timestamp", "date")}
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows. A new memory map each time, because pages of a map count as memory of the process."""
         for first, last in piece.rows(len(np.load(piece.path, mmap_mode="r"))):
             batch = np.load(piece.path, mmap_mode="r")[first:last]

@@ -16,14 +16,14 @@ import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.keyed.tables.arrow import arrow, cast_rows, kind_of, of_arrow, text_of
-from anyrank.keyed.tables.source import BadRows, Piece, Rows, Source
+from anyrank.keyed.tables.source import BadRows, Rows, TablePiece, TableSource
 from anyrank.keyed.values import NUMBERS, Values
 
 _NULLS = ["", "NA", "N/A", "NULL", "null"]
 _SAMPLE = 1 << 20
 
 
-class Csv(Source):
+class Csv(TableSource):
     """Comma-separated values, and tab-separated ones."""
 
     suffixes = (".csv", ".tsv")
@@ -47,7 +47,7 @@ class Csv(Source):
             return {*_header(path, file.readline())}
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Yield the lines of a piece, a block at a time."""
         first = sum(piece.files.sizes[: piece.index])
         for block in piece.files.blocks(first + piece.begin, first + piece.end, b"\n"):

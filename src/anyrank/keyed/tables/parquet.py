@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from anyrank.keyed.tables.arrow import arrow, kind_of, of_arrow
-from anyrank.keyed.tables.source import ROWS, BadRows, Piece, Rows, Source
+from anyrank.keyed.tables.source import ROWS, BadRows, Rows, TablePiece, TableSource
 
 
-class Parquet(Source):
+class Parquet(TableSource):
     """Parquet files. A row group is read by one rank: the one whose byte range contains the group's scaled offset."""
 
     suffixes = (".parquet", ".pq")
@@ -32,7 +32,7 @@ class Parquet(Source):
         return names
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows; a batch is from one row group."""
         with arrow("parquet").ParquetFile(piece.path) as file:
             groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]

@@ -52,7 +52,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TablePiece:
     """Bytes `begin` to `end` of file number `index` of `files`, and the kinds of the file's columns.
 
     A reader converts a piece to rows so that adjacent pieces partition the rows.
@@ -76,11 +76,11 @@ class Piece:
         return ((row, min(row + ROWS, last)) for row in range(first, last, ROWS))
 
 
-class Source:
+class TableSource:
     """A format of table files. A subclass is selected by the suffix of a file."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
-    known: ClassVar[dict[str, type[Source]]] = {}
+    known: ClassVar[dict[str, type[TableSource]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -100,16 +100,16 @@ class Source:
         return set()
 
     @staticmethod
-    def read(piece: Piece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of the rows of a piece, with the requested columns converted to the requested kinds."""
         raise NotImplementedError
 
 
-def source_of(path: Path) -> type[Source]:
+def table_source(path: Path) -> type[TableSource]:
     """Return the format of a file. Raises UsageError if no format has its suffix."""
-    source = Source.known.get(path.suffix.lower())
+    source = TableSource.known.get(path.suffix.lower())
     if source is None:
         raise UsageError(
-            f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(Source.known))}."
+            f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(TableSource.known))}."
         )
     return source

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from anyrank.errors import spans
+from anyrank.errors import as_ranges
 from anyrank.observe.events import Events
 from anyrank.runtime.watchdog.hosts import SAMPLE, Host, probe_hosts
 from anyrank.runtime.watchdog.stacks import Dump, group_stacks, parse
@@ -110,8 +110,8 @@ def compose(metadata: Mapping[str, Any], dumps: Mapping[int, Dump], cut_off: lis
         "ranks": len(ranks),
         "step": min((dump.step for dump in dumps.values() if dump.step >= 0), default=None),
         "groups": group_stacks(dumps, metadata["hosts"]),
-        "silent": spans(ranks - set(dumps)),
-        "unreachable": {host["name"]: spans(host["ranks"]) for host in cut_off},
+        "silent": as_ranges(ranks - set(dumps)),
+        "unreachable": {host["name"]: as_ranges(host["ranks"]) for host in cut_off},
     }
 
 

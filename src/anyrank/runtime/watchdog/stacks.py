@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anyrank.errors import spans
+from anyrank.errors import as_ranges
 
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 #: The files of calls in which a rank waits for others; a rank in any other file is suspect.
@@ -69,8 +69,8 @@ def group_stacks(dumps: Mapping[int, Dump], hosts: Sequence[Mapping[str, Any]]) 
         steps = {dumps[rank].step for rank in ranks}
         where = str(stack[-1]).removeprefix(f"{Path(stack[-1].file).parent}/") if stack else "no Python code"
         group = {
-            "ranks": spans(ranks),
-            "steps": spans(steps - {-1}),
+            "ranks": as_ranges(ranks),
+            "steps": as_ranges(steps - {-1}),
             "hosts": [host["name"] for host in hosts if not set(ranks).isdisjoint(host["ranks"])],
             "where": where,
             "waiting": waiting,

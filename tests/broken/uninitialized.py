@@ -5,7 +5,7 @@ import numpy as np
 from anyrank import Program, State, param
 
 
-class Uninitialised(Program):
+class Uninitialized(Program):
     """Values under a force that changes every third step."""
 
     n: int = param(12, "values", ge=1)

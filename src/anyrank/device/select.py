@@ -18,12 +18,13 @@ _TRIAL = """extern "C" __global__ void trial(unsigned int* out) {
 
 
 def open_gpu(body: str, node_rank: int) -> Gpu:
-    """Open a GPU of this node: in turn by `node_rank`, or the next one that works.
+    """Open the GPU whose number is `node_rank` modulo the number of GPUs of this node, or the next one that works.
 
     A GPU works if a test on it can allocate, compile, run and copy. Raises UsageError if no GPU works.
     """
     name = "cupy" if body == "cupy" else "anyrank.device.emulated.fake"
-    if problem := gpu_missing() if body == "cupy" else _problem(importlib.import_module(name)):
+    problem = gpu_missing() if body == "cupy" else _problem(importlib.import_module(name))
+    if problem:
         raise UsageError(f"--body {body}: {problem}. Use --body auto, or run on a machine with a GPU.")
     cupy = importlib.import_module(name)
     count, failed = cupy.cuda.runtime.getDeviceCount(), []

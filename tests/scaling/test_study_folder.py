@@ -17,7 +17,7 @@ from anyrank.runtime import child_run
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.programs import load
 from anyrank.scaling.options import ScaleOptions
-from anyrank.scaling.study import Plan, StudyFolder, grown
+from anyrank.scaling.study_folder import Plan, StudyFolder, grown
 
 SERIAL = Path(__file__).with_name("serial.py")
 QUICK = ("--milliseconds", 2, "--steps", 4)
@@ -41,12 +41,12 @@ def test_scale_study_leaves_samples_tables_plots_and_no_runs(folder):
     assert {path.name for path in folder.iterdir()} == {
         *("study.toml", "samples", "scaling.csv", "scaling.json", "scaling.png", "scaling.svg")
     }
-    found = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
-    assert [(row["ranks"], row["round"], row["steps"], row["work"]) for row in found] == [(1, 1, 3, 6), (2, 1, 3, 6)]
-    assert found[0]["digest"] == found[1]["digest"]
-    assert found[0]["phases"]["checkpoint"] == 0, "there was none, which a prediction multiplies"
-    assert found[0]["seconds"] == pytest.approx(sum(found[0]["phases"].values()))
-    assert found[0]["phases"]["compute"] > 0, "it sleeps, if less than told where it woke up late before"
+    result = [json.loads(path.read_text()) for path in sorted((folder / "samples").iterdir())]
+    assert [(row["ranks"], row["round"], row["steps"], row["work"]) for row in result] == [(1, 1, 3, 6), (2, 1, 3, 6)]
+    assert result[0]["digest"] == result[1]["digest"]
+    assert result[0]["phases"]["checkpoint"] == 0, "there was none, which a prediction multiplies"
+    assert result[0]["seconds"] == pytest.approx(sum(result[0]["phases"].values()))
+    assert result[0]["phases"]["compute"] > 0, "it sleeps, if less than told where it woke up late before"
     assert json.loads((folder / "scaling.json").read_text())
     assert (folder / "scaling.csv").read_text().count("\n") == 3
 
@@ -197,7 +197,7 @@ def plan(ranks=(1, 2), repeat=2, hosts="", **parameters):
 
 def make_summary(processor="A Processor, 2 cores for this process", digest="1", warm_up=0.1):
     timing = {"seconds": 1.0, "steps": 3, "phases": {}, "traffic": {}, "noise": 0.0, "warm_up": warm_up}
-    facts = {"nodes": 1, "crowded": False, "cores": 2, "digest": digest}
+    facts = {"nodes": 1, "oversubscribed": False, "cores": 2, "digest": digest}
     return {"timing": timing, "provenance": {"processor": processor}, **facts}
 
 
@@ -205,6 +205,15 @@ def test_plan_program_without_work_is_refused(monkeypatch):
     monkeypatch.setattr(load(str(SERIAL)), "work", lambda program: (0.0, "ms"))
     with pytest.raises(UsageError, match=r"work\(\) is 0.0 per step"):
         plan().program_for(1)
+
+
+def test_study_folder_reads_samples_with_the_former_key(tmp_path):
+    folder = StudyFolder(tmp_path / "s")
+    folder.create(plan())
+    folder._keep(plan(), 1, 1, make_summary())
+    (sample,) = folder.samples.iterdir()
+    sample.write_text(sample.read_text().replace('"oversubscribed": false', '"oversubscribed": true'))
+    assert folder.read().samples[0].oversubscribed
 
 
 def test_study_folder_create_keeps_ranks_rounds_and_hosts(tmp_path):
@@ -308,9 +317,9 @@ def test_scale_fit_finds_the_programs_serial_fraction(tmp_path):
         words = ("--milliseconds", 150, "--steps", 5, "--ranks", "1,2,4", "--repeat", 3, "--hosts", where)
         words = (*words, "--out", tmp_path / "s")
         scale("strong", SERIAL, *words, env=hosts.environment)
-    found = json.loads((tmp_path / "s" / "scaling.json").read_text())
-    assert not any(sample["crowded"] for sample in found["study"]["samples"])
-    fit = next(fit for fit in found["analysis"]["fits"] if fit["law"] == "Amdahl's law")
+    result = json.loads((tmp_path / "s" / "scaling.json").read_text())
+    assert not any(sample["oversubscribed"] for sample in result["study"]["samples"])
+    fit = next(fit for fit in result["analysis"]["fits"] if fit["law"] == "Amdahl's law")
     serial = fit["parameters"]["s"]
     clock = 0.02  # ranks that wait also sleep here, and wake up late
     assert serial["interval"][0] - clock <= 0.25 <= serial["interval"][1] + clock

@@ -47,9 +47,9 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, newest: Path, keep: int, refused: Collection[Path] = ()) -> None:
-    """Delete old checkpoints, except the last `keep` up to `newest`, which is durable, and protected ones.
+    """Delete old checkpoints. Kept are `newest`, which is on disk, others before it, `keep` in all, and protected ones.
 
-    Checkpoints that were refused are not counted in `keep`, nor those of later steps, which an earlier resume left.
+    `keep` counts no checkpoint that was refused, and none of a later step, which an earlier resume may have left.
     """
     past = [path for path in checkpoint_files(folder) if step_of(path) <= step_of(newest)]
     good = [path for path in past if path not in refused or path == newest]
@@ -65,14 +65,15 @@ def sweep(folder: Path) -> list[str]:
     removed = []
     for path in sorted(folder.glob(".step-*.tmp")):
         match = _TEMPORARY.fullmatch(path.name)
-        if match and not _alive(path, match["host"], int(match["pid"])):
+        if match and not _is_writing(path, match["host"], int(match["pid"])):
             with suppress(OSError):
                 path.unlink()
                 removed.append(path.name)
     return removed
 
 
-def _alive(path: Path, host: str, pid: int) -> bool:
+def _is_writing(path: Path, host: str, pid: int) -> bool:
+    """Whether the process of a temporary file may still run; on another host only the time of the file shows it."""
     if host != socket.gethostname():
         with suppress(OSError):
             return time.time() - path.stat().st_mtime < SILENCE
@@ -80,15 +81,15 @@ def _alive(path: Path, host: str, pid: int) -> bool:
     if pid == os.getpid():
         return False
     deadline = time.monotonic() + DYING
-    while alive := _runs(pid):
+    while running := _is_running(pid):
         if time.monotonic() > deadline:
             break
         time.sleep(0.02)
-    return alive
+    return running
 
 
-def _runs(pid: int) -> bool:
-    """Return whether a process of this host runs; a zombie does not."""
+def _is_running(pid: int) -> bool:
+    """Whether a process of this host runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return (

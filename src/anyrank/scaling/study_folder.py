@@ -19,7 +19,7 @@ from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import option_words
 from anyrank.runtime.programs import load
 from anyrank.runtime.supervisor import parse_hosts
-from anyrank.scaling.measured import Sample, Study
+from anyrank.scaling.measured import Sample, ScalingStudy
 from anyrank.storage.durable import write_atomically
 from anyrank.toml import read_toml
 
@@ -151,17 +151,18 @@ class StudyFolder:
         """Return the numbers of ranks that are missing in a round, in the order of the round."""
         return [ranks for ranks in plan.order(number) if not self._sample(ranks, number).exists()]
 
-    def read(self) -> Study:
+    def read(self) -> ScalingStudy:
         """Read the samples measured so far; UsageError if there are none."""
         plan = self.plan()
         contents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.samples.glob("p*-r*.json"))]
         if not contents:
             raise UsageError(f"{self.path} holds no sample yet. Measure first: anyrank scale resume {self.path}")
         names = [field.name for field in fields(Sample)]
-        samples = tuple(Sample(**{name: one[name] for name in names}) for one in contents)
+        contents = [{"oversubscribed": content.get("crowded"), **content} for content in contents]  # the former name
+        samples = tuple(Sample(**{name: content[name] for name in names}) for content in contents)
         unit = plan.program_for(plan.ranks[0]).work()[1]
         description = (plan.kind, plan.program, plan.source, plan.parameters, plan.options, plan.grow, unit)
-        return Study(*description, samples, contents[0]["machine"])
+        return ScalingStudy(*description, samples, contents[0]["machine"])
 
     def measure(self, plan: Plan, rounds: Sequence[int], timeout: float, hosts: str, say: Callable[[str], None]) -> int:
         """Do the missing runs of these rounds; return 0, or 75 if a run was stopped.
@@ -219,7 +220,7 @@ class StudyFolder:
             ranks=ranks,
             round=number,
             work=plan.program_for(ranks).work()[0] * timing["steps"],
-            **{name: summary[name] for name in ("nodes", "crowded")},
+            **{name: summary[name] for name in ("nodes", "oversubscribed")},
             **{name: timing[name] for name in ("seconds", "steps", "phases", "traffic", "noise")},
         )
         content = {**asdict(sample), "digest": summary["digest"], "machine": {**machine, "cores": summary["cores"]}}

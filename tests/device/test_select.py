@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from anyrank.device import find, open_device
+from anyrank.device import open_device, select
 from anyrank.device.emulated import fake
-from anyrank.device.find import gpu_missing, gpus_here, is_device_error
+from anyrank.device.select import gpu_missing, gpus_here, is_device_error
 from anyrank.errors import UsageError
 from anyrank.kernel import Bodies
 
@@ -36,9 +36,9 @@ def test_open_device_gpu_that_does_not_work_is_skipped(monkeypatch):
 
 def test_open_device_gpu_with_wrong_values_is_skipped(monkeypatch):
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
-    real = find._try
-    monkeypatch.setattr(find, "_TRIAL", find._TRIAL.replace("+ 1u", "+ 2u"))
-    monkeypatch.setattr(find, "_try", lambda gpu: real(gpu) if gpu.index == 0 else None)
+    real = select._try
+    monkeypatch.setattr(select, "_TRIAL", select._TRIAL.replace("+ 1u", "+ 2u"))
+    monkeypatch.setattr(select, "_try", lambda gpu: real(gpu) if gpu.index == 0 else None)
     gpu = open_device("shim")
     assert gpu.name == "shim:1" and gpu.refused == ("GPU 0 cannot be used (it computes wrong values)",)
 
@@ -48,9 +48,9 @@ def test_open_device_gpu_with_wrong_values_is_skipped(monkeypatch):
 )
 def test_open_device_any_error_of_a_gpu_skips_it(monkeypatch, error, words):
     """CuPy raises CompileException, a plain Exception, for a GPU that its compiler does not know."""
-    real = find._try
+    real = select._try
     monkeypatch.setenv("ANYRANK_SHIM", "gpus=2")
-    monkeypatch.setattr(find, "_try", lambda gpu: real(gpu) if gpu.index else (_ for _ in ()).throw(error))
+    monkeypatch.setattr(select, "_try", lambda gpu: real(gpu) if gpu.index else (_ for _ in ()).throw(error))
     assert open_device("shim").refused == (f"GPU 0 cannot be used ({words})",)
 
 
@@ -71,12 +71,12 @@ def test_open_device_refusal_names_what_was_found(monkeypatch, machine, words):
 
 def driver(monkeypatch, cupy=fake):
     """Pretend that there is a driver and that CuPy is this module; None if it cannot be imported."""
-    monkeypatch.setattr(find, "_has_driver", lambda: True)
+    monkeypatch.setattr(select, "_has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
 
 
 def test_find_cupy_without_a_gpu_is_described(monkeypatch):
-    monkeypatch.setattr(find, "_has_driver", lambda: False)
+    monkeypatch.setattr(select, "_has_driver", lambda: False)
     text = refusal("cupy")
     assert text.startswith("--body cupy: there is no NVIDIA driver (no /dev/nvidiactl, no libcuda.so.1). Use --body")
     driver(monkeypatch, None)

@@ -13,11 +13,11 @@ import pytest
 from ranks import check_collective
 from storage.samples import checkpoints, declare, fill, write
 
-from anyrank.storage import keep
+from anyrank.storage import checkpoint_folder
 
 
 def steps(folder) -> list[int]:
-    return [keep.step_of(path) for path in keep.checkpoint_files(folder)]
+    return [checkpoint_folder.step_of(path) for path in checkpoint_folder.checkpoint_files(folder)]
 
 
 @pytest.mark.ranks(1, 2)
@@ -30,12 +30,12 @@ def test_rotate_keeps_the_last_and_the_marked_checkpoints(world, tmp_path, count
         writer.begin()
         assert not writer.finish().error
         if step == 20 and world.rank == 0:
-            keep.mark_of(keep.path_of(tmp_path, 20)).touch()
+            checkpoint_folder.mark_of(checkpoint_folder.path_of(tmp_path, 20)).touch()
         world.barrier()
     expected = [*[50, 40, 30][:count], 20]
     check_collective(world, steps(tmp_path) == expected)
     if world.rank == 0:
-        keep.mark_of(keep.path_of(tmp_path, 20)).unlink()
+        checkpoint_folder.mark_of(checkpoint_folder.path_of(tmp_path, 20)).unlink()
     fill(state, 60)
     writer.begin()
     writer.finish()
@@ -58,13 +58,15 @@ def test_checkpoint_of_a_step_written_twice_is_the_second(world, tmp_path):
 
 def test_rotate_keeps_later_files_and_other_files(tmp_path):
     for step in (1, 2, 3, 9):
-        keep.path_of(tmp_path, step).touch()
+        checkpoint_folder.path_of(tmp_path, step).touch()
     strangers = [tmp_path / name for name in ("step-x.h5", "notes.txt", "step-000000000001.h5.bak")]
     for path in strangers:
         path.touch()
-    keep.rotate(tmp_path, keep.path_of(tmp_path, 3), 1)
+    checkpoint_folder.rotate(tmp_path, checkpoint_folder.path_of(tmp_path, 3), 1)
     assert steps(tmp_path) == [9, 3] and all(path.exists() for path in strangers)
-    keep.rotate(tmp_path, keep.path_of(tmp_path, 3), 1, [keep.path_of(tmp_path, 3)])
+    checkpoint_folder.rotate(
+        tmp_path, checkpoint_folder.path_of(tmp_path, 3), 1, [checkpoint_folder.path_of(tmp_path, 3)]
+    )
     assert steps(tmp_path) == [9, 3], "what was just written stays, whatever its name was before"
 
 
@@ -84,7 +86,7 @@ def test_sweep_removes_only_files_of_dead_writers(world, tmp_path):
     if world.rank == 0:
         for name in [*stale, *stay]:
             (tmp_path / name).write_text("x")
-        old = time.time() - keep.SILENCE - 60
+        old = time.time() - checkpoint_folder.SILENCE - 60
         os.utime(tmp_path / stale[1], (old, old))
     world.barrier()
     assert sorted(writer.sweep()) == sorted(stale)
@@ -105,5 +107,5 @@ def test_sweep_removes_the_file_of_a_zombie(tmp_path):
         time.sleep(0.01)
     stale = tmp_path / f".step-000000000003.h5.{socket.gethostname()}.{dead.pid}.tmp"
     stale.touch()
-    assert keep.sweep(tmp_path) == [stale.name] and not stale.exists()
+    assert checkpoint_folder.sweep(tmp_path) == [stale.name] and not stale.exists()
     dead.wait()
