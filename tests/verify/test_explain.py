@@ -9,11 +9,13 @@ import h5py
 import numpy as np
 import pytest
 
+from anyrank.layout import even_cuts
 from anyrank.runtime.folder import RunFolder
 from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference
 from anyrank.verify.matrix import CaseMatrix
+from anyrank.verify.pattern import BORDERS, EVERYWHERE, NOT_THE_FIRST, pattern
 from anyrank.verify.regions import parts_of
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -104,7 +106,8 @@ def write(path: Path, values: np.ndarray, grid: tuple[int, ...]) -> Path:
     with h5py.File(path, "w") as file:
         file["fields/x" if np.ndim(values) else "scalars/x"] = values
         if np.ndim(values):
-            file["fields/x"].attrs["ranks"] = grid
+            cuts = [even_cuts(n, parts) for n, parts in zip(values.shape, grid, strict=True)]
+            file["fields/x"].attrs.update({"ranks": grid, "borders": np.concatenate(cuts)})
     return path
 
 
@@ -175,7 +178,7 @@ def test_plan_covers_ranks_splits_bodies_and_perturbations():
     cases = full.first() + full.rest(9, 2)
     assert len(cases) == len(set(cases)) and cases[0] == REFERENCE
     assert {case.ranks for case in cases if not case.stops} == {(1,), (2,), (3,), (4,)}
-    assert {case.changed for case in cases} == {"", "again", "timing", "parts", *PERTURBATIONS}
+    assert {case.changed for case in cases} == {"", "again", "timing", "parts", "weights", *PERTURBATIONS}
     assert {case.split for case in cases if case.ranks == (4,)} == {"auto", "rows", "columns", "bricks"}
     assert {case.body for case in cases} == {"auto", "reference", "numba", "cython", "cupy", "shim", "shim,auto"}
     assert {(case.ranks, case.stops) for case in cases if case.stops} == {
@@ -227,3 +230,34 @@ def test_junit_counts_and_is_well_formed(tmp_path):
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["5", "2", "1"]
     assert [case.find("failure").text for case in suite.findall("testcase[failure]")] == ["FOUND: <ranks>", "bad? luck"]
     assert suite.find("testcase[5]/skipped").get("message") == "not possible: bad? luck"
+
+
+@pytest.mark.parametrize(
+    ("differing", "borders", "expected"),
+    [
+        (np.s_[4:6], [[0, 5, 12]], BORDERS),
+        (np.s_[5:], [[0, 5, 12]], NOT_THE_FIRST),
+        (np.s_[:], [[0, 5, 12]], EVERYWHERE),
+        (np.s_[:], [[0, 12]], ""),
+        (np.s_[2:9], [[0, 5, 12]], ""),
+        (np.s_[:, 9:11], [[0, 12], [0, 10, 20]], BORDERS),
+        (np.s_[:, 10:], [[0, 12], [0, 10, 20]], NOT_THE_FIRST),
+    ],
+)
+def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, borders, expected):
+    values = np.zeros([cut[-1] for cut in borders])
+    paths = tmp_path / "a.h5", tmp_path / "b.h5"
+    for path in paths:
+        with h5py.File(path, "w") as file:
+            dataset = file.create_dataset("fields/T", data=values)
+            dataset.attrs["ranks"] = [len(cut) - 1 for cut in borders]
+            dataset.attrs["borders"] = np.concatenate(borders)
+        values = values.copy()
+        values[differing] = 1.0
+    assert pattern(*paths, "T") == expected
+
+
+def test_explain_weights_belong_to_the_finding_of_ranks():
+    weights = Case((3,), changed="weights")
+    assert explain_outcomes(outcome(ONE), outcome(THREE, "3"), outcome(weights, "4")) == [("ranks", ONE, THREE, 1)]
+    assert explain_outcomes(outcome(ONE), outcome(THREE), outcome(weights, "4")) == [("weights", THREE, weights, 0)]

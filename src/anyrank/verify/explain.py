@@ -22,6 +22,8 @@ class Finding:
     nearest: Outcome
     other: Outcome
     seen: list[Outcome] = field(default_factory=list)
+    #: What the places of the elements that differ suggest: see `pattern`.
+    hint: str = ""
 
 
 def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
@@ -47,7 +49,16 @@ def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
             (explained[0] if explained else findings[key]).seen.append(other)
         else:
             findings[key] = Finding(differences[0], nearest, other)
+    _merge_weights(findings)
     return sorted(findings.values(), key=lambda finding: _ORDER.index(finding.cause))
+
+
+def _merge_weights(findings: dict[tuple[str, bool], Finding]) -> None:
+    """Count other sizes of blocks to the finding about the number of ranks, of which they are a special case."""
+    for failed in (False, True):
+        if ("weights", failed) in findings and ("ranks", failed) in findings:
+            weights = findings.pop(("weights", failed))
+            findings["ranks", failed].seen += [weights.other, *weights.seen]
 
 
 def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome]) -> Outcome:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from anyrank.verify.explain import Finding, first_difference
+from anyrank.verify.pattern import pattern
 from anyrank.verify.runner import SAME, Outcome, Runner
 
 #: How often two cases are repeated, if they then differ at another step or not at all.
@@ -37,7 +38,10 @@ def locate(runner: Runner, finding: Finding) -> Location | None:
         reproducible &= _repeats(finding.nearest, nearest) and _repeats(finding.other, other)
         again = first_difference(nearest.trace, other.trace) if nearest.verdict == other.verdict == SAME else None
         if again is not None and again[0] == step:
-            words, values = compare(nearest.checkpoint(step), other.checkpoint(step), again[1])
+            paths = nearest.checkpoint(step), other.checkpoint(step)
+            words, values = compare(*paths, again[1])
+            if finding.cause in ("ranks", "weights", "split"):
+                finding.hint = pattern(*paths, again[1][0])
             return f"First at step {step}, in {words}{'' if reproducible else CHANCE}", values
         step = min(step, again[0]) if again is not None else step
     return f"First at step {step}, in {', '.join(members)}, but not when repeated{CHANCE}", ()

@@ -67,7 +67,7 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
     if not failed or finding.cause == "parts":  # a failure has its own message, which does not mention regions
-        lines += wrap(CAUSES[finding.cause], 110)
+        lines += wrap(finding.hint or CAUSES[finding.cause], 110)
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
     return "\n  ".join(lines)

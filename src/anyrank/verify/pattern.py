@@ -1,0 +1,60 @@
+"""Where the elements that differ are, relative to the blocks of the ranks, and what this suggests."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+#: Elements within this distance of a border between blocks count as next to it.
+NEAR = 2
+#: Larger arrays are not looked at.
+_MOST = 1 << 24
+
+BORDERS = (
+    "All of them are next to borders between blocks. The likely cause are ghost cells that are not exchanged, or a "
+    "kernel that reads further than the halo: call field.exchange() before field.array is read, or let advance do it "
+    "(reads=[field]), and declare halo= as wide as the kernel reads."
+)
+NOT_THE_FIRST = (
+    "None of them is in the block of rank 0. The likely cause is an index within the block in the place of the global "
+    "index, or a value that depends on the rank: use field.indices, and state.random() with global indices."
+)
+EVERYWHERE = (
+    "Nearly all elements differ. The likely cause is a reduction over the elements of one rank, such as np.sum, or a "
+    "floating-point sum over ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
+)
+
+
+def pattern(path: Path, other: Path, name: str) -> str:
+    """Return what the places of the elements suggest that differ between two checkpoints; empty if nothing."""
+    with h5py.File(path, "r") as file, h5py.File(other, "r") as other_file:
+        values, compared = (it.get(f"fields/{name}") for it in (file, other_file))
+        if values is None or compared is None or not 0 < values.size <= _MOST or values.shape != compared.shape:
+            return ""
+        borders = max((_borders(it) for it in (values, compared)), key=lambda cuts: prod(len(cut) - 1 for cut in cuts))
+        unlike = (values[...][..., None].view(np.uint8) != compared[...][..., None].view(np.uint8)).any(axis=-1)
+    return _suggestion(unlike, borders)
+
+
+def _borders(values: Any) -> list[np.ndarray]:
+    """Return the indices at which the blocks of the ranks begin and end, for each axis."""
+    grid = [int(parts) for parts in values.attrs["ranks"]]
+    return np.split(values.attrs["borders"], np.cumsum([parts + 1 for parts in grid])[:-1])
+
+
+def _suggestion(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
+    if all(len(cut) == 2 for cut in borders):
+        return ""
+    near = np.zeros(unlike.shape, bool)
+    for axis, cut in enumerate(borders):
+        for border in cut if len(cut) > 2 else ():
+            near[(slice(None),) * axis + (slice(max(0, border - NEAR), border + NEAR),)] = True
+    if not unlike[~near].any() and not near.all():
+        return BORDERS
+    if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
+        return NOT_THE_FIRST
+    return EVERYWHERE if unlike.mean() > 0.9 else ""
