@@ -65,6 +65,7 @@ def test_example_on_any_ranks_split_and_body_has_one_digest(world, name, monkeyp
     check_collective(world, not wrong, f"{name}: other bits with {wrong}")
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("name", SMALL)
 def test_example_stopped_and_resumed_has_the_same_digest(name, tmp_path):
     program = program_of(name, **SMALL[name])
@@ -101,6 +102,14 @@ def test_cavity_has_the_velocities_of_ghia(tmp_path):
     v = np.interp(ghia["x"], [0, *centres, 1], [0, *run.fields["v"][n // 2], 0])
     assert np.abs(u - ghia["u"]).max() < error and np.abs(v - ghia["v"]).max() < error
     assert run.result["u"] == run.fields["u"][:, n // 2].min()
+
+
+@pytest.mark.slow
+def test_cylinder_has_the_drag_of_schaefer_and_turek(tmp_path):
+    """With ten cells per diameter; the flow becomes steady in 4200 steps."""
+    run = anyrank.run(program_of("cylinder"), ranks=2, out=tmp_path)
+    lowest, highest = ANSWERS["cylinder"]["drag"]
+    assert run.result["drag"] == pytest.approx((lowest + highest) / 2, rel=0.03)
 
 
 def test_heat3d_has_the_temperatures_of_the_series(tmp_path):
