@@ -59,7 +59,7 @@ class Cylinder(Program):
     diameter: int = param(10, "cells, the diameter of the cylinder", ge=3)
     length: float = param(12.0, "diameters, the channel", ge=4)
     re: float = param(20.0, "Reynolds number, of the diameter and the mean velocity", gt=0)
-    speed: float = param(0.06, "the mean velocity of the inflow", gt=0, lt=0.2)
+    speed: float = param(0.05, "the mean velocity of the inflow", gt=0, lt=0.2)
     time: float = param(25.0, "diameters over mean velocity, the time to compute", ge=0)
     ramp: float = param(12.0, "the time in which the inflow grows", gt=0)
 
@@ -84,8 +84,8 @@ class Cylinder(Program):
             return state.xp.stack([f + (new - old) for f, new, old in parts])
 
         def inflow(inside, y, x, step):
-            rho, _, v = moments(inside[0])
-            return outside(inside[0], (rho, self.velocity(y, step), v))
+            rho = moments(inside[0])[0]
+            return outside(inside[0], (rho, self.velocity(y, step), 0.0))
 
         def outflow(inside, y, x, step):
             return outside(inside[0], (1.0, *moments(inside[0])[1:]))

@@ -19,6 +19,17 @@ def gpu():
     return open_device("shim")
 
 
+def test_fake_module_has_numpys_functions(gpu):
+    mine = gpu.full((2,), 4.0, float)
+    stacked = fake.stack([fake.sqrt(mine), fake.where(mine > 5, mine, 0.0)])
+    assert gpu.owns(stacked) and gpu.to_host(stacked).tolist() == [[2.0, 2.0], [0.0, 0.0]]
+    assert fake.float32 is np.float32 and fake.pi == np.pi
+    with pytest.raises(AttributeError, match="the emulated GPU has no nothing"):
+        _ = fake.nothing
+    with pytest.raises(TypeError, match="do not mix"):
+        fake.stack([mine, np.ones(2)])
+
+
 def test_fake_arrays_and_numpys_do_not_mix(gpu):
     mine, theirs = gpu.full((4,), 2.0, float), np.ones(4)
     with pytest.raises(TypeError, match=r"device\.to_host"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from anyrank.exchange.boundaries.boundary import Boundary, Side
 
 
@@ -26,7 +28,8 @@ class Function(Boundary):
     def fill(self, side: Side) -> None:
         """See `Boundary`."""
         inside = [side[layer] for layer in range(side.layers + 1)]
-        result = self._function(inside, *side.indices(0), side.step)
+        with np.errstate(all="ignore"):  # ghost cells of other axes that no kernel reads may be 0
+            result = self._function(inside, *side.indices(0), side.step)
         separate = isinstance(result, Sequence)
         for layer in range(side.layers):
             side[-1 - layer] = result[layer] if separate else result
