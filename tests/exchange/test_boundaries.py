@@ -180,3 +180,21 @@ def test_conditions_default_fills_missing_axes():
 def test_boundary_with_a_name_in_use_is_refused():
     with pytest.raises(TypeError, match="two boundary conditions with the name fixed"):
         type("Other", (Boundary,), {"name": "fixed"})
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_function_returns_a_layer_for_each_of_the_halo(count):
+    def outside(inside, y, x, step):
+        assert len(inside) == 3
+        return [inside[0] + layer for layer in range(count)]
+
+    grid = State(World()).grid((6, 7), dims=("y", "x"), halo=2, boundary={"x": outside, "y": "reflect"})
+    field = grid.field("T")
+    grid.field("u", at="x")  # then arrays of the grid have one layer more at the upper wall
+    field[...] = 1.0
+    if count == 3:
+        with pytest.raises(UsageError, match="function outside: it returned 3 layers for a halo of 2"):
+            field.exchange()
+    else:
+        field.exchange()
+        assert field.array[2, -2:].tolist() == [1.0, 1.0 + (count == 2)]

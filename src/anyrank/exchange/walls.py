@@ -50,6 +50,7 @@ def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
         axis=len(field.components) + axis,
         first=margin + (n - 1) * end,
         inward=1 - 2 * end,
+        halo=field.halo[axis],
         layers=field.halo[axis] + field.surplus[axis] * end,
         on_wall=axis in field.faces,
         spacing=spacing,

@@ -26,7 +26,8 @@ class Side:
     #: The position of layer 0 along the axis of `array`, and the increment towards the inside of the domain: 1 or −1.
     first: int
     inward: int
-    #: The number of ghost layers to fill.
+    #: The width of the halo, and the number of ghost layers to fill, which may be one more.
+    halo: int
     layers: int
     on_wall: bool
     #: The distance of two points along the axis.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from anyrank.errors import UsageError
 from anyrank.exchange.boundaries.boundary import Boundary, Side
 
 
@@ -27,12 +28,17 @@ class Function(Boundary):
 
     def fill(self, side: Side) -> None:
         """See `Boundary`."""
-        inside = [side[layer] for layer in range(side.layers + 1)]
+        inside = [side[layer] for layer in range(side.halo + 1)]
         with np.errstate(all="ignore"):  # ghost cells of other axes that no kernel reads may be 0
             result = self._function(inside, *side.indices(0), side.step)
-        separate = isinstance(result, Sequence)
-        for layer in range(side.layers):
-            side[-1 - layer] = result[layer] if separate else result
+        returned = [*result] if isinstance(result, Sequence) else [result]
+        if len(returned) not in (1, side.halo, side.layers):
+            raise UsageError(
+                f"boundary condition {self}: it returned {len(returned)} layers for a halo of {side.halo}. Return one "
+                "array for each layer, the nearest to the wall first, or one array for all."
+            )
+        for layer in range(side.layers):  # may be one more than the halo; no kernel uses that one
+            side[-1 - layer] = returned[min(layer, len(returned) - 1)]
 
     def points(self, layers: int, on_wall: bool) -> int:
         """See `Boundary`."""
