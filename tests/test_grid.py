@@ -255,3 +255,79 @@ def test_layout_weights_of_bricks_are_sums_over_ranks(world):
     for weights in ([1, 2], [1, 1, 1, 0]):
         with pytest.raises(UsageError, match=r"--weights .* must be 4 positive numbers, one for each rank|one a rank"):
             Layout.bricks((40, 30), world, weights=weights)
+
+
+class Tide(Program):
+    """A constant on a grid whose boundary value depends on the step."""
+
+    steps: int = param(4, "time steps", ge=0)
+
+    def declare(self, state):
+        grid = state.grid((9,), dims=("x",), boundary=("fixed",), boundary_value=lambda x, step: 1.0 + step + 0 * x)
+        grid.field("h")
+        grid.constant("depth")
+
+    def constants(self, state):
+        state.depth[...] = 2.0
+
+    def step(self, state):
+        state.h.advance(FLOW, reads=[state.depth])
+
+
+def flow(new, h, depth):
+    new[...] = h[1:-1] + 0.1 * (depth[2:] * h[2:] - depth[:-2] * h[:-2])
+
+
+FLOW = Kernel(flow)
+
+
+def test_constant_ghost_cells_are_the_same_after_a_resume(tmp_path):
+    through = run(Tide(), out=tmp_path / "a")
+    run(Tide(), out=tmp_path / "b", stop_at=2)
+    assert run(Tide(), out=tmp_path / "b").digest == through.digest
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda u, v: advance([u, u], FLOW), "advance lists a field twice: u, u"),
+        (lambda u, v: advance([], FLOW), "advance takes Fields in lists"),
+        (lambda u, v: advance([u], FLOW, reads=v), "advance takes Fields in lists"),
+    ],
+)
+def test_advance_bad_lists_of_fields_are_refused(call, message):
+    grid = State(World()).grid((9,))
+    with pytest.raises(UsageError, match=message):
+        call(grid.field("u"), grid.field("v"))
+
+
+@pytest.mark.parametrize(
+    ("boundary", "value", "message"),
+    [
+        (lambda inside, x, step: None, None, "axis 0, lower side: the result of function <lambda> is None"),
+        (lambda inside, x, step: 1j * inside[0], None, "the result of function <lambda> is complex, for float64"),
+        (lambda inside, x, step: [None], None, "a layer of function <lambda> is None"),
+        ("fixed", lambda x, step: None, "axis 0, lower side: its value is None"),
+    ],
+)
+def test_boundary_function_bad_result_is_refused(boundary, value, message):
+    field = State(World()).grid((9,), boundary=((boundary, "reflect"),), boundary_value=((value, None),)).field("u")
+    with pytest.raises(UsageError, match=message):
+        field.exchange()
+
+
+def test_boundary_function_cannot_write_the_domain():
+    def outside(inside, x, step):
+        inside[0] *= 0.5
+        return inside[0]
+
+    field = State(World()).grid((9,), boundary=((outside, "reflect"),)).field("u")
+    with pytest.raises(ValueError, match="read-only"):
+        field.exchange()
+
+
+@pytest.mark.ranks(3)
+def test_grid_layout_fits_the_halo_of_its_first_field(world):
+    state = State(world, halo_steps=3, weights=(1, 2, 1))
+    field = state.grid((18,)).field("u", halo=2)
+    check_collective(world, min(np.diff(field.cells.cuts[0])) == 6)

@@ -81,13 +81,22 @@ class Grid:
         if len(self.dims) != len(self.shape) or len({*self.dims}) != len(self.dims):
             raise UsageError(f"{name}: dims {self.dims} must be one name for each axis of the shape {self.shape}.")
         self.spacing = tuple(float(d) for d in self._per_axis("spacing", spacing, float))
+        if not all(0 < d < np.inf for d in self.spacing):
+            raise UsageError(f"{name}: spacing = {spacing} must be positive.")
         self.halo = self._halo(halo)
         self._boundary = per_side(f"{name}: boundary", boundary, self.dims, "periodic")
         self._sides = conditions(name, self.dims, self._boundary, boundary_value)
-        self.cells = owner.layout(self.shape, self.halo)
+        self._cells: Layout | None = None
         #: The axes along which a field of the grid has points on the walls.
         self.staggered: set[int] = set()
         self._fields: list[Field] = []
+
+    @property
+    def cells(self) -> Layout:
+        """The domain decomposition of the cells, made for the halos of the grid and of its first field."""
+        if self._cells is None:
+            self._cells = self._owner.layout(self.shape, self.halo)
+        return self._cells
 
     @property
     def step(self) -> int:
@@ -180,6 +189,9 @@ class Grid:
         walls = {axis for axis in axes if not isinstance(sides[axis][0], Periodic)}
         shape = tuple(n + (axis in walls) for axis, n in enumerate(self.shape))
         check(what, sides, shape, halos, walls, kind)
+        if self._cells is None:
+            widest = tuple(max(own, other) for own, other in zip(halos, self.halo, strict=True))
+            self._cells = self._owner.layout(self.shape, widest)
         layout = self._owner.layout(self.shape, halos)
         layout = layout.extended(shape) if walls else layout
         if components is not None:

@@ -283,7 +283,10 @@ class State:
         layout, _ = layouts[shape]
         for cut, width in zip(layout.cuts, widths, strict=True):
             if any(b - a < width for a, b in pairwise(cut)):
-                raise UsageError(f"a halo of {width} is wider than a rank's part of {shape}: declare that field first.")
+                raise UsageError(
+                    f"a halo of {width} is wider than a rank's part of {shape}, which fits the halo of the field that is "
+                    "declared first: declare the field with the widest halo first."
+                )
         return layout
 
     def widest_halo(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -66,6 +66,7 @@ def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequ
     >>> u.local
     array([0., 4., 0., 4.])
     """
+    _check_sequences(fields, reads)
     others = [item for item in rest if isinstance(item, HaloBlock)]
     plan = _plan_of(fields, reads, others)
     halo = plan.halo_if_due()
@@ -156,6 +157,11 @@ def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
         call(part)
 
 
+def _check_sequences(fields: Any, reads: Any) -> None:
+    if isinstance(fields, HaloBlock) or isinstance(reads, HaloBlock) or not fields:
+        raise UsageError("advance takes Fields in lists, at least one to replace: advance([u, v], kernel, reads=[k]).")
+
+
 def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> None:
     first, staggered = fields[0], {axis for field in fields for axis in field.faces}
     for item in (*fields, *reads, *others):
@@ -170,6 +176,8 @@ def _check_fields(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], other
                 f"advance: the axes of field {item.name} are periodic={item.periodic}, and those of {first.name} "
                 f"{first.periodic}, but their halos are exchanged together. Declare them on one grid (state.grid)."
             )
+    if len({*fields}) < len(fields):
+        raise UsageError(f"advance lists a field twice: {', '.join(field.name for field in fields)}. List each once.")
     for item in fields:
         if item.constant:
             raise UsageError(f"advance replaces the values of {item.name}, a constant: list it in reads= instead.")

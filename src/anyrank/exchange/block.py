@@ -19,11 +19,13 @@ Region = tuple[slice, ...]
 class OnGrid(Protocol):
     """The attributes of a Grid that its Fields use."""
 
-    #: The domain decomposition of the cells.
-    cells: Layout
     spacing: tuple[float, ...]
     #: The axes along which a Field of the grid has points on the walls, one more than there are cells.
     staggered: set[int]
+
+    @property
+    def cells(self) -> Layout:
+        """The domain decomposition of the cells."""
 
     @property
     def step(self) -> int:

@@ -45,6 +45,8 @@ def _walls(field: HaloBlock, ahead: int, axes: Sequence[int] | None) -> Iterator
 def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
     margin, n = field.margin[axis], field.block[axis].stop
     spacing, step = (1.0, 0) if field.grid is None else (field.grid.spacing[axis], field.grid.step + ahead)
+    if field.constant:
+        step = 0  # also at a resume, so that its ghost cells are the same
     return Side(
         array=field.storage,
         axis=len(field.components) + axis,

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from anyrank.errors import UsageError
+
 #: The value of a condition: a number, or a function of one global index array per axis and of the step.
 Value = float | complex | Callable[..., Any]
 
@@ -52,7 +54,17 @@ class Side:
 
     def value(self, value: Value, layer: int = 0) -> Any:
         """Return a number as it is, and call a function with the global indices of a layer and the step."""
-        return value(*self.indices(layer), self.step) if callable(value) else value
+        return self.check("its value", value(*self.indices(layer), self.step)) if callable(value) else value
+
+    def check(self, what: str, values: Any) -> Any:
+        """Return values of a function of the user; UsageError is raised if the array cannot hold them."""
+        if values is None or (
+            getattr(values, "dtype", np.dtype(type(values))).kind == "c" and self.array.dtype.kind != "c"
+        ):
+            kind = "None: the function must return values" if values is None else f"complex, for {self.array.dtype}"
+            side = "lower" if self.inward > 0 else "upper"
+            raise UsageError(f"boundary condition of axis {self.axis}, {side} side: {what} is {kind}.")
+        return values
 
 
 class Boundary:

@@ -28,9 +28,10 @@ class Function(Boundary):
 
     def fill(self, side: Side) -> None:
         """See `Boundary`."""
-        inside = [side[layer] for layer in range(side.halo + 1)]
+        inside = [_read_only(side[layer]) for layer in range(side.halo + 1)]
         with np.errstate(all="ignore"):  # ghost cells of other axes that no kernel reads may be 0
             result = self._function(inside, *side.indices(0), side.step)
+        side.check(f"the result of {self}", result)
         returned = [*result] if isinstance(result, Sequence) else [result]
         if len(returned) not in (1, side.halo, side.layers):
             raise UsageError(
@@ -38,7 +39,8 @@ class Function(Boundary):
                 "array for each layer, the nearest to the wall first, or one array for all."
             )
         for layer in range(side.layers):  # may be one more than the halo; no kernel uses that one
-            side[-1 - layer] = returned[min(layer, len(returned) - 1)]
+            values = returned[min(layer, len(returned) - 1)]
+            side[-1 - layer] = side.check(f"a layer of {self}", values)
 
     def points(self, layers: int, on_wall: bool) -> int:
         """See `Boundary`."""
@@ -46,3 +48,10 @@ class Function(Boundary):
 
     def __str__(self) -> str:
         return f"function {getattr(self._function, '__name__', 'of the program')}"
+
+
+def _read_only(view: Any) -> Any:
+    """Return a view of a layer that the function cannot write on the host."""
+    if isinstance(view, np.ndarray):
+        view.flags.writeable = False
+    return view
