@@ -58,9 +58,7 @@ class Side:
 
     def check(self, what: str, values: Any) -> Any:
         """Return values of a function of the user; UsageError is raised if the array cannot hold them."""
-        if values is None or (
-            getattr(values, "dtype", np.dtype(type(values))).kind == "c" and self.array.dtype.kind != "c"
-        ):
+        if values is None or (np.iscomplexobj(values) and self.array.dtype.kind != "c"):
             kind = "None: the function must return values" if values is None else f"complex, for {self.array.dtype}"
             side = "lower" if self.inward > 0 else "upper"
             raise UsageError(f"boundary condition of axis {self.axis}, {side} side: {what} is {kind}.")
