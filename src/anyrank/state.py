@@ -284,7 +284,7 @@ class State:
         for cut, width in zip(layout.cuts, widths, strict=True):
             if any(b - a < width for a, b in pairwise(cut)):
                 raise UsageError(
-                    f"a halo of {width} is wider than a rank's part of {shape}, which fits the halo of the first field: "
+                    f"a halo of {width} is wider than a rank's part of {shape}, which fits that of the first field: "
                     "declare the field with the widest halo first."
                 )
         return layout
