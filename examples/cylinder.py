@@ -1,6 +1,6 @@
 """The flow around a cylinder in a channel: anyrank run examples/cylinder.py -n 2
 
-A lattice Boltzmann method with nine velocities, regularised (D2Q9; Latt and Chopard, Math. Comput. Simul. 72, 2006),
+A lattice Boltzmann method with nine velocities, regularized (D2Q9; Latt and Chopard, Math. Comput. Simul. 72, 2006),
 with walls between the cells by linear interpolation (Bouzidi, Firdaouss and Lallemand, Phys. Fluids 13, 2001), a given
 velocity at the inflow and a given density at the outflow (Guo, Zheng and Shi, Chinese Phys. 11, 2002). A large bulk
 viscosity damps sound. Units: cells and steps. Published: drag coefficient 5.57 to 5.59 for the Reynolds number 20 (case
