@@ -18,13 +18,13 @@ class Corner(Program):
 
     def step(self, state: State) -> None:
         exchange(state.T)
-        T, (m, n) = state.T.array, state.T.layout.local_shape
+        T, (m, n) = state.T.storage, state.T.layout.local_shape
         state.T[...] = sum(T[a : a + m, b : b + n] for a in range(3) for b in range(3)) / 8.0 - 0.5
 
 
 def exchange(field):
     """Wrap along unsplit axes, then send full edges along split axes."""
-    array, layout = field.array, field.layout
+    array, layout = field.storage, field.layout  # field.array is read-only
     for axis in (0, 1):
         along = array.swapaxes(0, axis)  # a view whose first axis is the one to fill
         if layout.grid[axis] == 1:
