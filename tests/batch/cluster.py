@@ -99,7 +99,7 @@ class Cluster:
         wait_until(lambda: self.attempts(run)[-1:] == ["0"], timeout, lambda: self.log_text(run))
         return self.summary(run)
 
-    def start_process(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
+    def wait_until_started(self, run: Path, attempt: int = 1, timeout: float = 120) -> None:
         """Wait until an attempt has made a step."""
 
         def has_steps() -> bool:
@@ -110,7 +110,9 @@ class Cluster:
 
     def tried(self, run: Path, *statuses: str, timeout: float = 120) -> None:
         """Wait until the attempts have ended with these exit statuses."""
-        wait_until(lambda: self.attempts(run) == list(statuses), timeout, lambda: f"not {statuses}: {self.told(run)}")
+        wait_until(
+            lambda: self.attempts(run) == list(statuses), timeout, lambda: f"not {statuses}: {self.log_text(run)}"
+        )
 
     def log_text(self, run: Path) -> str:
         """The contents of the run's files, for messages."""

@@ -56,7 +56,7 @@ def test_example_slurm_stopped_run_is_requeued_and_finishes(tmp_path, slurm, sto
     cluster = Cluster("slurm", tmp_path, slurm.environment)
     example("weather.slurm", tmp_path)
     job = cluster.run("sbatch", "--parsable", "weather.slurm")
-    cluster.started(tmp_path / "runs" / "storm")
+    cluster.wait_until_started(tmp_path / "runs" / "storm")
     cluster.run("scancel", "--signal=USR1", "--batch", job)
     wait_until(lambda: slurm.job(job)["Reason"] == "BeginTime", 30, slurm.log)
     slurm.hurry(job)
@@ -72,7 +72,7 @@ def test_example_pbs_stopped_run_is_resumed_and_finishes(tmp_path, storm_digest,
     with run_fake(Pbs, tmp_path) as pbs:
         example("weather.pbs", tmp_path, **change)
         job = pbs.run("qsub", "weather.pbs")
-        pbs.started(tmp_path / "runs" / "storm")
+        pbs.wait_until_started(tmp_path / "runs" / "storm")
         if shell == "PBS's":
             [run] = [pid for pid, words in processes_of(pbs.keeper).items() if words[1:3] == [f"{BIN}/anyrank", "run"]]
             os.kill(run, signal.SIGUSR1)
@@ -87,7 +87,7 @@ def test_example_htcondor_evicted_run_restarts_and_finishes(tmp_path, storm_dige
         submit = condor_module.check_submit(example("weather.sub", tmp_path))
         assert [condor_module.leaves_queue(submit, code) for code in (0, 1, 75, None)] == [True, True, False, True]
         assert condor.run("condor_submit", "weather.sub") == "1 job(s) submitted to cluster 1."
-        condor.started(tmp_path / "runs" / "storm")
+        condor.wait_until_started(tmp_path / "runs" / "storm")
         condor.run("condor_vacate_job", "1.0")
         check_resumed(condor, storm_digest)
 

@@ -95,9 +95,9 @@ def runs(condor) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["evicted", "link"])
 def test_condor_evicted_run_checkpoints_and_restarts(condor, runs, storm_digest, name):
     run = runs[name]
-    condor.started(run)
+    condor.wait_until_started(run)
     condor.run("condor_vacate_job", condor.running(run / "job" / "condor.log"))
-    condor.started(run, 2)
+    condor.wait_until_started(run, 2)
     assert condor.attempts(run) == ["75", "…"]
     (condor.folder / f"{name}.gate").unlink()
     assert condor.finished(run)["digest"] == storm_digest
@@ -105,7 +105,7 @@ def test_condor_evicted_run_checkpoints_and_restarts(condor, runs, storm_digest,
 
 def test_condor_cancelled_run_checkpoints_and_leaves_the_queue(condor, runs):
     run, job = runs["removed"], condor.job(runs["removed"])
-    condor.started(run)
+    condor.wait_until_started(run)
     assert f"is already queued as job {job}" in condor.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in condor.anyrank("cancel", run)
     condor.tried(run, "75")

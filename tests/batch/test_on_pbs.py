@@ -97,9 +97,9 @@ def runs(pbs) -> dict[str, Path]:
 
 def test_pbs_qsig_checkpoints_and_continues_in_a_new_job(pbs, runs, storm_digest):
     run, job = runs["asked"], pbs.job(runs["asked"])
-    pbs.started(run)
+    pbs.wait_until_started(run)
     pbs.run("qsig", "-s", "SIGUSR1", job)
-    pbs.started(run, 2)
+    pbs.wait_until_started(run, 2)
     assert pbs.attempts(run) == ["75", "…"] and pbs.job(run) != job
     assert pbs.standing(run)["asked"]["state"] == "running"
     (pbs.folder / "asked.gate").unlink()
@@ -108,7 +108,7 @@ def test_pbs_qsig_checkpoints_and_continues_in_a_new_job(pbs, runs, storm_digest
 
 def test_pbs_qdel_checkpoints_and_leaves_no_job_until_submit(pbs, runs, storm_digest):
     run, job = runs["deleted"], pbs.job(runs["deleted"])
-    pbs.started(run)
+    pbs.wait_until_started(run)
     assert f"is already queued as job {job}" in pbs.anyrank("submit", run, status=2)
     pbs.run("qdel", job)
     pbs.tried(run, "75")
@@ -123,9 +123,9 @@ def test_pbs_qdel_checkpoints_and_leaves_no_job_until_submit(pbs, runs, storm_di
 
 def test_pbs_qrerun_continues_under_the_same_id(pbs, runs, storm_digest):
     run, job = runs["rerun"], pbs.job(runs["rerun"])
-    pbs.started(run)
+    pbs.wait_until_started(run)
     pbs.run("env", "PBS_OPERATOR=1", "qrerun", job)
-    pbs.started(run, 2)
+    pbs.wait_until_started(run, 2)
     (pbs.folder / "rerun.gate").unlink()
     summary = pbs.finished(run)
     assert summary["digest"] == storm_digest and summary["resumed_from"] > 0 and pbs.job(run) == job

@@ -145,7 +145,7 @@ def test_slurm_path_with_special_characters_is_quoted(site, jobs, storm_digest):
 
 def test_slurm_cancel_checkpoints_and_does_not_requeue(site, jobs):
     run, job = jobs["cancelled"], site.job(jobs["cancelled"])
-    site.started(run)
+    site.wait_until_started(run)
     assert f"is already queued as job {job} (RUNNING)" in site.anyrank("submit", run, status=2)
     assert f"cancelled {job}" in site.anyrank("cancel", run)
     site.slurm.wait_for(job, "CANCELLED")
@@ -162,7 +162,7 @@ def test_slurm_cancel_checkpoints_and_does_not_requeue(site, jobs):
 
 def test_slurm_max_attempts_ends_the_run_as_stopped(site, jobs):
     run, job = jobs["limited"], site.job(jobs["limited"])
-    site.started(run)
+    site.wait_until_started(run)
     site.slurm.run("scancel", "--signal=USR1", "--batch", job)
     assert site.slurm.wait_for(job, "FAILED")["ExitCode"] == "75:0"
     assert "1 attempts are used up (--max-attempts)" in (run / "job" / f"{job}.log").read_text()
@@ -308,11 +308,11 @@ def test_slurm_run_continues_without_a_failed_node(site, storm_digest):
     gate = site.gate("lost.gate")
     run = site.storm("lost", gate=gate, nodes=2, ranks=1)
     job = site.job(run)
-    site.started(run)
+    site.wait_until_started(run)
     nodes = site.slurm.job(job)["NodeList"]
     node = nodes.replace("n[", "n")[:2]
     site.slurm.node(node, "down")
-    site.started(run, 2)
+    site.wait_until_started(run, 2)
     assert node not in site.slurm.run("scontrol", "show", "hostnames", site.slurm.job(job)["NodeList"]).split()
     site.slurm.node(node, "resume")
     gate.unlink()
@@ -324,7 +324,7 @@ def test_slurm_run_continues_without_a_failed_node(site, storm_digest):
 def test_slurm_preempted_run_continues(site, storm_digest):
     gate = site.gate("preempted.gate")
     run = site.storm("preempted", "--partition", "low", gate=gate)
-    site.started(run)
+    site.wait_until_started(run)
     words = ("--nodes=3", "--exclusive", "--partition=high", "--output=/dev/null", "--wrap=sleep 1")
     high = site.slurm.run("sbatch", "--parsable", *words)
     site.slurm.wait_for(high, "COMPLETED", timeout=60)
