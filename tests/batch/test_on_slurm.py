@@ -64,7 +64,7 @@ class Site:
         wait_until(done, timeout, lambda: self.log_text(run))
         return json.loads((run / "summary.json").read_text())
 
-    def start_process(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
+    def wait_until_started(self, run: Path, attempt: int = 1, timeout: float = 60) -> None:
         """Wait until an attempt has made a step."""
 
         def has_steps() -> bool:
