@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fake_pbs import FOLDER, HOST, chunks, end, read, server, tell
+from fake_pbs import FOLDER, HOST, chunks, end, read, send_signal, server
 
 #: Seconds between TERM and KILL, and the delay after which a wall time is enforced (pbs_mom: up to 10 s and more).
 KILL_DELAY, LATE = 10.0, 2.0
@@ -62,12 +62,12 @@ def watch(name: str, child: subprocess.Popen[str], walltime: str) -> str:
     while child.poll() is None:
         now, asked = time.monotonic(), read()[name]["asked"]
         if killing == math.inf and (asked == "qdel" or now > until):
-            tell(child.pid, signal.SIGTERM)
+            send_signal(child.pid, signal.SIGTERM)
             killing = now + KILL_DELAY
         if asked == "qrerun" or now > killing:
-            tell(child.pid, signal.SIGKILL)
+            send_signal(child.pid, signal.SIGKILL)
         time.sleep(0.1)
-    tell(child.pid, signal.SIGKILL)
+    send_signal(child.pid, signal.SIGKILL)
     return asked
 
 
