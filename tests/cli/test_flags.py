@@ -173,7 +173,7 @@ def test_options_that_jobs_and_studies_refuse():
     assert refused_in("jobs") == {
         *("ranks", "threads", "walltime", "stop_at", "hosts", "chaos", "i_mean_it", "as_json", "quiet"),
     }
-    assert refused_in("studies") == {"max_restarts", "min_ranks", "check", "digests", "picture"}
+    assert refused_in("studies") == {"max_restarts", "min_ranks", "check", "digests", "picture", "weights"}
     values = {"ranks": 2, "threads": 1, "walltime": "1h", "stop_at": 1, "hosts": "a", "chaos": "kill rank=0 step=1"}
     values |= dict.fromkeys(("i_mean_it", "as_json", "quiet"), True)
     for name in refused_in("jobs"):

@@ -218,19 +218,21 @@ def test_verify_wrong_program_gives_table_finding_and_runs(tmp_path):
     words = ("--quick", "--ranks", 1, "--junit", "j.xml", "--out", "runs")
     done = run_anyrank("verify", BROKEN / "uninitialized.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and not done.stderr, done.stderr
-    table, finding, end = done.stdout.split("\n\n")
+    table, finding, body, end = done.stdout.split("\n\n")
     rows = [line.split() for line in table.splitlines()]
     assert rows[0] == ["case", "ranks", "split", "body", "what", "steps", "digest", "seconds", "verdict"]
     assert rows[1][:5] == ["1", "1", "auto", "reference", "reference"] and rows[1][-1] == "same"
-    assert rows[4][:5] == ["4", "1→1", "auto", "auto", "stopped"] and rows[4][-1] == "same"
-    assert rows[5][:6] == ["5", "1", "auto", "auto", "other", "memory"]
-    assert " ".join(rows[5][-4:]) == "DIFFERS at step 2" and len(rows) == 11
+    assert rows[4][:4] == ["4", "1", "auto", "shim"] and rows[4][-1] == "FAILED"
+    assert rows[5][:5] == ["5", "1→1", "auto", "auto", "stopped"] and rows[5][-1] == "same"
+    assert rows[6][:6] == ["6", "1", "auto", "auto", "other", "memory"]
+    assert " ".join(rows[6][-4:]) == "DIFFERS at step 2" and len(rows) == 12
+    assert body.startswith("FOUND: body: shim instead of reference") and "an array of the GPU is not converted" in body
     assert finding.startswith("FOUND: memory\n  First at step 2, in x[0]; 12 of 12 elements differ:\n")
-    assert end.startswith("10 cases, 0 more not possible: 1 differ from the reference") and "runs are kept in" in end
+    assert end.startswith("11 cases, 0 more not possible: 2 differ from the reference") and "runs are kept in" in end
     assert json.loads((tmp_path / "runs" / "001" / "run" / "summary.json").read_text())["finished"]
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
-    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("10", "1", 10)
-    failure = suite.find("testcase[5]/failure")
+    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("11", "2", 11)
+    failure = suite.find("testcase[6]/failure")
     assert failure.get("message") == "DIFFERS at step 2" and failure.text == finding
 
 

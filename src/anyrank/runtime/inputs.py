@@ -27,14 +27,13 @@ def record_inputs(program: Program, folder: RunFolder) -> None:
 
 def check_inputs(program: Program, folder: RunFolder) -> None:
     """Raise UsageError if an input file of a run that is not finished has changed or is gone. Not collective."""
-    if folder.finished() is not None:
+    inputs = _paths(program)
+    if not inputs or folder.finished() is not None:
         return
     try:
         recorded = json.loads(folder.inputs.read_text(encoding="utf-8"))
-        expected = {
-            path: (name, recorded[str(path)]) for path, name in _paths(program).items() if str(path) in recorded
-        }
-    except FileNotFoundError:
+        expected = {path: (name, recorded[str(path)]) for path, name in inputs.items() if str(path) in recorded}
+    except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{folder.inputs} cannot be read ({error}). Repair it, or use another --out.") from None
