@@ -66,12 +66,12 @@ def test_layout_cuts_that_do_not_cover_are_refused(cuts):
 
 
 def test_choose_grid_auto_minimises_the_halo():
-    assert choose_grid((1000, 10), 4, "auto", 1) == (4, 1)
-    assert choose_grid((10, 1000), 4, "auto", 1) == (1, 4)
-    assert choose_grid((100, 100), 4, "auto", 1) == (4, 1)
-    assert choose_grid((100, 100), 16, "auto", 1) == (4, 4)
-    assert choose_grid((64, 64, 64), 8, "bricks", 1) == (2, 2, 2)
-    assert choose_grid((64, 64), 7, "bricks", 1) == (7, 1)
+    assert choose_grid((1000, 10), 4, "auto", (1, 1)) == (4, 1)
+    assert choose_grid((10, 1000), 4, "auto", (1, 1)) == (1, 4)
+    assert choose_grid((100, 100), 4, "auto", (1, 1)) == (4, 1)
+    assert choose_grid((100, 100), 16, "auto", (1, 1)) == (4, 4)
+    assert choose_grid((64, 64, 64), 8, "bricks", (1, 1, 1)) == (2, 2, 2)
+    assert choose_grid((64, 64), 7, "bricks", (1, 1)) == (7, 1)
 
 
 def test_grids_lists_all_ordered_factorizations():
@@ -81,16 +81,16 @@ def test_grids_lists_all_ordered_factorizations():
 
 def test_choose_grid_domain_too_small_suggests_what_fits():
     with pytest.raises(UsageError, match=r"domain of 4×4 .* 5 ranks.*at most 4 ranks"):
-        choose_grid((4, 4), 5, "rows", 1)
+        choose_grid((4, 4), 5, "rows", (1, 1))
     with pytest.raises(UsageError, match=r"1×4 is too small for a halo of 2: .* narrower halo"):
-        choose_grid((1, 4), 1, "rows", 2)
-    assert choose_grid((4, 4), 5, "rows", 0) == (5, 1)
+        choose_grid((1, 4), 1, "rows", (2, 2))
+    assert choose_grid((4, 4), 5, "rows", (0, 0)) == (5, 1)
 
 
 @pytest.mark.parametrize("split", ["2x2", "0x6", "6", "1x2x3", "axb", "x"])
 def test_choose_grid_that_does_not_fit_is_refused(split):
     with pytest.raises(UsageError, match=r"--split"):
-        choose_grid((10, 10), 6, split, 0)
+        choose_grid((10, 10), 6, split, (0, 0))
 
 
 def test_options_unknown_split_is_refused():

@@ -149,7 +149,8 @@ class Field(HaloBlock):
 
     def describe(self) -> str:
         """See `Member`."""
-        edges = " ".join(f"{h}:{low}/{high}" for h, (low, high) in zip(self.halo, self.sides, strict=True))
+        sides = [str(low) if str(low) == str(high) else f"{low} to {high}" for low, high in self.sides]
+        edges = ", ".join(f"halo {h} {side}" for h, side in zip(self.halo, sides, strict=True))
         split = "x".join(map(str, self.layout.grid))
         kind = "constant" if self.constant else "field"
         return f"{kind} {self.dtype} {self.shape} ({', '.join(self.dims)}) {edges} split {split} {self.unit}".rstrip()
