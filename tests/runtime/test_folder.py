@@ -116,6 +116,10 @@ def test_open_log_full_disk_prints_nothing(tmp_path, capfd):
     (tmp_path / "rank-0000.log").symlink_to("/dev/full")
     open_log(tmp_path, 0).info("a line")
     assert capfd.readouterr() == ("", "")
+    open_log(tmp_path / "next", 0).info("another line")
+    assert "another line" in (tmp_path / "next" / "rank-0000.log").read_text(), (
+        "the next run of this process has its log"
+    )
 
 
 DESCRIPTION = 'format = 1\nprogram = "p"\nsource = "p"\n[parameters]\nn = 1\n[options]\nkeep = 2\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -23,7 +24,8 @@ def open_log(folder: Path, rank: int) -> logging.Logger:
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # an earlier run of this process may have a full disk
+            handler.close()
     handler = LogFile(folder / f"rank-{rank:04d}.log", delay=False, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     logger.addHandler(handler)
