@@ -71,7 +71,7 @@ def block_of(whole, field):
 
 @pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("halo", [1, 2])
-@pytest.mark.parametrize("kinds", product(["fixed", "reflect", "antireflect", "neumann", "periodic"], repeat=2))
+@pytest.mark.parametrize("kinds", [*product(["fixed", "reflect", "antireflect", "neumann", "periodic"], repeat=2)])
 def test_exchange_centred_field_fills_ghosts_as_numpy(world, kinds, halo):
     whole = whole_array()
     for split in ("rows", "columns", "bricks"):
@@ -84,7 +84,7 @@ def test_exchange_centred_field_fills_ghosts_as_numpy(world, kinds, halo):
 
 
 @pytest.mark.ranks(1, 2, 4)
-@pytest.mark.parametrize("kinds", product(["reflect", "antireflect", "neumann", "fixed"], repeat=2))
+@pytest.mark.parametrize("kinds", [*product(["reflect", "antireflect", "neumann", "fixed"], repeat=2)])
 def test_exchange_staggered_field_fills_ghosts_as_numpy(world, kinds):
     whole = whole_array((SHAPE[0], SHAPE[1] + 1))
     if kinds[1] in ("antireflect", "fixed"):  # they prescribe the points on the wall
