@@ -331,3 +331,18 @@ def test_grid_layout_fits_the_halo_of_its_first_field(world):
     state = State(world, halo_steps=3, weights=(1, 2, 1))
     field = state.grid((18,)).field("u", halo=2)
     check_collective(world, min(np.diff(field.cells.cuts[0])) == 6)
+
+
+def test_advance_list_that_changes_later_has_no_effect():
+    grid = State(World()).grid((4,), dims=("x",))
+    fields = [grid.field("a"), grid.field("b")]
+    first, second = fields
+
+    def fill(new, other, old, old_other):
+        new[...], other[...] = 1.0, 2.0
+
+    kernel = Kernel(fill)
+    advance(fields, kernel)
+    fields.reverse()
+    advance([first, second], kernel)
+    assert (first.local == 1.0).all() and (second.local == 2.0).all()

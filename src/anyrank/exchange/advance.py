@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from anyrank.kernel import Kernel
 #: The number of points per rank from which a halo exchange overlaps with computing; with fewer, one call of the kernel
 #: is faster. On a GPU it always overlaps: a call returns at once, and the edges are copied to the host meanwhile.
 OVERLAP_POINTS = 1 << 14
-_NAME = attrgetter("name")
 
 
 def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequence[HaloBlock] = ()) -> None:
@@ -86,7 +84,7 @@ class _Plan:
 
     def __init__(self, fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]):
         _check_fields(fields, reads, others)
-        self.fields, self.inputs, self.others = fields, (*fields, *reads), others
+        self.fields, self.inputs, self.others = tuple(fields), (*fields, *reads), others
         #: The fields without the constants, whose ghost cells are final.
         self.changing = [field for field in dict.fromkeys((*self.inputs, *others)) if not field.constant]
         #: Those whose surplus layers are not filled by an exchange, because they have no ghost cells.
@@ -135,7 +133,8 @@ class _Plan:
 
 
 def _plan_of(fields: Sequence[HaloBlock], reads: Sequence[HaloBlock], others: Sequence[HaloBlock]) -> _Plan:
-    key, plans = (*map(_NAME, fields), len(reads), *map(_NAME, reads), *map(_NAME, others)), fields[0].plans
+    # A plan keeps its fields, so that no other object gets their ids.
+    key, plans = (len(fields), len(reads), *map(id, (*fields, *reads, *others))), fields[0].plans
     if key not in plans:
         plans[key] = _Plan(fields, reads, others)
     plan: _Plan = plans[key]

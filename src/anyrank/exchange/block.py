@@ -78,8 +78,8 @@ class HaloBlock:
         self.block = tuple(slice(0, n) for n in layout.local_shape[len(self.components) :])
         #: Whether the values are final: those of a constant after the method `constants`.
         self.frozen = False
-        #: The plans of `advance` and the halo exchanges in which this field is the first, by the names of all fields.
-        self.plans: dict[tuple[Any, ...], Any] = {}
+        #: What the first of several fields keeps: plans of `advance` by their ids, and halo exchanges by their names.
+        self.plans: dict[tuple[int, ...], Any] = {}
         self.exchanges: dict[tuple[str, ...], Any] = {}
         self._storage = storage
         self._spare: Any = None
