@@ -280,7 +280,9 @@ class Field(HaloBlock):
         >>> u.probe([(0, 0), (3, 5), (1, 2)])
         array([ 0., 35., 12.])
         """
-        return probe(self, check_points(self, points), check_component(self, component))
+        with self.world.raise_on_all_ranks():
+            checked, number = check_points(self, points), check_component(self, component)
+        return probe(self, checked, number)
 
     def read(self, path: Path | str, name: str | None = None) -> None:
         """Fill the field from a file in global order, of which each rank reads its own block. Collective.

@@ -180,3 +180,19 @@ def test_probe_of_different_points_on_ranks_is_an_error(world):
     u, _ = filled(State(world))
     with pytest.raises(AnyrankError, match="field u: the ranks ask for different points"):
         u.probe([(world.rank, 0)])
+
+
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize("points", [[(0, 0)], [(0, 0), (1, 1), (2, 2)]])
+def test_probe_of_other_counts_on_ranks_is_an_error(world, points):
+    u, _ = filled(State(world))
+    with pytest.raises(AnyrankError, match="the ranks ask for different points"):
+        u.probe(points if world.rank else [(0, 0), (1, 1)])
+    assert u.probe([(1, 1)]).shape[-1] == 1, "the ranks are still in step"
+
+
+@pytest.mark.ranks(2, 3)
+def test_probe_bad_points_on_one_rank_are_refused_on_all(world):
+    u, _ = filled(State(world))
+    with pytest.raises(UsageError, match="must be a whole number from 0"):
+        u.probe([(0, 0 if world.rank else 10**6)])

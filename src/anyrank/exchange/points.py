@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.exchange.block import HaloBlock
 
 #: The kinds of dtypes, in the order in which a value of an earlier kind can be stored in an array of a later one.
@@ -150,10 +150,11 @@ def check_points(block: HaloBlock, points: Any) -> np.ndarray:
 
 
 def probe(block: HaloBlock, points: np.ndarray, component: int | None = None) -> np.ndarray:
-    """Return the values at checked points on all ranks, the components first. Collective: one reduction.
+    """Return the values at checked points on all ranks, the components first. Collective: two reductions.
 
     Each rank gives the bits of its own points and zeros for all others, so that a sum of integers has the bits of each.
     """
+    _check_alike(block, points, component)
     _, start, stop = _bounds(block)
     mine = ((points >= start) & (points < stop)).all(axis=1)
     values = np.zeros((*(block.components if component is None else ()), len(points)), block.dtype)
@@ -162,14 +163,21 @@ def probe(block: HaloBlock, points: np.ndarray, component: int | None = None) ->
         key.insert(0, slice(None) if component is None else component)
     if mine.any():
         values[..., mine] = block.device.to_host(block.part(block.block)[tuple(key)])
-    words = np.zeros(-(-values.nbytes // 8) + 1, np.uint64)
-    words[:-1].view(np.uint8)[: values.nbytes] = values.reshape(-1).view(np.uint8)
-    words[-1] = own = int.from_bytes(blake2b(points.tobytes(), digest_size=7).digest(), "little")
-    world = block.layout.world
-    found = world.allreduce(words)
-    if int(found[-1]) != own * world.size % 2**64:
-        raise AnyrankError(
-            f"field {block.name}: the ranks ask for different points. Give the same points on all ranks."
-        )
-    values.reshape(-1).view(np.uint8)[:] = found[:-1].view(np.uint8)[: values.nbytes]
+    words = np.zeros(-(-values.nbytes // 8), np.uint64)
+    words.view(np.uint8)[: values.nbytes] = values.reshape(-1).view(np.uint8)
+    found = block.layout.world.allreduce(words)
+    values.reshape(-1).view(np.uint8)[:] = found.view(np.uint8)[: values.nbytes]
     return values
+
+
+def _check_alike(block: HaloBlock, points: np.ndarray, component: int | None) -> None:
+    """Raise AnyrankError on all ranks if they ask for different points. Collective.
+
+    The points determine the length of the next message, so ranks compare a hash of them before it.
+    """
+    asked = f"{component} {points.shape}".encode() + points.tobytes()
+    own = np.frombuffer(blake2b(asked, digest_size=8).digest(), np.uint64)
+    least = block.layout.world.allreduce(np.concatenate([own, ~own]), "min")
+    if least[0] != ~least[1]:  # the smallest hash is not the largest
+        message = f"field {block.name}: the ranks ask for different points. Give the same points on all ranks."
+        raise of_all_ranks(AnyrankError(message))
