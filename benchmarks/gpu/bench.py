@@ -71,14 +71,26 @@ class Child:
         return text
 
     def kill(self) -> None:
-        """Kill the process and all that it started. Ranks have their own sessions, but inherit the tag."""
-        for _ in range(2):  # twice, because a killed process may just have started another
-            for process in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):
-                    if self._tag.encode() in (process / "environ").read_bytes():
-                        os.kill(int(process.name), signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):  # a process that hangs in the driver stays
-                self._process.wait(2)
+        """Kill the process and all that it started, and wait until they are gone, or 4 s: a driver may keep one.
+
+        Ranks have their own sessions, but inherit the tag. A killed process may just have started another.
+        """
+        until = time.monotonic() + 4
+        while self._kill_tagged() and time.monotonic() < until:
+            self._process.poll()  # no zombie
+            time.sleep(0.02)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, until - time.monotonic()))
+
+    def _kill_tagged(self) -> bool:
+        """Send SIGKILL to all processes with the tag. Return whether there was one."""
+        found = False
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if self._tag.encode() in (process / "environ").read_bytes():
+                    found = True
+                    os.kill(int(process.name), signal.SIGKILL)
+        return found
 
 
 class Results:
