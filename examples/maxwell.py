@@ -12,25 +12,28 @@ import math
 
 from anyrank import Kernel, Program, State, advance, elementary, exact, param
 
-
-def faraday(new_x, new_y, new_z, hx, hy, hz, ex, ey, ez, c):
-    """Advance H; c are cΔt/Δz, cΔt/Δy and cΔt/Δx, and E is in units of H."""
-    cz, cy, cx = c
-    own = (slice(1, -1),) * 3
-    z, y, x = (slice(2, None), *own[1:]), (own[0], slice(2, None), own[2]), (*own[:2], slice(2, None))
-    new_x[...] = hx[own] - (cy * (ez[y] - ez[own]) - cz * (ey[z] - ey[own]))
-    new_y[...] = hy[own] - (cz * (ex[z] - ex[own]) - cx * (ez[x] - ez[own]))
-    new_z[...] = hz[own] - (cx * (ey[x] - ey[own]) - cy * (ex[y] - ex[own]))
+CENTRE = (slice(1, -1),) * 3
 
 
-def ampere(new_x, new_y, new_z, ex, ey, ez, hx, hy, hz, c):
+def neighbours(cells):
+    """Return the indices of the neighbours along z, y and x: `cells` are 1 to -1, moved up or down by one."""
+    return [CENTRE[:axis] + (cells,) + CENTRE[axis + 1 :] for axis in range(3)]
+
+
+def faraday(new_x, new_y, new_z, hx, hy, hz, ex, ey, ez, cz, cy, cx):
+    """Advance H; cz is cΔt/Δz, and E is in units of H."""
+    z, y, x = neighbours(slice(2, None))
+    new_x[...] = hx[CENTRE] - (cy * (ez[y] - ez[CENTRE]) - cz * (ey[z] - ey[CENTRE]))
+    new_y[...] = hy[CENTRE] - (cz * (ex[z] - ex[CENTRE]) - cx * (ez[x] - ez[CENTRE]))
+    new_z[...] = hz[CENTRE] - (cx * (ey[x] - ey[CENTRE]) - cy * (ex[y] - ex[CENTRE]))
+
+
+def ampere(new_x, new_y, new_z, ex, ey, ez, hx, hy, hz, cz, cy, cx):
     """Advance E."""
-    cz, cy, cx = c
-    own = (slice(1, -1),) * 3
-    z, y, x = (slice(None, -2), *own[1:]), (own[0], slice(None, -2), own[2]), (*own[:2], slice(None, -2))
-    new_x[...] = ex[own] + (cy * (hz[own] - hz[y]) - cz * (hy[own] - hy[z]))
-    new_y[...] = ey[own] + (cz * (hx[own] - hx[z]) - cx * (hz[own] - hz[x]))
-    new_z[...] = ez[own] + (cx * (hy[own] - hy[x]) - cy * (hx[own] - hx[y]))
+    z, y, x = neighbours(slice(None, -2))
+    new_x[...] = ex[CENTRE] + (cy * (hz[CENTRE] - hz[y]) - cz * (hy[CENTRE] - hy[z]))
+    new_y[...] = ey[CENTRE] + (cz * (hx[CENTRE] - hx[z]) - cx * (hz[CENTRE] - hz[x]))
+    new_z[...] = ez[CENTRE] + (cx * (hy[CENTRE] - hy[x]) - cy * (hx[CENTRE] - hx[y]))
 
 
 FARADAY, AMPERE = Kernel(faraday), Kernel(ampere)
@@ -64,14 +67,13 @@ class Maxwell(Program):
         for axis in "xyz":
             box.field(f"h{axis}", at=axis, boundary={axis: "antireflect"})
         box.constant("mode", at=("x", "z"), halo=0)
-        for name in ("now", "before", "earlier"):
-            state.scalar(name, 0.0, description="the amplitude of the mode, after this step or earlier ones")
+        for name in ("newest", "previous", "oldest"):
+            state.scalar(name, 0.0, description="amplitude of the mode, after one of the last three steps")
 
     def constants(self, state: State) -> None:
         z, y, x = state.ey.indices
-        state.mode[...] = (
-            elementary.sin(math.pi * x / self.cells[0]) * elementary.sin(math.pi * z / self.cells[2]) + 0 * y
-        )
+        wave_x, wave_z = elementary.sin(math.pi * x / self.cells[0]), elementary.sin(math.pi * z / self.cells[2])
+        state.mode[...] = wave_x * wave_z + 0 * y
 
     def setup(self, state: State) -> None:
         state.ey[...] = state.mode.local
@@ -79,11 +81,11 @@ class Maxwell(Program):
     def step(self, state: State) -> None:
         c = [LIGHT / math.sqrt(self.permittivity) * self.dt / d for d in self.spacing]
         e, h = [state.ex, state.ey, state.ez], [state.hx, state.hy, state.hz]
-        advance(h, FARADAY, c, reads=e)
-        advance(e, AMPERE, c, reads=h)
-        state.earlier, state.before, state.now = state.before, state.now, exact.dot(state.ey, state.mode)
+        advance(h, FARADAY, *c, reads=e)
+        advance(e, AMPERE, *c, reads=h)
+        state.oldest, state.previous, state.newest = state.previous, state.newest, exact.dot(state.ey, state.mode)
 
     def result(self, state: State) -> dict:
         """Return the frequency of the mode, from a(t + Δt) + a(t − Δt) = 2 cos(ωΔt) a(t)."""
-        omega = math.acos((state.now + state.earlier) / (2 * state.before)) / self.dt
+        omega = math.acos((state.newest + state.oldest) / (2 * state.previous)) / self.dt
         return {"frequency": omega / (2 * math.pi)}
