@@ -26,9 +26,12 @@ def population(w, cx, cy, rho, u, v, xx, yy, xy):
     return w * (rho + 3 * (cx * u + cy * v) + 4.5 * stress)
 
 
-def bounce(q, leaving, leaving_behind, arriving):
-    """Return the population that comes back from a wall at the distance q, from those of the step before."""
-    return ((1 - q) * leaving_behind + q * (leaving + arriving)) / (1 + q)
+def bounce(q, towards, towards_behind, away):
+    """Return the population that a wall at the distance q sends back, from the populations of the step before.
+
+    They move towards the wall, in the cell and in the cell behind it, and away from the wall in the cell.
+    """
+    return ((1 - q) * towards_behind + q * (towards + away)) / (1 + q)
 
 
 def collide(f, omega):
@@ -45,14 +48,14 @@ def collide(f, omega):
 def lattice_boltzmann(new, old, force, wall, omega):
     """Move the populations by their velocities, back from a wall if there is one, and let them collide."""
     m, n = new.shape[1:]
-    at = {c: old[:, 1 + c[1] : 1 + c[1] + m, 1 + c[0] : 1 + c[0] + n] for c in C}  # the neighbours at (x, y) + c
+    at = {(cx, cy): old[:, 1 + cy : 1 + cy + m, 1 + cx : 1 + cx + n] for cx, cy in C}  # the cells at (x, y) + c
     f, force[...] = [], 0.0
     for w, (cx, cy), q in zip(W, C, wall, strict=True):
-        streamed, leaving = population(w, cx, cy, *at[-cx, -cy]), population(w, -cx, -cy, *at[0, 0])
-        bounced = bounce(q, leaving, population(w, -cx, -cy, *at[cx, cy]), population(w, cx, cy, *at[0, 0]))
+        streamed, towards = population(w, cx, cy, *at[-cx, -cy]), population(w, -cx, -cy, *at[0, 0])
+        bounced = bounce(q, towards, population(w, -cx, -cy, *at[cx, cy]), population(w, cx, cy, *at[0, 0]))
         f.append(streamed + (q > 0) * (bounced - streamed))
-        force[0] -= (q > 0) * cx * (leaving + f[-1])  # the momentum that the wall takes
-        force[1] -= (q > 0) * cy * (leaving + f[-1])
+        force[0] -= (q > 0) * cx * (towards + f[-1])  # the momentum that the wall takes
+        force[1] -= (q > 0) * cy * (towards + f[-1])
     for moment, value in zip(new, collide(f, omega), strict=True):
         moment[...] = value
 
@@ -69,7 +72,7 @@ def population_at(w, cx, cy, flow, i, j):
 
 @numba.njit(cache=True)
 def lattice_boltzmann_numba(new, old, force, wall, omega):
-    """Do the same row by row."""
+    """Do the same row by row, with the same operations in the same order."""
     m, n = new.shape[1:]
     f = np.empty((9, n))
     for i in range(m):
@@ -81,12 +84,12 @@ def lattice_boltzmann_numba(new, old, force, wall, omega):
             for j in range(n):
                 q = wall[k, i, j]
                 if q > 0:
-                    leaving = population_at(w, -cx, -cy, old, i + 1, j + 1)
+                    towards = population_at(w, -cx, -cy, old, i + 1, j + 1)
                     behind = population_at(w, -cx, -cy, old, i + 1 + cy, j + 1 + cx)
-                    bounced = compiled_bounce(q, leaving, behind, population_at(w, cx, cy, old, i + 1, j + 1))
+                    bounced = compiled_bounce(q, towards, behind, population_at(w, cx, cy, old, i + 1, j + 1))
                     f[k, j] += bounced - f[k, j]
-                    force[0, i, j] -= cx * (leaving + f[k, j])
-                    force[1, i, j] -= cy * (leaving + f[k, j])
+                    force[0, i, j] -= cx * (towards + f[k, j])
+                    force[1, i, j] -= cy * (towards + f[k, j])
         for j in range(n):
             row = f[0, j], f[1, j], f[2, j], f[3, j], f[4, j], f[5, j], f[6, j], f[7, j], f[8, j]
             rho, u, v, xx, yy, xy = compiled_collide(row, omega)
@@ -140,7 +143,9 @@ class Cylinder(Program):
         channel = state.grid(self.cells, dims=("y", "x"), boundary={"y": no_slip, "x": (inflow, outflow)})
         channel.field("flow", components=6, description="density, velocity u, v and stress xx, yy, xy")
         channel.field("force", components=2, halo=0, description="on the cylinder in a cell: drag and lift")
-        channel.constant("wall", components=9, halo=0, description="distance to the cylinder against each velocity")
+        channel.constant(
+            "wall", components=9, halo=0, description="distance of the cylinder against each velocity, or 0"
+        )
         for name in ("drag", "lift"):
             state.scalar(name, 0.0, description="coefficient")
             state.scalar(f"peak_{name}", 0.0, description="the largest in this period")
