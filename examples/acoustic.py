@@ -65,14 +65,11 @@ class Acoustic(Program):
         state.mode[...] = wave_x * wave_y
 
     def setup(self, state: State) -> None:
-        if not self.layer:
-            state.p[...] = state.mode.local
-        else:
-            state.p[...] = self.pulse(state.p)
+        state.p[...] = self.pulse(state.p) if self.layer else state.mode.local
+        if self.layer:
             state.u[...] = self.pulse(state.u, self.dt / 2 - 0.5)  # half a step earlier, on faces half a cell lower
 
     def pulse(self, field, shift=0.0):
-        """Return a pulse that moves towards the upper end of x."""
         y, x = field.indices
         return elementary.exp(-(((x + shift - self.nx / 3) / (self.nx / 24)) ** 2)) + 0 * y
 

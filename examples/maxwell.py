@@ -12,17 +12,13 @@ import math
 
 from anyrank import Kernel, Program, State, advance, elementary, exact, param
 
-CENTRE = (slice(1, -1),) * 3
-
-
-def neighbours(cells):
-    """Return the indices of the neighbours along z, y and x: `cells` are 1 to -1, moved up or down by one."""
-    return [CENTRE[:axis] + (cells,) + CENTRE[axis + 1 :] for axis in range(3)]
+LOWER, MIDDLE, UPPER = slice(None, -2), slice(1, -1), slice(2, None)
+CENTRE = (MIDDLE, MIDDLE, MIDDLE)
 
 
 def faraday(new_x, new_y, new_z, hx, hy, hz, ex, ey, ez, cz, cy, cx):
     """Advance H; cz is cΔt/Δz, and E is in units of H."""
-    z, y, x = neighbours(slice(2, None))
+    z, y, x = (UPPER, MIDDLE, MIDDLE), (MIDDLE, UPPER, MIDDLE), (MIDDLE, MIDDLE, UPPER)
     new_x[...] = hx[CENTRE] - (cy * (ez[y] - ez[CENTRE]) - cz * (ey[z] - ey[CENTRE]))
     new_y[...] = hy[CENTRE] - (cz * (ex[z] - ex[CENTRE]) - cx * (ez[x] - ez[CENTRE]))
     new_z[...] = hz[CENTRE] - (cx * (ey[x] - ey[CENTRE]) - cy * (ex[y] - ex[CENTRE]))
@@ -30,14 +26,13 @@ def faraday(new_x, new_y, new_z, hx, hy, hz, ex, ey, ez, cz, cy, cx):
 
 def ampere(new_x, new_y, new_z, ex, ey, ez, hx, hy, hz, cz, cy, cx):
     """Advance E."""
-    z, y, x = neighbours(slice(None, -2))
+    z, y, x = (LOWER, MIDDLE, MIDDLE), (MIDDLE, LOWER, MIDDLE), (MIDDLE, MIDDLE, LOWER)
     new_x[...] = ex[CENTRE] + (cy * (hz[CENTRE] - hz[y]) - cz * (hy[CENTRE] - hy[z]))
     new_y[...] = ey[CENTRE] + (cz * (hx[CENTRE] - hx[z]) - cx * (hz[CENTRE] - hz[x]))
     new_z[...] = ez[CENTRE] + (cx * (hy[CENTRE] - hy[x]) - cy * (hx[CENTRE] - hx[y]))
 
 
 FARADAY, AMPERE = Kernel(faraday), Kernel(ampere)
-LIGHT = 299792458.0  # m/s
 
 
 class Maxwell(Program):
@@ -47,7 +42,7 @@ class Maxwell(Program):
 
     cells: list[int] = param([12, 6, 6], "cells along x, y and z", ge=2)
     size: list[float] = param([0.04755, 0.02215, 0.0220], "m, the box along x, y and z", gt=0)
-    permittivity: float = param(2.25, "of the filling", ge=1)
+    speed: float = param(299792458 / 1.5, "m/s, the speed of light in the filling, of permittivity 2.25", gt=0)
     courant: float = param(0.9, "Δt as a fraction of the largest stable one", gt=0, lt=1)
     steps: int = param(100, "time steps", ge=3)
 
@@ -57,8 +52,7 @@ class Maxwell(Program):
 
     @property
     def dt(self) -> float:
-        fastest = math.sqrt(sum(1 / d**2 for d in self.spacing))
-        return self.courant * math.sqrt(self.permittivity) / (LIGHT * fastest)
+        return self.courant / (self.speed * math.sqrt(sum(1 / d**2 for d in self.spacing)))
 
     def declare(self, state: State) -> None:
         box = state.grid(self.cells[::-1], dims=("z", "y", "x"), spacing=self.spacing, boundary="reflect")
@@ -79,7 +73,7 @@ class Maxwell(Program):
         state.ey[...] = state.mode.local
 
     def step(self, state: State) -> None:
-        c = [LIGHT / math.sqrt(self.permittivity) * self.dt / d for d in self.spacing]
+        c = [self.speed * self.dt / d for d in self.spacing]
         e, h = [state.ex, state.ey, state.ez], [state.hx, state.hy, state.hz]
         advance(h, FARADAY, *c, reads=e)
         advance(e, AMPERE, *c, reads=h)
