@@ -143,9 +143,7 @@ class Cylinder(Program):
         channel = state.grid(self.cells, dims=("y", "x"), boundary={"y": no_slip, "x": (inflow, outflow)})
         channel.field("flow", components=6, description="density, velocity u, v and stress xx, yy, xy")
         channel.field("force", components=2, halo=0, description="on the cylinder in a cell: drag and lift")
-        channel.constant(
-            "wall", components=9, halo=0, description="distance of the cylinder against each velocity, or 0"
-        )
+        channel.constant("wall", components=9, halo=0, description="distance to the wall against each velocity, or 0")
         for name in ("drag", "lift"):
             state.scalar(name, 0.0, description="coefficient")
             state.scalar(f"peak_{name}", 0.0, description="the largest in this period")
