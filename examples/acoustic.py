@@ -15,17 +15,18 @@ from anyrank import Kernel, Program, State, advance, elementary, exact, param
 
 
 def accelerate(new_u, new_v, u, v, p, sigma, dt):
-    """Advance the velocities; the absorption at a face is the mean of its cells, and is centred in time."""
-    east, north = dt / 4 * (sigma[1:-1, :-2] + sigma[1:-1, 1:-1]), dt / 4 * (sigma[:-2, 1:-1] + sigma[1:-1, 1:-1])
-    new_u[...] = ((1 - east) * u[1:-1, 1:-1] - dt * (p[1:-1, 1:-1] - p[1:-1, :-2])) / (1 + east)
-    new_v[...] = ((1 - north) * v[1:-1, 1:-1] - dt * (p[1:-1, 1:-1] - p[:-2, 1:-1])) / (1 + north)
+    """Advance the velocities; the absorption at a face is the mean of that in its cells, and is centred in time."""
+    absorb_x = dt / 4 * (sigma[1:-1, :-2] + sigma[1:-1, 1:-1])
+    absorb_y = dt / 4 * (sigma[:-2, 1:-1] + sigma[1:-1, 1:-1])
+    new_u[...] = ((1 - absorb_x) * u[1:-1, 1:-1] - dt * (p[1:-1, 1:-1] - p[1:-1, :-2])) / (1 + absorb_x)
+    new_v[...] = ((1 - absorb_y) * v[1:-1, 1:-1] - dt * (p[1:-1, 1:-1] - p[:-2, 1:-1])) / (1 + absorb_y)
 
 
 def compress(new_p, p, u, v, sigma, dt):
     """Advance the pressure."""
-    half = dt / 2 * sigma[1:-1, 1:-1]
+    absorb = dt / 2 * sigma[1:-1, 1:-1]
     divergence = (u[1:-1, 2:] - u[1:-1, 1:-1]) + (v[2:, 1:-1] - v[1:-1, 1:-1])
-    new_p[...] = ((1 - half) * p[1:-1, 1:-1] - dt * divergence) / (1 + half)
+    new_p[...] = ((1 - absorb) * p[1:-1, 1:-1] - dt * divergence) / (1 + absorb)
 
 
 ACCELERATE, COMPRESS = Kernel(accelerate), Kernel(compress)
@@ -52,22 +53,21 @@ class Acoustic(Program):
         room.field("v", at="y", unit="c", boundary={"y": "antireflect"})
         room.constant("sigma", unit="c/Δx", description="absorption")
         room.constant("mode", halo=0, description="the mode of the room")
-        for name in ("now", "before", "earlier"):
-            state.scalar(name, 0.0, description="the amplitude of the mode, after this step or earlier ones")
+        for name in ("newest", "previous", "oldest"):
+            state.scalar(name, 0.0, description="amplitude of the mode, after one of the last three steps")
 
     def constants(self, state: State) -> None:
         y, x = state.p.indices
         depth = ((x + 0.5 - (self.nx - self.layer)) / max(self.layer, 1)).clip(0)
         state.sigma[...] = 0 * y - 1.5 * math.log(self.reflection) / max(self.layer, 1) * depth * depth
-        state.mode[...] = elementary.cos(math.pi * self.m * (x + 0.5) / self.nx) * elementary.cos(
-            math.pi * self.n * (y + 0.5) / self.ny
-        )
+        wave_x = elementary.cos(math.pi * self.m * (x + 0.5) / self.nx)
+        wave_y = elementary.cos(math.pi * self.n * (y + 0.5) / self.ny)
+        state.mode[...] = wave_x * wave_y
 
     def setup(self, state: State) -> None:
         state.p[...] = self.pulse(state.p) if self.layer else state.mode.local
-        state.u[...] = (
-            self.pulse(state.u, self.dt / 2 - 0.5) if self.layer else 0.0
-        )  # half a step before, half a cell lower
+        if self.layer:
+            state.u[...] = self.pulse(state.u, self.dt / 2 - 0.5)  # half a step earlier, on faces half a cell lower
 
     def pulse(self, field, shift=0.0):
         y, x = field.indices
@@ -76,9 +76,11 @@ class Acoustic(Program):
     def step(self, state: State) -> None:
         advance([state.u, state.v], ACCELERATE, self.dt, reads=[state.p, state.sigma])
         state.p.advance(COMPRESS, self.dt, reads=[state.u, state.v, state.sigma])
-        state.earlier, state.before, state.now = state.before, state.now, exact.dot(state.p, state.mode)
+        state.oldest, state.previous, state.newest = state.previous, state.newest, exact.dot(state.p, state.mode)
 
     def result(self, state: State) -> dict:
-        """Return the frequency of the mode, from a(t + Δt) + a(t − Δt) = 2 cos(ωΔt) a(t), and the largest pressure."""
-        omega = math.acos((state.now + state.earlier) / (2 * state.before)) / self.dt if not self.layer else 0.0
-        return {"frequency": omega / (2 * math.pi), "loudest": exact.max(state.p)}
+        """Return the largest pressure, or the frequency of the mode, from a(t + Δt) + a(t − Δt) = 2 cos(ωΔt) a(t)."""
+        if self.layer:
+            return {"largest_pressure": exact.max(state.p)}
+        omega = math.acos((state.newest + state.oldest) / (2 * state.previous)) / self.dt
+        return {"frequency": omega / (2 * math.pi)}

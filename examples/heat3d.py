@@ -4,8 +4,8 @@
 
 T is 0 at z = 0 and 100 at z = 1, the other sides are insulated, and T is 0 at the start. The conductivity of a face is
 the harmonic mean of those of its cells (Patankar, Numerical Heat Transfer and Fluid Flow, 1980, 4.2). Published:
-T = 100 (1 − e^(−2βz)) / (1 − e^(−2β)) in the end, and a series before (Sutradhar, Paulino and Gray, Eng. Anal. Bound.
-Elem. 26, 2002; Sutradhar and Paulino, Comput. Methods Appl. Mech. Eng. 193, 2004).
+T = 100 (1 − e^(−2βz)) / (1 − e^(−2β)) in the steady state, and a series before it (Sutradhar, Paulino and Gray, Eng.
+Anal. Bound. Elem. 26, 2002; Sutradhar and Paulino, Comput. Methods Appl. Mech. Eng. 193, 2004).
 """
 
 from anyrank import Kernel, Program, State, elementary, exact, param
@@ -13,13 +13,13 @@ from anyrank import Kernel, Program, State, elementary, exact, param
 
 def conduct(new, T, K, C, r):
     """One forward Euler step; r is Δt/Δx²."""
-    own = (slice(1, -1),) * 3
-    flow = 0.0
+    centre, heat = (slice(1, -1),) * 3, 0.0
     for axis in range(3):
-        for beside in (slice(None, -2), slice(2, None)):
-            there = own[:axis] + (beside,) + own[axis + 1 :]
-            flow = flow + 2 * K[own] * K[there] / (K[own] + K[there]) * (T[there] - T[own])
-    new[...] = T[own] + r * flow / C
+        for side in (slice(None, -2), slice(2, None)):
+            neighbour = centre[:axis] + (side,) + centre[axis + 1 :]
+            conductivity = 2 * K[centre] * K[neighbour] / (K[centre] + K[neighbour])
+            heat = heat + conductivity * (T[neighbour] - T[centre])
+    new[...] = T[centre] + r * heat / C
 
 
 CONDUCT = Kernel(conduct)
@@ -31,7 +31,7 @@ class Heat3D(Program):
     deep_halos = True
 
     n: int = param(24, "cells per side", ge=2)
-    beta: float = param(1.5, "β", ge=0)
+    beta: float = param(1.5, "β, the gradient of the material", ge=0)
     k: float = param(5.0, "K₀/C₀", gt=0)
     time: float = param(0.02, "the time to reach", gt=0)
 

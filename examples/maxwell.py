@@ -12,29 +12,27 @@ import math
 
 from anyrank import Kernel, Program, State, advance, elementary, exact, param
 
-
-def faraday(new_x, new_y, new_z, hx, hy, hz, ex, ey, ez, c):
-    """Advance H; c are cΔt/Δz, cΔt/Δy and cΔt/Δx, and E is in units of H."""
-    cz, cy, cx = c
-    own = (slice(1, -1),) * 3
-    z, y, x = (slice(2, None), *own[1:]), (own[0], slice(2, None), own[2]), (*own[:2], slice(2, None))
-    new_x[...] = hx[own] - (cy * (ez[y] - ez[own]) - cz * (ey[z] - ey[own]))
-    new_y[...] = hy[own] - (cz * (ex[z] - ex[own]) - cx * (ez[x] - ez[own]))
-    new_z[...] = hz[own] - (cx * (ey[x] - ey[own]) - cy * (ex[y] - ex[own]))
+LOWER, MIDDLE, UPPER = slice(None, -2), slice(1, -1), slice(2, None)
+CENTRE = (MIDDLE, MIDDLE, MIDDLE)
 
 
-def ampere(new_x, new_y, new_z, ex, ey, ez, hx, hy, hz, c):
+def faraday(new_x, new_y, new_z, hx, hy, hz, ex, ey, ez, cz, cy, cx):
+    """Advance H; cz is cΔt/Δz, and E is in units of H."""
+    z, y, x = (UPPER, MIDDLE, MIDDLE), (MIDDLE, UPPER, MIDDLE), (MIDDLE, MIDDLE, UPPER)
+    new_x[...] = hx[CENTRE] - (cy * (ez[y] - ez[CENTRE]) - cz * (ey[z] - ey[CENTRE]))
+    new_y[...] = hy[CENTRE] - (cz * (ex[z] - ex[CENTRE]) - cx * (ez[x] - ez[CENTRE]))
+    new_z[...] = hz[CENTRE] - (cx * (ey[x] - ey[CENTRE]) - cy * (ex[y] - ex[CENTRE]))
+
+
+def ampere(new_x, new_y, new_z, ex, ey, ez, hx, hy, hz, cz, cy, cx):
     """Advance E."""
-    cz, cy, cx = c
-    own = (slice(1, -1),) * 3
-    z, y, x = (slice(None, -2), *own[1:]), (own[0], slice(None, -2), own[2]), (*own[:2], slice(None, -2))
-    new_x[...] = ex[own] + (cy * (hz[own] - hz[y]) - cz * (hy[own] - hy[z]))
-    new_y[...] = ey[own] + (cz * (hx[own] - hx[z]) - cx * (hz[own] - hz[x]))
-    new_z[...] = ez[own] + (cx * (hy[own] - hy[x]) - cy * (hx[own] - hx[y]))
+    z, y, x = (LOWER, MIDDLE, MIDDLE), (MIDDLE, LOWER, MIDDLE), (MIDDLE, MIDDLE, LOWER)
+    new_x[...] = ex[CENTRE] + (cy * (hz[CENTRE] - hz[y]) - cz * (hy[CENTRE] - hy[z]))
+    new_y[...] = ey[CENTRE] + (cz * (hx[CENTRE] - hx[z]) - cx * (hz[CENTRE] - hz[x]))
+    new_z[...] = ez[CENTRE] + (cx * (hy[CENTRE] - hy[x]) - cy * (hx[CENTRE] - hx[y]))
 
 
 FARADAY, AMPERE = Kernel(faraday), Kernel(ampere)
-LIGHT = 299792458.0  # m/s
 
 
 class Maxwell(Program):
@@ -44,7 +42,7 @@ class Maxwell(Program):
 
     cells: list[int] = param([12, 6, 6], "cells along x, y and z", ge=2)
     size: list[float] = param([0.04755, 0.02215, 0.0220], "m, the box along x, y and z", gt=0)
-    permittivity: float = param(2.25, "of the filling", ge=1)
+    speed: float = param(299792458 / 1.5, "m/s, the speed of light in the filling, of permittivity 2.25", gt=0)
     courant: float = param(0.9, "Δt as a fraction of the largest stable one", gt=0, lt=1)
     steps: int = param(100, "time steps", ge=3)
 
@@ -54,8 +52,7 @@ class Maxwell(Program):
 
     @property
     def dt(self) -> float:
-        fastest = math.sqrt(sum(1 / d**2 for d in self.spacing))
-        return self.courant * math.sqrt(self.permittivity) / (LIGHT * fastest)
+        return self.courant / (self.speed * math.sqrt(sum(1 / d**2 for d in self.spacing)))
 
     def declare(self, state: State) -> None:
         box = state.grid(self.cells[::-1], dims=("z", "y", "x"), spacing=self.spacing, boundary="reflect")
@@ -64,26 +61,25 @@ class Maxwell(Program):
         for axis in "xyz":
             box.field(f"h{axis}", at=axis, boundary={axis: "antireflect"})
         box.constant("mode", at=("x", "z"), halo=0)
-        for name in ("now", "before", "earlier"):
-            state.scalar(name, 0.0, description="the amplitude of the mode, after this step or earlier ones")
+        for name in ("newest", "previous", "oldest"):
+            state.scalar(name, 0.0, description="amplitude of the mode, after one of the last three steps")
 
     def constants(self, state: State) -> None:
         z, y, x = state.ey.indices
-        state.mode[...] = (
-            elementary.sin(math.pi * x / self.cells[0]) * elementary.sin(math.pi * z / self.cells[2]) + 0 * y
-        )
+        wave_x, wave_z = elementary.sin(math.pi * x / self.cells[0]), elementary.sin(math.pi * z / self.cells[2])
+        state.mode[...] = wave_x * wave_z + 0 * y
 
     def setup(self, state: State) -> None:
         state.ey[...] = state.mode.local
 
     def step(self, state: State) -> None:
-        c = [LIGHT / math.sqrt(self.permittivity) * self.dt / d for d in self.spacing]
+        c = [self.speed * self.dt / d for d in self.spacing]
         e, h = [state.ex, state.ey, state.ez], [state.hx, state.hy, state.hz]
-        advance(h, FARADAY, c, reads=e)
-        advance(e, AMPERE, c, reads=h)
-        state.earlier, state.before, state.now = state.before, state.now, exact.dot(state.ey, state.mode)
+        advance(h, FARADAY, *c, reads=e)
+        advance(e, AMPERE, *c, reads=h)
+        state.oldest, state.previous, state.newest = state.previous, state.newest, exact.dot(state.ey, state.mode)
 
     def result(self, state: State) -> dict:
         """Return the frequency of the mode, from a(t + Δt) + a(t − Δt) = 2 cos(ωΔt) a(t)."""
-        omega = math.acos((state.now + state.earlier) / (2 * state.before)) / self.dt
+        omega = math.acos((state.newest + state.oldest) / (2 * state.previous)) / self.dt
         return {"frequency": omega / (2 * math.pi)}
