@@ -70,6 +70,18 @@ def test_exact_sum_on_gpu_is_one_launch(gpu, monkeypatch):
     assert fake.copied["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # five planes, two at a time
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.complex128])
+def test_exact_sums_along_axes_on_gpu_are_those_of_the_host(gpu, dtype):
+    x = (np.random.default_rng(3).standard_normal((4, 6, 40)) * 1e4).astype(dtype)
+    for index in (np.s_[:], np.s_[:, 1:-1, 1:-1]):
+        for axis in (0, 2, (0, 1), (1, 2)):
+            found, expected = (
+                [function(array[index], axis=axis, local=True) for function in (exact.sum, exact.mean, exact.variance)]
+                for array in (gpu.from_host(x), x)
+            )
+            assert all(map(np.array_equal, found, expected))
+
+
 def test_exact_sums_host_arrays_on_host_and_copies_for_products(gpu):
     x, y = np.random.default_rng(6).standard_normal((2, 30, 40))
     before = fake.copied.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,6 +96,11 @@ def agree(world: World | None, size: int, facts: Callable[[], Any], op: str = "m
             if refusal is not None:
                 raise refusal
     raise refusal or AssertionError("an error of no rank")
+
+
+def code_of(text: bytes) -> int:
+    """Return a number of 56 bits for a text, by which ranks compare what they have."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
 
 
 def is_field(x: Any) -> bool:
