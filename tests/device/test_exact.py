@@ -10,9 +10,9 @@ import pytest
 from anyrank import exact
 from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError
+from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
 from anyrank.numerics import strided
-from anyrank.numerics.exact import Accumulator
 
 FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
 VIEWS = {

@@ -14,8 +14,8 @@ from numerics.equality import same
 
 from anyrank import exact
 from anyrank.errors import AnyrankError
+from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
-from anyrank.numerics.exact import Accumulator
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 

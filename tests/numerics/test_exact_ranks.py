@@ -12,9 +12,9 @@ from ranks import check_collective, run_anyrank
 from anyrank import exact
 from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
 from anyrank.layout import Layout
-from anyrank.numerics.exact import Accumulator
 from anyrank.state import State
 from anyrank.world import World
 

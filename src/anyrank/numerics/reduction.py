@@ -122,6 +122,6 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
 def caller() -> str:
     """Return the file, line and function of the call of `exact`."""
     frame: Any = sys._getframe()
-    while frame.f_globals.get("__name__", "").startswith("anyrank.numerics."):
+    while frame.f_globals.get("__name__", "").startswith(("anyrank.numerics.", "anyrank.exact")):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
