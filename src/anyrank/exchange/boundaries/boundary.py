@@ -118,7 +118,3 @@ class Boundary:
 
     def __str__(self) -> str:
         return f"{self.name} {self.value!r}" if self.takes_value and not callable(self.value) else self.name
-
-    def number(self, dtype: np.dtype[Any]) -> Any:
-        """Return a value that is a number, converted to the dtype of the field."""
-        return dtype.type(self.value)
