@@ -46,6 +46,15 @@ def test_facade_help_describes_every_name_in_one_line():
     assert not [name for name in anyrank.__all__ if name not in text]
 
 
+@pytest.mark.parametrize("module", ["elementary", "exact", "keyed"])
+def test_facade_module_can_be_imported_from_before_its_first_use(module):
+    """As a statement in a new process, where nothing has used the attribute of the package."""
+    name = {"elementary": "sin", "exact": "sum", "keyed": "table"}[module]
+    code = f"from anyrank.{module} import {name} as f; import anyrank, sys; sys.exit(f is not anyrank.{module}.{name})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_facade_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="module 'anyrank' has no attribute 'Feild'"):
         anyrank.Feild  # noqa: B018

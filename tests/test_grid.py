@@ -304,14 +304,15 @@ def test_advance_bad_lists_of_fields_are_refused(call, message):
 @pytest.mark.parametrize(
     ("boundary", "value", "message"),
     [
-        (lambda inside, x, step: None, None, "axis 0, lower side: the result of function <lambda> is None"),
+        (lambda inside, x, step: None, None, "lower side of axis x: the result of function <lambda> is None. Return"),
         (lambda inside, x, step: 1j * inside[0], None, "the result of function <lambda> is complex, for float64"),
         (lambda inside, x, step: [None], None, "a layer of function <lambda> is None"),
-        ("fixed", lambda x, step: None, "axis 0, lower side: its value is None"),
+        ("fixed", lambda x, step: None, "field u, lower side of axis x: its value is None"),
     ],
 )
 def test_boundary_function_bad_result_is_refused(boundary, value, message):
-    field = State(World()).grid((9,), boundary=((boundary, "reflect"),), boundary_value=((value, None),)).field("u")
+    sides = {"boundary": ((boundary, "reflect"),), "boundary_value": ((value, None),)}
+    field = State(World()).grid((9,), dims=("x",), **sides).field("u")
     with pytest.raises(UsageError, match=message):
         field.exchange()
 

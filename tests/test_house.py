@@ -15,7 +15,7 @@ SOURCE, KERNELS, TESTS = ROOT / "src", ROOT / "kernels", ROOT / "tests"
 LAYERS = (
     "errors values toml declaration launcher child memory observe device",
     "recorder world layout",
-    "kernel numerics member",
+    "kernel numerics exact elementary member",
     "exchange field grid state program",
     "provenance storage",
     "runtime",

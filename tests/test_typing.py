@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 
 import anyrank
+import anyrank.exact
 from anyrank import Callback, Field, Kernel, Program, State, Table, advance, exact, param
+from anyrank.elementary import sin
 
 
 class Plate(State):
@@ -58,6 +60,8 @@ class Heat(Program[Plate]):
 
     def result(self, state: Plate) -> dict[str, Any]:
         warmest: float = exact.max(state.T)
+        wave: np.ndarray = sin(0.5)
+        total: str = anyrank.exact.sum(state.T)  # error: assignment
         rows: str = state.words.rows  # error: assignment
         return {"warmest": warmest, "rows": rows, "hits": state.hits}
 

@@ -1,7 +1,8 @@
 """Exact sums of doubles, and of products of doubles, in integer limbs.
 
 `accumulate(x, limbs)` adds every element of `x` (float64, one or two axes, the last contiguous) to `limbs`.
-`accumulate_products(x, y, limbs)` adds every product x·y, for `x` and `y` of the same shape. Neither rounds.
+`accumulate_products(x, y, limbs)` adds every product x·y, for `x` and `y` of the same shape. Neither rounds. If `limbs`
+has two axes, each row of `x` and `y` is added to its row of `limbs`.
 
 `limbs` is an int64 array of SLOTS elements, changed in place. The first LIMBS elements are a fixed-point number,
 

@@ -8,6 +8,8 @@
 // wide enough for 2^127 terms. Shared memory holds COPIES of both sums, and adjacent threads use different copies,
 // because they would otherwise wait for each other: most of them add to the same words. At the end the block adds the
 // differences of the two sums to the limbs: less than COPIES·2^32 per limb, for up to 2^28 blocks.
+//
+// With several sums, the blocks (i, k) of the grid add row k of the numbers to row k of the limbs.
 
 #include "../rows.h"
 
@@ -132,7 +134,7 @@ __device__ inline void add_to_limbs(u64* limbs) {
     for (int k = threadIdx.x; k < SLOTS; k += blockDim.x) {
         u64 total = 0;
         for (int c = 0; c < COPIES; ++c) total += (k < LIMBS ? (u64)sums[c][k] : 0) - sums[c][LIMBS + k];
-        if (total) atomicAdd(limbs + k, k < LIMBS ? total : -total);
+        if (total) atomicAdd(limbs + blockIdx.y * SLOTS + k, k < LIMBS ? total : -total);
     }
 }
 
@@ -141,6 +143,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) accumulate(
 {
     Walk<1> walk(columns, numbers, {{(u64)pitch, 1}});
     Folds folds;
+    x += blockIdx.y * pitch;
     clear_sums();
     for (folds.begin(0); walk.left > 0; walk.left -= BATCH) {
         double batch[BATCH];
@@ -160,6 +163,8 @@ extern "C" __global__ void __launch_bounds__(256, 4) accumulate_products(
     const int half = BATCH / 2;
     Walk<2> walk(columns, numbers, {{(u64)x_pitch, 1}, {(u64)y_pitch, 1}});
     Folds folds;
+    x += blockIdx.y * x_pitch;
+    y += blockIdx.y * y_pitch;
     clear_sums();
     for (folds.begin(0); walk.left > 0; walk.left -= half) {
         double batch[BATCH];

@@ -11,7 +11,11 @@ _NUMBER_UNIT, _PRODUCT_UNIT = ORIGIN - 1075, ORIGIN - 2 * 1075
 
 
 def accumulate(x: np.ndarray, limbs: np.ndarray) -> None:
-    """Add every element of `x` to `limbs`."""
+    """Add every element of `x` to `limbs`, or each row to its row of `limbs`."""
+    if limbs.ndim == 2:
+        for row, own in zip(x, limbs, strict=True):
+            accumulate(row, own)
+        return
     _propagate_carries(limbs)
     flat = np.ravel(x)
     for first in range(0, flat.size, _CHUNK):
@@ -26,10 +30,14 @@ def accumulate_products(x: np.ndarray, y: np.ndarray, limbs: np.ndarray) -> None
     """Add the products of the elements of `x` and `y` to `limbs`."""
     if x.shape != y.shape:
         raise ValueError(f"products of shapes {x.shape} and {y.shape}")
+    if limbs.ndim == 2:
+        for left, right, own in zip(x, y, limbs, strict=True):
+            accumulate_products(left, right, own)
+        return
     _propagate_carries(limbs)
-    left, right = np.ravel(x), np.ravel(y)
-    for first in range(0, left.size, _CHUNK):
-        a, b = left[first : first + _CHUNK], right[first : first + _CHUNK]
+    xs, ys = np.ravel(x), np.ravel(y)
+    for first in range(0, xs.size, _CHUNK):
+        a, b = xs[first : first + _CHUNK], ys[first : first + _CHUNK]
         with np.errstate(all="ignore"):
             special = np.where(np.isfinite(a) & np.isfinite(b), 0.0, a * b)
         finite = _count_specials(special, limbs)

@@ -42,7 +42,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anyrank import keyed
+    from anyrank import elementary, exact, keyed
     from anyrank.errors import AnyrankError, UsageError
     from anyrank.exchange.advance import advance
     from anyrank.field import Field
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from anyrank.keyed.table import Table
     from anyrank.layout import Layout
     from anyrank.member import Scalar
-    from anyrank.numerics import elementary, exact
     from anyrank.numerics.random import Philox
     from anyrank.program import Program, param
     from anyrank.runtime.callback import Callback
@@ -59,7 +58,7 @@ if TYPE_CHECKING:
     from anyrank.state import State
     from anyrank.world import World
 
-#: The module that defines each public name. A name that ends its own module path is that module.
+#: The module that defines each public name. A name that is its own module is that module.
 _MODULE_OF = {
     "AnyrankError": "errors",
     "Callback": "runtime.callback",
@@ -76,8 +75,8 @@ _MODULE_OF = {
     "UsageError": "errors",
     "World": "world",
     "advance": "exchange.advance",
-    "elementary": "numerics.elementary",
-    "exact": "numerics.exact",
+    "elementary": "elementary",
+    "exact": "exact",
     "keyed": "keyed",
     "param": "program",
     "run": "runtime.python",
@@ -113,7 +112,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'anyrank' has no attribute {name!r}")
     path = _MODULE_OF[name]
     module = import_module(f"anyrank.{path}")
-    return module if name in ("elementary", "exact", "keyed") else getattr(module, name)
+    return module if path == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anyrank.device import Device
+from anyrank.errors import UsageError
 from anyrank.exchange import gather
 from anyrank.exchange.advance import advance
 from anyrank.exchange.block import HaloBlock, OnGrid
 from anyrank.exchange.boundaries import Boundary
+from anyrank.exchange.boundaries.boundary import broadcasts
 from anyrank.exchange.gather import allgather
 from anyrank.exchange.halo import halo_of
 from anyrank.exchange.points import Point, check_component, check_point, check_points, probe
@@ -123,10 +126,36 @@ class Field(HaloBlock):
         return self._view((), writable=self.writable)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.local[self._index(key)]
+        with self._explained(key):
+            return self.local[self._index(key)]
 
     def __setitem__(self, key: Any, values: Any) -> None:
         self.check_writable()
+        with self._explained(key, values):
+            self._set(key, values)
+
+    @contextmanager
+    def _explained(self, key: Any, values: Any = None) -> Iterator[None]:
+        """Raise an error of an index, or of the shape of values, as UsageError."""
+        try:
+            yield
+        except IndexError as error:
+            first = ", the components first" if self.components else ""
+            raise UsageError(
+                f"field {self.name}: {error}. Indices count within the block of this rank, of shape "
+                f"{self.local.shape}{first}. Use state.{self.name}.at(…) for a point of the whole field."
+            ) from error
+        except ValueError as error:
+            target, shape = self.local[self._index(key)].shape, np.shape(values)
+            if broadcasts(shape, target):
+                raise
+            raise UsageError(
+                f"field {self.name}: values of shape {shape} cannot be stored in this part of the block, of shape "
+                f"{target}. Compute the values of the block from state.{self.name}.indices, or use values[state."
+                f"{self.name}.layout.slices] if they are those of the whole field, of shape {self.shape}."
+            ) from error
+
+    def _set(self, key: Any, values: Any) -> None:
         parts = key if isinstance(key, tuple) else (key,)
         if self.device.on_host or not isinstance(values, np.ndarray | list | tuple):
             self.local[self._index(key)] = values

@@ -145,7 +145,10 @@ class Grid:
         UsageError
             If an argument is not valid, or the grid is too small for the ranks and the halo.
         """
-        return self._declare(name, dtype, at, components, unit, description, halo, boundary, boundary_value)
+        sides: dict[str, Any] = {"boundary": boundary, "boundary_value": boundary_value}
+        return self._declare(
+            name, dtype, at=at, components=components, unit=unit, description=description, halo=halo, **sides
+        )
 
     def constant(self, name: str, dtype: DTypeLike = np.float64, **options: Any) -> Field:
         """Return a new Field whose values only the method `constants` of the program sets. Collective.
@@ -162,26 +165,21 @@ class Grid:
         Field
             The field.
         """
-        unknown = options.keys() - {"at", "components", "unit", "description", "halo", "boundary", "boundary_value"}
-        if unknown:
-            raise TypeError(f"constant {name}: unknown arguments {sorted(unknown)}")
-        defaults = {"at": "centre", "components": None, "unit": "", "description": "", "halo": None}
-        return self._declare(
-            name, dtype, constant=True, **{**defaults, "boundary": None, "boundary_value": None, **options}
-        )
+        return self._declare(name, dtype, constant=True, **options)
 
     def _declare(
         self,
         name: str,
         dtype: DTypeLike,
-        at: Any,
-        components: int | None,
-        unit: str,
-        description: str,
-        halo: Any,
-        boundary: Declared,
-        boundary_value: Declared,
+        *,
         constant: bool = False,
+        at: Any = "centre",
+        components: int | None = None,
+        unit: str = "",
+        description: str = "",
+        halo: Any = None,
+        boundary: Declared = None,
+        boundary_value: Declared = None,
     ) -> Field:
         what, kind = f"field {name}", check_dtype(name, dtype)
         axes, halos = self._axes(what, at), self.halo if halo is None else self._halo(halo, what)

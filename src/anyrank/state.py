@@ -14,7 +14,6 @@ from anyrank import memory
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.exchange.advance import advance
 from anyrank.exchange.boundaries.declare import Declared
-from anyrank.exchange.halo import halo_of
 from anyrank.field import Field
 from anyrank.grid import Grid
 from anyrank.kernel import BODIES
@@ -364,9 +363,7 @@ class State:
         for field in self.fields():
             if field.constant:
                 if any(field.margin):
-                    halo = halo_of([field])
-                    halo.start()
-                    halo.finish()
+                    field.exchange()
                 field.valid, field.frozen = field.margin, True
 
     def stored(self) -> dict[str, Dataset]:

@@ -10,9 +10,9 @@ import pytest
 from anyrank import exact
 from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError
+from anyrank.exact import Accumulator
 from anyrank.kernel import BODIES
 from anyrank.numerics import strided
-from anyrank.numerics.exact import Accumulator
 
 FUNCTIONS = (exact.sum, exact.mean, exact.norm, exact.min, exact.max)
 VIEWS = {
@@ -68,6 +68,18 @@ def test_exact_sum_on_gpu_is_one_launch(gpu, monkeypatch):
     before = fake.copied["out"]
     assert exact.sum(x, local=True) == 1.5 * x.size
     assert fake.copied["out"] - before == 3 * 8 * (Accumulator.SIZE - 1)  # five planes, two at a time
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.complex128])
+def test_exact_sums_along_axes_on_gpu_are_those_of_the_host(gpu, dtype):
+    x = (np.random.default_rng(3).standard_normal((4, 6, 40)) * 1e4).astype(dtype)
+    for index in (np.s_[:], np.s_[:, 1:-1, 1:-1]):
+        for axis in (0, 2, (0, 1), (1, 2)):
+            found, expected = (
+                [function(array[index], axis=axis, local=True) for function in (exact.sum, exact.mean, exact.variance)]
+                for array in (gpu.from_host(x), x)
+            )
+            assert all(map(np.array_equal, found, expected))
 
 
 def test_exact_sums_host_arrays_on_host_and_copies_for_products(gpu):

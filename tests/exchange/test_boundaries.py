@@ -193,8 +193,55 @@ def test_function_returns_a_layer_for_each_of_the_halo(count):
     grid.field("u", at="x")  # then arrays of the grid have one layer more at the upper wall
     field[...] = 1.0
     if count == 3:
-        with pytest.raises(UsageError, match="function outside: it returned 3 layers for a halo of 2"):
+        with pytest.raises(UsageError, match="lower side of axis x: function outside returned 3 layers for a halo of"):
             field.exchange()
     else:
         field.exchange()
         assert field.array[2, -2:].tolist() == [1.0, 1.0 + (count == 2)]
+
+
+WRONG_SHAPES = {
+    "fixed": ("fixed", lambda y, x, step: np.zeros(3)),
+    "fixed, too many axes": ("fixed", lambda y, x, step: np.zeros((2, 9, 1))),
+    "antireflect": ("antireflect", lambda y, x, step: np.zeros((1, 7))),
+    "neumann": ("neumann", lambda y, x, step: np.zeros((9, 2))),
+    "function": (lambda inside, y, x, step: inside[0][1:], None),
+    "layers": (lambda inside, y, x, step: [inside[0][:, 0]], None),
+}
+
+
+def on_device(value):
+    """The same function, which returns an array of the device."""
+    return value and (lambda *arguments: BODIES.device.from_host(value(*arguments)))
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize("case", WRONG_SHAPES)
+def test_boundary_function_of_another_shape_is_refused(world, case):
+    """Only the last rank has the wall, so that only it raises the error."""
+    kind, value = WRONG_SHAPES[case]
+    for body in ("auto", "shim"):
+        BODIES.prefer(body)
+        sides = {"boundary": {"x": ("reflect", kind)}, "boundary_value": {"x": (None, on_device(value))}}
+        field = State(world, "columns").grid((9, 10), dims=("y", "x"), **sides).field("T")
+        message = ""
+        try:
+            field.exchange()
+        except UsageError as error:
+            message = str(error)
+        parts = (
+            "of field T, upper side of axis x: ",
+            " has the shape (",
+            "this rank the shape (11, 1). Return",
+        )
+        is_last = world.rank == world.size - 1
+        check_collective(world, all(part in message for part in parts) if is_last else not message, body)
+    BODIES.prefer("auto")
+
+
+@pytest.mark.parametrize("values", [1.0, np.float32(2), np.zeros((11, 1)), np.zeros((1, 1)), np.zeros(1)])
+def test_boundary_function_of_a_shape_that_broadcasts_is_used(values):
+    grid = State(World()).grid((9, 10), dims=("y", "x"), boundary={"x": (lambda inside, y, x, step: values, "reflect")})
+    field = grid.field("T")
+    field.exchange()
+    assert (field.array[:, 0] == np.ravel(values)[0]).all()

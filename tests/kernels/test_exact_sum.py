@@ -171,6 +171,30 @@ def test_exact_sum_adds_to_given_limbs_with_carries(body):
     assert limbs[SLOTS] == 77
 
 
+@pytest.mark.parametrize("columns", [0, 1, 3, 300, 3000])
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_exact_sum_each_row_is_added_to_its_row_of_limbs(body, rows, columns):
+    """Special values, and rows whose sums need other folds, must not reach the limbs of other rows."""
+    x, y = np.random.default_rng(columns).standard_normal((2, rows, columns + 2)) * 2.0 ** np.arange(rows)[:, None] ** 3
+    x[1:2, :2], x = (nan, inf), x[:, :columns]
+    y = y[:, 2:]
+    limbs, products = np.ones((2, rows, SLOTS + 1), np.int64)
+    load(body, "accumulate")(x, limbs)
+    load(body, "accumulate_products")(x, y, products)
+    for k in range(rows):
+        one = limbs_of(sum(1 << 32 * j for j in range(LIMBS)), 1, 1, 1)
+        for found, arrays in ((limbs, [x[k]]), (products, [x[k], y[k]])):
+            expected = one.copy()
+            load("reference", "accumulate" if found is limbs else "accumulate_products")(*arrays, expected)
+            np.testing.assert_array_equal(found[k], [*expected, 1])
+
+
+def test_exact_sum_rows_without_their_limbs_are_refused():
+    for body in ("reference", "cython"):
+        with pytest.raises(ValueError, match=r"2 sums of 3 rows|shorter"):
+            load(body, "accumulate")(np.zeros((3, 4)), np.zeros((2, SLOTS), np.int64))
+
+
 def test_exact_sum_products_of_other_shapes_are_refused(body):
     with pytest.raises(ValueError, match="shapes"):
         sum_product_limbs(body, np.zeros((2, 3)), np.zeros((3, 2)))

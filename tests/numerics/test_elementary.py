@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anyrank import elementary
-from anyrank.numerics.elementary import LARGEST_ANGLE, cos, exp, log, sin
+from anyrank.elementary import LARGEST_ANGLE, cos, exp, log, sin
 
 RANDOM = np.random.default_rng(2026)
 N = 20_000

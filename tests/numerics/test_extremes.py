@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numerics.arrays import error_of, make_field, numbers
 from numerics.equality import same
 from ranks import check_collective
 
 from anyrank import exact
 from anyrank.device.emulated import fake
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.numerics import extremes
+from anyrank.state import State
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -96,3 +99,70 @@ def test_exact_extremes_of_two_types_are_refused_by_all(world):
         with pytest.raises(TypeError, match=rf"exact\.max takes arrays of one kind .*, not {types}"):
             exact.max(other if world.rank else first, world=world)
     check_collective(world, exact.max(np.int8(3) if world.rank else np.uint32(2), world=world) == 3)
+
+
+def first_index(x, largest):
+    """The index of the first extreme in C order: NaN before all, −0 below +0."""
+
+    def key(value):
+        return (value, math.copysign(1, value)) if isinstance(value, float) else value
+
+    flat = x.ravel().tolist()
+    nans = [k for k, value in enumerate(flat) if value != value]
+    keys = [*map(key, flat)]
+    first = nans[0] if nans else keys.index((max if largest else min)(keys))
+    return tuple(int(i) for i in np.unravel_index(first, x.shape))
+
+
+EXTREMES = {
+    "ties": lambda r: r.integers(0, 3, (6, 8)).astype(float),
+    "zeros": lambda r: r.choice([0.0, -0.0], (6, 8)),
+    "negative": lambda r: r.choice([0.0, -0.0, -1.0], (6, 8)),
+    "nan": lambda r: r.choice([0.0, math.nan, math.inf], (6, 8)),
+    "infinite": lambda r: r.choice([1.0, -math.inf, math.inf], (6, 8)),
+    "float32": lambda r: r.choice(np.array([0.0, 1e-40, -1e-40, -0.0], np.float32), (6, 8)),
+    "int64": lambda r: r.choice([2**62, 2**62 + 1, -3], (6, 8)),
+    "uint64": lambda r: r.choice(np.array([2**63, 2**64 - 1], np.uint64), (6, 8)),
+    "bool": lambda r: r.choice([True, False], (6, 8)),
+}
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_exact_argmax_and_argmin_are_the_first_global_index(world):
+    for body in ("auto", "shim"):
+        BODIES.prefer(body)
+        for split in ("rows", "columns", "auto")[body == "shim" :: 2]:
+            state = State(world, split)
+            for name, make in EXTREMES.items():
+                x = make(np.random.default_rng(len(name)))
+                field = state.field(name, x.shape, x.dtype, halo=1)
+                field[...] = x[field.layout.slices]
+                found = exact.argmax(field), exact.argmin(field)
+                expected = first_index(x, True), first_index(x, False)
+                check_collective(world, found == expected, f"{body}, {split}, {name}: {found}, {expected}")
+                check_collective(world, same(x[found[0]].item() * 1, exact.max(field) * 1), name)
+                own = x[field.layout.slices]
+                mine = tuple(i - a for i, a in zip(exact.argmax(field, local=True), field.layout.start, strict=True))
+                check_collective(world, mine == first_index(own, True) == exact.argmax(own, local=True))
+    BODIES.prefer("auto")
+
+
+@pytest.mark.ranks(2)
+def test_exact_argmax_of_arrays_and_components(world):
+    state = State(world)
+    x = numbers((3, 4, 6))
+    check_collective(world, exact.argmin(make_field(state, "u", x, components=True)) == first_index(x, False))
+    for options in ({}, {"world": world}):
+        error = error_of(lambda options=options: exact.argmax(np.zeros(3), **options))
+        check_collective(world, isinstance(error, UsageError) and "exact.argmax at test_extremes.py" in str(error))
+    short = state.field("short", (1,))
+    short[...] = -2.5
+    check_collective(world, exact.argmax(short) == (0,), "a rank without elements")
+
+
+@pytest.mark.parametrize("function", [exact.argmax, exact.argmin])
+def test_exact_argmax_of_no_or_complex_numbers_is_refused(function):
+    with pytest.raises(AnyrankError, match="at least one"):
+        function(np.zeros((0, 3)), local=True)
+    with pytest.raises(TypeError, match="not complex128"):
+        function(np.array([1j]), local=True)

@@ -1,4 +1,4 @@
-"""Reductions along axes, of complex numbers, several in one message, and statistics: the same on all ranks."""
+"""Reductions of complex numbers, several in one message, and statistics: the same on all ranks."""
 
 from __future__ import annotations
 
@@ -9,49 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numerics.equality import same
+from numerics.arrays import equal, error_of, make_field, numbers, put
 from ranks import check_collective
 
 from anyrank import exact
 from anyrank.device.emulated import fake
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
-from anyrank.numerics import totals
 from anyrank.state import State
 from anyrank.world import World
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
-SHAPE = (5, 7, 3)
-AXES = (0, 1, 2, -1, (0, 1), (2, 0), (-1, -2), (0, 1, 2), ())
-
-
-def numbers(shape, dtype=np.float64, seed=4):
-    """Numbers of many magnitudes; integers for an integer dtype."""
-    random = np.random.default_rng(seed)
-    parts = random.standard_normal((2, *shape)) * 2.0 ** random.integers(-60, 60, (2, *shape))
-    if np.dtype(dtype).kind == "c":
-        return (parts[0] + 1j * parts[1]).astype(dtype)
-    return (random.integers(-100, 100, shape) if np.dtype(dtype).kind in "iu" else parts[0]).astype(dtype)
-
-
-def sums_along(x, axis, divide=False):
-    """The sums or means along axes from Fractions, each rounded once."""
-    axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
-    kept = [k for k in range(x.ndim) if k not in axes]
-    rows = x.transpose(*kept, *sorted(axes)).reshape(*(x.shape[k] for k in kept), -1)
-
-    def total(values):
-        if values.dtype.kind == "c":
-            return complex(total(values.real), total(values.imag))
-        result = sum(map(Fraction, values.tolist()), Fraction(0)) / (len(values) if divide else 1)
-        return float(result) if divide or values.dtype.kind == "f" else int(result)
-
-    return np.apply_along_axis(total, -1, rows)[()]
-
-
-def equal(found, expected):
-    """Whether two arrays have equal values, shapes and dtypes."""
-    return type(found) is type(expected) and found.dtype == expected.dtype and np.array_equal(found, expected)
 
 
 @pytest.fixture(params=["auto", "shim"])
@@ -59,98 +27,6 @@ def body(request):
     BODIES.prefer(request.param)
     yield request.param
     BODIES.prefer("auto")
-
-
-def put(x):
-    """The array on the device of this process."""
-    return x if BODIES.device.on_host else BODIES.device.from_host(x)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8, np.complex128, np.complex64])
-def test_exact_sum_along_axes_is_rounded_once(body, dtype):
-    x = numbers(SHAPE, dtype)
-    for axis in AXES if body == "auto" else (0, (-1, 1), (0, 1, 2)):  # launches of the emulated GPU are slow
-        expected, means = sums_along(x, axis), sums_along(x, axis, divide=True)
-        for array in (put(x), put(x.T.copy()).T, put(np.repeat(x, 2, 1))[:, ::2]):
-            assert equal(exact.sum(array, axis=axis, local=True), expected)
-            assert equal(exact.mean(array, axis=axis, local=True), means)
-
-
-def test_exact_sum_along_axes_of_special_values():
-    x = np.array([[1.0, math.inf, 1e308], [math.nan, -math.inf, 1e308], [2.0, 1.0, -0.0]])
-    assert repr(exact.sum(x, axis=0, local=True).tolist()) == "[nan, nan, inf]"
-    assert repr(exact.sum(x, axis=1, local=True).tolist()) == "[inf, nan, 3.0]"
-    assert exact.sum(np.zeros((0, 2)), axis=0, local=True).tolist() == [0.0, 0.0]
-    assert exact.sum(np.zeros((0, 2)), axis=1, local=True).shape == (0,)
-    with pytest.raises(AnyrankError, match="at least one"):
-        exact.mean(np.zeros((0, 2)), axis=0, local=True)
-
-
-def test_exact_sum_of_integers_beyond_int64_is_refused():
-    x = np.full((3, 2), 2**62)
-    assert exact.sum(x, local=True) == 6 * 2**62
-    with pytest.raises(AnyrankError, match="axis 0 exceeds int64"):
-        exact.sum(x, axis=0, local=True)
-    assert exact.mean(x, axis=0, local=True).tolist() == [2.0**62] * 2
-
-
-@pytest.mark.parametrize("axis", [2, -3, (0, 0), (0, -2), (0, 5)])
-def test_exact_axis_that_does_not_exist_is_refused(axis):
-    for function in (exact.sum, exact.mean):
-        with pytest.raises(UsageError, match=r"axis=.* of an array of 2 axes, from -2 to 1"):
-            function(np.zeros((2, 3)), axis=axis, local=True)
-    with pytest.raises(TypeError):
-        exact.sum(np.zeros(2), axis=0.5, local=True)
-
-
-def make_field(state, name, x, components=False):
-    """A Field with the values of an array; of components, the first axis is theirs."""
-    grid = state.grid(x.shape[1:] if components else x.shape, halo=0)
-    field = grid.field(name, x.dtype, components=len(x) if components else None)
-    field[...] = x[field.layout.slices]
-    return field
-
-
-@pytest.mark.ranks(1, 2, 3, 4)
-def test_exact_sums_along_axes_of_fields_match_one_rank(world, monkeypatch):
-    monkeypatch.setattr(totals, "_SUMS", 10)  # several messages
-    kinds = ((np.float64, "rows"), (np.int32, "columns"), (np.complex128, "auto"))
-    for body, dtype, split in [("auto", *kind) for kind in kinds] + [("shim", np.float64, "auto")]:
-        BODIES.prefer(body)
-        state, x = State(world, split), numbers((4, 6, 5), dtype)
-        for name, axes in (("u", AXES[::2]), ("components", AXES[1::2])):
-            field = make_field(state, name, x, components=name != "u")
-            for axis in axes if body == "auto" else (0, (1, 2)):
-                expected = sums_along(x, axis), sums_along(x, axis, divide=True)
-                found = exact.sum(field, axis=axis), exact.mean(field, axis=axis)
-                check_collective(world, all(map(equal, found, expected)), f"{body}, {split}, {dtype}, {axis}")
-            mine = exact.sum(field, axis=1, local=True)
-            check_collective(world, equal(mine, sums_along(x[field.layout.slices], 1)))
-    BODIES.prefer("auto")
-
-
-@pytest.mark.ranks(1, 2, 3, 4)
-def test_exact_sums_along_axes_of_arrays_go_over_the_ranks(world):
-    x = numbers((3, 4, world.size + 1))
-    mine = x[world.rank :: world.size]  # some ranks have no rows
-    check_collective(world, equal(exact.sum(mine, world, axis=0), sums_along(x, 0)))
-    check_collective(world, equal(exact.sum(mine, world, axis=(0, 2)), sums_along(x, (0, 2))))
-    check_collective(world, equal(exact.mean(mine, world, axis=0), sums_along(x, 0, divide=True)))
-    hits = np.array([[1, 2]]) if world.rank == 0 else np.zeros((0, 2))  # the dtype of no elements does not count
-    check_collective(world, equal(exact.sum(hits, world, axis=0), np.array([1, 2])))
-    whole = np.array([[1.0, 2.0], [3.0, 4.0]]) * (world.rank + 1)
-    ranks = world.size * (world.size + 1) / 2
-    check_collective(world, equal(exact.sum(whole, world, axis=1), np.array([3.0, 7.0]) * ranks))
-    check_collective(world, equal(exact.sum(whole, world, axis=()), np.array([[1.0, 2.0], [3.0, 4.0]]) * ranks))
-
-
-def error_of(action):
-    """The error that an action raises."""
-    try:
-        action()
-    except Exception as error:
-        return error
-    return None
 
 
 @pytest.mark.ranks(2, 3)
@@ -168,6 +44,8 @@ def test_exact_arrays_of_one_rank_are_refused_on_all(world):
         "axis": (lambda: exact.sum(flat if last else good, world, axis=1), "axis=1 must be one axis"),
         "shape": (lambda: exact.sum(short if last else good, world, axis=0), "axis=0: the sizes of the axes that"),
         "bins": (lambda: exact.histogram(good, 3 if last else 4, (0, 1), world), "must be the same"),
+        "edges": (lambda: exact.histogram(good, [0, 1, 2 + last], world=world), "must be the same"),
+        "kinds": (lambda: exact.histogram(good, *(([0, 1],) if last else (1, (0, 2))), world=world), "be the same"),
         "range": (lambda: exact.histogram(good, 3, (0, 1 + last), world), "must be the same"),
         "reversed": (lambda: exact.histogram(good, 3, (0, -1 if last else 1), world), "the lower one first"),
         "text": (lambda: exact.histogram(text if last else good, 3, (0, 1), world), "TypeError: exact arithmetic"),
@@ -312,73 +190,6 @@ def test_exact_variance_of_integers_special_and_few_numbers(body):
         exact.variance(np.zeros(3), -1, local=True)
 
 
-def first_index(x, largest):
-    """The index of the first extreme in C order: NaN before all, −0 below +0."""
-
-    def key(value):
-        return (value, math.copysign(1, value)) if isinstance(value, float) else value
-
-    flat = x.ravel().tolist()
-    nans = [k for k, value in enumerate(flat) if value != value]
-    keys = [*map(key, flat)]
-    first = nans[0] if nans else keys.index((max if largest else min)(keys))
-    return tuple(int(i) for i in np.unravel_index(first, x.shape))
-
-
-EXTREMES = {
-    "ties": lambda r: r.integers(0, 3, (6, 8)).astype(float),
-    "zeros": lambda r: r.choice([0.0, -0.0], (6, 8)),
-    "negative": lambda r: r.choice([0.0, -0.0, -1.0], (6, 8)),
-    "nan": lambda r: r.choice([0.0, math.nan, math.inf], (6, 8)),
-    "infinite": lambda r: r.choice([1.0, -math.inf, math.inf], (6, 8)),
-    "float32": lambda r: r.choice(np.array([0.0, 1e-40, -1e-40, -0.0], np.float32), (6, 8)),
-    "int64": lambda r: r.choice([2**62, 2**62 + 1, -3], (6, 8)),
-    "uint64": lambda r: r.choice(np.array([2**63, 2**64 - 1], np.uint64), (6, 8)),
-    "bool": lambda r: r.choice([True, False], (6, 8)),
-}
-
-
-@pytest.mark.ranks(1, 2, 3, 4)
-def test_exact_argmax_and_argmin_are_the_first_global_index(world):
-    for body in ("auto", "shim"):
-        BODIES.prefer(body)
-        for split in ("rows", "columns", "auto")[body == "shim" :: 2]:
-            state = State(world, split)
-            for name, make in EXTREMES.items():
-                x = make(np.random.default_rng(len(name)))
-                field = state.field(name, x.shape, x.dtype, halo=1)
-                field[...] = x[field.layout.slices]
-                found = exact.argmax(field), exact.argmin(field)
-                expected = first_index(x, True), first_index(x, False)
-                check_collective(world, found == expected, f"{body}, {split}, {name}: {found}, {expected}")
-                check_collective(world, same(x[found[0]].item() * 1, exact.max(field) * 1), name)
-                own = x[field.layout.slices]
-                mine = tuple(i - a for i, a in zip(exact.argmax(field, local=True), field.layout.start, strict=True))
-                check_collective(world, mine == first_index(own, True) == exact.argmax(own, local=True))
-    BODIES.prefer("auto")
-
-
-@pytest.mark.ranks(2)
-def test_exact_argmax_of_arrays_and_components(world):
-    state = State(world)
-    x = numbers((3, 4, 6))
-    check_collective(world, exact.argmin(make_field(state, "u", x, components=True)) == first_index(x, False))
-    for options in ({}, {"world": world}):
-        error = error_of(lambda options=options: exact.argmax(np.zeros(3), **options))
-        check_collective(world, isinstance(error, UsageError) and "exact.argmax at test_statistics.py" in str(error))
-    short = state.field("short", (1,))
-    short[...] = -2.5
-    check_collective(world, exact.argmax(short) == (0,), "a rank without elements")
-
-
-@pytest.mark.parametrize("function", [exact.argmax, exact.argmin])
-def test_exact_argmax_of_no_or_complex_numbers_is_refused(function):
-    with pytest.raises(AnyrankError, match="at least one"):
-        function(np.zeros((0, 3)), local=True)
-    with pytest.raises(TypeError, match="not complex128"):
-        function(np.array([1j]), local=True)
-
-
 RANGES = ((-2.0, 2.0), (0.1, 0.7), (-1e-3, 5), (3.0, 4.0))
 
 
@@ -406,6 +217,39 @@ def test_exact_histogram_has_the_counts_of_numpy(world):
     check_collective(world, exact.histogram([], 2, (0, 1), world)[0].tolist() == [0, 0])
 
 
+EDGE = st.one_of(st.sampled_from([-1.0, 0.0, 0.1, 0.5, 2.0, 1e300]), FINITE)
+EDGES = st.lists(EDGE, min_size=2, max_size=8).map(sorted)
+
+
+@given(st.lists(st.floats(), max_size=20), EDGES)
+def test_exact_histogram_of_edges_is_that_of_numpy(values, edges):
+    """Elements on edges, NaN and infinities; edges may be equal."""
+    x = np.array([*values, *edges, *np.nextafter(edges, math.inf)])
+    counts, same_edges = exact.histogram(x, edges, local=True)
+    assert equal(counts, np.histogram(x, edges)[0]) and equal(same_edges, np.array(edges))
+
+
+@given(st.lists(st.floats(-3, 3), max_size=20), st.integers(1, 9), st.floats(-2, 0), st.floats(0.1, 3))
+def test_exact_histogram_of_a_float_range_is_that_of_numpy(values, bins, low, high):
+    edges = np.linspace(low, high, bins + 1)
+    x = np.array([*values, *edges, math.nan])
+    counts, same_edges = exact.histogram(x, bins, (low, high), local=True)
+    assert equal(counts, np.histogram(x, bins, (low, high))[0]) and equal(same_edges, edges)
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_exact_histogram_of_edges_does_not_depend_on_the_ranks(world):
+    x = np.random.default_rng(8).standard_normal((20, 30)).round(1)
+    x[3, 4:7] = math.nan, math.inf, -math.inf
+    for body in ("auto", "shim"):
+        BODIES.prefer(body)
+        field = make_field(State(world), "x", x)
+        for edges in ([-0.5, 0.0, 0.1, 2.0], (-1, 0, 0, 1), np.array([-math.inf, -0.0, math.inf])):
+            found, expected = exact.histogram(field, edges), np.histogram(x, edges)
+            check_collective(world, equal(found[0], expected[0]) and (found[1] == edges).all(), f"{body} {edges}")
+    BODIES.prefer("auto")
+
+
 @pytest.mark.parametrize(
     ("bins", "ends", "words"),
     [
@@ -417,6 +261,12 @@ def test_exact_histogram_has_the_counts_of_numpy(world):
         (2, (math.nan, 1), "two finite numbers"),
         (2, (-1.7e308, 1.7e308), "far enough apart|two finite"),
         (8, (1.0, 1.0 + 2**-51), "far enough apart for bins=8"),
+        (8, None, r"bins=8 needs a range=\(low, high\), or give the edges"),
+        ([0.0, 1.0], (0, 1), r"range=\(0, 1\) is for a number of bins"),
+        ([0.0, 2.0, 1.0], None, r"bins = \[0.0, 2.0, 1.0\] must be two edges or more, of which none is below the last"),
+        ([0.0, math.nan, 1.0], None, "must be two edges or more"),
+        ([1.0], None, "must be two edges or more"),
+        ([[0.0, 1.0]], None, "must be two edges or more"),
     ],
 )
 def test_exact_histogram_of_other_bins_is_refused(bins, ends, words):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from math import prod
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anyrank.device.host import Device, Module
+from anyrank.device.host import Device, Module, contiguous_parts
 from anyrank.device.signature import Signature, signature_of, signatures
 from anyrank.device.source import inline_includes
 
@@ -172,7 +172,7 @@ class Gpu(Device):
         """Copy in slices: the host fills one pinned buffer while the GPU copies from the other."""
         stream = self.cupy.cuda.get_current_stream()
         with self._lock:
-            for index in _slices(target.shape, SLICE // target.itemsize):
+            for index in contiguous_parts(target.shape, SLICE // target.itemsize):
                 part = target[index]
                 buffer = self._buffers.next(part.shape, target.dtype)
                 np.copyto(buffer, values[index], casting="unsafe")
@@ -199,12 +199,3 @@ class Gpu(Device):
     def load(self, source: Path) -> Module:
         """See `Device`."""
         return GpuModule(self.cupy, source)
-
-
-def _slices(shape: Sequence[int], most: int) -> Iterator[tuple[int | slice, ...]]:
-    """Return the indices of the consecutive parts of an array with at most `most` elements each; each is contiguous."""
-    axis = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= most)
-    rows = most // prod(shape[axis + 1 :])
-    for outer in np.ndindex(*shape[:axis]):
-        for first in range(0, shape[axis], rows):
-            yield (*outer, slice(first, first + rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,6 +103,15 @@ def size_of_rows(shape: tuple[int, ...], dtype: DTypeLike, first: int) -> tuple[
     if stride - shape[-1] > shape[-1] // 16:
         return prod(shape), 0
     return prod(shape[:-1]) * stride + per_line, stride
+
+
+def contiguous_parts(shape: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into parts of at most `most` elements that follow each other in C order."""
+    axis = next(axis for axis in range(len(shape)) if prod(shape[axis + 1 :]) <= most)
+    rows, whole = most // max(1, prod(shape[axis + 1 :])), [slice(0, n) for n in shape[axis + 1 :]]
+    for outer in np.ndindex(*shape[:axis]):
+        for first in range(0, shape[axis], rows):
+            yield (*(slice(k, k + 1) for k in outer), slice(first, min(first + rows, shape[axis])), *whole)
 
 
 class ShapeOnlyDevice(Device):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
 
-from anyrank.errors import UsageError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.exchange.block import HaloBlock, Region
 from anyrank.exchange.halo import Halo, halo_of
 from anyrank.exchange.walls import fill, prescribe
@@ -43,8 +45,8 @@ def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequ
     Raises
     ------
     UsageError
-        If a Field has another decomposition than the first one, or a Field in `rest` has a halo. It is raised before
-        any work.
+        If a Field has another decomposition than the first one, or a Field in `rest` has a halo, before any work; or if
+        the kernel returns a result instead of writing it, or reads more neighbours than the halos have.
 
     Notes
     -----
@@ -60,7 +62,9 @@ def advance(fields: Sequence[HaloBlock], kernel: Kernel, *rest: Any, reads: Sequ
     --------
     >>> u = State(World()).field("u", (4,), halo=1)
     >>> u[...] = [0.0, 0.0, 4.0, 0.0]
-    >>> advance([u], Kernel(lambda new, old: np.add(old[:-2], old[2:], out=new)))
+    >>> def add_neighbours(new, old):
+    ...     new[...] = old[:-2] + old[2:]
+    >>> advance([u], Kernel(add_neighbours))
     >>> u.local
     array([0., 4., 0., 4.])
     """
@@ -149,7 +153,11 @@ def _compute(call: _Call, region: Region, halo: Halo | None) -> None:
         halo.start()
         least = OVERLAP_POINTS if call.plan.fields[0].device.on_host else 1
         if borders and np.prod([s.stop - s.start for s in inner]) >= least:
-            call(inner)
+            try:
+                call(inner)
+            except AnyrankError:
+                halo.finish()  # all ranks may end normally with this error, which needs that no message is under way
+                raise
             regions = borders
         halo.finish()
     for part in regions:
@@ -210,9 +218,33 @@ class _Call:
         for part in parts_of(region):
             new, old, other = plan.indices(part)
             remaining = iter(other)
-            self.kernel(
+            arguments = (
                 *(field.next_storage[index] for field, index in zip(plan.fields, new, strict=True)),
                 *(field.storage[index] for field, index in zip(plan.inputs, old, strict=True)),
                 *(item.storage[next(remaining)] if isinstance(item, HaloBlock) else item for item in self.rest),
                 *([plan.fields[0].global_indices(part)] if self.kernel.indices else []),
             )
+            try:
+                result = self.kernel(*arguments)
+            except ValueError as error:
+                if "shape" not in str(error):
+                    raise
+                raise self._shapes_differ(error, arguments) from error
+            if result is not None:
+                raise self._returned(result)
+
+    def _returned(self, result: Any) -> UsageError:
+        outputs = "first argument" if len(self.plan.fields) == 1 else f"first {len(self.plan.fields)} arguments"
+        return UsageError(
+            f"kernel {self.kernel.name} returned a value of type {type(result).__name__}, and advance uses only what a "
+            f"kernel writes. Write the new values into its {outputs}, such as new[...] = values, and return nothing."
+        )
+
+    def _shapes_differ(self, error: ValueError, arguments: Sequence[Any]) -> UsageError:
+        line = extract_tb(error.__traceback__)[:3][-1]  # this module, the class Kernel, and the body
+        halos = (f"{field.name} has a halo of {'x'.join(map(str, field.halo))}" for field in self.plan.inputs)
+        return UsageError(
+            f"kernel {self.kernel.name} at {Path(line.filename).name}:{line.lineno}: {str(error).strip(' .')}. "
+            f"Its first argument has the shape {arguments[0].shape} in this call; {', '.join(dict.fromkeys(halos))}. "
+            "A kernel that reads neighbours at a distance of k needs fields with halo=k or more."
+        )

@@ -19,6 +19,7 @@ Region = tuple[slice, ...]
 class OnGrid(Protocol):
     """The attributes of a Grid that its Fields use."""
 
+    dims: tuple[str, ...]
     spacing: tuple[float, ...]
     #: The axes along which a Field of the grid has points on the walls, one more than there are cells.
     staggered: set[int]

@@ -43,13 +43,14 @@ def _walls(field: HaloBlock, ahead: int, axes: Sequence[int] | None) -> Iterator
 
 
 def _side(field: HaloBlock, axis: int, end: int, ahead: int) -> Side:
-    margin, n = field.margin[axis], field.block[axis].stop
-    spacing, step = (1.0, 0) if field.grid is None else (field.grid.spacing[axis], field.grid.step + ahead)
+    margin, n, grid = field.margin[axis], field.block[axis].stop, field.grid
+    dim, spacing, step = (axis, 1.0, 0) if grid is None else (grid.dims[axis], grid.spacing[axis], grid.step + ahead)
     if field.constant:
         step = 0  # also at a resume, so that its ghost cells are the same
     return Side(
         array=field.storage,
         axis=len(field.components) + axis,
+        name=f"field {field.name}, {('lower', 'upper')[end]} side of axis {dim}",
         first=margin + (n - 1) * end,
         inward=1 - 2 * end,
         halo=field.halo[axis],

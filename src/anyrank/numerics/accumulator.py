@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -150,6 +150,36 @@ class Accumulator:
         if nans or (plus and minus):
             return math.nan
         return (math.inf if plus else -math.inf) if plus or minus else finite()
+
+
+class RowSums:
+    """One exact sum for each row of arrays with two axes: `add` and `add_product` as those of an Accumulator.
+
+    Parameters
+    ----------
+    limbs : int64 array of shape (rows, Accumulator.SIZE)
+        The state of each sum, changed in place.
+    """
+
+    def __init__(self, limbs: np.ndarray):
+        self.limbs = limbs
+
+    def add(self, x: Any) -> None:
+        """Add each row to its sum. Not collective."""
+        for part in as_doubles(x):
+            _accumulate(_with_contiguous_rows(part), self.limbs)
+        self.limbs[:, _COUNT] += x.shape[1]
+
+    def add_product(self, x: Any, y: Any) -> None:
+        """Add the products of each row of `x` and `y` to its sum. Not collective."""
+        for left in map(_with_contiguous_rows, as_doubles(x)):
+            for right in map(_with_contiguous_rows, as_doubles(y)):
+                _accumulate_products(left, right, self.limbs)
+        self.limbs[:, _COUNT] += x.shape[1]
+
+
+def _with_contiguous_rows(array: Any) -> Any:
+    return array if has_contiguous_rows(array) else array.copy()
 
 
 def quotient(numerator: int, denominator: int) -> float:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from anyrank.elementary import LOG_TABLE, log
 from anyrank.errors import UsageError
 from anyrank.kernel import BODIES, Kernel
-from anyrank.numerics.elementary import LOG_TABLE, log
 
 #: The dtype of the numbers of each method, and the shape of the numbers of one index.
 RESULTS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {

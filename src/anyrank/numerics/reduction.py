@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,6 +98,11 @@ def agree(world: World | None, size: int, facts: Callable[[], Any], op: str = "m
     raise refusal or AssertionError("an error of no rank")
 
 
+def code_of(text: bytes) -> int:
+    """Return a number of 56 bits for a text, by which ranks compare what they have."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+
+
 def is_field(x: Any) -> bool:
     """Return whether it is a Field, and not an array or a number."""
     return hasattr(x, "local")
@@ -116,6 +122,6 @@ def _not_named(call: str, numbers: tuple[Any, ...]) -> UsageError:
 def caller() -> str:
     """Return the file, line and function of the call of `exact`."""
     frame: Any = sys._getframe()
-    while frame.f_globals.get("__name__", "").startswith("anyrank.numerics."):
+    while frame.f_globals.get("__name__", "").startswith(("anyrank.numerics.", "anyrank.exact")):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"

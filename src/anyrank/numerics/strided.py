@@ -39,6 +39,11 @@ def merge_axes(shape: Sequence[int], *strides: Sequence[int]) -> tuple[list[int]
     return [prod(shape[i + 1 : j + 1]) for i, j in pairwise([-1, *kept])], [[s[i] for i in kept] for s in strides]
 
 
+def most_copied(array: Any) -> int:
+    """Return the number of elements of an array, of the host or of a GPU, that are copied at a time."""
+    return _COPIED if isinstance(array, np.ndarray) else _COPIED_ON_GPU
+
+
 def tiles(array: Any, whole: bool) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Cut an array into blocks for kernels: two axes, the last one contiguous.
 
@@ -49,7 +54,7 @@ def tiles(array: Any, whole: bool) -> Iterator[tuple[tuple[int, ...], Any]]:
     array = array.reshape((1,) * (2 - array.ndim) + array.shape)
     *lead, rows, columns = array.shape
     whole = whole and (array.strides[-1] == array.itemsize or columns == 1)
-    copied = _COPIED if isinstance(array, np.ndarray) else _COPIED_ON_GPU
+    copied = most_copied(array)
     wide = max(1, min(columns, _WIDEST if whole else copied))
     high = max(1, sys.maxsize if whole else copied // wide)
     for index in np.ndindex(*lead):

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from anyrank.device.host import contiguous_parts
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernels.exact_sum import ORIGIN
-from anyrank.numerics.accumulator import Accumulator
+from anyrank.numerics.accumulator import Accumulator, RowSums
 from anyrank.numerics.elements import float64_of, local_elements, real_parts
-from anyrank.numerics.reduction import agree, is_field, ranks_of, ranks_of_all
+from anyrank.numerics.reduction import agree, code_of, is_field, ranks_of, ranks_of_all
+from anyrank.numerics.strided import most_copied
 
 if TYPE_CHECKING:
     from anyrank.world import World
 
+    Axis: TypeAlias = int | tuple[int, ...]
+    Sum: TypeAlias = Accumulator | RowSums
+
 #: The kinds of terms: integers and bool, real and complex numbers.
 _INTEGRAL, _REAL, _COMPLEX = range(3)
+_DTYPES = np.int64, np.float64, np.complex128
 _KINDS = {"b": _INTEGRAL, "i": _INTEGRAL, "u": _INTEGRAL, "f": _REAL, "c": _COMPLEX}
 #: Sums along axes that are reduced over the ranks in one message, of 1 KiB each.
 _SUMS = 4096
@@ -47,7 +52,7 @@ class Total:
         return complex(*map(of, self.parts)) if self.kind == _COMPLEX else of(self.parts[0])
 
 
-def add_elements(sums: Sequence[Accumulator], x: Any) -> None:
+def add_elements(sums: Sequence[Sum], x: Any) -> None:
     """Add the elements to the sums of their real and their imaginary parts."""
     for total, part in zip(sums, real_parts(x), strict=False):
         total.add(part)
@@ -65,7 +70,7 @@ def add_products(sums: Sequence[Accumulator], x: Any, y: Any) -> None:
         sums[1].add_product(-float64_of(b[0]), c)
 
 
-def add_squares(sums: Sequence[Accumulator], x: Any) -> None:
+def add_squares(sums: Sequence[Sum], x: Any) -> None:
     """Add the squares of the magnitudes."""
     for part in real_parts(x):
         sums[0].add_product(part, part)
@@ -121,8 +126,16 @@ def _kind(facts: np.ndarray) -> int:
     return int(np.flatnonzero(facts[3:] if facts[3:].any() else facts[:3]).max())
 
 
-def totals_along(call: str, x: Any, axis: Any, world: World | None, local: bool) -> Any:
-    """Return the array of the sums or means (`call`) along some axes. Collective.
+def totals_along(
+    call: str,
+    x: Any,
+    axis: Any,
+    world: World | None,
+    local: bool,
+    number: Callable[..., Any],
+    terms: Sequence[Callable[..., None]] = (add_elements,),
+) -> Any:
+    """Return the array of `number(*totals)` along some axes, of one Total for each of the `terms`. Collective.
 
     The axes are those of the global array for a Field, and otherwise those of the array of this rank; then the sums go
     over the ranks too. Two messages, or more for many sums.
@@ -130,26 +143,48 @@ def totals_along(call: str, x: Any, axis: Any, world: World | None, local: bool)
     world = ranks_of(call, (x,), world, local)
     slices = x.layout.slices if is_field(x) and not local else None
     kind, kept, shape = _kind_and_axes(call, x, axis, world, slices is not None)
-    array, count = local_elements(x, "biufc"), prod(shape)
-    rows = array.transpose([*kept, *(k for k in range(array.ndim) if k not in kept)])
-    region = () if slices is None else tuple(slices[k] for k in kept)
-    owned = np.ravel(np.asarray(np.arange(count).reshape(shape))[region])  # the sums that this rank contributes to
-    places = zip(owned.tolist(), np.ndindex(*rows.shape[: len(kept)]), strict=True)
-    values: list[Any] = []
-    for first in range(0, count, _SUMS):
-        end = min(first + _SUMS, count)
-        limbs = np.zeros((end - first, 1 + (kind == _COMPLEX), Accumulator.SIZE), np.int64)
-        for cell, place in islice(places, int(np.sum((first <= owned) & (owned < end)))):
-            add_elements([Accumulator(part) for part in limbs[cell - first]], rows[place + (...,)])
+    array = local_elements(x, "biufc")
+    # The axes that remain come first, and there is at least one of both kinds.
+    rows = array.transpose([*kept, *(k for k in range(array.ndim) if k not in kept)])[None, ..., None]
+    own = [slice(0, 1), *(slice(0, n) if slices is None else slices[k] for k, n in zip(kept, shape, strict=True))]
+    widths = [1 + (kind == _COMPLEX and add is not add_squares) for add in terms]
+    values = []
+    for part in contiguous_parts((1, *shape), _SUMS):
+        limbs = np.zeros((*(s.stop - s.start for s in part), sum(widths), Accumulator.SIZE), np.int64)
+        both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(part, own, strict=True)]
+        if all(s.start < s.stop for s in both):
+            _add_rows(limbs[_relative(both, part)], rows[_relative(both, own)], terms, widths)
         limbs = limbs if world is None else world.allreduce(limbs)
-        reduced = [Total([_accumulator(part) for part in parts], kind) for parts in limbs]
-        values += [total.mean() if call == "mean" else total.value() for total in reduced]
-    integers = kind == _INTEGRAL and call != "mean"
-    dtype = np.complex128 if kind == _COMPLEX else np.int64 if integers else np.float64
+        for sums in limbs.reshape(-1, sum(widths), Accumulator.SIZE):
+            reduced = map(_accumulator, sums)
+            values.append(number(*(Total([*islice(reduced, width)], kind) for width in widths)))
+    dtype = np.float64 if call == "variance" or (call == "mean" and kind == _INTEGRAL) else _DTYPES[kind]
     try:
         return np.array(values, dtype).reshape(shape)[()]
     except OverflowError:
         raise AnyrankError(f"exact.{call}: a sum along axis {axis} exceeds int64. Use numbers of float64.") from None
+
+
+def _relative(region: Sequence[slice], to: Sequence[slice]) -> tuple[slice, ...]:
+    return tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(region, to, strict=True))
+
+
+def _add_rows(limbs: np.ndarray, rows: Any, terms: Sequence[Callable[..., None]], widths: Sequence[int]) -> None:
+    """Add the elements along the last axes of `rows` to the limbs at the first axes, those of the sums.
+
+    Long sums are added one by one. Short ones are added in blocks of several, because a GPU needs a launch for each.
+    """
+    kept = limbs.ndim - 2
+    length, most = prod(rows.shape[kept:]), most_copied(rows)
+    for index_of_part in contiguous_parts(rows.shape[:kept], max(1, most // max(1, length))):
+        target, block = limbs[index_of_part], rows[index_of_part]
+        count = prod(target.shape[:kept])
+        own = np.zeros((sum(widths), count, Accumulator.SIZE), np.int64)
+        block = block.reshape(count, length) if length < most else block[(0,) * kept + (..., 0)]
+        sums: Iterator[Any] = iter([RowSums(part) if length < most else Accumulator(part[0]) for part in own])
+        for add, width in zip(terms, widths, strict=True):
+            add([*islice(sums, width)], block)
+        target += np.moveaxis(own, 0, 1).reshape(target.shape)
 
 
 def _kind_and_axes(
@@ -163,7 +198,7 @@ def _kind_and_axes(
         sizes = x.layout.shape if whole else array.shape
         axes[:] = _remaining_axes(call, axis, len(sizes))
         shape[:] = [sizes[k] for k in axes]
-        code = int.from_bytes(hashlib.blake2b(str(shape).encode(), digest_size=7).digest(), "big")
+        code = code_of(str(shape).encode())
         return [*_facts([array]), code, -code]
 
     agreed = agree(world, 8, facts)

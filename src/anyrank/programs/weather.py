@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anyrank import exact
+from anyrank.elementary import cos, sin
 from anyrank.exchange import gather
 from anyrank.kernel import Kernel
-from anyrank.numerics import exact
-from anyrank.numerics.elementary import cos, sin
 from anyrank.observe.picture import Map, draw_maps
 from anyrank.program import Program, param
 from anyrank.state import Field, State, advance

@@ -246,6 +246,8 @@ class ndarray(NDArrayOperatorsMixin):  # noqa: N801
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
             raise ValueError("a list is not an array of the GPU: use device.from_host(array)")
+        if all(isinstance(part, _VIEW_INDICES) for part in (key if isinstance(key, tuple) else (key,))):
+            np.broadcast_shapes(self._memory[key].shape, np.shape(_memory_of(value)))  # as in CuPy, an error at once
         _enqueue(self._memory.__setitem__, (key, value), {})
 
     def __array__(self, *_: Any, **__: Any) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anyrank.exchange.boundaries.boundary import Side
 from anyrank.exchange.boundaries.reflect import Reflect
 
@@ -21,10 +19,7 @@ class Antireflect(Reflect):
     def fill(self, side: Side) -> None:
         """See `Boundary`."""
         for layer in range(-side.layers, 0):
-            side[layer] = self._twice(side, layer) - side[side.mirror(layer)]
-
-    def _twice(self, side: Side, layer: int) -> Any:
-        return 2 * side.value(self.value, layer)
+            side[layer] = 2 * side.value(self.value, layer) - side[side.mirror(layer)]
 
     def on_wall(self, side: Side) -> None:
         """See `Boundary`."""

@@ -25,6 +25,8 @@ class Side:
 
     array: Any
     axis: int
+    #: The field and the side, for messages.
+    name: str
     #: The position of layer 0 along the axis of `array`, and the increment towards the inside of the domain: 1 or −1.
     first: int
     inward: int
@@ -57,12 +59,28 @@ class Side:
         return self.check("its value", value(*self.indices(layer), self.step)) if callable(value) else value
 
     def check(self, what: str, values: Any) -> Any:
-        """Return values of a function of the user; UsageError is raised if the array cannot hold them."""
-        if values is None or (np.iscomplexobj(values) and self.array.dtype.kind != "c"):
-            kind = "None: the function must return values" if values is None else f"complex, for {self.array.dtype}"
-            side = "lower" if self.inward > 0 else "upper"
-            raise UsageError(f"boundary condition of axis {self.axis}, {side} side: {what} is {kind}.")
+        """Return values of a function of the user; UsageError is raised if they do not fit a layer."""
+        if values is None:
+            raise self.error(f"{what} is None. Return the values from the function.")
+        if np.iscomplexobj(values) and self.array.dtype.kind != "c":
+            raise self.error(f"{what} is complex, for {self.array.dtype}. Return real values.")
+        shape, layer = np.shape(values), self[0].shape
+        if shape != layer and not broadcasts(shape, layer):
+            raise self.error(
+                f"{what} has the shape {shape}, and a layer of this rank the shape {layer}. Return an array of this "
+                "shape, or of one that NumPy broadcasts to it, as those computed from the indices are."
+            )
         return values
+
+    def error(self, what: str) -> UsageError:
+        """Return the error for a condition whose function is wrong."""
+        return UsageError(f"boundary condition of {self.name}: {what}")
+
+
+def broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Return whether NumPy broadcasts an array of a shape to the target."""
+    ends = zip(reversed(shape), reversed(target), strict=False)
+    return len(shape) <= len(target) and all(n in (1, m) for n, m in ends)
 
 
 class Boundary:
@@ -100,7 +118,3 @@ class Boundary:
 
     def __str__(self) -> str:
         return f"{self.name} {self.value!r}" if self.takes_value and not callable(self.value) else self.name
-
-    def number(self, dtype: np.dtype[Any]) -> Any:
-        """Return a value that is a number, converted to the dtype of the field."""
-        return dtype.type(self.value)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.errors import UsageError
 from anyrank.exchange.boundaries.boundary import Boundary, Side
 
 
@@ -31,16 +30,16 @@ class Function(Boundary):
         inside = [_read_only(side[layer]) for layer in range(side.halo + 1)]
         with np.errstate(all="ignore"):  # ghost cells of other axes that no kernel reads may be 0
             result = self._function(inside, *side.indices(0), side.step)
-        side.check(f"the result of {self}", result)
-        returned = [*result] if isinstance(result, Sequence) else [result]
+        several = isinstance(result, Sequence)
+        returned = [*result] if several else [result]
         if len(returned) not in (1, side.halo, side.layers):
-            raise UsageError(
-                f"boundary condition {self}: it returned {len(returned)} layers for a halo of {side.halo}. Return one "
-                "array for each layer, the nearest to the wall first, or one array for all."
+            raise side.error(
+                f"{self} returned {len(returned)} layers for a halo of {side.halo}. Return one array for each layer, "
+                "the nearest to the wall first, or one array for all."
             )
+        what = f"a layer of {self}" if several else f"the result of {self}"
         for layer in range(side.layers):  # may be one more than the halo; no kernel uses that one
-            values = returned[min(layer, len(returned) - 1)]
-            side[-1 - layer] = side.check(f"a layer of {self}", values)
+            side[-1 - layer] = side.check(what, returned[min(layer, len(returned) - 1)])
 
     def points(self, layers: int, on_wall: bool) -> int:
         """See `Boundary`."""
