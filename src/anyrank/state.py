@@ -396,5 +396,5 @@ def check_scalars(state: State) -> None:
     if differ.any():
         scalar = scalars[int(np.argmax(differ))]
         values = state.world.comm.allgather(scalar.value)
-        message = f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank."
-        raise of_all_ranks(AnyrankError(message))
+        rule = f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank."
+        raise of_all_ranks(AnyrankError(f"{rule} Reduce values of one rank over all ranks, as exact.sum(field) does."))

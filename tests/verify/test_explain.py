@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import h5py
@@ -15,7 +16,7 @@ from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference
 from anyrank.verify.matrix import CaseMatrix
-from anyrank.verify.pattern import BORDERS, EVERYWHERE, NOT_THE_FIRST, pattern
+from anyrank.verify.pattern import BORDERS, EVERYWHERE, LAST_DIGITS, NOT_THE_FIRST, pattern
 from anyrank.verify.regions import parts_of
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -173,6 +174,24 @@ def test_locate_difference_by_chance_is_followed_and_named(tmp_path):
     assert vanished == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
 
 
+@pytest.mark.parametrize(("again", "reproducible"), [((SAME, FAILED), True), ((SAME, SAME), False)])
+def test_locate_failure_by_chance_is_not_reproducible(again, reproducible):
+    """A failure that a perturbation seems to cause is repeated; others may take long to fail."""
+    verdicts = iter(again)
+    runner = SimpleNamespace(run=lambda case: outcome(case, verdict=next(verdicts)))
+    memory = Finding("memory", outcome(TWO), outcome(Case((2,), changed="memory"), verdict=FAILED))
+    assert locate.locate(runner, memory) is None and memory.reproducible is reproducible
+    ranks = Finding("ranks", outcome(ONE), outcome(TWO, verdict=FAILED))
+    assert locate.locate(runner, ranks) is None and ranks.reproducible
+
+
+def test_plan_halo_steps_only_if_the_program_allows_them():
+    for quick, ranks in ((True, {3}), (False, {3, 4})):
+        cases = CaseMatrix(quick=quick, deep_halos=True).rest(9, 2)
+        assert {case.ranks[0] for case in cases if case.changed == "halo steps"} == ranks
+        assert not [case for case in CaseMatrix(quick=quick).rest(9, 2) if case.changed == "halo steps"]
+
+
 def test_plan_covers_ranks_splits_bodies_and_perturbations():
     full, quick = CaseMatrix(), CaseMatrix(quick=True)
     cases = full.first() + full.rest(9, 2)
@@ -217,7 +236,8 @@ def test_parts_of_cover_a_region_once():
 def test_plan_perturbed_case_has_one_that_differs_only_in_that():
     for ranks in ((1,), (2,), (4,), (1, 2), (3, 4), (1, 2, 3, 4)):
         for quick in (True, False):
-            cases = CaseMatrix(ranks, quick=quick).first() + CaseMatrix(ranks, quick=quick).rest(9, 2)
+            matrix = CaseMatrix(ranks, quick=quick, deep_halos=True)
+            cases = matrix.first() + matrix.rest(9, 2)
             for case in (case for case in cases if case.changed):
                 assert any(causes(case, other) == [case.changed] for other in cases), case
 
@@ -255,6 +275,17 @@ def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, bor
         values = values.copy()
         values[differing] = 1.0
     assert pattern(*paths, "T") == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(1e-15, LAST_DIGITS), (1e-3, ""), (np.inf, ""), (np.nan, "")], ids=str
+)
+def test_pattern_of_last_digits_suggests_a_sum(tmp_path, change, expected):
+    """Half of the elements differ, in both blocks."""
+    values = np.arange(12.0)
+    paths = write(tmp_path / "a", values, (2,)), tmp_path / "b"
+    values[::2] += change
+    assert pattern(paths[0], write(paths[1], values, (2,)), "x") == expected
 
 
 def test_explain_weights_belong_to_the_finding_of_ranks():

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 #: The properties in which two cases may differ, the most specific first, and what different results then mean.
 CAUSES = {
-    "again": "The same case was run twice with different results. Look for randomness that cannot be fixed: the "
-    "entropy of the system, datetime.now, the id of an object, a race between ranks. Remove it first: until then no "
-    "other difference is conclusive.",
+    "again": "A case that ran twice gave different results. Look for a race between ranks, such as a file that one of "
+    "them writes and another reads, and for randomness that cannot be fixed: the entropy of the system, datetime.now, "
+    "the id of an object. Remove it first: until then no other difference is conclusive.",
     "memory": "New memory had other content: a value is read before it is written, such as an element of np.empty.",
     "clock": "The clock was different: the state depends on time.time, perf_counter, MPI.Wtime or similar.",
     "chance": "Unseeded random numbers had other values: take random numbers from state.random, by global index.",
@@ -29,6 +29,10 @@ CAUSES = {
     "the place of another.",
     "ranks": "The state depends on the number of ranks: look for random numbers keyed by rank, a floating-point sum "
     "over ranks (use exact.sum), ghost cells that are not exchanged, and local indices in the place of global ones.",
+    "halo steps": "With --halo-steps, ranks exchange wider halos less often and compute the ghost cells between "
+    "themselves. So only setup and kernels may write fields, and a kernel must compute each point from its arguments "
+    "alone and write nothing else: a cell next to a border is computed on several ranks, which a counter or a sum in a "
+    "kernel counts twice. Correct the program, or remove deep_halos = True from it.",
 }
 #: The environment variable with the name of the property that a case changes.
 VARIABLE = "ANYRANK_VERIFY"

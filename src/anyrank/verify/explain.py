@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anyrank.verify.case import CAUSES, causes
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, Outcome, Trace
@@ -24,6 +24,13 @@ class Finding:
     seen: list[Outcome] = field(default_factory=list)
     #: What the places of the elements that differ suggest: see `pattern`.
     hint: str = ""
+    #: Whether both cases gave the same bits when they ran again.
+    reproducible: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of the two cases failed."""
+        return FAILED in (self.nearest.verdict, self.other.verdict)
 
 
 def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
@@ -67,6 +74,12 @@ def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome])
         return len(differences), other in wrong, bool(other.case.changed), _ORDER.index(differences[0])
 
     return min((other for other in ran if not other.equals(outcome)), key=distance)
+
+
+def by_chance(finding: Finding, findings: Sequence[Finding]) -> Finding:
+    """Return the only finding if one of them is not reproducible: its pair of cases shows that, and no other cause."""
+    others = [outcome for it in findings for outcome in (it.other, *it.seen) if outcome is not finding.other]
+    return replace(finding, cause="again", seen=others, hint="")
 
 
 def first_difference(trace: Trace, other: Trace) -> tuple[int, list[str]] | None:

@@ -23,10 +23,12 @@ NOT_THE_FIRST = (
     "None of them is in the block of rank 0. The likely cause is an index within the block in the place of the global "
     "index, or a value that depends on the rank: use field.indices, and state.random() with global indices."
 )
-EVERYWHERE = (
-    "Nearly all elements differ. The likely cause is a reduction over the elements of one rank, such as np.sum, or a "
-    "floating-point sum over ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
+_REDUCTION = (
+    "The likely cause is a reduction over the elements of one rank, such as np.sum, or a floating-point sum over "
+    "ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
 )
+EVERYWHERE = f"Nearly all elements differ. {_REDUCTION}"
+LAST_DIGITS = f"They differ only in their last digits. {_REDUCTION}"
 
 
 def pattern(path: Path, other: Path, name: str) -> str:
@@ -36,8 +38,9 @@ def pattern(path: Path, other: Path, name: str) -> str:
         if values is None or compared is None or not 0 < values.size <= _MOST or values.shape != compared.shape:
             return ""
         borders = max((_borders(it) for it in (values, compared)), key=lambda cuts: prod(len(cut) - 1 for cut in cuts))
-        unlike = (values[...][..., None].view(np.uint8) != compared[...][..., None].view(np.uint8)).any(axis=-1)
-    return _suggestion(unlike, borders)
+        first, second = values[...], compared[...]
+    unlike = (first[..., None].view(np.uint8) != second[..., None].view(np.uint8)).any(axis=-1)
+    return _suggestion(unlike, borders) or (LAST_DIGITS if _is_rounding(first, second) else "")
 
 
 def _borders(values: Any) -> list[np.ndarray]:
@@ -58,3 +61,11 @@ def _suggestion(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
     if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
         return NOT_THE_FIRST
     return EVERYWHERE if unlike.mean() > 0.9 else ""
+
+
+def _is_rounding(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether floats differ by no more than rounding errors; false if there is a NaN."""
+    if first.dtype.kind not in "fc":
+        return False
+    with np.errstate(all="ignore"):
+        return bool(abs(first - second).max() <= 1000 * np.finfo(first.dtype).eps * abs(first).max())

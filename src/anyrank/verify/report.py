@@ -45,7 +45,8 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     if outcome.verdict == FAILED or outcome.equals(reference):
         return outcome.verdict
     first = first_difference(reference.trace, outcome.trace)
-    return f"DIFFERS at step {first[0]}" if first else "DIFFERS in its result"
+    where = f"at step {first[0]}" if first else "in its result"
+    return f"DIFFERS {where}{', then FAILED' if outcome.message else ''}"
 
 
 def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outcome, int]) -> str:
@@ -53,8 +54,7 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
     nearest, other = finding.nearest, finding.other
     sides = [f"case {numbers[it]}: {it.case}" for it in (nearest, other)]
     lines = [f"FOUND: {_contrast(finding)}"]
-    failed = FAILED in (nearest.verdict, other.verdict)
-    if failed:
+    if finding.failed:
         which = int(other.verdict == FAILED)
         lines += [
             f"{sides[which]} fails; this case does not:",
@@ -66,7 +66,11 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
         lines.append(f"{words}:")
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
-    if not failed or finding.cause == "parts":  # a failure has its own message, which does not mention regions
+        lines += [
+            f"Later, case {numbers[it]} fails: {it.message.splitlines()[-1]}" for it in (nearest, other) if it.message
+        ]
+    # A failure has its own message, which does not mention regions or what deep_halos declares.
+    if not finding.failed or finding.cause in ("parts", "halo steps"):
         lines += wrap(finding.hint or CAUSES[finding.cause], 110)
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
