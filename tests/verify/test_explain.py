@@ -71,6 +71,12 @@ def test_explain_separates_failures_from_differences():
     assert explain_outcomes(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
 
 
+def test_explain_body_that_fails_is_last():
+    shim = outcome(Case((2,), body="shim"), verdict=FAILED)
+    causes_found = [cause for cause, *_ in explain_outcomes(outcome(ONE), outcome(TWO), outcome(THREE, "3"), shim)]
+    assert causes_found == ["ranks", "body"]
+
+
 def test_explain_chance_is_reported_first_and_alone():
     again = Case((2,), changed="again")
     wrong = [outcome(TWO, "2"), outcome(again, "3"), outcome(THREE, "4")]

@@ -16,7 +16,7 @@ from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 from anyrank.verify.explain import first_difference
 from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.rank import DELAY, DELAYED_STEPS
-from anyrank.verify.runner import FAILED, Runner
+from anyrank.verify.runner import FAILED, SAME, Runner
 from anyrank.verify.verification import Verification
 
 BROKEN = Path(__file__).parents[1] / "broken"
@@ -125,6 +125,14 @@ def test_perturbations_change_one_thing_each(tmp_path):
         "file order": (1, ["files"]),
         "hash seed": (1, ["hashes"]),
     }
+
+
+def test_hash_seed_differs_between_ranks(tmp_path):
+    """As it does without PYTHONHASHSEED; two seeds often give a small set the same order."""
+    run = runner(tmp_path, CHANCES).run
+    outcome = run(Case((3,), changed="hash seed"))
+    assert run(THREE).verdict == SAME and outcome.verdict == FAILED
+    assert "the Scalar hashes must be the same on all ranks" in outcome.message
 
 
 def test_timing_perturbation_delays_the_ranks(tmp_path):

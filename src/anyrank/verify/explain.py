@@ -57,7 +57,12 @@ def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
         else:
             findings[key] = Finding(differences[0], nearest, other)
     _merge_weights(findings)
-    return sorted(findings.values(), key=lambda finding: _ORDER.index(finding.cause))
+    return sorted(findings.values(), key=_place)
+
+
+def _place(finding: Finding) -> tuple[bool, int]:
+    """Return a sort key: a body that fails is last, because it explains no difference (NumPy arrays on a GPU)."""
+    return finding.cause == "body" and finding.failed, _ORDER.index(finding.cause)
 
 
 def _merge_weights(findings: dict[tuple[str, bool], Finding]) -> None:

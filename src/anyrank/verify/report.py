@@ -21,6 +21,8 @@ _CONTRASTS = {
     "split": "{0.split}",
     "ranks": "{0.count}",
 }
+#: Causes for which the message of a failure suffices: it does not mention regions or a hash seed, for example.
+_CLEAR = ("weights", "body", "restart", "split", "ranks")
 _ROW = "{:>4}  {:<7} {:<8} {:<10} {:<26} {:>6}  {:<16} {:>7}  {}"
 
 
@@ -69,8 +71,7 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
         lines += [
             f"Later, case {numbers[it]} fails: {it.message.splitlines()[-1]}" for it in (nearest, other) if it.message
         ]
-    # A failure has its own message, which does not mention regions or what deep_halos declares.
-    if not finding.failed or finding.cause in ("parts", "halo steps"):
+    if not finding.failed or finding.cause not in _CLEAR:
         lines += wrap(finding.hint or CAUSES[finding.cause], 110)
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")

@@ -102,7 +102,7 @@ class Runner:
             common += ["--weights", ",".join(str(1 + 2 * rank % 3) for rank in range(ranks))]
         common += ["--halo-steps", "2"] if changed == "halo steps" else []
         log, variables = run.path.with_name("stderr.txt"), environment(changed)
-        module = "anyrank.verify.rank"
+        module = f"anyrank.verify.{'seeded' if changed == 'hash seed' else 'rank'}"
         return run_child(
             [*words, *COMMON, *common], ranks, run.path, log, self.timeout, module=module, environment=variables
         )
