@@ -14,8 +14,8 @@ CAUSES = {
     "chance": "Unseeded random numbers had other values: take random numbers from state.random, by global index.",
     "file order": "Files were listed in another order, which os.listdir, glob and similar functions do not define: "
     "sort the names.",
-    "hash seed": "Python's hash seed was different: the program depends on the order of a set, or on hash() of a string. "
-    "Sort the set, or use a list or a dict, whose order is that of insertion.",
+    "hash seed": "Python's hash seed was different: the program depends on the order of a set, or on hash() of a "
+    "string. Sort the set, or use a list or a dict, whose order is that of insertion.",
     "timing": "The ranks were delayed in turn. This is a race: the state depends on which rank is first, as with "
     "MPI.ANY_SOURCE.",
     "parts": "The kernel depends on how a block is divided into regions. For large blocks, advance always calls it "
