@@ -262,7 +262,10 @@ def test_junit_counts_and_is_well_formed(tmp_path):
     ("differing", "borders", "expected"),
     [
         (np.s_[4:6], [[0, 5, 12]], BORDERS),
+        (np.s_[[0, 4, 5, 11]], [[0, 5, 12]], BORDERS),
         (np.s_[5:], [[0, 5, 12]], NOT_THE_FIRST),
+        (np.s_[11:], [[0, 5, 12]], NOT_THE_FIRST),
+        (np.s_[:1], [[0, 5, 12]], ""),
         (np.s_[:], [[0, 5, 12]], EVERYWHERE),
         (np.s_[:], [[0, 12]], ""),
         (np.s_[2:9], [[0, 5, 12]], ""),

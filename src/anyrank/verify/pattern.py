@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,22 @@ def _borders(values: Any) -> list[np.ndarray]:
 def _suggestion(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
     if all(len(cut) == 2 for cut in borders):
         return ""
-    near = np.zeros(unlike.shape, bool)
-    for axis, cut in enumerate(borders):
-        for border in cut if len(cut) > 2 else ():
-            near[(slice(None),) * axis + (slice(max(0, border - NEAR), border + NEAR),)] = True
-    if not unlike[~near].any() and not near.all():
+    between = _near(unlike.shape, [cut[1:-1] for cut in borders])
+    # The ends of the domain are borders, too, if it is periodic.
+    near = between | _near(unlike.shape, [cut if len(cut) > 2 else cut[:0] for cut in borders])
+    if unlike[between].any() and not unlike[~near].any() and not near.all():
         return BORDERS
     if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
         return NOT_THE_FIRST
     return EVERYWHERE if unlike.mean() > 0.9 else ""
+
+
+def _near(shape: tuple[int, ...], borders: Sequence[np.ndarray]) -> np.ndarray:
+    """Return which elements are next to the borders, which are given for each axis."""
+    near = np.zeros(shape, bool)
+    for axis, border in ((axis, border) for axis, cut in enumerate(borders) for border in cut):
+        near[(slice(None),) * axis + (slice(max(0, border - NEAR), border + NEAR),)] = True
+    return near
 
 
 def _is_rounding(first: np.ndarray, second: np.ndarray) -> bool:

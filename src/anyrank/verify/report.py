@@ -68,11 +68,11 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
         lines.append(f"{words}:")
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
-        lines += [
-            f"Later, case {numbers[it]} fails: {it.message.splitlines()[-1]}" for it in (nearest, other) if it.message
-        ]
     if not finding.failed or finding.cause not in _CLEAR:
         lines += wrap(finding.hint or CAUSES[finding.cause], 110)
+    if not finding.failed:
+        later = {numbers[it]: it.message.splitlines()[-1] for it in (nearest, other) if it.message}
+        lines += [f"Later, case {number} fails: {message}" for number, message in later.items()]
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
     return "\n  ".join(lines)
