@@ -287,13 +287,18 @@ def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, bor
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [(1e-15, LAST_DIGITS), (1e-3, ""), (np.inf, ""), (np.nan, "")], ids=str
+    ("change", "differing", "expected"),
+    [
+        (4e-15, np.s_[2:10], LAST_DIGITS),
+        (4e-15, np.s_[2:8], ""),
+        *((change, np.s_[2:10], "") for change in (1e-3, np.inf, np.nan)),
+    ],
 )
-def test_pattern_of_last_digits_suggests_a_sum(tmp_path, change, expected):
-    """Half of the elements differ, in both blocks."""
+def test_pattern_of_last_digits_suggests_a_sum(tmp_path, change, differing, expected):
+    """Most elements differ, or half of them, in both blocks."""
     values = np.arange(12.0)
     paths = write(tmp_path / "a", values, (2,)), tmp_path / "b"
-    values[::2] += change
+    values[differing] += change
     assert pattern(paths[0], write(paths[1], values, (2,)), "x") == expected
 
 

@@ -29,7 +29,7 @@ _REDUCTION = (
     "ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
 )
 EVERYWHERE = f"Nearly all elements differ. {_REDUCTION}"
-LAST_DIGITS = f"They differ only in their last digits. {_REDUCTION}"
+LAST_DIGITS = f"More than half of the elements differ, only in their last digits. {_REDUCTION}"
 
 
 def pattern(path: Path, other: Path, name: str) -> str:
@@ -41,7 +41,8 @@ def pattern(path: Path, other: Path, name: str) -> str:
         borders = max((_borders(it) for it in (values, compared)), key=lambda cuts: prod(len(cut) - 1 for cut in cuts))
         first, second = values[...], compared[...]
     unlike = (first[..., None].view(np.uint8) != second[..., None].view(np.uint8)).any(axis=-1)
-    return _suggestion(unlike, borders) or (LAST_DIGITS if _is_rounding(first, second) else "")
+    many = unlike.mean() > 0.5
+    return _suggestion(unlike, borders) or (LAST_DIGITS if many and _is_rounding(first, second) else "")
 
 
 def _borders(values: Any) -> list[np.ndarray]:
