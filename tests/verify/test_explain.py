@@ -265,6 +265,7 @@ def test_junit_counts_and_is_well_formed(tmp_path):
         (np.s_[[0, 4, 5, 11]], [[0, 5, 12]], BORDERS),
         (np.s_[5:], [[0, 5, 12]], NOT_THE_FIRST),
         (np.s_[11:], [[0, 5, 12]], NOT_THE_FIRST),
+        (np.s_[6:7], [[0, 2, 5, 7, 10]], BORDERS),  # every element is within two of a border
         (np.s_[:1], [[0, 5, 12]], ""),
         (np.s_[:], [[0, 5, 12]], EVERYWHERE),
         (np.s_[:], [[0, 12]], ""),
@@ -300,6 +301,12 @@ def test_pattern_of_last_digits_suggests_a_sum(tmp_path, change, differing, expe
     paths = write(tmp_path / "a", values, (2,)), tmp_path / "b"
     values[differing] += change
     assert pattern(paths[0], write(paths[1], values, (2,)), "x") == expected
+
+
+def test_explain_split_belongs_to_the_finding_of_ranks():
+    bricks, rows = Case((4,), split="bricks"), Case((4,), split="rows")
+    found = explain_outcomes(outcome(ONE), outcome(TWO, "2"), outcome(rows), outcome(bricks, "3"))
+    assert found == [("ranks", ONE, TWO, 1)]
 
 
 def test_explain_weights_belong_to_the_finding_of_ranks():

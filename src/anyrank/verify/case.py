@@ -28,8 +28,9 @@ CAUSES = {
     "restart": "Data outside the State, on self or in a module, is lost at resume: add it to the State.",
     "split": "The state depends on which axes are split: check the corners of the halo, and that no axis is used in "
     "the place of another.",
-    "ranks": "The state depends on the number of ranks: look for random numbers keyed by rank, a floating-point sum "
-    "over ranks (use exact.sum), ghost cells that are not exchanged, and local indices in the place of global ones.",
+    "ranks": "The program depends on the number of ranks: look for random numbers keyed by rank, a reduction over one "
+    "rank's elements such as np.sum, a floating-point sum over ranks (use exact.sum), ghost cells that are not "
+    "exchanged, and local indices in the place of global ones.",
     "halo steps": "With --halo-steps, ranks exchange wider halos less often and compute the ghost cells between "
     "themselves. So only setup and kernels may write fields, and a kernel must compute each point from its arguments "
     "alone and write nothing else: a cell next to a border is computed on several ranks, which a counter or a sum in a "

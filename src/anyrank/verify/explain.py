@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from anyrank.verify.case import CAUSES, causes
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, Outcome, Trace
@@ -56,7 +57,7 @@ def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
             (explained[0] if explained else findings[key]).seen.append(other)
         else:
             findings[key] = Finding(differences[0], nearest, other)
-    _merge_weights(findings)
+    _merge_blocks(findings)
     return sorted(findings.values(), key=_place)
 
 
@@ -65,12 +66,12 @@ def _place(finding: Finding) -> tuple[bool, int]:
     return finding.cause == "body" and finding.failed, _ORDER.index(finding.cause)
 
 
-def _merge_weights(findings: dict[tuple[str, bool], Finding]) -> None:
-    """Count other sizes of blocks to the finding about the number of ranks, of which they are a special case."""
-    for failed in (False, True):
-        if ("weights", failed) in findings and ("ranks", failed) in findings:
-            weights = findings.pop(("weights", failed))
-            findings["ranks", failed].seen += [weights.other, *weights.seen]
+def _merge_blocks(findings: dict[tuple[str, bool], Finding]) -> None:
+    """Count other sizes and shapes of blocks to the finding about the number of ranks, which changes both."""
+    for cause, failed in product(("weights", "split"), (False, True)):
+        if (cause, failed) in findings and ("ranks", failed) in findings:
+            blocks = findings.pop((cause, failed))
+            findings["ranks", failed].seen += [blocks.other, *blocks.seen]
 
 
 def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome]) -> Outcome:

@@ -54,21 +54,26 @@ def _borders(values: Any) -> list[np.ndarray]:
 def _suggestion(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
     if all(len(cut) == 2 for cut in borders):
         return ""
-    between = _near(unlike.shape, [cut[1:-1] for cut in borders])
-    # The ends of the domain are borders, too, if it is periodic.
-    near = between | _near(unlike.shape, [cut if len(cut) > 2 else cut[:0] for cut in borders])
-    if unlike[between].any() and not unlike[~near].any() and not near.all():
+    if any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1)):
         return BORDERS
     if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
         return NOT_THE_FIRST
     return EVERYWHERE if unlike.mean() > 0.9 else ""
 
 
-def _near(shape: tuple[int, ...], borders: Sequence[np.ndarray]) -> np.ndarray:
-    """Return which elements are next to the borders, which are given for each axis."""
+def _only_near(unlike: np.ndarray, borders: list[np.ndarray], distance: int) -> bool:
+    """Return whether elements are unlike within this distance of a border between blocks, and no others are."""
+    between = _near(unlike.shape, [cut[1:-1] for cut in borders], distance)
+    # The ends of the domain are borders, too, if it is periodic.
+    near = between | _near(unlike.shape, [cut if len(cut) > 2 else cut[:0] for cut in borders], distance)
+    return bool(unlike[between].any() and not unlike[~near].any() and not near.all())
+
+
+def _near(shape: tuple[int, ...], borders: Sequence[np.ndarray], distance: int) -> np.ndarray:
+    """Return which elements are within this distance of the borders, which are given for each axis."""
     near = np.zeros(shape, bool)
     for axis, border in ((axis, border) for axis, cut in enumerate(borders) for border in cut):
-        near[(slice(None),) * axis + (slice(max(0, border - NEAR), border + NEAR),)] = True
+        near[(slice(None),) * axis + (slice(max(0, border - distance), border + distance),)] = True
     return near
 
 
