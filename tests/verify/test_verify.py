@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+import h5py
+import numpy as np
 import pytest
 import tomli_w
 from ranks import anyrank_command, mpiexec, run_anyrank
@@ -125,6 +127,14 @@ def test_perturbations_change_one_thing_each(tmp_path):
         "file order": (1, ["files"]),
         "hash seed": (1, ["hashes"]),
     }
+
+
+def test_memory_has_other_bytes_on_each_rank(tmp_path):
+    """A comparison may hide one value: neither -3.7e-103 nor 1.2e+103 is between 0 and 1."""
+    outcome = runner(tmp_path, CHANCES).run(Case((3,), changed="memory"))
+    with h5py.File(outcome.checkpoint(1), "r") as file:
+        values = file["fields/small"][...].view(np.uint8).reshape(3, -1)
+    assert [{*map(int, row)} for row in values] == [{0x55}, {0x3F}, {0}]
 
 
 def test_hash_seed_differs_between_ranks(tmp_path):

@@ -96,8 +96,8 @@ def causes(case: Case, other: Case) -> list[str]:
 
 def environment(changed: str) -> dict[str, str]:
     """Return the environment variables for a rank of a case."""
-    # glibc fills memory from malloc with this byte, except memory from the thread's cache, which is disabled here.
-    fill = 170 if changed == "memory" else 85
-    tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"
+    # glibc fills memory from malloc with the complement of this byte, 0xaa. It does not fill memory from the cache of
+    # the thread, which is disabled here. `rank` changes the byte for the case "memory".
+    tunables = f"glibc.malloc.perturb={0xAA ^ 0xFF}:glibc.malloc.tcache_count=0"
     seed = "9" if changed == "hash seed" else "0"  # 10 on rank 1, and so on: see `seeded`
     return {VARIABLE: changed, "GLIBC_TUNABLES": tunables, "PYTHONHASHSEED": seed}

@@ -73,8 +73,8 @@ class CaseMatrix:
     def _perturbed(self) -> Iterator[Case]:
         if self._odd > 1:
             yield Case((self._odd,), changed="timing")
-        # Each rank has another hash seed: more ranks have more orders of a set.
-        yield from (Case((self._odd if name == "hash seed" else self._few,), changed=name) for name in PERTURBATIONS)
+        for name in PERTURBATIONS:  # each rank has another hash seed, and other bytes in new memory
+            yield Case((self._odd if name in ("memory", "hash seed") else self._few,), changed=name)
         if not self.quick:
             yield from (Case(changed=name) for name in PERTURBATIONS)
             yield Case((self.largest,), changed="again")
