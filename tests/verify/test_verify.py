@@ -274,6 +274,13 @@ def test_verify_race_is_the_only_finding(tmp_path):
     assert "Also seen in case 3, 5, 6, 7, 8." in output, output
 
 
+def test_verify_timing_of_a_failing_case_is_left_out(tmp_path):
+    """It has no --check, so that ranks which make different calls would wait until the time limit."""
+    (tmp_path / "words.py").write_text(WORDS)
+    code, output = verify_cases(tmp_path, tmp_path / "words.py", TWO, Case((2,), changed="timing"), how="raise")
+    assert code == 1 and "2 cases, 0 more not possible" in output and "other timing" not in output, output
+
+
 def test_verify_case_beyond_its_timeout_is_killed_with_its_ranks(tmp_path):
     (tmp_path / "words.py").write_text(WORDS)
     outcome = runner(tmp_path, tmp_path / "words.py", timeout=5, how="slow").run(TWO)
