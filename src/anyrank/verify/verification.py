@@ -41,7 +41,7 @@ class Verification:
         return 1 if self.explanations else 0
 
     def _would_hang(self, case: Case) -> bool:
-        """Return whether ranks may wait for each other until the time limit: without --check, and if it fails with it."""
+        """Return whether ranks may wait for each other until the time limit: the case with --check fails."""
         failed = [outcome.case for outcome in self.outcomes if outcome.verdict != IMPOSSIBLE and outcome.message]
         return case.changed == "timing" and replace(case, changed="") in failed
 
