@@ -275,7 +275,7 @@ def test_junit_counts_and_is_well_formed(tmp_path):
     ],
 )
 def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, borders, expected):
-    values = np.zeros([cut[-1] for cut in borders])
+    values = np.ones([cut[-1] for cut in borders])
     paths = tmp_path / "a.h5", tmp_path / "b.h5"
     for path in paths:
         with h5py.File(path, "w") as file:
@@ -283,15 +283,22 @@ def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, bor
             dataset.attrs["ranks"] = [len(cut) - 1 for cut in borders]
             dataset.attrs["borders"] = np.concatenate(borders)
         values = values.copy()
-        values[differing] = 1.0
+        values[differing] = 2.0
     assert pattern(*paths, "T") == expected
+
+
+def test_pattern_of_a_factor_is_everywhere(tmp_path):
+    """Half of the elements are 0, which no factor changes."""
+    values = np.arange(12.0) % 2
+    paths = write(tmp_path / "a", values, (2,)), write(tmp_path / "b", values * 1.5, (2,))
+    assert pattern(*paths, "x") == EVERYWHERE
 
 
 @pytest.mark.parametrize(
     ("change", "differing", "expected"),
     [
         (4e-15, np.s_[2:10], LAST_DIGITS),
-        (4e-15, np.s_[2:8], ""),
+        (4e-15, np.s_[2:7], ""),
         *((change, np.s_[2:10], "") for change in (1e-3, np.inf, np.nan)),
     ],
 )

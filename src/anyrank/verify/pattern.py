@@ -28,8 +28,8 @@ _REDUCTION = (
     "The likely cause is a reduction over the elements of one rank, such as np.sum, or a floating-point sum over "
     "ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
 )
-EVERYWHERE = f"Nearly all elements differ. {_REDUCTION}"
-LAST_DIGITS = f"More than half of the elements differ, only in their last digits. {_REDUCTION}"
+EVERYWHERE = f"Nearly all elements that are not 0 differ. {_REDUCTION}"
+LAST_DIGITS = f"More than half of the elements that are not 0 differ, only in their last digits. {_REDUCTION}"
 
 
 def pattern(path: Path, other: Path, name: str) -> str:
@@ -41,8 +41,11 @@ def pattern(path: Path, other: Path, name: str) -> str:
         borders = max((_borders(it) for it in (values, compared)), key=lambda cuts: prod(len(cut) - 1 for cut in cuts))
         first, second = values[...], compared[...]
     unlike = (first[..., None].view(np.uint8) != second[..., None].view(np.uint8)).any(axis=-1)
-    many = unlike.mean() > 0.5
-    return _suggestion(unlike, borders) or (LAST_DIGITS if many and _is_rounding(first, second) else "")
+    if all(len(cut) == 2 for cut in borders):
+        return ""
+    share = unlike[(first != 0) | (second != 0) | unlike].mean()  # a factor does not change 0
+    last_digits = LAST_DIGITS if share > 0.5 and _is_rounding(first, second) else ""
+    return _place(unlike, borders) or last_digits or (EVERYWHERE if share > 0.9 else "")
 
 
 def _borders(values: Any) -> list[np.ndarray]:
@@ -51,14 +54,12 @@ def _borders(values: Any) -> list[np.ndarray]:
     return np.split(values.attrs["borders"], np.cumsum([parts + 1 for parts in grid])[:-1])
 
 
-def _suggestion(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
-    if all(len(cut) == 2 for cut in borders):
-        return ""
+def _place(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
     if any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1)):
         return BORDERS
     if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
         return NOT_THE_FIRST
-    return EVERYWHERE if unlike.mean() > 0.9 else ""
+    return ""
 
 
 def _only_near(unlike: np.ndarray, borders: list[np.ndarray], distance: int) -> bool:
