@@ -245,6 +245,7 @@ def test_verify_resume_on_too_many_ranks_is_not_possible(tmp_path):
     (tmp_path / "late.py").write_text(LATE)
     code, output = verify_cases(tmp_path, tmp_path / "late.py", Case((1, 9), (1,)))
     assert code == 0 and "1 cases, 1 more not possible" in output, output
+    assert "Note: the State has the same bits at every step" in output
 
 
 def test_verify_refused_reference_has_status_2(tmp_path):
@@ -271,6 +272,7 @@ def test_verify_race_is_the_only_finding(tmp_path):
     cases = (ONE, TWO, *(Case((2,), changed=name) for name in PERTURBATIONS))
     code, output = verify_cases(tmp_path, tmp_path / "race.py", *cases)
     assert code == 1 and output.count("FOUND: ") == 1 and "FOUND: again\n" in output, output
+    assert "Note: " not in output
     assert "Also seen in case 3, 5, 6, 7, 8." in output, output
 
 

@@ -20,10 +20,12 @@ BORDERS = (
     "kernel that reads further than the halo: call field.exchange() before field.array is read, or let advance do it "
     "(reads=[field]), and declare halo= as wide as the kernel reads."
 )
-NOT_THE_FIRST = (
-    "None of them is in the block of rank 0. The likely cause is an index within the block in the place of the global "
-    "index, or a value that depends on the rank: use field.indices, and state.random() with global indices."
+_INDEX = (
+    "an index within the block in the place of the global index, or a value that depends on the rank: use "
+    "field.indices, and state.random() with global indices."
 )
+NOT_THE_FIRST = f"None of them is in the block of rank 0. The likely cause is {_INDEX}"
+BOTH = f"{BORDERS} None of them is in the block of rank 0. So another possible cause is {_INDEX}"
 _REDUCTION = (
     "The likely cause is a reduction over the elements of one rank, such as np.sum, or a floating-point sum over "
     "ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
@@ -55,11 +57,10 @@ def _borders(values: Any) -> list[np.ndarray]:
 
 
 def _place(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
-    if any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1)):
-        return BORDERS
-    if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
-        return NOT_THE_FIRST
-    return ""
+    near = any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1))
+    if unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
+        return BORDERS if near else ""
+    return BOTH if near else NOT_THE_FIRST
 
 
 def _only_near(unlike: np.ndarray, borders: list[np.ndarray], distance: int) -> bool:

@@ -69,6 +69,8 @@ class Verification:
             text = paragraph(finding, location, numbers)
             self._print(text + "\n")
             self.explanations |= dict.fromkeys((finding.other, *finding.seen), text)
+        if len(reference := self.outcomes[0].trace) > 1 and all(it == reference[0] for it in reference.values()):
+            self._print("Note: the State has the same bits at every step, so that the cases could not show much.\n")
         skipped = sum(outcome.verdict == IMPOSSIBLE for outcome in self.outcomes)
         differ = f"{len(self.explanations)} differ from the reference; fix the first finding and verify again"
         end = differ if findings else "the same bits at every step"
