@@ -16,7 +16,7 @@ from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference
 from anyrank.verify.matrix import CaseMatrix
-from anyrank.verify.pattern import BORDERS, BOTH, EVERYWHERE, LAST_DIGITS, NOT_THE_FIRST, pattern
+from anyrank.verify.pattern import BORDERS, BOTH, EVERYWHERE, LAST_DIGITS, NOT_THE_FIRST, WHOLE_BLOCK, pattern
 from anyrank.verify.regions import parts_of
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -267,6 +267,7 @@ def test_junit_counts_and_is_well_formed(tmp_path):
         (np.s_[11:], [[0, 5, 12]], NOT_THE_FIRST),
         (np.s_[6:7], [[0, 2, 5, 7, 10]], BOTH),  # every element is within two of a border
         (np.s_[:1], [[0, 5, 12]], ""),
+        (np.s_[:4], [[0, 4, 9]], WHOLE_BLOCK),  # every element is within two of a border
         (np.s_[:], [[0, 5, 12]], EVERYWHERE),
         (np.s_[:], [[0, 12]], ""),
         (np.s_[2:9], [[0, 5, 12]], ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _REDUCTION = (
     "ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
 )
 EVERYWHERE = f"Nearly all elements that are not 0 differ. {_REDUCTION}"
+WHOLE_BLOCK = f"All elements of a block differ. {_REDUCTION}"
 LAST_DIGITS = f"More than half of the elements that are not 0 differ, only in their last digits. {_REDUCTION}"
 
 
@@ -47,7 +49,10 @@ def pattern(path: Path, other: Path, name: str) -> str:
         return ""
     share = unlike[(first != 0) | (second != 0) | unlike].mean()  # a factor does not change 0
     last_digits = LAST_DIGITS if share > 0.5 and _is_rounding(first, second) else ""
-    return _place(unlike, borders) or last_digits or (EVERYWHERE if share > 0.9 else "")
+    blocks = product(*([slice(*ends) for ends in pairwise(cut)] for cut in borders))
+    whole = any(unlike[block].all() for block in blocks)
+    reduction = EVERYWHERE if share > 0.9 else WHOLE_BLOCK if whole else ""
+    return _place(unlike, borders, whole) or last_digits or reduction
 
 
 def _borders(values: Any) -> list[np.ndarray]:
@@ -56,8 +61,8 @@ def _borders(values: Any) -> list[np.ndarray]:
     return np.split(values.attrs["borders"], np.cumsum([parts + 1 for parts in grid])[:-1])
 
 
-def _place(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
-    near = any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1))
+def _place(unlike: np.ndarray, borders: list[np.ndarray], whole: bool) -> str:
+    near = not whole and any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1))
     if unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
         return BORDERS if near else ""
     return BOTH if near else NOT_THE_FIRST
