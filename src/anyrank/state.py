@@ -392,6 +392,6 @@ def check_scalars(state: State) -> None:
     differ = state.world.allreduce(own, "min") != state.world.allreduce(own, "max")
     if differ.any():
         scalar = scalars[int(np.argmax(differ))]
-        values = state.world.comm.allgather(scalar.value)
-        message = f"the Scalar {scalar.name} must be the same on all ranks but is {values}, by rank."
-        raise of_all_ranks(AnyrankError(message))
+        rule = f"must be the same on all ranks but is {state.world.comm.allgather(scalar.value)}, by rank."
+        fix = "Reduce values of one rank, as exact.sum(field) does, and share what one rank reads, by world.bcast."
+        raise of_all_ranks(AnyrankError(f"the Scalar {scalar.name} {rule} {fix}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import h5py
@@ -15,7 +16,7 @@ from anyrank.verify import locate
 from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case, causes
 from anyrank.verify.explain import Finding, explain, first_difference
 from anyrank.verify.matrix import CaseMatrix
-from anyrank.verify.pattern import BORDERS, EVERYWHERE, NOT_THE_FIRST, pattern
+from anyrank.verify.pattern import BORDERS, BOTH, EVERYWHERE, LAST_DIGITS, NOT_THE_FIRST, WHOLE_BLOCK, pattern
 from anyrank.verify.regions import parts_of
 from anyrank.verify.report import write_junit
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, SAME, Outcome
@@ -68,6 +69,12 @@ def test_explain_separates_failures_from_differences():
         ("ranks", ONE, THREE, 0),
     ]
     assert explain_outcomes(outcome(ONE), outcome(TWO, verdict=IMPOSSIBLE)) == []
+
+
+def test_explain_body_that_fails_is_last():
+    shim = outcome(Case((2,), body="shim"), verdict=FAILED)
+    causes_found = [cause for cause, *_ in explain_outcomes(outcome(ONE), outcome(TWO), outcome(THREE, "3"), shim)]
+    assert causes_found == ["ranks", "body"]
 
 
 def test_explain_chance_is_reported_first_and_alone():
@@ -173,6 +180,24 @@ def test_locate_difference_by_chance_is_followed_and_named(tmp_path):
     assert vanished == ([3] * 8, "First at step 3, in x, but not when repeated" + locate.CHANCE)
 
 
+@pytest.mark.parametrize(("again", "reproducible"), [((SAME, FAILED), True), ((SAME, SAME), False)])
+def test_locate_failure_by_chance_is_not_reproducible(again, reproducible):
+    """A failure that a perturbation seems to cause is repeated; others may take long to fail."""
+    verdicts = iter(again)
+    runner = SimpleNamespace(run=lambda case: outcome(case, verdict=next(verdicts)))
+    memory = Finding("memory", outcome(TWO), outcome(Case((2,), changed="memory"), verdict=FAILED))
+    assert locate.locate(runner, memory) is None and memory.reproducible is reproducible
+    ranks = Finding("ranks", outcome(ONE), outcome(TWO, verdict=FAILED))
+    assert locate.locate(runner, ranks) is None and ranks.reproducible
+
+
+def test_plan_halo_steps_only_if_the_program_allows_them():
+    for quick, ranks in ((True, {3}), (False, {3, 4})):
+        cases = CaseMatrix(quick=quick, deep_halos=True).rest(9, 2)
+        assert {case.ranks[0] for case in cases if case.changed == "halo steps"} == ranks
+        assert not [case for case in CaseMatrix(quick=quick).rest(9, 2) if case.changed == "halo steps"]
+
+
 def test_plan_covers_ranks_splits_bodies_and_perturbations():
     full, quick = CaseMatrix(), CaseMatrix(quick=True)
     cases = full.first() + full.rest(9, 2)
@@ -217,7 +242,8 @@ def test_parts_of_cover_a_region_once():
 def test_plan_perturbed_case_has_one_that_differs_only_in_that():
     for ranks in ((1,), (2,), (4,), (1, 2), (3, 4), (1, 2, 3, 4)):
         for quick in (True, False):
-            cases = CaseMatrix(ranks, quick=quick).first() + CaseMatrix(ranks, quick=quick).rest(9, 2)
+            matrix = CaseMatrix(ranks, quick=quick, deep_halos=True)
+            cases = matrix.first() + matrix.rest(9, 2)
             for case in (case for case in cases if case.changed):
                 assert any(causes(case, other) == [case.changed] for other in cases), case
 
@@ -236,7 +262,12 @@ def test_junit_counts_and_is_well_formed(tmp_path):
     ("differing", "borders", "expected"),
     [
         (np.s_[4:6], [[0, 5, 12]], BORDERS),
+        (np.s_[[0, 4, 5, 11]], [[0, 5, 12]], BORDERS),
         (np.s_[5:], [[0, 5, 12]], NOT_THE_FIRST),
+        (np.s_[11:], [[0, 5, 12]], NOT_THE_FIRST),
+        (np.s_[6:7], [[0, 2, 5, 7, 10]], BOTH),  # every element is within two of a border
+        (np.s_[:1], [[0, 5, 12]], ""),
+        (np.s_[:4], [[0, 4, 9]], WHOLE_BLOCK),  # every element is within two of a border
         (np.s_[:], [[0, 5, 12]], EVERYWHERE),
         (np.s_[:], [[0, 12]], ""),
         (np.s_[2:9], [[0, 5, 12]], ""),
@@ -245,7 +276,7 @@ def test_junit_counts_and_is_well_formed(tmp_path):
     ],
 )
 def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, borders, expected):
-    values = np.zeros([cut[-1] for cut in borders])
+    values = np.ones([cut[-1] for cut in borders])
     paths = tmp_path / "a.h5", tmp_path / "b.h5"
     for path in paths:
         with h5py.File(path, "w") as file:
@@ -253,8 +284,37 @@ def test_pattern_of_differing_elements_suggests_a_cause(tmp_path, differing, bor
             dataset.attrs["ranks"] = [len(cut) - 1 for cut in borders]
             dataset.attrs["borders"] = np.concatenate(borders)
         values = values.copy()
-        values[differing] = 1.0
+        values[differing] = 2.0
     assert pattern(*paths, "T") == expected
+
+
+def test_pattern_of_a_factor_is_everywhere(tmp_path):
+    """Half of the elements are 0, which no factor changes."""
+    values = np.arange(12.0) % 2
+    paths = write(tmp_path / "a", values, (2,)), write(tmp_path / "b", values * 1.5, (2,))
+    assert pattern(*paths, "x") == EVERYWHERE
+
+
+@pytest.mark.parametrize(
+    ("change", "differing", "expected"),
+    [
+        (4e-15, np.s_[2:10], LAST_DIGITS),
+        (4e-15, np.s_[2:7], ""),
+        *((change, np.s_[2:10], "") for change in (1e-3, np.inf, np.nan)),
+    ],
+)
+def test_pattern_of_last_digits_suggests_a_sum(tmp_path, change, differing, expected):
+    """Most elements differ, or half of them, in both blocks."""
+    values = np.arange(12.0)
+    paths = write(tmp_path / "a", values, (2,)), tmp_path / "b"
+    values[differing] += change
+    assert pattern(paths[0], write(paths[1], values, (2,)), "x") == expected
+
+
+def test_explain_split_belongs_to_the_finding_of_ranks():
+    bricks, rows = Case((4,), split="bricks"), Case((4,), split="rows")
+    found = explain_outcomes(outcome(ONE), outcome(TWO, "2"), outcome(rows), outcome(bricks, "3"))
+    assert found == [("ranks", ONE, TWO, 1)]
 
 
 def test_explain_weights_belong_to_the_finding_of_ranks():

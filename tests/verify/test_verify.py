@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+import h5py
+import numpy as np
 import pytest
 import tomli_w
 from ranks import anyrank_command, mpiexec, run_anyrank
@@ -16,13 +18,13 @@ from anyrank.verify.case import PERTURBATIONS, REFERENCE, Case
 from anyrank.verify.explain import first_difference
 from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.rank import DELAY, DELAYED_STEPS
-from anyrank.verify.runner import FAILED, Runner
+from anyrank.verify.runner import FAILED, SAME, Runner
 from anyrank.verify.verification import Verification
 
 BROKEN = Path(__file__).parents[1] / "broken"
 CHANCES = Path(__file__).with_name("chances.py")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-ONE, TWO, PARTS = Case(), Case((2,)), Case(changed="parts")
+ONE, TWO, THREE, PARTS = Case(), Case((2,)), Case((3,)), Case(changed="parts")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def verify_cases(tmp_path: Path, program: Path | str, *cases: Case, **parameters
 #: The cases of the quick matrix that find each bug, and the message; `uninitialized` has a test of its own.
 BUGS = {
     "rank_seed": ((ONE, TWO), "ranks: 2 instead of 1", "First at step 0, in x[6]; 6 of 12 elements differ:"),
-    "float_sum": ((ONE, TWO, Case((3,))), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
+    "float_sum": ((ONE, TWO, THREE), "ranks: 2 instead of 1", "First at step 1, in mean (and in x):"),
     "no_halo": (
         (ONE, TWO),
         "ranks: 2 instead of 1",
@@ -88,6 +90,11 @@ BUGS = {
         "ValueError: operands could not be broadcast together with shapes (12,) (8,)\n"
         "  The kernel depends on how a block is divided into regions.",
     ),
+    "counts_cells": (
+        (THREE, Case((3,), changed="halo steps")),
+        "halo steps",
+        "First at step 1, in warm:",
+    ),
     "some_ranks": ((ONE, TWO), "ranks: 2 instead of 1", "rank 1: Barrier() at some_ranks.py:21 in step"),
 }
 AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
@@ -96,7 +103,7 @@ AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
 @pytest.mark.parametrize("bug", BUGS)
 def test_verify_planted_bug_is_found_and_named(tmp_path, bug):
     cases, cause, place = BUGS[bug]
-    matrix = CaseMatrix(quick=True)
+    matrix = CaseMatrix(quick=True, deep_halos=bug == "counts_cells")
     assert {*cases} <= {*matrix.first(), *matrix.rest(6, AXES.get(bug, 1))}, "the quick matrix finds it"
     code, output = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases)
     assert code == 1
@@ -120,6 +127,22 @@ def test_perturbations_change_one_thing_each(tmp_path):
         "file order": (1, ["files"]),
         "hash seed": (1, ["hashes"]),
     }
+
+
+def test_memory_has_other_bytes_on_each_rank(tmp_path):
+    """A comparison may hide one value: neither -3.7e-103 nor 1.2e+103 is between 0 and 1."""
+    outcome = runner(tmp_path, CHANCES).run(Case((3,), changed="memory"))
+    with h5py.File(outcome.checkpoint(1), "r") as file:
+        values = file["fields/small"][...].view(np.uint8).reshape(3, -1)
+    assert [{*map(int, row)} for row in values] == [{0x55}, {0x3F}, {0}]
+
+
+def test_hash_seed_differs_between_ranks(tmp_path):
+    """As it does without PYTHONHASHSEED; two seeds often give a small set the same order."""
+    run = runner(tmp_path, CHANCES).run
+    outcome = run(Case((3,), changed="hash seed"))
+    assert run(THREE).verdict == SAME and outcome.verdict == FAILED
+    assert "the Scalar hashes must be the same on all ranks" in outcome.message
 
 
 def test_timing_perturbation_delays_the_ranks(tmp_path):
@@ -172,6 +195,92 @@ def test_verify_kinds_of_difference_are_reported(tmp_path, how):
     verdict, words = DIFFERENCES[how]
     code, output = verify_cases(tmp_path, tmp_path / "words.py", TWO, how=how)
     assert code == 1 and f"  {verdict}\n" in output and output.count(words) == 1, output
+
+
+LATE = """
+from pathlib import Path
+from anyrank import Kernel, Program, UsageError, param
+KEEP = Kernel(lambda new, x: new.__setitem__(..., x[1:-1]))
+class Late(Program):
+    deep_halos = True
+    steps: int = param(2, "steps")
+    how: str = param("", "how")
+    def declare(self, state):
+        state.field("x", (8,), halo=1)
+    def step(self, state):
+        if self.how == "write":
+            state.x[...] = state.x.local + 1
+            state.x.advance(KEEP)
+        if self.how == "differ" and state.world.size > 1:
+            if state.step == 1: raise ValueError("too late")
+            state.x[...] = 1
+        if self.how == "refuse" and state.world.size > 1: raise UsageError("ranks are bad")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "case", "words"),
+    [
+        ("write", Case((2,), changed="halo steps"), "field x is written between steps"),
+        ("write", Case((2,), changed="halo steps"), "remove deep_halos = True"),
+        ("refuse", TWO, "ranks are bad"),
+    ],
+)
+def test_verify_refusal_after_the_start_is_a_failure(tmp_path, how, case, words):
+    """Not an impossible case: the run began, so that the program itself is refused."""
+    (tmp_path / "late.py").write_text(LATE)
+    code, output = verify_cases(tmp_path, tmp_path / "late.py", ONE, TWO, case, how=how)
+    assert code == 1 and "  FAILED\n" in output and " ".join(output.split()).count(words) == 1, output
+
+
+def test_verify_failure_after_a_difference_is_a_difference(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    code, output = verify_cases(tmp_path, tmp_path / "late.py", ONE, TWO, Case((2,), changed="memory"), how="differ")
+    assert code == 1 and output.count("  DIFFERS at step 1, then FAILED\n") == 2 and output.count("FOUND") == 1, output
+    assert "First at step 1, in x[0]" in output and "Later, case 3 fails: ValueError: too late" in output, output
+
+
+def test_verify_resume_on_too_many_ranks_is_not_possible(tmp_path):
+    """The first run began, but the second did not."""
+    (tmp_path / "late.py").write_text(LATE)
+    code, output = verify_cases(tmp_path, tmp_path / "late.py", Case((1, 9), (1,)))
+    assert code == 0 and "1 cases, 1 more not possible" in output, output
+    assert "Note: the State has the same bits at every step" in output
+
+
+def test_verify_refused_reference_has_status_2(tmp_path):
+    (tmp_path / "late.py").write_text(LATE.replace("size > 1", "size > 0"))
+    done = run_anyrank("verify", "late.py", "--how", "refuse", "--out", "runs", cwd=tmp_path)
+    assert done.returncode == 2 and "ranks are bad" in done.stderr, done.stderr
+
+
+RACE = """
+import os
+from anyrank import Program, param
+class Race(Program):
+    steps: int = param(2, "steps")
+    def declare(self, state):
+        state.scalar("x", 0)
+    def step(self, state):
+        state.x = state.world.bcast(int.from_bytes(os.urandom(4), "big")) if state.world.size > 1 else 1
+"""
+
+
+def test_verify_race_is_the_only_finding(tmp_path):
+    """A race needs two ranks, so the reference repeats its bits, and other perturbations seem to be the cause."""
+    (tmp_path / "race.py").write_text(RACE)
+    cases = (ONE, TWO, *(Case((2,), changed=name) for name in PERTURBATIONS))
+    code, output = verify_cases(tmp_path, tmp_path / "race.py", *cases)
+    assert code == 1 and output.count("FOUND: ") == 1 and "FOUND: again\n" in output, output
+    assert "Note: " not in output
+    assert "Also seen in case 3, 5, 6, 7, 8." in output, output
+
+
+def test_verify_timing_of_a_failing_case_is_left_out(tmp_path):
+    """It has no --check, so that ranks which make different calls would wait until the time limit."""
+    (tmp_path / "words.py").write_text(WORDS)
+    code, output = verify_cases(tmp_path, tmp_path / "words.py", TWO, Case((2,), changed="timing"), how="raise")
+    assert code == 1 and "2 cases, 0 more not possible" in output and "other timing" not in output, output
 
 
 def test_verify_case_beyond_its_timeout_is_killed_with_its_ranks(tmp_path):

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 #: The properties in which two cases may differ, the most specific first, and what different results then mean.
 CAUSES = {
-    "again": "The same case was run twice with different results. Look for randomness that cannot be fixed: the "
-    "entropy of the system, datetime.now, the id of an object, a race between ranks. Remove it first: until then no "
-    "other difference is conclusive.",
+    "again": "A case that ran twice gave different results. Look for a race between ranks, such as a file that one of "
+    "them writes and another reads, and for randomness that cannot be fixed: the entropy of the system, datetime.now, "
+    "the id of an object. Remove it first: until then no other difference is conclusive.",
     "memory": "New memory had other content: a value is read before it is written, such as an element of np.empty.",
     "clock": "The clock was different: the state depends on time.time, perf_counter, MPI.Wtime or similar.",
     "chance": "Unseeded random numbers had other values: take random numbers from state.random, by global index.",
     "file order": "Files were listed in another order, which os.listdir, glob and similar functions do not define: "
     "sort the names.",
-    "hash seed": "Python's hash seed was different: the state depends on the order of a set, or on hash() of a string.",
+    "hash seed": "Python's hash seed was different: the program depends on the order of a set, or on hash() of a "
+    "string. Sort the set, or use a list or a dict, whose order is that of insertion.",
     "timing": "The ranks were delayed in turn. This is a race: the state depends on which rank is first, as with "
     "MPI.ANY_SOURCE.",
     "parts": "The kernel depends on how a block is divided into regions. For large blocks, advance always calls it "
@@ -27,8 +28,13 @@ CAUSES = {
     "restart": "Data outside the State, on self or in a module, is lost at resume: add it to the State.",
     "split": "The state depends on which axes are split: check the corners of the halo, and that no axis is used in "
     "the place of another.",
-    "ranks": "The state depends on the number of ranks: look for random numbers keyed by rank, a floating-point sum "
-    "over ranks (use exact.sum), ghost cells that are not exchanged, and local indices in the place of global ones.",
+    "ranks": "The program depends on the number of ranks: look for random numbers keyed by rank, a reduction over one "
+    "rank's elements such as np.sum, a floating-point sum over ranks (use exact.sum), ghost cells that are not "
+    "exchanged, and local indices in the place of global ones.",
+    "halo steps": "With --halo-steps, ranks exchange wider halos less often and compute the ghost cells between "
+    "themselves. So only setup and kernels may write fields, and a kernel must compute each point from its arguments "
+    "alone and write nothing else: a cell next to a border is computed on several ranks, which a counter or a sum in a "
+    "kernel counts twice. Correct the program, or remove deep_halos = True from it.",
 }
 #: The environment variable with the name of the property that a case changes.
 VARIABLE = "ANYRANK_VERIFY"
@@ -90,8 +96,8 @@ def causes(case: Case, other: Case) -> list[str]:
 
 def environment(changed: str) -> dict[str, str]:
     """Return the environment variables for a rank of a case."""
-    # glibc fills memory from malloc with this byte, except memory from the thread's cache, which is disabled here.
-    fill = 170 if changed == "memory" else 85
-    tunables = f"glibc.malloc.perturb={fill}:glibc.malloc.tcache_count=0"
-    seed = "7" if changed == "hash seed" else "0"
+    # glibc fills memory from malloc with the complement of this byte, 0xaa. It does not fill memory from the cache of
+    # the thread, which is disabled here. `rank` changes the byte for the case "memory".
+    tunables = f"glibc.malloc.perturb={0xAA ^ 0xFF}:glibc.malloc.tcache_count=0"
+    seed = "9" if changed == "hash seed" else "0"  # 10 on rank 1, and so on: see `seeded`
     return {VARIABLE: changed, "GLIBC_TUNABLES": tunables, "PYTHONHASHSEED": seed}

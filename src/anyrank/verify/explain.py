@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 from anyrank.verify.case import CAUSES, causes
 from anyrank.verify.runner import FAILED, IMPOSSIBLE, Outcome, Trace
@@ -24,6 +25,13 @@ class Finding:
     seen: list[Outcome] = field(default_factory=list)
     #: What the places of the elements that differ suggest: see `pattern`.
     hint: str = ""
+    #: Whether both cases gave the same bits when they ran again.
+    reproducible: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of the two cases failed."""
+        return FAILED in (self.nearest.verdict, self.other.verdict)
 
 
 def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
@@ -49,16 +57,21 @@ def explain(outcomes: Sequence[Outcome]) -> list[Finding]:
             (explained[0] if explained else findings[key]).seen.append(other)
         else:
             findings[key] = Finding(differences[0], nearest, other)
-    _merge_weights(findings)
-    return sorted(findings.values(), key=lambda finding: _ORDER.index(finding.cause))
+    _merge_blocks(findings)
+    return sorted(findings.values(), key=_place)
 
 
-def _merge_weights(findings: dict[tuple[str, bool], Finding]) -> None:
-    """Count other sizes of blocks to the finding about the number of ranks, of which they are a special case."""
-    for failed in (False, True):
-        if ("weights", failed) in findings and ("ranks", failed) in findings:
-            weights = findings.pop(("weights", failed))
-            findings["ranks", failed].seen += [weights.other, *weights.seen]
+def _place(finding: Finding) -> tuple[bool, int]:
+    """Return a sort key: a body that fails is last, because it explains no difference (NumPy arrays on a GPU)."""
+    return finding.cause == "body" and finding.failed, _ORDER.index(finding.cause)
+
+
+def _merge_blocks(findings: dict[tuple[str, bool], Finding]) -> None:
+    """Count other sizes and shapes of blocks to the finding about the number of ranks, which changes both."""
+    for cause, failed in product(("weights", "split"), (False, True)):
+        if (cause, failed) in findings and ("ranks", failed) in findings:
+            blocks = findings.pop((cause, failed))
+            findings["ranks", failed].seen += [blocks.other, *blocks.seen]
 
 
 def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome]) -> Outcome:
@@ -67,6 +80,12 @@ def _nearest(outcome: Outcome, ran: Sequence[Outcome], wrong: Sequence[Outcome])
         return len(differences), other in wrong, bool(other.case.changed), _ORDER.index(differences[0])
 
     return min((other for other in ran if not other.equals(outcome)), key=distance)
+
+
+def by_chance(finding: Finding, findings: Sequence[Finding]) -> Finding:
+    """Return the only finding if one of them is not reproducible: its pair of cases shows that, and no other cause."""
+    others = [outcome for it in findings for outcome in (it.other, *it.seen) if outcome is not finding.other]
+    return replace(finding, cause="again", seen=others, hint="")
 
 
 def first_difference(trace: Trace, other: Trace) -> tuple[int, list[str]] | None:

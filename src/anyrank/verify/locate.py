@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from anyrank.verify.case import PERTURBATIONS
 from anyrank.verify.explain import Finding, first_difference
 from anyrank.verify.pattern import pattern
 from anyrank.verify.runner import SAME, Outcome, Runner
@@ -24,7 +25,13 @@ Location = tuple[str, tuple[str, ...]]
 
 
 def locate(runner: Runner, finding: Finding) -> Location | None:
-    """Repeat both cases up to the first step that differs, and compare them; None if the states are equal."""
+    """Repeat both cases up to the first step that differs, and compare them; None if the states are equal.
+
+    This sets `reproducible` of the finding. A failure is repeated only if a perturbation seems to be its cause.
+    """
+    if finding.failed:
+        finding.reproducible = finding.cause not in PERTURBATIONS or _fails_again(runner, finding)
+        return None
     first = first_difference(finding.nearest.trace, finding.other.trace)
     if first is None:
         return None
@@ -32,22 +39,27 @@ def locate(runner: Runner, finding: Finding) -> Location | None:
     if not members:
         ends = [max(outcome.trace) for outcome in (finding.nearest, finding.other)]
         return f"The states are equal, but one run ends at step {ends[0]}, the other at step {ends[1]}", ()
-    reproducible = True
     for _ in range(ROUNDS):
         nearest, other = (runner.run(outcome.case, step) for outcome in (finding.nearest, finding.other))
-        reproducible &= _repeats(finding.nearest, nearest) and _repeats(finding.other, other)
+        finding.reproducible &= _repeats(finding.nearest, nearest) and _repeats(finding.other, other)
         again = first_difference(nearest.trace, other.trace) if nearest.verdict == other.verdict == SAME else None
         if again is not None and again[0] == step:
             paths = nearest.checkpoint(step), other.checkpoint(step)
             words, values = compare(*paths, again[1])
             if finding.cause in ("ranks", "weights", "split"):
                 finding.hint = pattern(*paths, again[1][0])
-            return f"First at step {step}, in {words}{'' if reproducible else CHANCE}", values
+            return f"First at step {step}, in {words}{'' if finding.reproducible else CHANCE}", values
         step = min(step, again[0]) if again is not None else step
+    finding.reproducible = False
     return f"First at step {step}, in {', '.join(members)}, but not when repeated{CHANCE}", ()
 
 
 CHANCE = "; the runs are not reproducible: they depend on random numbers or on a race"
+
+
+def _fails_again(runner: Runner, finding: Finding) -> bool:
+    """Return whether one of the two cases fails again, and the other does not."""
+    return all(runner.run(outcome.case).verdict == outcome.verdict for outcome in (finding.nearest, finding.other))
 
 
 def _repeats(before: Outcome, after: Outcome) -> bool:

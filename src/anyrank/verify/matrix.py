@@ -16,6 +16,8 @@ class CaseMatrix:
     bodies: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     quick: bool = False
+    #: Whether the program allows --halo-steps.
+    deep_halos: bool = False
 
     @property
     def largest(self) -> int:
@@ -29,7 +31,7 @@ class CaseMatrix:
     def rest(self, steps: int, axes: int) -> list[Case]:
         """Return all other cases of a program with this number of steps and of axes of its fields."""
         cases = [*self._layouts(axes), *self._bodies(), *self._restarts(steps), *self._perturbed(), *self._parts()]
-        return [case for case in dict.fromkeys(cases) if case not in self.first()]
+        return [case for case in dict.fromkeys([*cases, *self._halo_steps()]) if case not in self.first()]
 
     @property
     def _few(self) -> int:
@@ -71,7 +73,8 @@ class CaseMatrix:
     def _perturbed(self) -> Iterator[Case]:
         if self._odd > 1:
             yield Case((self._odd,), changed="timing")
-        yield from (Case((self._few,), changed=name) for name in PERTURBATIONS)
+        for name in PERTURBATIONS:  # each rank has another hash seed, and other bytes in new memory
+            yield Case((self._odd if name in ("memory", "hash seed") else self._few,), changed=name)
         if not self.quick:
             yield from (Case(changed=name) for name in PERTURBATIONS)
             yield Case((self.largest,), changed="again")
@@ -80,3 +83,8 @@ class CaseMatrix:
         """Yield cases of divided blocks: on one rank, where nothing else divides them, and on several."""
         ranks = (1, self._odd) if self.quick else (1, self._odd, self.largest)
         yield from (Case((n,), changed="parts") for n in ranks)
+
+    def _halo_steps(self) -> Iterator[Case]:
+        """Yield cases in which ranks compute ghost cells, if the program allows it."""
+        ranks = (self._odd,) if self.quick else (self._odd, self.largest)
+        yield from (Case((n,), changed="halo steps") for n in ranks if self.deep_halos)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise, product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,19 @@ BORDERS = (
     "kernel that reads further than the halo: call field.exchange() before field.array is read, or let advance do it "
     "(reads=[field]), and declare halo= as wide as the kernel reads."
 )
-NOT_THE_FIRST = (
-    "None of them is in the block of rank 0. The likely cause is an index within the block in the place of the global "
-    "index, or a value that depends on the rank: use field.indices, and state.random() with global indices."
+_INDEX = (
+    "an index within the block in the place of the global index, or a value that depends on the rank: use "
+    "field.indices, and state.random() with global indices."
 )
-EVERYWHERE = (
-    "Nearly all elements differ. The likely cause is a reduction over the elements of one rank, such as np.sum, or a "
-    "floating-point sum over ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
+NOT_THE_FIRST = f"None of them is in the block of rank 0. The likely cause is {_INDEX}"
+BOTH = f"{BORDERS} None of them is in the block of rank 0. So another possible cause is {_INDEX}"
+_REDUCTION = (
+    "The likely cause is a reduction over the elements of one rank, such as np.sum, or a floating-point sum over "
+    "ranks: use exact.sum(field), or exact.sum(array, world=state.world)."
 )
+EVERYWHERE = f"Nearly all elements that are not 0 differ. {_REDUCTION}"
+WHOLE_BLOCK = f"All elements of a block differ. {_REDUCTION}"
+LAST_DIGITS = f"More than half of the elements that are not 0 differ, only in their last digits. {_REDUCTION}"
 
 
 def pattern(path: Path, other: Path, name: str) -> str:
@@ -36,8 +43,16 @@ def pattern(path: Path, other: Path, name: str) -> str:
         if values is None or compared is None or not 0 < values.size <= _MOST or values.shape != compared.shape:
             return ""
         borders = max((_borders(it) for it in (values, compared)), key=lambda cuts: prod(len(cut) - 1 for cut in cuts))
-        unlike = (values[...][..., None].view(np.uint8) != compared[...][..., None].view(np.uint8)).any(axis=-1)
-    return _suggestion(unlike, borders)
+        first, second = values[...], compared[...]
+    unlike = (first[..., None].view(np.uint8) != second[..., None].view(np.uint8)).any(axis=-1)
+    if all(len(cut) == 2 for cut in borders):
+        return ""
+    share = unlike[(first != 0) | (second != 0) | unlike].mean()  # a factor does not change 0
+    last_digits = LAST_DIGITS if share > 0.5 and _is_rounding(first, second) else ""
+    blocks = product(*([slice(*ends) for ends in pairwise(cut)] for cut in borders))
+    whole = any(unlike[block].all() for block in blocks)
+    reduction = EVERYWHERE if share > 0.9 else WHOLE_BLOCK if whole else ""
+    return _place(unlike, borders, whole) or last_digits or reduction
 
 
 def _borders(values: Any) -> list[np.ndarray]:
@@ -46,15 +61,32 @@ def _borders(values: Any) -> list[np.ndarray]:
     return np.split(values.attrs["borders"], np.cumsum([parts + 1 for parts in grid])[:-1])
 
 
-def _suggestion(unlike: np.ndarray, borders: list[np.ndarray]) -> str:
-    if all(len(cut) == 2 for cut in borders):
-        return ""
-    near = np.zeros(unlike.shape, bool)
-    for axis, cut in enumerate(borders):
-        for border in cut if len(cut) > 2 else ():
-            near[(slice(None),) * axis + (slice(max(0, border - NEAR), border + NEAR),)] = True
-    if not unlike[~near].any() and not near.all():
-        return BORDERS
-    if not unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
-        return NOT_THE_FIRST
-    return EVERYWHERE if unlike.mean() > 0.9 else ""
+def _place(unlike: np.ndarray, borders: list[np.ndarray], whole: bool) -> str:
+    near = not whole and any(_only_near(unlike, borders, distance) for distance in range(1, NEAR + 1))
+    if unlike[tuple(slice(0, cut[1]) for cut in borders)].any():
+        return BORDERS if near else ""
+    return BOTH if near else NOT_THE_FIRST
+
+
+def _only_near(unlike: np.ndarray, borders: list[np.ndarray], distance: int) -> bool:
+    """Return whether elements are unlike within this distance of a border between blocks, and no others are."""
+    between = _near(unlike.shape, [cut[1:-1] for cut in borders], distance)
+    # The ends of the domain are borders, too, if it is periodic.
+    near = between | _near(unlike.shape, [cut if len(cut) > 2 else cut[:0] for cut in borders], distance)
+    return bool(unlike[between].any() and not unlike[~near].any() and not near.all())
+
+
+def _near(shape: tuple[int, ...], borders: Sequence[np.ndarray], distance: int) -> np.ndarray:
+    """Return which elements are within this distance of the borders, which are given for each axis."""
+    near = np.zeros(shape, bool)
+    for axis, border in ((axis, border) for axis, cut in enumerate(borders) for border in cut):
+        near[(slice(None),) * axis + (slice(max(0, border - distance), border + distance),)] = True
+    return near
+
+
+def _is_rounding(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether floats differ by no more than rounding errors; false if there is a NaN."""
+    if first.dtype.kind not in "fc":
+        return False
+    with np.errstate(all="ignore"):
+        return bool(abs(first - second).max() <= 1000 * np.finfo(first.dtype).eps * abs(first).max())

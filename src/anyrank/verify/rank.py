@@ -24,6 +24,7 @@ import numpy as np
 from mpi4py import MPI
 
 import anyrank
+from anyrank.launcher import task
 from anyrank.recorder import is_program
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.session import EXTRA_CALLBACKS
@@ -34,6 +35,9 @@ from anyrank.verify.regions import cut_regions
 #: The start of the fixed clock in ns, and its increment at each call; the second pair is for the case "clock". They
 #: are whole seconds and multiples of 2^−9 s, so that differences of floats do not depend on the time since the start.
 CLOCKS = ((1_700_000_000 * 10**9, 1_953_125), (1_800_000_000 * 10**9, 9_765_625))
+#: The bytes that fill new memory in the case "memory", by rank: as float64 and float32 a large number, a number between
+#: 0 and 1, and 0, which is also False. A comparison may hide one of them. In other cases -3.7e-103, or -3.0e-13.
+FILLS = (0x55, 0x3F, 0)
 #: In the case "timing": the number of steps that are delayed, and the delay in seconds; the ranks take turns.
 DELAYED_STEPS, DELAY = 200, 0.005
 
@@ -43,6 +47,8 @@ def pin(changed: str) -> None:
     _pin_clock(*CLOCKS[changed == "clock"])
     _pin_files(changed == "file order")
     _pin_memory()
+    if changed == "memory":
+        _fill_memory(FILLS[task() % len(FILLS)])
     seed = 2 if changed == "chance" else 1
     random.seed(seed)
     np.random.seed(seed)
@@ -133,6 +139,14 @@ def _pin_memory() -> None:
     set_handler(capsule(ctypes.addressof(handler), b"mem_handler", None))
 
 
+def _fill_memory(byte: int) -> None:
+    """Let malloc fill new memory with this byte, if it is that of glibc."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_PERTURB, byte ^ 0xFF)
+
+
+#: The parameter of mallopt in malloc.h of glibc.
+_M_PERTURB = -6
 _PYTHON = ctypes.pythonapi
 _HANDLERS: list[Any] = []
 

@@ -21,6 +21,8 @@ _CONTRASTS = {
     "split": "{0.split}",
     "ranks": "{0.count}",
 }
+#: Causes for which the message of a failure suffices: it does not mention regions or a hash seed, for example.
+_CLEAR = ("weights", "body", "restart", "split", "ranks")
 _ROW = "{:>4}  {:<7} {:<8} {:<10} {:<26} {:>6}  {:<16} {:>7}  {}"
 
 
@@ -45,7 +47,8 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     if outcome.verdict == FAILED or outcome.equals(reference):
         return outcome.verdict
     first = first_difference(reference.trace, outcome.trace)
-    return f"DIFFERS at step {first[0]}" if first else "DIFFERS in its result"
+    where = f"at step {first[0]}" if first else "in its result"
+    return f"DIFFERS {where}{', then FAILED' if outcome.message else ''}"
 
 
 def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outcome, int]) -> str:
@@ -53,8 +56,7 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
     nearest, other = finding.nearest, finding.other
     sides = [f"case {numbers[it]}: {it.case}" for it in (nearest, other)]
     lines = [f"FOUND: {_contrast(finding)}"]
-    failed = FAILED in (nearest.verdict, other.verdict)
-    if failed:
+    if finding.failed:
         which = int(other.verdict == FAILED)
         lines += [
             f"{sides[which]} fails; this case does not:",
@@ -66,8 +68,11 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
         lines.append(f"{words}:")
         for side, value in zip(sides, values or ("", ""), strict=True):
             lines += [f"  {side}", f"    {value}"] if value else [f"  {side}"]
-    if not failed or finding.cause == "parts":  # a failure has its own message, which does not mention regions
+    if not finding.failed or finding.cause not in _CLEAR:
         lines += wrap(finding.hint or CAUSES[finding.cause], 110)
+    if not finding.failed:
+        later = {numbers[it]: it.message.splitlines()[-1] for it in (nearest, other) if it.message}
+        lines += [f"Later, case {number} fails: {message}" for number, message in later.items()]
     if finding.seen:
         lines.append(f"Also seen in case {', '.join(str(n) for n in sorted(numbers[it] for it in finding.seen))}.")
     return "\n  ".join(lines)

@@ -26,7 +26,10 @@ COMMON = ("--digests", "--quiet", "--no-picture", "--checkpoint-every", "off", "
 
 @dataclass(eq=False)
 class Outcome:
-    """The outcome of a case: its trace and its verdict, with a message unless the run succeeded."""
+    """The outcome of a case: its trace and its verdict, with a message unless the run succeeded.
+
+    A case that failed after its values had differed from the reference is not FAILED, but has a message.
+    """
 
     case: Case
     run: RunFolder
@@ -35,13 +38,21 @@ class Outcome:
     trace: Trace = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    #: Whether a UsageError ended the run.
+    refused: bool = False
     seconds: float = 0.0
 
     def equals(self, other: Outcome) -> bool:
         """Return whether both failed, or both have the same bits at every step and the same result."""
         if FAILED in (self.verdict, other.verdict):
             return self.verdict == other.verdict
+        if self.message or other.message:  # one of them failed later, perhaps before its last digests were written
+            return not self.differs(other)
         return (self.trace, self.result) == (other.trace, other.result)
+
+    def differs(self, other: Outcome) -> bool:
+        """Return whether the bits differ at a step that both reached."""
+        return any(self.trace[step] != other.trace[step] for step in self.trace.keys() & other.trace.keys())
 
     def checkpoint(self, step: int) -> Path:
         """Return the file of the state at the step at which the case was stopped."""
@@ -71,12 +82,12 @@ class Runner:
         words += ["--body", case.body, "--split", case.split]
         start = time.monotonic()
         stops = [*takewhile(lambda stop: until is None or stop < until, case.stops), until]
-        for ranks, stop in zip(case.ranks, stops, strict=False):
+        for number, (ranks, stop) in enumerate(zip(case.ranks, stops, strict=False), 1):
             stopping = [] if stop is None else ["--stop-at", str(stop)]
             ended = self._start(ranks, [*words, *stopping], case.changed, outcome.run)
             outcome.summary = ended.summary
             if not (ended.finished or (ended.stopped and stop is not None)):
-                _judge_failure(outcome, ended, self.timeout)
+                _judge_failure(outcome, ended, self.timeout, _begun(outcome.run) == number)
                 break
             words = ["resume", str(outcome.run.path)]
         else:
@@ -89,8 +100,9 @@ class Runner:
         common += [] if changed == "timing" else ["--check"]  # --check makes ranks wait for each other
         if changed == "weights":
             common += ["--weights", ",".join(str(1 + 2 * rank % 3) for rank in range(ranks))]
+        common += ["--halo-steps", "2"] if changed == "halo steps" else []
         log, variables = run.path.with_name("stderr.txt"), environment(changed)
-        module = "anyrank.verify.rank"
+        module = f"anyrank.verify.{'seeded' if changed == 'hash seed' else 'rank'}"
         return run_child(
             [*words, *COMMON, *common], ranks, run.path, log, self.timeout, module=module, environment=variables
         )
@@ -98,8 +110,7 @@ class Runner:
 
 def _judge(outcome: Outcome) -> None:
     """Read the trace and the result of a case that succeeded."""
-    lines = map(json.loads, outcome.run.digests.read_text(encoding="utf-8").splitlines())
-    outcome.trace = {line["step"]: line["digests"] for line in lines}
+    outcome.trace = _read_trace(outcome.run)
     outcome.result = read_json(outcome.run.result)
     bodies = outcome.summary["bodies"]
     used = [bodies[name] for name in bodies if _is_of_program(name)]
@@ -108,16 +119,27 @@ def _judge(outcome: Outcome) -> None:
         outcome.verdict, outcome.message = IMPOSSIBLE, "no kernel of the program has this body"
 
 
+def _read_trace(run: RunFolder) -> Trace:
+    text = run.digests.read_text(encoding="utf-8") if run.digests.exists() else ""
+    return {line["step"]: line["digests"] for line in map(json.loads, text.splitlines())}
+
+
 def _is_of_program(kernel: str) -> bool:
     """Return whether the program calls the kernel; every run calls those of digests and exact sums."""
     return not kernel.startswith(("digest", "exact_sum"))
 
 
-def _judge_failure(outcome: Outcome, ended: ChildRun, timeout: float) -> None:
-    """Set the verdict: a usage error means an impossible case, unless the ranks differ, which is a failure."""
-    lines = ended.messages(SHOWN)
-    bad_use = ended.status == UsageError.status and not any("the ranks d" in line for line in lines)
-    outcome.verdict = IMPOSSIBLE if bad_use else FAILED
+def _begun(run: RunFolder) -> int:
+    """Return how many runs in this folder began to compute, that is, passed the checks and declared their state."""
+    lines = run.events.read_text(encoding="utf-8").splitlines() if run.events.exists() else []
+    return sum(json.loads(line)["event"] == "start" for line in lines)
+
+
+def _judge_failure(outcome: Outcome, ended: ChildRun, timeout: float, begun: bool) -> None:
+    """Set the verdict: a usage error before the run has begun means an impossible case, unless the ranks differ."""
+    lines, outcome.trace = ended.messages(SHOWN), _read_trace(outcome.run)
+    outcome.refused = ended.status == UsageError.status and not any("the ranks d" in line for line in lines)
+    outcome.verdict = IMPOSSIBLE if outcome.refused and not begun else FAILED
     if ended.status is None:
         lines.append(f"killed, because it did not end within {timeout:g} s (--timeout)")
     elif not lines:
