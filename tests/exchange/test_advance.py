@@ -57,7 +57,7 @@ def test_advance_kernel_of_two_fields_that_returns_is_refused():
 def test_advance_kernel_that_reads_beyond_the_halo_is_refused(world, body):
     message = (
         r"kernel distant at test_advance.py:\d+: .*shape.* Its first argument has the shape \(\d, 10\) in this call; "
-        r"T has a halo of 1x1. A kernel that reads neighbours at a distance of k needs fields with halo=k or more"
+        r"T has a halo of 1x1. A kernel that reads neighbours at a distance of k needs fields with halo=k or more; "
     )
     with pytest.raises(UsageError, match=message):
         plate(world).advance(Kernel(distant))
