@@ -140,7 +140,7 @@ def test_table_bad_declarations_are_refused(world):
         ({}, {}, "need a key"),
         ({"a": "text"}, {"a": ("int64", "sum")}, "need a key and distinct identifiers"),
         ({"a": object}, {}, "fixed size"),
-        ({"a": "text"}, {"b": ("int64", "median")}, "must be one of sum, min, max, exact, squares"),
+        ({"a": "text"}, {"b": ("int64", "median")}, "must be one of sum, min, max, min_wide, max_wide, exact"),
         ({"a": "text"}, {"b": ("float64", "sum")}, "depends on the order"),
         ({"a": "text"}, {"b": ("float32", "min")}, "must be int64, uint64 or float64"),
     ]:
