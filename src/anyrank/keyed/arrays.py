@@ -221,6 +221,8 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
                 f"--input {path}: {group.name} has no dataset {key!r}. "
                 f"Use --key with one of {', '.join(columns) or 'none: it has no datasets'}."
             )
+        if columns[key].ndim > 1:
+            raise UsageError(f"--input {path}: key {key} has {columns[key].ndim} axes; it must have one. Use another.")
         if alone:
             columns = {key: columns[key]}
         for name, column in columns.items():

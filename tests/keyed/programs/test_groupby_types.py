@@ -18,7 +18,6 @@ from anyrank.keyed.programs.groupby import GroupBy
 from anyrank.state import State
 from anyrank.world import World
 
-
 getcontext().prec = 100
 
 
