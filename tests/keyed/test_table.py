@@ -14,7 +14,7 @@ from ranks import check_collective
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys.reference import hash_of
-from anyrank.keyed.keymap import owners_of
+from anyrank.keyed.keymap import KeyMap, owners_of
 from anyrank.keyed.rows import Text
 from anyrank.keyed.table import Table
 from anyrank.state import State
@@ -140,7 +140,7 @@ def test_table_bad_declarations_are_refused(world):
         ({}, {}, "need a key"),
         ({"a": "text"}, {"a": ("int64", "sum")}, "need a key and distinct identifiers"),
         ({"a": object}, {}, "fixed size"),
-        ({"a": "text"}, {"b": ("int64", "median")}, "must be one of sum, min, max, exact, squares"),
+        ({"a": "text"}, {"b": ("int64", "median")}, "must be one of sum, min, max, min_wide, max_wide, exact"),
         ({"a": "text"}, {"b": ("float64", "sum")}, "depends on the order"),
         ({"a": "text"}, {"b": ("float32", "min")}, "must be int64, uint64 or float64"),
     ]:
@@ -194,3 +194,14 @@ def test_table_gather_of_no_rows_or_rows_of_one_rank(world):
     mine = np.arange(70_000 if world.rank == world.size - 1 else 0)
     table.gather(mine, Text.of(b"%d" % (n % 7) for n in mine.tolist()), sum=mine.astype(float))
     check_collective(world, table.rows == 70_000, "one rank has all")
+
+
+def test_table_key_that_is_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr("anyrank.keyed.keymap.MAX_KEY_BYTES", 8)
+    keys = KeyMap()
+    keys.add(Text.of(["12345678", "1234"]))
+    with pytest.raises(UsageError, match="a key has 9 bytes; at most 8 are possible"):
+        keys.add(Text.of(["1234", "123456789"]))
+    with pytest.raises(UsageError, match="a key has 9 bytes"):
+        keys.add(np.zeros((2, 9), np.uint8))
+    assert len(keys) == 2

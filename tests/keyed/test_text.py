@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from itertools import chain, pairwise, product
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranks import check_collective
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.files import COMPRESSED
 from anyrank.keyed.text import MARGIN, SPACE, TextFiles
 from anyrank.world import World
 
@@ -214,3 +216,33 @@ def test_text_file_that_became_shorter_is_an_error(alone, tmp_path, begin):
     (tmp_path / "a").unlink()
     with pytest.raises(AnyrankError, match=r"a can no longer be read on this rank \(No such file"):
         [*text.blocks(begin, 100)]
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("cut", [SPACE, LINES])
+def test_text_that_is_compressed_is_read_once(alone, tmp_path, suffix, cut):
+    content = b"to be\nor not  to be " * 50
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, COMPRESSED[suffix]) as stream:
+        stream.write(content)
+    folder = write_files(tmp_path / "texts", [b"first\n", b"", b"last"])
+    (folder / f"01.txt{suffix}").write_bytes(sink.getvalue().to_pybytes())
+    files = TextFiles(str(folder), alone)
+    for chunk in (1, 5, 40, files.size):
+        for block in (3, 64, 1 << 20):
+            files.block = block
+            read = []
+            for step in range(files.chunks(chunk)):
+                for text in files.blocks(*files.part(step, chunk), cut):
+                    read.append(bytes_of(text))
+                    ends = text.offset + len(read[-1]) == text.size
+                    assert ends or read[-1][-1] in cut, (chunk, block)
+            assert b"".join(read) == b"first\n" + content + b"last", (chunk, block)
+
+
+def test_text_that_is_not_compressed_as_its_name_says_is_an_error(alone, tmp_path):
+    folder = write_files(tmp_path / "texts", [b"first"])
+    (folder / "00.txt").rename(folder / "00.txt.gz")
+    files = TextFiles(str(folder), alone)
+    with pytest.raises(AnyrankError, match=r"00.txt.gz cannot be decompressed .*Replace the file"):
+        [*files.blocks(0, files.size)]

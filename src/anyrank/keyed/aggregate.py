@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,25 @@ from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.keyed.rows import Columns
 from anyrank.keyed.table import Table
+from anyrank.keyed.tables.columns import parse_call
+from anyrank.keyed.types import WIDE, arrow, is_wide
 from anyrank.keyed.values import Values
 from anyrank.keyed.window import Window
 
-FUNCTIONS = ("count", "sum", "mean", "min", "max", "var")
 #: The values that a Table combines for each function, and the name of the combination.
-_COMBINED = {"sum": ("sum",), "mean": ("sum",), "var": ("sum", "square"), "min": ("min",), "max": ("max",)}
+_COMBINED: dict[str, tuple[str, ...]] = {
+    "count": (),
+    "sum": ("sum",),
+    "mean": ("sum",),
+    "var": ("sum", "square"),
+    "std": ("sum", "square"),
+    "min": ("min",),
+    "max": ("max",),
+}
 _HOW = {"sum": "exact", "square": "squares", "min": "min", "max": "max"}
+FUNCTIONS = (*_COMBINED,)
+#: What the values of a column are for, by function; see `ColumnSpec`.
+_ROLES = {"count": "any", "min": "value", "max": "value"}
 
 _quotient, _variance = Kernel("group", "quotient"), Kernel("group", "variance")
 
@@ -35,29 +47,59 @@ class Aggregate:
         """The column name in the output: `count`, or `mean(price)`."""
         return f"{self.function}({self.column})" if self.column else self.function
 
+    @property
+    def role(self) -> str:
+        """What the values of the column are for: see `ColumnSpec`."""
+        return _ROLES.get(self.function, "number")
+
 
 def parse_aggregate(text: str) -> Aggregate:
     """Parse an aggregate: `count`, or `mean(price)`. Raises UsageError if the text is not an aggregate."""
-    match = re.fullmatch(r"\s*(\w+)(?:\((.+)\))?\s*", text)
-    if match is None or match[1] not in FUNCTIONS or (not match[2] and match[1] != "count"):
+    function, column = parse_call(text) or (text.strip(), "")
+    if function not in FUNCTIONS or (not column and function != "count"):
         raise UsageError(
             f"--aggregate {text!r} is not an aggregate. Use count, or one of {', '.join(FUNCTIONS)} of a column, such "
             "as mean(price)."
         )
-    return Aggregate(match[1], (match[2] or "").strip())
+    return Aggregate(function, column)
 
 
 class Aggregates:
-    """Aggregates of the columns in `kinds`. Columns in `nullable` may hold nulls; aggregates ignore nulls.
+    """Aggregates of the columns in `types`. Columns in `nullable` may hold nulls; aggregates ignore nulls.
 
     The Table's values named `xN_…` belong to column number N. Their sums are exact, so the order of rows has no effect.
     """
 
-    def __init__(self, aggregates: Sequence[Aggregate], kinds: dict[str, str], nullable: set[str]):
+    def __init__(self, aggregates: Sequence[Aggregate], types: Mapping[str, Any], nullable: set[str]):
         self.aggregates = aggregates
         self.columns = [*dict.fromkeys(aggregate.column for aggregate in aggregates if aggregate.column)]
         self.nullable = nullable
-        self.kinds = {name: "int64" if kinds[name] == "bool" else kinds[name] for name in self.columns}
+        self.source_types = types
+        for aggregate in aggregates:
+            if aggregate.function in ("var", "std") and is_wide(types[aggregate.column]):
+                raise UsageError(f"{aggregate.label}: variances of decimals of more than 18 digits are not computed.")
+        #: The type of each result by label.
+        self.types = {aggregate.label: self._type(aggregate) for aggregate in aggregates}
+
+    def _type(self, aggregate: Aggregate) -> Any:
+        pa = arrow()
+        if aggregate.function == "count":
+            return pa.int64()
+        type_ = self.source_types[aggregate.column]
+        if aggregate.function in ("min", "max"):
+            return type_
+        if aggregate.function == "sum" and not pa.types.is_floating(type_):
+            return pa.decimal128(WIDE, self._scale(aggregate.column))
+        return pa.float64()
+
+    def _scale(self, column: str) -> int:
+        type_ = self.source_types[column]
+        return type_.scale if arrow().types.is_decimal(type_) else 0
+
+    def _dtype(self, column: str) -> str:
+        """Return the dtype in which the values of a column are combined."""
+        type_ = str(self.source_types[column])
+        return {"double": "float64", "uint64": "uint64"}.get(type_, "int64")
 
     def table_values(self) -> dict[str, tuple[str, str]]:
         """Return the `values` argument of the Table: dtype and combination by name."""
@@ -65,17 +107,18 @@ class Aggregates:
         for c, name in enumerate(self.columns):
             if name in self.nullable:
                 result[f"x{c}_n"] = ("int64", "sum")
-            result |= {f"x{c}_{part}": (self.kinds[name], _HOW[part]) for part in self._parts(name)}
+            for part in self._parts(name):
+                if not is_wide(self.source_types[name]):
+                    result[f"x{c}_{part}"] = (self._dtype(name), _HOW[part])
+                elif part == "sum":
+                    result |= {f"x{c}_low": ("uint64", "exact"), f"x{c}_high": ("int64", "exact")}
+                else:
+                    result[f"x{c}_{part}"] = ("int64", f"{part}_wide")
         return result
 
     def _parts(self, column: str) -> list[str]:
-        used = [
-            part
-            for aggregate in self.aggregates
-            if aggregate.column == column
-            for part in _COMBINED.get(aggregate.function, ())
-        ]
-        return [*dict.fromkeys(used)]
+        used = (_COMBINED[aggregate.function] for aggregate in self.aggregates if aggregate.column == column)
+        return [*dict.fromkeys(part for parts in used for part in parts)]
 
     def values(self, batch: dict[str, Values]) -> dict[str, np.ndarray]:
         """Return the values of a batch of rows for `Table.add`."""
@@ -83,14 +126,17 @@ class Aggregates:
         for c, name in enumerate(self.columns):
             column = batch[name]
             if name in self.nullable:
-                present = (
-                    np.ones(len(column.values), np.int64) if column.nulls is None else (~column.nulls).astype(np.int64)
-                )
-                result[f"x{c}_n"] = present
-            if parts := self._parts(name):
-                x = np.asarray(column.values).astype(self.kinds[name], copy=False)
-                masked = x if column.nulls is None else np.ma.MaskedArray(x, column.nulls)
-                result |= {f"x{c}_{part}": masked for part in parts}
+                nulls = np.zeros(len(column.values), bool) if column.nulls is None else column.nulls
+                result[f"x{c}_n"] = (~nulls).astype(np.int64)
+            if not (parts := self._parts(name)):
+                continue
+            x = np.asarray(column.values)
+            if is_wide(self.source_types[name]):
+                words = {"low": np.ascontiguousarray(x[:, 0]).view(np.uint64), "high": np.ascontiguousarray(x[:, 1])}
+                arrays = {p: x for p in parts if p != "sum"} | (words if "sum" in parts else {})
+            else:
+                arrays = dict.fromkeys(parts, x.astype(self._dtype(name), copy=False))
+            result |= {f"x{c}_{part}": _masked(array, column.nulls) for part, array in arrays.items()}
         return result
 
     def results(self, table: Table) -> Columns:
@@ -100,31 +146,70 @@ class Aggregates:
     def _result(self, aggregate: Aggregate, table: Table, columns: Columns) -> np.ndarray:
         if not aggregate.column:
             return np.asarray(columns["count"])
-        c = self.columns.index(aggregate.column)
-        n = np.asarray(columns[f"x{c}_n" if aggregate.column in self.nullable else "count"])
+        name, c = aggregate.column, self.columns.index(aggregate.column)
+        n = np.asarray(columns[f"x{c}_n" if name in self.nullable else "count"])
         if aggregate.function == "count":
             return n
         if aggregate.function in ("min", "max"):
-            return self._mask_empty(aggregate, np.asarray(columns[f"x{c}_{aggregate.function}"]), n)
+            return self._mask_empty(name, np.asarray(columns[f"x{c}_{aggregate.function}"]), n)
+        if is_wide(self.source_types[name]):
+            return self._of_wide(aggregate, table, columns, n)
         limbs, specials = (np.ascontiguousarray(columns[f"x{c}_sum{suffix}"]) for suffix in ("", "_special"))
-        origin = Window(*table.metadata[f"x{c}_sum_window"].tolist()).origin
-        if aggregate.function == "var":
+        origin, power = self._origin(table, f"x{c}_sum"), 10 ** self._scale(name)
+        if aggregate.function in ("var", "std"):
             squares = np.ascontiguousarray(columns[f"x{c}_square"])
-            return mask(_variance(limbs, squares, n, origin, specials, 1), n < 2)
+            if power == 1:
+                variance = _variance(limbs, squares, n, origin, specials, 1)
+            else:
+                terms = zip(_integers(limbs), _integers(squares), n.tolist(), strict=True)
+                pairs = [((k * q - t * t), k * (k - 1) * power**2) if k > 1 else (0, 1) for t, q, k in terms]
+                variance = np.array([a / b for a, b in pairs], np.float64)
+            return _masked(np.sqrt(variance) if aggregate.function == "std" else variance, n < 2)
         if aggregate.function == "mean":
-            return self._mask_empty(aggregate, _quotient(limbs, n, origin, specials), n)
-        low = limbs[:, 0]
-        whole = self.kinds[aggregate.column] != "float64" and bool((limbs[:, 1:] == (low >> 63)[:, None]).all())
-        if table.world.all(whole):
-            return np.array(low)
-        return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
+            if power == 1:
+                return self._mask_empty(name, _quotient(limbs, n, origin, specials), n)
+            return self._mask_empty(name, _ratios(_integers(limbs), n, power), n)
+        if self._dtype(name) == "float64":
+            return np.asarray(_quotient(limbs, np.ones(len(n), np.int64), origin, specials))
+        return np.ascontiguousarray(limbs[:, :2])
 
-    def _mask_empty(self, aggregate: Aggregate, x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    def _of_wide(self, aggregate: Aggregate, table: Table, columns: Columns, n: np.ndarray) -> np.ndarray:
+        """Return sum or mean of decimals of two words."""
+        c = self.columns.index(aggregate.column)
+        low, high = (_integers(np.ascontiguousarray(columns[f"x{c}_{word}"])) for word in ("low", "high"))
+        sums = [a + (b << 64) for a, b in zip(low, high, strict=True)]
+        if aggregate.function == "mean":
+            means = _ratios(sums, n, 10 ** self._scale(aggregate.column))
+            return self._mask_empty(aggregate.column, means, n)
+        with table.world.raise_on_all_ranks():
+            if any(abs(total) >= 10**WIDE for total in sums):
+                raise UsageError(f"{aggregate.label}: a sum has more than {WIDE} digits. Use mean, or fewer rows.")
+        words = [total & (1 << 128) - 1 for total in sums]
+        halves = [(word & (1 << 64) - 1, word >> 64) for word in words]
+        return np.array(halves, np.uint64).reshape(-1, 2).view(np.int64)
+
+    @staticmethod
+    def _origin(table: Table, name: str) -> int:
+        return Window(*table.metadata[f"{name}_window"].tolist()).origin
+
+    def _mask_empty(self, column: str, x: np.ndarray, n: np.ndarray) -> np.ndarray:
         """Mask groups without values; the column has a mask on all ranks or on none."""
-        return mask(x, n == 0) if aggregate.column in self.nullable else x
+        return _masked(x, n == 0) if column in self.nullable else x
 
 
-def mask(x: np.ndarray, nulls: np.ndarray) -> np.ndarray:
-    """Return the values with a mask where they are null."""
-    masked: np.ndarray = np.ma.MaskedArray(x, nulls)
+def _ratios(sums: Sequence[int], counts: np.ndarray, power: int) -> np.ndarray:
+    """Return sums / (counts · power), correctly rounded: Python rounds quotients of integers once."""
+    terms = zip(sums, counts.tolist(), strict=True)
+    return np.array([total / (count * power) if count else 0.0 for total, count in terms], np.float64)
+
+
+def _integers(limbs: np.ndarray) -> list[int]:
+    return [int.from_bytes(row.tobytes(), "little", signed=True) for row in limbs]
+
+
+def _masked(x: np.ndarray, nulls: np.ndarray | None) -> np.ndarray:
+    """Return the values with a mask where they are null; without nulls, the values."""
+    if nulls is None:
+        return x
+    masked: np.ndarray = np.ma.MaskedArray(x, nulls if x.ndim == 1 else np.repeat(nulls[:, None], x.shape[1], axis=1))
     return masked

@@ -1,5 +1,7 @@
 """Rows in array files: a one-dimensional `.npy` array, or HDF5 datasets of equal length in one group.
 
+A row of a dataset with several axes is its part at one index of the first axis.
+
 Every rank reads rows by row number. One rank creates the output file, and every rank writes its rows at their offsets.
 """
 
@@ -25,13 +27,16 @@ Arrays = dict[str, NDArray[Any]]
 #: The column name for the array of a .npy file.
 ARRAY = "array"
 _HDF5 = (".h5", ".hdf5")
+#: The errors of NumPy, HDF5 and h5py for files that are damaged.
+_READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, EOFError, TypeError, MemoryError)
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """Description of an array file: number of rows, dtype of each column, name of the key column.
+    """Description of an array file: number of rows, dtype of a row of each column, and the key.
 
-    A .npy file has one column; for a structured dtype, `key` is a field name. `group` is the HDF5 group.
+    A .npy file has one column. `key` is the column with the keys, or if `records` is the name of a column with fields,
+    one of its fields. `group` is the HDF5 group.
     """
 
     path: Path
@@ -39,6 +44,7 @@ class ArrayFile:
     types: dict[str, np.dtype[Any]]
     key: str
     group: str = ""
+    records: str = ""
 
     @property
     def row_bytes(self) -> int:
@@ -48,7 +54,7 @@ class ArrayFile:
     @property
     def key_type(self) -> np.dtype[Any]:
         """The dtype of the keys."""
-        return self.types[self.key] if self.group else _key_type(self.types[ARRAY], self.key)
+        return self.types[self.records][self.key] if self.records else self.types[self.key or ARRAY]
 
     @property
     def fingerprint(self) -> int:
@@ -64,11 +70,11 @@ class ArrayFile:
         """
         try:
             columns = self._read_hdf5(first, last) if self.group else {ARRAY: self._read_npy(first, last)}
-        except OSError as error:
+        except _READ_ERRORS as error:
             raise AnyrankError(f"--input {self.path} can no longer be read on this rank ({error}).") from None
         if any(len(column) != last - first for column in columns.values()):
             raise AnyrankError(f"--input {self.path} became shorter while it was read: it had {self.rows} rows.")
-        keys = columns[self.key] if self.group else columns[ARRAY][self.key] if self.key else columns[ARRAY]
+        keys = columns[self.records][self.key] if self.records else columns[self.key or ARRAY]
         others = {name: _plain(column) for name, column in columns.items() if keys is not column}
         return np.ascontiguousarray(keys), others
 
@@ -88,9 +94,7 @@ class ArrayFile:
 
     def columns(self, keys: NDArray[Any], others: Mapping[str, NDArray[Any]]) -> Arrays:
         """Return keys and other columns, as `read` returns them, as the columns of a file."""
-        if not self.group:
-            return {ARRAY: others.get(ARRAY, keys)}
-        return {name: keys if name == self.key else others[name] for name in self.types}
+        return {name: others.get(name, keys) for name in self.types}
 
     def lay_out(self, path: Path) -> None:
         """Create a file of the same format and number of rows, with undefined values. Raises OSError."""
@@ -98,13 +102,16 @@ class ArrayFile:
         if self.group:
             with h5py.File(path, "w", locking=False) as file:
                 group = file.require_group(self.group)
-                for name, dtype in types.items():
-                    contiguous(group, name, (self.rows,), dtype)
+                datasets = {
+                    name: contiguous(group, name, (self.rows, *dtype.shape), dtype.base)
+                    for name, dtype in types.items()
+                }
+                with h5py.File(self.path, "r", locking=False) as source:
+                    _copy_attributes(source[self.group], group)
+                    for name, dataset in datasets.items():
+                        _copy_attributes(source[self.group][name], dataset)
         else:
-            with path.open("wb") as plain:
-                header = {"descr": np.lib.format.dtype_to_descr(types[ARRAY]), "fortran_order": False}
-                np.lib.format.write_array_header_2_0(plain, {**header, "shape": (self.rows,)})
-                plain.truncate(plain.tell() + self.rows * self.row_bytes)
+            np.lib.format.open_memmap(path, mode="w+", dtype=types[ARRAY], shape=(self.rows,))  # type: ignore[no-untyped-call]
         with path.open("r+b") as plain:
             reserve(plain.fileno(), path.stat().st_size)
 
@@ -113,18 +120,29 @@ class ArrayFile:
         return _extents(path, self.group, tuple(self.types))
 
 
+def _copy_attributes(source: Any, target: Any) -> None:
+    """Copy the attributes of a group or dataset, except references to other objects, which are not copied."""
+    for name, value in source.attrs.items():
+        if not h5py.check_ref_dtype(source.attrs.get_id(name).dtype) and np.asarray(value).dtype.names is None:
+            target.attrs[name] = value
+
+
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    """Return the column in native byte order, or records as untyped bytes, so that their byte order stays."""
-    if column.dtype.names:
-        return np.ascontiguousarray(column).view(f"V{column.itemsize}")
-    return column.astype(column.dtype.newbyteorder("="), copy=False)
+    """Return the column in native byte order; rows with fields, in their byte order, or axes become untyped bytes."""
+    if not column.dtype.names:
+        column = column.astype(column.dtype.newbyteorder("="), copy=False)
+    if not column.dtype.names and column.ndim == 1:
+        return column
+    elements = int(np.prod(column.shape[1:], dtype=np.int64))
+    rows = np.ascontiguousarray(column).reshape(len(column), elements)
+    return rows.view(f"V{column.itemsize * elements}").reshape(-1)
 
 
 def _extents(path: Path, group: str = "", names: tuple[str, ...] = ()) -> dict[str, int]:
     if group:
         with h5py.File(path, "r", locking=False) as file:
             return {name: int(file[group][name].id.get_offset() or 0) for name in names}
-    return {ARRAY: np.load(path, mmap_mode="r", allow_pickle=False).offset}
+    return {ARRAY: map_npy(path).offset}
 
 
 def write(descriptor: int, column: NDArray[Any], offset: int) -> None:
@@ -150,7 +168,9 @@ def describe_array_file(name: str, key: str) -> ArrayFile:
         raise UsageError(f"--input {path} must end in .npy, .h5 or .hdf5. Save it as one of these.")
     try:
         table = _find_npy(path, key) if path.suffix == ".npy" else _find_hdf5(path, inner, key)
-    except (OSError, ValueError) as error:
+    except UsageError:
+        raise
+    except _READ_ERRORS as error:
         raise UsageError(f"--input {path} is not a valid {path.suffix} file ({error}). Name another file.") from None
     if not sortable(table.key_type):
         raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {SUPPORTED}.")
@@ -158,17 +178,24 @@ def describe_array_file(name: str, key: str) -> ArrayFile:
 
 
 def _find_npy(path: Path, key: str) -> ArrayFile:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = map_npy(path)
+    if array.ndim != 1:
+        raise UsageError(f"--input {path}: {ARRAY} has {array.ndim} axes; it must have one. Reshape it.")
     _check(path, ARRAY, array)
     fields = array.dtype.names or ()
     if key not in (fields or ("",)):
         fix = f"--key {' or '.join(fields)}" if fields else "no --key: it has no fields"
         raise UsageError(f"--input {path} has no field {key!r}. Use {fix}.")
-    return ArrayFile(path, len(array), {ARRAY: array.dtype}, key)
+    return ArrayFile(path, len(array), {ARRAY: array.dtype}, key, records=ARRAY if fields else "")
 
 
-def _key_type(dtype: np.dtype[Any], key: str) -> np.dtype[Any]:
-    return dtype[key] if key else dtype
+def map_npy(path: Path) -> np.memmap[Any, Any]:
+    """Map a .npy file into memory. Raises ValueError if it is not one."""
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            raise ValueError("it does not begin as a .npy file does")
+    array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
@@ -179,7 +206,13 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
         item = file[inner]
         alone = isinstance(item, h5py.Dataset)
         group = item.parent if alone else item
-        key = item.name.rpartition("/")[2] if alone and not key else key
+        name = item.name.rpartition("/")[2]
+        if alone and item.dtype.names:
+            _check(path, item.name, item)
+            if key not in item.dtype.names:
+                raise UsageError(f"--input {path} has no field {key!r}. Use --key {' or '.join(item.dtype.names)}.")
+            return ArrayFile(path, len(item), {name: item.dtype}, key, group.name, name)
+        key = name if alone and not key else key
         columns = {name: item for name, item in group.items() if isinstance(item, h5py.Dataset)}
         if not key and len(columns) == 1:
             key = next(iter(columns))
@@ -188,6 +221,8 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
                 f"--input {path}: {group.name} has no dataset {key!r}. "
                 f"Use --key with one of {', '.join(columns) or 'none: it has no datasets'}."
             )
+        if columns[key].ndim > 1:
+            raise UsageError(f"--input {path}: key {key} has {columns[key].ndim} axes; it must have one. Use another.")
         if alone:
             columns = {key: columns[key]}
         for name, column in columns.items():
@@ -198,12 +233,13 @@ def _find_hdf5(path: Path, inner: str, key: str) -> ArrayFile:
                     "datasets must have the same length. Move it to another group, or sort only "
                     f"{path}:{group.name.rstrip('/')}/{key}."
                 )
-        return ArrayFile(path, len(columns[key]), {n: c.dtype for n, c in columns.items()}, key, group.name)
+        types = {name: np.dtype((column.dtype, column.shape[1:])) for name, column in columns.items()}
+        return ArrayFile(path, len(columns[key]), types, key, group.name)
 
 
 def _check(path: Path, name: str, array: Any) -> None:
-    if array.ndim != 1:
-        raise UsageError(f"--input {path}: {name} has {array.ndim} axes; it must have one. Reshape it.")
+    if array.ndim == 0:
+        raise UsageError(f"--input {path}: {name} has no axis, and so no rows. Move it to another group.")
     if array.dtype.hasobject:
         raise UsageError(
             f"--input {path}: {name} holds objects or variable-length text. Use numbers or fixed-length bytes."

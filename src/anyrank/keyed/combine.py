@@ -124,6 +124,39 @@ class Max(Min):
         return -np.inf if self.dtype.kind == "f" else np.iinfo(self.dtype).min
 
 
+class MinWide(Combine):
+    """The minimum of integers of two words: int64, shape (n, 2), the lower word first."""
+
+    name = "min_wide"
+    sign = 1
+
+    def __init__(self, dtype: np.dtype[Any]):
+        super().__init__(dtype)
+        self.arrays = {"": np.empty((0, 2), np.int64)}
+
+    @property
+    def neutral(self) -> Any:
+        """See `Combine`."""
+        high = np.iinfo(np.int64).max if self.sign > 0 else np.iinfo(np.int64).min
+        return [-1 if self.sign > 0 else 0, high]
+
+    def add(self, gids: np.ndarray, x: np.ndarray) -> None:
+        """See `Combine`."""
+        keys = np.unique(gids)
+        gids, x = np.concatenate([gids, keys]), np.concatenate([x, self.arrays[""][keys]])
+        order = np.lexsort([np.ascontiguousarray(x[:, 0]).view(np.uint64), x[:, 1], gids])
+        order = order[:: self.sign]
+        _, first = np.unique(gids[order], return_index=True)
+        self.arrays[""][keys] = x[order[first]]
+
+
+class MaxWide(MinWide):
+    """The maximum of integers of two words."""
+
+    name = "max_wide"
+    sign = -1
+
+
 class Exact(Combine):
     """Exact sums, independent of order: integer limbs in a window wide enough for all values added so far.
 

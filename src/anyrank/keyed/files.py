@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISREG
 from typing import NoReturn
 
-from anyrank.errors import UsageError, of_all_ranks
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
+from anyrank.keyed.types import arrow
+
+#: The suffixes of compressed files, and Arrow's names of their compression. Such a file is read by one rank.
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 _FIX = "Name files, folders or globs, separated by commas."
 
@@ -20,23 +24,39 @@ def absolute(names: str) -> str:
     return ",".join(os.path.abspath(name) if name else name for name in names.split(","))  # noqa: PTH100 (globs, too)
 
 
-def find_files(names: str | Sequence[str]) -> dict[Path, int]:
+def find_files(names: str | Sequence[str], hidden: tuple[str, ...] = (".",)) -> dict[Path, int]:
     """Return the path and the size in bytes of each file, ordered by name and then by path.
 
-    `names` are files, folders (searched recursively, without hidden files) and globs (`**` matches folders at any
-    depth); a text may hold several names separated by commas. A file found more than once is listed once.
+    `names` are files, folders (searched recursively, without names that begin with one of `hidden`) and globs
+    (`**` matches folders at any depth); a text may hold several names separated by commas. A file found more than once
+    is listed once.
     Raises UsageError if a name matches no file or a file cannot be read.
     """
     files: dict[Path, int] = {}
     real: set[Path] = set()
     for name in sorted({*(names.split(",") if isinstance(names, str) else names)}):
-        for path in _expand(name):
+        for path in _expand(name, hidden):
             if (target := path.resolve()) not in real:
                 real.add(target)
                 files[path] = _size(path)
     if not files:
         raise UsageError(f"no file is named. {_FIX}")
     return files
+
+
+def is_compressed(path: Path) -> bool:
+    """Return whether the suffix of a file is that of compressed files."""
+    return path.suffix.lower() in COMPRESSED
+
+
+def read_stream(path: Path, size: int) -> Iterator[bytes]:
+    """Yield the decompressed bytes of a file, `size` bytes at a time. Raises AnyrankError if it is damaged."""
+    try:
+        with arrow().input_stream(path, compression=COMPRESSED[path.suffix.lower()]) as stream:
+            while data := stream.read(size):
+                yield data
+    except OSError as error:
+        raise AnyrankError(f"{path} cannot be decompressed ({error}). Replace the file.") from None
 
 
 def fingerprint(values: Iterable[object]) -> int:
@@ -56,17 +76,17 @@ def check_unchanged(what: str, now: int, then: int) -> None:
         )
 
 
-def _expand(name: str) -> list[Path]:
+def _expand(name: str, hidden: tuple[str, ...]) -> list[Path]:
     """Return the files of one name, sorted by path."""
     path = Path(name)
     if not name:
         _refuse("a file name is empty")
     if path.is_dir():
-        return _below(path) or _refuse(f"folder {name!r} has no files, or only hidden ones")
+        return _below(path, hidden) or _refuse(f"folder {name!r} has no files, or only hidden ones")
     if os.path.lexists(name) or not glob.has_magic(name):
         return [path]
     matches = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob also matches hidden files)
-    files = {file for match in matches for file in (_below(match) if match.is_dir() else [match])}
+    files = {file for match in matches for file in (_below(match, hidden) if match.is_dir() else [match])}
     return sorted(files) or _refuse(f"{name!r} matches no file")
 
 
@@ -74,7 +94,7 @@ def _refuse(what: str) -> NoReturn:
     raise UsageError(f"{what}. {_FIX}")
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, hidden: tuple[str, ...]) -> list[Path]:
     """Return the regular, not hidden files below a folder, sorted by path."""
 
     def refuse(error: OSError) -> None:
@@ -82,8 +102,8 @@ def _below(folder: Path) -> list[Path]:
 
     files = []
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        folders[:] = [name for name in folders if not name.startswith(hidden)]
+        paths = (Path(parent, name) for name in names if not name.startswith(hidden))
         files += [path for path in paths if path.is_file()]
     return sorted(files)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys import ENTRIES, INLINE, POOLED, SEEN, empty
 from anyrank.keyed.rows import Text
@@ -16,6 +17,8 @@ _MIN_CAPACITY = 1 << 10
 SMALL_CAPACITY = 1 << 18
 #: A slot stores the key number plus 1 in 32 bits; 0 marks an empty slot.
 MAX_KEYS = (1 << 32) - 2
+#: A slot stores the size of a key in 32 bits.
+MAX_KEY_BYTES = (1 << 32) - 1
 
 
 def _slot_count(capacity: int) -> int:
@@ -63,6 +66,10 @@ class KeyMap:
             data, offsets, size, n = keys.data, keys.offsets, 0, len(keys)
         else:
             data, offsets, size, n = np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], len(keys)
+        if n and max(size, len(data) if offsets is not None else 0) > MAX_KEY_BYTES:
+            longest = int(keys.sizes.max()) if isinstance(keys, Text) else size
+            if longest > MAX_KEY_BYTES:
+                raise UsageError(f"a key has {longest} bytes; at most {MAX_KEY_BYTES} are possible. Use shorter keys.")
         done = 0
         while (done := _add(data, offsets, size, weights, gids, self.slots, self.pool, self.state, done)) < n:
             self.make_room(int(offsets[done + 1] - offsets[done]) if offsets is not None else size)

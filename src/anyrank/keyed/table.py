@@ -18,6 +18,7 @@ from anyrank.keyed.keymap import KeyMap, hashes_of, owners_of, parts_of
 from anyrank.keyed.row_batch import RowBatch
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.sample import estimate_cardinality, expected_distinct, heavy_hitters, sample_rows
+from anyrank.keyed.values import without_nulls
 from anyrank.layout import Layout, even_cuts
 from anyrank.member import Source, Stored, digest_of
 from anyrank.world import World
@@ -238,12 +239,10 @@ class Table:
         self._map.add(rows.keys, rows.count, gids if self.values else None)
         for name, combined in self._combined.items():
             combined.make_room(len(self._map))
-            if not raw:
-                combined.merge(gids, rows.values[name])
-            elif isinstance(x := rows.values[name][""], np.ma.MaskedArray):
-                combined.add(gids[~np.ma.getmaskarray(x)], x.compressed())
+            if raw:
+                combined.add(*without_nulls(gids, rows.values[name][""]))
             else:
-                combined.add(gids, x)
+                combined.merge(gids, rows.values[name])
 
     def settle(self) -> None:
         """Send every key to the rank that owns its hash, and combine equal keys. Collective."""

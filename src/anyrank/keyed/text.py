@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from anyrank.errors import AnyrankError
-from anyrank.keyed.files import check_unchanged, find_files, fingerprint
+from anyrank.keyed.files import check_unchanged, find_files, fingerprint, is_compressed, read_stream
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -22,6 +22,7 @@ from anyrank.world import World
 SPACE = b" \t\n\v\f\r"
 #: Zero bytes before and after the valid bytes of a block's buffer, so that kernels may read whole vectors.
 MARGIN = 64
+_STREAM_BYTES = 1 << 20  # bytes decompressed at a time
 _SEARCH_BYTES = 1 << 16  # bytes read at a time to find the end of a word or line
 
 
@@ -53,7 +54,8 @@ class TextFiles:
     names : str or sequence of str
         Files, folders (searched recursively, without hidden files) and globs (`**` matches folders at any depth); a
         text may hold several names separated by commas. Files are ordered by name and then by path. A file that is
-        named twice is read once. Only rank 0 searches for the files.
+        named twice is read once. Only rank 0 searches for the files. Files that end in .gz, .bz2, .zst or .lz4 are
+        decompressed; each is read by one rank, the one whose range has its first byte.
     world : World
         The ranks that read the files.
 
@@ -81,10 +83,12 @@ class TextFiles:
 
     #: Approximate bytes read at a time: a block fits into cache.
     block = 1 << 20
+    #: Files and folders in folders whose names begin with one of these are left out.
+    hidden: tuple[str, ...] = (".",)
 
     def __init__(self, names: str | Sequence[str], world: World):
         self.world = world
-        files = world.on_root(partial(find_files, names))
+        files = world.on_root(partial(find_files, names, self.hidden))
         self.paths, self.sizes = [*files], [*files.values()]
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]
@@ -167,7 +171,11 @@ class TextFiles:
             first = self._ends[index] - size
             if end <= max(begin, first):
                 return
-            if size:
+            if is_compressed(self.paths[index]):
+                if begin <= first:
+                    stream = _CompressedFile(self.paths[index])
+                    yield from _Reader(stream, 0, stream.size, cut if whole else b"", behind, ahead).blocks(self.block)
+            elif size:
                 with _open_file(self.paths[index], size) as file:
                     low = self._next_cut(file, max(begin - first, 0), cut)
                     high = self._next_cut(file, min(end - first, size), cut)
@@ -206,6 +214,24 @@ class _File:
                 raise _unreadable(self.path, error) from None
             if count == 0:
                 raise AnyrankError(f"{self.path} became shorter while it was read: it now ends at byte {offset}.")
+            into, offset = into[count:], offset + count
+
+
+class _CompressedFile(_File):
+    """A compressed file, which is decompressed while it is read from its begin to its end."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, sum(map(len, read_stream(path, _STREAM_BYTES))), -1)
+        self._stream, self._rest = read_stream(path, _STREAM_BYTES), b""
+
+    def read(self, into: memoryview, offset: int) -> None:
+        """Fill `into` with the next bytes; `offset` is the end of those that were read before."""
+        while into:
+            data = self._rest or next(self._stream, b"")
+            if not data:
+                raise AnyrankError(f"{self.path} became shorter while it was read: it now ends at byte {offset}.")
+            count = min(len(data), len(into))
+            into[:count], self._rest = data[:count], data[count:]
             into, offset = into[count:], offset + count
 
 

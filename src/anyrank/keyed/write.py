@@ -11,14 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from anyrank.keyed.rows import Column, Text, count
+from anyrank.keyed.rows import BROKEN, Column, Columns, Text
 from anyrank.keyed.schema import unify_columns
+from anyrank.keyed.types import NARROW, array_of, arrow, is_text, text_of, values_of
 from anyrank.storage.durable import Piece, write_collectively
 from anyrank.storage.hdf5 import contiguous
 from anyrank.world import World
 
-#: Rows converted to text at a time: Python takes over a hundred bytes for each element.
-_ROWS = 1 << 12
+#: Rows converted to text at a time.
+_ROWS = 1 << 16
+#: Text with one of these characters is in quotes.
+_SPECIAL = r'[",\r\n]'
 #: In HDF5, text is padded to its longest element if that has at most this number of bytes.
 PADDED = 256
 
@@ -53,8 +56,9 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     >>> keyed.write_csv(World(), Path("rows.csv"), {"x": np.array([1, 2])}).read_text().split()
     ['x', '1', '2']
     """
-    columns = unify_columns(world, columns)
-    parts = [*_lines(columns)] if world.rank else [lines_of([columns]), *_lines(columns)]
+    columns = to_arrow(world, columns)
+    names = lines_of([columns])
+    parts = [*_lines(columns)] if world.rank else [names, *_lines(columns)]
     sizes = world.comm.allgather(sum(map(len, parts)))
     start = sum(sizes[: world.rank])
 
@@ -67,10 +71,71 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     return write_collectively(world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
 
 
-def _lines(columns: Mapping[str, Column]) -> Iterator[bytes]:
-    for first in range(0, count(columns), _ROWS):
-        rows = slice(first, first + _ROWS)
-        yield lines_of(zip(*(_cells(column[rows]) for column in columns.values()), strict=True))
+def to_arrow(world: World, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns as Arrow arrays, with the same type on all ranks. Collective."""
+    pa = arrow()
+    unified = unify_columns(world, {name: x for name, x in columns.items() if not isinstance(x, pa.Array)})
+    return {name: x if isinstance(x, pa.Array) else _arrow_of(unified[name]) for name, x in columns.items()}
+
+
+def _arrow_of(column: Column) -> Any:
+    if isinstance(column, Text):
+        return array_of(column, None, arrow().large_binary())
+    nulls = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else None
+    values = np.asarray(column) if column.dtype.kind != "S" else np.asarray(column).astype(object)
+    return arrow().array(values, mask=nulls)
+
+
+def _lines(columns: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the rows as lines of CSV."""
+    pa, compute = arrow(), arrow("compute")
+    for first in range(0, len(next(iter(columns.values()), ())), _ROWS):
+        cells = [cells_of(column.slice(first, _ROWS)) for column in columns.values()]
+        quoted = [compute.match_substring_regex(text, _SPECIAL) for text in cells]
+        cells = [_quote(text, needed) for text, needed in zip(cells, quoted, strict=True)]
+        if len(cells) == 1:  # an empty line is not a row
+            cells = [compute.if_else(compute.equal(cells[0], ""), pa.scalar('""', cells[0].type), cells[0])]
+        lines = _join(_join(*cells, between=","), "", between="\n")
+        text = text_of(lines)
+        yield text.data.tobytes()
+
+
+def _quote(text: Any, needed: Any) -> Any:
+    compute = arrow("compute")
+    if not compute.any(needed).as_py():
+        return text
+    doubled = compute.replace_substring(text, '"', '""')
+    return compute.if_else(needed, _join('"', doubled, '"'), text)
+
+
+def _join(*texts: Any, between: str = "") -> Any:
+    """Return the concatenated elements of arrays of text, and of constant text."""
+    large = arrow().large_string()
+    scalars = [arrow().scalar(text, large) if isinstance(text, str) else text for text in (*texts, between)]
+    return arrow("compute").binary_join_element_wise(*scalars)
+
+
+def cells_of(array: Any) -> Any:
+    """Return the elements of an array as text for people and for CSV: nulls are empty, times are ISO 8601.
+
+    Floating-point numbers have the fewest digits that give the same number. Bytes that are not UTF-8 become escapes.
+    """
+    pa, compute = arrow(), arrow("compute")
+    string, type_ = pa.large_string(), array.type
+    if is_text(type_):
+        try:
+            text = array.cast(string)
+        except pa.ArrowInvalid:
+            text = pa.array([x and x.decode(errors=BROKEN) for x in array.to_pylist()], string)
+    elif pa.types.is_timestamp(type_):
+        text = compute.replace_substring(array.cast(pa.timestamp(type_.unit)).cast(string), " ", "T")
+        text = _join(text, "Z") if type_.tz else text
+    else:
+        text = array.cast(string)
+    if pa.types.is_floating(type_):
+        whole = compute.match_substring_regex(text, "^-?[0-9]+$")
+        text = compute.if_else(whole, _join(text, "0", between="."), text)
+    return text.fill_null("")
 
 
 def lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
@@ -80,20 +145,12 @@ def lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _cells(column: Column) -> list[Any]:
-    """Return the elements for the csv module, which writes floats with the fewest exact digits and None as empty."""
-    if isinstance(column, Text):
-        return column.strings()
-    if column.dtype.kind == "S":
-        return [value.decode(errors="backslashreplace") for value in column.tolist()]
-    return [str(value) for value in column] if column.dtype.kind == "M" else column.tolist()
-
-
 def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attributes: Any) -> Path:
-    """Write the rows of all ranks as HDF5, one dataset per column. Collective.
+    r"""Write the rows of all ranks as HDF5, one dataset per column. Collective.
 
-    Text becomes fixed-length strings padded with zeros if no element has more than PADDED bytes; otherwise dataset
-    NAME has the concatenated bytes and NAME_size the sizes. Masked numbers are written as NaN.
+    Text becomes fixed-length strings padded with zeros if no element has more than PADDED bytes; otherwise dataset NAME
+    has the concatenated bytes and NAME_size the sizes. Zero bytes at the end of text become escapes: \x00. Masked
+    numbers are written as NaN.
 
     Parameters
     ----------
@@ -113,7 +170,7 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
     'rows.h5'
     """
     arrays: dict[str, np.ndarray] = {}
-    for name, column in unify_columns(world, columns).items():
+    for name, column in unify_columns(world, _without_arrow(world, columns)).items():
         arrays |= _array(world, name, column)
     counts = {name: world.comm.allgather(len(array)) for name, array in arrays.items()}
 
@@ -135,6 +192,37 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
     return write_collectively(world, path, lay_out, pieces)
 
 
+def _without_arrow(world: World, columns: Mapping[str, Any]) -> Columns:
+    """Return columns for HDF5, with NAME_null beside columns with nulls that have no NaN. Collective.
+
+    Times and decimals are text. Integers of 128 bits are int64 if all of them fit, and otherwise text.
+    """
+    pa = arrow()
+    result = Columns()
+    for name, column in columns.items():
+        if not isinstance(column, pa.Array):
+            result[name] = column
+            continue
+        type_ = column.type
+        if pa.types.is_decimal(type_) and type_.scale == 0:
+            words = np.asarray(values_of(column, type_).values)
+            words = words[:, None] if words.ndim == 1 else words
+            small = type_.precision <= NARROW or bool((words[:, -1] == words[:, 0] >> 63).all())
+            type_ = pa.int64() if world.all(small) else pa.large_binary()
+            column = column.cast(type_) if type_ == pa.int64() else cells_of(column).cast(type_)
+        elif not (
+            is_text(type_) or pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_boolean(type_)
+        ):
+            column = cells_of(column).cast(pa.large_binary())
+        values = values_of(column, column.type)
+        nulls = np.zeros(len(column), bool) if values.nulls is None else values.nulls
+        floats = pa.types.is_floating(column.type)
+        result[name] = np.where(nulls, np.nan, np.asarray(values.values)) if floats else values.values
+        if not floats and not world.all(not nulls.any()):
+            result[f"{name}_null"] = nulls
+    return result
+
+
 def _kind(dtype: np.dtype[Any]) -> Any:
     return h5py.string_dtype("utf-8", dtype.itemsize) if dtype.kind == "S" else dtype
 
@@ -144,9 +232,17 @@ def _array(world: World, name: str, column: Column) -> dict[str, np.ndarray]:
         return {name: np.ma.filled(column.astype(np.float64), np.nan)}
     if not isinstance(column, Text):
         return {name: column.astype(np.int64) if column.dtype.kind == "M" else column}
+    ends = column.offsets[1:][column.sizes > 0] - 1
+    if (column.data[ends] == 0).any():  # padding with zeros would remove them
+        column = Text.of([_escape_zeros(text) for text in column.tolist()])
     longest = int(world.allreduce(np.array([column.sizes.max(initial=1)]), "max")[0])
     if longest > PADDED:
         return {name: column.data, f"{name}_size": column.sizes}
     rows = np.zeros((len(column), longest), np.uint8)
     rows[np.arange(longest) < column.sizes[:, None]] = column.data
     return {name: rows.view(f"S{longest}").reshape(-1)}
+
+
+def _escape_zeros(text: bytes) -> bytes:
+    kept = text.rstrip(b"\0")
+    return kept + rb"\x00" * (len(text) - len(kept))

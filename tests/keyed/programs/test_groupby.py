@@ -59,9 +59,7 @@ def expected(by, table=TABLE):
         facts = (len(groups[key]), len(x), math.fsum(x), float(mean) if x else None, var)
         more = (float(min(x)), float(max(x))) if x else (None, None)
         kinds = sum(KINDS[n] for n in groups[key])
-        rows.append(
-            (*key, *facts, *more, kinds, float(sum(large)), float(Fraction(sum(large), len(large))), min(large))
-        )
+        rows.append((*key, *facts, *more, kinds, sum(large), float(Fraction(sum(large), len(large))), min(large)))
     return rows
 
 
@@ -84,6 +82,13 @@ def read(path):
         return [*csv.reader(file)]
 
 
+def is_written(value, text):
+    """Whether a text of CSV is that of a value; a float has a point or an exponent, so that it is read as one."""
+    if isinstance(value, float):
+        return float(text) == value and not text.lstrip("-").isdigit()
+    return text == ("" if value is None else str(value))
+
+
 @pytest.mark.ranks(2, 3, 7)
 def test_groupby_any_file_gives_the_groups_of_plain_python(world, tmp_path):
     for suffix, by, chunk in (
@@ -98,8 +103,8 @@ def test_groupby_any_file_gives_the_groups_of_plain_python(world, tmp_path):
         check_collective(world, (result["rows"], result["groups"], result["left_out"]) == (N, len(rows), 0))
         header, *lines = read(tmp_path / "groups.csv")
         check_collective(world, header == [*by, *AGGREGATES.split(",")])
-        texts = [["" if v is None else str(v) for v in row] for row in rows]
-        check_collective(world, lines == texts, f"{suffix}, {by}: groups.csv")
+        same = [all(map(is_written, row, line)) for row, line in zip(rows, lines, strict=True)]
+        check_collective(world, all(same), f"{suffix}, {by}: groups.csv")
         state.world.barrier()
 
 
@@ -140,8 +145,8 @@ def test_groupby_hdf5_output_has_nulls_besides_integers(alone, tmp_path):
     assert result["sum(ok)"] == [2, 0, 0] and result["max(k)"] == [5, 2**60 + 1, 0] and result["max(k)_null"][2]
     assert str(result["min(a.b)"]) == "[nan, 0.0, -0.0]"
     assert read(tmp_path / "groups.csv")[1:] == [
-        ["5", "1970-01-01", "True", "nan", "2", "5"],
-        [str(2**60 + 1), "", "False", "0.0", "0", str(2**60 + 1)],
+        ["5", "1970-01-01", "true", "nan", "2", "5"],
+        [str(2**60 + 1), "", "false", "0.0", "0", str(2**60 + 1)],
         ["", "1970-01-02", "", "-0.0", "0", ""],
     ]
 
@@ -153,7 +158,7 @@ def test_groupby_equal_keys_are_one_group(alone, tmp_path):
         {"k": [0.0, -0.0, np.nan, other, -1.0], "s": np.array([2**63, 2**64 - 1, 0, 1, 2], np.uint64)},
     )
     _, result = run(alone, tmp_path / "t.parquet", "k", "count,sum(s)")
-    assert str(result["first"]) == f"[[-1.0, 1, 2.0], [0.0, 2, {float(2**63 + 2**64 - 1)}], [nan, 2, 1.0]]"
+    assert str(result["first"]) == f"[[-1.0, 1, 2], [0.0, 2, {2**63 + 2**64 - 1}], [nan, 2, 1]]"
 
 
 @pytest.mark.parametrize("dtype", ["m8[D]", "timestamp"])
@@ -161,9 +166,9 @@ def test_groupby_times_are_shown_as_text(alone, tmp_path, dtype):
     when = pa.array([0, 10**9, None], pa.timestamp("us") if dtype == "timestamp" else pa.timestamp("s"))
     write(tmp_path / "t.parquet", {"t": when})
     _, result = run(alone, tmp_path / "t.parquet", "t,month(t)", "count")
-    second = "1970-01-01T00:16:40.000000000" if dtype == "timestamp" else "2001-09-09T01:46:40.000000000"
+    second = "1970-01-01T00:16:40.000000" if dtype == "timestamp" else "2001-09-09T01:46:40.000"
     assert result["first"] == [
-        ["1970-01-01T00:00:00.000000000", 1, 1],
+        ["1970-01-01T00:00:00" + second[19:], 1, 1],
         [second, 9 - 8 * (dtype == "timestamp"), 1],
         [None, None, 1],
     ]
@@ -220,7 +225,7 @@ def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
     words = ("run", "groupby", "--table", path, "--by", "date(time)", "--aggregate", "count,sum(x)", "--quiet")
     refused = run_anyrank(*words, "--out", tmp_path / "a", ranks=2)
     assert refused.returncode == 2, refused.stderr
-    assert f"{path}: line 252 has 2 fields, not 3: 'u0,2024-02-30'. Correct the file, or use --on-bad skip" in " ".join(
+    assert f"{path}: line 252 has 2 fields, not 3: 'u0,2024-02-30'. Correct the file, or --on-bad skip" in " ".join(
         refused.stderr.split()
     )
     _, result = run(alone, path, "date(time)", "count,sum(x)", on_bad="skip")
@@ -232,13 +237,13 @@ def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "user,day(time)"}, "--by 'day\\(time\\)' is not a key"),
+        ({"by": "user,dya(time)"}, "--by 'dya\\(time\\)' is not a key"),
         ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is not an aggregate. Use count, or one of count, sum"),
         ({"aggregate": "sum"}, "--aggregate 'sum' is not an aggregate"),
         ({"by": "count"}, "count is a key and an aggregate"),
-        ({"types": "x=number"}, "--types 'x=number' is not a column type. Write COLUMN=float64 or int64"),
+        ({"types": "x=number"}, "type 'number' must be one of float64, int64"),
         ({"by": "usr"}, "has no column 'usr'. Did you mean 'user'"),
-        ({"aggregate": "mean(user)"}, "column 'user' is text and must be numbers to be aggregated"),
+        ({"aggregate": "mean(user)"}, "column 'user' is text and must be numbers to be added"),
     ],
 )
 def test_groupby_bad_keys_and_aggregates_are_refused(alone, tmp_path, options, message):

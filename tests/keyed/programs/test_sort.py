@@ -171,3 +171,53 @@ def test_sort_bad_input_is_refused(tmp_path, group):
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
             arrays.describe_array_file(str(path), key)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_sort_hdf5_records_axes_and_attributes_are_kept(tmp_path, ranks):
+    place, key = np.arange(500), RNG.integers(0, 20, 500)
+    rows = np.zeros(500, [("id", "i8"), ("xyz", ">f4", 3)])
+    rows["id"], rows["xyz"] = key, RNG.standard_normal((500, 3))
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["table"] = rows
+        file["deep/id"], file["deep/xyz"] = key, rows["xyz"]
+        file["deep/id"].attrs["units"], file["deep"].attrs["origin"] = "m", [1.5, 2.5]
+        file["deep/xyz"].attrs["scale"] = file["table"].ref  # refers to an object that the output does not have
+    order = np.lexsort([place, key])
+    run("run", "sort", "--input", f"{tmp_path}/in.h5:/table", "--key", "id", "--out", tmp_path / "a", ranks=ranks)
+    with h5py.File(tmp_path / "a" / "sorted.h5") as file:
+        assert file["table"].dtype == rows.dtype and file["table"][:].tobytes() == rows[order].tobytes()
+    words = ("--input", f"{tmp_path}/in.h5:/deep", "--key", "id", "--chunk", 500, "--out", tmp_path / "b")
+    run("run", "sort", *words, ranks=ranks)
+    with h5py.File(tmp_path / "b" / "sorted.h5") as file:
+        group = file["deep"]
+        assert np.array_equal(group["id"], key[order]) and np.array_equal(group["xyz"], rows["xyz"][order])
+        assert group["id"].attrs["units"] == "m" and group.attrs["origin"].tolist() == [1.5, 2.5]
+        assert "scale" not in group["xyz"].attrs
+    refused = run_anyrank("run", "sort", "--input", f"{tmp_path}/in.h5:/table", "--key", "xx", "--out", tmp_path / "c")
+    assert refused.returncode == 2 and "has no field 'xx'. Use --key id or xyz" in " ".join(refused.stderr.split())
+
+
+def test_sort_field_names_of_npy_may_be_unicode(tmp_path):
+    rows = np.array([(2, 0.5), (1, 1.5)], [("Δt", "i8"), ("größe", "f8")])
+    np.save(tmp_path / "rows.npy", rows)
+    run("run", "sort", "--input", tmp_path / "rows.npy", "--key", "Δt", "--out", tmp_path / "out", ranks=2)
+    assert np.load(tmp_path / "out" / "sorted.npy").tolist() == rows[::-1].tolist()
+
+
+@pytest.mark.parametrize("damage", ["empty", "zip", "npz", "symbols"])
+def test_sort_damaged_file_is_refused(tmp_path, damage):
+    path = tmp_path / ("rows.h5" if damage == "symbols" else "rows.npy")
+    if damage == "npz":
+        np.savez(tmp_path / "rows.npz", a=np.arange(3))
+        (tmp_path / "rows.npz").rename(path)
+    elif damage == "symbols":
+        with h5py.File(path, "w") as file:
+            file["a"] = np.arange(9)
+        data = bytearray(path.read_bytes())
+        data[data.index(b"SNOD")] ^= 1
+        path.write_bytes(data)
+    else:
+        path.write_bytes(b"PK\3\4xxxxxxxxxxxx" if damage == "zip" else b"")
+    with pytest.raises(UsageError, match=r"rows.* is not a valid \..* file"):
+        arrays.describe_array_file(str(path), "a" if damage == "symbols" else "")

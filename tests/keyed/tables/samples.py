@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from anyrank.keyed.rows import Text
+from anyrank.keyed.types import name_of
 from anyrank.keyed.values import Values
 
 #: A log of 1000 rows.
@@ -70,9 +71,14 @@ def plain(values: Values) -> list:
     )
 
 
+def type_names(files):
+    """The names of the types of the requested columns by label."""
+    return {label: name_of(type_) for label, type_ in files.types.items()}
+
+
 def rows_of(files, chunk):
     """What this rank reads of all chunks: a list for each label."""
-    result = {label: [] for label in files.wanted}
+    result = {label: [] for label in files.types}
     for step in range(files.chunks(chunk)):
         for batch in files.read(*files.part(step, chunk)):
             for label, values in batch.items():

@@ -183,9 +183,8 @@ class Sort(Program):
             if self.path.exists():
                 raise AnyrankError(f"--output {self.path} was created while {self._temporary} was written. Move one.")
             publish(self._temporary, self.path)
-        written = arrays.describe_array_file(
-            f"{self.path}:{self.table.group}" if self.table.group else str(self.path), self.table.key
-        )
+        inner = f":{self.table.group.rstrip('/')}/{self.table.records}" if self.table.group else ""
+        written = arrays.describe_array_file(f"{self.path}{inner}", self.table.key)
         ends = (0, written.rows - 1) if written.rows else ()
         keys = [written.read(end, end + 1)[0][0].item() for end in ends]
         return [key.decode(errors="backslashreplace") if isinstance(key, bytes) else key for key in keys]

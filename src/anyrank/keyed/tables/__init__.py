@@ -1,48 +1,61 @@
-"""Table input: CSV, Parquet, HDF5 and `.npy` files as one table, divided between ranks."""
+"""Table input: CSV, Parquet, HDF5 and `.npy` files as one table, divided between ranks.
+
+Every rank knows the same about the files: what one rank finds (names, types, the quotes in a part of a file) is
+exchanged before a type or the begin of a record depends on it. See `TableFiles`.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.kernels.records import RECORD
 from anyrank.keyed.rows import Text
-from anyrank.keyed.tables import arrays, csv, parquet  # noqa: F401 (registers them)
-from anyrank.keyed.tables.arrow import times_of
-from anyrank.keyed.tables.source import BadRows, Rows, TablePiece, table_source
+from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
+from anyrank.keyed.tables.columns import ColumnSpec
+from anyrank.keyed.tables.csv import CsvFile, Records, inferred_type, possible_types
+from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile, table_class
+from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
-from anyrank.keyed.values import DAY, KINDS, NUMBERS, ColumnSpec, Values, time_component
+from anyrank.keyed.types import arrow, is_text, name_of, unify, values_of
+from anyrank.keyed.values import Values
+from anyrank.layout import even_cuts
 from anyrank.world import World
-
-_TIMES = (*DAY, "text")
 
 
 class TableFiles(TextFiles):
     """Columns of the rows of table files. The constructor is collective.
 
-    All files must have the requested columns, with the same kind in all files. Chunks are ranges of bytes of the
-    files, so that they depend only on the files.
+    All files must have the requested columns, with types that have a common type. Chunks are ranges of bytes of the
+    files, so that they depend only on the files. The types of CSV columns are inferred from all rows of all files.
 
     Parameters
     ----------
     names : str or sequence of str
-        Files, folders and globs, as for `TextFiles`.
+        Files, folders and globs, as for `TextFiles`. In folders, files whose names begin with `.` or `_` are left out.
     wanted : sequence of ColumnSpec
         The columns, and functions of columns, to read.
     world : World
         The ranks that read the files.
     on_bad : str
-        `error`: a malformed row or an invalid time raises UsageError in `read`; `skip`: `bad` counts such rows, and
-        they are left out.
-    types : mapping of str to str, optional
-        The kinds of CSV columns whose first rows do not show them.
+        `error`: a malformed row or a value of another type raises UsageError in `read`; `skip`: `bad` counts such rows,
+        and they are left out.
+    types : mapping of str to Arrow type, optional
+        The types of CSV columns; they are not inferred.
+    options : CsvOptions, optional
+        How CSV files are written.
+    zone : str
+        The time zone of dates and hours; UTC if empty.
 
     Attributes
     ----------
-    kinds : dict of str to str
-        The kinds of the requested columns by label.
+    types : dict of str to Arrow type
+        The types of the requested columns by label.
 
     Raises
     ------
@@ -51,12 +64,14 @@ class TableFiles(TextFiles):
 
     Examples
     --------
-    >>> from anyrank.keyed.values import ColumnSpec
+    >>> from anyrank.keyed.tables.columns import ColumnSpec
     >>> _ = keyed.write_csv(World(), Path("rows.csv"), {"x": np.array([1, 2]), "y": np.array([0.5, 0.7])})
     >>> files = keyed.TableFiles("rows.csv", [ColumnSpec("x")], World())
     >>> [batch["x"].values for batch in files.read(0, files.size)]
     [array([1, 2])]
     """
+
+    hidden = (".", "_")
 
     def __init__(
         self,
@@ -64,15 +79,20 @@ class TableFiles(TextFiles):
         wanted: Sequence[ColumnSpec],
         world: World,
         on_bad: str = "error",
-        types: Mapping[str, str] | None = None,
+        types: Mapping[str, Any] | None = None,
+        options: CsvOptions | None = None,
+        zone: str = "",
     ):
         super().__init__(names, world)
-        self.wanted = {spec.label: spec for spec in wanted}
-        self.bad = BadRows(on_bad == "skip")
-        #: The kinds of all columns of each file, in their order, and the kinds of the requested columns.
-        self.schemas: list[dict[str, str]]
-        self.schemas, self.columns, self._nullable = world.on_root(lambda: self._look(wanted, types or {}))
-        self.kinds = {label: spec.kind(self.columns[spec.column]) for label, spec in self.wanted.items()}
+        self.wanted = {(spec.label, spec.role): spec for spec in wanted}.values()
+        self.bad, self.zone = BadRows(on_bad == "skip"), zone
+        self.files: list[TableFile] = world.on_root(lambda: [*self._open(options or CsvOptions())])
+        given = types or {}
+        world.on_root(lambda: self._check_names(given))
+        self._find_records()
+        self._infer_types(given)
+        #: The types of the columns of the files, and of the requested columns.
+        self.columns, self.types = world.on_root(self._join_types)
 
     def nullable(self, label: str) -> bool:
         """Return whether a column may have nulls. Not collective.
@@ -82,7 +102,8 @@ class TableFiles(TextFiles):
         label : str
             The label of a requested column.
         """
-        return self.wanted[label].column in self._nullable
+        column = next(spec.column for spec in self.wanted if spec.label == label)
+        return any(column in file.nullable for file in self.files)
 
     def empty_is_null(self, label: str) -> bool:
         """Return whether a column is text that is null if and only if it is empty. Not collective.
@@ -92,7 +113,7 @@ class TableFiles(TextFiles):
         label : str
             The label of a requested column.
         """
-        return self.kinds[label] == "text" and {*map(table_source, self.paths)} == {csv.Csv}
+        return is_text(self.types[label]) and all(isinstance(file, CsvFile) for file in self.files)
 
     def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
         """Yield batches of rows, as columns by label. Not collective.
@@ -110,95 +131,145 @@ class TableFiles(TextFiles):
         AnyrankError
             If a file cannot be read.
         """
-        for index, path in enumerate(self.paths):
+        for file, low, high in self._pieces(begin, end):
+            try:
+                for rows in file.read(low, high, self.columns, self.bad):
+                    yield self._requested(rows)
+            except AnyrankError:
+                raise
+            except Exception as error:  # any error of Arrow, HDF5 and NumPy
+                raise AnyrankError(f"{file.path} cannot be read: {error or type(error).__name__}") from None
+
+    def _pieces(self, begin: int, end: int) -> Iterator[tuple[TableFile, int, int]]:
+        """Yield the files and their ranges of bytes in a range of the concatenated files."""
+        for index, file in enumerate(self.files):
             first = self._ends[index] - self.sizes[index]
             if max(begin, first) < min(end, self._ends[index]):
-                low, high = max(begin - first, 0), min(end - first, self.sizes[index])
-                piece = TablePiece(self, index, low, high, self.schemas[index])
-                try:
-                    for rows in table_source(path).read(piece, self.columns, self.bad):
-                        yield self._derive(rows)
-                except (OSError, ValueError) as error:  # includes the errors of Arrow
-                    raise AnyrankError(f"{path} cannot be read: {error}") from None
+                yield file, max(begin - first, 0), min(end - first, self.sizes[index])
 
-    def _look(
-        self, wanted: Sequence[ColumnSpec], types: Mapping[str, str]
-    ) -> tuple[list[dict[str, str]], dict[str, str], set[str]]:
-        """Return the schemas of all files, the common kinds of the requested columns, and the nullable columns."""
-        schemas: list[dict[str, str]] = []
-        nullable: set[str] = set()
-        known: set[str] = set()
-        for path in self.paths:
+    def _open(self, options: CsvOptions) -> Iterator[TableFile]:
+        for path, size in zip(self.paths, self.sizes, strict=True):
             try:
-                source = table_source(path)
-                schemas.append({**source.kinds(path)})
-                nullable |= source.nullable(path)
-            except (OSError, ValueError) as error:
-                raise UsageError(f"{path} cannot be read as a table: {error}") from None
-            if source is csv.Csv:
-                given = {name: kind for name, kind in types.items() if name in schemas[-1]}
-                schemas[-1] |= given
-                known |= given.keys()
-        if unknown := types.keys() - known:
+                yield table_class(path)(path, size, options)
+            except UsageError:
+                raise
+            except Exception as error:
+                raise UsageError(f"{path} cannot be read as a table: {error or type(error).__name__}") from None
+
+    def _check_names(self, given: Mapping[str, Any]) -> None:
+        """Raise UsageError if a file lacks a column, or no CSV file has a column whose type is given."""
+        for spec in self.wanted:
+            for file in self.files:
+                if spec.column not in file.types:
+                    close = difflib.get_close_matches(spec.column, file.types, 1)
+                    fix = f"Did you mean {close[0]!r}?" if close else f"They are {', '.join(file.types)}."
+                    raise UsageError(f"{file.path} has no column {spec.column!r}. {fix}")
+        known = {name for file in self._csv() for name in file.types}
+        if unknown := given.keys() - known:
             raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Remove it, or correct its name.")
-        columns = {spec.column: self._kind(spec.column, schemas) for spec in wanted}
-        numbers = {spec.column for spec in wanted if spec.number}
-        columns |= {n: "float64" if n in numbers else "text" for n, kind in columns.items() if kind == "null"}
-        for spec in wanted:
-            _check(spec, columns[spec.column])
-        return schemas, columns, nullable
 
-    def _kind(self, column: str, schemas: list[dict[str, str]]) -> str:
-        """Return the common kind of a column in all files."""
-        kind, where = "null", self.paths[0]
-        for path, schema in zip(self.paths, schemas, strict=True):
-            if column not in schema:
-                close = difflib.get_close_matches(column, schema, 1)
-                fix = f"Did you mean {close[0]!r}?" if close else f"They are {', '.join(schema)}."
-                raise UsageError(f"{path} has no column {column!r}. {fix}")
-            other = schema[column]
-            if "null" in (kind, other) or kind == other:
-                kind, where = (other, path) if kind == "null" else (kind, where)
-            elif {kind, other} == {"int64", "float64"} and {table_source(path), table_source(where)} == {csv.Csv}:
-                kind = "float64"
-            else:
-                raise UsageError(
-                    f"column {column!r} is {kind} in {where} and {other} in {path}; a column must have one type. "
-                    "Convert one of the files."
-                )
-        return kind
+    def _csv(self) -> list[CsvFile]:
+        return [file for file in self.files if isinstance(file, CsvFile)]
 
-    def _derive(self, rows: Rows) -> dict[str, Values]:
-        """Return the requested values of rows, without the rows with invalid times."""
-        result = {label: self._value(spec, rows) for label, spec in self.wanted.items()}
-        if rows.wrong is None:
-            return result
-        return {label: values[~rows.wrong] for label, values in result.items()}
+    def _find_records(self) -> None:
+        """Find the state at every segment of the CSV files that have quotes. Collective.
 
-    def _value(self, spec: ColumnSpec, rows: Rows) -> Values:
-        values, kind = rows.columns[spec.column], self.columns[spec.column]
+        Each rank reads a part of the segments and finds the state after it for each state before it. These maps are
+        then composed from the first segment on.
+        """
+        files, world = self._csv(), self.world
+        segments = [file.segments for file in files]
+        ends = np.cumsum([0, *segments])
+        cuts = even_cuts(int(ends[-1]), world.size)
+        low, high = cuts[world.rank], cuts[world.rank + 1]
+        maps: list[tuple[int, ...]] = []
+        with world.raise_on_all_ranks():
+            for file, first, count in zip(files, ends.tolist(), segments, strict=False):
+                maps += file.segment_maps(max(low - first, 0), min(high - first, count))
+        whole = [states for part in world.comm.allgather(maps) for states in part]
+        for file, first, count in zip(files, ends.tolist(), segments, strict=False):
+            states = [RECORD]
+            for states_after in whole[first : first + count]:
+                states.append(states_after[states[-1]] if states_after else states[-1])
+            file.states = np.array(states, np.uint8)
+
+    def _infer_types(self, given: Mapping[str, Any]) -> None:
+        """Infer the types of the requested columns of the CSV files from all of their rows. Collective."""
+        pa = arrow()
+        roles = {spec.column: spec.inferred_as for spec in sorted(self.wanted, key=lambda spec: spec.role != "key")}
+        roles |= {spec.column: "key" for spec in self.wanted if spec.inferred_as == "key"}
+        roles = {name: role for name, role in roles.items() if name not in given}
+        cuts = even_cuts(self.size, self.world.size)
+        possible: dict[str, frozenset[str] | None] = {n: None if role else frozenset() for n, role in roles.items()}
+        with self.world.raise_on_all_ranks():
+            for file, low, high in self._pieces(cuts[self.world.rank], cuts[self.world.rank + 1]):
+                if isinstance(file, CsvFile):
+                    self._infer(file, low, high, roles, possible)
+        parts = self.world.comm.allgather(possible)
+        joint = {name: inferred_type([part[name] for part in parts]) for name in roles}
+        default = {"number": pa.float64()}
+        joint = {n: default.get(roles[n], pa.large_binary()) if pa.types.is_null(t) else t for n, t in joint.items()}
+        for file in self._csv():
+            file.types |= {name: type_ for name, type_ in (joint | {**given}).items() if name in file.types}
+
+    @staticmethod
+    def _infer(
+        file: CsvFile, begin: int, end: int, roles: Mapping[str, str], possible: dict[str, frozenset[str] | None]
+    ) -> None:
+        """Remove the types that the rows of a part of a file cannot have."""
+        for offset, data in file.blocks(begin, end):
+            open_ = [name for name, names in possible.items() if names is None or names]
+            if not open_:
+                return
+            records = Records(file, offset, data)
+            records.read(dict.fromkeys(open_, arrow().large_binary()), BadRows(skip=True))
+            for name in open_:
+                found, known = possible_types(records.columns[name], roles[name], file.dialect), possible[name]
+                possible[name] = known if found is None else found if known is None else known & found
+
+    def _join_types(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the types of the columns, common to all files, and of the requested columns."""
+        columns: dict[str, Any] = {}
+        for spec in self.wanted:
+            joint, where = self.files[0].types[spec.column], self.files[0].path
+            for file in self.files[1:]:
+                type_ = file.types[spec.column]
+                both = None if isinstance(joint, str) or isinstance(type_, str) else unify(joint, type_)
+                if both is None and type_ != joint:
+                    names = (type_ if isinstance(type_, str) else name_of(type_) for type_ in (joint, type_))
+                    raise UsageError(
+                        f"column {spec.column!r} is {next(names)} in {where} and {next(names)} in {file.path}; a "
+                        "column must have one type. Convert one of the files."
+                    )
+                joint, where = (type_ if both is None else both), file.path if both == type_ != joint else where
+            null = not isinstance(joint, str) and arrow().types.is_null(joint)
+            if null:
+                joint = arrow().float64() if spec.role in ("number", "value") else arrow().large_binary()
+            columns[spec.column] = joint
+        return columns, {spec.label: spec.type(columns[spec.column]) for spec in self.wanted}
+
+    def _requested(self, rows: Rows) -> dict[str, Values]:
+        """Return the requested values of rows, without bad rows."""
+        columns = {spec.label: self._column(spec, rows) for spec in self.wanted}
+        if rows.wrong is not None:
+            kept = arrow().array(~rows.wrong)
+            columns = {label: column.filter(kept) for label, column in columns.items()}
+        result = {label: values_of(column, self.types[label]) for label, column in columns.items()}
+        for label, values in result.items():  # empty text of CSV is null
+            if values.nulls is None and isinstance(values.values, Text) and self.empty_is_null(label):
+                empty = values.values.sizes == 0
+                result[label] = Values(values.values, empty if empty.any() else None)
+        return result
+
+    def _column(self, spec: ColumnSpec, rows: Rows) -> Any:
+        column = rows.columns[spec.column]
         if not spec.function:
-            return values
-        times, wrong = times_of(values, kind)
-        if wrong is not None:
+            return column
+        times, wrong, hint = times_of(column)
+        if wrong.any():
             row = int(np.argmax(wrong))
-            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {spec.column} {_repr(values, row)} is not a time")
-            times = np.where(wrong, 0, times)
-        return Values(time_component(spec.function, "timestamp" if kind == "text" else kind, times), values.nulls)
-
-
-def _check(spec: ColumnSpec, kind: str) -> None:
-    """Raise UsageError if the kind of a column does not suit its use."""
-    if kind not in KINDS:
-        raise UsageError(f"column {spec.column!r} is {kind}, which cannot be read. Use a column of {', '.join(KINDS)}.")
-    if spec.function and kind not in _TIMES:
-        raise UsageError(
-            f"{spec.label}: column {spec.column!r} is {kind}, not a time. Use times, ISO 8601 or Unix seconds."
-        )
-    if spec.number and kind not in NUMBERS:
-        raise UsageError(f"column {spec.column!r} is {kind} and must be numbers to be aggregated. Use another column.")
-
-
-def _repr(values: Values, row: int) -> str:
-    column = values.values
-    return repr(column[row : row + 1].strings()[0]) if isinstance(column, Text) else str(column[row])
+            value = column[row].as_py()
+            text = repr(value.decode(errors="backslashreplace")) if isinstance(value, bytes) else value
+            rule = f"{spec.column} {text} is not a time. {hint}".rstrip(". ")
+            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {rule}")
+        return component(spec.function, times, self.zone)

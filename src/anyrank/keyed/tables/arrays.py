@@ -1,4 +1,4 @@
-"""Table files of arrays: HDF5 with a one-dimensional dataset per column, and structured `.npy` files."""
+"""Table files of arrays: HDF5 with a dataset per column or a dataset of rows, and structured `.npy` files."""
 
 from __future__ import annotations
 
@@ -10,66 +10,118 @@ import h5py
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.tables.source import BadRows, Rows, TablePiece, TableSource
-from anyrank.keyed.values import kind_of, of_numpy
+from anyrank.keyed.arrays import map_npy
+from anyrank.keyed.rows import Text
+from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile
+from anyrank.keyed.types import array_of, arrow, canonical, to_type
 
 
-class Hdf5(TableSource):
-    """HDF5 files: one-dimensional datasets are columns; column `log/user` is dataset `user` of group `log`."""
+class Hdf5File(TableFile):
+    """HDF5 files: one-dimensional datasets are columns; column `log/user` is dataset `user` of group `log`.
+
+    The fields of a dataset of structured rows, as PyTables writes them, are columns, too: `log/events.user`.
+    """
 
     suffixes = (".h5", ".hdf5")
 
-    @staticmethod
-    def kinds(path: Path) -> dict[str, str]:
-        """Return the kind of every one-dimensional dataset."""
-        result = {}
+    def __init__(self, path: Path, size: int, options: CsvOptions):
+        super().__init__(path, size, options)
+        self.types = {}
 
         def visit(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and item.ndim == 1:
-                text = h5py.check_string_dtype(item.dtype) is not None
-                result[name] = kind_of(item.dtype) if text or item.dtype.kind != "O" else "objects"
+                fields = item.dtype.names
+                for field, dtype in (
+                    [(f"{name}.{f}", item.dtype[f]) for f in fields] if fields else [(name, item.dtype)]
+                ):
+                    self.types[field] = _type_of(dtype)
 
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             file.visititems(visit)
-        return result
+        self.nullable = {name for name, type_ in self.types.items() if str(type_).startswith("timestamp")}
 
-    @staticmethod
-    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield the same rows of all datasets. Raises UsageError if their lengths differ."""
-        with h5py.File(piece.path) as file:
-            columns = {name: file[name] for name in wanted}
-            sizes = {name: len(column) for name, column in columns.items()}
+        with h5py.File(self.path, locking=False) as file:
+            columns = {name: _dataset(file, name) for name in types}
+            sizes = {name: len(column) for name, (column, _) in columns.items()}
             if len({*sizes.values()}) > 1:
-                raise UsageError(f"{piece.path}: columns must have the same length, but have {sizes}. Use others.")
-            for first, last in piece.rows(min(sizes.values(), default=0)):
-                yield Rows(piece.path, {n: of_numpy(c[first:last]) for n, c in columns.items()}, first)
+                raise UsageError(f"{self.path}: columns must have the same length, but have {sizes}. Use others.")
+            for first, last in self.row_ranges(begin, end, min(sizes.values(), default=0)):
+                batch = {
+                    name: from_numpy(column[first:last][field] if field else column[first:last], types[name])
+                    for name, (column, field) in columns.items()
+                }
+                yield Rows(self.path, batch, first)
 
 
-class Npy(TableSource):
+def _dataset(file: Any, name: str) -> tuple[Any, str]:
+    """Return the dataset of a column, and the field of its rows, if it has fields."""
+    if name in file:
+        return file[name], ""
+    dataset, _, field = name.rpartition(".")
+    return file[dataset], field
+
+
+class NpyFile(TableFile):
     """Structured one-dimensional arrays; the fields are the columns."""
 
     suffixes = (".npy",)
 
-    @staticmethod
-    def kinds(path: Path) -> dict[str, str]:
-        """Return the kinds of the fields. Raises UsageError if the array has no fields."""
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.dtype.names is None or array.ndim != 1:
+    def __init__(self, path: Path, size: int, options: CsvOptions):
+        super().__init__(path, size, options)
+        dtype, shape = map_npy(path).dtype, map_npy(path).shape
+        if dtype.names is None or len(shape) != 1:
             raise UsageError(
-                f"{path}: an array of {array.dtype} with shape {array.shape} is not a table: it needs one axis and "
-                "fields. Save a structured array."
+                f"{path}: an array of {dtype} with shape {shape} is not a table: it needs one axis and fields. Save a "
+                "structured array."
             )
-        fields = {name: array.dtype[name] for name in array.dtype.names}
-        return {name: str(field) if field.shape else kind_of(field) for name, field in fields.items()}
+        self.types = {name: _type_of(dtype[name]) for name in dtype.names}
+        self.nullable = {
+            name for name, type_ in self.types.items() if str(type_).startswith(("timestamp", "date", "dur"))
+        }
 
-    @staticmethod
-    def nullable(path: Path) -> set[str]:
-        """Return the columns of times, which may be NaT."""
-        return {name for name, kind in Npy.kinds(path).items() if kind in ("timestamp", "date")}
-
-    @staticmethod
-    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows. A new memory map each time, because pages of a map count as memory of the process."""
-        for first, last in piece.rows(len(np.load(piece.path, mmap_mode="r"))):
-            batch = np.load(piece.path, mmap_mode="r")[first:last]
-            yield Rows(piece.path, {name: of_numpy(np.array(batch[name])) for name in wanted}, first)
+        for first, last in self.row_ranges(begin, end, len(map_npy(self.path))):
+            batch = map_npy(self.path)[first:last]
+            yield Rows(self.path, {n: from_numpy(np.array(batch[n]), type_) for n, type_ in types.items()}, first)
+
+
+def _type_of(dtype: np.dtype[Any]) -> Any:
+    """Return the type of an array's elements, or the name of the dtype if it has none."""
+    pa = arrow()
+    if h5py.check_string_dtype(dtype) is not None or dtype.kind in "SU":
+        return pa.large_binary()
+    if dtype.kind in "Mm":
+        unit, count = np.datetime_data(dtype)
+        if dtype.kind == "M" and unit in "YMWD":
+            return pa.date32()
+        kind = pa.timestamp if dtype.kind == "M" else pa.duration
+        return (
+            kind(unit) if unit in ("s", "ms", "us", "ns") and count == 1 else kind("s") if unit in "hm" else str(dtype)
+        )
+    if dtype.shape or dtype.kind not in "iubf" or dtype.itemsize > 8:
+        return str(dtype)
+    return canonical(pa.from_numpy_dtype(dtype.newbyteorder("=")))
+
+
+def from_numpy(array: np.ndarray, type_: Any) -> Any:
+    """Convert a one-dimensional array to an Arrow array of a type. Raises an ArrowInvalid if a value does not fit."""
+    pa = arrow()
+    if array.dtype.kind == "O":
+        return array_of(Text.of(array.tolist()), None, type_)
+    if array.dtype.kind in "SU":
+        fixed = np.ascontiguousarray(np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array)
+        sizes = np.char.str_len(fixed).astype(np.int64)
+        data = fixed.view(np.uint8).reshape(len(fixed), fixed.itemsize)
+        return array_of(Text.sized(data[np.arange(fixed.itemsize) < sizes[:, None]], sizes), None, type_)
+    if array.dtype.kind in "Mm":
+        nulls = np.isnat(array)
+        unit = "D" if pa.types.is_date(type_) else type_.unit
+        whole = array.astype(f"{array.dtype.kind}8[{unit}]")
+        if (whole[~nulls].astype(array.dtype) != array[~nulls]).any():
+            raise ValueError(f"a time does not fit into {type_}")
+        return array_of(whole.view(np.int64), nulls if nulls.any() else None, type_)
+    return to_type(pa.array(np.ascontiguousarray(array, array.dtype.newbyteorder("="))), type_)

@@ -1,174 +1,382 @@
-"""CSV with a header line, read by Arrow in blocks of whole lines.
+"""CSV files, divided at records and read by Arrow.
 
-A line is a row: quoted fields with line ends are refused. Empty fields are null; in columns of numbers, NA, N/A, NULL
-and null are null, too. Types are given by the user or inferred from the first rows; times are read as text.
+Text of any dialect: quoted fields may contain line ends. Where records begin is found by reading the quotes of the
+whole file, in parallel, so it does not depend on how a file is divided. Types are inferred from all rows of all files:
+see `possible_types`.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping
-from itertools import islice
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from anyrank.errors import UsageError
-from anyrank.keyed.tables.arrow import arrow, cast_rows, kind_of, of_arrow, text_of
-from anyrank.keyed.tables.source import BadRows, Rows, TablePiece, TableSource
-from anyrank.keyed.values import NUMBERS, Values
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.kernels.records import RECORD
+from anyrank.keyed.files import read_stream
+from anyrank.keyed.tables.dialect import SEGMENT, WINDOW, CsvOptions, Dialect, dialect_of
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile
+from anyrank.keyed.types import arrow, cast_rows, is_text, name_of
 
-_NULLS = ["", "NA", "N/A", "NULL", "null"]
-_SAMPLE = 1 << 20
-
-
-class Csv(TableSource):
-    """Comma-separated values, and tab-separated ones."""
-
-    suffixes = (".csv", ".tsv")
-
-    @staticmethod
-    def kinds(path: Path) -> dict[str, str]:
-        """Return the kinds of the columns, inferred from the first MiB; `null` if that has no values."""
-        with path.open("rb") as file:
-            names, data = _header(path, file.readline()), file.read(_SAMPLE)
-        data = data[: data.rfind(b"\n") + 1] or data
-        if not data.strip():
-            return dict.fromkeys(names, "null")
-        table = _table(data, names, path.suffix, {}, [])
-        kinds = {field.name: kind_of(field.type) for field in table.schema}
-        return {name: kind if kind in (*NUMBERS, "null") else "text" for name, kind in kinds.items()}
-
-    @staticmethod
-    def nullable(path: Path) -> set[str]:
-        """Return all columns."""
-        with path.open("rb") as file:
-            return {*_header(path, file.readline())}
-
-    @staticmethod
-    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
-        """Yield the lines of a piece, a block at a time."""
-        first = sum(piece.files.sizes[: piece.index])
-        for block in piece.files.blocks(first + piece.begin, first + piece.end, b"\n"):
-            data = block.buffer[block.start : block.stop].tobytes()
-            header = data.find(b"\n") + 1 or len(data) if block.offset == 0 else 0
-            if data[header:].strip():
-                lines = Lines(block.path, block.offset + header, data[header:])
-                lines.read([*piece.kinds], wanted, bad)
-                yield lines
+#: The longest record, and the longest first record.
+LONGEST, _HEAD = 1 << 30, 1 << 20
+#: The types that are inferred; the first one that all values may have is used, or else text.
+INFERRED: dict[str, Callable[[], Any]] = {
+    "int64": lambda: arrow().int64(),
+    "uint64": lambda: arrow().uint64(),
+    "decimal": lambda: arrow().decimal128(38, 0),
+    "float64": lambda: arrow().float64(),
+    "bool": lambda: arrow().bool_(),
+    "date": lambda: arrow().date32(),
+    "timestamp": lambda: arrow().timestamp("us"),
+    "timestamp_utc": lambda: arrow().timestamp("us", "UTC"),
+    "timestamp_ns": lambda: arrow().timestamp("ns"),
+}
+_TIMES = "date", "timestamp", "timestamp_utc", "timestamp_ns"
+#: Integers and numbers in the usual notation, integers that float64 may not represent, and digits of any notation.
+_INTEGER = r"^(0|-?[1-9][0-9]{0,37})$"
+_NUMBER = r"^(-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|nan|NaN|-?inf)$"
+_LONG = r"^-?[0-9]{16,}$"
+_DIGITS = r"^[-+]?[0-9]{1,38}$"
+_WORDS = "true", "false", "True", "False", "TRUE", "FALSE"
 
 
-class Lines(Rows):
-    """The rows of a block: its lines, except empty and malformed lines."""
+class CsvFile(TableFile):
+    """A CSV file. Types are `null` until they are inferred; `states` has the state at each segment of the text."""
 
-    def __init__(self, path: Path, offset: int, data: bytes):
-        super().__init__(path, {})
-        self.offset, self.data = offset, data
-        self.broken: set[str] = set()
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
+    #: Approximate bytes that are read at a time.
+    block = 1 << 20
+
+    def __init__(self, path: Path, size: int, options: CsvOptions):
+        super().__init__(path, size, options)
+        self.dialect = dialect_of(path, self._head(), options)
+        self.types = dict.fromkeys(self.dialect.names, arrow().null())
+        self.nullable = {*self.types}
+        self.states: np.ndarray | None = None
+
+    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
+        """See `TableFile`."""
+        for offset, data in self.blocks(begin, end):
+            records = Records(self, offset, data)
+            records.read(types, bad)
+            yield records
+
+    def part(self, begin: int, end: int) -> np.ndarray:
+        """Return bytes of the file as uint8. Raises AnyrankError if the file has become shorter."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), end - begin, begin)
+                while len(data) < end - begin and (more := os.pread(file.fileno(), end - begin - len(data), begin)):
+                    data += more
+        except OSError as error:
+            raise AnyrankError(f"{self.path} can no longer be read on this rank ({error.strerror}).") from None
+        if len(data) < end - begin:
+            raise AnyrankError(
+                f"{self.path} became shorter while it was read: it now ends at byte {begin + len(data)}."
+            )
+        return np.frombuffer(data, np.uint8)
+
+    def _head(self) -> bytes:
+        """Return the begin of the file."""
+        with self.path.open("rb") as file:
+            return file.read(_HEAD)
+
+    @property
+    def segments(self) -> int:
+        """The number of segments whose state must be known."""
+        return -(-self.size // SEGMENT)
+
+    def line_ends(self, end: int) -> int:
+        """Return the number of line ends before an offset."""
+        lines = 0
+        for begin in range(0, end, SEGMENT):
+            data = self.part(begin, min(begin + SEGMENT + 1, end))
+            piece = data[:SEGMENT]
+            lines += int(
+                np.count_nonzero((piece == 10) | ((piece == 13) & (np.append(data, 0)[1 : len(piece) + 1] != 10)))
+            )
+        return lines
+
+    def segment_maps(self, first: int, last: int) -> list[tuple[int, ...]]:
+        """Return the map of states of the segments with numbers `first` to `last`."""
+        maps = []
+        for number in range(first, last):
+            begin = max(number * SEGMENT, self.dialect.begin)
+            end = max(begin, min((number + 1) * SEGMENT, self.size))
+            maps.append(tuple(self.dialect.transitions(self.part(begin, end)).tolist()) if end > begin else ())
+        return maps
+
+    def next_record(self, position: int) -> int:
+        """Return the offset of the first record that begins at or after `position`, or the size of the file."""
+        if position <= self.dialect.begin:
+            return min(self.dialect.begin, self.size)
+        return _next_record(self, min(position, self.size))
+
+    def search(self, position: int) -> int:
+        """See `next_record`."""
+        if position >= self.size:
+            return self.size
+        if self.states is None:
+            begin = position - 1
+            state = RECORD if begin < self.dialect.begin else self.dialect.state_after(self.part(begin, position)[0])
+            begin = position
+        else:
+            begin = max(position // SEGMENT * SEGMENT, self.dialect.begin)
+            state = int(self.states[position // SEGMENT])
+        while begin < self.size:
+            data = self.part(begin, min(begin + max(WINDOW, position - begin + WINDOW), self.size))
+            state, first, _, _, _ = self.dialect.scan(data, state, position - begin - 1)
+            if 0 <= first < len(data) or (first == len(data) and begin + first == self.size):
+                return begin + first
+            begin += len(data)
+        return self.size
+
+    def blocks(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of blocks of whole records, from the records that begin in `begin` to `end`."""
+        offset, stop, length = self.next_record(begin), self.next_record(end), self.block
+        while offset < stop:
+            data = self.part(offset, min(offset + length, stop))
+            whole = len(data) if offset + len(data) == stop else self._last_record(data)
+            if not whole:
+                if length > LONGEST:
+                    raise UsageError(f"{self.path}: the record at byte {offset} has more than {LONGEST} bytes.")
+                length *= 2
+                continue
+            yield offset, data[:whole].tobytes()
+            offset, length = offset + whole, self.block
+
+    def _last_record(self, data: np.ndarray) -> int:
+        last = self.dialect.scan(data)[2]
+        return max(last, 0)
+
+
+class CompressedCsvFile(CsvFile):
+    """A compressed CSV file. It is read by one rank: the one whose range has its first byte."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    segments = 0
+
+    def _head(self) -> bytes:
+        head = b""
+        for data in read_stream(self.path, _HEAD):
+            head += data
+            if len(head) >= _HEAD:
+                break
+        return head
+
+    def part(self, begin: int, end: int) -> np.ndarray:
+        """Return bytes of the decompressed file as uint8."""
+        position, parts = 0, []
+        for data in read_stream(self.path, self.block):
+            parts.append(data[max(begin - position, 0) : max(end - position, 0)])
+            position += len(data)
+            if position >= end:
+                break
+        return np.frombuffer(b"".join(parts), np.uint8)
+
+    def blocks(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """See `CsvFile`."""
+        if begin > 0:
+            return
+        offset, rest, skipped = self.dialect.begin, b"", 0
+        for data in read_stream(self.path, self.block):
+            rest += data[max(0, self.dialect.begin - skipped) :]
+            skipped += len(data)
+            whole = self._last_record(np.frombuffer(rest, np.uint8)) if rest else 0
+            if whole:
+                yield offset, rest[:whole]
+                offset, rest = offset + whole, rest[whole:]
+        if rest:
+            yield offset, rest
+
+
+CsvFile.compressed = CompressedCsvFile
+
+
+@lru_cache(maxsize=4)
+def _next_record(file: CsvFile, position: int) -> int:
+    # The end of a part is the begin of the next one.
+    return file.search(position)
+
+
+class Records(Rows):
+    """The rows of a block of records, without empty lines, comments and malformed records."""
+
+    def __init__(self, file: CsvFile, offset: int, data: bytes):
+        super().__init__(file.path, {})
+        self.file, self.offset, self.data = file, offset, data
+        self._rows: np.ndarray | None = None  #: the offsets of the rows in `data`
 
     def where(self, row: int) -> str:
         """Return the file and the line number, from 1."""
-        texts = map(_str, self.data.split(b"\n"))
-        lines = (number for number, text in enumerate(texts) if text and text not in self.broken)
-        return self._line(next(islice(lines, row, None)))
+        if self._rows is None:
+            starts, fields, _ = self.file.dialect.records(self.data)
+            self._rows = starts[fields > 0]
+        return self._line(int(self._rows[row]))
 
-    def read(self, names: list[str], wanted: Mapping[str, str], bad: BadRows) -> None:
-        """Read the columns. Rows that are malformed or do not match the type of a column are bad."""
-        self._check_quotes()
-        malformed: list[Any] = []
-        types = {name: _type(kind) for name, kind in wanted.items()}
-        try:
-            table = _table(self.data, names, self.path.suffix, types, malformed)
-        except arrow().ArrowInvalid:
-            malformed.clear()
-            types = dict.fromkeys(types, arrow().string())
-            table = _table(self.data, names, self.path.suffix, types, malformed)
-        if malformed:
-            self.broken = {row.text for row in malformed}
-            bad.report(len(malformed), lambda: self._broken(malformed[0]))
-        for name, kind in wanted.items():
-            self.columns[name] = self._column(name, table[name].combine_chunks(), kind, bad)
+    def _line(self, at: int) -> str:
+        return f"{self.path}: line {1 + self.file.line_ends(self.offset + at)}"
 
-    def _column(self, name: str, column: Any, kind: str, bad: BadRows) -> Values:
-        if kind == "text":
-            text = text_of(column)
-            empty = text.sizes == 0
-            return Values(text, empty if empty.any() else None)
-        if column.type == _type(kind):
-            return of_arrow(column, kind)
-        values, wrong = _cast(column, kind)
+    def read(self, types: Mapping[str, Any], bad: BadRows) -> None:
+        """Read the columns of these types. Malformed records, and values that are not of the type, are bad rows."""
+        dialect = self.file.dialect
+        data = dialect.without_comments(self.data)
+        quote = dialect.options.quote.encode()
+        if not (quote and quote in data and self._is_unclear(data)):
+            try:
+                table = dialect.parse(data, {**types})
+                self.columns = {name: table[name].combine_chunks() for name in types}
+                return
+            except arrow().ArrowInvalid:
+                pass
+        data = self._without_malformed(bad)
+        if not data:
+            self.columns = {name: arrow().array([], type_) for name, type_ in types.items()}
+            return
+        table = dialect.parse(data, dict.fromkeys(types, arrow().large_binary()))
+        for name, type_ in types.items():
+            self.columns[name] = self._column(name, table[name].combine_chunks(), type_, bad)
+
+    def _is_unclear(self, data: bytes) -> bool:
+        _, _, _, stray, lines = self.file.dialect.scan(np.frombuffer(data, np.uint8))
+        return bool(stray and lines)
+
+    def _without_malformed(self, bad: BadRows) -> bytes:
+        """Return the rows without malformed ones, which are reported."""
+        text = np.frombuffer(self.data, np.uint8)
+        starts, fields, unclear = self.file.dialect.records(self.data)
+        wanted = len(self.file.dialect.names)
+        rows = fields > 0
+        wrong = rows & ((fields != wanted) | (unclear > 0))
+        if wrong.any():
+            bad.report(
+                int(np.count_nonzero(wrong)), lambda: self._malformed(int(np.argmax(wrong)), starts, fields, wanted)
+            )
+        good = rows & ~wrong
+        self._rows = starts[good]
+        return bytes(text[np.repeat(good, np.diff(starts, append=len(text)))])
+
+    def _malformed(self, record: int, starts: np.ndarray, fields: np.ndarray, wanted: int) -> str:
+        ends = np.append(starts, len(self.data))
+        text = self.data[ends[record] : ends[record + 1]].rstrip(b"\r\n").decode(errors="backslashreplace")
+        line = self._line(int(starts[record]))
+        if fields[record] == wanted:
+            return f"{line} has a quote and a line end inside fields: {text[:200]!r} can be read as two rows"
+        return f"{line} has {fields[record]} fields, not {wanted}: {text[:200]!r}"
+
+    def _column(self, name: str, column: Any, type_: Any, bad: BadRows) -> Any:
+        """Convert text to a type; values that are not of this type are bad."""
+        if is_text(type_):
+            return column
+        values, wrong = convert(column, type_, self.file.dialect)
         if wrong.any():
             row = int(np.argmax(wrong))
-            text = column[row].as_buffer().to_pybytes().decode(errors="replace")
-            self.drop(wrong, bad, lambda: f"{self.where(row)}: {name} {text!r} is not {kind}, the type of the column")
+            text = (column[row].as_py() or b"").decode(errors="backslashreplace")
+            rule = f"{name} {text!r} is not {name_of(type_)}, the type of the column"
+            self.drop(wrong, bad, lambda: f"{self.where(row)}: {rule}", f"--types '{name}=text' keeps such rows")
         return values
 
-    def _check_quotes(self) -> None:
-        """Raise UsageError if a line has an odd number of quotes: a field continues on the next line."""
-        if b'"' in self.data:
-            data = np.frombuffer(self.data + b"\n", np.uint8)
-            odd = np.cumsum(data == ord('"'), dtype=np.uint8) & (data == ord("\n"))  # mod 256 keeps the parity
-            if odd.any():
-                line = self.data.count(b"\n", 0, int(np.argmax(odd)))
-                raise UsageError(
-                    f"{self._line(line)} opens a quote that it does not close; a field must not contain a line end. "
-                    "Use Parquet for such a table."
-                )
 
-    def _broken(self, row: Any) -> str:
-        line = [*map(_str, self.data.split(b"\n"))].index(row.text)
-        return f"{self._line(line)} has {row.actual_columns} fields, not {row.expected_columns}: {row.text!r}"
-
-    def _line(self, line: int) -> str:
-        with self.path.open("rb") as file:
-            before = sum(
-                file.read(min(_SAMPLE, self.offset - at)).count(b"\n") for at in range(0, self.offset, _SAMPLE)
-            )
-        return f"{self.path}: line {before + line + 1}"
+def convert(column: Any, type_: Any, dialect: Dialect) -> tuple[Any, np.ndarray]:
+    """Convert text to a type, and return a mask of elements that are not of the type."""
+    pa, compute = arrow(), arrow("compute")
+    # Bytes that are not UTF-8 are bad, too; Arrow converts only valid text.
+    valid = np.array([True])
+    try:
+        text = column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        text, broken = cast_rows(column, pa.large_string())
+        valid = ~broken
+    text = compute.utf8_trim_whitespace(text)
+    nulls = compute.is_in(text, pa.array(dialect.options.nulls, pa.large_string()))
+    text = compute.if_else(nulls, pa.scalar(None, text.type), text)
+    if dialect.options.decimal != "." and not pa.types.is_integer(type_):
+        text = compute.replace_substring(compute.replace_substring(text, ".", "?"), dialect.options.decimal, ".")
+    values, wrong = cast_rows(text, type_)
+    return values, wrong | ~valid
 
 
-def _str(line: bytes) -> str:
-    return line.rstrip(b"\r").decode(errors="replace")
+def possible_types(column: Any, role: str, dialect: Dialect) -> frozenset[str] | None:
+    """Return the types that all values of a column of text may have: names of INFERRED. None without values.
 
+    The types that all rows may have are the intersection of those that parts of the rows may have, so the result does
+    not depend on how rows are divided.
 
-def _header(path: Path, line: bytes) -> list[str]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    text = line.decode("utf-8-sig", "replace").strip("\r\n")
-    names = next(csv.reader([text], delimiter=delimiter), [])
-    if not names or len({*names}) < len(names) or text.count('"') % 2:
-        raise UsageError(f"{path}: the first line must have distinct column names, but is {text!r}. Add a header.")
-    return names
-
-
-def _type(kind: str) -> Any:
-    pa = arrow()
-    return {"text": pa.binary(), "bool": pa.bool_()}.get(kind) or getattr(pa, kind)()
-
-
-def _table(data: bytes, names: list[str], suffix: str, types: Mapping[str, Any], broken: list[Any]) -> Any:
-    """Return lines as an Arrow table: the columns in `types`, or if it is empty, all columns with inferred types.
-
-    Lines with too few or too many fields are left out and appended to `broken`.
+    Parameters
+    ----------
+    column : Arrow array
+        Text of some rows.
+    role : str
+        `key`: values stay as written, so a column is only then a column of numbers if all are written in the usual way:
+        no leading zeros, no sign +, no hexadecimal digits. Anything else is text, also times, true and false.
+        `number`: any notation that is a number, also of more than 64 bits; times, if all values are times.
+        `time`: numbers are Unix seconds; anything else is text that `times_of` reads.
+    dialect : Dialect
+        The dialect of the file.
     """
-    csv = arrow("csv")
+    pa, compute = arrow(), arrow("compute")
+    try:
+        text = column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return frozenset()
+    if role != "key":
+        text = compute.utf8_trim_whitespace(text)
+    text = text.filter(compute.invert(compute.is_in(text, pa.array(dialect.options.nulls, text.type))))
+    if not len(text):
+        return None
+    if dialect.options.decimal != ".":
+        text = compute.replace_substring(compute.replace_substring(text, ".", "?"), dialect.options.decimal, ".")
+    values = _cast(text, pa.int64())
+    if values is not None and (role != "key" or compute.all(compute.equal(values.cast(text.type), text)).as_py()):
+        return _types_of_integers(values, role)
+    if role == "key":
+        integers = _all_match(text, _INTEGER) and {"decimal", *(["uint64"] if _fits(text, pa.uint64()) else [])}
+        floats = _all_match(text, _NUMBER) and not compute.any(compute.match_substring_regex(text, _LONG)).as_py()
+        return frozenset((integers or set()) | ({"float64"} if floats else set()))
+    found = {name for name in ("uint64", "float64") if _fits(text, INFERRED[name]())}
+    if role == "number":
+        found |= {"decimal"} if _all_match(text, _DIGITS) else set()
+        found |= {"bool"} if compute.all(compute.is_in(text, pa.array(_WORDS, text.type))).as_py() else set()
+        found |= found or {name for name in _TIMES if _fits(text, INFERRED[name]())}
+    return frozenset(found)
 
-    def skip(row: Any) -> str:
-        broken.append(row)
-        return "skip"
 
-    return csv.read_csv(
-        arrow().BufferReader(data),
-        csv.ReadOptions(use_threads=False, column_names=names, block_size=max(len(data), 1)),
-        csv.ParseOptions(delimiter="\t" if suffix.lower() == ".tsv" else ",", invalid_row_handler=skip),
-        csv.ConvertOptions(column_types=types, include_columns=[*types], null_values=_NULLS, check_utf8=not types),
-    )
+def _types_of_integers(values: Any, role: str) -> frozenset[str]:
+    """Return the types that these int64 may have."""
+    extremes = arrow("compute").min_max(values).as_py()
+    found = {"int64", "float64"} | ({"decimal"} if role != "time" else set())
+    if extremes["min"] >= 0:
+        found.add("uint64")
+    if role == "key" and max(extremes["max"], -extremes["min"]) >= 10**15:
+        found.discard("float64")
+    return frozenset(found)
 
 
-def _cast(column: Any, kind: str) -> tuple[Values, np.ndarray]:
-    """Convert text to numbers, and return a mask of elements that are not numbers."""
+def inferred_type(parts: Iterable[frozenset[str] | None]) -> Any:
+    """Return the type of a column, given the types that parts of its rows may have."""
+    sets = [part for part in parts if part is not None]
+    if not sets:
+        return arrow().null()
+    common = frozenset.intersection(*sets)
+    return next((type_() for name, type_ in INFERRED.items() if name in common), arrow().large_binary())
+
+
+def _all_match(text: Any, pattern: str) -> bool:
     compute = arrow("compute")
-    column = compute.ascii_trim_whitespace(column)
-    nulls = compute.is_in(column, arrow().array(_NULLS)).to_numpy(False)
-    values, bad = cast_rows(compute.if_else(arrow().array(nulls), None, column), _type(kind))
-    return Values(values, nulls if nulls.any() else None), bad
+    return bool(compute.all(compute.match_substring_regex(text, pattern)).as_py())
+
+
+def _fits(text: Any, type_: Any) -> bool:
+    return _cast(text, type_) is not None
+
+
+def _cast(text: Any, type_: Any) -> Any:
+    try:
+        return text.cast(type_)
+    except arrow().ArrowInvalid:
+        return None

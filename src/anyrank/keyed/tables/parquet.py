@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from anyrank.keyed.tables.arrow import arrow, kind_of, of_arrow
-from anyrank.keyed.tables.source import ROWS, BadRows, Rows, TablePiece, TableSource
+from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.source import ROWS, BadRows, Rows, TableFile
+from anyrank.keyed.types import arrow, canonical, to_type
+
+DUPLICATE = "duplicated"
 
 
-class Parquet(TableSource):
-    """Parquet files. A row group is read by one rank: the one whose byte range contains the group's scaled offset."""
+class ParquetFile(TableFile):
+    """A Parquet file. A row group is read by one rank: the one whose byte range contains the group's scaled offset."""
 
     suffixes = (".parquet", ".pq")
 
-    @staticmethod
-    def kinds(path: Path) -> dict[str, str]:
-        """Return the kinds of the columns in the schema."""
-        return {field.name: kind_of(field.type) for field in arrow("parquet").read_schema(path)}
+    def __init__(self, path: Path, size: int, options: CsvOptions):
+        super().__init__(path, size, options)
+        with arrow("parquet").ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+            self.types = {field.name: canonical(field.type) or str(field.type) for field in schema}
+            self.types |= {name: DUPLICATE for name, count in Counter(schema.names).items() if count > 1}
+            self.groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+            self.nullable = {name for group in self.groups for name in _nullable(group)}
+            #: The bytes and the rows of each row group.
+            self.groups = [(max(0, group.total_byte_size), group.num_rows) for group in self.groups]
+            if min((rows for _, rows in self.groups), default=0) < 0:
+                raise ValueError("a row group has a negative number of rows")
 
-    @staticmethod
-    def nullable(path: Path) -> set[str]:
-        """Return the columns whose statistics do not rule out nulls."""
-        names = set()
-        metadata = arrow("parquet").read_metadata(path)
-        for group in (metadata.row_group(k) for k in range(metadata.num_row_groups)):
-            for column in (group.column(k) for k in range(group.num_columns)):
-                known = column.is_stats_set and column.statistics.has_null_count
-                if not known or column.statistics.null_count:
-                    names.add(column.path_in_schema)
-        return names
-
-    @staticmethod
-    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
+    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows; a batch is from one row group."""
-        with arrow("parquet").ParquetFile(piece.path) as file:
-            groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
-            total, before, row = max(1, sum(g.total_byte_size for g in groups)), 0, 0
-            for number, group in enumerate(groups):
-                offset, first = piece.files.sizes[piece.index] * before // total, row
-                before, row = before + group.total_byte_size, row + group.num_rows
-                if piece.begin <= offset < piece.end:
-                    for batch in file.iter_batches(ROWS, [number], [*wanted], use_threads=False):
-                        yield Rows(piece.path, {n: of_arrow(batch[n], k) for n, k in wanted.items()}, first)
+        with arrow("parquet").ParquetFile(self.path) as file:
+            total, before, row = max(1, sum(size for size, _ in self.groups)), 0, 0
+            for number, (size, rows) in enumerate(self.groups):
+                offset, first = self.size * before // total, row
+                before, row = before + size, row + rows
+                if begin <= offset < end:
+                    for batch in file.iter_batches(ROWS, [number], [*types], use_threads=False):
+                        yield Rows(
+                            self.path, {name: to_type(batch[name], type_) for name, type_ in types.items()}, first
+                        )
                         first += batch.num_rows
+
+
+def _nullable(group: Any) -> set[str]:
+    """Return the columns of a row group whose statistics do not rule out nulls."""
+    columns = [group.column(k) for k in range(group.num_columns)]
+    return {
+        column.path_in_schema
+        for column in columns
+        if not (column.is_stats_set and column.statistics.has_null_count) or column.statistics.null_count
+    }

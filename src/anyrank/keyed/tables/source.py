@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.values import Values
+from anyrank.keyed.files import is_compressed
 
 if TYPE_CHECKING:
-    from anyrank.keyed.text import TextFiles
+    from anyrank.keyed.tables.dialect import CsvOptions
 
 #: Rows read at a time.
 ROWS = 1 << 17
@@ -25,91 +24,78 @@ class BadRows:
     def __init__(self, skip: bool):
         self.skip, self.count, self.first = skip, 0, ""
 
-    def report(self, count: int, what: Callable[[], str]) -> None:
-        """Count bad rows. Raises UsageError if they must not be skipped."""
+    def report(self, count: int, what: Callable[[], str], fix: str = "") -> None:
+        """Count bad rows. Raises UsageError if they must not be skipped; `fix` is what keeps the rows."""
         if not self.skip:
-            raise UsageError(f"{what()}. Correct the file, or use --on-bad skip to skip and count such rows.")
+            keeps = f"Correct the file, or use {fix} to keep such rows" if fix else "Correct the file"
+            raise UsageError(f"{what()}. {keeps}, or --on-bad skip to skip and count them.")
         self.first = self.first or what()
         self.count += count
 
 
 class Rows:
-    """Rows of a file: columns by name, and a mask `wrong` of bad rows (None if no row is bad)."""
+    """Rows of a file: Arrow arrays by name, and a mask `wrong` of bad rows (None if no row is bad)."""
 
-    def __init__(self, path: Path, columns: dict[str, Values], first: int = 0):
+    def __init__(self, path: Path, columns: dict[str, Any], first: int = 0):
         self.path, self.columns, self.first = path, columns, first
         self.wrong: np.ndarray | None = None
 
-    def drop(self, wrong: np.ndarray, bad: BadRows, what: Callable[[], str]) -> None:
+    def drop(self, wrong: np.ndarray, bad: BadRows, what: Callable[[], str], fix: str = "") -> None:
         """Mark rows as bad and count those not marked before. Raises UsageError if `bad` does not skip rows."""
         before = np.zeros_like(wrong) if self.wrong is None else self.wrong
         self.wrong = before | wrong
-        bad.report(int(np.count_nonzero(wrong & ~before)), what)
+        bad.report(int(np.count_nonzero(wrong & ~before)), what, fix)
 
     def where(self, row: int) -> str:
         """Return the file and the row number, from 0."""
         return f"{self.path}: row {self.first + row} (from 0)"
 
 
-@dataclass(frozen=True)
-class TablePiece:
-    """Bytes `begin` to `end` of file number `index` of `files`, and the kinds of the file's columns.
+class TableFile:
+    """One file of a table: the types of its columns, and its rows by ranges of its bytes.
 
-    A reader converts a piece to rows so that adjacent pieces partition the rows.
+    A subclass is selected by the suffix of a file. The constructor reads only metadata, on one rank; the object is then
+    sent to all ranks.
     """
 
-    files: TextFiles
-    index: int
-    begin: int
-    end: int
-    kinds: Mapping[str, str]
-
-    @property
-    def path(self) -> Path:
-        """The path of the file."""
-        return self.files.paths[self.index]
-
-    def rows(self, count: int) -> Iterator[tuple[int, int]]:
-        """Return the row ranges of this piece, at most ROWS rows each; the file has `count` rows of equal size."""
-        size = max(1, self.files.sizes[self.index])
-        first, last = (-(-offset * count // size) for offset in (self.begin, self.end))
-        return ((row, min(row + ROWS, last)) for row in range(first, last, ROWS))
-
-
-class TableSource:
-    """A format of table files. A subclass is selected by the suffix of a file."""
-
     suffixes: ClassVar[tuple[str, ...]] = ()
-    known: ClassVar[dict[str, type[TableSource]]] = {}
+    known: ClassVar[dict[str, type[TableFile]]] = {}
+    #: The class for compressed files with such a suffix, if there is one.
+    compressed: ClassVar[type[TableFile] | None] = None
+    #: The Arrow type of each column, in their order; for an unsupported type, its name.
+    types: dict[str, Any]
+    #: The columns that may have nulls.
+    nullable: set[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for suffix in cls.suffixes:
             if suffix in cls.known:
-                raise TypeError(f"two sources read {suffix}")
+                raise TypeError(f"two classes read {suffix}")
             cls.known[suffix] = cls
 
-    @staticmethod
-    def kinds(path: Path) -> dict[str, str]:
-        """Return the columns of a file and their kinds; for an unsupported type, the name of the type."""
+    def __init__(self, path: Path, size: int, options: CsvOptions):
+        self.path, self.size, self.nullable = path, size, set()
+
+    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
+        """Yield batches of rows with the columns in `types`; adjacent ranges of bytes partition the rows."""
         raise NotImplementedError
 
-    @staticmethod
-    def nullable(path: Path) -> set[str]:
-        """Return the columns of a file that may have nulls."""
-        return set()
-
-    @staticmethod
-    def read(piece: TablePiece, wanted: Mapping[str, str], bad: BadRows) -> Iterator[Rows]:
-        """Yield batches of the rows of a piece, with the requested columns converted to the requested kinds."""
-        raise NotImplementedError
+    def row_ranges(self, begin: int, end: int, count: int) -> Iterator[tuple[int, int]]:
+        """Return ranges of rows, at most ROWS each, in a range of bytes; the file has `count` rows of equal size."""
+        size = max(1, self.size)
+        first, last = (-(-offset * count // size) for offset in (begin, end))
+        return ((row, min(row + ROWS, last)) for row in range(first, last, ROWS))
 
 
-def table_source(path: Path) -> type[TableSource]:
-    """Return the format of a file. Raises UsageError if no format has its suffix."""
-    source = TableSource.known.get(path.suffix.lower())
-    if source is None:
+def table_class(path: Path) -> type[TableFile]:
+    """Return the class of a file. Raises UsageError if no class has its suffix."""
+    plain = path.with_suffix("") if is_compressed(path) else path
+    found = TableFile.known.get(plain.suffix.lower())
+    if found is not None and plain != path:
+        found = found.compressed
+    if found is None:
         raise UsageError(
-            f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(TableSource.known))}."
+            f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(TableFile.known))}."
         )
-    return source
+    return found
