@@ -87,7 +87,8 @@ BUGS = {
     "whole_mask": (
         (ONE, PARTS),
         "parts: small regions of a block instead of the whole block",
-        "because a kernel is called on parts of the block.\n  The kernel depends on how a block is divided into regions.",
+        "because a kernel is called on parts of the block.\n"
+        "  The kernel depends on how a block is divided into regions.",
     ),
     "counts_cells": (
         (THREE, Case((3,), changed="halo steps")),

@@ -246,6 +246,6 @@ class _Call:
         return UsageError(
             f"kernel {self.kernel.name} at {Path(line.filename).name}:{line.lineno}: {str(error).strip(' .')}. "
             f"Its first argument has the shape {arguments[0].shape} in this call; {', '.join(dict.fromkeys(halos))}. "
-            "A kernel that reads neighbours at a distance of k needs fields with halo=k or more; arrays of a block must "
-            "be fields, too, because a kernel is called on parts of the block."
+            "A kernel that reads neighbours at a distance of k needs fields with halo=k or more; arrays of a block "
+            "must be fields, too, because a kernel is called on parts of the block."
         )
