@@ -240,7 +240,7 @@ def test_text_that_is_compressed_is_read_once(alone, tmp_path, suffix, cut):
             assert b"".join(read) == b"first\n" + content + b"last", (chunk, block)
 
 
-def test_text_that_is_not_compressed_as_its_name_says_is_an_error(alone, tmp_path):
+def test_text_of_another_compression_is_an_error(alone, tmp_path):
     folder = write_files(tmp_path / "texts", [b"first"])
     (folder / "00.txt").rename(folder / "00.txt.gz")
     files = TextFiles(str(folder), alone)

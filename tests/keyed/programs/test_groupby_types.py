@@ -117,7 +117,7 @@ def test_groupby_sums_beyond_64_bits_are_text_in_hdf5(alone, tmp_path):
         assert file["sum(x)"][:].tolist() == [b"18446744073709551616"] and file["sum(y)"][:].tolist() == [3]
 
 
-def test_groupby_values_that_are_not_numbers_are_refused_with_a_fix(alone, tmp_path):
+def test_groupby_text_to_add_is_refused_with_a_fix(alone, tmp_path):
     (tmp_path / "t.csv").write_text("k,v\na,1\nb,x\n")
     with pytest.raises(UsageError, match=r"column 'v' is text and must be numbers to be added.*--types 'v=float64'"):
         run(alone, tmp_path / "t.csv", by="k", aggregate="sum(v)")
