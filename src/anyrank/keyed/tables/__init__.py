@@ -224,8 +224,7 @@ class TableFiles(TextFiles):
             records = Records(file, offset, data)
             records.read(dict.fromkeys(open_, arrow().large_binary()), BadRows(skip=True))
             for name in open_:
-                found, known = possible_types(records.columns[name], roles[name], file.dialect), possible[name]
-                possible[name] = known if found is None else found if known is None else known & found
+                possible[name] = possible_types(records.columns[name], roles[name], file.dialect, possible[name])
 
     def _join_types(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the types of the columns, common to all files, and of the requested columns."""

@@ -36,6 +36,7 @@ INFERRED: dict[str, Callable[[], Any]] = {
     "timestamp_utc": lambda: arrow().timestamp("us", "UTC"),
     "timestamp_ns": lambda: arrow().timestamp("ns"),
 }
+_FIRST = 100
 _TIMES = "date", "timestamp", "timestamp_utc", "timestamp_ns"
 #: Integers and numbers in the usual notation, integers that float64 may not represent, and digits of any notation.
 _INTEGER = r"^(0|-?[1-9][0-9]{0,37})$"
@@ -301,7 +302,9 @@ def convert(column: Any, type_: Any, dialect: Dialect) -> tuple[Any, np.ndarray]
     return values, wrong | ~valid
 
 
-def possible_types(column: Any, role: str, dialect: Dialect) -> frozenset[str] | None:
+def possible_types(
+    column: Any, role: str, dialect: Dialect, known: frozenset[str] | None = None
+) -> frozenset[str] | None:
     """Return the types that all values of a column of text may have: names of INFERRED. None without values.
 
     The types that all rows may have are the intersection of those that parts of the rows may have, so the result does
@@ -318,8 +321,11 @@ def possible_types(column: Any, role: str, dialect: Dialect) -> frozenset[str] |
         `time`: numbers are Unix seconds; anything else is text that `times_of` reads.
     dialect : Dialect
         The dialect of the file.
+    known : frozenset of str, optional
+        The types that other rows may have; no others are tried, because a conversion that fails is slow.
     """
     pa, compute = arrow(), arrow("compute")
+    tried = frozenset(INFERRED) if known is None else known
     try:
         text = column.cast(pa.large_string())
     except pa.ArrowInvalid:
@@ -328,22 +334,24 @@ def possible_types(column: Any, role: str, dialect: Dialect) -> frozenset[str] |
         text = compute.utf8_trim_whitespace(text)
     text = text.filter(compute.invert(compute.is_in(text, pa.array(dialect.options.nulls, text.type))))
     if not len(text):
-        return None
+        return known
     if dialect.options.decimal != ".":
         text = compute.replace_substring(compute.replace_substring(text, ".", "?"), dialect.options.decimal, ".")
-    values = _cast(text, pa.int64())
+    values = _cast(text, pa.int64()) if "int64" in tried else None
     if values is not None and (role != "key" or compute.all(compute.equal(values.cast(text.type), text)).as_py()):
-        return _types_of_integers(values, role)
+        return tried & _types_of_integers(values, role)
+    tests: dict[str, Callable[[], bool]] = {}
     if role == "key":
-        integers = _all_match(text, _INTEGER) and {"decimal", *(["uint64"] if _fits(text, pa.uint64()) else [])}
-        floats = _all_match(text, _NUMBER) and not compute.any(compute.match_substring_regex(text, _LONG)).as_py()
-        return frozenset((integers or set()) | ({"float64"} if floats else set()))
-    found = {name for name in ("uint64", "float64") if _fits(text, INFERRED[name]())}
+        tests["decimal"] = lambda: _all_match(text, _INTEGER)
+        tests["uint64"] = lambda: _all_match(text, _INTEGER) and _fits(text, pa.uint64())
+        tests["float64"] = lambda: _all_match(text, _NUMBER) and not _any_match(text, _LONG)
+    else:
+        tests |= {name: lambda name=name: _fits(text, INFERRED[name]()) for name in ("uint64", "float64")}  # type: ignore[misc]
     if role == "number":
-        found |= {"decimal"} if _all_match(text, _DIGITS) else set()
-        found |= {"bool"} if compute.all(compute.is_in(text, pa.array(_WORDS, text.type))).as_py() else set()
-        found |= found or {name for name in _TIMES if _fits(text, INFERRED[name]())}
-    return frozenset(found)
+        tests["decimal"] = lambda: _all_match(text, _DIGITS)
+        tests["bool"] = lambda: bool(compute.all(compute.is_in(text, pa.array(_WORDS, text.type))).as_py())
+        tests |= {name: lambda name=name: _fits(text, INFERRED[name]()) for name in _TIMES}  # type: ignore[misc]
+    return frozenset(name for name, test in tests.items() if name in tried and test())
 
 
 def _types_of_integers(values: Any, role: str) -> frozenset[str]:
@@ -371,12 +379,18 @@ def _all_match(text: Any, pattern: str) -> bool:
     return bool(compute.all(compute.match_substring_regex(text, pattern)).as_py())
 
 
+def _any_match(text: Any, pattern: str) -> bool:
+    compute = arrow("compute")
+    return bool(compute.any(compute.match_substring_regex(text, pattern)).as_py())
+
+
 def _fits(text: Any, type_: Any) -> bool:
     return _cast(text, type_) is not None
 
 
 def _cast(text: Any, type_: Any) -> Any:
     try:
+        text[:_FIRST].cast(type_)  # a conversion that fails takes long for each value
         return text.cast(type_)
     except arrow().ArrowInvalid:
         return None
