@@ -296,3 +296,21 @@ def test_csv_that_is_not_what_its_suffix_says_is_refused(alone, tmp_path):
     with pytest.raises(AnyrankError, match=r"log.csv.gz cannot be decompressed"):
         files = TableFiles(str(tmp_path), [ColumnSpec("k")], alone)
         rows_of(files, files.size)
+
+
+def test_csv_in_another_encoding_is_refused(table):
+    with pytest.raises(UsageError, match=r"log.csv is not written in --encoding ascii. Name its encoding"):
+        table("k\nJosé\n".encode("latin-1"), "k", options=CsvOptions(encoding="ascii"))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("end", ['"a,1\n', 'b,"', 'b,"\nc,1\n'])
+def test_csv_quote_that_is_not_closed_is_refused(alone, tmp_path, end, compressed):
+    text = ("k,x\nb,2\n" + end).encode()
+    (tmp_path / ("log.csv" + ".gz" * compressed)).write_bytes(compress(text, ".gz") if compressed else text)
+    with pytest.raises(UsageError, match=r"log.csv.* ends in a field whose quote is not closed"):
+        TableFiles(str(tmp_path), [ColumnSpec("k"), ColumnSpec("x")], alone, on_bad="skip")
+
+
+def test_csv_text_after_a_closed_quote_is_part_of_the_field(table):
+    assert table('k,x\n"b"c,1\n', "k", "x")[1] == {"k": ["bc"], "x": [1]}

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from anyrank.errors import AnyrankError, UsageError
-from anyrank.kernels.records import RECORD
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
+from anyrank.kernels.records import QUOTED, RECORD
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.columns import ColumnSpec
-from anyrank.keyed.tables.csv import CsvFile, Records, inferred_type, possible_types
+from anyrank.keyed.tables.csv import CsvFile, Records
 from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.infer import inferred_type, possible_types
 from anyrank.keyed.tables.source import BadRows, Rows, TableFile, table_class
 from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
@@ -132,13 +134,9 @@ class TableFiles(TextFiles):
             If a file cannot be read.
         """
         for file, low, high in self._pieces(begin, end):
-            try:
+            with _named_errors(file):
                 for rows in file.read(low, high, self.columns, self.bad):
                     yield self._requested(rows)
-            except AnyrankError:
-                raise
-            except Exception as error:  # any error of Arrow, HDF5 and NumPy
-                raise AnyrankError(f"{file.path} cannot be read: {error or type(error).__name__}") from None
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[TableFile, int, int]]:
         """Yield the files and their ranges of bytes in a range of the concatenated files."""
@@ -185,13 +183,16 @@ class TableFiles(TextFiles):
         maps: list[tuple[int, ...]] = []
         with world.raise_on_all_ranks():
             for file, first, count in zip(files, ends.tolist(), segments, strict=False):
-                maps += file.segment_maps(max(low - first, 0), min(high - first, count))
+                with _named_errors(file):
+                    maps += file.segment_maps(max(low - first, 0), min(high - first, count))
         whole = [states for part in world.comm.allgather(maps) for states in part]
         for file, first, count in zip(files, ends.tolist(), segments, strict=False):
             states = [RECORD]
             for states_after in whole[first : first + count]:
                 states.append(states_after[states[-1]] if states_after else states[-1])
             file.states = np.array(states, np.uint8)
+            if states[-1] == QUOTED:  # known to all ranks
+                raise of_all_ranks(file.open_quote())
 
     def _infer_types(self, given: Mapping[str, Any]) -> None:
         """Infer the types of the requested columns of the CSV files from all of their rows. Collective."""
@@ -204,7 +205,8 @@ class TableFiles(TextFiles):
         with self.world.raise_on_all_ranks():
             for file, low, high in self._pieces(cuts[self.world.rank], cuts[self.world.rank + 1]):
                 if isinstance(file, CsvFile):
-                    self._infer(file, low, high, roles, possible)
+                    with _named_errors(file):
+                        self._infer(file, low, high, roles, possible)
         parts = self.world.comm.allgather(possible)
         joint = {name: inferred_type([part[name] for part in parts]) for name in roles}
         default = {"number": pa.float64()}
@@ -272,3 +274,16 @@ class TableFiles(TextFiles):
             rule = f"{spec.column} {text} is not a time. {hint}".rstrip(". ")
             rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {rule}")
         return component(spec.function, times, self.zone)
+
+
+@contextmanager
+def _named_errors(file: TableFile) -> Iterator[None]:
+    """Raise an AnyrankError with the name of the file in place of any error of Arrow, HDF5, NumPy and codecs."""
+    try:
+        yield
+    except AnyrankError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file.path} is not written in --encoding {error.encoding}. Name its encoding.") from None
+    except Exception as error:
+        raise AnyrankError(f"{file.path} cannot be read: {error or type(error).__name__}") from None

@@ -42,9 +42,8 @@ class CsvOptions:
             value = getattr(self, name)
             if len(value) > 1 or not value.isascii() or (value and value in "\r\n"):
                 raise UsageError(f"--{name} {value!r} must be one ASCII character that does not end a line.")
-        if not self.decimal or len({*(used := [c for c in (self.delimiter, self.quote, self.comment) if c])}) < len(
-            used
-        ):
+        used = [character for character in (self.delimiter, self.quote, self.comment) if character]
+        if not self.decimal or len({*used}) < len(used):
             raise UsageError("--delimiter, --quote and --comment must differ, and --decimal must not be empty.")
         try:
             codecs.lookup(self.encoding)

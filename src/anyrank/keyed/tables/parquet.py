@@ -25,10 +25,10 @@ class ParquetFile(TableFile):
             schema, metadata = file.schema_arrow, file.metadata
             self.types = {field.name: canonical(field.type) or str(field.type) for field in schema}
             self.types |= {name: DUPLICATE for name, count in Counter(schema.names).items() if count > 1}
-            self.groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
-            self.nullable = {name for group in self.groups for name in _nullable(group)}
+            groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+            self.nullable = {name for group in groups for name in _nullable(group)}
             #: The bytes and the rows of each row group.
-            self.groups = [(max(0, group.total_byte_size), group.num_rows) for group in self.groups]
+            self.groups = [(max(0, group.total_byte_size), group.num_rows) for group in groups]
             if min((rows for _, rows in self.groups), default=0) < 0:
                 raise ValueError("a row group has a negative number of rows")
 
