@@ -2,7 +2,8 @@
 
 After OpenPBS's manual pages and sources (finish_exec and kill_session of pbs_mom; req_register.c, chk_Jrange.c). There
 are no daemons: the state is a file, and each command that changes it starts the jobs that can start, by fake_mom.py.
-The server forgets jobs that have ended, as by default; it keeps them if there is a file `history`.
+The server forgets jobs that have ended, as by default; it keeps them if there is a file `history`. A qsub takes long in
+the job that a file `slow` names.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ FOLDER = Path(os.environ.get("FAKE_PBS", "."))
 HOST = socket.gethostname().partition(".")[0]
 #: Cores, and the program that runs a job.
 CPUS, MOM = 16, Path(__file__).with_name("fake_mom.py")
+#: Seconds of a slow qsub: a run stopped before the wall time of its job is submitted again after the job got TERM.
+QSUB_DELAY = 8.0
 #: The patterns of option values; other values and other options are refused.
 RULES = {
     **{"-h": "", "-A": r"\S+", "-N": r"[A-Za-z]\S{0,235}", "-S": r"/[^\s,@]+", "-j": "oe", "-o": r"[^\s,:]+"},
@@ -98,6 +101,9 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def qsub(words: list[str]) -> None:
+    slow = FOLDER / "slow"
+    if slow.exists() and slow.read_text() == os.environ.get("PBS_JOBID"):
+        time.sleep(QSUB_DELAY)
     given, [name] = parse(words)
     if name != "-" and not Path(name).is_file():
         raise RefusalError("qsub: script file: No such file or directory", 1)

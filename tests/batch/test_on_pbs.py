@@ -89,6 +89,7 @@ def runs(pbs) -> dict[str, Path]:
         "queue": pbs.study("queue", QUEUE, *LONG, at_a_time=1, gate=gates["queue"]),
         **{name: pbs.storm(name, *LONG, gate=gates[name]) for name in ("asked", "deleted", "rerun")},
     }
+    (pbs.state / "slow").write_text(pbs.job(fake["spaces"]))
     limited = [fake[name] for name in ("walls", "spaces", "chain")]
     limited += [pbs.folder / name for name in ("good/B", "bad/B", "moved/0000")]
     pbs.open(gates["limited"], *limited)
