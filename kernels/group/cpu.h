@@ -9,7 +9,7 @@
 
 typedef unsigned __int128 u128;
 
-enum { AHEAD = 32, PLUS = 1, MINUS = 2, NANS = 4, SPECIAL = 0x7ff, MOST = 68, MOST_WORDS = 2 * MOST + 8 };
+enum { AHEAD = 32, NEAR = 1 << 14, PLUS = 1, MINUS = 2, NANS = 4, SPECIAL = 0x7ff, MOST = 68, MOST_WORDS = 2 * MOST + 8 };
 enum { DOUBLE, SIGNED, UNSIGNED };
 
 #define SIGN ((uint64_t)1 << 63)
@@ -28,6 +28,9 @@ INLINE double double_of(uint64_t bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }
+
+/* 2^k, or 0 if that is not a normal number. */
+INLINE double power_of_two(int k) { return k < -1022 || k > 1023 ? 0 : double_of((uint64_t)(k + 1023) << 52); }
 
 /* Whether a gid is out of range. */
 CLONES static int beyond(const uint32_t *gids, int64_t n, uint64_t groups) {
@@ -88,7 +91,7 @@ typedef struct {
     unsigned shift;
 } Term;
 
-/* x, or its square. The exponent of the lowest bit of the mantissa m is max(exponent, 1) - 1075. Relative to the origin
+/* x, or its square, of any double. The exponent of the lowest bit of the mantissa m is max(exponent, 1) - 1075. Relative to the origin
    it is a shift to the left or to the right; `is_right` is -1 for a shift to the right, which is exact, because the
    bits below the unit are zeros. A zero may have any exponent: the masks 63 and 127 only keep its shift defined. */
 INLINE Term term_of_double(double x, int origin, int square) {
@@ -141,20 +144,27 @@ typedef struct {
     uint8_t *specials;
     const uint32_t *gids;
     const void *x;
-    int64_t n;
+    int64_t n, groups;
     int words, kind, origin, square;
 } Gather;
 
-INLINE void gather(const Gather *g, int words, int kind, int square) {
+/* `far`: the sums do not fit into the caches, so that they are prefetched. */
+INLINE void gather(const Gather *g, int words, int kind, int square, int far) {
     uint64_t *limbs = (uint64_t *)g->limbs;
     const uint32_t *gids = g->gids;
     const int origin = g->origin;
+    /* Most doubles are integers of less than 63 bits in units of 2^unit, to which one multiplication converts them
+       exactly. With a scale of 0, none is. */
+    const int unit = square ? origin / 2 : origin;
+    const double scale = square && origin % 2 ? 0 : power_of_two(-unit), limit = scale > 0 ? 0x1p62 : -1;
     for (int64_t i = 0; i < g->n; i++) {
-        prefetch(limbs, gids, i, g->n, words * 8);
+        if (far) prefetch(limbs, gids, i, g->n, words * 8);
         uint64_t *limb = limbs + gids[i] * (uint64_t)words;
         if (kind == DOUBLE) {
-            double x = ((const double *)g->x)[i];
-            if (__builtin_expect((bits_of(x) & INFINITE) == INFINITE, 0))
+            double x = ((const double *)g->x)[i], units = x * scale;
+            if (__builtin_expect(fabs(units) < limit, 1))
+                add_term(limb, words, term_of_signed((int64_t)units, square));
+            else if (__builtin_expect((bits_of(x) & INFINITE) == INFINITE, 0))
                 g->specials[gids[i]] |= x != x ? NANS : x > 0 ? PLUS : MINUS;
             else
                 add_term(limb, words, term_of_double(x, origin, square));
@@ -165,18 +175,17 @@ INLINE void gather(const Gather *g, int words, int kind, int square) {
     }
 }
 
-/* Selects a specialized loop: two words or any number of words, for each kind of number. */
+INLINE void gather_kind(const Gather *g, int words, int far) {
+    if (g->kind == DOUBLE) g->square ? gather(g, words, DOUBLE, 1, far) : gather(g, words, DOUBLE, 0, far);
+    if (g->kind == SIGNED) g->square ? gather(g, words, SIGNED, 1, far) : gather(g, words, SIGNED, 0, far);
+    if (g->kind == UNSIGNED) g->square ? gather(g, words, UNSIGNED, 1, far) : gather(g, words, UNSIGNED, 0, far);
+}
+
+/* Selects a specialized loop: two words, near or far, or any number of words, for each kind of number. */
 CLONES static void gather_rows(const Gather *g) {
-    if (g->words == 2) {
-        if (g->kind == DOUBLE && !g->square) gather(g, 2, DOUBLE, 0);
-        if (g->kind == DOUBLE && g->square) gather(g, 2, DOUBLE, 1);
-        if (g->kind == SIGNED) g->square ? gather(g, 2, SIGNED, 1) : gather(g, 2, SIGNED, 0);
-        if (g->kind == UNSIGNED) g->square ? gather(g, 2, UNSIGNED, 1) : gather(g, 2, UNSIGNED, 0);
-    } else {
-        if (g->kind == DOUBLE) g->square ? gather(g, g->words, DOUBLE, 1) : gather(g, g->words, DOUBLE, 0);
-        if (g->kind == SIGNED) g->square ? gather(g, g->words, SIGNED, 1) : gather(g, g->words, SIGNED, 0);
-        if (g->kind == UNSIGNED) g->square ? gather(g, g->words, UNSIGNED, 1) : gather(g, g->words, UNSIGNED, 0);
-    }
+    if (g->words > 2) gather_kind(g, g->words, 1);
+    else if (g->groups > NEAR) gather_kind(g, 2, 1);
+    else gather_kind(g, 2, 0);
 }
 
 static void merge_rows(int64_t *limbs, const uint32_t *gids, const int64_t *other, int64_t n, int words) {
@@ -204,6 +213,20 @@ CLONES static void span_of_bits(const double *x, int64_t n, uint64_t *lowest, ui
     }
     *lowest = low;
     *highest = high;
+}
+
+/* Whether all numbers are multiples of 2^least, and less than 2^(greatest + 1) in magnitude. In units of 2^least they are
+   integers; adding 2^52 to a smaller number rounds it to an integer. A scale below 1 could round a number to zero. */
+CLONES static int all_within(const double *x, int64_t n, int least, int greatest) {
+    const double scale = power_of_two(-least), limit = greatest >= least + 1023 ? INFINITY : power_of_two(greatest + 1 - least);
+    int64_t wrong = 0;
+    if (scale < 1 || limit == 0) return 0;
+    for (int64_t i = 0; i < n; i++) {
+        double units = fabs(x[i] * scale);
+        int whole = ((units + 0x1p52) - 0x1p52 == units) | (units >= 0x1p52);
+        wrong += !(whole & (units < limit));
+    }
+    return !wrong;
 }
 
 /* floor(log2) of a positive double, from its bits; 1024 for infinity, −1075 for zero. */

@@ -13,7 +13,7 @@ cdef extern from "cpu.h" nogil:
         uint8_t *specials
         const uint32_t *gids
         const void *x
-        int64_t n
+        int64_t n, groups
         int words, kind, origin, square
     int beyond(const uint32_t *gids, int64_t n, uint64_t groups)
     void add_rows(int64_t *sums, const uint32_t *gids, const int64_t *x, int64_t n)
@@ -21,6 +21,7 @@ cdef extern from "cpu.h" nogil:
     void gather_rows(const Gather *g)
     void merge_rows(int64_t *limbs, const uint32_t *gids, const int64_t *other, int64_t n, int words)
     void span_of_bits(const double *x, int64_t n, uint64_t *lowest, uint64_t *highest)
+    int all_within(const double *x, int64_t n, int least, int greatest)
     int exponent_of(uint64_t bits)
     void quotients(const int64_t *limbs, const int64_t *counts, int origin, const uint8_t *specials, int64_t groups,
                    int words, double *results)
@@ -76,6 +77,14 @@ def span(const double[::1] x):
     with nogil:
         span_of_bits(&x[0], x.shape[0], &low, &high)
     return exponent_of(low), exponent_of(high)
+
+
+def within(const double[::1] x, int least, int greatest):
+    """Return whether the span of x is surely within the given one."""
+    cdef int inside
+    with nogil:
+        inside = all_within(&x[0], x.shape[0], least, greatest)
+    return bool(inside)
 
 
 def quotient(const int64_t[:, ::1] limbs, const int64_t[::1] counts, int origin, const uint8_t[::1] specials):
@@ -145,6 +154,7 @@ cdef _gather(int64_t[:, ::1] limbs, uint8_t[::1] specials, const uint32_t[::1] g
     _check_groups(limbs.shape[1], limbs.shape[0], limbs.shape[0], specials.shape[0])
     _check(gids, limbs.shape[0], len(x))
     if gids.shape[0]:
-        g = Gather(&limbs[0, 0], &specials[0], &gids[0], &terms[0], gids.shape[0], limbs.shape[1], kind, origin, square)
+        g = Gather(&limbs[0, 0], &specials[0], &gids[0], &terms[0], gids.shape[0], limbs.shape[0], limbs.shape[1], kind,
+                   origin, square)
         with nogil:
             gather_rows(&g)

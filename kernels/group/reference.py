@@ -54,6 +54,13 @@ def span(x: np.ndarray) -> tuple[int, int]:
     return min(units), int(np.frexp(largest)[1]) - 1
 
 
+def within(x: np.ndarray, least: int, greatest: int) -> bool:
+    """Return whether the span of x is surely within the given one."""
+    low, high = span(x)
+    inside = (low, high) == EMPTY or (least <= low and high <= min(greatest, least + 1023))
+    return bool(np.isfinite(x).all()) and -1023 <= least <= 0 and inside
+
+
 def quotient(limbs: np.ndarray, counts: np.ndarray, origin: int, specials: np.ndarray) -> np.ndarray:
     """Return the sums divided by the counts, correctly rounded."""
     groups = zip(_whole(limbs), counts.tolist(), specials.tolist(), strict=True)

@@ -39,16 +39,18 @@ block of zeros.
     Write the concatenated bytes of the keys in the slots `rows`.
 `hashes(data, offsets, size, results)`
     Write the hash of each key, uint64.
-`partition(hashes, parts, positions, starts)`
-    Write the position (int64) of each hash when they are sorted stably by part ⌊hash · parts / 2^64⌋; part k begins at
-    `starts[k]`, and `starts[parts]` is the number of hashes.
+`parts(data, offsets, size, parts, numbers, starts)`
+    Write the part ⌊hash · parts / 2^64⌋ of each key (uint32), and where each part begins when keys are sorted by part:
+    part k at `starts[k]` (int64 [parts + 1]); `starts[parts]` is the number of keys.
+`move(numbers, starts, column, result)`
+    Sort a column of any 8-byte type, as uint64, stably by part.
 """
 
 from typing import Any
 
 import numpy as np
 
-OPERATIONS = ("add", "words", "rehash", "entries", "keys", "hashes", "partition")
+OPERATIONS = ("add", "words", "rehash", "entries", "keys", "hashes", "parts", "move")
 
 ENTRIES, POOLED, SPREAD, SEEN, STATE = range(5)
 INLINE = 16
@@ -77,9 +79,12 @@ def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
         return (buffer, 0, len(text), WHITE, True, characters, empty(rows, pool), empty(64)), len(text), "bytes"
     if operation == "hashes":
         return (data, offsets, 0, np.zeros(size, np.uint64)), size, "keys"
-    if operation == "partition":
-        hashes = np.random.default_rng(size).integers(0, 2**64, size, np.uint64)
-        return (hashes, 13, np.zeros(size, np.int64), np.zeros(14, np.int64)), size, "rows"
+    if operation == "parts":
+        return (data, offsets, 0, 13, np.zeros(size, np.uint32), np.zeros(14, np.int64)), size, "keys"
+    if operation == "move":
+        numbers = np.random.default_rng(size).integers(0, 13, size).astype(np.uint32)
+        starts = np.searchsorted(np.sort(numbers), np.arange(14))
+        return (numbers, starts, np.arange(size, dtype=np.uint64), np.zeros(size, np.uint64)), size, "rows"
     table = empty(rows, pool)
     if operation == "add":
         return (data, offsets, 0, None, np.zeros(size, np.uint32), *table, 0), size, "keys"

@@ -5,6 +5,8 @@
 #include <emmintrin.h>
 #endif
 
+#include "../clones.h"
+
 #define MULTIPLIER_0 0x9E3779B97F4A7C15u
 #define MULTIPLIER_1 0xD6E8FEB86659FD93u
 #define MULTIPLIER_2 0xA0761D6478BD642Fu
@@ -13,7 +15,7 @@
 /* A factor that repeats a byte in all eight bytes of a word. */
 #define EACH_BYTE 0x0101010101010101u
 
-enum { INLINE = 16, SLOT = 4, BATCH = 64 };
+enum { INLINE = 16, SLOT = 4, BATCH = 64, RANGE = 1 << 13, LINE = 8 };
 enum { ENTRIES, POOLED, SPREAD, SEEN, STATE };
 
 struct table {
@@ -214,12 +216,63 @@ static inline ALWAYS int64_t add_rows(const uint8_t *data, const uint8_t *end, c
     return n;
 }
 
+/* Whether keys of 8 bytes are numbers in a range of less than RANGE, from *lowest on. */
+CLONES static int in_range(const uint8_t *data, int64_t from, int64_t n, uint64_t *lowest)
+{
+    int64_t low = INT64_MAX, high = INT64_MIN;
+    for (int64_t row = from, next; row < n; row = next) {
+        next = row + RANGE < n ? row + RANGE : n;
+        for (int64_t i = row; i < next; i++) {
+            int64_t number = (int64_t)load(data + 8 * i);
+            low = number < low ? number : low;
+            high = number > high ? number : high;
+        }
+        if ((uint64_t)high - (uint64_t)low >= RANGE) return 0;
+    }
+    *lowest = (uint64_t)low;
+    return 1;
+}
+
+/* Adds weights to keys of 8 bytes that are numbers in a small range, see `add_keys`: each key is searched in the table
+   once, and its number and weight are in arrays indexed by key. */
+static inline ALWAYS int64_t add_range(const uint8_t *data, const uint8_t *end, int64_t from, int64_t n, uint64_t lowest,
+                         const int64_t *weights, uint32_t *gids, struct table *t)
+{
+    uint32_t numbers[RANGE] = {0};  /* the number of the key + 1 */
+    uint64_t sums[RANGE] = {0};
+    int64_t row = from;
+    struct key key;
+    for (; row < n; row++) {
+        uint64_t index = load(data + 8 * row) - lowest;
+        if (__builtin_expect(!numbers[index], 0)) {
+            make_key(&key, data + 8 * row, 8, end, 0);
+            uint64_t *slot = slot_of(t, &key);
+            if (!slot) break;
+            numbers[index] = (uint32_t)slot[2];
+        }
+        sums[index] += weights ? (uint64_t)weights[row] : 1;
+        if (gids) gids[row] = numbers[index] - 1;
+    }
+    for (uint64_t index = 0; index < RANGE; index++) {
+        if (!numbers[index]) continue;
+        uint64_t number[2] = {lowest + index, 0};
+        make_key(&key, (const uint8_t *)number, 8, (const uint8_t *)(number + 2), 0);
+        slot_of(t, &key)[3] += sums[index];
+    }
+    return row;
+}
+
 /* Adds `weights` to the keys from row `from` on and writes key numbers to `gids`; returns the first row without room in
-   the table, or n. Keys of 8 bytes, the usual case, have a loop of their own: there the size is a constant. A block is
-   read as 16 bytes, which the last two rows may not have: they take the general loop. */
+   the table, or n. Keys of 8 bytes, the usual case, have loops of their own: for many numbers of a small range, and one
+   in which the size is a constant. A block is read as 16 bytes, which the last two rows may not have: they take the
+   general loop. */
 static int64_t add_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t from,
                         int64_t n, const int64_t *weights, uint32_t *gids, struct table *t)
 {
+    uint64_t lowest;
+    if (!offsets && size == 8 && n - from >= 2 * RANGE && in_range(data, from, n, &lowest))
+        return weights ? add_range(data, end, from, n, lowest, weights, gids, t)
+                       : add_range(data, end, from, n, lowest, NULL, gids, t);
     int64_t last = offsets || size != 8 || n < 2 ? from : n - 2;
     if (from < last) from = add_rows(data, end, NULL, 8, from, last, weights, gids, t);
     return from < last ? from : add_rows(data, end, offsets, size, from, n, weights, gids, t);
@@ -439,19 +492,71 @@ static inline int64_t part_of(uint64_t hash, int64_t parts)
     return (int64_t)((unsigned __int128)hash * (uint64_t)parts >> 64);
 }
 
-/* The positions of hashes sorted stably by their part, by counting; `starts` has parts + 1 elements. Each position that
-   is given out moves the start of its part, to that of the next part in the end; the last loop moves them back. */
-static void partition_hashes(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *positions, int64_t *starts)
+/* The part of each key, and the number of keys before each part; `starts` has parts + 1 elements. */
+static inline ALWAYS void part_rows(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size,
+                                    int64_t row, int64_t n, int64_t parts, uint32_t *numbers, int64_t *starts)
 {
-    int64_t at = 0;
-    memset(starts, 0, 8 * (parts + 1));
-    for (int64_t row = 0; row < n; row++) starts[part_of(hashes[row], parts)]++;
-    for (int64_t part = 0; part <= parts; part++) {
-        int64_t count = starts[part];
-        starts[part] = at;
-        at += count;
+    for (; row < n; row++) {
+        struct key key;
+        int64_t begin = offsets ? offsets[row] : row * size;
+        make_key(&key, data + begin, offsets ? offsets[row + 1] - begin : size, end, 0);
+        numbers[row] = (uint32_t)part_of(key.hash, parts);
+        starts[numbers[row] + 1]++;
     }
-    for (int64_t row = 0; row < n; row++) positions[row] = starts[part_of(hashes[row], parts)]++;
-    for (int64_t part = parts; part > 0; part--) starts[part] = starts[part - 1];
-    starts[0] = 0;
+}
+
+static void part_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
+                      int64_t parts, uint32_t *numbers, int64_t *starts)
+{
+    int64_t last = offsets || size != 8 || n < 2 ? 0 : n - 2;  /* a loop of its own for keys of 8 bytes, see add_keys */
+    memset(starts, 0, 8 * (parts + 1));
+    part_rows(data, end, NULL, 8, 0, last, parts, numbers, starts);
+    part_rows(data, end, offsets, size, last, n, parts, numbers, starts);
+    for (int64_t part = 0; part < parts; part++) starts[part + 1] += starts[part];
+}
+
+/* Copies the words of a line that lie in [begin, end) of `to`. */
+static void copy_line(uint64_t *to, const uint64_t *line, int64_t begin, int64_t end)
+{
+    int64_t first = (end - 1) & -LINE;
+    if (begin < first) begin = first;
+    memcpy(to + begin, line + (begin - first), 8 * (end - begin));
+}
+
+/* Sorts words stably by part. Words of a part are collected in a line, and written when the line is full: with a write
+   to another place for each word, the processor would read each line before, and search its page. `next` gets the ends
+   of the parts so far, `lines` takes LINE words a part. Returns whether the parts have as many words as `starts` says. */
+static int move_words(const uint32_t *numbers, const int64_t *starts, int64_t parts, const uint64_t *from, int64_t n,
+                       uint64_t *to, int64_t *next, uint64_t *lines)
+{
+    int streamed = 0;
+    for (int64_t part = 0; part < parts; part++)
+        if (starts[part] > starts[part + 1]) return 0;
+    memcpy(next, starts, 8 * parts);
+#if defined(__SSE2__)
+    streamed = (uintptr_t)to % 16 == 0;
+#endif
+    for (int64_t row = 0; row < n; row++) {
+        uint32_t part = numbers[row];
+        if (part >= parts || next[part] == starts[part + 1]) return 0;
+        int64_t at = next[part]++;
+        uint64_t *line = lines + LINE * (int64_t)part;
+        line[at % LINE] = from[row];
+        if (at % LINE < LINE - 1) continue;
+        if (!streamed || at - starts[part] < LINE - 1) {
+            copy_line(to, line, starts[part], at + 1);
+            continue;
+        }
+#if defined(__SSE2__)
+        for (int k = 0; k < LINE; k += 2)
+            _mm_stream_si128((__m128i *)(to + at + 1 - LINE + k), _mm_loadu_si128((const __m128i *)(line + k)));
+#endif
+    }
+    for (int64_t part = 0; part < parts; part++)
+        if (next[part] % LINE && next[part] > starts[part])
+            copy_line(to, lines + LINE * part, starts[part], next[part]);
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+    return 1;
 }

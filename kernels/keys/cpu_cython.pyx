@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+import numpy as np
+
 
 cdef extern from "cpu.h" nogil:
     cdef struct table:
@@ -15,7 +17,10 @@ cdef extern from "cpu.h" nogil:
     void list_entries(const table *t, uint64_t *hashes, int64_t *rows)
     void hash_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
                    uint64_t *hashes)
-    void partition_hashes(const uint64_t *hashes, int64_t n, int64_t parts, int64_t *positions, int64_t *starts)
+    void part_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
+                   int64_t parts, uint32_t *numbers, int64_t *starts)
+    int move_words(const uint32_t *numbers, const int64_t *starts, int64_t parts, const uint64_t *source, int64_t n,
+                   uint64_t *to, int64_t *next, uint64_t *lines)
     void copy_keys(const table *t, const int64_t *rows, int64_t n, uint8_t *data)
 
 
@@ -99,14 +104,31 @@ def hashes(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, ui
             hash_keys(first, first + data.shape[0], at, size, n, &results[0])
 
 
-def partition(const uint64_t[::1] hashes, int64_t parts, int64_t[::1] positions, int64_t[::1] starts):
-    """Write the position of each row when rows are sorted stably by the part of their hash."""
-    if parts < 1 or positions.shape[0] < hashes.shape[0] or starts.shape[0] <= parts:
-        raise ValueError(
-            f"{parts} parts of {hashes.shape[0]} hashes, {positions.shape[0]} positions, {starts.shape[0]} starts"
-        )
-    if hashes.shape[0]:
-        with nogil:
-            partition_hashes(&hashes[0], hashes.shape[0], parts, &positions[0], &starts[0])
-    else:
-        starts[:] = 0
+def parts(const uint8_t[::1] data, const int64_t[::1] offsets, int64_t size, int64_t parts, uint32_t[::1] numbers,
+          int64_t[::1] starts):
+    """Write the part of each key, and where each part begins."""
+    cdef int64_t n = offsets.shape[0] - 1 if offsets is not None else data.shape[0] // size
+    if not 1 <= parts <= 2**32 or numbers.shape[0] < n or starts.shape[0] <= parts:
+        raise ValueError(f"{parts} parts of {n} keys, {numbers.shape[0]} numbers, {starts.shape[0]} starts")
+    cdef uint8_t nothing = 0
+    cdef const uint8_t *first = &data[0] if data.shape[0] else &nothing
+    cdef const int64_t *at = &offsets[0] if offsets is not None else NULL
+    cdef uint32_t none = 0
+    with nogil:
+        part_keys(first, first + data.shape[0], at, size, n, parts, &numbers[0] if n else &none, &starts[0])
+
+
+def move(const uint32_t[::1] numbers, const int64_t[::1] starts, const uint64_t[::1] column, uint64_t[::1] result):
+    """Sort a column stably by part."""
+    cdef int64_t n = numbers.shape[0], parts = starts.shape[0] - 1
+    cdef int right
+    if parts < 1 or column.shape[0] != n or result.shape[0] != n or starts[0] != 0 or starts[parts] != n:
+        raise ValueError(f"{n} numbers of {parts} parts cannot move {column.shape[0]} rows to {result.shape[0]}")
+    if not n:
+        return
+    cdef int64_t[::1] ends = np.empty(parts, np.int64)
+    cdef uint64_t[::1] lines = np.empty(8 * parts, np.uint64)
+    with nogil:
+        right = move_words(&numbers[0], &starts[0], parts, &column[0], n, &result[0], &ends[0], &lines[0])
+    if not right:
+        raise ValueError(f"the numbers of {n} rows are not those of the {parts} parts")

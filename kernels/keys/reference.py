@@ -161,8 +161,19 @@ def hashes(data: np.ndarray, offsets: np.ndarray | None, size: int, results: np.
     results[: len(borders) - 1] = [hash_of(text[a:b]) for a, b in pairwise(borders)]
 
 
-def partition(hashes: np.ndarray, parts: int, positions: np.ndarray, starts: np.ndarray) -> None:
-    """Write the position of each row when rows are sorted stably by the part of their hash."""
-    part = np.array([value * parts >> 64 for value in hashes.tolist()], np.int64)
-    positions[np.argsort(part, kind="stable")] = np.arange(len(hashes))
-    starts[: parts + 1] = np.searchsorted(np.sort(part), np.arange(parts + 1))
+def parts(
+    data: np.ndarray, offsets: np.ndarray | None, size: int, parts: int, numbers: np.ndarray, starts: np.ndarray
+) -> None:
+    """Write the part of each key, and where each part begins."""
+    found = np.zeros(len(numbers), np.uint64)
+    hashes(data, offsets, size, found)
+    n = len(offsets) - 1 if offsets is not None else len(data) // size
+    numbers[:n] = [value * parts >> 64 for value in found[:n].tolist()]
+    starts[: parts + 1] = np.searchsorted(np.sort(numbers[:n]), np.arange(parts + 1))
+
+
+def move(numbers: np.ndarray, starts: np.ndarray, column: np.ndarray, result: np.ndarray) -> None:
+    """Sort a column stably by part."""
+    if not np.array_equal(np.searchsorted(np.sort(numbers), np.arange(len(starts))), starts):
+        raise ValueError(f"the numbers of {len(numbers)} rows are not those of the {len(starts) - 1} parts")
+    result[:] = column[np.argsort(numbers, kind="stable")]

@@ -252,6 +252,16 @@ def test_group_span_is_the_narrowest(run, values):
         assert 2 ** Fraction(high) <= max(map(abs, finite)) < 2 ** Fraction(high + 1)
 
 
+@given(st.lists(FLOATS, max_size=6), st.integers(-1080, 20), st.integers(-40, 1030))
+def test_group_within_agrees_with_the_span(values, least, greatest):
+    x = np.array(values)
+    low, high = load("reference", "span")(x)
+    for span in ((least, greatest), (low, high), (low + 1, high), (low, high - 1), EMPTY):
+        inside = (low, high) == EMPTY or (span[0] <= low and high <= min(span[1], span[0] + 1023))
+        expected = bool(np.isfinite(x).all()) and -1023 <= span[0] <= 0 and inside
+        assert [load(body, "within")(x, *span) for body in BODIES] == [expected] * 2
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint64])
 @pytest.mark.parametrize("largest", [False, True])
 def test_group_extremes_of_every_type(run, dtype, largest):

@@ -15,7 +15,7 @@ from anyrank.device import open_device
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys import ENTRIES, INLINE, SEEN, WHITE, WORDS, empty, example
 from anyrank.kernels.keys.reference import hash_of
-from anyrank.keyed.keymap import KeyMap
+from anyrank.keyed.keymap import KeyMap, Partition
 from anyrank.keyed.patterns import word_characters
 from anyrank.keyed.rows import Text
 from anyrank.keyed.words import _white_space
@@ -105,12 +105,57 @@ def test_keys_full_table_returns_the_position():
         assert load(body, "add")(long.data, long.offsets, 0, None, None, *table, 0) == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "spread"), [(-3000, 6000), (2**63 - 9000, 8000), (-(2**63), 100), (0, 8192), (0, 8193)]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_keys_in_a_small_range_are_counted_as_others(first, spread, weighted):
+    random = np.random.default_rng(spread)
+    numbers = first + random.integers(0, spread, 20_000)
+    data, weights = numbers.view(np.uint8), random.integers(-9, 9, 20_000) if weighted else None
+    results = []
+    for step in (20_000, 1_000):  # fewer rows take another loop
+        keys, gids = KeyMap(), np.zeros(20_000, np.uint32)
+        for begin in range(0, 20_000, step):
+            rows = slice(begin, begin + step)
+            part = None if weights is None else weights[rows]
+            keys.add(data.reshape(-1, 8)[rows], part, gids[rows])
+        results.append((gids.tolist(), keys.slots.tobytes(), len(keys)))
+    assert results[0] == results[1] and results[0][2] == len({*numbers.tolist()})
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float64", "uint8", "int64 pairs", "bytes of 8"])
+@pytest.mark.parametrize("parts", [1, 7, 300])
+@pytest.mark.parametrize("n", [0, 1, 9, 5000])
+def test_partition_moves_rows_stably_by_hash(dtype, parts, n):
+    random = np.random.default_rng(n)
+    keys = Text.of(b"%d" % (k * k * k) for k in random.integers(0, 500, n).tolist())
+    column = random.integers(0, 200, (n, 2))
+    if dtype != "int64 pairs":
+        column = column[:, 0].astype(dtype) if dtype != "bytes of 8" else column[:, :1].copy().view(np.uint8)
+    partition = Partition(keys, parts)
+    part = np.array([hash_of(key) * parts >> 64 for key in keys.tolist()], np.int64)
+    assert partition.starts.tolist() == np.searchsorted(np.sort(part), np.arange(parts + 1)).tolist()
+    expected = column[np.argsort(part, kind="stable")]
+    moved = partition.move(column)
+    assert moved.tobytes() == expected.tobytes() and (moved.dtype, moved.shape) == (expected.dtype, expected.shape)
+
+
 def test_keys_bad_arguments_are_refused():
     body = load("cython", "words")
     with pytest.raises(ValueError, match="64 bytes after it"):
         body(np.zeros(64, np.uint8), 0, 1, WHITE, False, POINTS[WHITE], empty(8), empty(8))
     with pytest.raises(ValueError, match="a table of 1 x 4"):
         load("cython", "rehash")(np.zeros((1, 4), np.uint64), *empty(1))
+    numbers, starts = np.array([0, 2, 1, 2], np.uint32), np.array([0, 1, 2, 4])
+    column, move = np.zeros(4, np.uint64), load("cython", "move")
+    for wrong in ([0, 2, 2, 4], [0, 1, 3, 4], [0, 4, 2, 4], [-1, 1, 2, 4], [0, 1, 2, 3], [0, 1, 4]):
+        with pytest.raises(ValueError, match="numbers of"):
+            move(numbers, np.array(wrong), column, column.copy())
+    with pytest.raises(ValueError, match="cannot move 3 rows"):
+        move(numbers, starts, column[:3], column.copy())
+    with pytest.raises(ValueError, match="0 parts of 1 keys"):
+        load("cython", "parts")(np.zeros(3, np.uint8), np.array([0, 3]), 0, 0, numbers, starts)
     with pytest.raises(ValueError, match="0 elements cannot take 1 entries"):
         table = empty(8)
         load("cython", "add")(np.zeros(3, np.uint8), np.array([0, 3]), 0, None, None, *table, 0)

@@ -10,7 +10,7 @@ import numpy as np
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.group import EMPTY
-from anyrank.keyed.window import Window, joint_span, span_of, widen
+from anyrank.keyed.window import Window, add_to_span, joint_span, widen
 from anyrank.world import World
 
 ArraysBySuffix = dict[str, np.ndarray]
@@ -203,8 +203,7 @@ class Exact(Combine):
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""
         x = np.ascontiguousarray(x, self.dtype)
-        least, greatest = span_of(x)
-        self._widen((min(least, self._span[0]), max(greatest, self._span[1])), self._rows + len(x))
+        self._widen(add_to_span(self._span, x), self._rows + len(x))
         self.kernel(self.arrays[""], self.arrays["_special"], gids, x, self.window.origin)
 
     def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
+
 import numpy as np
 
 from anyrank.errors import UsageError
@@ -11,7 +14,7 @@ from anyrank.keyed.rows import Text
 
 _add, _words, _rehash = (Kernel("keys", operation) for operation in ("add", "words", "rehash"))
 _entries, _keys = Kernel("keys", "entries"), Kernel("keys", "keys")
-_hashes, _partition = Kernel("keys", "hashes"), Kernel("keys", "partition")
+_hashes, _parts, _move = (Kernel("keys", operation) for operation in ("hashes", "parts", "move"))
 _MIN_CAPACITY = 1 << 10
 #: Tables up to this capacity (a few megabytes) are kept at most half full.
 SMALL_CAPACITY = 1 << 18
@@ -62,10 +65,7 @@ class KeyMap:
         self, keys: Text | np.ndarray, weights: np.ndarray | None = None, gids: np.ndarray | None = None
     ) -> np.ndarray | None:
         """Add weights (None: 1 each) to keys, a Text or the rows of a uint8 matrix; store key numbers in `gids`."""
-        if isinstance(keys, Text):
-            data, offsets, size, n = keys.data, keys.offsets, 0, len(keys)
-        else:
-            data, offsets, size, n = np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], len(keys)
+        (data, offsets, size), n = _raw(keys), len(keys)
         if n and max(size, len(data) if offsets is not None else 0) > MAX_KEY_BYTES:
             longest = int(keys.sizes.max()) if isinstance(keys, Text) else size
             if longest > MAX_KEY_BYTES:
@@ -145,11 +145,15 @@ class KeyMap:
 def hashes_of(keys: Text | np.ndarray) -> np.ndarray:
     """Return the hashes (uint64) of keys, a Text or the rows of a uint8 matrix."""
     result = np.empty(len(keys), np.uint64)
-    if isinstance(keys, Text):
-        _hashes(keys.data, keys.offsets, 0, result)
-    else:
-        _hashes(np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1], result)
+    _hashes(*_raw(keys), result)
     return result
+
+
+def _raw(keys: Text | np.ndarray) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return data, offsets and size for the kernels."""
+    if isinstance(keys, Text):
+        return keys.data, keys.offsets, 0
+    return np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1]
 
 
 def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
@@ -159,11 +163,32 @@ def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
     return owners.astype(np.uint16) if ranks <= 1 << 16 else owners
 
 
-def parts_of(hashes: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Partition rows by hash into `parts` equal ranges: the new position of each row, and where each part begins."""
-    positions, starts = np.empty(len(hashes), np.int64), np.empty(parts + 1, np.int64)
-    _partition(hashes, parts, positions, starts)
-    return positions, starts
+class Partition:
+    """The rows of a batch sorted stably by the part of their keys' hashes; the parts are equal ranges of hashes.
+
+    Part k is rows `starts[k]` to `starts[k + 1]`.
+    """
+
+    def __init__(self, keys: Text | np.ndarray, parts: int):
+        self._numbers, self.starts = np.empty(len(keys), np.uint32), np.empty(parts + 1, np.int64)
+        _parts(*_raw(keys), parts, self._numbers, self.starts)
+
+    def move(self, column: np.ndarray) -> np.ndarray:
+        """Return the rows of a column in the order of the parts."""
+        result = np.empty(column.shape, column.dtype)
+        if column.itemsize * math.prod(column.shape[1:]) != 8:
+            return np.take(column, self.order, axis=0, out=result, mode="clip")
+        _move(self._numbers, self.starts, _words_of(column), _words_of(result))
+        return result
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The number of each row before it was moved."""
+        return self.move(np.arange(len(self._numbers)))
+
+
+def _words_of(column: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(column).reshape(-1).view(np.uint64)
 
 
 def _length_to_white_space(text: np.ndarray, start: int, stop: int) -> int:

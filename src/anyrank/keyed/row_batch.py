@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from anyrank.exchange.shuffle import Shuffle
+from anyrank.keyed.keymap import Partition
 from anyrank.keyed.rows import Column, Text
 from anyrank.keyed.schema import with_mask
 
@@ -33,16 +34,12 @@ class RowBatch:
         """Return the rows that a slice, a mask or an array of row numbers selects."""
         return self._map_columns(lambda column: column[rows])
 
-    def reorder(self, positions: np.ndarray) -> RowBatch:
-        """Return the rows in another order: row i moves to positions[i]."""
-        order: list[np.ndarray] = []
+    def reorder(self, partition: Partition) -> RowBatch:
+        """Return the rows in the order of a partition."""
 
         def move(column: Any) -> Any:
-            if isinstance(column, np.ndarray) and not isinstance(column, np.ma.MaskedArray):
-                return scatter(column, positions)
-            if not order:
-                order.append(scatter(np.arange(len(positions)), positions))
-            return column[order[0]]
+            moved = isinstance(column, np.ndarray) and not isinstance(column, np.ma.MaskedArray)
+            return partition.move(column) if moved else column[partition.order]
 
         return self._map_columns(move)
 
@@ -77,13 +74,3 @@ def shuffle_column(shuffle: Shuffle, column: Column) -> Column:
     sizes, ends = shuffle(column.sizes), np.cumsum(shuffle.counts)
     bytes_per_rank = np.diff(column.offsets[ends], prepend=column.offsets[0])
     return Text.sized(Shuffle(shuffle.world, bytes_per_rank)(column.data), sizes)
-
-
-def scatter(column: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return the rows of an array in another order: row i moves to positions[i]."""
-    result = np.empty(column.shape, column.dtype)
-    if column.ndim == 2 and column[:1].nbytes == 8:  # copying one int64 is faster than copying eight bytes
-        result.view(np.int64)[positions] = np.ascontiguousarray(column).view(np.int64)
-    else:
-        result[positions] = column
-    return result

@@ -14,7 +14,7 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.field import Field
 from anyrank.keyed.combine import Combine, combine_called
 from anyrank.keyed.composite_keys import decode, encode
-from anyrank.keyed.keymap import KeyMap, hashes_of, owners_of, parts_of
+from anyrank.keyed.keymap import KeyMap, Partition, hashes_of, owners_of
 from anyrank.keyed.row_batch import RowBatch
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.sample import estimate_cardinality, expected_distinct, heavy_hitters, sample_rows
@@ -161,14 +161,14 @@ class Table:
 
     def _send_to_owners(self, rows: RowBatch, own: int, frequent: np.ndarray) -> None:
         """Send rows to the owners of their keys (about `own` keys each); combine heavy hitters here. Collective."""
-        hashes, world = hashes_of(rows.keys), self.world
+        world = self.world
         if len(frequent):
-            here = np.isin(hashes, frequent)
+            here = np.isin(hashes_of(rows.keys), frequent)
             self._add_rows(rows.take(here))
-            rows, hashes = rows.take(~here), hashes[~here]
+            rows = rows.take(~here)
         parts_per_rank = self._part_count(max(own, len(self._map)))
-        positions, starts = parts_of(hashes, world.size * parts_per_rank)
-        rows = rows.reorder(positions).send(Shuffle(world, np.diff(starts[::parts_per_rank])))
+        partition = Partition(rows.keys, world.size * parts_per_rank)
+        rows = rows.reorder(partition).send(Shuffle(world, np.diff(partition.starts[::parts_per_rank])))
         # With few sources, each sends many rows of every part, already partitioned: no need to partition again.
         if world.size <= FEW_RANKS:
             self._merge(rows, raw=True, owned=True)
@@ -205,7 +205,7 @@ class Table:
         for first in range(0, len(rows), at_once):
             part = rows.take(slice(first, first + at_once))
             if parts > 1:
-                part = part.reorder(parts_of(hashes_of(part.keys), parts * self.world.size)[0])
+                part = part.reorder(Partition(part.keys, parts * self.world.size))
             self._merge(part, raw=True, owned=owned)
 
     @staticmethod

@@ -9,7 +9,7 @@ import numpy as np
 from anyrank.kernel import Kernel
 from anyrank.world import World
 
-_SPAN = Kernel("group", "span")
+_SPAN, _WITHIN = Kernel("group", "span"), Kernel("group", "within")
 #: The exponent span of 64-bit integers, signed or not.
 INTEGERS = (0, 63)
 
@@ -49,6 +49,14 @@ def span_of(x: np.ndarray) -> tuple[int, int]:
         return INTEGERS
     least, greatest = _SPAN(x)
     return int(least), int(greatest)
+
+
+def add_to_span(span: tuple[int, int], x: np.ndarray) -> tuple[int, int]:
+    """Return the span that covers `span` and the numbers x. Not collective."""
+    if x.dtype.kind == "f" and _WITHIN(x, *span):
+        return span
+    least, greatest = span_of(x)
+    return min(least, span[0]), max(greatest, span[1])
 
 
 def joint_span(span: tuple[int, int], world: World) -> tuple[int, int]:
