@@ -308,6 +308,27 @@ static double rounded(const Whole *a, int exponent, int inexact, int negative) {
     return negative ? -x : x;
 }
 
+/* The usual case of a quotient: a sum of two words and a small count. Of the sum only the upper 64 bits from its top bit
+   on are divided, which leave at least 56 bits if the count has at most 8; the lower bits only make it inexact. Returns
+   whether the result is a normal number. */
+static int quotient_of_two(const int64_t *limbs, uint64_t count, int origin, double *result) {
+    u128 sum = (u128)(uint64_t)limbs[1] << 64 | (uint64_t)limbs[0];
+    int negative = limbs[1] < 0;
+    sum = negative ? -sum : sum;
+    if (count > 255 || !sum) return 0;
+    uint64_t high = (uint64_t)(sum >> 64);
+    int zeros = high ? __builtin_clzll(high) : 64 + __builtin_clzll((uint64_t)sum);
+    sum <<= zeros;
+    high = (uint64_t)(sum >> 64);
+    uint64_t q = high / count, inexact = (high - q * count) | (uint64_t)sum;
+    int dropped = 11 - __builtin_clzll(q);
+    uint64_t m = q >> dropped, rest = q & (((uint64_t)1 << dropped) - 1), half = (uint64_t)1 << (dropped - 1);
+    m += rest > half || (rest == half && (inexact || m & 1));
+    double scale = power_of_two(origin + 64 - zeros + dropped);
+    *result = (negative ? -(double)m : (double)m) * scale;
+    return scale != 0 && *result - *result == 0;
+}
+
 static void quotients(const int64_t *limbs, const int64_t *counts, int origin, const uint8_t *specials, int64_t groups,
                       int words, double *results) {
     Whole a;
@@ -318,6 +339,7 @@ static void quotients(const int64_t *limbs, const int64_t *counts, int origin, c
             results[i] = is_nan ? NAN : special == PLUS ? INFINITY : -INFINITY;
             continue;
         }
+        if (words == 2 && quotient_of_two(limbs, counts[i], origin, &results[i])) continue;
         /* Two more words below the sum leave at least 64 bits in the quotient, even of 1 / 2^63. */
         int below = counts[i] == 1 ? 0 : 2, negative = magnitude_of(limbs, words, below, &a);
         if (!a.size) {
