@@ -44,13 +44,16 @@ block of zeros.
     part k at `starts[k]` (int64 [parts + 1]); `starts[parts]` is the number of keys.
 `move(numbers, starts, column, result)`
     Sort a column of any 8-byte type, as uint64, stably by part.
+`copy(source, starts, sizes, size, n, target, places)`
+    Copy n rows of `sizes[i]` bytes, or of `size` bytes if `sizes` is None, from source[starts[i]] to target[places[i]].
+    If `starts` or `places` is None, the rows follow one another there. IndexError if a row is outside of an array.
 """
 
 from typing import Any
 
 import numpy as np
 
-OPERATIONS = ("add", "words", "rehash", "entries", "keys", "hashes", "parts", "move")
+OPERATIONS = ("add", "words", "rehash", "entries", "keys", "hashes", "parts", "move", "copy")
 
 ENTRIES, POOLED, SPREAD, SEEN, STATE = range(5)
 INLINE = 16
@@ -81,6 +84,9 @@ def example(operation: str, size: int) -> tuple[tuple[Any, ...], int, str]:
         return (data, offsets, 0, np.zeros(size, np.uint64)), size, "keys"
     if operation == "parts":
         return (data, offsets, 0, 13, np.zeros(size, np.uint32), np.zeros(14, np.int64)), size, "keys"
+    if operation == "copy":
+        order = np.random.default_rng(size).permutation(size)
+        return (data, offsets[order], np.diff(offsets)[order], 0, size, np.zeros_like(data), None), size, "rows"
     if operation == "move":
         numbers = np.random.default_rng(size).integers(0, 13, size).astype(np.uint32)
         starts = np.searchsorted(np.sort(numbers), np.arange(14))

@@ -15,7 +15,7 @@
 /* A factor that repeats a byte in all eight bytes of a word. */
 #define EACH_BYTE 0x0101010101010101u
 
-enum { INLINE = 16, SLOT = 4, BATCH = 64, RANGE = 1 << 13, LINE = 8 };
+enum { INLINE = 16, SLOT = 4, BATCH = 64, RANGE = 1 << 13, LINE = 8, AHEAD = 16 };
 enum { ENTRIES, POOLED, SPREAD, SEEN, STATE };
 
 struct table {
@@ -559,4 +559,26 @@ static int move_words(const uint32_t *numbers, const int64_t *starts, int64_t pa
     _mm_sfence();
 #endif
     return 1;
+}
+
+/* Copies `sizes[i]` bytes, or `size` bytes, from starts[i] to places[i]; without starts or places, rows follow one
+   another. Returns the first row that is not within `room` bytes of the source and `space` bytes of the target, or n. */
+static int64_t copy_rows(const uint8_t *source, int64_t room, const int64_t *starts, const int64_t *sizes, int64_t size,
+                         int64_t n, uint8_t *target, int64_t space, const int64_t *places)
+{
+    int64_t from = 0, to = 0;
+    for (int64_t row = 0; row < n; row++) {
+        if (starts) {
+            from = starts[row];
+            if (row + AHEAD < n) __builtin_prefetch(source + starts[row + AHEAD]);
+        }
+        if (places) to = places[row];
+        if (sizes) size = sizes[row];
+        if (size < 0 || size > room || size > space || from < 0 || from > room - size || to < 0 || to > space - size)
+            return row;
+        memcpy(target + to, source + from, size);
+        from += size;
+        to += size;
+    }
+    return n;
 }

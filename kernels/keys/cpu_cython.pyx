@@ -19,6 +19,8 @@ cdef extern from "cpu.h" nogil:
                    uint64_t *hashes)
     void part_keys(const uint8_t *data, const uint8_t *end, const int64_t *offsets, int64_t size, int64_t n,
                    int64_t parts, uint32_t *numbers, int64_t *starts)
+    int64_t copy_rows(const uint8_t *source, int64_t room, const int64_t *starts, const int64_t *sizes, int64_t size,
+                      int64_t n, uint8_t *target, int64_t space, const int64_t *places)
     int move_words(const uint32_t *numbers, const int64_t *starts, int64_t parts, const uint64_t *source, int64_t n,
                    uint64_t *to, int64_t *next, uint64_t *lines)
     void copy_keys(const table *t, const int64_t *rows, int64_t n, uint8_t *data)
@@ -132,3 +134,29 @@ def move(const uint32_t[::1] numbers, const int64_t[::1] starts, const uint64_t[
         right = move_words(&numbers[0], &starts[0], parts, &column[0], n, &result[0], &ends[0], &lines[0])
     if not right:
         raise ValueError(f"the numbers of {n} rows are not those of the {parts} parts")
+
+
+cdef const int64_t *_rows_of(const int64_t[::1] given, int64_t n) except? NULL:
+    if given is None:
+        return NULL
+    if given.shape[0] != n:
+        raise ValueError(f"{given.shape[0]} positions or sizes of {n} rows")
+    return &given[0]
+
+
+def copy(const uint8_t[::1] source, const int64_t[::1] starts, const int64_t[::1] sizes, int64_t size, int64_t n,
+         uint8_t[::1] target, const int64_t[::1] places):
+    """Copy rows of bytes."""
+    cdef uint8_t nothing = 0
+    cdef const uint8_t *data = &source[0] if source.shape[0] else &nothing
+    cdef uint8_t *to = &target[0] if target.shape[0] else &nothing
+    cdef int64_t done
+    if not n:
+        return
+    cdef const int64_t *start = _rows_of(starts, n)
+    cdef const int64_t *length = _rows_of(sizes, n)
+    cdef const int64_t *place = _rows_of(places, n)
+    with nogil:
+        done = copy_rows(data, source.shape[0], start, length, size, n, to, target.shape[0], place)
+    if done < n:
+        raise IndexError(f"row {done} is not within {source.shape[0]} bytes, or not within {target.shape[0]}")

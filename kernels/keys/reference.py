@@ -177,3 +177,26 @@ def move(numbers: np.ndarray, starts: np.ndarray, column: np.ndarray, result: np
     if not np.array_equal(np.searchsorted(np.sort(numbers), np.arange(len(starts))), starts):
         raise ValueError(f"the numbers of {len(numbers)} rows are not those of the {len(starts) - 1} parts")
     result[:] = column[np.argsort(numbers, kind="stable")]
+
+
+def copy(
+    source: np.ndarray,
+    starts: np.ndarray | None,
+    sizes: np.ndarray | None,
+    size: int,
+    n: int,
+    target: np.ndarray,
+    places: np.ndarray | None,
+) -> None:
+    """Copy rows of bytes."""
+    if any(given is not None and len(given) != n for given in (starts, sizes, places)):
+        raise ValueError(f"positions or sizes are not those of {n} rows")
+    a = b = 0
+    for row in range(n):
+        a = int(starts[row]) if starts is not None else a
+        b = int(places[row]) if places is not None else b
+        size = int(sizes[row]) if sizes is not None else size
+        if size < 0 or not 0 <= a <= len(source) - size or not 0 <= b <= len(target) - size:
+            raise IndexError(f"row {row} is not within {len(source)} bytes, or not within {len(target)}")
+        target[b : b + size] = source[a : a + size]
+        a, b = a + size, b + size

@@ -154,6 +154,21 @@ def test_keys_bad_arguments_are_refused():
             move(numbers, np.array(wrong), column, column.copy())
     with pytest.raises(ValueError, match="cannot move 3 rows"):
         move(numbers, starts, column[:3], column.copy())
+    source, ones = np.arange(9, dtype=np.uint8), np.ones(3, np.int64)
+    for wrong in (
+        [[0, 9, 1], [1, 1, 1], None],
+        [None, [3, 6, 1], None],
+        [[-1, 0, 0], None, None],
+        [None, [1, 1, -1], None],
+        [None, None, [0, 5, 9]],
+        [[2**63 - 1, 0, 0], None, None],
+    ):
+        given = [None if x is None else np.array(x) for x in wrong]
+        for name in ("cython", "reference"):
+            with pytest.raises(IndexError, match=r"row \d is not within 9 bytes"):
+                load(name, "copy")(source, *given[:2], 1, 3, source.copy(), given[2])
+    with pytest.raises(ValueError, match="3 positions or sizes of 2 rows"):
+        load("cython", "copy")(source, ones, None, 1, 2, source.copy(), None)
     with pytest.raises(ValueError, match="0 parts of 1 keys"):
         load("cython", "parts")(np.zeros(3, np.uint8), np.array([0, 3]), 0, 0, numbers, starts)
     with pytest.raises(ValueError, match="0 elements cannot take 1 entries"):

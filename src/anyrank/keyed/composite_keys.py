@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.rows import Column, Columns, Text, copy_rows
 
 #: The columns of a key by name: a dtype of fixed size, or None for text.
 Kinds = Mapping[str, "np.dtype[Any] | None"]
@@ -66,18 +66,20 @@ def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Colum
 
 def _append_texts(head: np.ndarray, texts: Sequence[Text]) -> Text:
     """Return the rows of a byte matrix, each followed by its element of every text."""
-    width = head.shape[1]
+    n, width = head.shape
     encoded = Text.sized(np.empty(0, np.uint8), width + np.sum([text.sizes for text in texts], axis=0, dtype=np.int64))
     encoded.data = np.empty(int(encoded.offsets[-1]), np.uint8)
     position = encoded.offsets[:-1]
-    encoded.data[position[:, None] + np.arange(width)] = head
+    copy_rows(head.reshape(-1), None, None, width, n, encoded.data, position)
     position = position + width
     for text in texts:
-        encoded.data[np.repeat(position - text.offsets[:-1], text.sizes) + np.arange(len(text.data))] = text.data
-        position = position + text.sizes
+        copy_rows(text.data, None, text.sizes, 0, n, encoded.data, position)
+        position += text.sizes
     return encoded
 
 
 def _bytes_at(data: np.ndarray, position: np.ndarray, size: int) -> np.ndarray:
     """Return `size` bytes from each position: a contiguous uint8 matrix."""
-    return np.ascontiguousarray(data[position[:, None] + np.arange(size)])
+    result = np.empty((len(position), size), np.uint8)
+    copy_rows(data, position, None, size, len(position), result.reshape(-1), None)
+    return result

@@ -8,6 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from anyrank.kernel import Kernel
+
+copy_rows = Kernel("keys", "copy")
 #: The error handler for bytes that are not valid UTF-8: they are written as \\xff.
 BROKEN = "backslashreplace"
 
@@ -67,8 +70,8 @@ class Text:
             The bytes, and the offset of the first byte and the number of bytes of each element.
         """
         text = cls.sized(data, sizes)
-        # All bytes of a row move by the same distance, so a repeated shift plus the target index gives the source.
-        text.data = data[np.repeat(starts - text.offsets[:-1], sizes) + np.arange(int(text.offsets[-1]))]
+        text.data = np.empty(int(text.offsets[-1]), np.uint8)
+        copy_rows(data, np.ascontiguousarray(starts), np.ascontiguousarray(sizes), 0, len(sizes), text.data, None)
         return text
 
     def __len__(self) -> int:
