@@ -3,9 +3,9 @@
     python benchmarks/peers/queries.py [--rows 1e7] [--rounds 3] [--folder FOLDER]
 
 The queries and the table are those of H2O.ai's db-benchmark, kept by DuckDB Labs: nine columns, K = 100. Each tool
-reads the columns of a query from the file, on two cores, and writes all groups to a file: anyrank by a command on two ranks,
-with its start, the others in one process that has started, to Parquet. Results are compared: keys and integers must be
-equal, other numbers to ten digits. Queries 8 (two largest values) and 9 (correlation) cannot be expressed.
+reads the columns of a query from the file, on two cores, and writes all groups to Parquet: anyrank by a command on two
+ranks, with its start; the others in one process that has started. Results are compared: keys must be equal, and numbers
+to ten digits. Queries 8 (two largest values) and 9 (correlation) cannot be expressed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def by_anyrank(file: Path, out: Path, keys: tuple[str, ...], aggregates: tuple[s
 
 
 #: Options that write the groups to Parquet only.
-OUTPUT: tuple[str, ...] = ("--output", "parquet")
+OUTPUT: tuple[str, ...] = ("--formats", "parquet")
 TOOLS = {"anyrank": by_anyrank, "DuckDB": by_duckdb, "polars": by_polars}
 
 
