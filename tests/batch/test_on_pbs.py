@@ -83,13 +83,13 @@ def runs(pbs) -> dict[str, Path]:
         "bad": pbs.study("bad", DIAMOND, seed=9, **held),
         "moved": pbs.study("moved", QUEUE, *LIMITED, at_a_time=3, **held),
         "walls": pbs.storm("walls", *LIMITED, "-n", 2, **held),
-        "spaces": pbs.storm("a path with 'spaces'", *LIMITED, **held),
+        "spaces": pbs.storm("a path with 'spaces'", "--walltime", "30s", **held),
         "chain": pbs.storm("chain", *LIMITED, "--chain", 4, **held),
         "sweep": pbs.study("sweep", SWEEP, gate=gates["sweep"]),
         "queue": pbs.study("queue", QUEUE, *LONG, at_a_time=1, gate=gates["queue"]),
         **{name: pbs.storm(name, *LONG, gate=gates[name]) for name in ("asked", "deleted", "rerun")},
     }
-    (pbs.state / "slow").write_text(pbs.job(fake["spaces"]))
+    (pbs.state / "slow").write_text(pbs.job(fake["walls"]))
     limited = [fake[name] for name in ("walls", "spaces", "chain")]
     limited += [pbs.folder / name for name in ("good/B", "bad/B", "moved/0000")]
     pbs.open(gates["limited"], *limited)
