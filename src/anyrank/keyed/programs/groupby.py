@@ -9,11 +9,12 @@ import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.keyed.aggregate import Aggregates, parse_aggregate
+from anyrank.keyed.expressions import Expression, parse_definition, split_definitions
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
 from anyrank.keyed.order import ordered
+from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.table import Table
-from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.tables.columns import ColumnSpec, parse_key, parse_name, split_names
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.times import check_zone
@@ -47,6 +48,8 @@ class GroupBy(Program):
     table: str = param(..., "files, folders and globs, separated by commas")
     by: str = param(..., "keys, separated by commas, such as 'user,date(timestamp)'")
     aggregate: str = param("count", "aggregates, separated by commas, such as 'count,sum(price),mean(price)'")
+    where: str = param("", "condition for rows, such as 'price > 0 and country == \"NO\"'  [all rows]")
+    let: list[str] = param([], "derived columns, such as 'total = price * amount'; may be repeated")
     on_bad: Literal["error", "skip"] = param("error", "at a malformed row: stop with an error, or skip and count it")
     types: str = param("", "types of CSV columns, such as 'user=text,price=decimal(10,2)'  [found in all rows]")
     tz: str = param("", "time zone of dates and hours, such as Europe/Oslo  [UTC]")
@@ -58,7 +61,7 @@ class GroupBy(Program):
     encoding: str = param("utf-8", "encoding of CSV, such as latin-1")
     chunk: int = param(1 << 30, "bytes read in a step; a run can stop after each step", ge=1, lt=2**62)
     top: int = param(10, "number of groups in the result, the first ones", ge=0)
-    files: TableFiles
+    files: Query
 
     @property
     def steps(self) -> int:
@@ -73,6 +76,11 @@ class GroupBy(Program):
         self.csv_types = dict(_type_of(text) for text in split_names(self.types) if text)
         if same := {key.label for key in self.keys} & {spec.label for spec in self.aggregates}:
             raise UsageError(f"groupby: {min(same)} is a key and an aggregate; column names must differ. Drop one.")
+        self.condition = Expression(self.where, "--where") if self.where.strip() else None
+        definitions = [*map(parse_definition, split_definitions(",".join(self.let)))]
+        self.derived = dict(definitions)
+        if len(self.derived) < len(definitions):
+            raise UsageError(f"--let defines a name twice: {', '.join(name for name, _ in definitions)}. Rename one.")
         check_zone(self.tz)
         self.options = CsvOptions(
             _character(self.delimiter), self.quote, self.decimal, self.comment, self.header == "yes", self.encoding
@@ -82,7 +90,8 @@ class GroupBy(Program):
     def declare(self, state: State) -> None:
         """Declare the table of groups, the rows read so far, and hashes of the input."""
         wanted = [*self.keys, *(ColumnSpec(a.column, role=a.role) for a in self.aggregates if a.column)]
-        self.files = TableFiles(self.table, wanted, state.world, self.on_bad, self.csv_types, self.options, self.tz)
+        options = {"on_bad": self.on_bad, "types": self.csv_types, "options": self.options, "zone": self.tz}
+        self.files = Query(self.table, wanted, state.world, self.condition, self.derived, **options)
         nullable = {label for label in self.files.types if self.files.nullable(label)}
         self.combined = Aggregates(self.aggregates, self.files.types, nullable)
         keys: dict[str, str] = {}

@@ -15,7 +15,7 @@ from anyrank.keyed.types import arrow, is_number, name_of
 class ColumnSpec:
     """A column to read, or a `function` of a column of times, and what its values are for.
 
-    `role` is `key`; `number`: values to add; `value`: values to compare; or `any`.
+    `role` is `key`; `number`: values to add; `value`: values to compare; `operand`: of an expression; or `any`.
     """
 
     column: str
@@ -32,7 +32,7 @@ class ColumnSpec:
         """The role for `possible_types`: `key`, `number`, `time`, or empty if any type will do."""
         if self.function:
             return "time"
-        return {"key": "key", "number": "number", "value": "number"}.get(self.role, "")
+        return "key" if self.role == "key" else "" if self.role == "any" else "number"
 
     def type(self, type_: Any) -> Any:
         """Return the type of the result for a column of a type. Raises UsageError if there is none."""
