@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.aggregate import Aggregates, parse_aggregate
+from anyrank.keyed.aggregate import Aggregate, Aggregates, parse_aggregate
+from anyrank.keyed.distinct import Distinct
 from anyrank.keyed.expressions import Expression, parse_definition, split_definitions
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
+from anyrank.keyed.group_keys import key_columns, key_kinds
 from anyrank.keyed.order import ordered
 from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
@@ -18,7 +20,7 @@ from anyrank.keyed.table import Table
 from anyrank.keyed.tables.columns import ColumnSpec, parse_key, parse_name, split_names
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.times import check_zone
-from anyrank.keyed.types import array_of, arrow, is_wide, joined, name_of, parse_type, values_of
+from anyrank.keyed.types import array_of, arrow, joined, name_of, parse_type, values_of
 from anyrank.keyed.values import Values, concat_values, masked_rows
 from anyrank.keyed.write import cells_of, write_csv, write_hdf5
 from anyrank.program import Program, param
@@ -26,8 +28,6 @@ from anyrank.state import State
 
 #: A rank reads 1/SHARE of its memory budget in bytes of files, then checks its memory.
 SHARE = 16
-#: The Table key types; all others are int64.
-_KEYS = {"text": "text", "bool": "uint8", "float64": "float64", "uint64": "uint64"}
 
 
 class GroupBy(Program):
@@ -89,7 +89,7 @@ class GroupBy(Program):
 
     def declare(self, state: State) -> None:
         """Declare the table of groups, the rows read so far, and hashes of the input."""
-        wanted = [*self.keys, *(ColumnSpec(a.column, role=a.role) for a in self.aggregates if a.column)]
+        wanted = [*self.keys, *(ColumnSpec(a.column, role=self._role(a)) for a in self.aggregates if a.column)]
         options = {"on_bad": self.on_bad, "types": self.csv_types, "options": self.options, "zone": self.tz}
         self.files = Query(self.table, wanted, state.world, self.condition, self.derived, **options)
         nullable = {label for label in self.files.types if self.files.nullable(label)}
@@ -98,15 +98,25 @@ class GroupBy(Program):
         for k, key in enumerate(self.keys):
             type_ = self.files.types[key.label]
             keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
-            keys[f"key{k}"] = _KEYS.get(name_of(type_), "int64")
-            keys |= {f"key{k}_low": "uint64"} if is_wide(type_) else {}
+            keys |= key_kinds(f"key{k}", type_)
         description = "groups and the combined values of their rows"
         state.add(Table("groups", state.world, keys, self.combined.table_values(), description=description))
+        self.distinct = {
+            name: Distinct(f"distinct{k}", state.world, keys, self.files.types[name])
+            for k, name in enumerate(self.combined.quantiles)
+        }
+        for distinct in self.distinct.values():
+            state.add(distinct.table)
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="bad rows skipped so far")
         state.scalar("input", self.files.fingerprint, description="hash of the files' names and sizes")
         self.known = fingerprint((label, name_of(type_)) for label, type_ in self.files.types.items())
         state.scalar("kinds", self.known, description="hash of the columns' names and types")
+
+    def _role(self, aggregate: Aggregate) -> str:
+        """Return what values are for; those of which only the distinct ones are counted stay as written, like keys."""
+        functions = {other.function for other in self.aggregates if other.column == aggregate.column}
+        return "key" if aggregate.function == "nunique" and functions <= {"nunique", "count"} else aggregate.role
 
     def step(self, state: State) -> None:
         """Read and combine this rank's part of the chunk, in rounds that fit into the memory budget."""
@@ -119,7 +129,9 @@ class GroupBy(Program):
             with state.world.raise_on_all_ranks():
                 part, more = read_some(batches, budget // SHARE)
             rows += self._gather(state, part)
-            state.groups.keep_within(budget)
+            tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
+            for table in tables:
+                table.keep_within(budget // len(tables))
         counts = np.array([rows, self.files.bad.count - before], np.int64)
         rows, bad = state.world.allreduce(counts).tolist()
         state.rows += rows
@@ -131,19 +143,18 @@ class GroupBy(Program):
         batch = {label: concat_values([part[label] for part in batches], empty[label]) for label in empty}
         keys: list[Column] = []
         for k, key in enumerate(self.keys):
-            column, nulls = _key(batch[key.label])
+            columns, nulls = key_columns(batch[key.label])
             keys += [nulls] if f"null{k}" in state.groups.keys else []
-            if f"key{k}_low" in state.groups.keys:
-                keys += [np.ascontiguousarray(column[:, 1]), np.ascontiguousarray(column[:, 0]).view(np.uint64)]
-            else:
-                keys.append(column)
+            keys += columns
         state.groups.gather(*keys, **self.combined.values(batch))
+        for name, distinct in self.distinct.items():
+            distinct.gather(keys, batch[name])
         return len(keys[0])
 
     def result(self, state: State) -> dict[str, Any]:
         """Return the number of rows and groups and the first groups; write all groups to groups.csv and groups.h5."""
         keys = self._keys(state.groups.columns)
-        groups = ordered(state.world, keys | self.combined.results(state.groups), [*keys], unique=True)
+        groups = ordered(state.world, keys | self.combined.results(state.groups, self.distinct), [*keys], unique=True)
         output = {key.label: self._output_key(k, groups) for k, key in enumerate(self.keys)}
         for label, type_ in self.combined.types.items():
             column = groups[label]
@@ -186,26 +197,6 @@ class GroupBy(Program):
     def work(self) -> tuple[float, str]:
         """Return the mean bytes per step, because the last chunk may be shorter."""
         return (self.files.size / max(1, self.steps), "bytes") if hasattr(self, "files") else (1.0, "chunks")
-
-
-def _key(values: Values) -> tuple[Column, np.ndarray]:
-    """Return a key column with one representation of null, NaN and zero, and its null mask as uint8."""
-    column, nulls = values.values, values.nulls
-    if isinstance(column, np.ndarray) and column.dtype.kind == "f":
-        column = np.where(column == column, column + 0.0, np.nan)
-    if nulls is None:
-        return column, np.zeros(len(column), np.uint8)
-    if isinstance(column, Text):
-        column = column if not (column.sizes[nulls] > 0).any() else _clear_nulls(column, nulls)
-    else:
-        column = np.where(nulls, np.zeros(1, column.dtype), column)
-    return column, nulls.astype(np.uint8)
-
-
-def _clear_nulls(column: Text, nulls: np.ndarray) -> Text:
-    kept = column[~nulls]
-    sizes = np.where(nulls, 0, column.sizes)
-    return Text.sized(kept.data, sizes)
 
 
 def read_some(batches: Iterator[dict[str, Values]], most: int) -> tuple[list[dict[str, Values]], bool]:
