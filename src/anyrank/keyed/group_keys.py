@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from anyrank.keyed.rows import Column, Text
+from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.types import is_wide, name_of
 from anyrank.keyed.values import Values
 
@@ -32,6 +32,22 @@ def key_columns(values: Values) -> tuple[list[Column], np.ndarray]:
     if column.ndim == 1:
         return [column], mask
     return [np.ascontiguousarray(column[:, 1]), np.ascontiguousarray(column[:, 0]).view(np.uint64)], mask
+
+
+def sort_columns(name: str, values: Values) -> Columns:
+    """Return columns that sort like values: first the one that places NaN and then null last in either order."""
+    column, nulls = values.values, values.nulls
+    rank = np.zeros(len(column), np.int32) if nulls is None else 2 * nulls.astype(np.int32)
+    if isinstance(column, Text):
+        return {f"{name}_rank": rank, name: column}
+    if column.dtype.kind == "f":
+        rank = np.where((column != column) & (rank == 0), np.int32(1), rank)
+    column = np.where(rank[:, None] > 0 if column.ndim > 1 else rank > 0, np.zeros(1, column.dtype), column)
+    column = column.astype(np.int64) if column.dtype.itemsize == 1 else column
+    if column.ndim == 1:
+        return {f"{name}_rank": rank, name: column}
+    low = np.ascontiguousarray(column[:, 0]).view(np.uint64)
+    return {f"{name}_rank": rank, name: np.ascontiguousarray(column[:, 1]), f"{name}_low": low}
 
 
 def _clear_nulls(column: Text, nulls: np.ndarray) -> Text:

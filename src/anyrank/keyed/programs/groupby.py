@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from anyrank.keyed.aggregate import Aggregate, Aggregates, parse_aggregate
 from anyrank.keyed.distinct import Distinct
 from anyrank.keyed.expressions import Expression, parse_definition, split_definitions
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
-from anyrank.keyed.group_keys import key_columns, key_kinds
+from anyrank.keyed.group_keys import key_columns, key_kinds, sort_columns
 from anyrank.keyed.order import ordered
 from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
@@ -22,7 +23,7 @@ from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.times import check_zone
 from anyrank.keyed.types import array_of, arrow, joined, name_of, parse_type, values_of
 from anyrank.keyed.values import Values, concat_values, masked_rows
-from anyrank.keyed.write import cells_of, write_csv, write_hdf5
+from anyrank.keyed.write import cells_of, write_csv, write_hdf5, write_parquet
 from anyrank.program import Program, param
 from anyrank.state import State
 
@@ -60,6 +61,10 @@ class GroupBy(Program):
     header: Literal["yes", "no"] = param("yes", "whether CSV has a line of names; without one, columns are c1, c2, …")
     encoding: str = param("utf-8", "encoding of CSV, such as latin-1")
     chunk: int = param(1 << 30, "bytes read in a step; a run can stop after each step", ge=1, lt=2**62)
+    order: str = param("", "keys and aggregates to sort by, - for descending, such as '-sum(price)'  [the keys]")
+    formats: list[Literal["csv", "hdf5", "parquet"]] = param(
+        ["csv", "hdf5"], "files with all groups, in the run folder"
+    )
     top: int = param(10, "number of groups in the result, the first ones", ge=0)
     files: Query
 
@@ -76,6 +81,7 @@ class GroupBy(Program):
         self.csv_types = dict(_type_of(text) for text in split_names(self.types) if text)
         if same := {key.label for key in self.keys} & {spec.label for spec in self.aggregates}:
             raise UsageError(f"groupby: {min(same)} is a key and an aggregate; column names must differ. Drop one.")
+        self.sorted_by = [*map(self._parse_order, split_names(self.order))]
         self.condition = Expression(self.where, "--where") if self.where.strip() else None
         definitions = [*map(parse_definition, split_definitions(",".join(self.let)))]
         self.derived = dict(definitions)
@@ -86,6 +92,15 @@ class GroupBy(Program):
             _character(self.delimiter), self.quote, self.decimal, self.comment, self.header == "yes", self.encoding
         )
         self.options.check()
+
+    def _parse_order(self, text: str) -> tuple[str, bool]:
+        """Return the label of a key or an aggregate to sort by, and whether in descending order."""
+        name, labels = text.removeprefix("-"), [*(key.label for key in self.keys), *(a.label for a in self.aggregates)]
+        for parse in (parse_aggregate, parse_key):
+            with suppress(UsageError):
+                if (label := parse(name).label) in labels:
+                    return label, name != text
+        raise UsageError(f"--order {text!r} must be a key or an aggregate of this run: {', '.join(labels)}.")
 
     def declare(self, state: State) -> None:
         """Declare the table of groups, the rows read so far, and hashes of the input."""
@@ -153,17 +168,16 @@ class GroupBy(Program):
 
     def result(self, state: State) -> dict[str, Any]:
         """Return the number of rows and groups and the first groups; write all groups to groups.csv and groups.h5."""
-        keys = self._keys(state.groups.columns)
-        groups = ordered(state.world, keys | self.combined.results(state.groups, self.distinct), [*keys], unique=True)
-        output = {key.label: self._output_key(k, groups) for k, key in enumerate(self.keys)}
-        for label, type_ in self.combined.types.items():
-            column = groups[label]
-            nulls = masked_rows(column) if isinstance(column, np.ma.MaskedArray) else None
-            output[label] = array_of(np.asarray(column), nulls, type_)
+        output = self._output(state)
         if state.folder is not None:
-            write_csv(state.world, state.folder / "groups.csv", output)
-            flat = {label.replace("/", "."): column for label, column in output.items()}
-            write_hdf5(state.world, state.folder / "groups.h5", flat)
+            path = state.folder / "groups.csv"
+            if "csv" in self.formats:
+                write_csv(state.world, path, output)
+            if "parquet" in self.formats:
+                write_parquet(state.world, path.with_suffix(".parquet"), output)
+            if "hdf5" in self.formats:
+                flat = {label.replace("/", "."): column for label, column in output.items()}
+                write_hdf5(state.world, path.with_suffix(".h5"), flat)
         parts = state.world.comm.allgather([_plain(column.slice(0, self.top)) for column in output.values()])
         columns = [[value for part in parts for value in part[k]][: self.top] for k in range(len(output))]
         return {
@@ -173,6 +187,24 @@ class GroupBy(Program):
             "columns": [*output],
             "first": [[*row] for row in zip(*columns, strict=True)],
         }
+
+    def _output(self, state: State) -> dict[str, Any]:
+        """Return the groups of this rank in their order, as Arrow arrays by label. Collective."""
+        keys = self._keys(state.groups.columns)
+        columns, by = keys | self.combined.results(state.groups, self.distinct), [*keys]
+        for label, descending in reversed(self.sorted_by):
+            if label in self.combined.types:
+                values = _of_masked(columns[label])
+            else:
+                values = self._key_values([key.label for key in self.keys].index(label), columns)
+            added = sort_columns(f"order{len(by)}", values)
+            by = [*(f"-{name}" if k and descending else name for k, name in enumerate(added)), *by]
+            columns |= added
+        groups = ordered(state.world, columns, by, unique=True)
+        output = {key.label: self._key_values(k, groups) for k, key in enumerate(self.keys)}
+        output |= {label: _of_masked(groups[label]) for label in self.combined.types}
+        types = self.files.types | self.combined.types
+        return {label: array_of(values.values, values.nulls, types[label]) for label, values in output.items()}
 
     def _keys(self, columns: Columns) -> Columns:
         """Return the key columns of groups, each preceded by its null mask."""
@@ -186,17 +218,23 @@ class GroupBy(Program):
             result |= {name: columns[name] for name in (f"key{k}", f"key{k}_low") if name in columns}
         return result
 
-    def _output_key(self, k: int, groups: Columns) -> Any:
-        """Return a key column for the output."""
-        column: Any = groups[f"key{k}"]
+    def _key_values(self, k: int, groups: Columns) -> Values:
+        """Return the values of a key."""
+        column = groups[f"key{k}"]
         nulls = np.asarray(groups[f"null{k}"], bool) if f"null{k}" in groups else None
         if f"key{k}_low" in groups:
-            column = np.stack([np.asarray(groups[f"key{k}_low"]).view(np.int64), column], axis=1)
-        return array_of(column, nulls, self.files.types[self.keys[k].label])
+            column = np.stack([np.asarray(groups[f"key{k}_low"]).view(np.int64), np.asarray(column)], axis=1)
+        return Values(column, nulls)
 
     def work(self) -> tuple[float, str]:
         """Return the mean bytes per step, because the last chunk may be shorter."""
         return (self.files.size / max(1, self.steps), "bytes") if hasattr(self, "files") else (1.0, "chunks")
+
+
+def _of_masked(column: Column) -> Values:
+    """Return the values of a result, which may be masked."""
+    nulls = masked_rows(column) if isinstance(column, np.ma.MaskedArray) else None
+    return Values(np.asarray(column), nulls)
 
 
 def read_some(batches: Iterator[dict[str, Values]], most: int) -> tuple[list[dict[str, Values]], bool]:
