@@ -309,7 +309,7 @@ def test_definitions_are_split_outside_of_quotes():
     text = 'a = x in ["p,q", "r"], `b, c` = lower(y), "d=" = z == \',\', '
     pairs = [(name, expression.source) for name, expression in map(parse_definition, split_definitions(text))]
     assert pairs == [("a", 'x in ["p,q", "r"]'), ("b, c", "lower(y)"), ("d=", "z == ','")]
-    assert Expression("`a``b` > x and true", "").names == ["a`b", "x"]
+    assert [*Expression("`a``b` > x and true", "").names] == ["a`b", "x"]
     for wrong in ("a == 1", "1 = x", "null = x", "a.b = x", "= x"):
         with pytest.raises(UsageError, match="must be NAME = EXPRESSION"):
             parse_definition(wrong)

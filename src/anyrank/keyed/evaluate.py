@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from datetime import time
 from decimal import Decimal
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from anyrank.keyed.expressions import HINT, WORDS, Expression
+from anyrank.keyed.expressions import HINT, Expression, Literal
 from anyrank.keyed.tables.times import FUNCTIONS as TIMES
 from anyrank.keyed.tables.times import component, is_time_like, times_of
 from anyrank.keyed.types import arrow, canonical, is_number, is_text, is_time, name_of
@@ -40,19 +40,12 @@ _OF_TEXT = {"lower": "utf8_lower", "upper": "utf8_upper", "length": "utf8_length
 FUNCTIONS = (*_OF_NUMBERS, *_OF_TEXT, *TIMES)
 
 
-class Literal(NamedTuple):
-    """A constant and its text, from which a decimal is exact."""
-
-    value: Any
-    text: str
-
-
 def evaluate(expression: Expression, columns: Mapping[str, Any], rows: int, zone: str = "") -> Any:
     """Return the values of an expression for columns with this number of rows, as an Arrow array.
 
     Raises ArrowInvalid or ValueError if the value of a row cannot be computed.
     """
-    value = _Evaluation(expression, columns, zone).value(expression.tree)
+    value = _typed(_Evaluation(expression, columns, zone).value(expression.tree), arrow().float64())
     return value if isinstance(value, arrow().Array) else arrow().repeat(value, rows)
 
 
@@ -82,7 +75,7 @@ class _Evaluation:
         """Return the value of a node; a constant remains a Literal, because its type depends on the other operand."""
         match node:
             case ast.Constant() | ast.Name():
-                return self._constant(node) or self.columns[self.expression.name_of(node)]
+                return self.expression.constant(node) or self.columns[self.expression.name_of(node)]
             case ast.UnaryOp(op=ast.Not()):
                 return self.compute.invert(self._condition(node.operand))
             case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
@@ -99,18 +92,6 @@ class _Evaluation:
             case ast.Call(func=ast.Name(), args=[argument], keywords=[]):
                 return self._call(node, self.expression.name_of(node.func), argument)
         raise self.error(node, "is not possible in an expression", HINT)
-
-    def _constant(self, node: ast.expr) -> Literal | None:
-        """Return the Literal of a node, or None if the node is a column."""
-        text = self.expression.name_of(node)
-        if isinstance(node, ast.Name):
-            return None if self.expression.is_column(node) else Literal(WORDS[text], text)
-        value = getattr(node, "value", ...)
-        if not isinstance(value, bool | int | float | str | None):
-            raise self.error(
-                node, "is not a constant of a known type", "Use numbers, text in quotes, true, false or null."
-            )
-        return Literal(value, text)
 
     def _signed(self, node: ast.UnaryOp) -> Any:
         value = self._operand(node.operand)
@@ -168,15 +149,16 @@ class _Evaluation:
             first = self._scalar(left, first, None if isinstance(second, Literal) else second.type)
         if isinstance(second, Literal):
             second = self._scalar(right, second, first.type)
-        return first, second
+        return _typed(first, second.type), _typed(second, first.type)
 
     def _condition(self, node: ast.expr) -> Any:
-        value = self.value(node)
+        value = _typed(self.value(node), arrow().bool_())
         if not arrow().types.is_boolean(value.type):
             raise self.error(node, f"is {name_of(value.type)}, not a condition", "Compare it with a value.")
         return value
 
     def _number(self, node: ast.expr, value: Any) -> Any:
+        value = _typed(value, arrow().float64())
         if not is_number(value.type) or arrow().types.is_boolean(value.type):
             raise self.error(node, f"is {name_of(value.type)}, not a number", "--types 'COLUMN=TYPE' sets that of CSV.")
         return value
@@ -189,7 +171,7 @@ class _Evaluation:
 
     def _test(self, node: ast.expr, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Any:
         if isinstance(operator, ast.Is | ast.IsNot):
-            if self._constant(right) != Literal(None, self.expression.name_of(right)):
+            if self.expression.constant(right) != Literal(None, self.expression.name_of(right)):
                 raise self.error(node, "compares by is", "Use 'is None' and 'is not None', and == for values.")
             value = self.value(left)
             return self.compute.is_null(value) if isinstance(operator, ast.Is) else self.compute.is_valid(value)
@@ -207,6 +189,7 @@ class _Evaluation:
             raise self.error(right, "is not a list of constants", "Write it as ['a', 'b'].")
         x = self.value(left)
         scalars = [self._scalar(element, y, x.type) for element, y in zip(elements, literals, strict=True)]
+        x = _typed(x, scalars[0].type)
         if {scalar.type for scalar in scalars} == {x.type} <= {pa.int64(), pa.large_binary()} and isinstance(
             x, pa.Array
         ):
@@ -277,6 +260,7 @@ class _Evaluation:
     def _call(self, node: ast.Call, name: str, argument: ast.expr) -> Any:
         pa, value = arrow(), self.value(argument)
         if name in TIMES:
+            value = _typed(value, pa.timestamp("s"))
             if not is_time_like(value.type) or not isinstance(value, pa.Array):
                 raise self.error(
                     argument, f"is {name_of(value.type)}, not a column of times", "Use ISO 8601 or Unix seconds."
@@ -286,6 +270,7 @@ class _Evaluation:
                 raise ValueError(f"{value[int(np.argmax(wrong))].as_py()!r} is not a time. {hint}".rstrip(". "))
             return component(name, times, self.zone)
         if name in _OF_TEXT:
+            value = _typed(value, pa.large_binary())
             if not is_text(value.type):
                 raise self.error(
                     argument, f"is {name_of(value.type)}, not text", "--types 'COLUMN=text' sets that of CSV."
@@ -300,6 +285,11 @@ class _Evaluation:
         if name == "abs":
             return self.compute.abs_checked(number)
         return number if pa.types.is_integer(number.type) else getattr(self.compute, name)(number)
+
+
+def _typed(value: Any, type_: Any) -> Any:
+    """Return a value in a type if it has none, because it is from a column without values."""
+    return value.cast(type_) if arrow().types.is_null(value.type) else value
 
 
 def _decimal(type_: Any) -> Any:

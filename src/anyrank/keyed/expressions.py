@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from typing import Any, NamedTuple
 
 from anyrank.errors import UsageError
 
@@ -21,6 +22,13 @@ HINT = (
     "Use ==, !=, <, <=, >, >=, and, or, not, in [...], is None, +, -, *, /, //, % and functions; text is in quotes, "
     "and names with other characters than letters, digits and _ are in backticks."
 )
+
+
+class Literal(NamedTuple):
+    """A constant and its text, from which a decimal is exact."""
+
+    value: Any
+    text: str
 
 
 class Expression:
@@ -47,12 +55,22 @@ class Expression:
             raise self._error(0, len(self.source), f"cannot be read ({type(error).__name__})", "Shorten it.") from None
         called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
         names = [node for node in nodes if isinstance(node, ast.Name) and id(node) not in called]
-        #: The columns that it uses.
-        self.names = [*dict.fromkeys(self.name_of(node) for node in names if self.is_column(node))]
+        #: The columns that it uses, and where.
+        self.names = {self.name_of(node): node for node in names if self.is_column(node)}
 
     def is_column(self, node: ast.Name) -> bool:
         """Return whether a name is that of a column, and not true, false or null."""
         return self._span(node)[0] in self._quoted or self.name_of(node) not in WORDS
+
+    def constant(self, node: ast.expr) -> Literal | None:
+        """Return the value of a constant, or None for the name of a column."""
+        text = self.name_of(node)
+        if isinstance(node, ast.Name):
+            return None if self.is_column(node) else Literal(WORDS[text], text)
+        value = getattr(node, "value", ...)
+        if not isinstance(value, bool | int | float | str | None):
+            raise self.error(node, "is not a constant of a known type", "Use numbers, text in quotes, true or false.")
+        return Literal(value, text)
 
     def _span(self, node: ast.expr) -> tuple[int, int]:
         """Return where a node begins and ends, in characters; Python counts the bytes of UTF-8."""

@@ -11,7 +11,7 @@ from anyrank.errors import UsageError
 from anyrank.keyed.evaluate import evaluate, type_of
 from anyrank.keyed.expressions import Expression
 from anyrank.keyed.tables import TableFiles
-from anyrank.keyed.tables.columns import ColumnSpec
+from anyrank.keyed.tables.columns import ColumnSpec, similar
 from anyrank.keyed.tables.csv import CsvFile
 from anyrank.keyed.tables.source import Rows
 from anyrank.keyed.types import arrow, is_text, name_of
@@ -47,13 +47,14 @@ class Query(TableFiles):
         **options: Any,
     ):
         self.where, self.derived = where, derived
-        operands = dict.fromkeys(name for name in (where.names if where else []) if name not in derived)
-        for k, expression in enumerate(derived.values()):
-            operands |= dict.fromkeys(name for name in expression.names if name not in [*derived][:k])
         # The last use of a column decides how its type is inferred; `any`, for which text will do, is the first.
-        read = sorted([spec for spec in wanted if spec.column not in derived], key=lambda spec: spec.role != "any")
-        super().__init__(names, [*read, *(ColumnSpec(name, role="operand") for name in operands)], world, **options)
+        read = [*(ColumnSpec(name, role="operand") for _, name in self._operands()), *wanted]
+        read = sorted([spec for spec in read if spec.column not in derived], key=lambda spec: spec.role != "any")
+        super().__init__(names, read, world, **options)
         self.wanted = {(spec.label, spec.role): spec for spec in wanted}.values()
+        null = arrow().types.is_null
+        #: The columns without a value in any file: they have no type of their own.
+        self.valueless = {name for name in self.columns if all(null(file.types[name]) for file in self.files)}
         self.types = world.on_root(self._check_types)
 
     def nullable(self, label: str) -> bool:
@@ -67,11 +68,20 @@ class Query(TableFiles):
     def _is_derived(self, label: str) -> bool:
         return next(spec.column for spec in self.wanted if spec.label == label) in self.derived
 
+    def _operands(self) -> list[tuple[Expression, str]]:
+        """Return the columns of the files that expressions use, which are not derived before them."""
+        expressions = [*self.derived.values(), *([self.where] if self.where else [])]
+        return [(e, name) for k, e in enumerate(expressions) for name in e.names if name not in [*self.derived][:k]]
+
     def _check_names(self, given: Mapping[str, Any]) -> None:
-        for name in self.derived:
-            for file in self.files:
+        for file in self.files:
+            for name in self.derived:
                 if name in file.types:
                     raise UsageError(f"--let {name}: {file.path} has a column of this name. Use another name.")
+            for expression, name in self._operands():
+                if name not in file.types:
+                    what, fix = f"is not a column of {file.path}", similar(name, file.types)
+                    raise expression.error(expression.names[name], what, fix)
         super()._check_names(given)
 
     def _check_types(self) -> dict[str, Any]:
@@ -118,6 +128,8 @@ class _Columns(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if name in self._query.derived:
             column = self.compute(self._query.derived[name])
+        elif name in self._query.valueless:
+            column = arrow().nulls(self._count)
         else:
             column = self._rows.columns[name]
             if is_text(column.type) and all(isinstance(file, CsvFile) for file in self._query.files):
