@@ -175,7 +175,7 @@ class _Evaluation:
                 raise self.error(node, "compares by is", "Use 'is None' and 'is not None', and == for values.")
             value = self.value(left)
             return self.compute.is_null(value) if isinstance(operator, ast.Is) else self.compute.is_valid(value)
-        if isinstance(operator, ast.In | ast.NotIn):
+        if type(operator) not in _COMPARISONS:  # in, not in
             found = self._contained(node, left, right)
             return found if isinstance(operator, ast.In) else self.compute.invert(found)
         pair = self._common(node, *self._pair(left, right))

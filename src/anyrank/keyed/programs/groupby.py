@@ -32,15 +32,21 @@ SHARE = 16
 
 
 class GroupBy(Program):
-    """Aggregate the rows of tables by groups: count, sum, mean, min, max, var and std, exact and independent of order.
+    """Aggregate the rows of tables by groups: count, sum, mean, median and others, exact and independent of order.
 
     Tables are CSV of any dialect, Parquet, HDF5 and structured .npy files. Keys are columns, or date, year, month, day,
     hour, minute or weekday (Monday is 0) of a column of times: timestamps, ISO 8601, or Unix seconds. Aggregates are
-    count, and count, sum, mean, min, max, var (divided by n − 1) and std of columns. Sums, means and variances are
-    computed exactly and rounded once, a std twice; sums of integers and decimals are exact. Nulls are ignored: the sum
-    of no values is 0, the mean, minimum or maximum of no values is null. Null keys form one group, the last. A step
-    reads a chunk of the bytes of the files; a run can stop and resume after each step. All groups, sorted by key, are
-    written to groups.csv and groups.h5 in the run folder.
+    count, and count, sum, mean, min, max, var (divided by n − 1), std, nunique (the number of distinct values), median
+    and quantile(column, 0.9) of columns. Sums, means, variances and quantiles are computed exactly and rounded once, a
+    std twice; sums of integers and decimals are exact. Nulls are ignored: the sum of no values is 0, the mean, minimum,
+    maximum or median of no values is null. Null keys form one group, the last.
+
+    --where keeps the rows that satisfy a condition, and --let derives columns. Expressions have the operators of Python
+    and the nulls of SQL; names with other characters than letters, digits and _ are in backticks. docs/keyed.md lists
+    what they may have.
+
+    A step reads a chunk of the bytes of the files; a run can stop and resume after each step. All groups, sorted by key
+    or by --order, are written to groups.csv, groups.h5 and groups.parquet (--formats) in the run folder.
 
         anyrank run groupby -n 4 --table 'log/*.parquet' --by 'user,date(timestamp)' --aggregate 'count,mean(price)'
     """
