@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyrank.keyed.composite_keys import encode
+from anyrank.keyed.composite_keys import decode, encode
 from anyrank.keyed.group_keys import key_columns, key_kinds
-from anyrank.keyed.keymap import KeyMap
+from anyrank.keyed.keymap import KeyMap, hashes_of
 from anyrank.keyed.order import ordered
 from anyrank.keyed.rows import Column, Columns, Text, take
+from anyrank.keyed.sample import estimate_cardinality, expected_distinct, sample_rows
 from anyrank.keyed.table import Table
 from anyrank.keyed.types import arrow, is_wide
 from anyrank.keyed.values import Values
@@ -64,7 +65,26 @@ class Distinct:
         """Add rows, of which those with a null are left out. Collective."""
         columns, nulls = key_columns(values)
         kept = slice(None) if values.nulls is None else nulls == 0
-        self.table.gather(*(column[kept] for column in (*keys, *columns)))
+        rows, counts = self._combine([column[kept] for column in (*keys, *columns)])
+        self.table.gather(*rows, count=counts)
+
+    def _combine(self, columns: list[Column]) -> tuple[list[Column], np.ndarray | None]:
+        """Return the rows, each once with its number, if many are equal: numbers of groups are shorter than keys."""
+        keys, values = columns[: len(self.keys)], columns[len(self.keys) :]
+        groups, kinds = np.empty(len(keys[0]), np.uint32), self.table.keys
+        KeyMap().add(encode({name: kinds[name] for name in self.keys}, keys), None, groups)
+        short = {"group": groups.dtype, **{name: kinds[name] for name in kinds if name not in self.keys}}
+        pairs = encode(short, [groups, *values])
+        distinct = estimate_cardinality(hashes_of(pairs[sample_rows(len(pairs))]))
+        if 2 * expected_distinct(distinct, len(pairs)) > len(pairs):
+            return columns, None
+        rows = KeyMap()
+        rows.add(pairs)
+        _, slots = rows.entries()
+        numbers, *values = decode(short, rows.keys_at(slots)).values()
+        first = np.empty(int(groups.max(initial=0)) + 1, np.int64)
+        first[groups] = np.arange(len(groups))
+        return [*(key[first[np.asarray(numbers)]] for key in keys), *values], rows.weights_at(slots)
 
     def results(self, groups: Table, quantiles: Sequence[Fraction]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the number of distinct values, and quantiles, in the order of the rows of `groups`. Collective.
