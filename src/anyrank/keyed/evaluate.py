@@ -22,6 +22,7 @@ from anyrank.keyed.expressions import HINT, Expression, Literal
 from anyrank.keyed.tables.times import FUNCTIONS as TIMES
 from anyrank.keyed.tables.times import component, is_time_like, times_of
 from anyrank.keyed.types import arrow, canonical, is_number, is_text, is_time, name_of
+from anyrank.keyed.write import cells_of
 
 #: The digits of decimal256, and of the decimals that operations take: a product of two has 2 · 37 + 1 digits.
 _ALL_DIGITS, _DIGITS = 76, 37
@@ -260,18 +261,17 @@ class _Evaluation:
     def _call(self, node: ast.Call, name: str, argument: ast.expr) -> Any:
         pa, value = arrow(), self.value(argument)
         if name in TIMES:
-            value = _typed(value, pa.timestamp("s"))
-            if not is_time_like(value.type) or not isinstance(value, pa.Array):
+            if not is_time_like((value := _typed(value, pa.timestamp("s"))).type) or not isinstance(value, pa.Array):
                 raise self.error(
                     argument, f"is {name_of(value.type)}, not a column of times", "Use ISO 8601 or Unix seconds."
                 )
             times, wrong, hint = times_of(value)
             if wrong.any():
-                raise ValueError(f"{value[int(np.argmax(wrong))].as_py()!r} is not a time. {hint}".rstrip(". "))
+                (text,) = cells_of(value[int(np.argmax(wrong)) :][:1]).to_pylist()
+                raise ValueError(f"{text!r} is not a time. {hint}".rstrip(". "))
             return component(name, times, self.zone)
         if name in _OF_TEXT:
-            value = _typed(value, pa.large_binary())
-            if not is_text(value.type):
+            if not is_text((value := _typed(value, pa.large_binary())).type):
                 raise self.error(
                     argument, f"is {name_of(value.type)}, not text", "--types 'COLUMN=text' sets that of CSV."
                 )

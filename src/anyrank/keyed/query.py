@@ -145,8 +145,8 @@ class _Columns(dict[str, Any]):
         except (arrow().ArrowInvalid, ValueError) as error:
             row, why = self._failing_row(expression, error)
             raise UsageError(
-                f"{self._rows.where(row)}: {expression.option} {expression.source!r} cannot be computed: {why}. Use "
-                "float(...) for large numbers, or leave out the row by --where."
+                f"{self._rows.where(row)}: {expression.option} {expression.source!r} cannot be computed: {why}. "
+                "Correct the row, or use float(...) for numbers that do not fit."
             ) from None
 
     def _failing_row(self, expression: Expression, error: Exception) -> tuple[int, Exception]:

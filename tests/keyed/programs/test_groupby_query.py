@@ -103,7 +103,7 @@ def test_groupby_overflow_on_one_rank_ends_all_ranks(world, tmp_path):
         run(world, tmp_path / "t.csv", by="k", let=["square = n * n"], aggregate="max(square)", where="t is None")
     except UsageError as error:
         message = str(error)
-    right = f"{tmp_path / 't.csv'}: line 902: --let square = 'n * n' cannot be computed: overflow. Use float(...)"
+    right = f"{tmp_path / 't.csv'}: line 902: --let square = 'n * n' cannot be computed: overflow. Correct the row, or"
     check_collective(world, message.startswith(right), message)
     _, result = run(
         world, tmp_path / "t.csv", by="k", let=["square = n * n"], aggregate="max(square),count", where="n < 900"
@@ -133,8 +133,13 @@ def test_groupby_rows_left_out_may_have_no_time(alone, tmp_path):
     assert result["first"] == [["2024-01-01", 1], ["2024-01-02", 1]]
     with pytest.raises(UsageError, match=r"line 3: t 'soon' is not a time"):
         run(alone, tmp_path / "t.csv", by="date(t)", where='kind != "x"')
-    with pytest.raises(UsageError, match=r"line 3: --where .* cannot be computed: b'soon' is not a time"):
+    with pytest.raises(
+        UsageError, match=r"line 3: --where .* cannot be computed: 'soon' is not a time. Correct the row"
+    ):
         run(alone, tmp_path / "t.csv", by="kind", where='date(t) > "2024-01-01"')
+    (tmp_path / "v.csv").write_bytes(b"kind\na\n\xff\n")
+    with pytest.raises(UsageError, match=r"line 3: --let low = .* cannot be computed: Invalid UTF8"):
+        run(alone, tmp_path / "v.csv", by="low", let=["low = lower(kind)"])
     (tmp_path / "u.csv").write_text("k,x\na,1\nb\na,3\n")
     _, result = run(
         alone, tmp_path / "u.csv", by="k", where="x < 9", let=["y = x + 1"], aggregate="max(y)", on_bad="skip"
