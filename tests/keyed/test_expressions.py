@@ -191,6 +191,8 @@ BIG = {
         ("w - 1", [10**37 - 2, 0]),
         ("w > 1.5", [True, False]),
         ("w in [1, 2]", [False, True]),
+        ("w > 1e23 and w > 1e23 + 1 and w != --1.5 and w * 0 == -0.0", [True, False]),
+        ("w < 99999999999999999999999.5", [False, True]),
     ],
 )
 def test_expression_large_numbers_keep_all_digits(text, right):

@@ -98,7 +98,7 @@ class _Evaluation:
         value = self._operand(node.operand)
         minus = isinstance(node.op, ast.USub)
         if isinstance(value, Literal) and type(value.value) in (int, float):
-            return Literal(-value.value, f"-{value.text}") if minus else value
+            return Literal(-value.value, f"-{value.text}".removeprefix("--")) if minus else value
         number = self._number(node.operand, self.value(node.operand))
         if minus and arrow().types.is_uint64(number.type):
             number = number.cast(arrow().decimal128(38, 0))
@@ -117,14 +117,12 @@ class _Evaluation:
             return pa.scalar(value, like)
         if isinstance(value, int) and -(2**63) <= value < 2**63:
             return pa.scalar(value, pa.int64())
-        _, digits, exponent = (Decimal(value) if isinstance(value, int) else Decimal(literal.text)).as_tuple()
+        number = Decimal(value) if isinstance(value, int) else Decimal(literal.text)
+        _, digits, exponent = number.as_tuple()
         scale, zeros = max(-int(exponent), 0), max(int(exponent), 0)
-        if max(len(digits) + zeros, scale) > _DIGITS:
+        if (size := max(len(digits) + zeros, scale)) > _DIGITS:
             raise self.error(node, "has too many digits", f"At most {_DIGITS} are possible.")
-        return pa.scalar(
-            Decimal(literal.text) if scale else Decimal(int(value)),
-            pa.decimal256(max(len(digits) + zeros, scale), scale),
-        )
+        return pa.scalar(number if scale else Decimal(int(number)), pa.decimal256(size, scale))
 
     def _text(self, node: ast.expr, text: str, like: Any) -> Any:
         """Return text as a scalar; if the other operand is a time, as that time."""

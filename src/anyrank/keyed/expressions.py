@@ -74,9 +74,11 @@ class Expression:
 
     def _span(self, node: ast.expr) -> tuple[int, int]:
         """Return where a node begins and ends, in characters; Python counts the bytes of UTF-8."""
+        begin, end = node.col_offset, node.end_col_offset or 0
+        if self.source.isascii():
+            return begin, end
         data = self.source.encode()
-        begin, end = (len(data[:at].decode()) for at in (node.col_offset, node.end_col_offset or 0))
-        return begin, end
+        return len(data[:begin].decode()), len(data[:end].decode())
 
     def name_of(self, node: ast.expr) -> str:
         """Return the name that a node stands for, as it is written: Python would normalize letters."""
