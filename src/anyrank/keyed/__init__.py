@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anyrank.keyed.tables import TableFiles
     from anyrank.keyed.text import TextFiles
     from anyrank.keyed.words import Words
-    from anyrank.keyed.write import write_csv, write_hdf5
+    from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
 
 _MODULES = {
     "Patterns": "patterns",
@@ -32,6 +32,7 @@ _MODULES = {
     "sort": "sorting",
     "write_csv": "write",
     "write_hdf5": "write",
+    "write_parquet": "write",
 }
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "sort",
     "write_csv",
     "write_hdf5",
+    "write_parquet",
 ]
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
+from anyrank.keyed.distinct import Distinct
 from anyrank.keyed.rows import Columns
 from anyrank.keyed.table import Table
-from anyrank.keyed.tables.columns import parse_call
+from anyrank.keyed.tables.columns import parse_call, parse_name
 from anyrank.keyed.types import WIDE, arrow, is_wide
 from anyrank.keyed.values import Values
 from anyrank.keyed.window import Window
@@ -26,25 +29,35 @@ _COMBINED: dict[str, tuple[str, ...]] = {
     "std": ("sum", "square"),
     "min": ("min",),
     "max": ("max",),
+    "nunique": (),
+    "median": (),
+    "quantile": (),
 }
+#: The functions of distinct values: see `Distinct`.
+DISTINCT = ("nunique", "median", "quantile")
 _HOW = {"sum": "exact", "square": "squares", "min": "min", "max": "max"}
 FUNCTIONS = (*_COMBINED,)
 #: What the values of a column are for, by function; see `ColumnSpec`.
-_ROLES = {"count": "any", "min": "value", "max": "value"}
+_ROLES = {"count": "any", "nunique": "any", "min": "value", "max": "value"}
+#: `quantile(price, 0.9)`, with a column's name as in `parse_call`.
+_QUANTILE = re.compile(r'\s*quantile\s*\(\s*("(?:[^"]|"")*"|[^",]*?)\s*,\s*(1(?:\.0{0,9})?|0?\.[0-9]{1,9}|0)\s*\)\s*')
 
 _quotient, _variance = Kernel("group", "quotient"), Kernel("group", "variance")
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """A function of a group's rows; `column` is empty for `count` of all rows."""
+    """A function of a group's rows; `column` is empty for `count` of all rows. `quantile` is from 0 to 1."""
 
     function: str
     column: str = ""
+    quantile: str = ""
 
     @property
     def label(self) -> str:
-        """The column name in the output: `count`, or `mean(price)`."""
+        """The column name in the output: `count`, `mean(price)`, or `quantile(price, 0.9)`."""
+        if self.quantile:
+            return f"{self.function}({self.column}, {self.quantile})"
         return f"{self.function}({self.column})" if self.column else self.function
 
     @property
@@ -55,7 +68,11 @@ class Aggregate:
 
 def parse_aggregate(text: str) -> Aggregate:
     """Parse an aggregate: `count`, or `mean(price)`. Raises UsageError if the text is not an aggregate."""
+    if quantile := _QUANTILE.fullmatch(text):
+        return Aggregate("quantile", parse_name(quantile[1]), quantile[2])
     function, column = parse_call(text) or (text.strip(), "")
+    if function == "quantile":
+        raise UsageError(f"--aggregate {text!r} must be quantile(COLUMN, Q), with Q from 0 to 1, such as 0.9.")
     if function not in FUNCTIONS or (not column and function != "count"):
         raise UsageError(
             f"--aggregate {text!r} is not an aggregate. Use count, or one of {', '.join(FUNCTIONS)} of a column, such "
@@ -72,7 +89,13 @@ class Aggregates:
 
     def __init__(self, aggregates: Sequence[Aggregate], types: Mapping[str, Any], nullable: set[str]):
         self.aggregates = aggregates
-        self.columns = [*dict.fromkeys(aggregate.column for aggregate in aggregates if aggregate.column)]
+        combined = [a for a in aggregates if a.column and a.function not in DISTINCT]
+        self.columns = [*dict.fromkeys(aggregate.column for aggregate in combined)]
+        #: The columns whose distinct values are needed, and the quantiles to compute.
+        self.quantiles: dict[str, list[Fraction]] = {a.column: [] for a in aggregates if a.function in DISTINCT}
+        for aggregate in aggregates:
+            if aggregate.function in ("median", "quantile"):
+                self.quantiles[aggregate.column].append(Fraction(aggregate.quantile or "0.5"))
         self.nullable = nullable
         self.source_types = types
         for aggregate in aggregates:
@@ -83,7 +106,7 @@ class Aggregates:
 
     def _type(self, aggregate: Aggregate) -> Any:
         pa = arrow()
-        if aggregate.function == "count":
+        if aggregate.function in ("count", "nunique"):
             return pa.int64()
         type_ = self.source_types[aggregate.column]
         if aggregate.function in ("min", "max"):
@@ -139,9 +162,23 @@ class Aggregates:
             result |= {f"x{c}_{part}": _masked(array, column.nulls) for part, array in arrays.items()}
         return result
 
-    def results(self, table: Table) -> Columns:
-        """Return the aggregates of this rank's groups by label, masked where a group has too few values. Collective."""
-        return {aggregate.label: self._result(aggregate, table, table.columns) for aggregate in self.aggregates}
+    def results(self, table: Table, distinct: Mapping[str, Distinct]) -> Columns:
+        """Return the aggregates of this rank's groups by label, masked where a group has too few values. Collective.
+
+        `distinct` has the distinct values of the columns in `quantiles`.
+        """
+        found = {name: iter(self._of_distinct(name, table, distinct[name])) for name in self.quantiles}
+        return {
+            a.label: next(found[a.column]) if a.function in DISTINCT else self._result(a, table, table.columns)
+            for a in self.aggregates
+        }
+
+    def _of_distinct(self, column: str, table: Table, distinct: Distinct) -> list[np.ndarray]:
+        """Return the aggregates of distinct values of a column, in their order. Collective."""
+        number, quantiles = distinct.results(table, self.quantiles[column])
+        rest = iter(quantiles)
+        functions = [a.function for a in self.aggregates if a.column == column and a.function in DISTINCT]
+        return [number if function == "nunique" else next(rest) for function in functions]
 
     def _result(self, aggregate: Aggregate, table: Table, columns: Columns) -> np.ndarray:
         if not aggregate.column:

@@ -36,8 +36,8 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     columns : mapping of str to array or Text
         This rank's rows; all ranks must have the same names and types.
     by : sequence of str
-        The columns to sort by: numbers, or Text by its bytes. `-` before the name of a column of numbers sorts it in
-        descending order. Masked values come last.
+        The columns to sort by: numbers, or Text by its bytes. `-` before a name sorts the column in descending order.
+        Masked values come last.
     unique : bool
         True if no two rows are equal in `by`; the other columns are then not compared.
 
@@ -103,13 +103,24 @@ def _codes(column: Column, descending: bool) -> np.ndarray:
 
 def _rows(columns: Columns, by: Sequence[str]) -> Callable[[int], tuple[Any, ...]]:
     """Return a function that maps a row number to a tuple; tuples sort like the rows."""
-    texts = {name: x for name, x in columns.items() if isinstance(x, Text)}
-    codes = {name: _codes(columns[name.lstrip("-")], name.startswith("-")) for name in by if name not in texts}
+    by_name = [(columns[name.lstrip("-")], name.startswith("-")) for name in by]
+    codes = [x if isinstance(x, Text) else _codes(x, descending) for x, descending in by_name]
+    kinds = [_Descending if descending else bytes for _, descending in by_name]
 
     def row(i: int) -> tuple[Any, ...]:
-        return tuple(texts[name][i : i + 1].data.tobytes() if name in texts else codes[name][i].item() for name in by)
+        return tuple(
+            kind(x[i : i + 1].data.tobytes()) if isinstance(x, Text) else x[i].item()
+            for x, kind in zip(codes, kinds, strict=True)
+        )
 
     return row
+
+
+class _Descending(bytes):
+    """Bytes that sort in reverse."""
+
+    def __lt__(self, other: bytes) -> bool:
+        return bytes.__gt__(self, other)
 
 
 def text_ranks(text: Text) -> np.ndarray:

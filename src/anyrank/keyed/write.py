@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from anyrank.errors import AnyrankError, of_all_ranks
 from anyrank.keyed.rows import BROKEN, Column, Columns, Text
 from anyrank.keyed.schema import unify_columns
 from anyrank.keyed.types import NARROW, array_of, arrow, is_text, text_of, values_of
-from anyrank.storage.durable import Piece, write_collectively
+from anyrank.storage.durable import Piece, publish, temporary_of, write_collectively
 from anyrank.storage.hdf5 import contiguous
 from anyrank.world import World
 
@@ -22,6 +24,8 @@ from anyrank.world import World
 _ROWS = 1 << 16
 #: Text with one of these characters is in quotes.
 _SPECIAL = r'[",\r\n]'
+#: Rows of a row group of Parquet.
+GROUP_ROWS = 1 << 20
 #: In HDF5, text is padded to its longest element if that has at most this number of bytes.
 PADDED = 256
 
@@ -190,6 +194,74 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
             yield offsets[name] + sum(counts[name][: world.rank]) * row, data
 
     return write_collectively(world, path, lay_out, pieces)
+
+
+def write_parquet(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
+    """Write the rows of all ranks as Parquet. Collective.
+
+    Rank 0 writes row groups of GROUP_ROWS rows, one after the other. Text is `string` if all of it is UTF-8, and
+    otherwise `binary`. Nulls, decimals and times keep their types.
+
+    Parameters
+    ----------
+    world, path, columns
+        See `write_csv`, also for the result and the errors.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Examples
+    --------
+    >>> keyed.write_parquet(World(), Path("rows.parquet"), {"x": np.array([1, 2])}).name
+    'rows.parquet'
+    """
+    table, temporary = arrow().table(_with_strings(world, to_arrow(world, columns))), temporary_of(path)
+    ends = np.cumsum(world.comm.allgather(len(table))).tolist()
+    before = ends[world.rank] - len(table)
+    writer: Any = None
+    try:
+        with world.raise_on_all_ranks(Exception):
+            writer = arrow("parquet").ParquetWriter(temporary, table.schema) if world.rank == 0 else None
+        for first in range(0, ends[-1], GROUP_ROWS):
+            begin, end = (min(max(row - before, 0), len(table)) for row in (first, first + GROUP_ROWS))
+            parts = world.gather(_stream_of(table.slice(begin, end - begin)))
+            with world.raise_on_all_ranks(Exception):
+                if parts is not None:
+                    group = arrow().concat_tables([arrow("ipc").open_stream(part).read_all() for part in parts])
+                    writer.write_table(group.combine_chunks(), GROUP_ROWS)
+        with world.raise_on_all_ranks(Exception):
+            if world.rank == 0:
+                writer.close()
+                publish(temporary, path)
+    except AnyrankError as refusal:
+        with suppress(Exception):
+            writer.close()
+        if world.rank == 0:
+            temporary.unlink(missing_ok=True)
+        raise of_all_ranks(AnyrankError(f"{path} was not written: {refusal}")) from None
+    return path
+
+
+def _with_strings(world: World, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns with text as strings, where it is UTF-8 on all ranks. Collective."""
+    pa, result = arrow(), dict(columns)
+    for name, column in columns.items():
+        if is_text(column.type):
+            text = None
+            with suppress(pa.ArrowInvalid):
+                text = column.cast(pa.large_string())
+            result[name] = text if world.all(text is not None) else column
+    return result
+
+
+def _stream_of(table: Any) -> Any:
+    """Return the rows of a table as bytes; a pickled slice would have all rows."""
+    sink = arrow().BufferOutputStream()
+    with arrow("ipc").new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
 
 
 def _without_arrow(world: World, columns: Mapping[str, Any]) -> Columns:

@@ -238,7 +238,7 @@ def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
     ("options", "message"),
     [
         ({"by": "user,dya(time)"}, "--by 'dya\\(time\\)' is not a key"),
-        ({"aggregate": "median(x)"}, r"--aggregate 'median\(x\)' is not an aggregate. Use count, or one of count, sum"),
+        ({"aggregate": "mode(x)"}, r"--aggregate 'mode\(x\)' is not an aggregate. Use count, or one of count, sum"),
         ({"aggregate": "sum"}, "--aggregate 'sum' is not an aggregate"),
         ({"by": "count"}, "count is a key and an aggregate"),
         ({"types": "x=number"}, "type 'number' must be one of float64, int64"),

@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.aggregate import Aggregates, parse_aggregate
+from anyrank.keyed.aggregate import Aggregate, Aggregates, parse_aggregate
+from anyrank.keyed.distinct import Distinct
+from anyrank.keyed.expressions import Expression, parse_definition, split_definitions
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint
+from anyrank.keyed.group_keys import key_columns, key_kinds, sort_columns
 from anyrank.keyed.order import ordered
+from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.table import Table
-from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.tables.columns import ColumnSpec, parse_key, parse_name, split_names
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.times import check_zone
-from anyrank.keyed.types import array_of, arrow, is_wide, joined, name_of, parse_type, values_of
+from anyrank.keyed.types import array_of, arrow, joined, name_of, parse_type, values_of
 from anyrank.keyed.values import Values, concat_values, masked_rows
-from anyrank.keyed.write import cells_of, write_csv, write_hdf5
+from anyrank.keyed.write import cells_of, write_csv, write_hdf5, write_parquet
 from anyrank.program import Program, param
 from anyrank.state import State
 
 #: A rank reads 1/SHARE of its memory budget in bytes of files, then checks its memory.
 SHARE = 16
-#: The Table key types; all others are int64.
-_KEYS = {"text": "text", "bool": "uint8", "float64": "float64", "uint64": "uint64"}
 
 
 class GroupBy(Program):
-    """Aggregate the rows of tables by groups: count, sum, mean, min, max, var and std, exact and independent of order.
+    """Aggregate the rows of tables by groups: count, sum, mean, median and others, exact and independent of order.
 
     Tables are CSV of any dialect, Parquet, HDF5 and structured .npy files. Keys are columns, or date, year, month, day,
     hour, minute or weekday (Monday is 0) of a column of times: timestamps, ISO 8601, or Unix seconds. Aggregates are
-    count, and count, sum, mean, min, max, var (divided by n − 1) and std of columns. Sums, means and variances are
-    computed exactly and rounded once, a std twice; sums of integers and decimals are exact. Nulls are ignored: the sum
-    of no values is 0, the mean, minimum or maximum of no values is null. Null keys form one group, the last. A step
-    reads a chunk of the bytes of the files; a run can stop and resume after each step. All groups, sorted by key, are
-    written to groups.csv and groups.h5 in the run folder.
+    count, and count, sum, mean, min, max, var (divided by n − 1), std, nunique (the number of distinct values), median
+    and quantile(column, 0.9) of columns. Sums, means, variances and quantiles are computed exactly and rounded once, a
+    std twice; sums of integers and decimals are exact. Nulls are ignored: the sum of no values is 0, the mean, minimum,
+    maximum or median of no values is null. Null keys form one group, the last.
+
+    --where keeps the rows that satisfy a condition, and --let derives columns. Expressions have the operators of Python
+    and the nulls of SQL; names with other characters than letters, digits and _ are in backticks. docs/keyed.md lists
+    what they may have.
+
+    A step reads a chunk of the bytes of the files; a run can stop and resume after each step. All groups, sorted by key
+    or by --order, are written to groups.csv, groups.h5 and groups.parquet (--formats) in the run folder.
 
         anyrank run groupby -n 4 --table 'log/*.parquet' --by 'user,date(timestamp)' --aggregate 'count,mean(price)'
     """
@@ -47,6 +55,8 @@ class GroupBy(Program):
     table: str = param(..., "files, folders and globs, separated by commas")
     by: str = param(..., "keys, separated by commas, such as 'user,date(timestamp)'")
     aggregate: str = param("count", "aggregates, separated by commas, such as 'count,sum(price),mean(price)'")
+    where: str = param("", "condition for rows, such as 'price > 0 and country == \"NO\"'  [all rows]")
+    let: list[str] = param([], "derived columns, such as 'total = price * amount'; may be repeated")
     on_bad: Literal["error", "skip"] = param("error", "at a malformed row: stop with an error, or skip and count it")
     types: str = param("", "types of CSV columns, such as 'user=text,price=decimal(10,2)'  [found in all rows]")
     tz: str = param("", "time zone of dates and hours, such as Europe/Oslo  [UTC]")
@@ -57,8 +67,12 @@ class GroupBy(Program):
     header: Literal["yes", "no"] = param("yes", "whether CSV has a line of names; without one, columns are c1, c2, …")
     encoding: str = param("utf-8", "encoding of CSV, such as latin-1")
     chunk: int = param(1 << 30, "bytes read in a step; a run can stop after each step", ge=1, lt=2**62)
+    order: str = param("", "keys and aggregates to sort by, - for descending, such as '-sum(price)'  [the keys]")
+    formats: list[Literal["csv", "hdf5", "parquet"]] = param(
+        ["csv", "hdf5"], "files with all groups, in the run folder"
+    )
     top: int = param(10, "number of groups in the result, the first ones", ge=0)
-    files: TableFiles
+    files: Query
 
     @property
     def steps(self) -> int:
@@ -73,31 +87,57 @@ class GroupBy(Program):
         self.csv_types = dict(_type_of(text) for text in split_names(self.types) if text)
         if same := {key.label for key in self.keys} & {spec.label for spec in self.aggregates}:
             raise UsageError(f"groupby: {min(same)} is a key and an aggregate; column names must differ. Drop one.")
+        self.sorted_by = [*map(self._parse_order, split_names(self.order))]
+        self.condition = Expression(self.where, "--where") if self.where.strip() else None
+        definitions = [*map(parse_definition, split_definitions(",".join(self.let)))]
+        self.derived = dict(definitions)
+        if len(self.derived) < len(definitions):
+            raise UsageError(f"--let defines a name twice: {', '.join(name for name, _ in definitions)}. Rename one.")
         check_zone(self.tz)
         self.options = CsvOptions(
             _character(self.delimiter), self.quote, self.decimal, self.comment, self.header == "yes", self.encoding
         )
         self.options.check()
 
+    def _parse_order(self, text: str) -> tuple[str, bool]:
+        """Return the label of a key or an aggregate to sort by, and whether in descending order."""
+        name, labels = text.removeprefix("-"), [*(key.label for key in self.keys), *(a.label for a in self.aggregates)]
+        for parse in (parse_aggregate, parse_key):
+            with suppress(UsageError):
+                if (label := parse(name).label) in labels:
+                    return label, name != text
+        raise UsageError(f"--order {text!r} must be a key or an aggregate of this run: {', '.join(labels)}.")
+
     def declare(self, state: State) -> None:
         """Declare the table of groups, the rows read so far, and hashes of the input."""
-        wanted = [*self.keys, *(ColumnSpec(a.column, role=a.role) for a in self.aggregates if a.column)]
-        self.files = TableFiles(self.table, wanted, state.world, self.on_bad, self.csv_types, self.options, self.tz)
+        wanted = [*self.keys, *(ColumnSpec(a.column, role=self._role(a)) for a in self.aggregates if a.column)]
+        options = {"on_bad": self.on_bad, "types": self.csv_types, "options": self.options, "zone": self.tz}
+        self.files = Query(self.table, wanted, state.world, self.condition, self.derived, **options)
         nullable = {label for label in self.files.types if self.files.nullable(label)}
         self.combined = Aggregates(self.aggregates, self.files.types, nullable)
         keys: dict[str, str] = {}
         for k, key in enumerate(self.keys):
             type_ = self.files.types[key.label]
             keys |= {f"null{k}": "uint8"} if key.label in nullable and not self.files.empty_is_null(key.label) else {}
-            keys[f"key{k}"] = _KEYS.get(name_of(type_), "int64")
-            keys |= {f"key{k}_low": "uint64"} if is_wide(type_) else {}
+            keys |= key_kinds(f"key{k}", type_)
         description = "groups and the combined values of their rows"
         state.add(Table("groups", state.world, keys, self.combined.table_values(), description=description))
+        self.distinct = {
+            name: Distinct(f"distinct{k}", state.world, keys, self.files.types[name])
+            for k, name in enumerate(self.combined.quantiles)
+        }
+        for distinct in self.distinct.values():
+            state.add(distinct.table)
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="bad rows skipped so far")
         state.scalar("input", self.files.fingerprint, description="hash of the files' names and sizes")
         self.known = fingerprint((label, name_of(type_)) for label, type_ in self.files.types.items())
         state.scalar("kinds", self.known, description="hash of the columns' names and types")
+
+    def _role(self, aggregate: Aggregate) -> str:
+        """Return what values are for; those of which only the distinct ones are counted stay as written, like keys."""
+        functions = {other.function for other in self.aggregates if other.column == aggregate.column}
+        return "key" if aggregate.function == "nunique" and functions <= {"nunique", "count"} else aggregate.role
 
     def step(self, state: State) -> None:
         """Read and combine this rank's part of the chunk, in rounds that fit into the memory budget."""
@@ -110,7 +150,9 @@ class GroupBy(Program):
             with state.world.raise_on_all_ranks():
                 part, more = read_some(batches, budget // SHARE)
             rows += self._gather(state, part)
-            state.groups.keep_within(budget)
+            tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
+            for table in tables:
+                table.keep_within(budget // len(tables))
         counts = np.array([rows, self.files.bad.count - before], np.int64)
         rows, bad = state.world.allreduce(counts).tolist()
         state.rows += rows
@@ -122,28 +164,26 @@ class GroupBy(Program):
         batch = {label: concat_values([part[label] for part in batches], empty[label]) for label in empty}
         keys: list[Column] = []
         for k, key in enumerate(self.keys):
-            column, nulls = _key(batch[key.label])
+            columns, nulls = key_columns(batch[key.label])
             keys += [nulls] if f"null{k}" in state.groups.keys else []
-            if f"key{k}_low" in state.groups.keys:
-                keys += [np.ascontiguousarray(column[:, 1]), np.ascontiguousarray(column[:, 0]).view(np.uint64)]
-            else:
-                keys.append(column)
+            keys += columns
         state.groups.gather(*keys, **self.combined.values(batch))
+        for name, distinct in self.distinct.items():
+            distinct.gather(keys, batch[name])
         return len(keys[0])
 
     def result(self, state: State) -> dict[str, Any]:
         """Return the number of rows and groups and the first groups; write all groups to groups.csv and groups.h5."""
-        keys = self._keys(state.groups.columns)
-        groups = ordered(state.world, keys | self.combined.results(state.groups), [*keys], unique=True)
-        output = {key.label: self._output_key(k, groups) for k, key in enumerate(self.keys)}
-        for label, type_ in self.combined.types.items():
-            column = groups[label]
-            nulls = masked_rows(column) if isinstance(column, np.ma.MaskedArray) else None
-            output[label] = array_of(np.asarray(column), nulls, type_)
+        output = self._output(state)
         if state.folder is not None:
-            write_csv(state.world, state.folder / "groups.csv", output)
-            flat = {label.replace("/", "."): column for label, column in output.items()}
-            write_hdf5(state.world, state.folder / "groups.h5", flat)
+            path = state.folder / "groups.csv"
+            if "csv" in self.formats:
+                write_csv(state.world, path, output)
+            if "parquet" in self.formats:
+                write_parquet(state.world, path.with_suffix(".parquet"), output)
+            if "hdf5" in self.formats:
+                flat = {label.replace("/", "."): column for label, column in output.items()}
+                write_hdf5(state.world, path.with_suffix(".h5"), flat)
         parts = state.world.comm.allgather([_plain(column.slice(0, self.top)) for column in output.values()])
         columns = [[value for part in parts for value in part[k]][: self.top] for k in range(len(output))]
         return {
@@ -153,6 +193,24 @@ class GroupBy(Program):
             "columns": [*output],
             "first": [[*row] for row in zip(*columns, strict=True)],
         }
+
+    def _output(self, state: State) -> dict[str, Any]:
+        """Return the groups of this rank in their order, as Arrow arrays by label. Collective."""
+        keys = self._keys(state.groups.columns)
+        columns, by = keys | self.combined.results(state.groups, self.distinct), [*keys]
+        for label, descending in reversed(self.sorted_by):
+            if label in self.combined.types:
+                values = _of_masked(columns[label])
+            else:
+                values = self._key_values([key.label for key in self.keys].index(label), columns)
+            added = sort_columns(f"order{len(by)}", values)
+            by = [*(f"-{name}" if k and descending else name for k, name in enumerate(added)), *by]
+            columns |= added
+        groups = ordered(state.world, columns, by, unique=True)
+        output = {key.label: self._key_values(k, groups) for k, key in enumerate(self.keys)}
+        output |= {label: _of_masked(groups[label]) for label in self.combined.types}
+        types = self.files.types | self.combined.types
+        return {label: array_of(values.values, values.nulls, types[label]) for label, values in output.items()}
 
     def _keys(self, columns: Columns) -> Columns:
         """Return the key columns of groups, each preceded by its null mask."""
@@ -166,37 +224,23 @@ class GroupBy(Program):
             result |= {name: columns[name] for name in (f"key{k}", f"key{k}_low") if name in columns}
         return result
 
-    def _output_key(self, k: int, groups: Columns) -> Any:
-        """Return a key column for the output."""
-        column: Any = groups[f"key{k}"]
+    def _key_values(self, k: int, groups: Columns) -> Values:
+        """Return the values of a key."""
+        column = groups[f"key{k}"]
         nulls = np.asarray(groups[f"null{k}"], bool) if f"null{k}" in groups else None
         if f"key{k}_low" in groups:
-            column = np.stack([np.asarray(groups[f"key{k}_low"]).view(np.int64), column], axis=1)
-        return array_of(column, nulls, self.files.types[self.keys[k].label])
+            column = np.stack([np.asarray(groups[f"key{k}_low"]).view(np.int64), np.asarray(column)], axis=1)
+        return Values(column, nulls)
 
     def work(self) -> tuple[float, str]:
         """Return the mean bytes per step, because the last chunk may be shorter."""
         return (self.files.size / max(1, self.steps), "bytes") if hasattr(self, "files") else (1.0, "chunks")
 
 
-def _key(values: Values) -> tuple[Column, np.ndarray]:
-    """Return a key column with one representation of null, NaN and zero, and its null mask as uint8."""
-    column, nulls = values.values, values.nulls
-    if isinstance(column, np.ndarray) and column.dtype.kind == "f":
-        column = np.where(column == column, column + 0.0, np.nan)
-    if nulls is None:
-        return column, np.zeros(len(column), np.uint8)
-    if isinstance(column, Text):
-        column = column if not (column.sizes[nulls] > 0).any() else _clear_nulls(column, nulls)
-    else:
-        column = np.where(nulls, np.zeros(1, column.dtype), column)
-    return column, nulls.astype(np.uint8)
-
-
-def _clear_nulls(column: Text, nulls: np.ndarray) -> Text:
-    kept = column[~nulls]
-    sizes = np.where(nulls, 0, column.sizes)
-    return Text.sized(kept.data, sizes)
+def _of_masked(column: Column) -> Values:
+    """Return the values of a result, which may be masked."""
+    nulls = masked_rows(column) if isinstance(column, np.ma.MaskedArray) else None
+    return Values(np.asarray(column), nulls)
 
 
 def read_some(batches: Iterator[dict[str, Values]], most: int) -> tuple[list[dict[str, Values]], bool]:

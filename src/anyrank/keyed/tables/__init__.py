@@ -6,7 +6,6 @@ exchanged before a type or the begin of a record depends on it. See `TableFiles`
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.kernels.records import QUOTED, RECORD
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
-from anyrank.keyed.tables.columns import ColumnSpec
+from anyrank.keyed.tables.columns import ColumnSpec, similar
 from anyrank.keyed.tables.csv import CsvFile, Records
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.infer import inferred_type, possible_types
@@ -159,9 +158,7 @@ class TableFiles(TextFiles):
         for spec in self.wanted:
             for file in self.files:
                 if spec.column not in file.types:
-                    close = difflib.get_close_matches(spec.column, file.types, 1)
-                    fix = f"Did you mean {close[0]!r}?" if close else f"They are {', '.join(file.types)}."
-                    raise UsageError(f"{file.path} has no column {spec.column!r}. {fix}")
+                    raise UsageError(f"{file.path} has no column {spec.column!r}. {similar(spec.column, file.types)}")
         known = {name for file in self._csv() for name in file.types}
         if unknown := given.keys() - known:
             raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Remove it, or correct its name.")
@@ -209,7 +206,7 @@ class TableFiles(TextFiles):
                         self._infer(file, low, high, roles, possible)
         parts = self.world.comm.allgather(possible)
         joint = {name: inferred_type([part[name] for part in parts]) for name in roles}
-        default = {"number": pa.float64()}
+        default = {"number": pa.float64(), "operand": pa.null()}
         joint = {n: default.get(roles[n], pa.large_binary()) if pa.types.is_null(t) else t for n, t in joint.items()}
         for file in self._csv():
             file.types |= {name: type_ for name, type_ in (joint | {**given}).items() if name in file.types}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from anyrank.keyed.types import arrow, is_number, name_of
 class ColumnSpec:
     """A column to read, or a `function` of a column of times, and what its values are for.
 
-    `role` is `key`; `number`: values to add; `value`: values to compare; or `any`.
+    `role` is `key`; `number`: values to add; `value`: values to compare; `operand`: of an expression; or `any`.
     """
 
     column: str
@@ -29,10 +31,10 @@ class ColumnSpec:
 
     @property
     def inferred_as(self) -> str:
-        """The role for `possible_types`: `key`, `number`, `time`, or empty if any type will do."""
+        """The role for `possible_types`: `key`, `number`, `operand`, `time`, or empty if any type will do."""
         if self.function:
             return "time"
-        return {"key": "key", "number": "number", "value": "number"}.get(self.role, "")
+        return {"value": "number", "any": ""}.get(self.role, self.role)
 
     def type(self, type_: Any) -> Any:
         """Return the type of the result for a column of a type. Raises UsageError if there is none."""
@@ -56,6 +58,12 @@ class ColumnSpec:
             f"column {self.column!r} is {name_of(type_)} and must be {needed}. Use another column; or, if some values "
             f"of a CSV file are not, use --types '{self.column}=float64', and --on-bad skip to leave out their rows."
         )
+
+
+def similar(name: str, names: Iterable[str]) -> str:
+    """Return the sentence that helps to correct the name of a column."""
+    close = difflib.get_close_matches(name, names, 1)
+    return f"Did you mean {close[0]!r}?" if close else f"They are {', '.join(names)}."
 
 
 def split_names(text: str) -> list[str]:

@@ -45,7 +45,7 @@ def possible_types(
     role : str
         `key`: values stay as written, so a column is only then a column of numbers if all are written in the usual way:
         no leading zeros, no sign +, no hexadecimal digits. Anything else is text, also times, true and false.
-        `number`: any notation that is a number, also of more than 64 bits; times, if all values are times.
+        `number`, `operand`: any notation that is a number, also of more than 64 bits; times, if all values are times.
         `time`: numbers are Unix seconds; anything else is text that `times_of` reads.
     dialect : Dialect
         The dialect of the file.
@@ -75,7 +75,7 @@ def possible_types(
         tests["float64"] = lambda: _all_match(text, _NUMBER) and not _any_match(text, _LONG)
     else:
         tests |= {name: lambda name=name: _fits(text, INFERRED[name]()) for name in ("uint64", "float64")}  # type: ignore[misc]
-    if role == "number":
+    if role in ("number", "operand"):
         tests["decimal"] = lambda: _all_match(text, _DIGITS)
         tests["bool"] = lambda: bool(compute.all(compute.is_in(text, pa.array(_WORDS, text.type))).as_py())
         tests |= {name: lambda name=name: _fits(text, INFERRED[name]()) for name in _TIMES}  # type: ignore[misc]

@@ -1,0 +1,208 @@
+"""groupby with a condition, derived columns: the answer of plain Python on any ranks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from keyed.tables.samples import on_root
+from mpi4py import MPI
+from ranks import check_collective, run_anyrank
+
+from anyrank.errors import UsageError
+from anyrank.keyed.programs.groupby import GroupBy
+from anyrank.state import State
+from anyrank.world import World
+
+NAMES = ("country", "price", "amount", "day")
+
+
+def run(world, path, **options):
+    """The state and the result of a complete run, without files."""
+    groupby, state = GroupBy(table=str(path), **options), State(world)
+    groupby.declare(state)
+    while not groupby.done(state):
+        groupby.step(state)
+        state.step += 1
+    return state, groupby.result(state)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    world = World()
+    yield world
+    world.close()
+
+
+def table(seed, rows=300):
+    """Rows with nulls; one value in a part is an extreme."""
+    draw = np.random.default_rng(seed)
+    countries = [None if n == 0 else ("NO", "SE", "DK")[n - 1] for n in draw.integers(0, 4, rows).tolist()]
+    prices = [None if n % 9 == 0 else n / 8 for n in draw.integers(-40, 400, rows).tolist()]
+    amounts = [None if n % 7 == 0 else n for n in draw.integers(-5, 30, rows).tolist()]
+    days = [f"2024-01-{n:02d}" for n in draw.integers(1, 29, rows).tolist()]
+    return [*zip(countries, prices, amounts, days, strict=True)]
+
+
+def write(folder, rows, suffix):
+    """Two files; nulls may be in one row group only."""
+    for number in range(2):
+        part, path = rows[number::2], folder / f"{number}.{suffix}"
+        if suffix == "csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows([NAMES, *(["" if v is None else v for v in row] for row in part)])
+        else:
+            columns = dict(zip(NAMES, zip(*part, strict=True), strict=True))
+            pa.parquet.write_table(pa.table(columns), path, row_group_size=40)
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize(("seed", "suffix"), [(0, "csv"), (1, "parquet"), (2, "csv"), (3, "parquet")])
+def test_groupby_condition_gives_the_rows_of_python(world, tmp_path, seed, suffix):
+    rows = table(seed)
+    on_root(world, lambda: write(tmp_path, rows, suffix))
+    options = {
+        "by": "place,month(day)",
+        "where": 'total > 10 and (country != "DK" or amount is None) or price < 0',
+        "let": ["total = price * amount", " half = float(amount) / 2", "place = lower(country)"],
+        "aggregate": "count,sum(total),count(half),max(half)",
+        "chunk": 3000,
+    }
+    state, result = run(world, tmp_path / f"*.{suffix}", **options)
+    groups: dict = {}
+    for country, price, amount, _ in rows:
+        total = None if price is None or amount is None else price * amount
+        large, other = None if total is None else total > 10, None if country is None else country != "DK"
+        other = True if amount is None else other
+        both = False if False in (large, other) else None if None in (large, other) else True
+        if both or (price is not None and price < 0):
+            groups.setdefault(country and country.lower(), []).append((total, amount))
+    right = []
+    for key in sorted(groups, key=lambda key: (key is None, key)):
+        totals = [Fraction(total) for total, _ in groups[key] if total is not None]
+        halves = [amount / 2 for _, amount in groups[key] if amount is not None]
+        right.append([key, 1, len(groups[key]), float(sum(totals)), len(halves), max(halves)])
+    check_collective(world, result["first"] == right, f"{result['first']}, {right}")
+    check_collective(world, result["rows"] == sum(map(len, groups.values())), "rows")
+    single = World(MPI.COMM_SELF)
+    check_collective(world, run(single, tmp_path / f"*.{suffix}", **options)[0].digest() == state.digest(), "digest")
+    single.close()
+
+
+@pytest.mark.ranks(1, 3)
+def test_groupby_overflow_on_one_rank_ends_all_ranks(world, tmp_path):
+    lines = "".join(f"{'ab'[n % 2]},{2**40 if n == 900 else n},{'x' if n == 500 else ''}\n" for n in range(1000))
+    on_root(world, lambda: (tmp_path / "t.csv").write_text("k,n,t\n" + lines))
+    message = ""
+    try:
+        run(world, tmp_path / "t.csv", by="k", let=["square = n * n"], aggregate="max(square)", where="t is None")
+    except UsageError as error:
+        message = str(error)
+    right = f"{tmp_path / 't.csv'}: line 902: --let square = 'n * n' cannot be computed: overflow. Correct the row, or"
+    check_collective(world, message.startswith(right), message)
+    _, result = run(
+        world, tmp_path / "t.csv", by="k", let=["square = n * n"], aggregate="max(square),count", where="n < 900"
+    )
+    check_collective(world, result["first"] == [["a", 898**2, 450], ["b", 899**2, 450]], str(result))
+
+
+def test_groupby_condition_of_no_row_has_no_groups(alone, tmp_path):
+    write(tmp_path, table(5), "parquet")
+    _, result = run(alone, tmp_path / "*.parquet", by="country", where="price > 1000", aggregate="sum(price)")
+    assert (result["rows"], result["groups"], result["first"]) == (0, 0, [])
+
+
+def test_groupby_types_of_csv_do_not_depend_on_order(alone, tmp_path):
+    """A column that is counted and used elsewhere is one of numbers; keys stay as written, and may be compared."""
+    (tmp_path / "t.csv").write_text("k,x\n007,1\n7,2\n,3\n")
+    _, result = run(alone, tmp_path / "t.csv", by="k", aggregate="sum(x),count(x)", where="k == '007' or x > 2")
+    assert result["first"] == [["007", 1, 1], [None, 3, 1]]
+    with pytest.raises(UsageError, match=r"x == '1' compares int64 with text. Use values of one type; --types"):
+        run(alone, tmp_path / "t.csv", by="k", where="x == '1'")
+    assert run(alone, tmp_path / "t.csv", by="k", where="x == '1'", types="x=text")[1]["first"] == [["007", 1]]
+
+
+def test_groupby_rows_left_out_may_have_no_time(alone, tmp_path):
+    (tmp_path / "t.csv").write_text("kind,t\na,2024-01-01\nb,soon\na,2024-01-02\n")
+    _, result = run(alone, tmp_path / "t.csv", by="date(t)", where='kind == "a"')
+    assert result["first"] == [["2024-01-01", 1], ["2024-01-02", 1]]
+    with pytest.raises(UsageError, match=r"line 3: t 'soon' is not a time"):
+        run(alone, tmp_path / "t.csv", by="date(t)", where='kind != "x"')
+    with pytest.raises(
+        UsageError, match=r"line 3: --where .* cannot be computed: 'soon' is not a time. Correct the row"
+    ):
+        run(alone, tmp_path / "t.csv", by="kind", where='date(t) > "2024-01-01"')
+    (tmp_path / "v.csv").write_bytes(b"kind\na\n\xff\n")
+    with pytest.raises(UsageError, match=r"line 3: --let low = .* cannot be computed: Invalid UTF8"):
+        run(alone, tmp_path / "v.csv", by="low", let=["low = lower(kind)"])
+    (tmp_path / "u.csv").write_text("k,x\na,1\nb\na,3\n")
+    _, result = run(
+        alone, tmp_path / "u.csv", by="k", where="x < 9", let=["y = x + 1"], aggregate="max(y)", on_bad="skip"
+    )
+    assert (result["first"], result["left_out"]) == ([["a", 4]], 1)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_groupby_column_without_values_suits_any_operand(alone, tmp_path, suffix):
+    """A file without rows, or a column without values, has no type that could be wrong."""
+    condition = "not (x == 'a' and x > 2 and x in [1, 2]) and x is None and lower(x) is None and date(x) is None"
+    for rows in (0, 3):
+        if suffix == "csv":
+            (tmp_path / "t.csv").write_text("k,x\n" + "a,\n" * rows)
+        else:
+            schema = pa.schema([("k", pa.string()), ("x", pa.null())])
+            columns = {"k": ["a"] * rows, "x": [None] * rows}
+            pa.parquet.write_table(pa.table(columns, schema=schema), tmp_path / "t.parquet")
+        options = {"let": ["y = x + 1", "z = x"], "aggregate": "count,sum(y),max(z),count(x)"}
+        _, result = run(alone, tmp_path / f"t.{suffix}", by="k", where=f"({condition}) or x is None", **options)
+        assert result["first"] == [["a", 3, 0.0, None, 0]][:rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"where": "0 < prise"}, "'0 < prise', character 5: prise is not a column of .*parquet. Did you mean 'price'"),
+        ({"where": "price >"}, "--where 'price >', character 1"),
+        ({"where": "price"}, "--where 'price', character 1: price is float64, not a condition"),
+        ({"where": "price + country > 0"}, "character 9: country is text, not a number"),
+        ({"let": ["price = amount"]}, "--let price: .* has a column of this name. Use another name"),
+        ({"let": ["a = b + 1", "b = amount"]}, "--let a = 'b . 1', character 1: b is not a column"),
+        ({"let": ["a = a + 1"]}, "a is not a column of"),
+        ({"let": ["a = amount", "a = price"]}, "--let defines a name twice: a, a"),
+        ({"let": ["amount"]}, "--let 'amount' must be NAME = EXPRESSION"),
+        ({"let": ["low = lower(country)"], "aggregate": "sum(low)"}, "column 'low' is text and must be numbers"),
+    ],
+)
+def test_groupby_invalid_condition_or_column_is_refused(alone, tmp_path, options, message):
+    write(tmp_path, table(6), "parquet")
+    with pytest.raises(UsageError, match=message):
+        GroupBy(table=str(tmp_path), by="country", **options).declare(State(alone))
+
+
+def test_groupby_query_stopped_resumes_on_other_ranks(tmp_path):
+    write(tmp_path, table(7), "csv")
+    query = ("--where", 'price > 0, country in ["NO", "SE"]'.replace(",", " and", 1), "--let", "total = price * amount")
+    words = ("--table", tmp_path / "*.csv", "--by", "country", *query, "--let", "more = total + 1", "--chunk", 2000)
+    flags = ("--aggregate", "count,sum(total),max(more)", "--json", "--quiet")
+    whole = run_anyrank("run", "groupby", *words, *flags, "--out", tmp_path / "whole", ranks=1)
+    stopped = run_anyrank("run", "groupby", *words, *flags, "--out", tmp_path / "stopped", "--stop-at", 1, ranks=2)
+    assert (whole.returncode, stopped.returncode) == (0, 75), whole.stderr + stopped.stderr
+    resumed = run_anyrank("resume", tmp_path / "stopped", "--json", "--quiet", ranks=3)
+    assert resumed.returncode == 0, resumed.stderr
+    first, other = (json.loads(done.stdout.splitlines()[-1]) for done in (whole, resumed))
+    assert first["digest"] == other["digest"]
+    for name in ("groups.csv", "groups.h5", "result.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+    assert len((tmp_path / "whole" / "groups.csv").read_text().splitlines()) == 3
+
+
+def test_groupby_invalid_expression_is_told_once(tmp_path):
+    write(tmp_path, table(8), "csv")
+    words = ("run", "groupby", "--table", tmp_path, "--by", "country", "--quiet", "--where", "price > country")
+    refused = run_anyrank(*words, "--out", tmp_path / "out", ranks=3)
+    assert refused.returncode == 2 and refused.stderr.count("compares float64 with text") == 1
