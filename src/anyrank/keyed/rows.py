@@ -10,6 +10,8 @@ import numpy as np
 
 #: The error handler for bytes that are not valid UTF-8: they are written as \\xff.
 BROKEN = "backslashreplace"
+#: Bytes of text that are copied at a time: their row numbers stay in cache.
+_PIECE = 1 << 17
 
 
 class Text:
@@ -66,9 +68,13 @@ class Text:
         data, starts, sizes : uint8 array, int64 array, int64 array
             The bytes, and the offset of the first byte and the number of bytes of each element.
         """
-        text = cls.sized(data, sizes)
-        # All bytes of a row move by the same distance, so a repeated shift plus the target index gives the source.
-        text.data = data[np.repeat(starts - text.offsets[:-1], sizes) + np.arange(int(text.offsets[-1]))]
+        text = cls.sized(np.empty(int(sizes.sum()), data.dtype), sizes)
+        cuts = np.searchsorted(text.offsets, np.arange(0, len(text.data), _PIECE))
+        for first, last in pairwise([*cuts.tolist(), len(text)]):
+            # All bytes of a row move by the same distance, so a repeated shift plus the target index gives the source.
+            begin, end = text.offsets[first], text.offsets[last]
+            shifts = np.repeat(starts[first:last] - text.offsets[first:last], sizes[first:last])
+            text.data[begin:end] = data[shifts + np.arange(begin, end)]
         return text
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ integers, longer ones are bytes of a fixed length.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ from numpy.typing import NDArray
 SUPPORTED = "numbers of at most 8 bytes, bool, times, or bytes or Unicode text of a fixed length"
 #: The code of times: their int64, so that the least number (NaT) becomes the largest code.
 _TIME = np.uint64((1 << 63) - 1)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key to sort by: the name of a column, and its direction."""
+
+    name: str
+    descending: bool = False
 
 
 def sortable(dtype: np.dtype[Any]) -> bool:
