@@ -349,6 +349,7 @@ def _check_columns(path: Path, group: str, columns: Mapping[str, Any], key: str)
 
 
 def _check(path: Path, name: str, array: Any) -> None:
+    dict(getattr(array, "attrs", {}))  # they are copied when the output is laid out, which is too late for an error
     if array.ndim == 0:
         raise UsageError(f"--input {path}: {name} has no axis, and so no rows. Move it to another group.")
     if array.dtype.hasobject:

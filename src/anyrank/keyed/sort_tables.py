@@ -28,7 +28,7 @@ from anyrank.keyed.tables.columns import ColumnSpec
 from anyrank.keyed.tables.csv import CsvFile
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.parquet import DUPLICATE, ParquetFile
-from anyrank.keyed.tables.source import table_class
+from anyrank.keyed.tables.source import BadRows, table_class
 from anyrank.keyed.types import array_of, arrow, is_restorable, is_text, is_wide, joined, name_of, text_of, values_of
 from anyrank.keyed.values import Values
 from anyrank.layout import even_cuts
@@ -42,13 +42,15 @@ RECORD, NULLS = "record", "null"
 _TEXT_COPIES = 6
 
 
-def table_rows(names: str, by: Sequence[Key], world: World, types: Mapping[str, Any], options: CsvOptions) -> TableRows:
+def table_rows(
+    names: str, by: Sequence[Key], world: World, on_bad: str, types: Mapping[str, Any], options: CsvOptions
+) -> TableRows:
     """Return the rows of CSV or of Parquet files. Collective.
 
     Raises UsageError on all ranks if files are of both formats or of others, or a key is missing.
     """
 
-    def find() -> tuple[bool, list[str]]:
+    def columns_of() -> tuple[bool, list[str]]:
         paths = [*find_files(names, TableFiles.hidden)]
         classes = {path: table_class(path) for path in paths}
         for path, found in classes.items():
@@ -62,11 +64,11 @@ def table_rows(names: str, by: Sequence[Key], world: World, types: Mapping[str, 
         except (OSError, arrow().ArrowException) as error:
             raise UsageError(f"{paths[0]} cannot be read as a table: {error}") from None
 
-    csv, columns = world.on_root(find)
+    csv, columns = world.on_root(columns_of)
     if not by or not all(key.name for key in by):
         raise of_all_ranks(UsageError("--by is missing: name the columns to sort by, such as --by 'country,-price'."))
     others = [ColumnSpec(name, role="any") for name in columns if name not in {key.name for key in by}]
-    return (CsvRows if csv else ParquetRows)(names, by, others, world, types, options)
+    return (CsvRows if csv else ParquetRows)(names, by, others, world, on_bad, types, options)
 
 
 class TableRows(TableFiles):
@@ -83,11 +85,12 @@ class TableRows(TableFiles):
         by: Sequence[Key],
         others: Sequence[ColumnSpec],
         world: World,
+        on_bad: str,
         types: Mapping[str, Any],
         options: CsvOptions,
     ):
         self.by = by
-        super().__init__(names, [*(ColumnSpec(key.name) for key in by), *others], world, "error", types, options)
+        super().__init__(names, [*(ColumnSpec(key.name) for key in by), *others], world, on_bad, types, options)
         self._codes: dict[str, NDArray[Any]] = {}
         self._row = 0
         #: The directions of the arrays that are the keys of the Sorter: for each key its null mask, which is always
@@ -127,6 +130,7 @@ class TableRows(TableFiles):
     def _key_files(self) -> TableFiles:
         """Return a reader of the same rows that reads only the keys."""
         files = copy(self)
+        files.bad = BadRows(self.bad.skip)
         files.wanted = [ColumnSpec(key.name) for key in self.by]
         files.columns = {key.name: self.columns[key.name] for key in self.by}
         return files
@@ -220,7 +224,9 @@ class CsvRows(TableRows):
             if isinstance(file, CsvFile):
                 with named_errors(file):
                     for records in file.read(low, high, self.columns, self.bad):
-                        yield self._keys(self._requested(records)), {RECORD: records.lines(self._line_end)}
+                        lines = records.lines(self._line_end)
+                        lines = lines if records.wrong is None else lines[~records.wrong]
+                        yield self._keys(self._requested(records)), {RECORD: lines}
 
     def head(self) -> bytes:
         """Return the bytes of the first file before its first row."""

@@ -82,11 +82,13 @@ class Sort(CsvParameters, Program):
         self._read_to, self._next, self._rows = 0, -1, 0
         state.scalar("rows_written", 0, description="rows of the output so far")
         state.scalar("output_digest", 0, description="digest of the rows written, as a signed number")
+        if isinstance(self.table, TableRows):
+            state.scalar("bad", 0, description="bad rows that were skipped")
         state.scalar("input_fingerprint", self.table.fingerprint, description="hash of the input's layout")
 
     def _source(self, world: World) -> arrays.ArrayFile | TableRows:
         if not arrays.is_array_file(self.input):
-            return table_rows(self.input, self.keys, world, self.stated_types, self.options)
+            return table_rows(self.input, self.keys, world, self.on_bad, self.stated_types, self.options)
         return world.on_root(partial(arrays.describe_array_file, self.input, self.keys))
 
     def _check_output(self, begun: bool) -> None:
@@ -124,6 +126,8 @@ class Sort(CsvParameters, Program):
                 with state.world.raise_on_all_ranks():
                     sorter.finish()
                 self._total = state.world.sum(self._rows)
+                if isinstance(self.table, TableRows):
+                    state.bad = state.world.sum(self.table.bad.count)
                 self._open(state)
                 self._next = 0 if self._output.appends else block
             for number in range(self._next, block + 1):  # a file that is appended to is written again from its begin
@@ -192,6 +196,7 @@ class Sort(CsvParameters, Program):
             "rows": state.rows_written,
             "output": self.output or self.path.name,  # a relative name, because the run folder may move
             "digest": hexadecimal(state.output_digest % _MODULUS),
+            **({"left_out": state.bad} if isinstance(self.table, TableRows) else {}),
             **{name: keys[0] if len(keys) == 1 else keys for name, keys in zip(("first", "last"), ends, strict=False)},
         }
 

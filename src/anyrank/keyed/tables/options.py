@@ -12,8 +12,9 @@ from anyrank.program import param
 
 
 class CsvParameters:
-    """Flags for the types and the dialect of CSV files: a base class of programs, before `Program`."""
+    """Flags for bad rows, types and the dialect of CSV files: a base class of programs, before `Program`."""
 
+    on_bad: Literal["error", "skip"] = param("error", "at a malformed row: stop with an error, or skip and count it")
     types: str = param("", "types of CSV columns, such as 'user=text,price=decimal(10,2)'  [found in all rows]")
     delimiter: str = param("", "delimiter of CSV: one character, or tab  [found in the first line]")
     quote: str = param('"', "quote of CSV; empty: none")
