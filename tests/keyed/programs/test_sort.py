@@ -220,3 +220,93 @@ def test_sort_damaged_file_is_refused(tmp_path, damage):
         path.write_bytes(b"PK\3\4xxxxxxxxxxxx" if damage == "zip" else b"")
     with pytest.raises(UsageError, match=r"rows.* is not a valid \..* file"):
         arrays.describe_array_file(str(path), (Key("a"),) if damage == "symbols" else ())
+
+
+@pytest.mark.parametrize(("by", "signs"), [("a,-b,c", (1, -1, 1)), ("-c,b", (-1, 1)), ("-a", (-1,))])
+def test_sort_several_keys_of_records_and_datasets(tmp_path, by, signs):
+    rows = np.zeros(3000, [("a", "S2"), ("b", ">u2"), ("c", "M8[h]"), ("place", "i8")])
+    rows["a"], rows["b"] = RNG.choice([b"x", b"yy", b""], 3000), RNG.integers(0, 4, 3000)
+    rows["c"], rows["place"] = RNG.choice(np.array(["2020-01-01T01", "2021", "NaT"], "M8[h]"), 3000), np.arange(3000)
+    ranks_of = [np.unique(rows[name.lstrip("-")], return_inverse=True)[1] for name in by.split(",")]
+    missing = [np.isnat(rows["c"]) if name[-1] == "c" else np.zeros(3000, bool) for name in by.split(",")]
+    numbers = [np.where(m, 99, sign * r) for sign, r, m in zip(signs, ranks_of, missing, strict=True)]
+    expected = rows[np.lexsort(numbers[::-1])]
+    np.save(tmp_path / "rows.npy", rows)
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        for name in rows.dtype.names:
+            file[f"deep/{name}"] = rows[name].view("i8") if name == "c" else rows[name]
+    results = []
+    for ranks in (1, 3):
+        words = ("--by", by, "--chunk", 9000, "--block", 20_000, "--out", tmp_path / str(ranks))
+        results.append(run("run", "sort", "--input", tmp_path / "rows.npy", *words, ranks=ranks)["digest"])
+        assert np.load(tmp_path / str(ranks) / "sorted.npy").tobytes() == expected.tobytes()
+    assert len({*results}) == 1
+    if "c" not in by:
+        words = ("--input", f"{tmp_path}/rows.h5:/deep", "--by", by, "--out", tmp_path / "deep")
+        run("run", "sort", *words, ranks=2)
+        with h5py.File(tmp_path / "deep" / "sorted.h5") as file:
+            assert file["deep/place"][:].tolist() == expected["place"].tolist()
+
+
+def test_sort_plain_array_in_descending_order_ends_in_nan(tmp_path):
+    keys = np.array([1, np.nan, -0.0, 0.0, np.inf, -5], "f2")
+    np.save(tmp_path / "keys.npy", keys)
+    run("run", "sort", "--input", tmp_path / "keys.npy", "--by", "-", "--out", tmp_path / "out", ranks=2)
+    assert np.load(tmp_path / "out" / "sorted.npy").tobytes() == keys[[4, 0, 3, 2, 5, 1]].tobytes()
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["first"] == "inf" and result["last"] == "nan"
+
+
+def test_sort_hdf5_chunks_filters_and_fill_values_are_kept(tmp_path):
+    key = RNG.integers(0, 50, 4000)
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("key", data=key, fillvalue=-1)
+        kept = {"compression": "gzip", "compression_opts": 7, "shuffle": True, "fletcher32": True, "fillvalue": -7}
+        file.create_dataset("a", data=key.reshape(4000, 1) * [1, 2], chunks=(77, 2), maxshape=(None, 2), **kept)
+        file.create_dataset("größe", data=key / 2, chunks=(501,), compression="lzf")
+        file["größe"].attrs["einheit"] = "µm"
+        file.create_dataset("flag", data=key > 25, dtype=bool)
+    files = set()
+    for ranks in (1, 2):
+        words = ("--input", tmp_path / "in.h5", "--by", "-key", "--block", 9000, "--out", tmp_path / str(ranks))
+        run("run", "sort", *words, ranks=ranks)
+        files.add((tmp_path / str(ranks) / "sorted.h5").read_bytes())
+        assert [*(tmp_path / str(ranks)).glob(".*")] == []
+    assert len(files) == 1
+    order = np.argsort(-key, kind="stable")
+    with h5py.File(tmp_path / "in.h5") as before, h5py.File(tmp_path / "1" / "sorted.h5") as after:
+        for name, dataset in before.items():
+            assert np.array_equal(after[name][()], dataset[()][order]) and after[name].dtype == dataset.dtype
+            for what in ("chunks", "compression", "compression_opts", "shuffle", "fletcher32", "fillvalue", "maxshape"):
+                assert getattr(after[name], what) == getattr(dataset, what) or (name, what) == ("key", "maxshape")
+        assert after["größe"].attrs["einheit"] == "µm"
+
+
+def test_sort_hdf5_records_with_unicode_fields(tmp_path):
+    rows = np.zeros(50, [("größe", "i4"), ("Δt", "f8", 2)])
+    rows["größe"], rows["Δt"][:, 1] = RNG.integers(0, 9, 50), np.arange(50)
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file.create_dataset("tábla", data=rows, chunks=(7,), compression="gzip")
+    words = ("--input", f"{tmp_path}/in.h5:/tábla", "--by", "-größe", "--out", tmp_path / "out")
+    run("run", "sort", *words, ranks=2)
+    with h5py.File(tmp_path / "out" / "sorted.h5") as file:
+        assert file["tábla"][:].tobytes() == rows[np.argsort(-rows["größe"], kind="stable")].tobytes()
+        assert file["tábla"].compression == "gzip"
+
+
+@pytest.mark.parametrize("damage", ["chunk", "attribute"])
+def test_sort_hdf5_damaged_parts_are_named(tmp_path, damage):
+    path = tmp_path / "in.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=np.arange(5000, dtype="i8"), chunks=(1000,), fletcher32=True)
+        file["a"].attrs["units"] = "meters"
+        offset = file["a"].id.get_chunk_info(3).byte_offset
+    data = bytearray(path.read_bytes())
+    if damage == "chunk":
+        data[offset + 5] ^= 1
+    else:
+        data[data.index(b"units\0") - 8] ^= 0xFF
+    path.write_bytes(data)
+    done = run_anyrank("run", "sort", "--input", path, "--out", tmp_path / "out", "--quiet", ranks=2)
+    assert done.returncode == (1 if damage == "chunk" else 2) and "Traceback" not in done.stderr
+    assert f"--input {path}" in " ".join(done.stderr.split()), done.stderr

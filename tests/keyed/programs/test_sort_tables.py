@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from ranks import check_collective, run_anyrank
 
-from anyrank.errors import UsageError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.order import text_codes
 from anyrank.keyed.programs.sort import Sort, parse_by
 from anyrank.keyed.rows import Text
 from anyrank.keyed.sort_keys import Key
+from anyrank.keyed.sort_tables import table_rows
+from anyrank.keyed.tables.dialect import CsvOptions
 
 ROWS = 3000
 RNG = np.random.default_rng(11)
@@ -229,3 +231,14 @@ def test_text_codes_sort_like_the_texts_of_all_ranks(world):
         pairs = sorted({pair for part in world.comm.allgather([*zip(own, codes, strict=True)]) for pair in part})
         check_collective(world, [code for _, code in pairs] == sorted({code for _, code in pairs}), f"{pairs}")
         check_collective(world, len({text for text, _ in pairs}) == len(pairs), f"{pairs}")
+
+
+@pytest.mark.ranks(1, 2)
+def test_table_rows_texts_beyond_memory_are_refused(world, tmp_path):
+    path = tmp_path / "a.csv"
+    if world.rank == 0:
+        path.write_text("a\n" + "".join(f"text {k}\n" for k in range(500)))
+    world.barrier()
+    rows = table_rows(str(path), [Key("a")], world, "error", {}, CsvOptions())
+    with pytest.raises(AnyrankError, match=r"the texts of a take more than \d+ bytes on this rank.*--memory-limit"):
+        rows.prepare(5000)
