@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.rows import Columns
 from anyrank.keyed.sort_keys import SUPPORTED, Key, sortable
-from anyrank.keyed.sort_output import ArrayOutput
+from anyrank.keyed.sort_output import Output
 from anyrank.storage.durable import reserve, temporary_of
 from anyrank.storage.hdf5 import contiguous, copy_attributes, copy_rows, fill_value, like
 
@@ -212,6 +213,35 @@ class ArrayFile:
     def extents(self, path: Path) -> dict[str, int]:
         """Return the byte offset of each column in a file created by `lay_out`. Raises OSError."""
         return _extents(path, self.group, tuple(self.types))
+
+
+class ArrayOutput(Output):
+    """A .npy or HDF5 file; rows are written at their offsets."""
+
+    appends = False
+
+    def __init__(self, source: ArrayFile, path: Path):
+        super().__init__(path)
+        self.source = source
+
+    def create(self) -> None:
+        """See Output."""
+        self.source.lay_out(self.path)
+
+    def open(self) -> None:
+        """See Output."""
+        self._extents = self.source.extents(self.path)
+        super().open()
+
+    def put(self, columns: Columns, where: int) -> None:
+        """See Output."""
+        for name, column in columns.items():
+            array = np.asarray(column)
+            self._write(array, self._extents[name] + where * array.itemsize)
+
+    def complete(self) -> None:
+        """See Output."""
+        self.source.restore_storage(self.path)
 
 
 def _value(key: Any) -> Any:

@@ -1,8 +1,8 @@
 """Rows of CSV and Parquet files for `sort`: keys as codes, and the rest of the rows.
 
 A row of CSV is sorted as the bytes of its record, so that the output has every value as it was read. The rows of
-Parquet are sorted as columns. Texts that are keys are first replaced by their numbers in the order of the texts of all
-ranks: this takes memory for the distinct texts of each rank, and everything else may be larger than memory.
+Parquet are sorted as columns (`sort_parquet`). Texts that are keys are first replaced by their numbers in the order of
+the texts of all ranks. This takes memory for the texts of each rank; everything else may be larger than memory.
 """
 
 from __future__ import annotations
@@ -10,26 +10,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyrank.errors import AnyrankError, UsageError, of_all_ranks
-from anyrank.keyed.files import find_files, fingerprint
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.files import fingerprint
 from anyrank.keyed.order import text_codes
 from anyrank.keyed.rows import Columns, Text
 from anyrank.keyed.sort_keys import Key
-from anyrank.keyed.sort_output import CsvOutput, Output, ParquetOutput
+from anyrank.keyed.sort_output import Output
 from anyrank.keyed.tables import TableFiles, named_errors
 from anyrank.keyed.tables.columns import ColumnSpec
 from anyrank.keyed.tables.csv import CsvFile
 from anyrank.keyed.tables.dialect import CsvOptions
-from anyrank.keyed.tables.parquet import DUPLICATE, ParquetFile
-from anyrank.keyed.tables.source import BadRows, table_class
-from anyrank.keyed.types import array_of, arrow, is_restorable, is_text, is_wide, joined, name_of, text_of, values_of
+from anyrank.keyed.tables.source import BadRows
+from anyrank.keyed.types import (
+    array_of,
+    arrow,
+    is_text,
+    is_wide,
+    joined,
+    name_of,
+    text_of,
+    values_of,
+)
 from anyrank.keyed.values import Values
 from anyrank.layout import even_cuts
 from anyrank.world import World
@@ -40,35 +47,6 @@ Piece: TypeAlias = tuple[list[NDArray[Any]], Columns]
 RECORD, NULLS = "record", "null"
 #: A rank needs this many times the bytes of the texts of keys to sort them.
 _TEXT_COPIES = 6
-
-
-def table_rows(
-    names: str, by: Sequence[Key], world: World, on_bad: str, types: Mapping[str, Any], options: CsvOptions
-) -> TableRows:
-    """Return the rows of CSV or of Parquet files. Collective.
-
-    Raises UsageError on all ranks if files are of both formats or of others, or a key is missing.
-    """
-
-    def columns_of() -> tuple[bool, list[str]]:
-        paths = [*find_files(names, TableFiles.hidden)]
-        classes = {path: table_class(path) for path in paths}
-        for path, found in classes.items():
-            if found is ParquetFile and {*classes.values()} == {ParquetFile}:
-                continue
-            if not issubclass(found, CsvFile):
-                raise UsageError(f"--input {path}: name one .npy or .h5 file, or CSV files, or Parquet files.")
-        csv = issubclass(classes[paths[0]], CsvFile)
-        try:
-            return csv, [] if csv else arrow("parquet").read_schema(paths[0]).names
-        except (OSError, arrow().ArrowException) as error:
-            raise UsageError(f"{paths[0]} cannot be read as a table: {error}") from None
-
-    csv, columns = world.on_root(columns_of)
-    if not by or not all(key.name for key in by):
-        raise of_all_ranks(UsageError("--by is missing: name the columns to sort by, such as --by 'country,-price'."))
-    others = [ColumnSpec(name, role="any") for name in columns if name not in {key.name for key in by}]
-    return (CsvRows if csv else ParquetRows)(names, by, others, world, on_bad, types, options)
 
 
 class TableRows(TableFiles):
@@ -245,82 +223,31 @@ class CsvRows(TableRows):
         return CsvOutput(self, path)
 
 
-class ParquetRows(TableRows):
-    """Rows of Parquet files, as columns."""
+class CsvOutput(Output):
+    """A CSV file of records as they were read."""
 
-    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+    def __init__(self, source: CsvRows, path: Path):
+        super().__init__(path)
+        self.source, self._size = source, 0
 
-    def _check_names(self, given: Mapping[str, Any]) -> None:
-        super()._check_names(given)
-        for spec in self.wanted:
-            if isinstance(type_ := self.files[0].types[spec.column], str):
-                why = "several columns have this name" if type_ == DUPLICATE else f"it has type {type_}"
-                raise UsageError(f"{self.paths[0]}: column {spec.column!r} cannot be sorted: {why}. Remove it.")
+    def create(self) -> None:
+        """See Output."""
+        self.path.write_bytes(self.source.head())
 
-    @property
-    def output_bytes(self) -> int:
-        """The uncompressed bytes of the row groups."""
-        return sum(size for size, _ in self._groups)
+    def open(self) -> None:
+        """See Output."""
+        super().open()
+        self._size = self.path.stat().st_size
 
-    @property
-    def row_bytes(self) -> int:  # type: ignore[override]
-        """The mean bytes of a row."""
-        return max(1, self.output_bytes // max(1, sum(rows for _, rows in self._groups)))
+    def locate(self, columns: Columns, start: int) -> int:
+        """See Output."""
+        (record,) = columns.values()
+        sizes = self.source.world.comm.allgather(len(record.data))
+        offset = self._size + sum(sizes[: self.source.world.rank])
+        self._size += sum(sizes)
+        return int(offset)
 
-    @property
-    def _groups(self) -> list[tuple[int, int]]:
-        """The bytes and the rows of all row groups."""
-        return [group for file in self.files if isinstance(file, ParquetFile) for group in file.groups]
-
-    def pieces(self, begin: int, end: int, most: int) -> Iterator[Piece]:
-        """Yield the keys and all columns, in parts of at most `most` rows."""
-        for batch in chain([self._no_rows()], self.read(begin, end)):
-            size = len(next(iter(batch.values())).values)
-            for first in range(0, max(size, 1), most):
-                part = {label: values[first : first + most] for label, values in batch.items()}
-                yield self._keys(part), self._columns(part)
-
-    def _columns(self, batch: Mapping[str, Values]) -> Columns:
-        """Return columns with one axis, and a null mask for each column that may have nulls."""
-        columns = Columns()
-        for number, (label, values) in enumerate(batch.items()):
-            column = values.values
-            if self.nullable(label):
-                nulls = values.nulls
-                columns[f"{NULLS}{number}"] = np.zeros(len(column), bool) if nulls is None else nulls
-            if isinstance(column, np.ndarray) and column.ndim == 2:
-                column = np.ascontiguousarray(column).view("V16").reshape(-1)
-            columns[str(number)] = column
-        return columns
-
-    def to_arrow(self, columns: Columns) -> Any:
-        """Return columns as an Arrow table with the types of `self.types`, in the order of the columns of the file."""
-        arrays = {}
-        for number, (label, type_) in enumerate(self.types.items()):
-            column: Any = columns[str(number)]
-            nulls: Any = columns.get(f"{NULLS}{number}")
-            if is_wide(type_):
-                column = np.ascontiguousarray(column).view(np.int64).reshape(len(column), 2)
-            arrays[label] = array_of(column, nulls, type_)
-        names = [name for name in self.files[0].types if name in arrays]
-        return arrow().table([arrays[name] for name in names], names)
-
-    def schema(self) -> tuple[Any, str]:
-        """Return the schema of the output and its compression, those of the input; for rank 0.
-
-        A column whose type differs between files, or cannot be restored, has the common type.
-        """
-        pa, parquet = arrow(), arrow("parquet")
-        schemas = [parquet.read_schema(path) for path in self.paths]
-        fields = []
-        for field in schemas[0]:
-            common = self.types[field.name]
-            same = all(schema.field(field.name).type == field.type for schema in schemas)
-            fields.append(field if same and is_restorable(common, field.type) else pa.field(field.name, common))
-        groups = parquet.read_metadata(self.paths[0])
-        codec = groups.row_group(0).column(0).compression if groups.num_row_groups and groups.num_columns else "SNAPPY"
-        return pa.schema(fields, schemas[0].metadata), "NONE" if codec == "UNCOMPRESSED" else codec
-
-    def output(self, path: Path, blocks: int) -> ParquetOutput:
-        """Return the writer of a file."""
-        return ParquetOutput(self, path, blocks)
+    def put(self, columns: Columns, where: int) -> None:
+        """See Output."""
+        (record,) = columns.values()
+        self._write(np.asarray(record.data), where)

@@ -14,10 +14,9 @@ from ranks import check_collective, run_anyrank
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.order import text_codes
-from anyrank.keyed.programs.sort import Sort, parse_by
+from anyrank.keyed.programs.sort import Sort, parse_by, table_rows
 from anyrank.keyed.rows import Text
 from anyrank.keyed.sort_keys import Key
-from anyrank.keyed.sort_tables import table_rows
 from anyrank.keyed.tables.dialect import CsvOptions
 
 ROWS = 3000

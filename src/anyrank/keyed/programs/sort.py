@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,15 +11,22 @@ import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.keyed import arrays
-from anyrank.keyed.files import absolute
+from anyrank.keyed.files import absolute, find_files
 from anyrank.keyed.keymap import hashes_of
 from anyrank.keyed.rows import Column, Text
 from anyrank.keyed.sort_keys import Key
 from anyrank.keyed.sort_output import Output
-from anyrank.keyed.sort_tables import TableRows, table_rows
+from anyrank.keyed.sort_parquet import ParquetRows
+from anyrank.keyed.sort_tables import CsvRows, TableRows
 from anyrank.keyed.sorting import Sorter
-from anyrank.keyed.tables.columns import parse_name, split_names
+from anyrank.keyed.tables import TableFiles
+from anyrank.keyed.tables.columns import ColumnSpec, parse_name, split_names
+from anyrank.keyed.tables.csv import CsvFile
+from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.options import CsvParameters
+from anyrank.keyed.tables.parquet import ParquetFile
+from anyrank.keyed.tables.source import table_class
+from anyrank.keyed.types import arrow
 from anyrank.layout import even_cuts
 from anyrank.numerics.digest import hexadecimal, local_digest
 from anyrank.program import Program, param
@@ -213,6 +220,35 @@ class Sort(CsvParameters, Program):
     def work(self) -> tuple[float, str]:
         """Return the mean rows, or bytes of table files, per step."""
         return self.table.size / self.steps, self.table.unit
+
+
+def table_rows(
+    names: str, by: Sequence[Key], world: World, on_bad: str, types: Mapping[str, Any], options: CsvOptions
+) -> TableRows:
+    """Return the rows of CSV or of Parquet files. Collective.
+
+    Raises UsageError on all ranks if files are of both formats or of others, or a key is missing.
+    """
+
+    def columns_of() -> tuple[bool, list[str]]:
+        paths = [*find_files(names, TableFiles.hidden)]
+        classes = {path: table_class(path) for path in paths}
+        for path, found in classes.items():
+            if found is ParquetFile and {*classes.values()} == {ParquetFile}:
+                continue
+            if not issubclass(found, CsvFile):
+                raise UsageError(f"--input {path}: name one .npy or .h5 file, or CSV files, or Parquet files.")
+        csv = issubclass(classes[paths[0]], CsvFile)
+        try:
+            return csv, [] if csv else arrow("parquet").read_schema(paths[0]).names
+        except (OSError, arrow().ArrowException) as error:
+            raise UsageError(f"{paths[0]} cannot be read as a table: {error}") from None
+
+    csv, columns = world.on_root(columns_of)
+    if not by or not all(key.name for key in by):
+        raise of_all_ranks(UsageError("--by is missing: name the columns to sort by, such as --by 'country,-price'."))
+    others = [ColumnSpec(name, role="any") for name in columns if name not in {key.name for key in by}]
+    return (CsvRows if csv else ParquetRows)(names, by, others, world, on_bad, types, options)
 
 
 def parse_by(text: str) -> tuple[Key, ...]:
