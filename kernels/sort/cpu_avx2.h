@@ -59,21 +59,42 @@ AVX2 void merge_halves(Half *v, const int m) {
     for (int i = 0; i < m; i++) v[i] = tidied_half(v[i]);
 }
 
-/* Keys are moved through a buffer of signed 64-bit words in the same order: BIAS is added, modulo 2^64. */
-#define AVX2_SORT(NAME, KEY, BIAS)                                                              \
-    __attribute__((target("avx2"))) static void NAME(const KEY *from, KEY *to, int n) {           \
-        _Alignas(32) int64_t words[32];                                                           \
-        Half v[8];                                                                                \
-        for (int i = 0; i < n; i++) words[i] = (int64_t)((uint64_t)from[i] + BIAS);               \
-        for (int i = n; i < 32; i++) words[i] = INT64_MAX;                                        \
-        for (int i = 0; i < 8; i++) v[i] = _mm256_load_si256((const Half *)words + i);            \
-        sort_half_columns(v);                                                                     \
-        transpose_halves(v);                                                                      \
-        merge_halves(v, 4), merge_halves(v + 4, 4), merge_halves(v, 8);                           \
-        for (int i = 0; i < 8; i++) _mm256_store_si256((Half *)words + i, v[i]);                  \
-        for (int i = 0; i < n; i++) to[i] = (KEY)((uint64_t)words[i] - BIAS);                     \
+/* The keys of the last row that is not full are loaded under a mask, and stored through a buffer, because masked stores
+   are slow. LOAD and STORE move four keys, as signed 64-bit words in the same order. */
+static const int64_t mask_of[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
+#define AVX2_SORT(NAME, KEY, LOAD, LOAD_FIRST, STORE)                                                 \
+    __attribute__((target("avx2"))) static void NAME(const KEY *from, KEY *to, int n) {               \
+        const Half last = _mm256_set1_epi64x(INT64_MAX), flip = _mm256_set1_epi64x(INT64_MIN);        \
+        const int full = n / 4, rest = n % 4;                                                         \
+        const Half mask = _mm256_loadu_si256((const Half *)(mask_of + 4 - rest));                     \
+        Half v[8];                                                                                    \
+        (void)flip;                                                                                   \
+        for (int i = 0; i < 8; i++) v[i] = last;                                                      \
+        for (int i = 0; i < full; i++) v[i] = LOAD(from + 4 * i);                                     \
+        if (rest) v[full] = _mm256_blendv_epi8(last, LOAD_FIRST(from + 4 * full, mask), mask);        \
+        sort_half_columns(v);                                                                         \
+        transpose_halves(v);                                                                          \
+        merge_halves(v, 4), merge_halves(v + 4, 4), merge_halves(v, 8);                               \
+        KEY words[8];                                                                                 \
+        for (int i = 0; i < full; i++) STORE(to + 4 * i, v[i]);                                       \
+        if (rest) STORE(words, v[full]);                                                              \
+        for (int i = 0; i < rest; i++) to[4 * full + i] = words[i];                                   \
     }
-AVX2_SORT(narrow_i64, int64_t, 0)
-AVX2_SORT(narrow_u64, uint64_t, ((uint64_t)1 << 63))
-AVX2_SORT(narrow_i32, int32_t, 0)
-AVX2_SORT(narrow_u32, uint32_t, 0)
+#define WORDS(p) _mm256_loadu_si256((const Half *)(p))
+#define WORDS_FIRST(p, m) _mm256_maskload_epi64((const long long *)(p), m)
+#define WORDS_STORE(p, v) _mm256_storeu_si256((Half *)(p), v)
+#define FLIPPED(p) _mm256_xor_si256(flip, WORDS(p))
+#define FLIPPED_FIRST(p, m) _mm256_xor_si256(flip, WORDS_FIRST(p, m))
+#define FLIPPED_WORDS_STORE(p, v) WORDS_STORE(p, _mm256_xor_si256(flip, v))
+#define EVEN(v) _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)))
+#define SHORTS(p) _mm_loadu_si128((const __m128i *)(p))
+#define SHORTS_FIRST(p, m) _mm_maskload_epi32((const int *)(p), EVEN(m))
+#define SHORTS_STORE(p, v) _mm_storeu_si128((__m128i *)(p), EVEN(v))
+#define SIGNED(p) _mm256_cvtepi32_epi64(SHORTS(p))
+#define SIGNED_FIRST(p, m) _mm256_cvtepi32_epi64(SHORTS_FIRST(p, m))
+#define UNSIGNED(p) _mm256_cvtepu32_epi64(SHORTS(p))
+#define UNSIGNED_FIRST(p, m) _mm256_cvtepu32_epi64(SHORTS_FIRST(p, m))
+AVX2_SORT(narrow_i64, int64_t, WORDS, WORDS_FIRST, WORDS_STORE)
+AVX2_SORT(narrow_u64, uint64_t, FLIPPED, FLIPPED_FIRST, FLIPPED_WORDS_STORE)
+AVX2_SORT(narrow_i32, int32_t, SIGNED, SIGNED_FIRST, SHORTS_STORE)
+AVX2_SORT(narrow_u32, uint32_t, UNSIGNED, UNSIGNED_FIRST, SHORTS_STORE)
