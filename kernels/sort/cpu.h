@@ -1,8 +1,8 @@
 /* Most-significant-digit radix sort, out of place: see __init__.py.
 
    A pass distributes keys to buckets by the leading bits in which the smallest and the largest key differ. Each bucket
-   is then sorted recursively, until it is small enough for a sorting network in AVX-512 (cpu_small.h) or an insertion
-   sort. Every pass narrows the range by many bits, so few passes are needed for any distribution of keys. The number of
+   is then sorted recursively, until it is small enough for a sorting network in AVX-512 (cpu_small.h) or AVX2
+   (cpu_avx2.h), or an insertion sort. Every pass narrows the range by many bits, so few passes are needed for any distribution of keys. The number of
    buckets is limited by the caches and the address translation (TLB) of a core. */
 
 #include <stdint.h>
@@ -10,54 +10,59 @@
 
 #include "../clones.h"
 
-enum { MOST_BITS = 10, BUCKETS = 1 << MOST_BITS, ROWS = 64, FEW = 8 };
+enum { BITS = 10, MOST_BITS = 11, BUCKETS = 1 << MOST_BITS, FEW = 8 };
 
-static int has_rows;
+/* The largest number of keys for a network: 64 with AVX-512, 32 with AVX2, 0 with neither. */
+static int network;
 
 static inline int width(uint64_t number) { return number ? 64 - __builtin_clzll(number) : 0; }
 
-/* The number of digit bits for n keys: buckets are then mostly small enough for the final network or insertion sort. */
+/* The number of digit bits for n keys: buckets are then mostly small enough for the final network or insertion sort.
+   One bit more than usual saves a pass for the last bit or two. */
 static inline int digits(int64_t n) {
-    int bits = width((uint64_t)(n - 1) / (has_rows ? 48 : 6));
-    return bits < 1 ? 1 : bits > MOST_BITS ? MOST_BITS : bits;
+    int bits = width((uint64_t)(n - 1) / (network ? network * 3 / 4 : 6));
+    return bits < 1 ? 1 : bits <= BITS ? bits : bits % BITS == 1 || bits % BITS == 2 ? MOST_BITS : BITS;
 }
 
 #ifdef __x86_64__
 #include "cpu_small.h"
+#include "cpu_avx2.h"
 
-static void use_rows(int wanted) { has_rows = wanted && __builtin_cpu_supports("avx512f"); }
-#define SMALL_OF(name) small_##name
+static void use_network(int most) {
+    network = most >= 64 && __builtin_cpu_supports("avx512f") ? 64 : most >= 32 && __builtin_cpu_supports("avx2") ? 32 : 0;
+}
+#define SMALL(name, from, to, n) (network == 64 ? small_##name(from, to, n) : narrow_##name(from, to, n))
 #else
-static void use_rows(int wanted) {}
-#define SMALL_OF(name) insert_##name
+static void use_network(int most) {}
+#define SMALL(name, from, to, n) insert_##name(from, to, n)
 #endif
 
 #define KEY int32_t
 #define RANK uint32_t
 #define FLIP ((uint32_t)1 << 31)
 #define FN(name) name##_i32
-#define SMALL SMALL_OF(i32)
+#define NETWORK(from, to, n) SMALL(i32, from, to, n)
 #include "cpu_keys.h"
 
 #define KEY uint32_t
 #define RANK uint32_t
 #define FLIP 0
 #define FN(name) name##_u32
-#define SMALL SMALL_OF(u32)
+#define NETWORK(from, to, n) SMALL(u32, from, to, n)
 #include "cpu_keys.h"
 
 #define KEY int64_t
 #define RANK uint64_t
 #define FLIP ((uint64_t)1 << 63)
 #define FN(name) name##_i64
-#define SMALL SMALL_OF(i64)
+#define NETWORK(from, to, n) SMALL(i64, from, to, n)
 #include "cpu_keys.h"
 
 #define KEY uint64_t
 #define RANK uint64_t
 #define FLIP 0
 #define FN(name) name##_u64
-#define SMALL SMALL_OF(u64)
+#define NETWORK(from, to, n) SMALL(u64, from, to, n)
 #include "cpu_keys.h"
 
 /* Sorts `order`, indices into `ranks`, stably by rank. `packed` and `scratch` are work arrays of n elements.

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 
 cdef extern from "cpu.h" nogil:
-    void use_rows(int wanted)
+    void use_network(int most)
     void sort_i32(const int32_t *source, int32_t *here, int32_t *there, int64_t n, int stay)
     void sort_u32(const uint32_t *source, uint32_t *here, uint32_t *there, int64_t n, int stay)
     void sort_i64(const int64_t *source, int64_t *here, int64_t *there, int64_t n, int stay)
@@ -35,12 +35,12 @@ ctypedef fused Key:
 #: With more segments, sorting all keys is faster than merging the segments in pairs.
 MOST_SEGMENTS = 8
 
-use_rows(True)
+use_network(64)
 
 
-def choose(rows):
-    """Choose whether AVX-512, if available, sorts short buckets; the default is yes. Only for tests."""
-    use_rows(rows)
+def choose(most):
+    """Choose the largest number of keys for a sorting network: 64 (AVX-512), 32 (AVX2) or 0. Only for tests."""
+    use_network(most)
 
 
 def sort(keys, scratch=None, out=None):

@@ -42,8 +42,8 @@ static void FN(sort)(const KEY *source, KEY *here, KEY *there, int64_t n, int st
         FN(insert)(source, out, (int)n);
         return;
     }
-    if (has_rows && n <= ROWS) {
-        SMALL(source, out, (int)n);
+    if (n <= network) {
+        NETWORK(source, out, (int)n);
         return;
     }
     RANK low, high;
@@ -152,4 +152,4 @@ static void FN(merge_order)(const KEY *a, int64_t m, const KEY *b, int64_t n, in
 #undef RANK
 #undef FLIP
 #undef FN
-#undef SMALL
+#undef NETWORK

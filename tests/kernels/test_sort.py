@@ -11,7 +11,7 @@ from anyrank.device import open_device
 from anyrank.kernel import Kernel
 from anyrank.kernels.sort import OPERATIONS, cpu_cython, example
 
-SIZES = (0, 1, 2, 9, 64, 65, 300, 60_001)
+SIZES = (0, 1, 2, 9, 31, 32, 64, 65, 300, 60_001)
 DTYPES = (np.int32, np.int64, np.uint32, np.uint64)
 
 
@@ -39,14 +39,14 @@ def spread(name, size, dtype):
 SPREADS = ("random", "equal", "few", "sorted", "reversed", "narrow", "powers", "two far apart")
 
 
-@pytest.fixture(params=["reference", "cython", "cython without AVX-512"])
+@pytest.fixture(params=["reference", "cython", "cython 32", "cython 0"])
 def call(request):
     """An operation of one body."""
-    body, _, less = request.param.partition(" ")
+    body, _, network = request.param.partition(" ")
     device = open_device(body)
-    if less:
-        cpu_cython.choose(False)
-        request.addfinalizer(lambda: cpu_cython.choose(True))
+    if network:
+        cpu_cython.choose(int(network))
+        request.addfinalizer(lambda: cpu_cython.choose(64))
     return lambda operation, *arguments: Kernel("sort", operation).load(body, device)(*arguments)
 
 

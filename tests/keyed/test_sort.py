@@ -144,10 +144,110 @@ def test_sort_keys_are_one_to_one_and_keep_every_bit():
 
 
 @pytest.mark.ranks(1, 2)
-def test_sort_keys_of_other_types_are_refused(world):
-    for keys in (np.zeros(3, bool), np.zeros(3, "f2"), np.zeros(3, "U4"), np.zeros((2, 2)), np.array([None])):
-        with pytest.raises(UsageError, match=r"cannot be sorted. Use one axis of int32"):
+def test_sort_keys_of_other_types_are_refused(world, tmp_path):
+    for keys in (np.zeros(3, "c8"), np.zeros(3, "V4"), np.zeros(3, "g"), np.zeros((2, 2)), np.array([None])):
+        with pytest.raises(UsageError, match=r"cannot be sorted. Use one axis of numbers"):
             sort(world, keys)
+        with pytest.raises(UsageError, match=r"cannot be sorted. Use one axis of numbers"):
+            Sorter(world, 1 << 20, tmp_path).add(keys, {})
+    for descending in ([], [True, False, True]):
+        with pytest.raises(UsageError, match=rf"{len(descending)} directions for 2 keys: give one for each key"):
+            sort(world, [np.zeros(3), np.zeros(3)], descending=descending)
+
+
+#: Key types with few distinct values, so that many rows have equal keys; NaN and NaT are among them.
+TYPES = ("?", "i1", "i2", ">i4", "i8", "u1", "u2", "u4", ">u8", "f2", ">f4", "f8", "M8[D]", ">M8[ns]", "m8[s]")
+TYPES += ("S3", "S11", "U2", ">U5")
+
+
+def values(rng, n, dtype):
+    """Return random keys of a type, with many equal ones."""
+    dtype = np.dtype(dtype)
+    if dtype.kind in "SU":
+        return rng.choice(
+            np.array(["", "a", "b", "ab", "a\0b", "zzz"] + ["äöü", "\U0001f600"] * (dtype.kind == "U")), n
+        ).astype(dtype)
+    numbers = rng.integers(0 if dtype.kind in "bu" else -4, 2 if dtype.kind == "b" else 4, n)
+    keys = numbers.astype(dtype)
+    if dtype.kind in "fmM":
+        keys[rng.random(n) < 0.2] = np.array("nan" if dtype.kind == "f" else "nat").astype(dtype)
+    return keys
+
+
+def ranks_of(keys, descending):
+    """Return numbers that sort like the keys: NaN and NaT last in both directions."""
+    order, ranks = np.unique(keys, return_inverse=True)  # equal NaNs and NaTs are one value, the last
+    missing = np.isnat(keys) if keys.dtype.kind in "mM" else keys != keys
+    return np.where(missing, len(order), -ranks if descending else ranks)
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize("descending", [False, True])
+def test_sort_each_type_and_direction_is_that_of_numpy(world, descending):
+    rng = np.random.default_rng(3)
+    for dtype in TYPES:
+        keys, rows = values(rng, 300, dtype), np.arange(300)
+        order = np.argsort(ranks_of(keys, descending), kind="stable")[block(world, 300)]
+        part = mine(world, 300)
+        result, columns = sort(world, keys[part], {"row": rows[part]}, descending=descending)
+        check_collective(world, columns["row"].tolist() == rows[order].tolist(), dtype)
+        native = keys[order].astype(keys.dtype.newbyteorder("="))
+        check_collective(world, result.dtype == native.dtype and result.tobytes() == native.tobytes(), dtype)
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_sort_random_keys_and_directions_are_lexsorted(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("anyrank.keyed.sorting._MIN_ROWS", 100)
+    rng, size = np.random.default_rng(5), 700
+    for _ in range(12):
+        types = rng.choice(TYPES, rng.integers(1, 5)).tolist()
+        down = (rng.random(len(types)) < 0.5).tolist()
+        keys, rows, text = (
+            [values(rng, size, t) for t in types],
+            np.arange(size),
+            Text.of(b"%d" % k * k for k in range(size)),
+        )
+        order, part = np.lexsort([ranks_of(k, d) for k, d in zip(keys, down, strict=True)][::-1]), mine(world, size)
+        what = f"{types} {down}"
+        own, columns = sort(
+            world, [key[part] for key in keys], {"row": rows[part], "text": text[part]}, descending=down
+        )
+        here = order[block(world, size)]
+        check_collective(world, columns["row"].tolist() == here.tolist(), what)
+        check_collective(world, columns["text"].tolist() == text[here].tolist(), what)
+        for key, result in zip(keys, own, strict=True):
+            check_collective(world, result.tolist() == key[here].tolist() or key.dtype.kind in "fmM", what)
+        sorter = Sorter(world, 9000, tmp_path, down)
+        for begin in range(part.start, max(part.stop, part.start + 1), 100):
+            piece = slice(begin, min(begin + 100, part.stop))
+            sorter.add([key[piece] for key in keys], {"row": rows[piece], "text": text[piece]})
+        sorter.finish()
+        check_collective(world, world.sum(len(sorter.runs)) > world.size, "nothing was spilled")
+        for start, _, columns in sorter.blocks(0, size):
+            here = order[start : start + len(columns["row"])]
+            check_collective(world, columns["row"].tolist() == here.tolist(), f"{what} spilled")
+            check_collective(world, columns["text"].tolist() == text[here].tolist(), f"{what} spilled")
+        sorter.close()
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_sort_masked_keys_on_one_rank_are_last(world):
+    keys = np.array([3, 1, 2]) if world.rank else np.ma.MaskedArray([5, 9, 1], [False, True, False])
+    rows = np.arange(3) + 10 * world.rank
+    for descending in (False, True):
+        result, columns = sort(world, keys, {"row": np.ma.MaskedArray(rows)}, descending=descending)
+        whole = [value for part in world.comm.allgather(result.tolist()) for value in part]
+        numbers = sorted([5, 1] + [3, 1, 2] * (world.size - 1), reverse=descending)
+        check_collective(world, whole == [*numbers, None], f"{whole}")
+        last = world.comm.allgather(columns["row"].tolist())[-1][-1]
+        check_collective(world, last == 1, f"{last}")
+
+
+@pytest.mark.ranks(3)
+def test_sort_equal_keys_of_several_columns_stay_balanced(world):
+    keys = [np.full(1000 if world.rank == 1 else 0, 7), np.full(1000 if world.rank == 1 else 0, b"same")]
+    (first, _), _ = sort(world, keys)
+    check_collective(world, len(first) in (333, 334), f"{len(first)} rows")
 
 
 @pytest.mark.parametrize("after", [0, 1])

@@ -194,3 +194,33 @@ def head(world: World, columns: Columns, rows: int) -> dict[str, list[Any]]:
     local = {name: x.strings() if isinstance(x, Text) else x.tolist() for name, x in few.items()}
     parts = world.comm.allgather(local)
     return {name: [value for part in parts for value in part[name]][:rows] for name in columns}
+
+
+def text_codes(world: World, text: Text) -> np.ndarray:
+    """Return numbers (uint64) that are equal for equal texts of all ranks, and sort like the texts. Collective.
+
+    The texts of a rank should be distinct, because all of them are sent to other ranks.
+    """
+    own: Columns = {"text": text, "home": np.full(len(text), world.rank), "row": np.arange(len(text))}
+    rows: Any = ordered(world, own, ["text", "home"], unique=True)
+    codes = _first_equal(world, rows["text"])
+    order = np.argsort(rows["home"], kind="stable")
+    shuffle = Shuffle(world, np.bincount(rows["home"], minlength=world.size))
+    result = np.empty(len(text), np.uint64)
+    result[shuffle(rows["row"][order])] = shuffle(codes[order])
+    return result
+
+
+def _first_equal(world: World, text: Text) -> np.ndarray:
+    """Return for each of the sorted texts of all ranks the number of the first one that is equal. Collective."""
+    _, heads, groups = np.unique(text_ranks(text), return_index=True, return_inverse=True)
+    n, ends = len(text), [text[k : k + 1].data.tobytes() for k in (0, len(text) - 1) if len(text)]
+    base, before, last = 0, 0, None
+    for rank, (size, texts, head) in enumerate(world.comm.allgather((n, ends, int(heads[-1]) if n else 0))):
+        first = before if texts and texts[0] == last else base
+        if rank == world.rank:
+            codes = np.where(heads > 0, base + heads, first)[groups] if n else np.empty(0, np.int64)
+        if size:
+            before, last = base + head if head else first, texts[1]
+        base += size
+    return codes.astype(np.uint64)

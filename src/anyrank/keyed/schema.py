@@ -13,6 +13,8 @@ from anyrank.world import World
 
 #: Prefix for the name of a null mask. No user column has this prefix.
 NULLS = "\0"
+#: The names of internal key columns are empty or begin with a character up to this one.
+_INTERNAL = "\1"
 
 
 class Kind(NamedTuple):
@@ -54,9 +56,9 @@ def unify_columns(world: World, columns: Mapping[str, Column]) -> Columns:
     return {name: _as(column, _joint(name, [kinds[name] for kinds in ranks])) for name, column in columns.items()}
 
 
-def check_types(world: World, types: Mapping[str, np.dtype[Any]]) -> None:
-    """Raise UsageError on all ranks if the dtypes of spilled columns differ between ranks. Collective."""
-    types_by_rank = [{name: str(dtype) for name, dtype in rank.items()} for rank in world.comm.allgather({**types})]
+def check_types(world: World, types: Mapping[str, Any]) -> None:
+    """Raise UsageError on all ranks if the types of spilled columns differ between ranks. Collective."""
+    types_by_rank = world.comm.allgather({name: str(dtype) for name, dtype in types.items()})
     for rank, other in enumerate(types_by_rank):
         if other != types_by_rank[0]:
             raise _refusal(f"columns are {types_by_rank[0]} on rank 0 and {other} on rank {rank}")
@@ -68,7 +70,8 @@ def _joint(name: str, kinds: Sequence[Kind]) -> Kind:
     joint = kinds[first]
     for rank, kind in enumerate(kinds):
         if kind.rows and not kind.fits(joint):
-            raise _refusal(f"column {name or 'key'!r} is {joint} on rank {first} and {kind} on rank {rank}")
+            title = name if name[:1] > _INTERNAL else "key"
+            raise _refusal(f"column {title!r} is {joint} on rank {first} and {kind} on rank {rank}")
         if kind.rows and kind.dtype is not None and joint.dtype is not None:
             joint = joint._replace(dtype=max(joint.dtype, kind.dtype, key=lambda dtype: dtype.itemsize))
     return joint._replace(masked=joint.dtype is not None and any(kind.masked for kind in kinds))
@@ -112,8 +115,8 @@ def join_masks(columns: Mapping[str, Column]) -> Columns:
 
 
 def _named(columns: Iterable[str]) -> list[str]:
-    """Return the names of columns without the internal key column, whose name is empty."""
-    return [name for name in columns if name]
+    """Return the names of columns without those of internal key columns, see _INTERNAL."""
+    return [name for name in columns if name[:1] > _INTERNAL]
 
 
 def _refusal(what: str) -> UsageError:

@@ -4,16 +4,18 @@ Each rank sorts its own rows. Exact splitters cut all sorted runs into even bloc
 the rows of its block and merges them. The sort is stable: rows with equal keys keep their global order (by rank, then
 by row number on the rank). The result therefore does not depend on the number of ranks.
 
-Keys are one-dimensional: int32, int64, uint32, uint64, float32, float64 (−0 before 0, all NaNs last) or fixed-length
-bytes. Source: R. Helman, D. Bader and J. JáJá, A randomized parallel sorting algorithm with an experimental study, J.
-Par. Distr. Comp. 52 (1998); exact splitters as in anyrank.exchange.splitters.
+Keys are one or several one-dimensional columns, ascending or descending, of the types that `sort_keys` encodes (−0
+before 0, NaN and NaT last in both directions). They are sorted as one column of codes.
+
+Source: R. Helman, D. Bader and J. JáJá, A randomized parallel sorting algorithm with an experimental study, J. Par.
+Distr. Comp. 52 (1998); exact splitters as in anyrank.exchange.splitters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +25,19 @@ from anyrank.exchange.shuffle import Shuffle
 from anyrank.exchange.splitters import cut
 from anyrank.kernel import Kernel
 from anyrank.keyed.row_batch import shuffle_column
-from anyrank.keyed.rows import Column, Columns, concat
-from anyrank.keyed.schema import check_types, unify_columns
-from anyrank.keyed.sort_keys import SUPPORTED, decode, encode, sortable
+from anyrank.keyed.rows import Column, Columns, Text, concat, count
+from anyrank.keyed.schema import NULLS, check_types, join_masks, split_masks, unify_columns
+from anyrank.keyed.sort_keys import SUPPORTED, decode_keys, encode_keys, sortable
 from anyrank.keyed.spill import KEY, ScratchFile, SortedInMemory, SortedOnDisk
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
 SORT, ARGSORT = Kernel("sort", "sort"), Kernel("sort", "argsort")
+#: One key column, or several, of which the first is the primary key; the same for directions.
+Keys: TypeAlias = NDArray[Any] | Sequence[NDArray[Any]]
+Directions: TypeAlias = bool | Sequence[bool]
+#: Prefix for the names of key columns while they are sorted.
+_KEYS = "\1"
 MERGE, MERGE_ORDER = Kernel("sort", "merge"), Kernel("sort", "merge_order")
 #: Bytes per row, beside its columns, for the order and the work arrays of argsort. Keys without other columns are
 #: sorted in place and do not need them.
@@ -40,8 +47,13 @@ _MIN_ROWS = 1024
 
 
 def sort(
-    world: World, keys: NDArray[Any], columns: Mapping[str, Column] | None = None, *, overwrite: bool = False
-) -> tuple[NDArray[Any], Columns]:
+    world: World,
+    keys: Keys,
+    columns: Mapping[str, Column] | None = None,
+    *,
+    descending: Directions = False,
+    overwrite: bool = False,
+) -> tuple[Any, Columns]:
     """Sort the rows of all ranks by key and return this rank's even block of the sorted rows. Collective.
 
     The global order of the input is: the rows of rank 0, then those of rank 1, and so on. Rank r receives block r of
@@ -51,16 +63,18 @@ def sort(
     ----------
     world : World
         The ranks that hold the rows.
-    keys : array, shape (rows,)
-        This rank's keys.
+    keys : array, shape (rows,), or sequence of arrays
+        This rank's keys; of several, the first is the primary key. NaN, NaT and masked keys come last.
     columns : mapping of str to array or Text, optional
         Further columns of the same rows, of any fixed dtype or Text.
+    descending : bool or sequence of bool
+        Whether each key is sorted in descending order. Rows with equal keys keep their order.
     overwrite : bool
         Whether `keys` may be sorted in place, which saves memory.
 
     Returns
     -------
-    keys : array
+    keys : array or list of arrays
         The sorted keys of this rank's block.
     columns : dict of str to array or Text
         The other columns in the same order.
@@ -75,22 +89,50 @@ def sort(
     >>> keyed.sort(World(), np.array([3, 1, 2]), {"x": np.array([30, 10, 20])})
     (array([1, 2, 3]), {'x': array([10, 20, 30])})
     """
-    columns = unify_columns(world, {KEY: keys, **(columns or {})})
-    keys = np.asarray(columns.pop(KEY))
-    if not sortable(keys.dtype) or keys.ndim != 1:
-        raise UsageError(f"keys of {keys.dtype} with {keys.ndim} axes cannot be sorted. Use one axis of {SUPPORTED}.")
-    codes = encode(keys)
+    named = {f"{_KEYS}{number}": key for number, key in enumerate(_listed(keys))}
+    down = dict(zip(named, _directions(descending, len(named)), strict=True))
+    columns = split_masks(unify_columns(world, {**named, **(columns or {})}))
+    parts = {name: np.asarray(columns.pop(name)) for name in [*columns] if name.lstrip(NULLS).startswith(_KEYS)}
+    _check_sortable([*parts.values()])
+    directions = [down.get(name, False) for name in parts]  # null masks are ascending
+    codes = encode_keys([*parts.values()], directions)
+    result = _sort_codes(
+        world, codes, columns, overwrite or not any(np.shares_memory(codes, x) for x in parts.values())
+    )
+    types = [part.dtype for part in parts.values()]
+    decoded = decode_keys(np.asarray(result.pop(KEY)), types, directions)
+    result = join_masks({**dict(zip(parts, decoded, strict=True)), **result})
+    sorted_keys = [result.pop(name) for name in named]
+    return (sorted_keys[0] if isinstance(keys, np.ndarray) else sorted_keys), result
+
+
+def _sort_codes(world: World, codes: NDArray[Any], columns: Columns, own: bool) -> Columns:
+    """Sort rows by codes, which may be overwritten if they are our `own`. Collective."""
     positions = even_cuts(world.sum(len(codes)), world.size)
     if columns or codes.dtype.kind == "S":
-        run = _sort_pieces([{KEY: codes, **columns}])
-        result = _deliver_rows(world, [run], positions)
-    else:
-        room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
-        own = np.empty_like(codes) if np.shares_memory(codes, keys) and not overwrite else codes
-        SORT(codes, room, own)
-        codes = own
-        result = _deliver_rows(world, [SortedInMemory({KEY: codes})], positions, room)
-    return decode(np.asarray(result.pop(KEY)), keys.dtype), result
+        return _deliver_rows(world, [_sort_pieces([{KEY: codes, **columns}])], positions)
+    room = np.empty(max(len(codes), -(-positions[-1] // world.size)), codes.dtype)
+    out = codes if own else np.empty_like(codes)
+    SORT(codes, room, out)
+    return _deliver_rows(world, [SortedInMemory({KEY: out})], positions, room)
+
+
+def _listed(keys: Keys) -> list[NDArray[Any]]:
+    return [keys] if isinstance(keys, np.ndarray) else [*keys]
+
+
+def _directions(descending: Directions, count: int) -> list[bool]:
+    """Return the direction of each key. Raises UsageError if there are more or fewer than keys."""
+    down = [descending] * count if isinstance(descending, bool) else [*map(bool, descending)]
+    if not count or len(down) != count:
+        raise UsageError(f"{len(down)} directions for {count} keys: give one for each key, and at least one key.")
+    return down
+
+
+def _check_sortable(keys: Sequence[NDArray[Any]]) -> None:
+    for key in keys:
+        if not sortable(key.dtype) or key.ndim != 1:
+            raise UsageError(f"keys of {key.dtype} with {key.ndim} axes cannot be sorted. Use one axis of {SUPPORTED}.")
 
 
 class Sorter:
@@ -106,6 +148,8 @@ class Sorter:
         Bytes of memory per rank; the minimum over all ranks is used. Rows that do not fit are written as sorted runs.
     folder : Path
         The folder for the file of sorted runs. The file is removed by `close` or when the process ends.
+    descending : bool or sequence of bool
+        Whether each key is sorted in descending order.
 
     Examples
     --------
@@ -117,13 +161,14 @@ class Sorter:
     >>> sorter.close()
     """
 
-    def __init__(self, world: World, budget: int, folder: Path):
-        self.world, self.scratch = world, ScratchFile(folder)
+    def __init__(self, world: World, budget: int, folder: Path, descending: Directions = False):
+        self.world, self.scratch, self.descending = world, ScratchFile(folder), descending
         self.budget = int(world.allreduce(np.array([budget], np.int64), "min")[0])
         self.runs: list[SortedInMemory | SortedOnDisk] = []
         self._pieces: list[Columns] = []
-        self._types: dict[str, np.dtype[Any]] = {}
-        self._key = np.dtype(np.int64)
+        self._types: dict[str, Any] = {}
+        self._keys: list[np.dtype[Any]] = [np.dtype(np.int64)]
+        self._single, self._row = True, 8
 
     def rows(self, row: int) -> int:
         """Return the maximum number of rows to add at once. Not collective.
@@ -135,25 +180,31 @@ class Sorter:
         """
         return max(_MIN_ROWS, self.budget // (16 * row))
 
-    def add(self, keys: NDArray[Any], columns: Mapping[str, NDArray[Any]]) -> None:
+    def add(self, keys: Keys, columns: Mapping[str, Column]) -> None:
         """Add rows after those added before. Not collective.
 
         Parameters
         ----------
-        keys : array, shape (rows,)
-            The keys, which the Sorter may change.
-        columns : mapping of str to array
+        keys : array, shape (rows,), or sequence of arrays
+            The keys, which the Sorter may change; of several, the first is the primary key.
+        columns : mapping of str to array or Text
             Further columns of the same rows, with one axis, which the Sorter may change.
 
         Raises
         ------
         AnyrankError
             If the disk is full.
+        UsageError
+            If keys cannot be sorted.
         """
-        piece: Columns = {KEY: encode(keys), **columns}
-        self._types = {name: np.asarray(column).dtype for name, column in piece.items()}
-        self._key = keys.dtype
-        rows = len(keys) + sum(len(each[KEY]) for each in self._pieces)
+        listed = _listed(keys)
+        _check_sortable(listed)
+        self._single, self._keys = isinstance(keys, np.ndarray), [key.dtype for key in listed]
+        piece: Columns = {KEY: encode_keys(listed, _directions(self.descending, len(listed))), **columns}
+        self._types = {name: None if isinstance(x, Text) else np.asarray(x).dtype for name, x in piece.items()}
+        if count(piece):
+            self._row = max(self._row, -(-sum(column.nbytes for column in piece.values()) // count(piece)))
+        rows = count(piece) + sum(map(count, self._pieces))
         if self._pieces and rows * self._bytes_per_row(3) > self.budget:
             self._spill()
         self._pieces.append(piece)
@@ -161,10 +212,10 @@ class Sorter:
     def _bytes_per_row(self, copies: int) -> int:
         """Return the bytes of memory per row for a number of copies, and for its order.
 
-        One copy more than in use is counted, because the C library may not return freed memory.
+        One copy more than in use is counted, because the C library may not return freed memory. Rows with Text have
+        the mean size in the piece where it is largest.
         """
-        ordering = 0 if _in_place(self._types) else _ORDER_BYTES
-        return copies * sum(dtype.itemsize for dtype in self._types.values()) + ordering
+        return copies * self._row + (0 if _in_place(self._types) else _ORDER_BYTES)
 
     def _spill(self) -> None:
         self.runs.append(self.scratch.spill(_sort_pieces(self._pieces)))
@@ -176,7 +227,7 @@ class Sorter:
         elif self._pieces:
             self.runs.append(_sort_pieces(self._pieces))
 
-    def blocks(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any], dict[str, NDArray[Any]]]]:
+    def blocks(self, first: int, last: int) -> Iterator[tuple[int, Any, Columns]]:
         """Yield rows of the global order, in blocks that fit into memory. Collective.
 
         Every rank must have called `add` at least once, if need be without rows.
@@ -188,18 +239,21 @@ class Sorter:
 
         Yields
         ------
-        int, array, dict of str to array
+        int, array or list of arrays, dict of str to array or Text
             The global number of this rank's first row in the block, its keys, and its other columns.
         """
-        check_types(self.world, {**self._types, "key": self._key})
+        names = ("key", *(f"key {number}" for number in range(2, len(self._keys) + 1)))
+        check_types(self.world, self._types | dict(zip(names, self._keys, strict=True)))
+        down = _directions(self.descending, len(self._keys))
         free = self.budget - sum(run.nbytes for run in self.runs)
         per_rank = max(_MIN_ROWS, free // self._bytes_per_row(6))
         most = self.world.size * int(self.world.allreduce(np.array([per_rank], np.int64), "min")[0])
         for begin in range(first, last, most):
             size = min(most, last - begin)
             positions = [begin + offset for offset in even_cuts(size, self.world.size)]
-            columns = {n: np.asarray(c) for n, c in _deliver_rows(self.world, self.runs, positions).items()}
-            yield positions[self.world.rank], decode(columns.pop(KEY), self._key), columns
+            columns = _deliver_rows(self.world, self.runs, positions)
+            keys = decode_keys(np.asarray(columns.pop(KEY)), self._keys, down)
+            yield positions[self.world.rank], keys[0] if self._single else keys, columns
 
     def close(self) -> None:
         """Remove the file of sorted runs and free its disk space. Not collective."""
@@ -222,7 +276,7 @@ def _sort_pieces(pieces: list[Columns]) -> SortedInMemory:
     return SortedInMemory(columns)
 
 
-def _in_place(types: Mapping[str, np.dtype[Any]]) -> bool:
+def _in_place(types: Mapping[str, Any]) -> bool:
     """Return whether the rows are keys only and numbers, which are sorted in place without an order array."""
     return len(types) == 1 and types[KEY].kind != "S"
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyrank.errors import AnyrankError
-from anyrank.keyed.rows import Column, Columns
+from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.storage.durable import write_all
 
 #: The name of the column of codes by which rows are sorted.
@@ -52,7 +52,7 @@ class ScratchFile:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self.folder, buffering=0)  # noqa: SIM115
-            offsets = {name: self._append(column) for name, column in run.columns.items()}
+            offsets = {name: [*map(self._append, _parts(column))] for name, column in run.columns.items()}
         except OSError as error:
             self.close()
             raise AnyrankError(
@@ -87,12 +87,17 @@ class ScratchFile:
             self._file = None
 
 
+def _parts(column: Column) -> list[NDArray[Any]]:
+    """Return the arrays of a column: of a Text the offsets and the bytes."""
+    return [column.offsets, column.data] if isinstance(column, Text) else [column]
+
+
 class SortedOnDisk:
     """A sorted run on disk; the splitter search uses `keys` like an array."""
 
-    def __init__(self, scratch: ScratchFile, offsets: dict[str, int], run: SortedInMemory):
+    def __init__(self, scratch: ScratchFile, offsets: dict[str, list[int]], run: SortedInMemory):
         self._scratch, self._offsets = scratch, offsets
-        self.columns = {name: np.asarray(column).dtype for name, column in run.columns.items()}
+        self.columns = {name: [part.dtype for part in _parts(column)] for name, column in run.columns.items()}
         self.keys = KeysOnDisk(self, len(run.keys), run.keys[::SAMPLE].copy())
 
     @property
@@ -102,8 +107,15 @@ class SortedOnDisk:
 
     def read(self, name: str, first: int, last: int) -> Column:
         """Return rows `first` to `last` of a column."""
-        dtype = self.columns[name]
-        return self._scratch.read(self._offsets[name] + int(first) * dtype.itemsize, int(last - first), dtype)
+        first, count = int(first), int(last - first)
+        if len(self.columns[name]) == 1:
+            return self._read(name, 0, first, count)
+        offsets = self._read(name, 0, first, count + 1)
+        return Text(self._read(name, 1, int(offsets[0]), int(offsets[-1] - offsets[0])), offsets - offsets[0])
+
+    def _read(self, name: str, part: int, first: int, count: int) -> NDArray[Any]:
+        dtype = self.columns[name][part]
+        return self._scratch.read(self._offsets[name][part] + first * dtype.itemsize, count, dtype)
 
 
 class KeysOnDisk:

@@ -163,6 +163,22 @@ def to_type(array: Any, type_: Any) -> Any:
     return array if array.type == type_ else array.cast(type_)
 
 
+def to_stored(array: Any, type_: Any) -> Any:
+    """Convert an array of a type of this module to the type that its values had in a file."""
+    pa = arrow()
+    if pa.types.is_dictionary(type_):
+        return to_stored(array, type_.value_type).dictionary_encode().cast(type_)
+    return (array.cast(pa.binary()) if pa.types.is_fixed_size_binary(type_) else array).cast(type_)
+
+
+def is_restorable(type_: Any, stored: Any) -> bool:
+    """Return whether `to_stored` converts a type of this module to a stored type."""
+    try:
+        return bool(to_stored(arrow().nulls(1, type_), stored).type == stored)
+    except (arrow().ArrowNotImplementedError, arrow().ArrowInvalid):
+        return False
+
+
 def values_of(array: Any, type_: Any) -> Values:
     """Convert an array of a type to NumPy; values under the null mask are 0 or empty."""
     pa = arrow()

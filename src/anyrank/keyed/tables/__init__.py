@@ -85,7 +85,7 @@ class TableFiles(TextFiles):
         zone: str = "",
     ):
         super().__init__(names, world)
-        self.wanted = {(spec.label, spec.role): spec for spec in wanted}.values()
+        self.wanted = [*{(spec.label, spec.role): spec for spec in wanted}.values()]
         self.bad, self.zone = BadRows(on_bad == "skip"), zone
         self.files: list[TableFile] = world.on_root(lambda: [*self._open(options or CsvOptions())])
         given = types or {}
@@ -133,7 +133,7 @@ class TableFiles(TextFiles):
             If a file cannot be read.
         """
         for file, low, high in self._pieces(begin, end):
-            with _named_errors(file):
+            with named_errors(file):
                 for rows in file.read(low, high, self.columns, self.bad):
                     yield self._requested(rows)
 
@@ -180,7 +180,7 @@ class TableFiles(TextFiles):
         maps: list[tuple[int, ...]] = []
         with world.raise_on_all_ranks():
             for file, first, count in zip(files, ends.tolist(), segments, strict=False):
-                with _named_errors(file):
+                with named_errors(file):
                     maps += file.segment_maps(max(low - first, 0), min(high - first, count))
         whole = [states for part in world.comm.allgather(maps) for states in part]
         for file, first, count in zip(files, ends.tolist(), segments, strict=False):
@@ -202,7 +202,7 @@ class TableFiles(TextFiles):
         with self.world.raise_on_all_ranks():
             for file, low, high in self._pieces(cuts[self.world.rank], cuts[self.world.rank + 1]):
                 if isinstance(file, CsvFile):
-                    with _named_errors(file):
+                    with named_errors(file):
                         self._infer(file, low, high, roles, possible)
         parts = self.world.comm.allgather(possible)
         joint = {name: inferred_type([part[name] for part in parts]) for name in roles}
@@ -274,7 +274,7 @@ class TableFiles(TextFiles):
 
 
 @contextmanager
-def _named_errors(file: TableFile) -> Iterator[None]:
+def named_errors(file: TableFile) -> Iterator[None]:
     """Raise an AnyrankError with the name of the file in place of any error of Arrow, HDF5, NumPy and codecs."""
     try:
         yield

@@ -18,6 +18,7 @@ import numpy as np
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernels.records import QUOTED, RECORD
 from anyrank.keyed.files import read_stream
+from anyrank.keyed.rows import Text
 from anyrank.keyed.tables.dialect import SEGMENT, WINDOW, CsvOptions, Dialect, dialect_of
 from anyrank.keyed.tables.source import BadRows, Rows, TableFile
 from anyrank.keyed.types import arrow, cast_rows, is_text, name_of
@@ -40,7 +41,7 @@ class CsvFile(TableFile):
         self.nullable = {*self.types}
         self.states: np.ndarray | None = None
 
-    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
+    def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Records]:
         """See `TableFile`."""
         for offset, data in self.blocks(begin, end):
             records = Records(self, offset, data)
@@ -207,6 +208,14 @@ class Records(Rows):
             starts, fields, _ = self.file.dialect.records(self.data)
             self._rows = starts[fields > 0]
         return self._line(int(self._rows[row]))
+
+    def lines(self, line_end: bytes) -> Text:
+        """Return the bytes of the rows; `line_end` is for a last row that has none."""
+        starts, fields, _ = self.file.dialect.records(self.data)
+        data = self.data if self.data.endswith((b"\r", b"\n")) else self.data + line_end
+        text, sizes = np.frombuffer(data, np.uint8), np.diff(starts, append=len(data))
+        kept = fields > 0 if self._rows is None else np.isin(starts, self._rows)
+        return Text.sized(text, sizes) if kept.all() else Text.gathered(text, starts[kept], sizes[kept])
 
     def _line(self, at: int) -> str:
         return f"{self.path}: line {1 + self.file.line_ends(self.offset + at)}"

@@ -28,7 +28,7 @@ class ParquetFile(TableFile):
             groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
             self.nullable = {name for group in groups for name in _nullable(group)}
             #: The bytes and the rows of each row group.
-            self.groups = [(max(0, group.total_byte_size), group.num_rows) for group in groups]
+            self.groups: list[tuple[int, int]] = [(max(0, group.total_byte_size), group.num_rows) for group in groups]
             if min((rows for _, rows in self.groups), default=0) < 0:
                 raise ValueError("a row group has a negative number of rows")
 
