@@ -51,7 +51,7 @@ class Query(TableFiles):
         read = [*(ColumnSpec(name, role="operand") for _, name in self._operands()), *wanted]
         read = sorted([spec for spec in read if spec.column not in derived], key=lambda spec: spec.role != "any")
         super().__init__(names, read, world, **options)
-        self.wanted = {(spec.label, spec.role): spec for spec in wanted}.values()
+        self.wanted = [*{(spec.label, spec.role): spec for spec in wanted}.values()]
         null = arrow().types.is_null
         #: The columns without a value in any file: they have no type of their own.
         self.valueless = {name for name in self.columns if all(null(file.types[name]) for file in self.files)}
