@@ -160,6 +160,7 @@ def test_write_parquet_that_fails_leaves_the_file_there_was(world, tmp_path, mon
     monkeypatch.setattr(pa.parquet, "ParquetWriter", Full)
     with pytest.raises(AnyrankError, match=r"x.parquet was not written: .*No space left"):
         write_parquet(world, path, {"x": np.arange(3)})
+    world.barrier()  # rank 0 has removed the temporary file
     check_collective(world, path.read_text() == "before" and len([*tmp_path.iterdir()]) == 1, "nothing else")
     with pytest.raises(AnyrankError, match="was not written"):
         write_parquet(world, tmp_path / "missing" / "x.parquet", {"x": np.arange(3)})
