@@ -105,3 +105,12 @@ def test_write_on_a_full_disk_keeps_the_old_file(world, tmp_path, write, monkeyp
     check_collective(
         world, refused.value.collective and [*tmp_path.iterdir()] == [path] and path.read_text() == "before"
     )
+
+
+@pytest.mark.ranks(1, 2)
+def test_ordered_numbers_of_any_type_are_sorted(world):
+    for dtype in ("g", "f2", "?", "i1", "M8[s]"):
+        column = np.array([3, 0, 2, 1, 1] if world.rank == 0 else [2, 0]).astype(dtype)
+        parts = world.comm.allgather(ordered(world, {"x": column}, ["x"])["x"])
+        expected = np.sort(np.concatenate(world.comm.allgather(column)))
+        check_collective(world, np.array_equal(np.concatenate(parts), expected), dtype)

@@ -97,7 +97,7 @@ def _lexsort(codes: Sequence[np.ndarray]) -> np.ndarray:
 
 def _codes(column: Column, descending: bool) -> np.ndarray:
     """Return numbers that sort like the elements of the column, or in reverse."""
-    codes = text_ranks(column) if isinstance(column, Text) else encode(column)
+    codes = text_ranks(column) if isinstance(column, Text) else encode(column) if sortable(column.dtype) else column
     return ~codes if descending else codes
 
 

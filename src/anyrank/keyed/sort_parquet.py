@@ -32,6 +32,9 @@ class ParquetRows(TableRows):
             if isinstance(type_ := self.files[0].types[spec.column], str):
                 why = "several columns have this name" if type_ == DUPLICATE else f"it has type {type_}"
                 raise UsageError(f"{self.paths[0]}: column {spec.column!r} cannot be sorted: {why}. Remove it.")
+        for file in self.files:
+            if more := [name for name in file.types if name not in self.files[0].types]:
+                raise UsageError(f"{file.path} has column {more[0]!r}, which {self.paths[0]} lacks. Sort it alone.")
 
     @property
     def output_bytes(self) -> int:

@@ -195,6 +195,7 @@ def test_sort_tables_bad_input_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(3))
     pq.write_table(pa.table({"a": [1], "list": [[1]]}), tmp_path / "list.parquet")
     pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"a": [1], "b": [2], "more": [3]}), tmp_path / "a2.parquet")
     for names, words, message in (
         ("a.csv", (), "--by is missing: name the columns to sort by"),
         ("a.csv", ("--by", "x"), "has no column 'x'. They are a, b"),
@@ -207,6 +208,7 @@ def test_sort_tables_bad_input_is_refused(tmp_path):
         ("none.csv", ("--by", "a"), "cannot be read (No such file or directory)"),
         ("a.*", ("--by", "a"), "name one .npy or .h5 file, or CSV files, or Parquet files"),
         ("bad.parquet", ("--by", "a"), "bad.parquet cannot be read as a table"),
+        ("a*.parquet", ("--by", "a"), "a2.parquet has column 'more', which"),
         ("list.parquet", ("--by", "a"), "column 'list' cannot be sorted: it has type list<element: int64>"),
     ):
         assert message in sort("--input", f"{tmp_path}/{names}", *words, "--out", tmp_path / "out", ranks=2, code=2)
