@@ -18,10 +18,10 @@ from anyrank.keyed.order import ordered
 from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.table import Table
-from anyrank.keyed.tables.columns import ColumnSpec, parse_key, parse_name, split_names
-from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.columns import ColumnSpec, parse_key, split_names
+from anyrank.keyed.tables.options import CsvParameters
 from anyrank.keyed.tables.times import check_zone
-from anyrank.keyed.types import array_of, arrow, joined, name_of, parse_type, values_of
+from anyrank.keyed.types import array_of, arrow, joined, name_of, values_of
 from anyrank.keyed.values import Values, concat_values, masked_rows
 from anyrank.keyed.write import cells_of, write_csv, write_hdf5, write_parquet
 from anyrank.program import Program, param
@@ -31,7 +31,7 @@ from anyrank.state import State
 SHARE = 16
 
 
-class GroupBy(Program):
+class GroupBy(CsvParameters, Program):
     """Aggregate the rows of tables by groups: count, sum, mean, median and others, exact and independent of order.
 
     Tables are CSV of any dialect, Parquet, HDF5 and structured .npy files. Keys are columns, or date, year, month, day,
@@ -57,15 +57,7 @@ class GroupBy(Program):
     aggregate: str = param("count", "aggregates, separated by commas, such as 'count,sum(price),mean(price)'")
     where: str = param("", "condition for rows, such as 'price > 0 and country == \"NO\"'  [all rows]")
     let: list[str] = param([], "derived columns, such as 'total = price * amount'; may be repeated")
-    on_bad: Literal["error", "skip"] = param("error", "at a malformed row: stop with an error, or skip and count it")
-    types: str = param("", "types of CSV columns, such as 'user=text,price=decimal(10,2)'  [found in all rows]")
     tz: str = param("", "time zone of dates and hours, such as Europe/Oslo  [UTC]")
-    delimiter: str = param("", "delimiter of CSV: one character, or tab  [found in the first line]")
-    quote: str = param('"', "quote of CSV; empty: none")
-    decimal: str = param(".", "decimal mark of CSV: . or ,")
-    comment: str = param("", "lines of CSV that begin with this character are left out")
-    header: Literal["yes", "no"] = param("yes", "whether CSV has a line of names; without one, columns are c1, c2, …")
-    encoding: str = param("utf-8", "encoding of CSV, such as latin-1")
     chunk: int = param(1 << 30, "bytes read in a step; a run can stop after each step", ge=1, lt=2**62)
     order: str = param("", "keys and aggregates to sort by, - for descending, such as '-sum(price)'  [the keys]")
     formats: list[Literal["csv", "hdf5", "parquet"]] = param(
@@ -84,7 +76,7 @@ class GroupBy(Program):
         self.table = absolute(self.table)
         self.keys = [*{key.label: key for key in map(parse_key, split_names(self.by))}.values()]
         self.aggregates = [*dict.fromkeys(map(parse_aggregate, split_names(self.aggregate)))]
-        self.csv_types = dict(_type_of(text) for text in split_names(self.types) if text)
+        self.stated_types, self.options = self.csv_types(), self.csv_options()
         if same := {key.label for key in self.keys} & {spec.label for spec in self.aggregates}:
             raise UsageError(f"groupby: {min(same)} is a key and an aggregate; column names must differ. Drop one.")
         self.sorted_by = [*map(self._parse_order, split_names(self.order))]
@@ -94,10 +86,6 @@ class GroupBy(Program):
         if len(self.derived) < len(definitions):
             raise UsageError(f"--let defines a name twice: {', '.join(name for name, _ in definitions)}. Rename one.")
         check_zone(self.tz)
-        self.options = CsvOptions(
-            _character(self.delimiter), self.quote, self.decimal, self.comment, self.header == "yes", self.encoding
-        )
-        self.options.check()
 
     def _parse_order(self, text: str) -> tuple[str, bool]:
         """Return the label of a key or an aggregate to sort by, and whether in descending order."""
@@ -111,7 +99,7 @@ class GroupBy(Program):
     def declare(self, state: State) -> None:
         """Declare the table of groups, the rows read so far, and hashes of the input."""
         wanted = [*self.keys, *(ColumnSpec(a.column, role=self._role(a)) for a in self.aggregates if a.column)]
-        options = {"on_bad": self.on_bad, "types": self.csv_types, "options": self.options, "zone": self.tz}
+        options = {"on_bad": self.on_bad, "types": self.stated_types, "options": self.options, "zone": self.tz}
         self.files = Query(self.table, wanted, state.world, self.condition, self.derived, **options)
         nullable = {label for label in self.files.types if self.files.nullable(label)}
         self.combined = Aggregates(self.aggregates, self.files.types, nullable)
@@ -252,17 +240,6 @@ def read_some(batches: Iterator[dict[str, Values]], most: int) -> tuple[list[dic
         if size >= most:
             return part, True
     return part, False
-
-
-def _character(text: str) -> str:
-    return {"tab": "\t", "\\t": "\t"}.get(text, text)
-
-
-def _type_of(text: str) -> tuple[str, Any]:
-    name, equals, kind = text.rpartition("=")
-    if not equals or not name:
-        raise UsageError(f"--types {text!r} must be COLUMN=TYPE, such as user=text.")
-    return parse_name(name), parse_type(kind.strip())
 
 
 def _plain(column: Any) -> list[Any]:
