@@ -7,7 +7,7 @@ Every rank reads rows by row number. One rank creates the output file, and every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed.hdf5_extents import check_stored
+from anyrank.keyed.reader_process import call
 from anyrank.keyed.sort_keys import SUPPORTED, sortable
 from anyrank.storage.durable import reserve, write_all
 from anyrank.storage.hdf5 import contiguous
@@ -120,11 +122,16 @@ class ArrayFile:
         return _extents(path, self.group, tuple(self.types))
 
 
-def _copy_attributes(source: Any, target: Any) -> None:
-    """Copy the attributes of a group or dataset, except references to other objects, which are not copied."""
+def _attributes(source: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of a group or dataset, except references to other objects, which are not copied."""
     for name, value in source.attrs.items():
         if not h5py.check_ref_dtype(source.attrs.get_id(name).dtype) and np.asarray(value).dtype.names is None:
-            target.attrs[name] = value
+            yield name, value
+
+
+def _copy_attributes(source: Any, target: Any) -> None:
+    for name, value in _attributes(source):
+        target.attrs[name] = value
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
@@ -150,16 +157,44 @@ def write(descriptor: int, column: NDArray[Any], offset: int) -> None:
     write_all(descriptor, memoryview(np.ascontiguousarray(column).view(np.uint8)), offset)  # type: ignore[arg-type]
 
 
+def open_array_file(name: str, key: str) -> ArrayFile:
+    """Describe the table that `--input` names, as `describe_array_file` does, but let a child process read HDF5.
+
+    Not collective. Raises UsageError also if HDF5 crashes or does not come to an end, because the file is damaged.
+    """
+    path, _ = _split_name(name)
+    if path.suffix == ".npy":
+        return describe_array_file(name, key)
+    (table,) = call([path], _described, name, key)
+    return table  # type: ignore[no-any-return]
+
+
+def _described(name: str, key: str) -> Iterator[ArrayFile]:
+    table = describe_array_file(name, key)
+    with h5py.File(table.path, "r", locking=False) as file:
+        group = file[table.group]
+        for item in (group, *(group[name] for name in table.types)):
+            if item is not group:
+                check_stored(table.path, item)
+            dict(_attributes(item))  # text of variable length can make HDF5 loop
+    yield table
+
+
+def _split_name(name: str) -> tuple[Path, str]:
+    """Return the file and the name in the file."""
+    for suffix in _HDF5:
+        file, colon, rest = name.rpartition(f"{suffix}:")
+        if colon:
+            return Path(file + suffix), rest
+    return Path(name), ""
+
+
 def describe_array_file(name: str, key: str) -> ArrayFile:
     """Describe the table that `--input` names: FILE.npy, FILE.h5, FILE.h5:/GROUP, or FILE.h5:/GROUP/KEY for one column.
 
     `--key` names the key field or dataset. Not collective. Raises UsageError if the file or the key does not exist.
     """
-    path, inner = Path(name), ""
-    for suffix in _HDF5:
-        file, colon, rest = name.rpartition(f"{suffix}:")
-        if colon:
-            path, inner = Path(file + suffix), rest
+    path, inner = _split_name(name)
     try:
         path.open("rb").close()
     except OSError as error:

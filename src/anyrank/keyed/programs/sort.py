@@ -56,7 +56,7 @@ class Sort(Program):
 
     def declare(self, state: State) -> None:
         """Declare three Scalars: the rows written, their digest, and the fingerprint of the input."""
-        self.table = state.world.on_root(partial(arrays.describe_array_file, self.input, self.key))
+        self.table = state.world.on_root(partial(arrays.open_array_file, self.input, self.key))
         folder = state.folder or Path()
         self.path = Path(self.output) if self.output else folder / f"sorted{self.table.path.suffix}"
         self._temporary = temporary_of(self.path, hexadecimal(self.table.fingerprint % _MODULUS))

@@ -15,13 +15,14 @@ import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.kernels.records import QUOTED, RECORD
+from anyrank.keyed import reader_process
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.columns import ColumnSpec
 from anyrank.keyed.tables.csv import CsvFile, Records
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.infer import inferred_type, possible_types
-from anyrank.keyed.tables.source import BadRows, Rows, TableFile, table_class
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile, is_isolated, opened
 from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.types import arrow, is_text, name_of, unify, values_of
@@ -88,6 +89,10 @@ class TableFiles(TextFiles):
         super().__init__(names, world)
         self.wanted = {(spec.label, spec.role): spec for spec in wanted}.values()
         self.bad, self.zone = BadRows(on_bad == "skip"), zone
+        if any(is_isolated(path) for path in self.paths):
+            if world.rank == 0:
+                reader_process.start()
+            arrow("parquet")  # while the child process starts
         self.files: list[TableFile] = world.on_root(lambda: [*self._open(options or CsvOptions())])
         given = types or {}
         world.on_root(lambda: self._check_names(given))
@@ -146,13 +151,19 @@ class TableFiles(TextFiles):
                 yield file, max(begin - first, 0), min(end - first, self.sizes[index])
 
     def _open(self, options: CsvOptions) -> Iterator[TableFile]:
+        """Yield the files; a child process opens those whose metadata can crash a library."""
+        columns = {spec.column for spec in self.wanted}
+        isolated = [(path, size) for path, size in zip(self.paths, self.sizes, strict=True) if is_isolated(path)]
+        others = reader_process.call([path for path, _ in isolated], opened, isolated, options, columns)
         for path, size in zip(self.paths, self.sizes, strict=True):
             try:
-                yield table_class(path)(path, size, options)
+                yield next(others if is_isolated(path) else opened([(path, size)], options, columns))
             except UsageError:
                 raise
             except Exception as error:
                 raise UsageError(f"{path} cannot be read as a table: {error or type(error).__name__}") from None
+        if isolated:
+            next(others, None)  # the end, after which the child is idle
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
         """Raise UsageError if a file lacks a column, or no CSV file has a column whose type is given."""
