@@ -102,10 +102,12 @@ def call(paths: Sequence[Path], function: Callable[..., Iterator[Any]], *argumen
     """
     start()
     child = _idle.pop()
-    if child.process.poll() is not None or not _send(child.pipes[0], (function, arguments)):  # it was idle for too long
+    if (
+        not _send(child.pipes[0], (function, arguments, CPU_SECONDS)) or child.process.poll() is not None
+    ):  # it was idle for too long
         child.end()
         child = _Child()
-        _send(child.pipes[0], (function, arguments))
+        _send(child.pipes[0], (function, arguments, CPU_SECONDS))
     ended, count = False, 0
     try:
         while not ended:
@@ -137,12 +139,12 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory()
     while (request := _receive(0, _IDLE_SECONDS)) is not None:
-        function, arguments = request
+        function, arguments, seconds = request
         try:
-            _allow_time()
+            _allow_time(seconds)
             for item in function(*arguments):
                 _send(replies, (_ITEM, item))
-                _allow_time()
+                _allow_time(seconds)
             _send(replies, (_END, None))
         except Exception as error:
             _send(replies, (_ERROR, _portable(error)))
@@ -157,10 +159,10 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _allow_time() -> None:
-    """Let this process use CPU_SECONDS more of CPU time; then the kernel ends it."""
+def _allow_time(seconds: int) -> None:
+    """Let this process use so many more seconds of CPU time; then the kernel ends it."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    wanted = int(time.process_time()) + CPU_SECONDS
+    wanted = int(time.process_time()) + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (wanted if most < 0 else min(wanted, most), most))
 
 

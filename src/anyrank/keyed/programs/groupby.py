@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.keyed.aggregate import Aggregates, parse_aggregate
-from anyrank.keyed.files import absolute, check_unchanged, fingerprint
+from anyrank.keyed.files import absolute, check_unchanged, fingerprint, with_stdin
 from anyrank.keyed.order import ordered
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.table import Table
@@ -44,7 +45,7 @@ class GroupBy(Program):
     """
 
     name = "groupby"
-    table: str = param(..., "files, folders and globs, separated by commas")
+    table: str = param(..., "files, folders and globs, separated by commas; - is CSV from standard input")
     by: str = param(..., "keys, separated by commas, such as 'user,date(timestamp)'")
     aggregate: str = param("count", "aggregates, separated by commas, such as 'count,sum(price),mean(price)'")
     on_bad: Literal["error", "skip"] = param("error", "at a malformed row: stop with an error, or skip and count it")
@@ -56,6 +57,7 @@ class GroupBy(Program):
     comment: str = param("", "lines of CSV that begin with this character are left out")
     header: Literal["yes", "no"] = param("yes", "whether CSV has a line of names; without one, columns are c1, c2, …")
     encoding: str = param("utf-8", "encoding of CSV, such as latin-1")
+    union: Literal["no", "by-name"] = param("no", "by-name: a column that only some files have is null in the others")
     chunk: int = param(1 << 30, "bytes read in a step; a run can stop after each step", ge=1, lt=2**62)
     top: int = param(10, "number of groups in the result, the first ones", ge=0)
     files: TableFiles
@@ -82,7 +84,9 @@ class GroupBy(Program):
     def declare(self, state: State) -> None:
         """Declare the table of groups, the rows read so far, and hashes of the input."""
         wanted = [*self.keys, *(ColumnSpec(a.column, role=a.role) for a in self.aggregates if a.column)]
-        self.files = TableFiles(self.table, wanted, state.world, self.on_bad, self.csv_types, self.options, self.tz)
+        options = self.on_bad, self.csv_types, self.options, self.tz, self.union == "by-name"
+        names = state.world.on_root(partial(with_stdin, self.table, state.folder, ".csv"))
+        self.files = TableFiles(names, wanted, state.world, *options)
         nullable = {label for label in self.files.types if self.files.nullable(label)}
         self.combined = Aggregates(self.aggregates, self.files.types, nullable)
         keys: dict[str, str] = {}
@@ -104,6 +108,7 @@ class GroupBy(Program):
         self.files.check(state.input)
         check_unchanged("columns", self.known, state.kinds)
         budget, before, rows = state.budget(), self.files.bad.count, 0
+        self.files.check_memory(budget)
         batches = self.files.read(*self.files.part(state.step, self.chunk))
         more = True
         while not state.world.all(not more):

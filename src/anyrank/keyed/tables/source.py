@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
 
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.files import is_compressed
+from anyrank.keyed.files import is_compressed, is_stream
 
 if TYPE_CHECKING:
     from anyrank.keyed.tables.dialect import CsvOptions
 
 #: The most rows, and about the most decoded bytes, that are read at a time.
 ROWS, BATCH_BYTES = 1 << 17, 1 << 23
+#: The folder of rows whose value is null.
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class BadRows:
@@ -27,8 +30,8 @@ class BadRows:
     def report(self, count: int, what: Callable[[], str], fix: str = "") -> None:
         """Count bad rows. Raises UsageError if they must not be skipped; `fix` is what keeps the rows."""
         if not self.skip:
-            keeps = f"Correct the file, or use {fix} to keep such rows" if fix else "Correct the file"
-            raise UsageError(f"{what()}. {keeps}, or --on-bad skip to skip and count them.")
+            keeps = f"Use {fix} to keep such rows, correct the file" if fix else "Correct the file"
+            raise UsageError(f"{what()}. {keeps}, or use --on-bad skip to skip and count them.")
         self.first = self.first or what()
         self.count += count
 
@@ -60,8 +63,8 @@ class TableFile:
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     known: ClassVar[dict[str, type[TableFile]]] = {}
-    #: The class for compressed files with such a suffix, if there is one.
-    compressed: ClassVar[type[TableFile] | None] = None
+    #: The class for files with such a suffix that are compressed or in UTF-16, if there is one.
+    streamed: ClassVar[type[TableFile] | None] = None
     #: The Arrow type of each column, in their order; for an unsupported type, its name.
     types: dict[str, Any]
     #: The columns that may have nulls; all of them if `examine` was not called.
@@ -90,6 +93,11 @@ class TableFile:
     def examine(self, columns: Collection[str]) -> None:
         """Check the metadata of columns that will be read. Raises UsageError or ValueError if they are damaged."""
 
+    def stored(self, columns: Collection[str]) -> list[str]:
+        """Return those of the columns that are in the file; if none is, its first column, which tells the rows."""
+        own = [name for name, type_ in self.types.items() if name not in self.constants]
+        return [name for name in own if name in columns] or [n for n in own if not isinstance(self.types[n], str)][:1]
+
     def rows_within(self, begin: int, end: int, count: int) -> tuple[int, int]:
         """Return the first row and the end of a range of bytes; the file has `count` rows of equal size."""
         size = max(1, self.size)
@@ -101,17 +109,28 @@ def rows_of_size(row_bytes: int, most: int = BATCH_BYTES) -> int:
     return max(1, min(ROWS, most // max(1, row_bytes)))
 
 
-def table_class(path: Path) -> type[TableFile]:
+def table_class(path: Path, options: CsvOptions) -> type[TableFile]:
     """Return the class of a file. Raises UsageError if no class has its suffix."""
     plain = path.with_suffix("") if is_compressed(path) else path
     found = TableFile.known.get(plain.suffix.lower())
-    if found is not None and plain != path:
-        found = found.compressed
+    if found is not None and (plain != path or (found.streamed and (options.is_wide or is_stream(path)))):
+        found = found.streamed
     if found is None:
         raise UsageError(
             f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(TableFile.known))}."
         )
     return found
+
+
+def partitions_of(path: Path) -> dict[str, str | None]:
+    """Return the values of the folders `NAME=VALUE` directly above a file, as Hive and Spark write them, by name."""
+    values: dict[str, str | None] = {}
+    for folder in reversed(path.absolute().parent.parts):
+        name, equals, value = folder.partition("=")
+        if not (equals and name):
+            break
+        values.setdefault(unquote(name), None if value in ("", _HIVE_NULL) else unquote(value))
+    return values
 
 
 def is_isolated(path: Path) -> bool:
@@ -123,6 +142,6 @@ def is_isolated(path: Path) -> bool:
 def opened(files: Sequence[tuple[Path, int]], options: CsvOptions, columns: Collection[str]) -> Iterator[TableFile]:
     """Yield the table files with these paths and sizes, after a check of the metadata of the columns to read."""
     for path, size in files:
-        file = table_class(path)(path, size, options)
-        file.examine(columns)
+        file = table_class(path, options)(path, size, options)
+        file.examine(file.stored(columns))
         yield file
