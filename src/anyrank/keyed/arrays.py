@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import h5py
@@ -165,7 +166,10 @@ def open_array_file(name: str, key: str) -> ArrayFile:
     path, _ = _split_name(name)
     if path.suffix == ".npy":
         return describe_array_file(name, key)
-    (table,) = call([path], _described, name, key)
+    try:
+        (table,) = call([path], _described, name, key)
+    except _READ_ERRORS as error:
+        raise _invalid(path, error) from None
     return table  # type: ignore[no-any-return]
 
 
@@ -178,6 +182,10 @@ def _described(name: str, key: str) -> Iterator[ArrayFile]:
                 check_stored(table.path, item)
             dict(_attributes(item))  # text of variable length can make HDF5 loop
     yield table
+
+
+def _invalid(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"--input {path} is not a valid {path.suffix} file ({error}). Name another file.")
 
 
 def _split_name(name: str) -> tuple[Path, str]:
@@ -206,7 +214,7 @@ def describe_array_file(name: str, key: str) -> ArrayFile:
     except UsageError:
         raise
     except _READ_ERRORS as error:
-        raise UsageError(f"--input {path} is not a valid {path.suffix} file ({error}). Name another file.") from None
+        raise _invalid(path, error) from None
     if not sortable(table.key_type):
         raise UsageError(f"--input {path}: keys of {table.key_type} cannot be sorted. Use {SUPPORTED}.")
     return table
@@ -229,7 +237,10 @@ def map_npy(path: Path) -> np.memmap[Any, Any]:
     with path.open("rb") as file:
         if file.read(6) != b"\x93NUMPY":
             raise ValueError("it does not begin as a .npy file does")
-    array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (SyntaxError, TokenError) as error:
+        raise ValueError(f"its header cannot be parsed ({error})") from None
     return array
 
 
