@@ -132,7 +132,9 @@ def damaged(number):
         elif kind == 4:
             data[at:at] = data[at : at + length]
         else:
-            del data[max(1, at) :]
+            del data[at:]
+        if not data:
+            break
     return name, bytes(data)
 
 

@@ -1,13 +1,14 @@
 """Table input: CSV, Parquet, HDF5 and `.npy` files as one table, divided between ranks.
 
-Every rank knows the same about the files: what one rank finds (names, types, the quotes in a part of a file) is
-exchanged before a type or the begin of a record depends on it. See `TableFiles`.
+No collective call depends on what one rank sees. What rank 0 learns when it opens the files (names, types, which
+columns may have nulls, folders, sizes) is sent to all ranks. What a rank learns from its part of the rows (types of
+CSV, quotes) is gathered from all ranks before a type or the begin of a record depends on it. `read` is local: it makes
+no collective call, so its caller must agree on the number of its own. See `TableFiles`.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +22,17 @@ from anyrank.keyed import reader_process
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.columns import ColumnSpec
-from anyrank.keyed.tables.csv import CsvFile, Records, convert
-from anyrank.keyed.tables.dialect import CsvOptions, Dialect
+from anyrank.keyed.tables.csv import CsvFile, Records
+from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.folders import add_constants, constant, partitions_of, types_of_folders
 from anyrank.keyed.tables.infer import inferred_type, possible_types
-from anyrank.keyed.tables.source import BadRows, Rows, TableFile, is_isolated, opened, partitions_of
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile, is_isolated, opened
 from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.types import arrow, is_text, is_time, name_of, unify, values_of
 from anyrank.keyed.values import Values
 from anyrank.layout import even_cuts
 from anyrank.world import World
-
-#: How the values in names of folders are written: as fields of CSV.
-_FOLDERS = Dialect(CsvOptions(), ",", 0, ())
 
 
 class TableFiles(TextFiles):
@@ -98,12 +97,12 @@ class TableFiles(TextFiles):
     ):
         super().__init__(names, world)
         self.wanted = {(spec.label, spec.role): spec for spec in wanted}.values()
-        self.bad, self.zone, self.union = BadRows(on_bad == "skip"), zone, union
+        self.bad, self.zone = BadRows(on_bad == "skip"), zone
         if any(is_isolated(path) for path in self.paths):
             if world.rank == 0:
                 reader_process.start()
             arrow("parquet")  # while the child process starts
-        self.files: list[TableFile] = world.on_root(lambda: self._add_constants([*self._open(options or CsvOptions())]))
+        self.files: list[TableFile] = world.on_root(lambda: self._open_all(options or CsvOptions(), union))
         given = types or {}
         world.on_root(lambda: self._check_names(given))
         self._find_records()
@@ -174,7 +173,7 @@ class TableFiles(TextFiles):
                 for rows in file.read(low, high, types, self.bad):
                     count = len(next(iter(rows.columns.values()), ()))
                     rows.columns |= {
-                        name: _constant(file.constants[name], type_, count)
+                        name: constant(file.constants[name], type_, count)
                         for name, type_ in self.columns.items()
                         if name in file.constants
                     }
@@ -187,9 +186,14 @@ class TableFiles(TextFiles):
             if max(begin, first) < min(end, self._ends[index]):
                 yield file, max(begin - first, 0), min(end - first, self.sizes[index])
 
+    def _open_all(self, options: CsvOptions, union: bool) -> list[TableFile]:
+        files = [*self._open(options)]
+        add_constants(files, [spec.column for spec in self.wanted], union)
+        return files
+
     def _open(self, options: CsvOptions) -> Iterator[TableFile]:
         """Yield the files; a child process opens those whose metadata can crash a library."""
-        columns = {spec.column for spec in self.wanted}
+        columns = [spec.column for spec in self.wanted]
         isolated = [(path, size) for path, size in zip(self.paths, self.sizes, strict=True) if is_isolated(path)]
         others = reader_process.call([path for path, _ in isolated], opened, isolated, options, columns)
         for path, size in zip(self.paths, self.sizes, strict=True):
@@ -202,29 +206,9 @@ class TableFiles(TextFiles):
         if isolated:
             next(others, None)  # the end, after which the child is idle
 
-    def _add_constants(self, files: list[TableFile]) -> list[TableFile]:
-        """Add columns of folders, and those that only other files have. Raises UsageError if a file has one, too."""
-        wanted = {spec.column: None for spec in self.wanted}
-        for file in files:
-            folders = partitions_of(file.path)
-            for name in wanted:
-                if name in folders and name in file.types:
-                    raise UsageError(f"{file.path}: {name!r} is a column and the name of a folder. Rename one of them.")
-            file.constants = {name: value for name, value in folders.items() if name not in file.types}
-            file.types |= dict.fromkeys(file.constants, arrow().null())
-        known = {name for file in files for name in file.types}
-        for file in files:
-            if self.union:
-                missing = [name for name in wanted if name in known and name not in file.types]
-                file.constants |= dict.fromkeys(missing)
-                file.types |= dict.fromkeys(missing, arrow().null())
-            file.nullable |= {name for name, value in file.constants.items() if value is None}
-        return files
-
     @staticmethod
     def _name(path: Path) -> str:
-        folders = [part for part in path.absolute().parent.parts[-len(partitions_of(path)) :] if partitions_of(path)]
-        return "/".join([*folders, path.name])
+        return "/".join(path.absolute().parts[-1 - len(partitions_of(path)) :])
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
         """Raise UsageError if a file lacks a column, or no file has a column whose type is given."""
@@ -285,7 +269,7 @@ class TableFiles(TextFiles):
                 if isinstance(file, CsvFile):
                     with _named_errors(file):
                         self._infer(file, low, high, roles, possible)
-        parts = [*self.world.comm.allgather(possible), self._types_of_folders(roles)]
+        parts = [*self.world.comm.allgather(possible), types_of_folders(self.files, roles)]
         joint = {name: inferred_type([part[name] for part in parts]) for name in roles}
         default = {"number": pa.float64()}
         joint = {n: default.get(roles[n], pa.large_binary()) if pa.types.is_null(t) else t for n, t in joint.items()}
@@ -294,15 +278,6 @@ class TableFiles(TextFiles):
             missing = {name for name, value in file.constants.items() if value is None}
             file.types |= {name: joint[name] for name in (joint.keys() & texts) - missing}
             file.types |= {name: type_ for name, type_ in given.items() if _takes(file, name, type_)}
-
-    def _types_of_folders(self, roles: Mapping[str, str]) -> dict[str, frozenset[str] | None]:
-        """Return the types that the values of folders may have."""
-        possible: dict[str, frozenset[str] | None] = {}
-        for name, role in roles.items():
-            values = {file.constants[name] for file in self.files if file.constants.get(name) is not None}
-            column = arrow().array(sorted(map(str, values)), arrow().large_string())
-            possible[name] = possible_types(column, role, _FOLDERS) if role or not values else frozenset()
-        return possible
 
     @staticmethod
     def _infer(
@@ -373,17 +348,6 @@ def _takes(file: TableFile, name: str, type_: Any) -> bool:
         return False
     number = t.is_integer(own) or t.is_floating(own)
     return isinstance(file, CsvFile) or name in file.constants or bool(t.is_timestamp(type_) and number)
-
-
-def _constant(value: str | None, type_: Any, count: int) -> Any:
-    """Return a column that has the same value in all rows."""
-    pa = arrow()
-    array = pa.array([None if value is None else os.fsencode(value)], pa.large_binary())
-    if not is_text(type_):
-        array, wrong = convert(array, type_, _FOLDERS)
-        if wrong.any():
-            raise UsageError(f"the name of a folder has {value!r}, which is not {name_of(type_)}. Use --types.")
-    return pa.repeat(array[0], count)
 
 
 @contextmanager

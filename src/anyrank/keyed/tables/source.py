@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 #: The most rows, and about the most decoded bytes, that are read at a time.
 ROWS, BATCH_BYTES = 1 << 17, 1 << 23
-#: The folder of rows whose value is null.
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class BadRows:
@@ -120,17 +117,6 @@ def table_class(path: Path, options: CsvOptions) -> type[TableFile]:
             f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(TableFile.known))}."
         )
     return found
-
-
-def partitions_of(path: Path) -> dict[str, str | None]:
-    """Return the values of the folders `NAME=VALUE` directly above a file, as Hive and Spark write them, by name."""
-    values: dict[str, str | None] = {}
-    for folder in reversed(path.absolute().parent.parts):
-        name, equals, value = folder.partition("=")
-        if not (equals and name):
-            break
-        values.setdefault(unquote(name), None if value in ("", _HIVE_NULL) else unquote(value))
-    return values
 
 
 def is_isolated(path: Path) -> bool:

@@ -82,7 +82,8 @@ def times_of(values: Any) -> tuple[Any, np.ndarray, str]:
     """
     pa, compute = arrow(), arrow("compute")
     if is_time(values.type):
-        return *_within_years(values), "It must be in the years 1 to 9999"
+        times, wrong = _within_years(values)
+        return times, wrong, "It must be in the years 1 to 9999" if wrong.any() else ""
     if is_text(values.type):
         return *_parsed(values), ""
     floats, unsigned = pa.types.is_floating(values.type), pa.types.is_uint64(values.type)
