@@ -85,7 +85,7 @@ class ParquetFile(TableFile):
         with arrow("parquet").ParquetFile(self.path, read_dictionary=[name]) as file:
             values = next(file.iter_batches(1, [number], [name], use_threads=False))[name].dictionary
         longest = arrow("compute").max(arrow("compute").binary_length(values)).as_py() or 0
-        return min(most, rows_of_size(longest, _SMALL))
+        return min(most, rows_of_size(longest))
 
     def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows; a batch is from one row group."""
