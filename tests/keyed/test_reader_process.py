@@ -106,7 +106,13 @@ def test_reader_process_has_no_variables_of_the_launch(monkeypatch):
     monkeypatch.setenv("PMI_RANK", "0")
     reader_process._end_all()
     reader_process._idle.clear()
-    assert "PMI_RANK" not in [*call(FILE, variables)]
+    assert "PMI_RANK" not in [*call(FILE, variables)] and [*call(FILE, mpi_has_started)] == [False]
+
+
+def mpi_has_started():
+    from mpi4py import MPI
+
+    yield MPI.Is_initialized()
 
 
 def variables():

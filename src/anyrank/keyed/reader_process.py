@@ -25,10 +25,14 @@ from anyrank.errors import UsageError
 from anyrank.launcher import without_launch
 
 #: Seconds of CPU time, and of any time, for one item; bytes of memory beside those of the libraries.
-CPU_SECONDS, SECONDS, MEMORY = 10, 600, 4 << 30
+CPU_SECONDS, SECONDS, MEMORY = 5, 600, 4 << 30
 #: Seconds after which a child without requests ends.
 _IDLE_SECONDS = 60
-_START = "import sys; sys.path[:] = sys.argv[1:]; from anyrank.keyed.reader_process import serve; serve()"
+#: The child imports no MPI that starts: it is not a rank.
+_START = (
+    "import sys; sys.path[:] = sys.argv[1:]; import mpi4py; mpi4py.rc.initialize = False; "
+    "from anyrank.keyed.reader_process import serve; serve()"
+)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGQUIT)
 _ITEM, _END, _ERROR = range(3)
 

@@ -195,3 +195,22 @@ def test_parquet_of_inconsistent_sizes_is_refused(tmp_path, monkeypatch, change,
     monkeypatch.setattr(pa.parquet, "ParquetFile", File)
     with pytest.raises(ValueError, match=message):
         [*opened([(path, path.stat().st_size)], CsvOptions(), ["a"])]
+
+
+def test_npy_whose_header_cannot_be_parsed_is_refused(alone, tmp_path):
+    np.save(tmp_path / "t.npy", np.zeros(3, [("a", "i8")]))
+    data = (tmp_path / "t.npy").read_bytes()
+    (tmp_path / "t.npy").write_bytes(data.replace(b"'shape': (3,)", b"'shape': (3( "))
+    assert "t.npy cannot be read as a table: its header cannot be parsed" in refusal(alone, tmp_path / "t.npy", "a")
+    with pytest.raises(UsageError, match=r"t.npy is not a valid .npy file \(its header cannot be parsed"):
+        arrays.open_array_file(str(tmp_path / "t.npy"), "a")
+
+
+def test_hdf5_with_a_damaged_index_is_refused_by_sort(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w", libver="latest") as file:
+        file.create_dataset("a", data=np.arange(1000), chunks=(16,), maxshape=(2000,))
+    data = bytearray((tmp_path / "t.h5").read_bytes())
+    data[data.index(b"FAHD") + 5] ^= 1
+    (tmp_path / "t.h5").write_bytes(data)
+    with pytest.raises(UsageError, match=r"t.h5 is not a valid .h5 file \(.*chunk"):
+        arrays.open_array_file(str(tmp_path / "t.h5"), "a")
