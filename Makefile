@@ -24,6 +24,9 @@ SLOW ?=
 # TESTS="tests/keyed" runs only these tests; it may also hold options of pytest, such as --ignore=tests/exchange.
 TESTS ?=
 
+# The seconds of `make fuzz`.
+FUZZ_SECONDS ?= 3600
+
 # The runs of `make run`: a storm, then NCAR's benchmark, for which a reference has every bit.
 STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
 NCAR ?= weather -n 2 --rows 64 --columns 64 --steps 4000 --out runs/ncar
@@ -45,7 +48,7 @@ ifeq ($(filter mpich openmpi system,$(MPI)),)
 $(error MPI=$(MPI) must be one of mpich, openmpi, system)
 endif
 
-.PHONY: help run test coverage lint types format bench peers gpu-wheels gpu-test gpu-sanitize gpu-bench gpu-emulated clean
+.PHONY: help run test coverage lint types format bench peers fuzz gpu-wheels gpu-test gpu-sanitize gpu-bench gpu-emulated clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -84,6 +87,9 @@ bench: $(READY) ## measure the promises about speed, into benchmarks/results/
 
 peers: $(PEERS)/.ready ## measure other tools beside ours, into benchmarks/results/
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(COMPARE)
+
+fuzz: $(READY) ## damage files of tables and read them, for an hour or FUZZ_SECONDS; runs/fuzz has those that fail
+	nice $(BIN)/python tests/keyed/fuzz.py --seconds $(FUZZ_SECONDS)
 
 gpu-emulated: $(READY) ## run the GPU tests on the emulated GPU, under CuPy's name
 	ANYRANK_TEST_GPU=emulated $(BIN)/python -m pytest -q -m gpu -n 2 --dist loadfile --no-loadscope-reorder tests

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISREG
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
@@ -16,12 +20,35 @@ from anyrank.keyed.types import arrow
 #: The suffixes of compressed files, and Arrow's names of their compression. Such a file is read by one rank.
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
+#: Names of standard input, and the folders of its copies.
+STDIN = "-", "/dev/stdin"
+_copies: list[TemporaryDirectory[str]] = []
 _FIX = "Name files, folders or globs, separated by commas."
 
 
 def absolute(names: str) -> str:
     """Return the names as absolute paths, so that a run can be resumed from any folder; an empty name stays empty."""
-    return ",".join(os.path.abspath(name) if name else name for name in names.split(","))  # noqa: PTH100 (globs, too)
+    return ",".join(name if name in ("", *STDIN) else os.path.abspath(name) for name in names.split(","))  # noqa: PTH100
+
+
+def with_stdin(names: str, folder: Path | None, suffix: str) -> str:
+    """Return the names with a file in place of `-` or /dev/stdin, to which this process copies its standard input.
+
+    The file is beside the run folder, where all ranks can read it, and is removed when the process ends.
+    Raises UsageError if standard input is empty, or if the run is resumed.
+    """
+    if not {*STDIN} & {*names.split(",")}:
+        return names
+    if folder is None or (folder / "run.toml").exists():
+        raise UsageError("a run that reads standard input cannot be resumed. Save the input to a file, and name it.")
+    parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    _copies.append(TemporaryDirectory(prefix=".anyrank-stdin-", dir=parent))
+    copy = Path(_copies[-1].name, f"stdin{suffix}")
+    with copy.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    if not copy.stat().st_size:
+        raise UsageError("standard input is empty. Use a pipe or < FILE, and give the name on the command line.")
+    return ",".join(str(copy) if name in STDIN else name for name in names.split(","))
 
 
 def find_files(names: str | Sequence[str], hidden: tuple[str, ...] = (".",)) -> dict[Path, int]:
@@ -49,14 +76,50 @@ def is_compressed(path: Path) -> bool:
     return path.suffix.lower() in COMPRESSED
 
 
-def read_stream(path: Path, size: int) -> Iterator[bytes]:
-    """Yield the decompressed bytes of a file, `size` bytes at a time. Raises AnyrankError if it is damaged."""
+def is_stream(path: Path) -> bool:
+    """Return whether a file of text is read from its begin, by one rank: it is compressed, or begins as UTF-16."""
+    with path.open("rb") as file:
+        return is_compressed(path) or _encoding_of(file.read(2)) != ""
+
+
+def read_stream(path: Path, size: int, encoding: str = "", errors: str = "strict") -> Iterator[bytes]:
+    """Yield the text of a file, decompressed and in UTF-8, about `size` bytes at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : int
+        Bytes, before text in UTF-16 is converted to UTF-8.
+    encoding : str
+        The encoding; empty: UTF-16 if the file begins with its byte order mark, and otherwise the bytes as they are.
+    errors : str
+        What to do with text that is not in the encoding: as for `bytes.decode`.
+
+    Raises
+    ------
+    AnyrankError
+        If the file is damaged, or not written in the encoding.
+    """
+    decoder = None
     try:
-        with arrow().input_stream(path, compression=COMPRESSED[path.suffix.lower()]) as stream:
-            while data := stream.read(size):
-                yield data
+        with arrow().input_stream(path, compression=COMPRESSED.get(path.suffix.lower())) as stream:
+            data = stream.read(size)
+            if encoding := encoding or _encoding_of(data[:2]):
+                decoder = codecs.getincrementaldecoder(encoding)(errors)
+            while data:
+                yield data if decoder is None else decoder.decode(data).encode(errors="replace")
+                data = stream.read(size)
+            if decoder is not None:
+                yield decoder.decode(b"", final=True).encode(errors="replace")
+    except UnicodeError as error:
+        raise UsageError(f"{path} is not written in {encoding} ({error}). Name its --encoding.") from None
     except OSError as error:
         raise AnyrankError(f"{path} cannot be decompressed ({error}). Replace the file.") from None
+
+
+def _encoding_of(begin: bytes) -> str:
+    return "utf-16" if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
 
 
 def fingerprint(values: Iterable[object]) -> int:

@@ -202,6 +202,7 @@ class CsvRows(TableRows):
             if isinstance(file, CsvFile):
                 with named_errors(file):
                     for records in file.read(low, high, self.columns, self.bad):
+                        self._add_constants(file, records)
                         lines = records.lines(self._line_end)
                         lines = lines if records.wrong is None else lines[~records.wrong]
                         yield self._keys(self._requested(records)), {RECORD: lines}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from anyrank.errors import AnyrankError
-from anyrank.keyed.files import check_unchanged, find_files, fingerprint, is_compressed, read_stream
+from anyrank.keyed.files import check_unchanged, find_files, fingerprint, is_stream, read_stream
 from anyrank.layout import even_cuts
 from anyrank.world import World
 
@@ -55,7 +55,8 @@ class TextFiles:
         Files, folders (searched recursively, without hidden files) and globs (`**` matches folders at any depth); a
         text may hold several names separated by commas. Files are ordered by name and then by path. A file that is
         named twice is read once. Only rank 0 searches for the files. Files that end in .gz, .bz2, .zst or .lz4 are
-        decompressed; each is read by one rank, the one whose range has its first byte.
+        decompressed, and files that begin with the byte order mark of UTF-16 are converted to UTF-8; each of these is
+        read by one rank, the one whose range has its first byte.
     world : World
         The ranks that read the files.
 
@@ -90,11 +91,17 @@ class TextFiles:
         self.world = world
         files = world.on_root(partial(find_files, names, self.hidden))
         self.paths, self.sizes = [*files], [*files.values()]
+        self._streams = world.on_root(lambda: [*map(is_stream, self.paths)])
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]
-        self.fingerprint = fingerprint((path.name, size) for path, size in files.items())
+        self.fingerprint = fingerprint((self._name(path), size) for path, size in files.items())
         # The last search for a separator: the file, the separators, where it began, and the cut that it returned.
         self._last_search = Path(), b"", 0, 0
+
+    @staticmethod
+    def _name(path: Path) -> str:
+        """Return what must not change in the path of a file when a run is resumed."""
+        return path.name
 
     def check(self, known: int) -> None:
         """Raise UsageError if the files have changed. Not collective, but the same on all ranks.
@@ -171,9 +178,9 @@ class TextFiles:
             first = self._ends[index] - size
             if end <= max(begin, first):
                 return
-            if is_compressed(self.paths[index]):
+            if self._streams[index]:
                 if begin <= first:
-                    stream = _CompressedFile(self.paths[index])
+                    stream = _StreamedFile(self.paths[index])
                     yield from _Reader(stream, 0, stream.size, cut if whole else b"", behind, ahead).blocks(self.block)
             elif size:
                 with _open_file(self.paths[index], size) as file:
@@ -217,17 +224,21 @@ class _File:
             into, offset = into[count:], offset + count
 
 
-class _CompressedFile(_File):
-    """A compressed file, which is decompressed while it is read from its begin to its end."""
+class _StreamedFile(_File):
+    """A file that is decompressed, and converted from UTF-16, while it is read from its begin to its end."""
 
     def __init__(self, path: Path):
-        super().__init__(path, sum(map(len, read_stream(path, _STREAM_BYTES))), -1)
-        self._stream, self._rest = read_stream(path, _STREAM_BYTES), b""
+        super().__init__(path, sum(map(len, self._open(path))), -1)
+        self._stream, self._rest = self._open(path), b""
+
+    @staticmethod
+    def _open(path: Path) -> Iterator[bytes]:
+        return read_stream(path, _STREAM_BYTES, errors="replace")
 
     def read(self, into: memoryview, offset: int) -> None:
         """Fill `into` with the next bytes; `offset` is the end of those that were read before."""
         while into:
-            data = self._rest or next(self._stream, b"")
+            data = self._rest or next(filter(None, self._stream), b"")
             if not data:
                 raise AnyrankError(f"{self.path} became shorter while it was read: it now ends at byte {offset}.")
             count = min(len(data), len(into))

@@ -57,6 +57,7 @@ def parse_type(text: str) -> Any:
         "date": pa.date32(),
         "timestamp": pa.timestamp("us"),
         "timestamp_utc": pa.timestamp("us", "UTC"),
+        **{f"timestamp[{unit}]": pa.timestamp(unit) for unit in _UNITS},
     }
     if match := re.fullmatch(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)", text):
         digits, scale = map(int, match.groups())
@@ -160,6 +161,10 @@ def to_type(array: Any, type_: Any) -> Any:
         array = array.cast(pa.timestamp(array.type.unit, "UTC"))
     if pa.types.is_fixed_size_binary(array.type):
         array = array.cast(pa.binary())
+    if pa.types.is_timestamp(type_) and pa.types.is_floating(array.type):
+        array = arrow("compute").floor(array)
+    if pa.types.is_timestamp(type_) and (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+        array = array.cast(pa.int64())
     return array if array.type == type_ else array.cast(type_)
 
 

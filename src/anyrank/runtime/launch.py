@@ -82,12 +82,17 @@ def popen(command: Sequence[str], extra_environment: Mapping[str, str], **stream
         environment[TERMINAL] = str(width)
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
         preexec_fn=lambda: die_with_parent(signal.SIGTERM),
-        **streams,
+        **{"stdin": subprocess.DEVNULL, **streams},
     )
+
+
+def _names_stdin(command: Sequence[str]) -> bool:
+    """Return whether a word of a command names standard input: then mpiexec passes it to rank 0."""
+    names = [name for word in command for name in word.rpartition("=")[2].split(",")]
+    return not {"-", "/dev/stdin"}.isdisjoint(names)
 
 
 def status_within(
@@ -151,7 +156,10 @@ class Launch:
     ) -> int:
         """Run the command on `ranks` ranks; return mpiexec's exit status, negative if a signal ended it."""
         before = self._report_time()
-        child = self._child = popen([*mpiexec_command(hosts), "-n", str(ranks), *command], extra_environment or {})
+        words = [*mpiexec_command(hosts), "-n", str(ranks), *command]
+        child = self._child = popen(
+            words, extra_environment or {}, **({"stdin": None} if _names_stdin(command) else {})
+        )
         if self.stop_signal:
             child.send_signal(self.stop_signal)
         # In a thread, so that a file system that does not respond cannot delay signals.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -56,11 +56,17 @@ def like(source: h5py.Dataset, group: h5py.Group, name: str, dtype: np.dtype[Any
     return target
 
 
-def copy_attributes(source: Any, target: Any) -> None:
-    """Copy the attributes of a group or dataset, except references to other objects, which are not copied."""
+def attributes_of(source: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of a group or dataset, except references to other objects, which are not copied."""
     for name, value in source.attrs.items():
         if not h5py.check_ref_dtype(source.attrs.get_id(name).dtype) and np.asarray(value).dtype.names is None:
-            target.attrs[name] = value
+            yield name, value
+
+
+def copy_attributes(source: Any, target: Any) -> None:
+    """Copy the attributes of a group or dataset."""
+    for name, value in attributes_of(source):
+        target.attrs[name] = value
 
 
 def copy_rows(source: h5py.Dataset, target: h5py.Dataset) -> None:

@@ -225,7 +225,7 @@ def test_groupby_bad_rows_end_the_run_or_are_counted(alone, tmp_path):
     words = ("run", "groupby", "--table", path, "--by", "date(time)", "--aggregate", "count,sum(x)", "--quiet")
     refused = run_anyrank(*words, "--out", tmp_path / "a", ranks=2)
     assert refused.returncode == 2, refused.stderr
-    assert f"{path}: line 252 has 2 fields, not 3: 'u0,2024-02-30'. Correct the file, or --on-bad skip" in " ".join(
+    assert f"{path}: line 252 has 2 fields, not 3: 'u0,2024-02-30'. Correct the file, or use --on-bad skip" in " ".join(
         refused.stderr.split()
     )
     _, result = run(alone, path, "date(time)", "count,sum(x)", on_bad="skip")

@@ -14,7 +14,7 @@ import pytest
 from ranks import run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.keyed import arrays
+from anyrank.keyed import array_inputs
 from anyrank.keyed.sort_keys import Key
 
 RNG = np.random.default_rng(7)
@@ -169,7 +169,7 @@ def test_sort_bad_input_is_refused(tmp_path, group):
         (hdf5(a=one, b=["x", "yy"]), "a", "holds objects or variable-length text"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
-            arrays.describe_array_file(str(path), (Key(key),) if key else ())
+            array_inputs.describe_array_file(str(path), (Key(key),) if key else ())
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -219,7 +219,7 @@ def test_sort_damaged_file_is_refused(tmp_path, damage):
     else:
         path.write_bytes(b"PK\3\4xxxxxxxxxxxx" if damage == "zip" else b"")
     with pytest.raises(UsageError, match=r"rows.* is not a valid \..* file"):
-        arrays.describe_array_file(str(path), (Key("a"),) if damage == "symbols" else ())
+        array_inputs.describe_array_file(str(path), (Key("a"),) if damage == "symbols" else ())
 
 
 @pytest.mark.parametrize(("by", "signs"), [("a,-b,c", (1, -1, 1)), ("-c,b", (-1, 1)), ("-a", (-1,))])

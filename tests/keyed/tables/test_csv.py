@@ -255,12 +255,49 @@ def test_csv_encoding_is_converted(table):
         ({"delimiter": '"'}, "--delimiter, --quote and --comment must differ"),
         ({"comment": "\n"}, "--comment '\\\\n' must be one ASCII character that does not end a line"),
         ({"encoding": "klingon"}, "--encoding 'klingon' is not an encoding"),
-        ({"encoding": "utf-16"}, "--encoding utf-16: its line ends have several bytes"),
+        ({"encoding": "hex"}, "--encoding 'hex' is not an encoding"),
     ],
 )
 def test_csv_options_that_are_invalid_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         CsvOptions(**options).check()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "stated"), [("utf-16", ""), ("utf-16-le", "utf-16-le"), ("utf-16", "utf-16"), ("utf-32", "utf-32")]
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_csv_in_utf_16_is_converted(alone, tmp_path, encoding, stated, suffix):
+    text = QUOTED.encode().decode().encode(encoding)
+    (tmp_path / f"log.csv{suffix}").write_bytes(compress(text, suffix) if suffix else text)
+    (tmp_path / "utf-8.csv").write_text(QUOTED)
+    options = {"options": CsvOptions(encoding=stated)} if stated else {}
+    files = TableFiles(str(tmp_path / f"log.csv{suffix}"), [ColumnSpec("k"), ColumnSpec("n")], alone, **options)
+    for file in files.files:
+        file.block = 7
+    expected = rows_of(TableFiles(str(tmp_path / "utf-8.csv"), [ColumnSpec("k"), ColumnSpec("n")], alone), 1000)
+    assert expected["k"] and rows_of(files, 13) == expected
+
+
+def test_csv_in_broken_utf_16_is_refused(alone, tmp_path):
+    (tmp_path / "log.csv").write_bytes("k\n1\n".encode("utf-16") + b"\0\xd8")
+    with pytest.raises(UsageError, match=r"log.csv is not written in utf-16 \(.*\). Name its --encoding"):
+        TableFiles(str(tmp_path), [ColumnSpec("k")], alone)
+
+
+def test_csv_of_one_endless_record_is_refused(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr("anyrank.keyed.tables.csv.LONGEST", 1 << 12)
+    for name, data in (("a.csv", b"k\n" + bytes(1 << 15)), ("a.csv.gz", compress(b"k\n" + bytes(1 << 15), ".gz"))):
+        (tmp_path / name).write_bytes(data)
+        monkeypatch.setattr("anyrank.keyed.tables.csv.CsvFile.block", 1 << 11)
+        with pytest.raises(UsageError, match=f"{name}: the record at byte 2 has more than 4096 bytes. Divide it"):
+            TableFiles(str(tmp_path / name), [ColumnSpec("k")], alone)
+
+
+def test_csv_value_of_another_type_has_a_fix_that_keeps_it(table):
+    for value, type_ in (("2.5", "float64"), ("x", "text")):
+        with pytest.raises(UsageError, match=f"line 3: x '{value}' is not int64.*Use --types 'x={type_}' to keep such"):
+            table(f"x\n1\n{value}\n", "x", types={"x": INT64})
 
 
 def compress(data, suffix):

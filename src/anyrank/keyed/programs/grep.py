@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.files import absolute, check_unchanged, fingerprint
+from anyrank.keyed.files import absolute, check_unchanged, fingerprint, with_stdin
 from anyrank.keyed.patterns import Patterns
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.write import lines_of
@@ -31,7 +32,7 @@ class Grep(Program):
         anyrank run grep -n 2 --files 'books/*.txt' --patterns love,war        about 1 s for 3 GB on 2 cores
     """
 
-    files: str = param(..., "files, folders and globs, separated by commas")
+    files: str = param(..., "files, folders and globs, separated by commas; - is standard input")
     patterns: str = param("", "patterns, separated by commas")
     patterns_file: str = param("", "a file with one pattern per line, instead of --patterns")
     words: bool = param(False, "count whole words only")
@@ -46,7 +47,8 @@ class Grep(Program):
 
     def declare(self, state: State) -> None:
         """Declare the counts by pattern, the lines and invalid sequences so far, and hashes of the input."""
-        self.text = TextFiles(self.files, state.world)
+        names = state.world.on_root(partial(with_stdin, self.files, state.folder, ".txt"))
+        self.text = TextFiles(names, state.world)
         self.names = state.world.on_root(self._names)
         self.matcher = Patterns(self.names, words=self.words, ignore_case=self.ignore_case)
         self.steps = self.text.chunks(self.chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from anyrank.errors import UsageError
 from anyrank.keyed.aggregate import Aggregate, Aggregates, parse_aggregate
 from anyrank.keyed.distinct import Distinct
 from anyrank.keyed.expressions import Expression, parse_definition, split_definitions
-from anyrank.keyed.files import absolute, check_unchanged, fingerprint
+from anyrank.keyed.files import absolute, check_unchanged, fingerprint, with_stdin
 from anyrank.keyed.group_keys import key_columns, key_kinds, sort_columns
 from anyrank.keyed.order import ordered
 from anyrank.keyed.query import Query
@@ -52,12 +53,13 @@ class GroupBy(CsvParameters, Program):
     """
 
     name = "groupby"
-    table: str = param(..., "files, folders and globs, separated by commas")
+    table: str = param(..., "files, folders and globs, separated by commas; - is CSV from standard input")
     by: str = param(..., "keys, separated by commas, such as 'user,date(timestamp)'")
     aggregate: str = param("count", "aggregates, separated by commas, such as 'count,sum(price),mean(price)'")
     where: str = param("", "condition for rows, such as 'price > 0 and country == \"NO\"'  [all rows]")
     let: list[str] = param([], "derived columns, such as 'total = price * amount'; may be repeated")
     tz: str = param("", "time zone of dates and hours, such as Europe/Oslo  [UTC]")
+    union: Literal["no", "by-name"] = param("no", "by-name: a column that only some files have is null in the others")
     chunk: int = param(1 << 30, "bytes read in a step; a run can stop after each step", ge=1, lt=2**62)
     order: str = param("", "keys and aggregates to sort by, - for descending, such as '-sum(price)'  [the keys]")
     formats: list[Literal["csv", "hdf5", "parquet"]] = param(
@@ -100,7 +102,9 @@ class GroupBy(CsvParameters, Program):
         """Declare the table of groups, the rows read so far, and hashes of the input."""
         wanted = [*self.keys, *(ColumnSpec(a.column, role=self._role(a)) for a in self.aggregates if a.column)]
         options = {"on_bad": self.on_bad, "types": self.stated_types, "options": self.options, "zone": self.tz}
-        self.files = Query(self.table, wanted, state.world, self.condition, self.derived, **options)
+        names = state.world.on_root(partial(with_stdin, self.table, state.folder, ".csv"))
+        union = self.union == "by-name"
+        self.files = Query(names, wanted, state.world, self.condition, self.derived, union=union, **options)
         nullable = {label for label in self.files.types if self.files.nullable(label)}
         self.combined = Aggregates(self.aggregates, self.files.types, nullable)
         keys: dict[str, str] = {}
@@ -132,6 +136,7 @@ class GroupBy(CsvParameters, Program):
         self.files.check(state.input)
         check_unchanged("columns", self.known, state.kinds)
         budget, before, rows = state.budget(), self.files.bad.count, 0
+        self.files.check_memory(budget)
         batches = self.files.read(*self.files.part(state.step, self.chunk))
         more = True
         while not state.world.all(not more):

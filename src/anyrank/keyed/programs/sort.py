@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
-from anyrank.keyed import arrays
+from anyrank.keyed.array_inputs import is_array_file, open_array_file
+from anyrank.keyed.arrays import ArrayFile
 from anyrank.keyed.files import absolute, find_files
 from anyrank.keyed.keymap import hashes_of
 from anyrank.keyed.rows import Column, Text
@@ -93,10 +94,10 @@ class Sort(CsvParameters, Program):
             state.scalar("bad", 0, description="bad rows that were skipped")
         state.scalar("input_fingerprint", self.table.fingerprint, description="hash of the input's layout")
 
-    def _source(self, world: World) -> arrays.ArrayFile | TableRows:
-        if not arrays.is_array_file(self.input):
+    def _source(self, world: World) -> ArrayFile | TableRows:
+        if not is_array_file(self.input):
             return table_rows(self.input, self.keys, world, self.on_bad, self.stated_types, self.options)
-        return world.on_root(partial(arrays.describe_array_file, self.input, self.keys))
+        return world.on_root(partial(open_array_file, self.input, self.keys))
 
     def _check_output(self, begun: bool) -> None:
         if self.path.suffix not in self.table.suffixes:
@@ -232,7 +233,7 @@ def table_rows(
 
     def columns_of() -> tuple[bool, list[str]]:
         paths = [*find_files(names, TableFiles.hidden)]
-        classes = {path: table_class(path) for path in paths}
+        classes = {path: table_class(path, options) for path in paths}
         for path, found in classes.items():
             if found is ParquetFile and {*classes.values()} == {ParquetFile}:
                 continue

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from anyrank.kernel import Kernel
-from anyrank.keyed.files import absolute
+from anyrank.keyed.files import absolute, with_stdin
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.table import Table
 from anyrank.keyed.text import TextFiles
@@ -33,7 +34,7 @@ class WordCount(Program):
         anyrank run wordcount -n 4 --files 'books/*.txt'          about 0.3 GB a second and rank
     """
 
-    files: str = param(..., "files, folders and globs, separated by commas")
+    files: str = param(..., "files, folders and globs, separated by commas; - is standard input")
     rule: Literal["space", "unicode"] = param("space", "what separates words: white space, or all but word characters")
     fold: bool = param(False, "fold the case of words")
     chunk: int = param(1 << 30, "bytes of text read in a step; a run can stop after each step", ge=1)
@@ -45,7 +46,8 @@ class WordCount(Program):
 
     def declare(self, state: State) -> None:
         """Declare the table of words, the number of words and invalid sequences, and a hash of the input."""
-        self.text = TextFiles(self.files, state.world)
+        names = state.world.on_root(partial(with_stdin, self.files, state.folder, ".txt"))
+        self.text = TextFiles(names, state.world)
         self.steps = self.text.chunks(self.chunk)
         description = "words and their counts"
         state.add(Table("words", state.world, {"word": "text"}, description=description))

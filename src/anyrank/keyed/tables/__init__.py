@@ -1,29 +1,34 @@
 """Table input: CSV, Parquet, HDF5 and `.npy` files as one table, divided between ranks.
 
-Every rank knows the same about the files: what one rank finds (names, types, the quotes in a part of a file) is
-exchanged before a type or the begin of a record depends on it. See `TableFiles`.
+No collective call depends on what one rank sees. What rank 0 learns when it opens the files (names, types, which
+columns may have nulls, folders, sizes) is sent to all ranks. What a rank learns from its part of the rows (types of
+CSV, quotes) is gathered from all ranks before a type or the begin of a record depends on it. `read` is local: it makes
+no collective call, so its caller must agree on the number of its own. See `TableFiles`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.kernels.records import QUOTED, RECORD
+from anyrank.keyed import reader_process
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.columns import ColumnSpec, similar
 from anyrank.keyed.tables.csv import CsvFile, Records
 from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.keyed.tables.folders import add_constants, constant, partitions_of, types_of_folders
 from anyrank.keyed.tables.infer import inferred_type, possible_types
-from anyrank.keyed.tables.source import BadRows, Rows, TableFile, table_class
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile, is_isolated, opened
 from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
-from anyrank.keyed.types import arrow, is_text, name_of, unify, values_of
+from anyrank.keyed.types import arrow, is_text, is_time, name_of, unify, values_of
 from anyrank.keyed.values import Values
 from anyrank.layout import even_cuts
 from anyrank.world import World
@@ -32,7 +37,8 @@ from anyrank.world import World
 class TableFiles(TextFiles):
     """Columns of the rows of table files. The constructor is collective.
 
-    All files must have the requested columns, with types that have a common type. Chunks are ranges of bytes of the
+    All files must have the requested columns, with types that have a common type. The folders `NAME=VALUE` directly
+    above a file are columns, too; their types are inferred as those of CSV. Chunks are ranges of bytes of the
     files, so that they depend only on the files. The types of CSV columns are inferred from all rows of all files.
 
     Parameters
@@ -47,11 +53,14 @@ class TableFiles(TextFiles):
         `error`: a malformed row or a value of another type raises UsageError in `read`; `skip`: `bad` counts such rows,
         and they are left out.
     types : mapping of str to Arrow type, optional
-        The types of CSV columns; they are not inferred.
+        The types of columns of CSV and of folders, which are not inferred then. A timestamp also converts numbers of
+        its unit, in any file.
     options : CsvOptions, optional
         How CSV files are written.
     zone : str
         The time zone of dates and hours; UTC if empty.
+    union : bool
+        Whether a column that only some files have is null in the others; otherwise it raises UsageError.
 
     Attributes
     ----------
@@ -83,11 +92,16 @@ class TableFiles(TextFiles):
         types: Mapping[str, Any] | None = None,
         options: CsvOptions | None = None,
         zone: str = "",
+        union: bool = False,
     ):
         super().__init__(names, world)
         self.wanted = [*{(spec.label, spec.role): spec for spec in wanted}.values()]
         self.bad, self.zone = BadRows(on_bad == "skip"), zone
-        self.files: list[TableFile] = world.on_root(lambda: [*self._open(options or CsvOptions())])
+        if any(is_isolated(path) for path in self.paths):
+            if world.rank == 0:
+                reader_process.start()
+            arrow("parquet")  # while the child process starts
+        self.files: list[TableFile] = world.on_root(lambda: self._open_all(options or CsvOptions(), union))
         given = types or {}
         world.on_root(lambda: self._check_names(given))
         self._find_records()
@@ -116,6 +130,23 @@ class TableFiles(TextFiles):
         """
         return is_text(self.types[label]) and all(isinstance(file, CsvFile) for file in self.files)
 
+    def check_memory(self, budget: int) -> None:
+        """Raise UsageError if a file must be decoded in larger pieces. Not collective, but the same on all ranks.
+
+        Parameters
+        ----------
+        budget : int
+            Bytes, the same on all ranks.
+        """
+        file = max(self.files, key=lambda file: file.decoded)
+        if file.decoded > budget:
+            raise of_all_ranks(
+                UsageError(
+                    f"{file.path} has compressed chunks of {file.decoded} bytes, and a rank may use {budget}. Use a "
+                    "larger --memory-limit, or smaller chunks."
+                )
+            )
+
     def read(self, begin: int, end: int) -> Iterator[dict[str, Values]]:
         """Yield batches of rows, as columns by label. Not collective.
 
@@ -133,9 +164,23 @@ class TableFiles(TextFiles):
             If a file cannot be read.
         """
         for file, low, high in self._pieces(begin, end):
+            names = file.stored(self.columns)
+            default = file.types[names[0]] if names else arrow().null()
+            default = arrow().large_binary() if arrow().types.is_null(default) else default  # CSV of an unknown type
+            types = {name: self.columns.get(name, default) for name in names}
             with named_errors(file):
-                for rows in file.read(low, high, self.columns, self.bad):
+                for rows in file.read(low, high, types, self.bad):
+                    self._add_constants(file, rows)
                     yield self._requested(rows)
+
+    def _add_constants(self, file: TableFile, rows: Rows) -> None:
+        """Add the columns that have one value in the whole file."""
+        count = len(next(iter(rows.columns.values()), ()))
+        rows.columns |= {
+            name: constant(file.constants[name], type_, count)
+            for name, type_ in self.columns.items()
+            if name in file.constants
+        }
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[TableFile, int, int]]:
         """Yield the files and their ranges of bytes in a range of the concatenated files."""
@@ -144,24 +189,46 @@ class TableFiles(TextFiles):
             if max(begin, first) < min(end, self._ends[index]):
                 yield file, max(begin - first, 0), min(end - first, self.sizes[index])
 
+    def _open_all(self, options: CsvOptions, union: bool) -> list[TableFile]:
+        files = [*self._open(options)]
+        add_constants(files, [spec.column for spec in self.wanted], union)
+        return files
+
     def _open(self, options: CsvOptions) -> Iterator[TableFile]:
+        """Yield the files; a child process opens those whose metadata can crash a library."""
+        columns = [spec.column for spec in self.wanted]
+        isolated = [(path, size) for path, size in zip(self.paths, self.sizes, strict=True) if is_isolated(path)]
+        others = reader_process.call([path for path, _ in isolated], opened, isolated, options, columns)
         for path, size in zip(self.paths, self.sizes, strict=True):
             try:
-                yield table_class(path)(path, size, options)
+                yield next(others if is_isolated(path) else opened([(path, size)], options, columns))
             except UsageError:
                 raise
             except Exception as error:
                 raise UsageError(f"{path} cannot be read as a table: {error or type(error).__name__}") from None
+        if isolated:
+            next(others, None)  # the end, after which the child is idle
+
+    @staticmethod
+    def _name(path: Path) -> str:
+        return "/".join(path.absolute().parts[-1 - len(partitions_of(path)) :])
 
     def _check_names(self, given: Mapping[str, Any]) -> None:
-        """Raise UsageError if a file lacks a column, or no CSV file has a column whose type is given."""
+        """Raise UsageError if a file lacks a column, or no file has a column whose type is given."""
+        known = {name for file in self.files for name in file.types}
         for spec in self.wanted:
             for file in self.files:
                 if spec.column not in file.types:
-                    raise UsageError(f"{file.path} has no column {spec.column!r}. {similar(spec.column, file.types)}")
-        known = {name for file in self._csv() for name in file.types}
-        if unknown := given.keys() - known:
-            raise UsageError(f"--types {min(unknown)}: no CSV file has this column. Remove it, or correct its name.")
+                    fix = similar(spec.column, file.types)
+                    if spec.column in known:
+                        fix = "Other files have it: use --union by-name to read nulls in its place."
+                    raise UsageError(f"{file.path} has no column {spec.column!r}. {fix}")
+        for name, type_ in sorted(given.items(), key=lambda item: item[0]):
+            if not any(_takes(file, name, type_) for file in self.files):
+                raise UsageError(
+                    f"--types {name}: no CSV file has this column, and no file has numbers in it that could be times. "
+                    "Remove it, or correct its name."
+                )
 
     def _csv(self) -> list[CsvFile]:
         return [file for file in self.files if isinstance(file, CsvFile)]
@@ -204,12 +271,15 @@ class TableFiles(TextFiles):
                 if isinstance(file, CsvFile):
                     with named_errors(file):
                         self._infer(file, low, high, roles, possible)
-        parts = self.world.comm.allgather(possible)
+        parts = [*self.world.comm.allgather(possible), types_of_folders(self.files, roles)]
         joint = {name: inferred_type([part[name] for part in parts]) for name in roles}
         default = {"number": pa.float64(), "operand": pa.null()}
         joint = {n: default.get(roles[n], pa.large_binary()) if pa.types.is_null(t) else t for n, t in joint.items()}
-        for file in self._csv():
-            file.types |= {name: type_ for name, type_ in (joint | {**given}).items() if name in file.types}
+        for file in self.files:
+            texts = file.types.keys() if isinstance(file, CsvFile) else file.constants.keys()
+            missing = {name for name, value in file.constants.items() if value is None}
+            file.types |= {name: joint[name] for name in (joint.keys() & texts) - missing}
+            file.types |= {name: type_ for name, type_ in given.items() if _takes(file, name, type_)}
 
     @staticmethod
     def _infer(
@@ -217,7 +287,7 @@ class TableFiles(TextFiles):
     ) -> None:
         """Remove the types that the rows of a part of a file cannot have."""
         for offset, data in file.blocks(begin, end):
-            open_ = [name for name, names in possible.items() if names is None or names]
+            open_ = [n for n, names in possible.items() if n in file.dialect.names and (names is None or names)]
             if not open_:
                 return
             records = Records(file, offset, data)
@@ -266,11 +336,20 @@ class TableFiles(TextFiles):
         times, wrong, hint = times_of(column)
         if wrong.any():
             row = int(np.argmax(wrong))
-            value = column[row].as_py()
+            value = (column.slice(row, 1).cast(arrow().string()) if is_time(column.type) else column[row:])[0].as_py()
             text = repr(value.decode(errors="backslashreplace")) if isinstance(value, bytes) else value
-            rule = f"{spec.column} {text} is not a time. {hint}".rstrip(". ")
+            rule = f"{spec.column} {text} is not a time. {hint}".rstrip(". ").replace("NAME=", f"{spec.column}=")
             rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {rule}")
         return component(spec.function, times, self.zone)
+
+
+def _takes(file: TableFile, name: str, type_: Any) -> bool:
+    """Return whether a stated type applies to a column: of CSV, of folders, or of numbers that are times."""
+    own, t = file.types.get(name), arrow().types
+    if own is None or isinstance(own, str):
+        return False
+    number = t.is_integer(own) or t.is_floating(own)
+    return isinstance(file, CsvFile) or name in file.constants or bool(t.is_timestamp(type_) and number)
 
 
 @contextmanager

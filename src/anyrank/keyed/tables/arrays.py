@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,15 @@ import numpy as np
 
 from anyrank.errors import UsageError
 from anyrank.keyed.arrays import map_npy
+from anyrank.keyed.hdf5_extents import check_stored, chunk_bytes
+from anyrank.keyed.reader_process import call
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables.dialect import CsvOptions
-from anyrank.keyed.tables.source import BadRows, Rows, TableFile
+from anyrank.keyed.tables.source import BadRows, Rows, TableFile, rows_of_size
 from anyrank.keyed.types import array_of, arrow, canonical, to_type
+
+#: The most bytes of the cache of chunks, and the first guess of the bytes of a text of variable length.
+_CACHE_BYTES, _TEXT_BYTES = 1 << 26, 1 << 13
 
 
 class Hdf5File(TableFile):
@@ -24,10 +29,13 @@ class Hdf5File(TableFile):
     """
 
     suffixes = (".h5", ".hdf5")
+    isolated = True
 
     def __init__(self, path: Path, size: int, options: CsvOptions):
         super().__init__(path, size, options)
         self.types = {}
+        #: Columns of text of variable length. A damaged one can crash HDF5, so a child process reads them.
+        self.variable: set[str] = set()
 
         def visit(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and item.ndim == 1:
@@ -36,24 +44,47 @@ class Hdf5File(TableFile):
                     [(f"{name}.{f}", item.dtype[f]) for f in fields] if fields else [(name, item.dtype)]
                 ):
                     self.types[field] = _type_of(dtype)
+                    if item.dtype.hasobject:
+                        self.variable.add(field)
 
         with h5py.File(path, locking=False) as file:
             file.visititems(visit)
         self.nullable = {name for name, type_ in self.types.items() if str(type_).startswith("timestamp")}
 
+    def examine(self, columns: Collection[str]) -> None:
+        """Check that the chunks are in the file, and that most rows are stored."""
+        with h5py.File(self.path, locking=False) as file:
+            datasets = [_dataset(file, name)[0] for name in columns if name in self.types]
+            for dataset in datasets:
+                check_stored(self.path, dataset)
+            self.decoded = max((chunk_bytes(dataset) for dataset in datasets), default=0)
+
     def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield the same rows of all datasets. Raises UsageError if their lengths differ."""
-        with h5py.File(self.path, locking=False) as file:
+        batches = self._batches(begin, end, types)
+        if self.variable & types.keys():
+            batches = call([self.path], self._batches, begin, end, types)
+        for first, batch in batches:
+            yield Rows(self.path, batch, first)
+
+    def _batches(self, begin: int, end: int, types: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        with h5py.File(self.path, locking=False, rdcc_nbytes=min(max(1 << 20, self.decoded), _CACHE_BYTES)) as file:
             columns = {name: _dataset(file, name) for name in types}
             sizes = {name: len(column) for name, (column, _) in columns.items()}
             if len({*sizes.values()}) > 1:
                 raise UsageError(f"{self.path}: columns must have the same length, but have {sizes}. Use others.")
-            for first, last in self.row_ranges(begin, end, min(sizes.values(), default=0)):
+            first, last = self.rows_within(begin, end, min(sizes.values(), default=0))
+            widest = max((column.dtype.itemsize for column, _ in columns.values()), default=1)
+            rows = rows_of_size(_TEXT_BYTES if self.variable & types.keys() else widest)
+            while first < last:
                 batch = {
-                    name: from_numpy(column[first:last][field] if field else column[first:last], types[name])
+                    name: from_numpy(column[first : min(first + rows, last)][field or ()], types[name])
                     for name, (column, field) in columns.items()
                 }
-                yield Rows(self.path, batch, first)
+                yield first, batch
+                first += rows
+                longest = max(array.nbytes for array in batch.values()) // rows + 1
+                rows = min(2 * rows, rows_of_size(max(widest, longest)))
 
 
 def _dataset(file: Any, name: str) -> tuple[Any, str]:
@@ -84,9 +115,12 @@ class NpyFile(TableFile):
 
     def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows. A new memory map each time, because pages of a map count as memory of the process."""
-        for first, last in self.row_ranges(begin, end, len(map_npy(self.path))):
-            batch = map_npy(self.path)[first:last]
-            yield Rows(self.path, {n: from_numpy(np.array(batch[n]), type_) for n, type_ in types.items()}, first)
+        array = map_npy(self.path)
+        first, last = self.rows_within(begin, end, len(array))
+        rows = rows_of_size(array.itemsize)
+        for row in range(first, last, rows):
+            batch = map_npy(self.path)[row : min(row + rows, last)]
+            yield Rows(self.path, {n: from_numpy(np.array(batch[n]), type_) for n, type_ in types.items()}, row)
 
 
 def _type_of(dtype: np.dtype[Any]) -> Any:

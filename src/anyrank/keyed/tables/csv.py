@@ -126,7 +126,7 @@ class CsvFile(TableFile):
             whole = len(data) if offset + len(data) == stop else self._last_record(data)
             if not whole:
                 if length > LONGEST:
-                    raise UsageError(f"{self.path}: the record at byte {offset} has more than {LONGEST} bytes.")
+                    raise self._long_record(offset)
                 length *= 2
                 continue
             yield offset, data[:whole].tobytes()
@@ -138,29 +138,39 @@ class CsvFile(TableFile):
             f"{self.path} ends in a field whose quote is not closed. Close it, or use --quote '' for none."
         )
 
+    def _long_record(self, offset: int) -> UsageError:
+        return UsageError(f"{self.path}: the record at byte {offset} has more than {LONGEST} bytes. Divide it.")
+
     def _last_record(self, data: np.ndarray) -> int:
         last = self.dialect.scan(data)[2]
         return max(last, 0)
 
 
-class CompressedCsvFile(CsvFile):
-    """A compressed CSV file. It is read by one rank: the one whose range has its first byte."""
+class StreamedCsvFile(CsvFile):
+    """A CSV file that is compressed or must be converted to UTF-8: the rank whose range has its first byte reads it."""
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     segments = 0
 
+    def __init__(self, path: Path, size: int, options: CsvOptions):
+        self._encoding = options.encoding if options.is_wide else ""
+        super().__init__(path, size, options)
+
     def _head(self) -> bytes:
         head = b""
-        for data in read_stream(self.path, _HEAD):
+        for data in self._stream(_HEAD):
             head += data
             if len(head) >= _HEAD:
                 break
         return head
 
+    def _stream(self, size: int) -> Iterator[bytes]:
+        return read_stream(self.path, size, self._encoding)
+
     def part(self, begin: int, end: int) -> np.ndarray:
         """Return bytes of the decompressed file as uint8."""
         position, parts = 0, []
-        for data in read_stream(self.path, self.block):
+        for data in self._stream(self.block):
             parts.append(data[max(begin - position, 0) : max(end - position, 0)])
             position += len(data)
             if position >= end:
@@ -172,9 +182,11 @@ class CompressedCsvFile(CsvFile):
         if begin > 0:
             return
         offset, rest, skipped = self.dialect.begin, b"", 0
-        for data in read_stream(self.path, self.block):
+        for data in self._stream(self.block):
             rest += data[max(0, self.dialect.begin - skipped) :]
             skipped += len(data)
+            if len(rest) > LONGEST:
+                raise self._long_record(offset)
             whole = self._last_record(np.frombuffer(rest, np.uint8)) if rest else 0
             if whole:
                 yield offset, rest[:whole]
@@ -185,7 +197,7 @@ class CompressedCsvFile(CsvFile):
             yield offset, rest
 
 
-CsvFile.compressed = CompressedCsvFile
+CsvFile.streamed = StreamedCsvFile
 
 
 @lru_cache(maxsize=4)
@@ -276,7 +288,11 @@ class Records(Rows):
             row = int(np.argmax(wrong))
             text = (column[row].as_py() or b"").decode(errors="backslashreplace")
             rule = f"{name} {text!r} is not {name_of(type_)}, the type of the column"
-            self.drop(wrong, bad, lambda: f"{self.where(row)}: {rule}", f"--types '{name}=text' keeps such rows")
+            floats = (
+                arrow().types.is_integer(type_) and not (convert(column, arrow().float64(), self.file.dialect)[1]).any()
+            )
+            keeps = f"--types '{name}={'float64' if floats else 'text'}'"
+            self.drop(wrong, bad, lambda: f"{self.where(row)}: {rule}", keeps)
         return values
 
 
@@ -295,5 +311,21 @@ def convert(column: Any, type_: Any, dialect: Dialect) -> tuple[Any, np.ndarray]
     text = compute.if_else(nulls, pa.scalar(None, text.type), text)
     if dialect.options.decimal != "." and not pa.types.is_integer(type_):
         text = compute.replace_substring(compute.replace_substring(text, ".", "?"), dialect.options.decimal, ".")
+    if pa.types.is_timestamp(type_):
+        numbers = compute.match_substring_regex(text, r"^[-+]?[0-9]+(\.[0-9]*)?$").fill_null(False)
+        if compute.any(numbers).as_py():  # in the unit of the type; a fraction is cut off towards the past
+            return _times_of_numbers(text, numbers, type_, valid)
     values, wrong = cast_rows(text, type_)
     return values, wrong | ~valid
+
+
+def _times_of_numbers(text: Any, numbers: Any, type_: Any, valid: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Convert text, of which some are numbers of a time unit, to timestamps; and return a mask of what is neither."""
+    pa, compute = arrow(), arrow("compute")
+    none = pa.scalar(None, text.type)
+    digits = compute.replace_substring_regex(compute.if_else(numbers, text, none), r"^\+|\..*$", "")
+    count, long = cast_rows(digits, pa.int64())
+    behind_zero = compute.match_substring_regex(text, r"^-.*\..*[1-9]").fill_null(False)
+    count = compute.if_else(compute.and_(behind_zero, numbers), compute.subtract(count, 1), count)
+    times, wrong = cast_rows(compute.if_else(numbers, none, text), type_)
+    return compute.if_else(numbers, count.cast(type_), times), wrong | long | ~valid

@@ -46,11 +46,14 @@ class CsvOptions:
         if not self.decimal or len({*used}) < len(used):
             raise UsageError("--delimiter, --quote and --comment must differ, and --decimal must not be empty.")
         try:
-            codecs.lookup(self.encoding)
+            "\n".encode(self.encoding)
         except LookupError:
             raise UsageError(f"--encoding {self.encoding!r} is not an encoding of Python, such as latin-1.") from None
-        if "\n".encode(self.encoding.replace("utf-8-sig", "utf-8")) != b"\n":
-            raise UsageError(f"--encoding {self.encoding}: its line ends have several bytes. Convert the file.")
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a line end has several bytes, as in UTF-16; then the files are converted while they are read."""
+        return "\n".encode(self.encoding.replace("utf-8-sig", "utf-8")) != b"\n"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,11 @@ class Dialect:
 
     def to_utf8(self, data: bytes) -> bytes:
         """Return the bytes in UTF-8; bytes that are not UTF-8 stay if UTF-8 is the encoding."""
-        return data if self.options.encoding.startswith("utf") else data.decode(self.options.encoding).encode()
+        return (
+            data
+            if self.options.is_wide or self.options.encoding.startswith("utf")
+            else data.decode(self.options.encoding).encode()
+        )
 
     def scan(self, data: np.ndarray, state: int = RECORD, after: int = -1) -> list[int]:
         """Return the state at the end, the first record after `after`, the last record, and counts: see the kernel."""

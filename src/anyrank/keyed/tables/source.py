@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from anyrank.errors import UsageError
-from anyrank.keyed.files import is_compressed
+from anyrank.keyed.files import is_compressed, is_stream
 
 if TYPE_CHECKING:
     from anyrank.keyed.tables.dialect import CsvOptions
 
-#: Rows read at a time.
-ROWS = 1 << 17
+#: The most rows, and about the most decoded bytes, that are read at a time.
+ROWS, BATCH_BYTES = 1 << 17, 1 << 23
 
 
 class BadRows:
@@ -27,8 +27,8 @@ class BadRows:
     def report(self, count: int, what: Callable[[], str], fix: str = "") -> None:
         """Count bad rows. Raises UsageError if they must not be skipped; `fix` is what keeps the rows."""
         if not self.skip:
-            keeps = f"Correct the file, or use {fix} to keep such rows" if fix else "Correct the file"
-            raise UsageError(f"{what()}. {keeps}, or --on-bad skip to skip and count them.")
+            keeps = f"Use {fix} to keep such rows, correct the file" if fix else "Correct the file"
+            raise UsageError(f"{what()}. {keeps}, or use --on-bad skip to skip and count them.")
         self.first = self.first or what()
         self.count += count
 
@@ -60,12 +60,18 @@ class TableFile:
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     known: ClassVar[dict[str, type[TableFile]]] = {}
-    #: The class for compressed files with such a suffix, if there is one.
-    compressed: ClassVar[type[TableFile] | None] = None
+    #: The class for files with such a suffix that are compressed or in UTF-16, if there is one.
+    streamed: ClassVar[type[TableFile] | None] = None
     #: The Arrow type of each column, in their order; for an unsupported type, its name.
     types: dict[str, Any]
-    #: The columns that may have nulls.
+    #: The columns that may have nulls; all of them if `examine` was not called.
     nullable: set[str]
+    #: Columns that are in no row: the values of folders `NAME=VALUE`, and None for columns that other files have.
+    constants: dict[str, str | None]
+    #: Whether a library reads the metadata that a damaged file can crash: then a child process opens the file.
+    isolated: ClassVar[bool] = False
+    #: Bytes that must be decoded at once.
+    decoded = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -75,27 +81,53 @@ class TableFile:
             cls.known[suffix] = cls
 
     def __init__(self, path: Path, size: int, options: CsvOptions):
-        self.path, self.size, self.nullable = path, size, set()
+        self.path, self.size, self.nullable, self.constants = path, size, set(), {}
 
     def read(self, begin: int, end: int, types: Mapping[str, Any], bad: BadRows) -> Iterator[Rows]:
         """Yield batches of rows with the columns in `types`; adjacent ranges of bytes partition the rows."""
         raise NotImplementedError
 
-    def row_ranges(self, begin: int, end: int, count: int) -> Iterator[tuple[int, int]]:
-        """Return ranges of rows, at most ROWS each, in a range of bytes; the file has `count` rows of equal size."""
+    def examine(self, columns: Collection[str]) -> None:
+        """Check the metadata of columns that will be read. Raises UsageError or ValueError if they are damaged."""
+
+    def stored(self, columns: Collection[str]) -> list[str]:
+        """Return those of the columns that are in the file; if none is, its first column, which tells the rows."""
+        own = [name for name, type_ in self.types.items() if name not in self.constants]
+        return [name for name in own if name in columns] or [n for n in own if not isinstance(self.types[n], str)][:1]
+
+    def rows_within(self, begin: int, end: int, count: int) -> tuple[int, int]:
+        """Return the first row and the end of a range of bytes; the file has `count` rows of equal size."""
         size = max(1, self.size)
-        first, last = (-(-offset * count // size) for offset in (begin, end))
-        return ((row, min(row + ROWS, last)) for row in range(first, last, ROWS))
+        return -(-begin * count // size), -(-end * count // size)
 
 
-def table_class(path: Path) -> type[TableFile]:
+def rows_of_size(row_bytes: int, most: int = BATCH_BYTES) -> int:
+    """Return the number of rows to read at a time."""
+    return max(1, min(ROWS, most // max(1, row_bytes)))
+
+
+def table_class(path: Path, options: CsvOptions) -> type[TableFile]:
     """Return the class of a file. Raises UsageError if no class has its suffix."""
     plain = path.with_suffix("") if is_compressed(path) else path
     found = TableFile.known.get(plain.suffix.lower())
-    if found is not None and plain != path:
-        found = found.compressed
+    if found is not None and (plain != path or (found.streamed and (options.is_wide or is_stream(path)))):
+        found = found.streamed
     if found is None:
         raise UsageError(
             f"{path}: a table file cannot have the suffix {path.suffix!r}. Use {', '.join(sorted(TableFile.known))}."
         )
     return found
+
+
+def is_isolated(path: Path) -> bool:
+    """Return whether a child process opens the file, because the library of its format can crash."""
+    found = TableFile.known.get(path.suffix.lower())
+    return found is not None and found.isolated
+
+
+def opened(files: Sequence[tuple[Path, int]], options: CsvOptions, columns: Collection[str]) -> Iterator[TableFile]:
+    """Yield the table files with these paths and sizes, after a check of the metadata of the columns to read."""
+    for path, size in files:
+        file = table_class(path, options)(path, size, options)
+        file.examine(file.stored(columns))
+        yield file

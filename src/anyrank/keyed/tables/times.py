@@ -15,6 +15,7 @@ FUNCTIONS = ("date", "year", "month", "day", "hour", "minute", "weekday")
 #: The first and the last second of the years 1 to 9999.
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
 _DAY, _EPOCH = 86_400, datetime(1970, 1, 1, tzinfo=timezone.utc)
+_HINT = "Unix times are seconds; if these are milliseconds, use --types 'NAME=timestamp[ms]'"
 _ZONED = r"[T ][0-9].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
@@ -81,7 +82,8 @@ def times_of(values: Any) -> tuple[Any, np.ndarray, str]:
     """
     pa, compute = arrow(), arrow("compute")
     if is_time(values.type):
-        return (values if pa.types.is_timestamp(values.type) else values.cast(pa.timestamp("s"))), _none(values), ""
+        times, wrong = _within_years(values)
+        return times, wrong, "It must be in the years 1 to 9999" if wrong.any() else ""
     if is_text(values.type):
         return *_parsed(values), ""
     floats, unsigned = pa.types.is_floating(values.type), pa.types.is_uint64(values.type)
@@ -92,12 +94,25 @@ def times_of(values: Any) -> tuple[Any, np.ndarray, str]:
         outside = compute.or_(outside, compute.is_nan(values))
     wrong = outside.fill_null(False).to_numpy(zero_copy_only=False)
     seconds = compute.if_else(outside, pa.scalar(None, numbers.type), numbers).cast(pa.int64())
-    hint = "Unix times are seconds. Are these milliseconds? Divide them by 1000" if wrong.any() else ""
+    hint = _HINT if wrong.any() else ""
     return seconds.cast(pa.timestamp("s")), wrong, hint
 
 
-def _none(values: Any) -> np.ndarray:
-    return np.zeros(len(values), bool)
+def _within_years(values: Any) -> tuple[Any, np.ndarray]:
+    """Return times as timestamps, null outside of the years 1 to 9999, and a mask of those."""
+    pa, compute = arrow(), arrow("compute")
+    if not pa.types.is_timestamp(values.type):
+        ticks, per_second, unit = values.cast(pa.int32()).cast(pa.int64()), 1 / _DAY, "s"
+    else:
+        unit = values.type.unit
+        ticks, per_second = values.cast(pa.int64()), {"s": 1, "ms": 10**3, "us": 10**6}.get(unit, 0)
+    if not per_second:  # all int64 of ns are within these years
+        return values, np.zeros(len(values), bool)
+    earliest, latest = int(_EARLIEST * per_second), int((_LATEST + 1) * per_second) - 1
+    outside = compute.or_(compute.less(ticks, earliest), compute.greater(ticks, latest)).fill_null(False)
+    kept = compute.if_else(outside, pa.scalar(None, values.type), values)
+    kept = kept if pa.types.is_timestamp(values.type) else kept.cast(pa.timestamp("s"))
+    return kept, outside.to_numpy(zero_copy_only=False)
 
 
 def _parsed(values: Any) -> tuple[Any, np.ndarray]:

@@ -1,0 +1,41 @@
+"""Standard input as a file: read once, on any number of ranks; a run of it cannot be resumed."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from ranks import anyrank_command
+
+TABLE = "k,x\na,1\nb,5\na,2\n"
+
+
+def run(text, *words, ranks=None):
+    command = anyrank_command(*words, ranks=ranks)
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+@pytest.mark.parametrize(
+    ("words", "text", "file", "expected"),
+    [
+        (("groupby", "--table=-", "--by", "k", "--aggregate", "sum(x)"), TABLE, "groups.csv", "k,sum(x)\na,3\nb,5\n"),
+        (("wordcount", "--files", "-"), "to be to", "words.csv", "word,count\nto,2\nbe,1\n"),
+        (("grep", "--files", "/dev/stdin", "--patterns", "be"), "to be", "counts.csv", "pattern,count\nbe,1\n"),
+    ],
+)
+def test_stdin_is_read_once_and_removed(tmp_path, words, text, file, expected, ranks):
+    out = tmp_path / "new" / "o"
+    done = run(text, "run", *words, "--out", out, "--quiet", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert (out / file).read_text() == expected
+    assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
+
+
+def test_stdin_cannot_be_resumed_or_empty(tmp_path):
+    words = "run", "wordcount", "--files", "-", "--chunk", "3", "--out", tmp_path / "o", "--quiet"
+    assert run("to be or not", *words, "--stop-at", 1).returncode == 75
+    done = run("to be or not", "resume", tmp_path / "o")
+    assert done.returncode == 2 and "a run that reads standard input cannot be resumed" in done.stderr
+    done = run("", "run", "wordcount", "--files", "-", "--out", tmp_path / "p")
+    assert done.returncode == 2 and done.stderr.count("standard input is empty") == 1
