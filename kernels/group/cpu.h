@@ -148,22 +148,30 @@ typedef struct {
     int words, kind, origin, square;
 } Gather;
 
+/* A double that is an integer of less than 105 bits: the bits from 2^52 on, and the others, are converted exactly. */
+INLINE Term term_of_units(double units) {
+    int64_t high = (int64_t)(units * 0x1p-52), low = (int64_t)(units - (double)high * 0x1p52);
+    u128 m = ((u128)(__int128)high << 52) + (u128)(__int128)low;
+    return (Term){m, (uint64_t)((__int128)m >> 127), 0};
+}
+
 /* `far`: the sums do not fit into the caches, so that they are prefetched. */
 INLINE void gather(const Gather *g, int words, int kind, int square, int far) {
     uint64_t *limbs = (uint64_t *)g->limbs;
     const uint32_t *gids = g->gids;
     const int origin = g->origin;
-    /* Most doubles are integers of less than 63 bits in units of 2^unit, to which one multiplication converts them
-       exactly. With a scale of 0, none is. */
+    /* In units of 2^unit, most doubles are integers of less than 105 bits, and of less than 63 bits if they are squared.
+       With a scale of 0, none is. */
     const int unit = square ? origin / 2 : origin;
-    const double scale = square && origin % 2 ? 0 : power_of_two(-unit), limit = scale > 0 ? 0x1p62 : -1;
+    const double scale = square && origin % 2 ? 0 : power_of_two(-unit), most = square ? 0x1p62 : 0x1p104;
+    const double limit = scale > 0 ? most : -1;
     for (int64_t i = 0; i < g->n; i++) {
         if (far) prefetch(limbs, gids, i, g->n, words * 8);
         uint64_t *limb = limbs + gids[i] * (uint64_t)words;
         if (kind == DOUBLE) {
             double x = ((const double *)g->x)[i], units = x * scale;
             if (__builtin_expect(fabs(units) < limit, 1))
-                add_term(limb, words, term_of_signed((int64_t)units, square));
+                add_term(limb, words, square ? term_of_signed((int64_t)units, 1) : term_of_units(units));
             else if (__builtin_expect((bits_of(x) & INFINITE) == INFINITE, 0))
                 g->specials[gids[i]] |= x != x ? NANS : x > 0 ? PLUS : MINUS;
             else
