@@ -67,8 +67,10 @@ def _decode_fixed(kinds: Mapping[str, np.dtype[Any]], data: np.ndarray) -> Colum
 def _append_texts(head: np.ndarray, texts: Sequence[Text]) -> Text:
     """Return the rows of a byte matrix, each followed by its element of every text."""
     n, width = head.shape
-    encoded = Text.sized(np.empty(0, np.uint8), width + np.sum([text.sizes for text in texts], axis=0, dtype=np.int64))
-    encoded.data = np.empty(int(encoded.offsets[-1]), np.uint8)
+    offsets = np.arange(n + 1) * width
+    for text in texts:
+        offsets += text.offsets
+    encoded = Text(np.empty(int(offsets[-1]), np.uint8), offsets)
     position = encoded.offsets[:-1]
     copy_rows(head.reshape(-1), None, None, width, n, encoded.data, position)
     position = position + width

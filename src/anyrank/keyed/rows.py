@@ -123,7 +123,9 @@ def concat(parts: Sequence[Column]) -> Column:
         return first
     if isinstance(first, Text):
         texts = [part for part in parts if isinstance(part, Text)]
-        return Text.sized(np.concatenate([t.data for t in texts]), np.concatenate([t.sizes for t in texts]))
+        ends = np.cumsum([0, *(len(t.data) for t in texts)]).tolist()
+        offsets = [t.offsets[1:] + end for t, end in zip(texts, ends, strict=False)]
+        return Text(np.concatenate([t.data for t in texts]), np.concatenate([[0], *offsets]))
     return np.concatenate([np.asarray(part) for part in parts])
 
 
