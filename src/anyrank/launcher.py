@@ -17,6 +17,8 @@ _LAUNCH_VARIABLES = (
     *("OMPI_MCA_orte",),
 )
 _SETTINGS = ("PMIX_MCA_",)
+#: The variable with the named pipe from which rank 0 may read standard input.
+STDIN = "ANYRANK_STDIN"
 #: The first word of a command line with quoted words; and the quoted form of an empty word.
 _QUOTED, _EMPTY = "--quoted", "%"
 

@@ -14,6 +14,7 @@ from ranks import check_collective
 from anyrank.errors import UsageError
 from anyrank.kernel import Kernel
 from anyrank.kernels.keys.reference import hash_of
+from anyrank.keyed.aggregate import rounded
 from anyrank.keyed.keymap import KeyMap, owners_of
 from anyrank.keyed.rows import Text
 from anyrank.keyed.table import Table
@@ -205,3 +206,15 @@ def test_table_key_that_is_too_long_is_refused(monkeypatch):
     with pytest.raises(UsageError, match="a key has 9 bytes"):
         keys.add(np.zeros((2, 9), np.uint8))
     assert len(keys) == 2
+
+
+def test_rounded_sums_are_those_of_fractions():
+    table = Table("t", World(), {"k": "int64"}, {"x": ("float64", "exact"), "n": ("int64", "sum")})
+    random = np.random.default_rng(1)
+    keys, x = random.integers(0, 9, 500), random.standard_normal(500) * 1e9
+    table.add(keys, x=x, n=keys)
+    for key, total, mean in zip(table.columns["k"], rounded(table, "x"), rounded(table, "x", mean=True), strict=True):
+        whole = sum(map(Fraction, x[keys == key].tolist()))
+        assert (total, mean) == (float(whole), float(whole / int((keys == key).sum())))
+    with pytest.raises(UsageError, match=r"table t has no exact sum 'n'\. It has x\."):
+        rounded(table, "n")

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anyrank.keyed.aggregate import rounded
     from anyrank.keyed.order import head, ordered
     from anyrank.keyed.patterns import Patterns
     from anyrank.keyed.rows import Text
@@ -29,6 +30,7 @@ _MODULES = {
     "Words": "words",
     "head": "order",
     "ordered": "order",
+    "rounded": "aggregate",
     "sort": "sorting",
     "write_csv": "write",
     "write_hdf5": "write",
@@ -45,6 +47,7 @@ __all__ = [
     "Words",
     "head",
     "ordered",
+    "rounded",
     "sort",
     "write_csv",
     "write_hdf5",

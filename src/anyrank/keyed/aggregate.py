@@ -192,7 +192,7 @@ class Aggregates:
         if is_wide(self.source_types[name]):
             return self._of_wide(aggregate, table, columns, n)
         limbs, specials = (np.ascontiguousarray(columns[f"x{c}_sum{suffix}"]) for suffix in ("", "_special"))
-        origin, power = self._origin(table, f"x{c}_sum"), 10 ** self._scale(name)
+        origin, power = _origin(table, f"x{c}_sum"), 10 ** self._scale(name)
         if aggregate.function in ("var", "std"):
             squares = np.ascontiguousarray(columns[f"x{c}_square"])
             if power == 1:
@@ -225,13 +225,46 @@ class Aggregates:
         halves = [(word & (1 << 64) - 1, word >> 64) for word in words]
         return np.array(halves, np.uint64).reshape(-1, 2).view(np.int64)
 
-    @staticmethod
-    def _origin(table: Table, name: str) -> int:
-        return Window(*table.metadata[f"{name}_window"].tolist()).origin
-
     def _mask_empty(self, column: str, x: np.ndarray, n: np.ndarray) -> np.ndarray:
         """Mask groups without values; the column has a mask on all ranks or on none."""
         return _masked(x, n == 0) if column in self.nullable else x
+
+
+def rounded(table: Table, name: str, *, mean: bool = False) -> np.ndarray:
+    """Return the exact sums of a Table as float64, each rounded once, in the order of `table.columns`. Collective.
+
+    Parameters
+    ----------
+    table : Table
+        A Table with a value that is combined by `exact`.
+    name : str
+        The name of the value.
+    mean : bool
+        Whether to divide by `count`, the number of rows of the key.
+
+    Raises
+    ------
+    UsageError
+        If the Table has no such value.
+
+    Examples
+    --------
+    >>> prices = Table("prices", World(), {"user": "int64"}, {"paid": ("float64", "exact")})
+    >>> prices.add([7, 7, 7], paid=[0.1, 0.2, 0.3])
+    >>> keyed.rounded(prices, "paid"), keyed.rounded(prices, "paid", mean=True)
+    (array([0.6]), array([0.2]))
+    """
+    if name not in table.values or table.values[name].name != "exact":
+        exact = [name for name, value in table.values.items() if value.name == "exact"]
+        raise UsageError(f"table {table.name} has no exact sum {name!r}. It has {', '.join(exact) or 'none'}.")
+    columns = table.columns
+    limbs, specials = (np.ascontiguousarray(columns[f"{name}{suffix}"]) for suffix in ("", "_special"))
+    counts = np.asarray(columns["count"]) if mean else np.ones(len(limbs), np.int64)
+    return np.asarray(_quotient(limbs, counts, _origin(table, name), specials))
+
+
+def _origin(table: Table, name: str) -> int:
+    return Window(*table.metadata[f"{name}_window"].tolist()).origin
 
 
 def _ratios(sums: Sequence[int], counts: np.ndarray, power: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from anyrank.errors import UsageError
@@ -38,14 +39,19 @@ class Expression:
     """
 
     def __init__(self, text: str, option: str):
-        self.option, self.source = option, " ".join(text.split("\n")).strip()
+        # A line end outside of text is a space; in text, it is not an expression of Python.
+        self.option, self.source = option, _outside(text, lambda part: part.replace("\n", " ")).strip()
         quoted = [match for match in _QUOTED.finditer(self.source) if match[0][0] == "`"]
         self._quoted = {match.start(): match[0][1:-1].replace("``", "`") for match in quoted}
-        code = _QUOTED.sub(lambda match: "_" * len(match[0]) if match[0][0] == "`" else match[0], self.source)
+        #: The text with names in backticks as Python's names of the same length.
+        self._code = _QUOTED.sub(lambda match: "_" * len(match[0]) if match[0][0] == "`" else match[0], self.source)
+        comment = _QUOTED.sub(lambda match: "_" * len(match[0]), self.source).find("#")
+        if comment >= 0:
+            raise self._error(comment, len(self.source), "is not an expression", "Remove it: there are no comments.")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.tree = ast.parse(code, mode="eval").body
+                self.tree = ast.parse(self._code, mode="eval").body
                 nodes = [*ast.walk(self.tree)]
         except SyntaxError as error:
             # Python's own hints are about Python: "Perhaps you forgot a comma?"
@@ -77,7 +83,7 @@ class Expression:
         begin, end = node.col_offset, node.end_col_offset or 0
         if self.source.isascii():
             return begin, end
-        data = self.source.encode()
+        data = self._code.encode()
         return len(data[:begin].decode()), len(data[:end].decode())
 
     def name_of(self, node: ast.expr) -> str:
@@ -94,6 +100,15 @@ class Expression:
         return UsageError(f"{self.option} {self.source!r}, character {begin + 1}: {part} {what}. {fix}")
 
 
+def _outside(text: str, change: Callable[[str], str]) -> str:
+    """Return a text in which the parts outside of quotes are changed."""
+    parts, begin = [], 0
+    for match in _QUOTED.finditer(text):
+        parts += [change(text[begin : match.start()]), match[0]]
+        begin = match.end()
+    return "".join([*parts, change(text[begin:])])
+
+
 def parse_definition(text: str) -> tuple[str, Expression]:
     """Parse `total = price * amount`. Raises UsageError if the text is not a definition."""
     match = _DEFINITION.fullmatch(text)
@@ -103,10 +118,19 @@ def parse_definition(text: str) -> tuple[str, Expression]:
             f"--let {text.strip()!r} must be NAME = EXPRESSION, such as 'total = price * amount'; a NAME with other "
             "characters than letters, digits and _ is in backticks."
         )
-    expression = Expression(match[4], f"--let {name} =")
+    return name, _with_columns(Expression(match[4], f"--let {name} ="))
+
+
+def parse_condition(text: str) -> Expression:
+    """Parse `price > 0`. Raises UsageError if the text is not an expression of columns."""
+    return _with_columns(Expression(text, "--where"))
+
+
+def _with_columns(expression: Expression) -> Expression:
     if not expression.names:
-        raise expression.error(expression.tree, "uses no column", "Use a column of the table.")
-    return name, expression
+        fix = "Use a column of the table; text is in quotes, and names with other characters are in backticks."
+        raise expression.error(expression.tree, "uses no column", fix)
+    return expression
 
 
 def split_definitions(text: str) -> list[str]:

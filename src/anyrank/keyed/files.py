@@ -8,12 +8,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISREG
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.keyed.types import arrow
 
@@ -44,8 +46,9 @@ def with_stdin(names: str, folder: Path | None, suffix: str) -> str:
     parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
     _copies.append(TemporaryDirectory(prefix=".anyrank-stdin-", dir=parent))
     copy = Path(_copies[-1].name, f"stdin{suffix}")
-    with copy.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+    pipe = os.environ.get(launcher.STDIN)
+    with copy.open("wb") as file, Path(pipe).open("rb") if pipe else nullcontext(sys.stdin.buffer) as source:
+        shutil.copyfileobj(source, file)
     if not copy.stat().st_size:
         raise UsageError("standard input is empty. Use a pipe or < FILE, and give the name on the command line.")
     return ",".join(str(copy) if name in STDIN else name for name in names.split(","))

@@ -12,7 +12,6 @@ from anyrank.keyed.evaluate import evaluate, type_of
 from anyrank.keyed.expressions import Expression
 from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.tables.columns import ColumnSpec, similar
-from anyrank.keyed.tables.csv import CsvFile
 from anyrank.keyed.tables.source import Rows
 from anyrank.keyed.types import arrow, is_text, name_of
 from anyrank.keyed.values import Values
@@ -111,7 +110,7 @@ class _Selection(Rows):
     def __init__(self, rows: Rows, kept: np.ndarray):
         mask = arrow().array(kept)
         super().__init__(rows.path, {name: column.filter(mask) for name, column in rows.columns.items()})
-        self._rows, self._numbers = rows, np.flatnonzero(kept)
+        self._rows, self._numbers, self.empty_is_null = rows, np.flatnonzero(kept), rows.empty_is_null
 
     def where(self, row: int) -> str:
         """See `Rows`."""
@@ -132,7 +131,7 @@ class _Columns(dict[str, Any]):
             column = arrow().nulls(self._count)
         else:
             column = self._rows.columns[name]
-            if is_text(column.type) and all(isinstance(file, CsvFile) for file in self._query.files):
+            if is_text(column.type) and self._rows.empty_is_null:
                 empty = arrow("compute").equal(column, b"")
                 column = arrow("compute").if_else(empty, arrow().scalar(None, column.type), column)
         self[name] = column

@@ -55,6 +55,7 @@ class TableRows(TableFiles):
     suffixes: ClassVar[tuple[str, ...]] = ()
     #: What `size` counts.
     unit: ClassVar[str] = "bytes"
+    unites = False
     row_bytes = 1
 
     def __init__(
@@ -79,6 +80,15 @@ class TableRows(TableFiles):
             self.descending += [False] * self.nullable(key.name) + [key.descending] * words
         identity = self.fingerprint, [(key, name_of(self.types[key.name])) for key in by]
         self.fingerprint = fingerprint(identity)
+
+    def _check_names(self, given: Mapping[str, Any]) -> None:
+        super()._check_names(given)
+        for file in self.files:
+            if folders := [key.name for key in self.by if key.name in file.constants]:
+                raise UsageError(
+                    f"{file.path}: the key {folders[0]!r} is the name of a folder, which is in no row. Sort the files "
+                    "of each folder, or name other keys."
+                )
 
     def prepare(self, budget: int) -> None:
         """Read the keys that are text, and number them in the order of the texts of all ranks. Collective.
@@ -202,7 +212,6 @@ class CsvRows(TableRows):
             if isinstance(file, CsvFile):
                 with named_errors(file):
                     for records in file.read(low, high, self.columns, self.bad):
-                        self._add_constants(file, records)
                         lines = records.lines(self._line_end)
                         lines = lines if records.wrong is None else lines[~records.wrong]
                         yield self._keys(self._requested(records)), {RECORD: lines}

@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from types import FrameType
 from typing import Any
 
 from anyrank.errors import UsageError
-from anyrank.launcher import without_launch
+from anyrank.launcher import STDIN, without_launch
 from anyrank.observe.progress import TERMINAL, terminal_width
 from anyrank.runtime.children import die_with_parent
 from anyrank.runtime.stops import SIGNALS
@@ -89,10 +90,30 @@ def popen(command: Sequence[str], extra_environment: Mapping[str, str], **stream
     )
 
 
-def _names_stdin(command: Sequence[str]) -> bool:
-    """Return whether a word of a command names standard input: then mpiexec passes it to rank 0."""
+@contextmanager
+def _stdin_for(command: Sequence[str], hosts: Slots) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Offer standard input to rank 0, if a word of the command may name it: yield its environment and its streams.
+
+    mpiexec ends the ranks if rank 0 does not read at once what it passes on. On this host, a thread writes it to a
+    named pipe instead, which rank 0 may read.
+    """
     names = [name for word in command for name in word.rpartition("=")[2].split(",")]
-    return not {"-", "/dev/stdin"}.isdisjoint(names)
+    if {"-", "/dev/stdin"}.isdisjoint(names):
+        yield {}, {}
+    elif hosts:
+        yield {}, {"stdin": None}
+    else:
+        with TemporaryDirectory(prefix="anyrank-stdin-") as folder:
+            pipe = Path(folder, "stdin")
+            os.mkfifo(pipe)
+            Thread(target=_copy_stdin, args=(pipe,), daemon=True).start()
+            yield {STDIN: str(pipe)}, {}
+
+
+def _copy_stdin(pipe: Path) -> None:
+    """Copy standard input to a named pipe as soon as it is opened for reading."""
+    with suppress(OSError), pipe.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
 
 
 def status_within(
@@ -157,14 +178,13 @@ class Launch:
         """Run the command on `ranks` ranks; return mpiexec's exit status, negative if a signal ended it."""
         before = self._report_time()
         words = [*mpiexec_command(hosts), "-n", str(ranks), *command]
-        child = self._child = popen(
-            words, extra_environment or {}, **({"stdin": None} if _names_stdin(command) else {})
-        )
-        if self.stop_signal:
-            child.send_signal(self.stop_signal)
-        # In a thread, so that a file system that does not respond cannot delay signals.
-        Thread(target=self._kill_after_hang, args=(child, before), daemon=True).start()
-        status = child.wait()
+        with _stdin_for(command, hosts) as (environment, streams):
+            child = self._child = popen(words, {**(extra_environment or {}), **environment}, **streams)
+            if self.stop_signal:
+                child.send_signal(self.stop_signal)
+            # In a thread, so that a file system that does not respond cannot delay signals.
+            Thread(target=self._kill_after_hang, args=(child, before), daemon=True).start()
+            status = child.wait()
         self._child, self.hung = None, self._report_time() not in (0, before)
         return status
 

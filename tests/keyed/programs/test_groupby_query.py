@@ -206,3 +206,43 @@ def test_groupby_invalid_expression_is_told_once(tmp_path):
     words = ("run", "groupby", "--table", tmp_path, "--by", "country", "--quiet", "--where", "price > country")
     refused = run_anyrank(*words, "--out", tmp_path / "out", ranks=3)
     assert refused.returncode == 2 and refused.stderr.count("compares float64 with text") == 1
+
+
+@pytest.mark.parametrize("where", ['"k" != "Boots"', "1 < 2", "true"])
+def test_groupby_condition_without_a_column_is_refused(tmp_path, where):
+    (tmp_path / "a.csv").write_text("k,x\nBoots,1\n")
+    with pytest.raises(UsageError, match=r"--where .*uses no column. Use a column of the table; text is in quotes"):
+        GroupBy(table=str(tmp_path / "a.csv"), by="k", where=where).check()
+
+
+@pytest.mark.parametrize("where", ["", "x > 0"])
+def test_groupby_empty_csv_is_null_beside_parquet(alone, tmp_path, where):
+    (tmp_path / "a.csv").write_text("k,x\nNO,1\n,2\n,3\nSE,-1\n")
+    pa.parquet.write_table(pa.table({"k": ["NO", None, ""], "x": [4, 5, 6]}), tmp_path / "b.parquet")
+    files = f"{tmp_path}/a.csv,{tmp_path}/b.parquet"
+    _, result = run(alone, files, by="k", aggregate="sum(x),count(k),nunique(k)", where=where)
+    expected = [["", 6, 1, 1], ["NO", 5, 2, 1], ["SE", -1, 1, 1], [None, 10, 0, 0]]
+    assert result["first"] == (expected if not where else [row for row in expected if row[0] != "SE"])
+    assert run(alone, files, by="k", where="k is None")[1]["first"] == [[None, 3]]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("d * `é` == 21.5", [2]),
+        ("d * `é`  >= 21.55", [3]),
+        ("`é` > 0 and d == 21.5 and `é`==1", [2]),
+        ("`größe`==3 or `größe`==4", [1, 3]),
+        ('s == "ü"\nor `é` > 1', [2]),
+    ],
+)
+def test_groupby_names_in_backticks_may_have_any_letters(alone, tmp_path, where, kept):
+    (tmp_path / "a.csv").write_text("k,é,d,größe,s\n1,1,21.00,3,a\n2,1,21.50,5,ü\n3,1,22.00,4,b\n")
+    _, result = run(alone, tmp_path / "a.csv", by="k", types="d=decimal(10,2)", where=where)
+    assert [row[0] for row in result["first"]] == kept
+
+
+@pytest.mark.parametrize(("where", "what"), [('s == "a\nb"', "is not an expression"), ("x > 5 # and é", "no comments")])
+def test_groupby_comments_and_lines_in_text_are_refused(tmp_path, where, what):
+    with pytest.raises(UsageError, match=what):
+        GroupBy(table=str(tmp_path / "a.csv"), by="k", where=where).check()

@@ -243,3 +243,15 @@ def test_table_rows_texts_beyond_memory_are_refused(world, tmp_path):
     rows = table_rows(str(path), [Key("a")], world, "error", {}, CsvOptions())
     with pytest.raises(AnyrankError, match=r"the texts of a take more than \d+ bytes on this rank.*--memory-limit"):
         rows.prepare(5000)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_sort_by_a_folder_name_is_refused(tmp_path, suffix):
+    folder = tmp_path / "m=1"
+    folder.mkdir()
+    (folder / "a.csv").write_text("k,x\nb,1\na,2\n")
+    if suffix == "parquet":
+        (folder / "a.csv").unlink()
+        pq.write_table(pa.table({"k": ["b", "a"], "x": [1, 2]}), folder / "a.parquet")
+    done = run_anyrank("run", "sort", "--input", tmp_path, "--by", "m,-x", "--out", tmp_path / "o", ranks=None)
+    assert done.returncode == 2 and "the key 'm' is the name of a folder" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+import numpy as np
 import pytest
 from ranks import anyrank_command
 
@@ -30,6 +31,24 @@ def test_stdin_is_read_once_and_removed(tmp_path, words, text, file, expected, r
     assert done.returncode == 0, done.stderr
     assert (out / file).read_text() == expected
     assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_stdin_of_megabytes_is_read_whole(tmp_path, ranks):
+    words = "run", "wordcount", "--files", "-", "--out", tmp_path / "o", "--quiet"
+    done = run("to be or not to be\n" * 300_000, *words, ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "words.csv").read_text() == "word,count\nbe,600000\nto,600000\nnot,300000\nor,300000\n"
+
+
+def test_stdin_is_not_awaited_by_a_program_that_does_not_read_it(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(9))
+    command = anyrank_command(
+        "run", "sort", "--input", tmp_path / "a.npy", "--by", "-", "--out", tmp_path / "o", ranks=2
+    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.wait(60) == 0, process.stderr.read()
+    assert np.load(tmp_path / "o" / "sorted.npy").tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_stdin_cannot_be_resumed_or_empty(tmp_path):

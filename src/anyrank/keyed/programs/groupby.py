@@ -12,7 +12,7 @@ import numpy as np
 from anyrank.errors import UsageError
 from anyrank.keyed.aggregate import Aggregate, Aggregates, parse_aggregate
 from anyrank.keyed.distinct import Distinct
-from anyrank.keyed.expressions import Expression, parse_definition, split_definitions
+from anyrank.keyed.expressions import parse_condition, parse_definition, split_definitions
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint, with_stdin
 from anyrank.keyed.group_keys import key_columns, key_kinds, sort_columns
 from anyrank.keyed.order import ordered
@@ -82,7 +82,7 @@ class GroupBy(CsvParameters, Program):
         if same := {key.label for key in self.keys} & {spec.label for spec in self.aggregates}:
             raise UsageError(f"groupby: {min(same)} is a key and an aggregate; column names must differ. Drop one.")
         self.sorted_by = [*map(self._parse_order, split_names(self.order))]
-        self.condition = Expression(self.where, "--where") if self.where.strip() else None
+        self.condition = parse_condition(self.where) if self.where.strip() else None
         definitions = [*map(parse_definition, split_definitions(",".join(self.let)))]
         self.derived = dict(definitions)
         if len(self.derived) < len(definitions):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -82,6 +82,9 @@ class TableFiles(TextFiles):
     """
 
     hidden = (".", "_")
+
+    #: Whether the program has an option for `union`.
+    unites: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -170,17 +173,13 @@ class TableFiles(TextFiles):
             types = {name: self.columns.get(name, default) for name in names}
             with named_errors(file):
                 for rows in file.read(low, high, types, self.bad):
-                    self._add_constants(file, rows)
+                    count = len(next(iter(rows.columns.values()), ()))
+                    rows.columns |= {
+                        name: constant(file.constants[name], type_, count)
+                        for name, type_ in self.columns.items()
+                        if name in file.constants
+                    }
                     yield self._requested(rows)
-
-    def _add_constants(self, file: TableFile, rows: Rows) -> None:
-        """Add the columns that have one value in the whole file."""
-        count = len(next(iter(rows.columns.values()), ()))
-        rows.columns |= {
-            name: constant(file.constants[name], type_, count)
-            for name, type_ in self.columns.items()
-            if name in file.constants
-        }
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[TableFile, int, int]]:
         """Yield the files and their ranges of bytes in a range of the concatenated files."""
@@ -220,7 +219,7 @@ class TableFiles(TextFiles):
             for file in self.files:
                 if spec.column not in file.types:
                     fix = similar(spec.column, file.types)
-                    if spec.column in known:
+                    if spec.column in known and self.unites:
                         fix = "Other files have it: use --union by-name to read nulls in its place."
                     raise UsageError(f"{file.path} has no column {spec.column!r}. {fix}")
         for name, type_ in sorted(given.items(), key=lambda item: item[0]):
@@ -324,7 +323,7 @@ class TableFiles(TextFiles):
             columns = {label: column.filter(kept) for label, column in columns.items()}
         result = {label: values_of(column, self.types[label]) for label, column in columns.items()}
         for label, values in result.items():  # empty text of CSV is null
-            if values.nulls is None and isinstance(values.values, Text) and self.empty_is_null(label):
+            if values.nulls is None and isinstance(values.values, Text) and rows.empty_is_null:
                 empty = values.values.sizes == 0
                 result[label] = Values(values.values, empty if empty.any() else None)
         return result

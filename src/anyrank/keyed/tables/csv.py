@@ -209,6 +209,8 @@ def _next_record(file: CsvFile, position: int) -> int:
 class Records(Rows):
     """The rows of a block of records, without empty lines, comments and malformed records."""
 
+    empty_is_null = True
+
     def __init__(self, file: CsvFile, offset: int, data: bytes):
         super().__init__(file.path, {})
         self.file, self.offset, self.data = file, offset, data

@@ -36,6 +36,9 @@ class BadRows:
 class Rows:
     """Rows of a file: Arrow arrays by name, and a mask `wrong` of bad rows (None if no row is bad)."""
 
+    #: Whether empty text is null: in CSV it is.
+    empty_is_null = False
+
     def __init__(self, path: Path, columns: dict[str, Any], first: int = 0):
         self.path, self.columns, self.first = path, columns, first
         self.wrong: np.ndarray | None = None
