@@ -525,7 +525,8 @@ static void copy_line(uint64_t *to, const uint64_t *line, int64_t begin, int64_t
 
 /* Sorts words stably by part. Words of a part are collected in a line, and written when the line is full: with a write
    to another place for each word, the processor would read each line before, and search its page. `next` gets the ends
-   of the parts so far, `lines` takes LINE words a part. Returns whether the parts have as many words as `starts` says. */
+   of the parts so far, `lines` takes LINE words a part; it is NULL for so many parts that words are written one by one.
+   Returns whether the parts have as many words as `starts` says. */
 static int move_words(const uint32_t *numbers, const int64_t *starts, int64_t parts, const uint64_t *from, int64_t n,
                        uint64_t *to, int64_t *next, uint64_t *lines)
 {
@@ -540,6 +541,10 @@ static int move_words(const uint32_t *numbers, const int64_t *starts, int64_t pa
         uint32_t part = numbers[row];
         if (part >= parts || next[part] == starts[part + 1]) return 0;
         int64_t at = next[part]++;
+        if (!lines) {
+            to[at] = from[row];
+            continue;
+        }
         uint64_t *line = lines + LINE * (int64_t)part;
         line[at % LINE] = from[row];
         if (at % LINE < LINE - 1) continue;
@@ -552,7 +557,7 @@ static int move_words(const uint32_t *numbers, const int64_t *starts, int64_t pa
             _mm_stream_si128((__m128i *)(to + at + 1 - LINE + k), _mm_loadu_si128((const __m128i *)(line + k)));
 #endif
     }
-    for (int64_t part = 0; part < parts; part++)
+    for (int64_t part = 0; lines && part < parts; part++)
         if (next[part] % LINE && next[part] > starts[part])
             copy_line(to, lines + LINE * part, starts[part], next[part]);
 #if defined(__SSE2__)

@@ -5,6 +5,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 import numpy as np
 
 
+#: More parts than this have no lines, which would not fit into the caches.
+cdef enum:
+    MOST_LINES = 1 << 14
+
+
 cdef extern from "cpu.h" nogil:
     cdef struct table:
         pass
@@ -129,9 +134,10 @@ def move(const uint32_t[::1] numbers, const int64_t[::1] starts, const uint64_t[
     if not n:
         return
     cdef int64_t[::1] ends = np.empty(parts, np.int64)
-    cdef uint64_t[::1] lines = np.empty(8 * parts, np.uint64)
+    cdef uint64_t[::1] lines = np.empty(8 * parts if parts <= MOST_LINES else 0, np.uint64)
+    cdef uint64_t *line = &lines[0] if lines.shape[0] else NULL
     with nogil:
-        right = move_words(&numbers[0], &starts[0], parts, &column[0], n, &result[0], &ends[0], &lines[0])
+        right = move_words(&numbers[0], &starts[0], parts, &column[0], n, &result[0], &ends[0], line)
     if not right:
         raise ValueError(f"the numbers of {n} rows are not those of the {parts} parts")
 

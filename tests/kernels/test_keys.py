@@ -125,7 +125,7 @@ def test_keys_in_a_small_range_are_counted_as_others(first, spread, weighted):
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float64", "uint8", "int64 pairs", "bytes of 8"])
-@pytest.mark.parametrize("parts", [1, 7, 300])
+@pytest.mark.parametrize("parts", [1, 7, 300, 20_000])
 @pytest.mark.parametrize("n", [0, 1, 9, 5000])
 def test_partition_moves_rows_stably_by_hash(dtype, parts, n):
     random = np.random.default_rng(n)

@@ -166,7 +166,7 @@ class Table:
             here = np.isin(hashes_of(rows.keys), frequent)
             self._add_rows(rows.take(here))
             rows = rows.take(~here)
-        parts_per_rank = self._part_count(max(own, len(self._map)))
+        parts_per_rank = self._part_count(max(own, len(self._map))) if world.size <= FEW_RANKS else 1
         partition = Partition(rows.keys, world.size * parts_per_rank)
         rows = rows.reorder(partition).send(Shuffle(world, np.diff(partition.starts[::parts_per_rank])))
         # With few sources, each sends many rows of every part, already partitioned: no need to partition again.
