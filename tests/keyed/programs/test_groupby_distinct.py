@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from keyed.programs.complete import run
 from keyed.tables.samples import on_root
 from mpi4py import MPI
 from ranks import check_collective, run_anyrank
@@ -34,22 +35,6 @@ TYPES = {
 NUMBERS = "xiunwb"
 QUANTILES = {"median({})": "0.5", "quantile({}, 0.9)": "0.9", "quantile({}, 0)": "0", "quantile({}, 1)": "1"}
 FLOATS = [math.inf, -math.inf, 5e-324, 1.7e308, -1.7e308, 0.0, -0.0]
-
-
-def run(world, path, **options):
-    groupby, state = GroupBy(table=str(path), **options), State(world)
-    groupby.declare(state)
-    while not groupby.done(state):
-        groupby.step(state)
-        state.step += 1
-    return state, groupby.result(state)
-
-
-@pytest.fixture(scope="module")
-def alone():
-    world = World()
-    yield world
-    world.close()
 
 
 def table(seed, rows, groups):

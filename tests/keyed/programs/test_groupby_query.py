@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from keyed.programs.complete import run
 from keyed.tables.samples import on_root
 from mpi4py import MPI
 from ranks import check_collective, run_anyrank
@@ -20,23 +21,6 @@ from anyrank.state import State
 from anyrank.world import World
 
 NAMES = ("country", "price", "amount", "day")
-
-
-def run(world, path, **options):
-    """The state and the result of a complete run, without files."""
-    groupby, state = GroupBy(table=str(path), **options), State(world)
-    groupby.declare(state)
-    while not groupby.done(state):
-        groupby.step(state)
-        state.step += 1
-    return state, groupby.result(state)
-
-
-@pytest.fixture(scope="module")
-def alone():
-    world = World()
-    yield world
-    world.close()
 
 
 def table(seed, rows=300):
