@@ -23,7 +23,10 @@ def by_locale(tree: ast.AST) -> Iterator[int]:
         owner = getattr(call.func.value, "id", "") if method else ""
         named = {word.arg: word.value for word in call.keywords}
         place = {"read_text": 0, "write_text": 1, "open": 0 if method else 1, "TemporaryFile": 0}.get(name)
-        if "encoding" in named or owner in ("os", "tarfile"):
+        inherited = (
+            method and isinstance(call.func.value, ast.Call) and getattr(call.func.value.func, "id", "") == "super"
+        )
+        if "encoding" in named or owner in ("os", "tarfile") or inherited:
             continue
         if name in ("run", "Popen", "check_output"):
             bad = "text" in named or "universal_newlines" in named

@@ -46,6 +46,13 @@ def begin(*words: str) -> None:
         subprocess.Popen([sys.executable, __file__, *words], start_new_session=True, **streams)
 
 
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that other processes wait for: they never see it empty."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.rename(file)
+
+
 def read_request(job: str) -> str:
     file = FOLDER / job.replace(".", "/")
     return file.read_text() if file.exists() else ""
@@ -53,12 +60,12 @@ def read_request(job: str) -> str:
 
 def condor_rm(*jobs: str) -> None:
     for job in jobs:
-        (FOLDER / job.replace(".", "/")).write_text(RM)
+        write_whole(FOLDER / job.replace(".", "/"), RM)
 
 
 def condor_vacate_job(*jobs: str) -> None:
     for job in jobs:
-        (FOLDER / job.replace(".", "/")).write_text(VACATE)
+        write_whole(FOLDER / job.replace(".", "/"), VACATE)
 
 
 def condor_submit(*words: str) -> None:
@@ -120,12 +127,12 @@ def shadow(job: str, *words: str) -> None:
             )
             if remove.eval(classad2.ClassAd({"JobStatus": 2, "NumJobStarts": starts, **ended})) is True:
                 write_event(log, job, "005", f"Job terminated.\n\t{how}{USAGE}")
-                (FOLDER / f"{job}.ended").write_text(str(code))
+                write_whole(FOLDER / f"{job}.ended", str(code))
                 return
             write_event(log, job, "004", f"Job was evicted.\n\t(0) Job terminated and was requeued\n{USAGE}\t{how}")
         time.sleep(0.2)
     write_event(log, job, "009", "Job was aborted.\n\tvia condor_rm (by user user)\n")
-    (FOLDER / f"{job}.ended").write_text("-9")
+    write_whole(FOLDER / f"{job}.ended", "-9")
 
 
 def starter(job: str, settings: dict[str, str]) -> int:

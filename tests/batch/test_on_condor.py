@@ -65,7 +65,7 @@ needs = ["A"]
 command = ["touch", "{out}/D/made"]
 [runs.B]
 program = "{program}:Storm"
-parameters = {{ rows = 12, columns = 8, steps = 200, gate = "{gate}" }}
+parameters = {{ rows = 12, columns = 8, steps = 2000, gate = "{gate}" }}
 """
 
 
