@@ -16,7 +16,7 @@ class Count(Program):
     chunk: int = param(1 << 26, "bytes of text read in a step; a run can stop after each step", ge=1)
 
     def declare(self, state: State) -> None:
-        self.text = TextFiles(self.files, state.world)
+        self.text = TextFiles(self.files, state)
         self.steps = self.text.chunks(self.chunk)
         state.add(Table("words", state.world, {"word": "text"}, {"longest": ("int64", "max")}))
 

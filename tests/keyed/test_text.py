@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from ranks import check_collective
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.keyed import ColumnSpec, TableFiles
 from anyrank.keyed.files import COMPRESSED
 from anyrank.keyed.text import MARGIN, SPACE, TextFiles
+from anyrank.state import State
 from anyrank.world import World
 
 LINES = b"\n"
@@ -246,3 +248,18 @@ def test_text_of_another_compression_is_an_error(alone, tmp_path):
     files = TextFiles(str(folder), alone)
     with pytest.raises(AnyrankError, match=r"00.txt.gz cannot be decompressed .*Replace the file"):
         [*files.blocks(0, files.size)]
+
+
+@pytest.mark.ranks(1, 2)
+def test_files_with_a_state_refuse_another_input(world, tmp_path):
+    """The Scalars of two readers are checked without a call by the program."""
+    on_root(world, lambda: (tmp_path / "a.csv").write_text("x\n1\n"))
+    state = State(world)
+    text, table = TextFiles(str(tmp_path), state), TableFiles(str(tmp_path), [ColumnSpec("x")], state)
+    check_collective(world, [scalar.name for scalar in state.scalars()] == ["input", "input2"])
+    check_collective(world, text.part(0, 9) == table.part(0, 9))
+    state.input2 = state.input2 + 1  # as a checkpoint of a run with other files
+    text.part(0, 9)
+    with pytest.raises(UsageError, match="the files are not those that the run began with") as refusal:
+        table.part(0, 9)
+    check_collective(world, refusal.value.collective)

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from anyrank.keyed.sorting import Sorter, sort
     from anyrank.keyed.table import Table
     from anyrank.keyed.tables import TableFiles
+    from anyrank.keyed.tables.columns import ColumnSpec
     from anyrank.keyed.text import TextFiles
     from anyrank.keyed.words import Words
     from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
 
 _MODULES = {
+    "ColumnSpec": "tables.columns",
     "Patterns": "patterns",
     "Sorter": "sorting",
     "Table": "table",
@@ -38,6 +40,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "ColumnSpec",
     "Patterns",
     "Sorter",
     "Table",

@@ -26,6 +26,7 @@ from anyrank.keyed.write import cells_of
 
 #: The digits of decimal256, and of the decimals that operations take: a product of two has 2 · 37 + 1 digits.
 _ALL_DIGITS, _DIGITS = 76, 37
+_UNITS = ("s", "ms", "us", "ns")
 _COMPARISONS = {
     ast.Eq: "equal",
     ast.NotEq: "not_equal",
@@ -134,12 +135,14 @@ class _Evaluation:
                 return pa.scalar(time.fromisoformat(text), like)
             if t.is_date(like) and re.fullmatch(r"\d{4}-\d\d-\d\d", text):
                 return pa.scalar(text).cast(pa.date32())
-            unit = ("ns" if str(like).startswith("timestamp[ns") else "us") if "." in text else "s"
+            unit = "ns" if re.search(r"\.\d{7}", text) else "us" if "." in text else "s"
             zone = "UTC" if re.search(r"[T ][0-9].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$", text) else None
             return pa.scalar(text).cast(pa.timestamp(unit, zone))
         except (pa.ArrowInvalid, ValueError):
             kind = "text in UTF-8" if like is None or is_text(like) else name_of(like)
-            raise self.error(node, f"is not {kind}", "Write times as ISO 8601: '2024-01-31T10:00:00'.") from None
+            fix = "Write times as ISO 8601: '2024-01-31T10:00:00'."
+            fix += " Times in ns are of the years 1678 to 2261." if re.search(r"\.\d{7}", text) else ""
+            raise self.error(node, f"is not {kind}", fix) from None
 
     def _pair(self, left: ast.expr, right: ast.expr) -> tuple[Any, Any]:
         """Return the values of two operands; a constant has a type that suits the other operand."""
@@ -200,15 +203,14 @@ class _Evaluation:
         """Return two values in a type that has the values of both."""
         pa, types = arrow(), (first.type, second.type)
         if types[0] == types[1]:
-            return first, second
+            return _typed(first, pa.bool_()), _typed(second, pa.bool_())
         if all(is_number(type_) and not pa.types.is_boolean(type_) for type_ in types):
             if any(pa.types.is_floating(type_) for type_ in types):
                 return self._float(first), self._float(second)
             exact = pa.decimal256(_ALL_DIGITS, max(getattr(type_, "scale", 0) for type_ in types))
             return first.cast(exact), second.cast(exact)
         if all(map(is_time, types)):
-            units = [getattr(type_, "unit", "s") for type_ in types]
-            return first.cast(pa.timestamp(units[0])), second.cast(pa.timestamp(units[1]))
+            return _same_unit(*(x.cast(pa.timestamp(getattr(x.type, "unit", "s"))) for x in (first, second)))
         if all(map(pa.types.is_time, types)) or all(map(pa.types.is_duration, types)):
             return first, second
         names = " with ".join(map(name_of, types))
@@ -263,7 +265,7 @@ class _Evaluation:
                 raise self.error(
                     argument, f"is {name_of(value.type)}, not a column of times", "Use ISO 8601 or Unix seconds."
                 )
-            times, wrong, hint = times_of(value)
+            times, wrong, hint = times_of(value, self.zone)
             if wrong.any():
                 (text,) = cells_of(value[int(np.argmax(wrong)) :][:1]).to_pylist()
                 raise ValueError(f"{text!r} is not a time. {hint}".rstrip(". "))
@@ -288,6 +290,22 @@ class _Evaluation:
 def _typed(value: Any, type_: Any) -> Any:
     """Return a value in a type if it has none, because it is from a column without values."""
     return value.cast(type_) if arrow().types.is_null(value.type) else value
+
+
+def _same_unit(first: Any, second: Any) -> tuple[Any, Any]:
+    """Return timestamps in one unit; as decimals, if some of them have too many ticks of the unit for int64."""
+    pa, unit = arrow(), max(first.type.unit, second.type.unit, key=_UNITS.index)
+    try:
+        return first.cast(pa.timestamp(unit)), second.cast(pa.timestamp(unit))
+    except pa.ArrowInvalid:
+        return _ticks(first, unit), _ticks(second, unit)
+
+
+def _ticks(times: Any, unit: str) -> Any:
+    """Return the numbers of a finer unit since 1970 as decimals."""
+    pa = arrow()
+    factor = pa.scalar(Decimal(10 ** (3 * (_UNITS.index(unit) - _UNITS.index(times.type.unit)))), pa.decimal128(10, 0))
+    return arrow("compute").multiply(times.cast(pa.int64()).cast(pa.decimal128(19, 0)), factor)
 
 
 def _decimal(type_: Any) -> Any:

@@ -22,6 +22,9 @@ from anyrank.keyed.types import arrow
 #: The suffixes of compressed files, and Arrow's names of their compression. Such a file is read by one rank.
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
+#: The first bytes of compressed data, and the suffixes of such files.
+_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst", b"\x04\x22\x4d\x18": ".lz4"}
+
 #: Names of standard input, and the folders of its copies.
 STDIN = "-", "/dev/stdin"
 _copies: list[TemporaryDirectory[str]] = []
@@ -36,7 +39,8 @@ def absolute(names: str) -> str:
 def with_stdin(names: str, folder: Path | None, suffix: str) -> str:
     """Return the names with a file in place of `-` or /dev/stdin, to which this process copies its standard input.
 
-    The file is beside the run folder, where all ranks can read it, and is removed when the process ends.
+    The file is beside the run folder, where all ranks can read it, and is removed when the process ends. The first
+    bytes tell whether the input is compressed.
     Raises UsageError if standard input is empty, or if the run is resumed.
     """
     if not {*STDIN} & {*names.split(",")}:
@@ -45,10 +49,14 @@ def with_stdin(names: str, folder: Path | None, suffix: str) -> str:
         raise UsageError("a run that reads standard input cannot be resumed. Save the input to a file, and name it.")
     parent = next(parent for parent in folder.absolute().parents if parent.is_dir())
     _copies.append(TemporaryDirectory(prefix=".anyrank-stdin-", dir=parent))
-    copy = Path(_copies[-1].name, f"stdin{suffix}")
     pipe = os.environ.get(launcher.STDIN)
-    with copy.open("wb") as file, Path(pipe).open("rb") if pipe else nullcontext(sys.stdin.buffer) as source:
-        shutil.copyfileobj(source, file)
+    with Path(pipe).open("rb") if pipe else nullcontext(sys.stdin.buffer) as source:
+        begin = source.read(max(map(len, _MAGIC)))
+        packed = next((_MAGIC[magic] for magic in _MAGIC if begin.startswith(magic)), "")
+        copy = Path(_copies[-1].name, f"stdin{suffix}{packed}")
+        with copy.open("wb") as file:
+            file.write(begin)
+            shutil.copyfileobj(source, file)
     if not copy.stat().st_size:
         raise UsageError("standard input is empty. Use a pipe or < FILE, and give the name on the command line.")
     return ",".join(str(copy) if name in STDIN else name for name in names.split(","))

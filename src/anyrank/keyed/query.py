@@ -46,6 +46,8 @@ class Query(TableFiles):
         **options: Any,
     ):
         self.where, self.derived = where, derived
+        #: Rows read so far by this rank that the condition removed.
+        self.removed = 0
         # The last use of a column decides how its type is inferred; `any`, for which text will do, is the first.
         read = [*(ColumnSpec(name, role="operand") for _, name in self._operands()), *wanted]
         read = sorted([spec for spec in read if spec.column not in derived], key=lambda spec: spec.role != "any")
@@ -89,15 +91,26 @@ class Query(TableFiles):
         columns = _Columns(self, Rows(self.paths[0], {n: pa.array([], type_) for n, type_ in self.columns.items()}))
         types = dict(self.columns)
         for name, expression in self.derived.items():
-            types[name] = type_of(expression, columns, self.zone)
-        if self.where and (type_ := type_of(self.where, columns, self.zone)) != pa.bool_():
+            types[name] = self._type_of(expression, columns)
+        if self.where and (type_ := self._type_of(self.where, columns)) != pa.bool_():
             raise self.where.error(self.where.tree, f"is {name_of(type_)}, not a condition", "Compare it with a value.")
         return {spec.label: spec.type(types[spec.column]) for spec in self.wanted}
+
+    def _type_of(self, expression: Expression, columns: Mapping[str, Any]) -> Any:
+        """Return the type of an expression. The UsageError says if numbers have another decimal mark."""
+        try:
+            return type_of(expression, columns, self.zone)
+        except UsageError as error:
+            marks = {name: self._decimal_mark(name) for name in expression.names if name not in self.derived}
+            fixes = [f" Use {mark} if this is the decimal mark of {name}." for name, mark in marks.items() if mark]
+            raise UsageError(f"{error}{''.join(fixes)}") from None
 
     def _requested(self, rows: Rows) -> dict[str, Values]:
         if self.where:
             kept = _Columns(self, rows).compute(self.where).fill_null(False).to_numpy(zero_copy_only=False)
-            kept = kept if rows.wrong is None else kept & ~rows.wrong
+            wrong = np.zeros(len(kept), bool) if rows.wrong is None else rows.wrong
+            self.removed += int(np.count_nonzero(~kept & ~wrong))
+            kept = kept & ~wrong
             rows = rows if kept.all() else _Selection(rows, kept)
         columns = _Columns(self, rows)
         rows.columns |= {spec.column: columns[spec.column] for spec in self.wanted if spec.column in self.derived}
@@ -138,24 +151,43 @@ class _Columns(dict[str, Any]):
         return column
 
     def compute(self, expression: Expression) -> Any:
-        """Return the values of an expression. Raises UsageError for a row whose value cannot be computed."""
+        """Return the values of an expression. A row whose value cannot be computed is bad: it raises UsageError."""
         try:
             return evaluate(expression, self, self._count, self._query.zone)
         except (arrow().ArrowInvalid, ValueError) as error:
             row, why = self._failing_row(expression, error)
+        what = f"{self._rows.where(row)}: {expression.option} {expression.source!r} cannot be computed: {why}"
+        if not self._query.bad.skip:
             raise UsageError(
-                f"{self._rows.where(row)}: {expression.option} {expression.source!r} cannot be computed: {why}. "
-                "Correct the row, or use float(...) for numbers that do not fit."
-            ) from None
+                f"{what}. Correct the row, or use float(...) for numbers that do not fit, or --on-bad skip to skip and "
+                "count such rows."
+            )
+        values, wrong = self._computable(expression, 0, self._count)
+        self._rows.drop(wrong, self._query.bad, lambda: what)
+        return values
+
+    def _evaluate_part(self, expression: Expression, first: int, count: int) -> Any:
+        part = {name: self[name][first : first + count] for name in expression.names}
+        return evaluate(expression, part, count, self._query.zone)
+
+    def _computable(self, expression: Expression, first: int, count: int) -> tuple[Any, np.ndarray]:
+        """Return the values of some rows, null where they cannot be computed, and a mask of these."""
+        try:
+            return self._evaluate_part(expression, first, count), np.zeros(count, bool)
+        except (arrow().ArrowInvalid, ValueError):
+            if count == 1:
+                return arrow().nulls(1, self._evaluate_part(expression, 0, 0).type), np.ones(1, bool)
+        parts = [self._computable(expression, first, count // 2)]
+        parts.append(self._computable(expression, first + count // 2, count - count // 2))
+        return arrow().concat_arrays([values for values, _ in parts]), np.concatenate([wrong for _, wrong in parts])
 
     def _failing_row(self, expression: Expression, error: Exception) -> tuple[int, Exception]:
         """Return the first row whose value cannot be computed, and its error."""
         first, count = 0, self._count
         while count > 1:
             half = count // 2
-            part = {name: self[name][first : first + half] for name in expression.names}
             try:
-                evaluate(expression, part, half, self._query.zone)
+                self._evaluate_part(expression, first, half)
                 first, count = first + half, count - half
             except (arrow().ArrowInvalid, ValueError) as earlier:
                 error, count = earlier, half

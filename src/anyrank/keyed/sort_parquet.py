@@ -17,6 +17,8 @@ from anyrank.keyed.tables.parquet import DUPLICATE, ParquetFile
 from anyrank.keyed.types import array_of, arrow, is_restorable, is_wide, to_stored
 from anyrank.keyed.values import Values
 
+#: The memory that writing Parquet takes: of the libraries, and copies of a block.
+_WRITER_BYTES, _COPIES = 24 << 20, 4
 #: Prefix for the names of null masks.
 NULLS = "null"
 
@@ -40,6 +42,10 @@ class ParquetRows(TableRows):
     def output_bytes(self) -> int:
         """The uncompressed bytes of the row groups."""
         return sum(size for size, _ in self._groups)
+
+    def write_bytes(self, block: int) -> int:
+        """See TableRows: rank 0 has the rows of a block, as messages, as columns of either type, and as pages."""
+        return _WRITER_BYTES + _COPIES * min(block, self.output_bytes)
 
     @property
     def row_bytes(self) -> int:  # type: ignore[override]
@@ -124,7 +130,9 @@ class ParquetOutput(Output):
 
     def locate(self, columns: Columns, start: int) -> int:
         """See Output."""
-        self._tables += self.source.world.gather(self.source.to_arrow(columns)) or []
+        with self.source.world.raise_on_all_ranks(Exception):
+            table = self.source.to_arrow(columns)
+        self._tables += self.source.world.gather(table) or []
         return start
 
     def flush(self) -> None:

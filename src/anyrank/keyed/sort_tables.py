@@ -135,6 +135,10 @@ class TableRows(TableFiles):
         """Return the number of rows of a block of the output."""
         return max(1, -(-rows // self.writes(block)))
 
+    def write_bytes(self, block: int) -> int:
+        """Return the bytes of memory that a rank needs, outside of the Sorter, to write a block."""
+        return 0
+
     @property
     def output_bytes(self) -> int:
         """The approximate size of the output in bytes."""

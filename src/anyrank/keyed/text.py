@@ -16,12 +16,16 @@ import numpy as np
 from anyrank.errors import AnyrankError
 from anyrank.keyed.files import check_unchanged, find_files, fingerprint, is_stream, read_stream
 from anyrank.layout import even_cuts
+from anyrank.member import Scalar
+from anyrank.state import State
 from anyrank.world import World
 
 #: ASCII white space, which ends words.
 SPACE = b" \t\n\v\f\r"
 #: Zero bytes before and after the valid bytes of a block's buffer, so that kernels may read whole vectors.
 MARGIN = 64
+#: The description of the Scalars that keep fingerprints.
+_KNOWN = "hash of the names and sizes of the input files"
 _STREAM_BYTES = 1 << 20  # bytes decompressed at a time
 _SEARCH_BYTES = 1 << 16  # bytes read at a time to find the end of a word or line
 
@@ -57,8 +61,9 @@ class TextFiles:
         named twice is read once. Only rank 0 searches for the files. Files that end in .gz, .bz2, .zst or .lz4 are
         decompressed, and files that begin with the byte order mark of UTF-16 are converted to UTF-8; each of these is
         read by one rank, the one whose range has its first byte.
-    world : World
-        The ranks that read the files.
+    world : World or State
+        The ranks that read the files. With a State, a Scalar `input` (`input2` … of further readers) keeps the
+        fingerprint, and `part` refuses to continue a run with other files.
 
     Attributes
     ----------
@@ -87,7 +92,8 @@ class TextFiles:
     #: Files and folders in folders whose names begin with one of these are left out.
     hidden: tuple[str, ...] = (".",)
 
-    def __init__(self, names: str | Sequence[str], world: World):
+    def __init__(self, names: str | Sequence[str], world: World | State):
+        state, world = (world, world.world) if isinstance(world, State) else (None, world)
         self.world = world
         files = world.on_root(partial(find_files, names, self.hidden))
         self.paths, self.sizes = [*files], [*files.values()]
@@ -95,6 +101,10 @@ class TextFiles:
         self._ends = [*accumulate(self.sizes)]
         self.size = self._ends[-1]
         self.fingerprint = fingerprint((self._name(path), size) for path, size in files.items())
+        self._known: Scalar | None = None
+        if state is not None:
+            readers = sum(scalar.description == _KNOWN for scalar in state.scalars())
+            self._known = state.scalar(f"input{readers + 1 if readers else ''}", self.fingerprint, description=_KNOWN)
         # The last search for a separator: the file, the separators, where it began, and the cut that it returned.
         self._last_search = Path(), b"", 0, 0
 
@@ -130,7 +140,14 @@ class TextFiles:
         ----------
         step, chunk : int
             The number of the chunk, and the bytes of a chunk.
+
+        Raises
+        ------
+        UsageError
+            On all ranks, if the reader has a State, and the files are not those that the run began with.
         """
+        if self._known is not None:
+            self.check(self._known.value)
         first = step * chunk
         cuts = even_cuts(min(chunk, self.size - first), self.world.size)
         return first + cuts[self.world.rank], first + cuts[self.world.rank + 1]

@@ -149,7 +149,10 @@ def is_wide(type_: Any) -> bool:
 
 
 def to_type(array: Any, type_: Any) -> Any:
-    """Convert an array or chunked array to an array of a type. Raises an ArrowInvalid if a value does not fit."""
+    """Convert an array or chunked array to an array of a type; numbers that are times remain numbers: see `to_times`.
+
+    Raises an ArrowInvalid if a value does not fit.
+    """
     pa = arrow()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -161,11 +164,24 @@ def to_type(array: Any, type_: Any) -> Any:
         array = array.cast(pa.timestamp(array.type.unit, "UTC"))
     if pa.types.is_fixed_size_binary(array.type):
         array = array.cast(pa.binary())
-    if pa.types.is_timestamp(type_) and pa.types.is_floating(array.type):
-        array = arrow("compute").floor(array)
-    if pa.types.is_timestamp(type_) and (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
-        array = array.cast(pa.int64())
-    return array if array.type == type_ else array.cast(type_)
+    is_count = pa.types.is_timestamp(type_) and (pa.types.is_floating(array.type) or pa.types.is_integer(array.type))
+    return array if array.type == type_ or is_count else array.cast(type_)
+
+
+def to_times(numbers: Any, type_: Any) -> tuple[Any, np.ndarray]:
+    """Convert numbers of a time unit to timestamps, rounded down, and return a mask of numbers that are not times."""
+    pa, compute = arrow(), arrow("compute")
+    if pa.types.is_floating(numbers.type):
+        numbers = compute.floor(numbers.cast(pa.float64()))
+        fits = compute.and_(compute.greater_equal(numbers, -(2.0**63)), compute.less(numbers, 2.0**63))
+        numbers = compute.if_else(fits, numbers, pa.scalar(None, numbers.type))
+        wrong = compute.invert(fits).fill_null(False)
+    elif pa.types.is_uint64(numbers.type):
+        wrong = compute.greater(numbers, pa.scalar(2**63 - 1, pa.uint64())).fill_null(False)
+        numbers = compute.if_else(wrong, pa.scalar(None, numbers.type), numbers)
+    else:
+        wrong = pa.repeat(False, len(numbers))
+    return numbers.cast(pa.int64()).cast(type_), wrong.to_numpy(zero_copy_only=False)
 
 
 def to_stored(array: Any, type_: Any) -> Any:

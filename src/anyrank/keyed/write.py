@@ -33,8 +33,9 @@ PADDED = 256
 def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     """Write the rows of all ranks as CSV (RFC 4180, UTF-8) with a header line. Collective.
 
-    Floating-point numbers are written with all digits needed to read back the same bits, masked values as empty
-    fields, and bytes that are not valid UTF-8 as escapes.
+    Floating-point numbers are written with all digits needed to read back the same bits, and bytes that are not valid
+    UTF-8 as escapes. Masked values and nulls are empty fields; an empty text is `""`. In a file of one column both are
+    `""`, because an empty line is not a row.
 
     Parameters
     ----------
@@ -97,8 +98,12 @@ def _lines(columns: Mapping[str, Any]) -> Iterator[bytes]:
         cells = [cells_of(column.slice(first, _ROWS)) for column in columns.values()]
         quoted = [compute.match_substring_regex(text, _SPECIAL) for text in cells]
         cells = [_quote(text, needed) for text, needed in zip(cells, quoted, strict=True)]
-        if len(cells) == 1:  # an empty line is not a row
-            cells = [compute.if_else(compute.equal(cells[0], ""), pa.scalar('""', cells[0].type), cells[0])]
+        for k, column in enumerate(columns.values()):
+            if len(cells) == 1 or is_text(column.type):  # an empty text is quoted, a null is nothing
+                empty = compute.equal(cells[k], "")
+                if len(cells) > 1:  # but an empty line is not a row
+                    empty = compute.and_(empty, column.slice(first, _ROWS).is_valid())
+                cells[k] = compute.if_else(empty, pa.scalar('""', cells[k].type), cells[k])
         lines = _join(_join(*cells, between=","), "", between="\n")
         text = text_of(lines)
         yield text.data.tobytes()

@@ -17,7 +17,7 @@ from mpi4py import MPI
 from ranks import check_collective, run_anyrank
 
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.keyed import Text, write_parquet
+from anyrank.keyed import Text, write_csv, write_parquet
 from anyrank.keyed.order import head, ordered
 from anyrank.keyed.programs.groupby import GroupBy
 from anyrank.state import State
@@ -199,3 +199,17 @@ def test_groupby_formats_and_order_are_flags(tmp_path):
         assert file["k"][:].tolist() == [b"b", b"c", b"a"]
     assert pa.parquet.read_table(tmp_path / "out" / "groups.parquet")["k"].to_pylist() == ["b", "c", "a"]
     assert not (tmp_path / "out" / "groups.csv").exists()
+
+
+def test_groupby_csv_quotes_empty_text_and_not_null(alone, tmp_path):
+    pa.parquet.write_table(pa.table({"k": ["", None, "a", ""], "x": [1, 2, None, 4]}), tmp_path / "t.parquet")
+    program, state = (
+        GroupBy(table=str(tmp_path / "t.parquet"), by="k", aggregate="max(x)"),
+        State(alone, folder=tmp_path),
+    )
+    program.declare(state)
+    program.step(state)
+    program.result(state)
+    assert (tmp_path / "groups.csv").read_text() == 'k,max(x)\n"",4\na,\n,2\n'
+    names = pa.array(["", None, "b"])
+    assert write_csv(alone, tmp_path / "one.csv", {"k": names.cast(pa.large_binary())}).read_text() == 'k\n""\n""\nb\n'

@@ -6,6 +6,7 @@ import csv
 import json
 from fractions import Fraction
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -230,3 +231,85 @@ def test_groupby_names_in_backticks_may_have_any_letters(alone, tmp_path, where,
 def test_groupby_comments_and_lines_in_text_are_refused(tmp_path, where, what):
     with pytest.raises(UsageError, match=what):
         GroupBy(table=str(tmp_path / "a.csv"), by="k", where=where).check()
+
+
+@pytest.mark.ranks(1, 3)
+def test_groupby_rows_that_cannot_be_computed_are_skipped(world, tmp_path):
+    """Rows are bad, removed by the condition, or in groups; each is counted once, on any ranks."""
+    lines = [f"{'ab'[n % 2]},{2**62 if n % 9 == 0 else n}" for n in range(600)]
+    on_root(world, lambda: (tmp_path / "t.csv").write_text("k,n\n" + "\n".join([*lines[:300], "a,1,2", *lines[300:]])))
+    query = {"by": "k", "let": ["m = n * 3"], "aggregate": "count,max(m)", "chunk": 1000, "on_bad": "skip"}
+    _, result = run(world, tmp_path / "t.csv", where="n != 8", **query)
+    kept = [n for n in range(600) if n % 9 and n != 8]
+    parts = {"a": [n for n in kept if n % 2 == 0], "b": [n for n in kept if n % 2]}
+    right = [[key, len(part), 3 * max(part)] for key, part in parts.items()]
+    check_collective(world, result["first"] == right, f"{result['first']}, {right}")
+    counts = {name: result[name] for name in ("rows", "left_out", "removed_by_where")}
+    check_collective(world, counts == {"rows": len(kept), "left_out": 68, "removed_by_where": 1}, str(counts))
+    _, result = run(world, tmp_path / "t.csv", where="m > 900", **query)  # the condition is bad for the same rows
+    counts = {name: result[name] for name in ("rows", "left_out", "removed_by_where")}
+    above = sum(n % 9 > 0 and n > 300 for n in range(600))
+    check_collective(
+        world, counts == {"rows": above, "left_out": 68, "removed_by_where": 600 - 67 - above}, f"{counts}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("t < '2500-01-01'", [0, 1, 2]),
+        ("t >= '2500-01-01' or t == '2500-01-01'", []),
+        ("'1600-01-01T00:00:00.5Z' <= t", [0, 1, 2]),
+        ("t != '1600-01-01'", [0, 1, 2]),
+        ("t in ['9999-12-31', '1970-01-01']", [0]),
+        ("t < d", [0, 1, 2]),
+        ("t > '1970-01-01T00:00:00.123456788'", [1]),
+    ],
+)
+def test_groupby_nanoseconds_compare_with_any_year(alone, tmp_path, where, kept):
+    times = pa.array([0, 2**63 - 1, -(2**63) + 1, None], pa.timestamp("ns"))
+    days = pa.array([2932896] * 4, pa.int32()).cast(pa.date32())
+    pa.parquet.write_table(pa.table({"k": [0, 1, 2, 3], "t": times, "d": days}), tmp_path / "t.parquet")
+    assert [row[0] for row in run(alone, tmp_path / "t.parquet", by="k", where=where)[1]["first"]] == kept
+
+
+def test_groupby_nanoseconds_of_other_years_are_refused(alone, tmp_path):
+    pa.parquet.write_table(pa.table({"t": pa.array([0], pa.timestamp("ns"))}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"Times in ns are of the years 1678 to 2261"):
+        run(alone, tmp_path / "t.parquet", by="t", where="t < '2500-01-01T00:00:00.1234567'")
+
+
+def test_groupby_columns_without_values_compare_to_null(alone, tmp_path):
+    pa.parquet.write_table(pa.table({"k": ["a", "b"], "x": pa.nulls(2), "y": pa.nulls(2)}), tmp_path / "t.parquet")
+    for condition in ("x == y", "x < y", "x != y", "not (x >= y)"):
+        where = f"({condition}) is None and (k == 'a' or {condition})"
+        assert run(alone, tmp_path / "t.parquet", by="k", where=where)[1]["first"] == [["a", 1]]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "npy", "h5"])
+def test_groupby_numbers_that_are_no_times_are_bad_rows(alone, tmp_path, suffix):
+    numbers, path = np.array([1.5, np.inf, np.nan, -0.5]), tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        pa.parquet.write_table(pa.table({"t": numbers}), path)
+    elif suffix == "npy":
+        np.save(path, np.array([(n,) for n in numbers], [("t", float)]))
+    else:
+        with h5py.File(path, "w") as file:
+            file["t"] = numbers
+    with pytest.raises(
+        UsageError, match=r"row 1 \(from 0\): t inf is not timestamp\[s\], the type of the column.*skip"
+    ):
+        run(alone, path, by="t", types="t=timestamp[s]")
+    _, result = run(alone, path, by="t", types="t=timestamp[s]", on_bad="skip")
+    assert result["first"] == [["1969-12-31T23:59:59", 1], ["1970-01-01T00:00:01", 1]] and result["left_out"] == 2
+
+
+def test_groupby_local_time_beyond_year_9999_is_a_bad_row(alone, tmp_path):
+    (tmp_path / "t.csv").write_text("k,t\n1,9999-12-31T23:30:00\n2,2024-01-01T00:00:00\n")
+    options = {"by": "hour(t)", "tz": "Europe/Oslo"}
+    with pytest.raises(
+        UsageError, match=r"line 2: t '?9999-.* is not a time. It must be in the years 1 to 9999 of --tz"
+    ):
+        run(alone, tmp_path / "t.csv", **options)
+    _, result = run(alone, tmp_path / "t.csv", on_bad="skip", **options)
+    assert (result["first"], result["left_out"]) == ([[1, 1]], 1)

@@ -143,3 +143,37 @@ def test_groupby_sum_of_more_than_38_digits_is_refused(alone, tmp_path):
     with pytest.raises(UsageError, match=r"sum\(w\): a sum has more than 38 digits. Use mean, or fewer rows"):
         run(alone, tmp_path / "t.parquet", by="k", aggregate="sum(w)")
     assert run(alone, tmp_path / "t.parquet", by="k", aggregate="mean(w)") == [["a", 1e38]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ("1,5 2 3,25", {"aggregate": "sum(v)"}, r"'v' is text and must be numbers to be added. Use --decimal , if"),
+        ("1,5 2,5 x", {"aggregate": "max(v)"}, r"to be compared. Use --decimal , if this is the decimal mark"),
+        ("1,5 2 3,25", {"types": "v=float64"}, r"v '1,5' is not float64.* 2 of 3 rows here .* Use --decimal , to keep"),
+        ("1,5 2 3,25", {"where": "v > 1"}, r"--where .* compares text with int64.* Use --decimal , if .* of v\.$"),
+        ("1,5 2 3,25", {"let": ["w = v * 2"]}, r"v is text, not a number.* Use --decimal , if"),
+        ("1.5 2 3.25", {"aggregate": "sum(v)", "decimal": ","}, r"Use --decimal \. if this is the decimal mark"),
+        ("x 2 y", {"types": "v=float64"}, r"v 'x' is not float64.* 2 of 3 rows .*Use --types 'v=text' to keep such"),
+    ],
+)
+def test_groupby_advice_does_not_lose_most_rows(alone, tmp_path, rows, options, message):
+    (tmp_path / "t.csv").write_text("k;v\n" + "".join(f"a;{value}\n" for value in rows.split()))
+    options = {"aggregate": "sum(v)" if "types" in options else "count", **options}
+    with pytest.raises(UsageError, match=message) as refusal:
+        run(alone, tmp_path / "t.csv", by="k", **options)
+    assert "--on-bad skip" not in str(refusal.value)
+
+
+def test_groupby_advice_to_skip_is_for_a_few_rows(alone, tmp_path):
+    (tmp_path / "t.csv").write_text("k;v\n" + "a;1\n" * 9 + "a;x\na;1;2\n")
+    with pytest.raises(UsageError, match=r"line 12 has 3 fields, not 2.* or use --on-bad skip to skip and count them"):
+        run(alone, tmp_path / "t.csv", by="k")
+    (tmp_path / "t.csv").write_text("k;v\n" + "a;1\n" * 9 + "a;x\n")
+    with pytest.raises(
+        UsageError, match=r"line 11: v 'x' is not float64.* or use --on-bad skip to skip and count them"
+    ):
+        run(alone, tmp_path / "t.csv", by="k", aggregate="sum(v)", types="v=float64")
+    (tmp_path / "t.csv").write_text("k,v\n" + "a,1,5\n" * 9)
+    with pytest.raises(UsageError, match=r"9 of 9 rows here are like it. Use --delimiter, --quote or --header no to"):
+        run(alone, tmp_path / "t.csv", by="k", aggregate="sum(v)")

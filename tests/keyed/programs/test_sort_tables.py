@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from keyed.tables.samples import on_root
 from ranks import check_collective, run_anyrank
 
 from anyrank.errors import AnyrankError, UsageError
@@ -17,7 +21,9 @@ from anyrank.keyed.order import text_codes
 from anyrank.keyed.programs.sort import Sort, parse_by, table_rows
 from anyrank.keyed.rows import Text
 from anyrank.keyed.sort_keys import Key
+from anyrank.keyed.sort_parquet import ParquetRows
 from anyrank.keyed.tables.dialect import CsvOptions
+from anyrank.state import State
 
 ROWS = 3000
 RNG = np.random.default_rng(11)
@@ -255,3 +261,50 @@ def test_sort_by_a_folder_name_is_refused(tmp_path, suffix):
         pq.write_table(pa.table({"k": ["b", "a"], "x": [1, 2]}), folder / "a.parquet")
     done = run_anyrank("run", "sort", "--input", tmp_path, "--by", "m,-x", "--out", tmp_path / "o", ranks=None)
     assert done.returncode == 2 and "the key 'm' is the name of a folder" in done.stderr
+
+
+@pytest.mark.ranks(2, 3)
+def test_sort_parquet_error_of_one_rank_is_that_of_all(world, tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    on_root(world, lambda: pq.write_table(pa.table({"a": [3, 1, 2, 5]}), path, row_group_size=1))
+    program, state = Sort(input=str(path), by="a", output=str(tmp_path / "o.parquet")), State(world)
+    program.declare(state)
+    if world.rank == 1:
+        monkeypatch.setattr(ParquetRows, "to_arrow", lambda self, columns: 1 // 0)
+    with pytest.raises(AnyrankError, match="rank 1: ZeroDivisionError"):
+        while state.step < program.steps:
+            program.step(state)
+            state.step += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "spare"), [("csv", 4), ("parquet", 47)])
+def test_sort_tables_ten_times_the_memory_gives_the_same(tmp_path, suffix, spare):
+    """The rows are ten times as large as the memory that --memory-limit leaves for them, beside libraries and code."""
+    rows, path = 2_000_000 if suffix == "csv" else 6_000_000, tmp_path / f"a.{suffix}"
+    ids = pa.array(RNG.integers(0, 10**15, rows))
+    table = pa.table({"id": ids, "text": pc.binary_join_element_wise(*[ids.cast("string")] * 7, "-")})
+    write = pa.csv.write_csv if suffix == "csv" else partial(pq.write_table, row_group_size=20_000, compression="none")
+    write(table, path)
+    words = ("--input", path, "--by", "id", "--block", 3_000_000)
+    refused = sort(*words, "--memory-limit", "1MB", "--out", tmp_path / "refused", ranks=2, code=2)
+    enough = int(re.search(r"Use --memory-limit (\d+)MB or more", refused)[1]) + spare
+    assert path.stat().st_size > 10 * (16 + spare) * 10**6
+    summary = sort(*words, "--memory-limit", f"{enough}MB", "--out", tmp_path / "limited", ranks=2)
+    assert summary["memory"]["peak"] <= enough * 10**6
+    sort(*words, "--out", tmp_path / "whole", ranks=1)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("limited", "whole")]
+    assert results[0]["digest"] == results[1]["digest"] and results[0]["rows"] == rows
+    files = [(tmp_path / name / f"sorted.{suffix}").read_bytes() for name in ("limited", "whole")]
+    assert files[0] == files[1]
+
+
+def test_sort_parquet_block_beyond_the_memory_is_refused(tmp_path):
+    pq.write_table(pa.table({"a": RNG.integers(0, 10**15, 3 * 10**6)}), tmp_path / "a.parquet", compression="none")
+    words = ("--input", tmp_path / "a.parquet", "--by", "a", "--out", tmp_path / "o", "--memory-limit")
+    enough = int(re.search(r"Use --memory-limit (\d+)MB or more", sort(*words, "1MB", ranks=2, code=2))[1])
+    message = sort(*words, f"{enough + 30}MB", ranks=2, code=2)
+    assert re.search(
+        r"--block 134217728 takes \d+ bytes of memory while it is written.* Use a smaller --block", message
+    )
+    assert message.count("anyrank:") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from ranks import anyrank_command
 
@@ -58,3 +59,14 @@ def test_stdin_cannot_be_resumed_or_empty(tmp_path):
     assert done.returncode == 2 and "a run that reads standard input cannot be resumed" in done.stderr
     done = run("", "run", "wordcount", "--files", "-", "--out", tmp_path / "p")
     assert done.returncode == 2 and done.stderr.count("standard input is empty") == 1
+
+
+@pytest.mark.parametrize("codec", ["gzip", "bz2", "zstd", "lz4"])
+def test_stdin_that_is_compressed_is_decompressed(tmp_path, codec):
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, codec) as stream:
+        stream.write(TABLE.encode())
+    command = anyrank_command("run", "groupby", "--table=-", "--by", "k", "--out", tmp_path / "o", "--quiet")
+    done = subprocess.run(command, input=packed.getvalue().to_pybytes(), capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "groups.csv").read_text() == "k,count\na,2\nb,1\n"

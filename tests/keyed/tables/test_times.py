@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from anyrank.errors import UsageError
 from anyrank.keyed.tables.columns import ColumnSpec, parse_call, parse_key, split_names
 from anyrank.keyed.tables.times import FUNCTIONS, check_zone, component, times_of
+from anyrank.keyed.types import to_times
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 ZONES = ["", "America/New_York", "Asia/Kathmandu"]
@@ -99,3 +101,33 @@ def test_names_are_split_outside_of_quotes_and_parentheses():
     assert split_names('a, "b, c",date("d, e"),f') == ["a", '"b, c"', 'date("d, e")', "f"]
     assert split_names("") == [] and split_names("a,,b") == ["a", "", "b"]
     assert parse_call('sum( "a, b" )') == ("sum", "a, b") and parse_call("a") is None
+
+
+@pytest.mark.parametrize(("zone", "wrong"), [("Europe/Oslo", [False, True]), ("America/New_York", [True, False])])
+def test_local_times_beyond_the_years_1_to_9999_are_no_times(zone, wrong):
+    """The first and the last hour of these years in UTC: east of Greenwich the last is of the year 10000."""
+    times = pa.array([datetime(1, 1, 1), datetime(9999, 12, 31, 23, 30), None], pa.timestamp("us"))
+    found, bad, hint = times_of(times, zone)
+    assert bad.tolist() == [*wrong, False] and hint == f"It must be in the years 1 to 9999 of --tz {zone}"
+    edge = next(time for time, absent in zip(times.to_pylist(), wrong, strict=False) if not absent)
+    offset = (edge + timedelta(days=3 if edge.year == 1 else -3)).replace(tzinfo=timezone.utc)
+    local = edge + (offset.astimezone(ZoneInfo(zone)).utcoffset() or timedelta())
+    assert component("hour", found, zone).to_pylist().count(local.hour) == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unit", "wrong"),
+    [
+        (pa.array([1.5, float("inf"), float("nan"), -0.5, None, 2.0**63]), "s", [0, 1, 1, 0, 0, 1]),
+        (pa.array([1, 2**63, None, 2**63 - 1], pa.uint64()), "ns", [0, 1, 0, 0]),
+        (pa.array([-(2**63), None]), "ms", [0, 0]),
+    ],
+)
+def test_numbers_that_are_no_times_of_a_unit_are_marked(numbers, unit, wrong):
+    times, bad = to_times(numbers, pa.timestamp(unit))
+    assert bad.tolist() == [*map(bool, wrong)]
+    floors = [
+        None if value is None or odd else math.floor(value)
+        for value, odd in zip(numbers.to_pylist(), wrong, strict=True)
+    ]
+    assert times.cast(pa.int64()).to_pylist() == floors

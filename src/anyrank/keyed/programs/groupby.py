@@ -122,6 +122,8 @@ class GroupBy(CsvParameters, Program):
             state.add(distinct.table)
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="bad rows skipped so far")
+        if self.condition:
+            state.scalar("removed", 0, description="rows that --where removed so far")
         state.scalar("input", self.files.fingerprint, description="hash of the files' names and sizes")
         self.known = fingerprint((label, name_of(type_)) for label, type_ in self.files.types.items())
         state.scalar("kinds", self.known, description="hash of the columns' names and types")
@@ -135,7 +137,7 @@ class GroupBy(CsvParameters, Program):
         """Read and combine this rank's part of the chunk, in rounds that fit into the memory budget."""
         self.files.check(state.input)
         check_unchanged("columns", self.known, state.kinds)
-        budget, before, rows = state.budget(), self.files.bad.count, 0
+        budget, before, rows = state.budget(), np.array([self.files.bad.count, self.files.removed]), 0
         self.files.check_memory(budget)
         batches = self.files.read(*self.files.part(state.step, self.chunk))
         more = True
@@ -146,10 +148,12 @@ class GroupBy(CsvParameters, Program):
             tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
             for table in tables:
                 table.keep_within(budget // len(tables))
-        counts = np.array([rows, self.files.bad.count - before], np.int64)
-        rows, bad = state.world.allreduce(counts).tolist()
+        counts = np.array([rows, *(np.array([self.files.bad.count, self.files.removed]) - before)], np.int64)
+        rows, bad, removed = state.world.allreduce(counts).tolist()
         state.rows += rows
         state.bad += bad
+        if self.condition:
+            state.removed += removed
 
     def _gather(self, state: State, batches: list[dict[str, Values]]) -> int:
         """Add rows to their groups and return their number. Collective."""
@@ -183,6 +187,7 @@ class GroupBy(CsvParameters, Program):
             "rows": state.rows,
             "groups": state.groups.rows,
             "left_out": state.bad,
+            **({"removed_by_where": state.removed} if self.condition else {}),
             "columns": [*output],
             "first": [[*row] for row in zip(*columns, strict=True)],
         }

@@ -114,14 +114,27 @@ class Sort(CsvParameters, Program):
                 UsageError(f"--input {self.input} has changed since the run began. Restore it, or use another --out.")
             )
         if self._sorter is None:
-            self.table.prepare(_share(state.budget()))
+            self.table.prepare(self._share(state.budget()))
             folder = Path(self.scratch or state.folder or ".")
-            self._sorter = Sorter(state.world, _share(state.budget()), folder, self.table.descending)
+            self._sorter = Sorter(state.world, self._share(state.budget()), folder, self.table.descending)
         try:
             self._advance(state, self._sorter)
         except AnyrankError:
             self._sorter.close()
             raise
+
+    def _share(self, budget: int) -> int:
+        """Return the bytes of a memory budget that sorted rows may take. Raises UsageError if it is too small."""
+        held = self.table.write_bytes(self.block) if isinstance(self.table, TableRows) else 0
+        share = budget - max(_OTHER_BYTES, budget // 4, held)
+        if held and share < _OTHER_BYTES:  # known to all ranks
+            raise of_all_ranks(
+                UsageError(
+                    f"--block {self.block} takes {held} bytes of memory while it is written, and a rank may use "
+                    f"{budget}. Use a smaller --block, or a --memory-limit of {_OTHER_BYTES - share} bytes more."
+                )
+            )
+        return share
 
     def _advance(self, state: State, sorter: Sorter) -> None:
         upto = min(state.step + 1, self.reads)
@@ -182,11 +195,11 @@ class Sort(CsvParameters, Program):
         for start, keys, others in sorter.blocks(number * size, last):
             columns = self.table.output_columns(keys, others)
             where = self._output.locate(columns, start)
-            with world.raise_on_all_ranks():
+            with world.raise_on_all_ranks(Exception):
                 self._check_io(partial(self._output.put, columns, where))
             for column_number, column in enumerate(columns.values()):
                 digest += _digest(column, column_number * self._total + start)
-        with world.raise_on_all_ranks():
+        with world.raise_on_all_ranks(Exception):
             self._check_io(self._output.flush)
         total = int(world.allreduce(np.array([digest % _MODULUS], np.uint64))[0])
         if new:
@@ -263,11 +276,6 @@ def parse_by(text: str) -> tuple[Key, ...]:
     if len({*names}) < len(names) or (len(names) > 1 and "" in names):
         raise UsageError(f"--by {text!r} must name each key once, such as 'country,-price'.")
     return tuple(keys)
-
-
-def _share(budget: int) -> int:
-    """Return the bytes of a memory budget that sorted rows may take."""
-    return budget - max(_OTHER_BYTES, budget // 4)
 
 
 def _digest(column: Column, start: int) -> int:

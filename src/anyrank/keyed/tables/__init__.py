@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,16 +22,17 @@ from anyrank.keyed import reader_process
 from anyrank.keyed.rows import Text
 from anyrank.keyed.tables import arrays, parquet  # noqa: F401 (registers them)
 from anyrank.keyed.tables.columns import ColumnSpec, similar
-from anyrank.keyed.tables.csv import CsvFile, Records
+from anyrank.keyed.tables.csv import CsvFile, Records, decimal_mark
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.folders import add_constants, constant, partitions_of, types_of_folders
 from anyrank.keyed.tables.infer import inferred_type, possible_types
 from anyrank.keyed.tables.source import BadRows, Rows, TableFile, is_isolated, opened
 from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
-from anyrank.keyed.types import arrow, is_text, is_time, name_of, unify, values_of
+from anyrank.keyed.types import arrow, is_text, is_time, name_of, to_times, unify, values_of
 from anyrank.keyed.values import Values
 from anyrank.layout import even_cuts
+from anyrank.state import State
 from anyrank.world import World
 
 
@@ -47,8 +49,8 @@ class TableFiles(TextFiles):
         Files, folders and globs, as for `TextFiles`. In folders, files whose names begin with `.` or `_` are left out.
     wanted : sequence of ColumnSpec
         The columns, and functions of columns, to read.
-    world : World
-        The ranks that read the files.
+    world : World or State
+        The ranks that read the files; see `TextFiles`.
     on_bad : str
         `error`: a malformed row or a value of another type raises UsageError in `read`; `skip`: `bad` counts such rows,
         and they are left out.
@@ -74,9 +76,8 @@ class TableFiles(TextFiles):
 
     Examples
     --------
-    >>> from anyrank.keyed.tables.columns import ColumnSpec
     >>> _ = keyed.write_csv(World(), Path("rows.csv"), {"x": np.array([1, 2]), "y": np.array([0.5, 0.7])})
-    >>> files = keyed.TableFiles("rows.csv", [ColumnSpec("x")], World())
+    >>> files = keyed.TableFiles("rows.csv", [keyed.ColumnSpec("x")], World())
     >>> [batch["x"].values for batch in files.read(0, files.size)]
     [array([1, 2])]
     """
@@ -90,7 +91,7 @@ class TableFiles(TextFiles):
         self,
         names: str | Sequence[str],
         wanted: Sequence[ColumnSpec],
-        world: World,
+        world: World | State,
         on_bad: str = "error",
         types: Mapping[str, Any] | None = None,
         options: CsvOptions | None = None,
@@ -98,6 +99,7 @@ class TableFiles(TextFiles):
         union: bool = False,
     ):
         super().__init__(names, world)
+        world = self.world
         self.wanted = [*{(spec.label, spec.role): spec for spec in wanted}.values()]
         self.bad, self.zone = BadRows(on_bad == "skip"), zone
         if any(is_isolated(path) for path in self.paths):
@@ -173,6 +175,7 @@ class TableFiles(TextFiles):
             types = {name: self.columns.get(name, default) for name in names}
             with named_errors(file):
                 for rows in file.read(low, high, types, self.bad):
+                    self._convert_times(rows, types)
                     count = len(next(iter(rows.columns.values()), ()))
                     rows.columns |= {
                         name: constant(file.constants[name], type_, count)
@@ -180,6 +183,17 @@ class TableFiles(TextFiles):
                         if name in file.constants
                     }
                     yield self._requested(rows)
+
+    def _convert_times(self, rows: Rows, types: Mapping[str, Any]) -> None:
+        """Convert columns of numbers that `--types` declares to be times; numbers that are not times are bad."""
+        for name, numbers in rows.columns.items():
+            type_ = types[name]
+            if arrow().types.is_timestamp(type_) and not is_time(numbers.type):
+                rows.columns[name], wrong = to_times(numbers, type_)
+                if wrong.any():
+                    row = int(np.argmax(wrong))
+                    rule = f"{name} {numbers[row]} is not {name_of(type_)}, the type of the column"
+                    rows.drop(wrong, self.bad, partial(_located, rows, row, rule))
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[TableFile, int, int]]:
         """Yield the files and their ranges of bytes in a range of the concatenated files."""
@@ -313,7 +327,22 @@ class TableFiles(TextFiles):
             if null:
                 joint = arrow().float64() if spec.role in ("number", "value") else arrow().large_binary()
             columns[spec.column] = joint
-        return columns, {spec.label: spec.type(columns[spec.column]) for spec in self.wanted}
+        return columns, {spec.label: spec.type(columns[spec.column], self._fix_of(spec)) for spec in self.wanted}
+
+    def _fix_of(self, spec: ColumnSpec) -> str:
+        return self._decimal_mark(spec.column) if spec.inferred_as == "number" else ""
+
+    def _decimal_mark(self, name: str) -> str:
+        """Return the flag for the decimal mark if a column of CSV is text only because of it."""
+        file = next((file for file in self._csv() if name in file.dialect.names), None)
+        if file is None or not is_text(file.types[name]):
+            return ""
+        with named_errors(file):
+            for offset, data in file.blocks(0, file.size):
+                records = Records(file, offset, data)
+                records.read({name: arrow().large_binary()}, BadRows(skip=True))
+                return decimal_mark(records.columns[name], file.dialect)
+        return ""
 
     def _requested(self, rows: Rows) -> dict[str, Values]:
         """Return the requested values of rows, without bad rows."""
@@ -332,14 +361,18 @@ class TableFiles(TextFiles):
         column = rows.columns[spec.column]
         if not spec.function:
             return column
-        times, wrong, hint = times_of(column)
+        times, wrong, hint = times_of(column, self.zone)
         if wrong.any():
             row = int(np.argmax(wrong))
             value = (column.slice(row, 1).cast(arrow().string()) if is_time(column.type) else column[row:])[0].as_py()
             text = repr(value.decode(errors="backslashreplace")) if isinstance(value, bytes) else value
             rule = f"{spec.column} {text} is not a time. {hint}".rstrip(". ").replace("NAME=", f"{spec.column}=")
-            rows.drop(wrong, self.bad, lambda: f"{rows.where(row)}: {rule}")
+            rows.drop(wrong, self.bad, partial(_located, rows, row, rule))
         return component(spec.function, times, self.zone)
+
+
+def _located(rows: Rows, row: int, rule: str) -> str:
+    return f"{rows.where(row)}: {rule}"
 
 
 def _takes(file: TableFile, name: str, type_: Any) -> bool:

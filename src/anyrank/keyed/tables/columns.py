@@ -17,7 +17,20 @@ from anyrank.keyed.types import arrow, is_number, name_of
 class ColumnSpec:
     """A column to read, or a `function` of a column of times, and what its values are for.
 
-    `role` is `key`; `number`: values to add; `value`: values to compare; `operand`: of an expression; or `any`.
+    Parameters
+    ----------
+    column : str
+        The name of the column.
+    function : str
+        `date`, `year`, `month`, `day`, `hour`, `minute` or `weekday`; empty: the column itself.
+    role : str
+        `key`: values of CSV stay as written; `number`: values to add; `value`: values to compare; `operand`: of an
+        expression; or `any`.
+
+    Examples
+    --------
+    >>> keyed.ColumnSpec("time", "date").label
+    'date(time)'
     """
 
     column: str
@@ -36,8 +49,11 @@ class ColumnSpec:
             return "time"
         return {"value": "number", "any": ""}.get(self.role, self.role)
 
-    def type(self, type_: Any) -> Any:
-        """Return the type of the result for a column of a type. Raises UsageError if there is none."""
+    def type(self, type_: Any, fix: str = "") -> Any:
+        """Return the type of the result for a column of a type. Raises UsageError if there is none.
+
+        `fix` is the flag that would make numbers of the column's text, if one would.
+        """
         t = arrow().types
         if isinstance(type_, str):
             why = "occurs several times" if type_ == "duplicated" else f"is {type_}, which cannot be read"
@@ -48,12 +64,17 @@ class ColumnSpec:
                 "seconds."
             )
         if self.role == "number" and not is_number(type_):
-            raise self._refusal(type_, "numbers to be added")
+            raise self._refusal(type_, "numbers to be added", fix)
         if self.role == "value" and t.is_large_binary(type_):
-            raise self._refusal(type_, "numbers or times to be compared")
+            raise self._refusal(type_, "numbers or times to be compared", fix)
         return type_of(self.function) if self.function else type_
 
-    def _refusal(self, type_: Any, needed: str) -> UsageError:
+    def _refusal(self, type_: Any, needed: str, fix: str) -> UsageError:
+        if fix:
+            return UsageError(
+                f"column {self.column!r} is {name_of(type_)} and must be {needed}. Use {fix} if this is the decimal "
+                "mark of its numbers; if it separates thousands, remove it."
+            )
         return UsageError(
             f"column {self.column!r} is {name_of(type_)} and must be {needed}. Use another column; or, if some values "
             f"of a CSV file are not, use --types '{self.column}=float64', and --on-bad skip to leave out their rows."

@@ -266,9 +266,10 @@ class Records(Rows):
         rows = fields > 0
         wrong = rows & ((fields != wanted) | (unclear > 0))
         if wrong.any():
-            bad.report(
-                int(np.count_nonzero(wrong)), lambda: self._malformed(int(np.argmax(wrong)), starts, fields, wanted)
-            )
+            first, count = int(np.argmax(wrong)), int(np.count_nonzero(wrong))
+            most = 2 * count > np.count_nonzero(rows)
+            fix = "--delimiter, --quote or --header no" if most else ""
+            bad.report(count, lambda: self._malformed(first, starts, fields, wanted), fix, int(np.count_nonzero(rows)))
         good = rows & ~wrong
         self._rows = starts[good]
         return bytes(text[np.repeat(good, np.diff(starts, append=len(text)))])
@@ -294,8 +295,17 @@ class Records(Rows):
                 arrow().types.is_integer(type_) and not (convert(column, arrow().float64(), self.file.dialect)[1]).any()
             )
             keeps = f"--types '{name}={'float64' if floats else 'text'}'"
+            keeps = decimal_mark(column.filter(arrow().array(wrong)), self.file.dialect) or keeps
             self.drop(wrong, bad, lambda: f"{self.where(row)}: {rule}", keeps)
         return values
+
+
+def decimal_mark(texts: Any, dialect: Dialect) -> str:
+    """Return the flag that makes numbers of most of the texts, which are no numbers in a dialect; empty: none does."""
+    compute, mark = arrow("compute"), "." if dialect.options.decimal == "," else ","
+    pattern = rf"^\s*[-+]?[0-9]*[{mark}][0-9]+([eE][-+]?[0-9]+)?\s*$"
+    matches = compute.sum(compute.match_substring_regex(texts, pattern)).as_py() or 0
+    return f"--decimal {mark}" if 2 * matches > len(texts) else ""
 
 
 def convert(column: Any, type_: Any, dialect: Dialect) -> tuple[Any, np.ndarray]:

@@ -24,10 +24,17 @@ class BadRows:
     def __init__(self, skip: bool):
         self.skip, self.count, self.first = skip, 0, ""
 
-    def report(self, count: int, what: Callable[[], str], fix: str = "") -> None:
-        """Count bad rows. Raises UsageError if they must not be skipped; `fix` is what keeps the rows."""
+    def report(self, count: int, what: Callable[[], str], fix: str = "", rows: int = 0) -> None:
+        """Count bad rows. Raises UsageError if they must not be skipped.
+
+        `fix` is what keeps the rows, and `rows` the number of rows of which these are bad: the message does not advise
+        to skip most rows.
+        """
         if not self.skip:
-            keeps = f"Use {fix} to keep such rows, correct the file" if fix else "Correct the file"
+            keeps = f"Use {fix} to keep such rows, or correct the file" if fix else "Correct the file"
+            if 2 * count > rows > 1:
+                raise UsageError(f"{what()}. {count} of {rows} rows here are like it. {keeps}.")
+            keeps = keeps.replace(", or correct", ", correct")
             raise UsageError(f"{what()}. {keeps}, or use --on-bad skip to skip and count them.")
         self.first = self.first or what()
         self.count += count
@@ -47,7 +54,7 @@ class Rows:
         """Mark rows as bad and count those not marked before. Raises UsageError if `bad` does not skip rows."""
         before = np.zeros_like(wrong) if self.wrong is None else self.wrong
         self.wrong = before | wrong
-        bad.report(int(np.count_nonzero(wrong & ~before)), what, fix)
+        bad.report(int(np.count_nonzero(wrong & ~before)), what, fix, len(wrong))
 
     def where(self, row: int) -> str:
         """Return the file and the row number, from 0."""

@@ -14,6 +14,7 @@ from anyrank.keyed.types import arrow, cast_rows, is_text, is_time
 FUNCTIONS = ("date", "year", "month", "day", "hour", "minute", "weekday")
 #: The first and the last second of the years 1 to 9999.
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY, _EPOCH = 86_400, datetime(1970, 1, 1, tzinfo=timezone.utc)
 _HINT = "Unix times are seconds; if these are milliseconds, use --types 'NAME=timestamp[ms]'"
 _ZONED = r"[T ][0-9].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
@@ -46,20 +47,28 @@ def component(function: str, times: Any, zone: str) -> Any:
     """Return a component of timestamps in a time zone. Timestamps without a zone are in UTC; Monday is day 0."""
     pa, compute = arrow(), arrow("compute")
     times = times.cast(pa.timestamp(times.type.unit)) if times.type.tz else times
-    if zone:
-        seconds = compute.floor_temporal(times, unit="second").cast(pa.timestamp("s")).cast(pa.int64())
-        local = compute.add(seconds, pa.array(_offsets(seconds.fill_null(0).to_numpy(), zone)))
-        times = local.cast(pa.timestamp("s"))
+    times = _local(times, zone) if zone else times
     if function == "date":
         return compute.floor_temporal(times, unit="day").cast(pa.date32())
     names = {"weekday": "day_of_week"}
     return getattr(compute, names.get(function, function))(times).cast(pa.int64())
 
 
+def _local(times: Any, zone: str) -> Any:
+    """Return the local time in seconds at timestamps in UTC."""
+    pa, compute = arrow(), arrow("compute")
+    times = times.cast(pa.timestamp(times.type.unit))
+    seconds = compute.floor_temporal(times, unit="second").cast(pa.timestamp("s")).cast(pa.int64())
+    offsets = pa.array(_offsets(seconds.fill_null(0).to_numpy(), zone), pa.int64())
+    return compute.add(seconds, offsets).cast(pa.timestamp("s"))
+
+
 def _offsets(seconds: np.ndarray, zone: str) -> np.ndarray:
-    """Return the offset from UTC in seconds at each Unix time; Arrow knows no daylight saving time after 2037."""
-    if len(seconds) and not (seconds.min() >= _EARLIEST + _DAY and seconds.max() <= _LATEST - _DAY):
-        raise ValueError(f"--tz {zone}: a time is not in the years 1 to 9999")
+    """Return the offset from UTC in seconds at each Unix time; Arrow knows no daylight saving time after 2037.
+
+    Python has no offsets of the first and the last day of the years 1 to 9999: those of the days beside them are used.
+    """
+    seconds = np.clip(seconds, _EARLIEST + _DAY, _LATEST - _DAY)
     days, inverse = np.unique(seconds // _DAY, return_inverse=True)
     ends = np.array([[_offset(day * _DAY, zone), _offset(day * _DAY + _DAY - 1, zone)] for day in days.tolist()])
     offsets: np.ndarray = ends.reshape(-1, 2)[inverse, 0].astype(np.int64)
@@ -75,11 +84,26 @@ def _offset(second: int, zone: str) -> int:
     return round(offset.total_seconds())
 
 
-def times_of(values: Any) -> tuple[Any, np.ndarray, str]:
+def times_of(values: Any, zone: str = "") -> tuple[Any, np.ndarray, str]:
     """Return the seconds of times as timestamps, a mask of values that are not times, and a hint.
 
-    Text must be ISO 8601, in UTC unless it ends in Z or an offset. Numbers are Unix seconds.
+    Text must be ISO 8601, in UTC unless it ends in Z or an offset. Numbers are Unix seconds. A time whose year in the
+    time zone is not from 1 to 9999 is not a time.
     """
+    times, wrong, hint = _utc_times_of(values)
+    extremes = arrow("compute").min_max(times.cast(arrow().timestamp(times.type.unit)).cast(arrow().int64())).as_py()
+    ticks = _PER_SECOND[times.type.unit]
+    if not zone or extremes["min"] is None:
+        return times, wrong, hint
+    if extremes["min"] >= (_EARLIEST + _DAY) * ticks and extremes["max"] <= (_LATEST - _DAY) * ticks:
+        return times, wrong, hint
+    _, outside = _within_years(_local(times, zone))
+    hint = f"It must be in the years 1 to 9999 of --tz {zone}" if outside.any() else hint
+    kept = arrow("compute").if_else(arrow().array(outside), arrow().scalar(None, times.type), times)
+    return kept, wrong | outside, hint
+
+
+def _utc_times_of(values: Any) -> tuple[Any, np.ndarray, str]:
     pa, compute = arrow(), arrow("compute")
     if is_time(values.type):
         times, wrong = _within_years(values)
@@ -105,8 +129,8 @@ def _within_years(values: Any) -> tuple[Any, np.ndarray]:
         ticks, per_second, unit = values.cast(pa.int32()).cast(pa.int64()), 1 / _DAY, "s"
     else:
         unit = values.type.unit
-        ticks, per_second = values.cast(pa.int64()), {"s": 1, "ms": 10**3, "us": 10**6}.get(unit, 0)
-    if not per_second:  # all int64 of ns are within these years
+        ticks, per_second = values.cast(pa.int64()), _PER_SECOND[unit]
+    if per_second == _PER_SECOND["ns"]:  # all int64 of ns are within these years
         return values, np.zeros(len(values), bool)
     earliest, latest = int(_EARLIEST * per_second), int((_LATEST + 1) * per_second) - 1
     outside = compute.or_(compute.less(ticks, earliest), compute.greater(ticks, latest)).fill_null(False)
