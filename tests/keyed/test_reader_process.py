@@ -102,6 +102,16 @@ def test_reader_process_that_was_killed_while_idle_is_replaced():
     assert [*call(FILE, items, 1)] == [0]
 
 
+def test_reader_process_that_leaves_at_a_request_is_replaced(monkeypatch):
+    """A child that was idle for long ends when the next request is on its way."""
+    reader_process._end_all()
+    reader_process._idle.clear()
+    monkeypatch.setattr(reader_process, "_START", "import time; time.sleep(1)")
+    reader_process.start()
+    monkeypatch.undo()
+    assert [*call(FILE, items, 2)] == [0, 1]
+
+
 def test_reader_process_has_no_variables_of_the_launch(monkeypatch):
     monkeypatch.setenv("PMI_RANK", "0")
     reader_process._end_all()

@@ -57,6 +57,12 @@ class _Child:
         assert self.process.stdin is not None and self.process.stdout is not None
         return self.process.stdin.fileno(), self.process.stdout.fileno()
 
+    def left(self) -> bool:
+        """Return whether the process has ended by itself: it was idle for too long, until this moment."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(1) == 0
+        return False
+
     def end(self) -> str:
         """Kill the process unless it has ended, and return how it ended."""
         if self.errors.closed:
@@ -104,19 +110,12 @@ def call(paths: Sequence[Path], function: Callable[..., Iterator[Any]], *argumen
     UsageError
         If the child dies, does not come to an end, or needs too much memory.
     """
-    start()
-    child = _idle.pop()
-    if (
-        not _send(child.pipes[0], (function, arguments, CPU_SECONDS)) or child.process.poll() is not None
-    ):  # it was idle for too long
-        child.end()
-        child = _Child()
-        _send(child.pipes[0], (function, arguments, CPU_SECONDS))
+    child, message = _begin((function, arguments, CPU_SECONDS))
     ended, count = False, 0
     try:
         while not ended:
             path = paths[min(count, len(paths) - 1)]
-            message = _receive(child.pipes[1], SECONDS)
+            message = _receive(child.pipes[1], SECONDS) if count else message
             if message is None:
                 raise UsageError(f"{path} is damaged: {child.end()}. Replace the file.")
             kind, value = message
@@ -132,6 +131,20 @@ def call(paths: Sequence[Path], function: Callable[..., Iterator[Any]], *argumen
         raise UsageError(f"{path} is damaged: its reader needs more than {MEMORY} bytes of memory. Replace the file.")
     if kind == _ERROR:
         raise value
+
+
+def _begin(request: Any) -> tuple[_Child, Any]:
+    """Send a request to a child; return the child and its first reply, or None if it died."""
+    start()
+    child = _idle.pop()
+    if _send(child.pipes[0], request) and child.process.poll() is None:
+        message = _receive(child.pipes[1], SECONDS)
+        if message is not None or not child.left():
+            return child, message
+    child.end()  # it was idle for too long
+    child = _Child()
+    _send(child.pipes[0], request)
+    return child, _receive(child.pipes[1], SECONDS)
 
 
 def serve() -> None:

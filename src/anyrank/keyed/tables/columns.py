@@ -50,9 +50,19 @@ class ColumnSpec:
         return {"value": "number", "any": ""}.get(self.role, self.role)
 
     def type(self, type_: Any, fix: str = "") -> Any:
-        """Return the type of the result for a column of a type. Raises UsageError if there is none.
+        """Return the type of the result for a column of a type. Not collective.
 
-        `fix` is the flag that would make numbers of the column's text, if one would.
+        Parameters
+        ----------
+        type_ : Arrow type
+            The type of the column; for an unsupported type, its name.
+        fix : str
+            The flag that would make numbers of the column's text; empty: none would.
+
+        Raises
+        ------
+        UsageError
+            If the function or the role does not fit the type.
         """
         t = arrow().types
         if isinstance(type_, str):
