@@ -220,7 +220,11 @@ class Aggregates:
             return self._mask_empty(aggregate.column, means, n)
         with table.world.raise_on_all_ranks():
             if any(abs(total) >= 10**WIDE for total in sums):
-                raise UsageError(f"{aggregate.label}: a sum has more than {WIDE} digits. Use mean, or fewer rows.")
+                after = f", {scale} of them after the point" if (scale := self._scale(aggregate.column)) else ""
+                fix = f", or --types '{aggregate.column}=decimal({WIDE},S)' with a smaller S" if scale else ""
+                raise UsageError(
+                    f"{aggregate.label}: a sum has more than {WIDE} digits{after}. Use mean, or fewer rows{fix}."
+                )
         words = [total & (1 << 128) - 1 for total in sums]
         halves = [(word & (1 << 64) - 1, word >> 64) for word in words]
         return np.array(halves, np.uint64).reshape(-1, 2).view(np.int64)

@@ -233,9 +233,10 @@ class _Evaluation:
             return call(first, second)
         if pa.types.is_floating(first.type) or pa.types.is_floating(second.type):
             return call(self._float(first), self._float(second))
+        scales = [getattr(x.type, "scale", 0) for x in (first, second)]
+        if (digits := sum(scales) if isinstance(node.op, ast.Mult) else max(scales)) > 38:
+            raise self.error(node, f"has {digits} digits after the point", "At most 38 are possible. Use float(...).")
         result = call(*(x.cast(_decimal(x.type)) for x in (first, second)))
-        if result.type.scale > 38:
-            raise self.error(node, f"has {result.type.scale} digits after the point", "Use float(...).")
         return result.cast(canonical(pa.decimal128(min(result.type.precision, 38), result.type.scale)))
 
     def _divide(self, node: ast.BinOp) -> Any:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,10 @@ def cells_of(array: Any) -> Any:
     elif pa.types.is_timestamp(type_):
         text = compute.replace_substring(array.cast(pa.timestamp(type_.unit)).cast(string), " ", "T")
         text = _join(text, "Z") if type_.tz else text
+    elif pa.types.is_decimal(type_):
+        text = array.cast(string)
+        if compute.any(compute.match_substring(text, "E")).as_py():  # Arrow writes 0.0000001 as 1E-7
+            text = pa.array([x and f"{Decimal(x):f}" for x in text.to_pylist()], string)
     else:
         text = array.cast(string)
     if pa.types.is_floating(type_):

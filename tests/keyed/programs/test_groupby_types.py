@@ -177,3 +177,17 @@ def test_groupby_advice_to_skip_is_for_a_few_rows(alone, tmp_path):
     (tmp_path / "t.csv").write_text("k,v\n" + "a,1,5\n" * 9)
     with pytest.raises(UsageError, match=r"9 of 9 rows here are like it. Use --delimiter, --quote or --header no to"):
         run(alone, tmp_path / "t.csv", by="k", aggregate="sum(v)")
+
+
+def test_groupby_decimals_of_38_digits_are_clear(alone, tmp_path):
+    """Digits are written without exponents, and what needs more of them is refused with a fix."""
+    smallest = "0." + "0" * 37 + "1"
+    (tmp_path / "t.csv").write_text(f"k,v\na,{smallest}\nb,0.75\nb,0.75\n")
+    options = {"by": "k", "types": "v=decimal(38,38)"}
+    first = run(alone, tmp_path / "t.csv", aggregate="min(v)", **options)
+    assert first == [["a", smallest], ["b", "0.75" + "0" * 36]]
+    with pytest.raises(UsageError, match=r"sum\(v\): .* 38 digits, 38 of them after the point.* 'v=decimal\(38,S\)'"):
+        run(alone, tmp_path / "t.csv", aggregate="sum(v)", **options)
+    with pytest.raises(UsageError, match=r"v \* v has 76 digits after the point. At most 38 are possible. Use float"):
+        run(alone, tmp_path / "t.csv", where="v * v > 0", **options)
+    assert run(alone, tmp_path / "t.csv", where="float(v) * float(v) > 0.5", **options) == [["b", 2]]
