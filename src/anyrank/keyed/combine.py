@@ -209,7 +209,8 @@ class Exact(Combine):
 
     def convert(self, parts: Mapping[str, np.ndarray], metadata: np.ndarray) -> ArraysBySuffix:
         """See `Combine`."""
-        return {**parts, "": self._widened(parts[""], Window(*metadata.tolist(), self.power))}
+        least, greatest, rows = metadata.tolist()
+        return {**parts, "": self._widened(parts[""], Window(least, greatest, rows, self.power))}
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""

@@ -24,6 +24,13 @@ KEY = ""
 #: One key in SAMPLE keys of a run on disk is kept in memory: 512 keys of 8 bytes are 4 KiB of disk. The last GAPS
 #: groups of keys between two samples are cached, because a bisection reads the same few groups repeatedly.
 SAMPLE, GAPS = 512, 8
+#: Minimum bytes of memory beside the rows: code and messages that are still to come, and unused parts of huge pages.
+_OTHER_BYTES = 8 << 20
+
+
+def data_share(budget: int) -> int:
+    """Return the bytes of a memory budget that rows may take."""
+    return budget - max(_OTHER_BYTES, budget // 4)
 
 
 class SortedInMemory:
@@ -51,11 +58,14 @@ class ScratchFile:
         self.size = 0
         self._file: Any = None
 
-    def spill(self, run: SortedInMemory) -> SortedOnDisk:
-        """Write a run to disk and return it as a SortedOnDisk. Raises AnyrankError if the disk is full."""
+    def spill(self, run: SortedInMemory, gaps: int = GAPS) -> SortedOnDisk:
+        """Write a run to disk and return it as a SortedOnDisk. Raises AnyrankError if the disk is full.
+
+        `gaps` is the number of groups of keys that are cached.
+        """
         with self._refusing(run.nbytes):
             offsets = {name: [*map(self._append, _parts(column))] for name, column in run.columns.items()}
-        return SortedOnDisk(self, offsets, run)
+        return SortedOnDisk(self, offsets, run, gaps)
 
     @contextmanager
     def _refusing(self, nbytes: int) -> Iterator[None]:
@@ -80,7 +90,8 @@ class ScratchFile:
         return offset
 
     def _write(self, column: Any, offset: int) -> None:
-        write_all(self._file.fileno(), memoryview(np.ascontiguousarray(column).reshape(-1).view(np.uint8)), offset)
+        data: Any = np.ascontiguousarray(column).reshape(-1).view(np.uint8)
+        write_all(self._file.fileno(), memoryview(data), offset)
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> DiskArray:
         """Return a new array at the end of the file, which may be written once."""
@@ -132,12 +143,13 @@ def _parts(column: Column) -> list[NDArray[Any]]:
 class SortedOnDisk:
     """A sorted run on disk; the splitter search uses `keys` like an array."""
 
-    def __init__(self, scratch: ScratchFile, offsets: dict[str, list[int]], run: SortedInMemory):
+    def __init__(self, scratch: ScratchFile, offsets: dict[str, list[int]], run: SortedInMemory, gaps: int):
         self._scratch, self._offsets = scratch, offsets
         self.columns = {
             name: [(part.dtype, part.shape[1:]) for part in _parts(column)] for name, column in run.columns.items()
         }
-        self.keys = KeysOnDisk(partial(scratch.read_rows, *offsets[KEY], *self.columns[KEY][0]), len(run.keys), run.keys[::SAMPLE].copy())
+        read = partial(scratch.read_rows, offsets[KEY][0], *self.columns[KEY][0])
+        self.keys = KeysOnDisk(read, len(run.keys), run.keys[::SAMPLE].copy(), gaps)
 
     @property
     def nbytes(self) -> int:
@@ -153,21 +165,25 @@ class SortedOnDisk:
         return Text(self.read_part(name, 1, int(offsets[0]), int(offsets[-1])), offsets - offsets[0])
 
     def read_part(self, name: str, part: int, first: int, last: int) -> NDArray[Any]:
-        """Return elements `first` to `last` of an array of a column: of a Text 0 for the offsets and 1 for the bytes."""
+        """Return elements of an array of a column: of a Text 0 for the offsets and 1 for the bytes."""
         return self._scratch.read_rows(self._offsets[name][part], *self.columns[name][part], first, last)
 
     def sizes(self, name: str, first: int, last: int) -> NDArray[Any]:
         """Return the sizes of the elements `first` to `last` of a Text."""
         return np.diff(self.read_part(name, 0, first, last + 1))
 
+    def text_bytes(self, name: str) -> int:
+        """Return the number of bytes of a Text."""
+        return int(self.read_part(name, 0, len(self.keys), len(self.keys) + 1)[0])
+
 
 class KeysOnDisk:
     """The keys of a run on disk. Samples in memory select the group of keys that must be read."""
 
-    def __init__(self, read: Callable[[int, int], NDArray[Any]], size: int, samples: NDArray[Any]):
+    def __init__(self, read: Callable[[int, int], NDArray[Any]], size: int, samples: NDArray[Any], gaps: int):
         self._size, self.samples, self.dtype = size, samples, samples.dtype
         # No reference to this object, so that the file is removed as soon as nothing uses it.
-        self._gap = lru_cache(GAPS)(lambda gap: read(gap * SAMPLE, min((gap + 1) * SAMPLE, size)))
+        self._gap = lru_cache(gaps)(lambda gap: read(gap * SAMPLE, min((gap + 1) * SAMPLE, size)))
 
     def __len__(self) -> int:
         return self._size

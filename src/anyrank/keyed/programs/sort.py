@@ -20,6 +20,7 @@ from anyrank.keyed.sort_output import Output
 from anyrank.keyed.sort_parquet import ParquetRows
 from anyrank.keyed.sort_tables import CsvRows, TableRows
 from anyrank.keyed.sorting import Sorter
+from anyrank.keyed.spill import data_share
 from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.tables.columns import ColumnSpec, parse_name, split_names
 from anyrank.keyed.tables.csv import CsvFile
@@ -37,9 +38,6 @@ from anyrank.world import World
 
 T = TypeVar("T")
 _MODULUS = 1 << 64
-#: Minimum bytes of memory outside of the Sorter: code and messages that are still to come, and unused parts of huge
-#: pages.
-_OTHER_BYTES = 8 << 20
 
 
 class Sort(CsvParameters, Program):
@@ -114,9 +112,9 @@ class Sort(CsvParameters, Program):
                 UsageError(f"--input {self.input} has changed since the run began. Restore it, or use another --out.")
             )
         if self._sorter is None:
-            self.table.prepare(_share(state.budget()))
+            self.table.prepare(data_share(state.budget()))
             folder = Path(self.scratch or state.folder or ".")
-            self._sorter = Sorter(state.world, _share(state.budget()), folder, self.table.descending)
+            self._sorter = Sorter(state.world, data_share(state.budget()), folder, self.table.descending)
         try:
             self._advance(state, self._sorter)
         except AnyrankError:
@@ -263,11 +261,6 @@ def parse_by(text: str) -> tuple[Key, ...]:
     if len({*names}) < len(names) or (len(names) > 1 and "" in names):
         raise UsageError(f"--by {text!r} must name each key once, such as 'country,-price'.")
     return tuple(keys)
-
-
-def _share(budget: int) -> int:
-    """Return the bytes of a memory budget that sorted rows may take."""
-    return budget - max(_OTHER_BYTES, budget // 4)
 
 
 def _digest(column: Column, start: int) -> int:
