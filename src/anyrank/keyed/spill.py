@@ -24,13 +24,14 @@ KEY = ""
 #: One key in SAMPLE keys of a run on disk is kept in memory: 512 keys of 8 bytes are 4 KiB of disk. The last GAPS
 #: groups of keys between two samples are cached, because a bisection reads the same few groups repeatedly.
 SAMPLE, GAPS = 512, 8
-#: Minimum bytes of memory beside the rows: code and messages that are still to come, and unused parts of huge pages.
-_OTHER_BYTES = 8 << 20
+#: Bytes of memory beside the rows: for code and messages that are still to come, and unused parts of huge pages; with
+#: tables also for the libraries that read and write files.
+OTHER_BYTES, TABLE_BYTES = 8 << 20, 64 << 20
 
 
-def data_share(budget: int) -> int:
-    """Return the bytes of a memory budget that rows may take."""
-    return budget - max(_OTHER_BYTES, budget // 4)
+def data_share(budget: int, other: int = OTHER_BYTES) -> int:
+    """Return the bytes of a memory budget that rows may take: what is left beside `other`, from 1/4 to 3/4 of it."""
+    return max(budget // 4, budget - max(other, budget // 4))
 
 
 class SortedInMemory:

@@ -22,7 +22,7 @@ from anyrank.keyed.order import ordered, ordered_on_disk
 from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.runs import Runs
-from anyrank.keyed.spill import data_share
+from anyrank.keyed.spill import TABLE_BYTES, data_share
 from anyrank.keyed.table import Table
 from anyrank.keyed.tables.columns import ColumnSpec, parse_key, split_names
 from anyrank.keyed.tables.options import CsvParameters
@@ -131,7 +131,10 @@ class GroupBy(CsvParameters, Program):
         for distinct in self.distinct.values():
             state.add(distinct.table)
         self.tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
-        self.budget, self.spill_folder = data_share(state.budget()), Path(self.scratch or state.folder or ".")
+        self.budget, self.spill_folder = (
+            data_share(state.budget(), TABLE_BYTES),
+            Path(self.scratch or state.folder or "."),
+        )
         self._limit_tables()
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="bad rows skipped so far")

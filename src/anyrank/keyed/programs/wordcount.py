@@ -13,7 +13,7 @@ from anyrank.kernel import Kernel
 from anyrank.keyed.files import absolute, with_stdin
 from anyrank.keyed.order import head, ordered, ordered_on_disk
 from anyrank.keyed.rows import Columns
-from anyrank.keyed.spill import data_share
+from anyrank.keyed.spill import TABLE_BYTES, data_share
 from anyrank.keyed.table import Table
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.types import arrow
@@ -63,7 +63,10 @@ class WordCount(Program):
         description = "words and their counts"
         state.add(Table("words", state.world, {"word": "text"}, description=description))
         arrow("compute")  # for words.csv; its code takes memory
-        self.budget, self.spill_folder = data_share(state.budget()), Path(self.scratch or state.folder or ".")
+        self.budget, self.spill_folder = (
+            data_share(state.budget(), TABLE_BYTES),
+            Path(self.scratch or state.folder or "."),
+        )
         state.words.keep_within(self.budget, self.spill_folder)
         state.scalar("total", 0, description="words counted so far")
         state.scalar("broken", 0, description="byte sequences so far that are not valid UTF-8")
