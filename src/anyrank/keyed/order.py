@@ -24,7 +24,7 @@ ARGSORT = Kernel("sort", "argsort")
 #: Each rank samples this number of rows for each rank; the splitters between ranks are chosen among the samples.
 SAMPLES_PER_RANK = 32
 #: Rows on disk are sorted in ranges of about 1/RANGES of the memory, with SAMPLES_PER_RANGE samples of each rank.
-RANGES, SAMPLES_PER_RANGE = 32, 16
+RANGES, SAMPLES_PER_RANGE = 16, 16
 #: Text is compared by this number of 8-byte words; texts that are equal so far are then compared as bytes.
 _MAX_WORDS = 16
 

@@ -19,7 +19,7 @@ from anyrank.keyed.keymap import KeyMap, hash_range
 from anyrank.keyed.row_batch import RowBatch
 from anyrank.keyed.rows import Columns, Text, concat
 from anyrank.keyed.runs import DiskText, Runs, rows_between
-from anyrank.keyed.spill import KEY, ScratchFile, SortedInMemory, SortedOnDisk
+from anyrank.keyed.spill import ScratchFile, SortedInMemory, SortedOnDisk
 from anyrank.layout import Layout, even_cuts
 from anyrank.member import Source, Stored, digest_of
 from anyrank.numerics.strided import row_slices
@@ -214,8 +214,8 @@ class StoredTable:
         """
         if self._disk is not None:
             return self._part_of(self._disk.runs, self._disk.metadata, number, parts)
-        hashes, _ = self._map.entries()
-        return self._part_of([SortedInMemory({KEY: hashes, **self.columns})], [self.metadata], number, parts)
+        rows = SortedInMemory(self._sort_by_hash(hashed=True))  # `columns` is collective
+        return self._part_of([rows], [self.metadata], number, parts)
 
     def _part_of(
         self: T,

@@ -16,7 +16,7 @@ from keyed.tables.samples import on_root
 from mpi4py import MPI
 from ranks import check_collective, run_anyrank
 
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import UsageError
 from anyrank.keyed.aggregate import parse_aggregate
 from anyrank.keyed.programs.groupby import GroupBy
 from anyrank.state import State
