@@ -54,6 +54,9 @@ class Field(HaloBlock):
     array([3., 0., 1., 2., 3., 0.])
     """
 
+    #: Whether the block is not in memory.
+    on_disk = False
+
     def __init__(
         self,
         name: str,
@@ -81,13 +84,13 @@ class Field(HaloBlock):
 
     @classmethod
     def from_array(
-        cls, name: str, layout: Layout, array: np.ndarray, dims: tuple[str, ...], description: str, group: str
+        cls, name: str, layout: Layout, array: Any, dims: tuple[str, ...], description: str, group: str
     ) -> Field:
         """Return a Field, without a halo, of an array of the host, such as a column of a Table (for the runtime).
 
         The array is the block. `group` is the name of its group in a checkpoint.
         """
-        array = np.ascontiguousarray(array)
+        array = array if cls.on_disk else np.ascontiguousarray(array)
         return cls(name, layout, array.dtype, Device(), dims=dims, description=description, storage=array, group=group)
 
     def __repr__(self) -> str:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from ranks import check_collective
 
 from anyrank.errors import AnyrankError
+from anyrank.keyed.hdf5_layout import PADDED
 from anyrank.keyed.order import head, ordered, text_ranks
 from anyrank.keyed.rows import Text, take
-from anyrank.keyed.write import PADDED, write_csv, write_hdf5
+from anyrank.keyed.write import write_csv, write_hdf5
 
 RANDOM = np.random.default_rng(9)
 N = 900

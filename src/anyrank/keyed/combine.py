@@ -78,6 +78,10 @@ class Combine:
         """Return the values of the keys with numbers `gids`, in the form that `merge` accepts."""
         return {suffix: array[gids] for suffix, array in self.arrays.items()}
 
+    def convert(self, parts: Mapping[str, np.ndarray], metadata: np.ndarray) -> ArraysBySuffix:
+        """Return values that `take` returned when the metadata were others, in the form that `merge` accepts now."""
+        return dict(parts)
+
     def merge(self, gids: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
         """Combine values that `take` returned, here or on another rank."""
         self.add(gids, parts[""])
@@ -197,8 +201,16 @@ class Exact(Combine):
     def _widen(self, span: tuple[int, int], rows: int) -> None:
         before = self.window
         self._span, self._rows = span, rows
-        if (before.origin, before.words) != (self.window.origin, self.window.words):
-            self.arrays[""] = widen(self.arrays[""], before, self.window)
+        self.arrays[""] = self._widened(self.arrays[""], before)
+
+    def _widened(self, limbs: np.ndarray, before: Window) -> np.ndarray:
+        same = (before.origin, before.words) == (self.window.origin, self.window.words)
+        return limbs if same else widen(limbs, before, self.window)
+
+    def convert(self, parts: Mapping[str, np.ndarray], metadata: np.ndarray) -> ArraysBySuffix:
+        """See `Combine`."""
+        least, greatest, rows = metadata.tolist()
+        return {**parts, "": self._widened(parts[""], Window(least, greatest, rows, self.power))}
 
     def add(self, gids: np.ndarray, x: np.ndarray) -> None:
         """See `Combine`."""

@@ -10,17 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyrank.errors import AnyrankError
+from anyrank.exchange.shuffle import Shuffle
 from anyrank.keyed.composite_keys import decode, encode
 from anyrank.keyed.group_keys import key_columns, key_kinds
-from anyrank.keyed.keymap import KeyMap, hashes_of
+from anyrank.keyed.keymap import KeyMap, hash_range, hashes_of, owners_of
 from anyrank.keyed.order import ordered
+from anyrank.keyed.row_batch import shuffle_column
 from anyrank.keyed.rows import Column, Columns, Text, take
+from anyrank.keyed.runs import Runs, rows_between
 from anyrank.keyed.sample import estimate_cardinality, expected_distinct, sample_rows
+from anyrank.keyed.spill import KEY
 from anyrank.keyed.table import Table
+from anyrank.keyed.table_storage import one_rank
 from anyrank.keyed.types import arrow, is_wide
 from anyrank.keyed.values import Values
 from anyrank.world import World
@@ -57,9 +64,14 @@ class Distinct:
     """
 
     def __init__(self, name: str, world: World, keys: Mapping[str, str], type_: Any):
-        self.type, self.keys = type_, dict(keys)
+        self.type, self.keys, self.spread = type_, dict(keys), world.size
         description = "groups and distinct values of a column"
         self.table = Table(name, world, self.keys | key_kinds(_VALUE, type_), description=description)
+
+    @property
+    def _kinds(self) -> dict[str, np.dtype[Any] | None]:
+        """The types of the key columns of the groups."""
+        return {name: self.table.keys[name] for name in self.keys}
 
     def gather(self, keys: Sequence[Column], values: Values) -> None:
         """Add rows, of which those with a null are left out. Collective."""
@@ -86,6 +98,49 @@ class Distinct:
         first[groups] = np.arange(len(groups))
         return [*(key[first[np.asarray(numbers)]] for key in keys), *values], rows.weights_at(slots)
 
+    def by_group(self, part_bytes: int, folder: Path) -> Runs:
+        """Return all rows sorted by the hash of their group, on the rank that owns the hash, on disk. Collective.
+
+        The rows are sent in parts of about `part_bytes`, the same on all ranks.
+        """
+        table, world, runs = self.table, self.table.world, Runs(folder)
+        size = np.array([table.nbytes + table.bytes_on_disk], np.int64)
+        parts = max(1, -(-int(world.allreduce(size, "max")[0]) // part_bytes))
+        for number in range(parts):
+            with world.raise_on_all_ranks():
+                rows = table.part(number, parts).columns
+            rows = {KEY: hashes_of(encode(self._kinds, [rows[name] for name in self.keys])), **rows}
+            rows = take(rows, np.argsort(np.asarray(rows[KEY])))
+            owners = owners_of(np.asarray(rows[KEY]), world.size)
+            shuffle = Shuffle(world, np.bincount(owners, minlength=world.size))
+            rows = {name: shuffle_column(shuffle, column) for name, column in rows.items()}
+            with world.raise_on_all_ranks():
+                runs.spill(take(rows, np.argsort(np.asarray(rows[KEY]))), {})
+        return runs
+
+    def part(self, runs: Runs, number: int, parts: int, most: int) -> Distinct:
+        """Return the values of the groups of `Table.part`, on one rank. Not collective.
+
+        Raises AnyrankError if they take more than `most` bytes.
+        """
+        part, size = self.empty_part(parts), 0
+        rank, ranks = self.table.world.rank, self.table.world.size
+        for _, rows in rows_between(runs.runs, *hash_range(rank * parts + number, ranks * parts)):
+            size += sum(column.nbytes for column in rows.values())
+            if size > most:
+                raise AnyrankError(
+                    f"table {self.table.name}: the distinct values of a group take over {most} bytes, an eighth of the "
+                    "memory of a rank for data, and must fit. Use a larger --memory-limit."
+                )
+            part.table.add(*(rows[name] for name in part.table.keys), count=np.asarray(rows["count"]))
+        return part
+
+    def empty_part(self, parts: int) -> Distinct:
+        """Return no values, for a part of the groups on one rank. Not collective."""
+        part = Distinct(self.table.name, one_rank(), self.keys, self.type)
+        part.spread = self.table.world.size * parts
+        return part
+
     def results(self, groups: Table, quantiles: Sequence[Fraction]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the number of distinct values, and quantiles, in the order of the rows of `groups`. Collective.
 
@@ -97,6 +152,8 @@ class Distinct:
         names = [f"{end}{k}" for k in range(len(quantiles)) for end in ("low", "high")]
         sums = dict.fromkeys(("distinct", "rows", "nan"), ("int64", "sum"))
         result = Table("result", groups.world, self.keys, sums | dict.fromkeys(names, kind))
+        result.spread = groups.spread
+        result.clear()
         rows = self.table.columns
         pieces = Pieces(*[np.arange(len(self.table))] * 5)
         if quantiles:
@@ -116,10 +173,9 @@ class Distinct:
 
     def _pieces(self, rows: Columns) -> Pieces:
         """Return the groups of this rank's sorted rows. Collective."""
-        kinds = {name: self.table.keys[name] for name in self.keys}
-        keys, counts = encode(kinds, [rows[name] for name in self.keys]), np.asarray(rows["count"])
+        keys, counts = encode(self._kinds, [rows[name] for name in self.keys]), np.asarray(rows["count"])
         numbers = np.empty(len(keys), np.uint32)
-        KeyMap().add(keys, None, numbers)
+        KeyMap(self.spread).add(keys, None, numbers)
         first = np.flatnonzero(np.diff(numbers, prepend=~numbers[:1]))
         last = np.append(first[1:], len(keys)) if len(keys) else first
         counted = np.add.reduceat(counts, first) if len(keys) else counts

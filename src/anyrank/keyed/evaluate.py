@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from anyrank.keyed.cells import cells_of
 from anyrank.keyed.expressions import HINT, Expression, Literal
 from anyrank.keyed.tables.times import FUNCTIONS as TIMES
 from anyrank.keyed.tables.times import component, is_time_like, times_of
 from anyrank.keyed.types import arrow, canonical, is_number, is_text, is_time, name_of
-from anyrank.keyed.write import cells_of
 
 #: The digits of decimal256, and of the decimals that operations take: a product of two has 2 · 37 + 1 digits.
 _ALL_DIGITS, _DIGITS = 76, 37

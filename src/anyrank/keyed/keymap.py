@@ -156,9 +156,14 @@ def _raw(keys: Text | np.ndarray) -> tuple[np.ndarray, np.ndarray | None, int]:
     return np.ascontiguousarray(keys).reshape(-1), None, keys.shape[1]
 
 
+def hash_range(rank: int, ranks: int) -> tuple[int, int]:
+    """Return the first hash that a rank owns, and the one after the last."""
+    return -(-(rank << 64) // ranks), -(-((rank + 1) << 64) // ranks)
+
+
 def owners_of(hashes: np.ndarray, ranks: int) -> np.ndarray:
     """Return the owner of each hash; ranks own equal ranges of hashes. uint16, or int64 for over 65536 ranks."""
-    borders = [-(-(rank << 64) // ranks) for rank in range(1, ranks)]
+    borders = [hash_range(rank, ranks)[0] for rank in range(1, ranks)]
     owners = np.searchsorted(np.array(borders, np.uint64), hashes, side="right")
     return owners.astype(np.uint16) if ranks <= 1 << 16 else owners
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,18 @@ import numpy as np
 from anyrank.exchange.shuffle import Shuffle
 from anyrank.kernel import Kernel
 from anyrank.keyed.row_batch import shuffle_column
-from anyrank.keyed.rows import Column, Columns, Text, count, take
+from anyrank.keyed.rows import Column, Columns, Text, concat, count, take
+from anyrank.keyed.runs import rows_between
 from anyrank.keyed.schema import NULLS, join_masks, split_masks, unify_columns
 from anyrank.keyed.sort_keys import encode, sortable
+from anyrank.keyed.spill import KEY, ScratchFile, SortedInMemory, SortedOnDisk
 from anyrank.world import World
 
 ARGSORT = Kernel("sort", "argsort")
 #: Each rank samples this number of rows for each rank; the splitters between ranks are chosen among the samples.
 SAMPLES_PER_RANK = 32
+#: Rows on disk are sorted in ranges of about 1/RANGES of the memory, with SAMPLES_PER_RANGE samples of each rank.
+RANGES, SAMPLES_PER_RANGE = 16, 16
 #: Text is compared by this number of 8-byte words; texts that are equal so far are then compared as bytes.
 _MAX_WORDS = 16
 
@@ -61,23 +67,97 @@ def ordered(world: World, columns: Columns, by: Sequence[str], unique: bool = Fa
     {'x': array([1, 2])}
     """
     columns = split_masks(unify_columns(world, columns))
-    by = [key for name in by for key in (NULLS + name.lstrip("-"), name) if key in columns or key == name]
+    by = _with_masks(columns, by)
     names = [name.lstrip("-") for name in by]
     rest = [name for name, x in columns.items() if name not in names and (isinstance(x, Text) or x.ndim == 1)]
     by = [*by] if unique else [*by, *rest]
     columns = take(columns, _order(columns, by))
     if world.size == 1:
         return join_masks(columns)
-    n = count(columns)
-    sampled = np.arange(min(n, SAMPLES_PER_RANK * world.size)) * n // max(1, min(n, SAMPLES_PER_RANK * world.size))
-    mine = _rows(take(columns, sampled), by)
-    samples = sorted(row for part in world.comm.allgather([mine(i) for i in range(len(sampled))]) for row in part)
-    splitters = [samples[len(samples) * k // world.size] for k in range(1, world.size)] if samples else []
-    row = _rows(columns, by)
-    cuts = [0, *(bisect_left(range(n), splitter, key=row) for splitter in splitters)]
-    shuffle = Shuffle(world, np.diff([*cuts, *[n] * (world.size + 1 - len(cuts))]))
+    splitters = _splitters(world, columns, by, world.size, SAMPLES_PER_RANK)
+    shuffle = Shuffle(world, np.diff(_cuts(columns, by, splitters, world.size)))
     received = {name: shuffle_column(shuffle, x) for name, x in columns.items()}
     return join_masks(take(received, _order(received, by)))
+
+
+def ordered_on_disk(
+    world: World, parts: Callable[[], Iterator[Columns]], by: Sequence[str], rows: int, budget: int, folder: Path
+) -> Callable[[], Iterator[Columns]]:
+    """Sort the rows of all ranks, which may not fit into memory, and return what yields them in blocks. Collective.
+
+    The rows are divided into ranges of the order and written to a temporary file. Each block is a range; its rows are
+    distributed over the ranks as by `ordered`.
+
+    Parameters
+    ----------
+    world : World
+        The ranks that hold the rows.
+    parts : callable
+        Yields this rank's rows in one part or more, that fit into memory, without collective calls. The first one, if
+        it has rows, must be a random sample: the ranges are chosen by it.
+    by : sequence of str
+        The columns to sort by, as in `ordered`. No two rows are equal in them.
+    rows : int
+        The number of rows of this rank.
+    budget : int
+        Bytes of memory, the same on all ranks.
+    folder : Path
+        The folder for the temporary file.
+
+    Returns
+    -------
+    callable
+        Returns a new iterator over the blocks, whose use is collective.
+
+    Raises
+    ------
+    AnyrankError
+        On all ranks, if a disk is full, or what `parts` raises.
+    """
+    scratch, runs, left = ScratchFile(folder), list[SortedOnDisk](), parts()
+    with world.raise_on_all_ranks():
+        first = split_masks(next(left))
+    keys, row_bytes = _with_masks(first, by), sum(column.nbytes for column in first.values()) // max(1, count(first))
+    most, row_bytes = world.allreduce(np.array([rows, row_bytes], np.int64), "max").tolist()
+    ranges = max(1, -(-most * row_bytes * RANGES // budget))
+    splitters = _splitters(world, take(first, _order(first, keys)), keys, ranges, SAMPLES_PER_RANGE)
+    with world.raise_on_all_ranks():
+        for part in chain([first], map(split_masks, left)):
+            part = take(part, _order(part, keys))
+            numbers = np.repeat(np.arange(ranges, dtype=np.uint64), np.diff(_cuts(part, keys, splitters, ranges)))
+            runs.append(scratch.spill(SortedInMemory({KEY: numbers, **part}), gaps=1))
+    empty = take(first, slice(0, 0))
+
+    def blocks() -> Iterator[Columns]:
+        for number in range(ranges):
+            found = [columns for _, columns in rows_between(runs, number, number + 1)] or [empty]
+            columns = {name: concat([columns[name] for columns in found]) for name in empty}
+            yield ordered(world, join_masks(columns), by, unique=True)
+
+    return blocks
+
+
+def _with_masks(columns: Columns, by: Sequence[str]) -> list[str]:
+    """Return the columns to sort by, with the null mask of each column before it."""
+    return [key for name in by for key in (NULLS + name.lstrip("-"), name) if key in columns or key == name]
+
+
+def _splitters(
+    world: World, columns: Columns, by: Sequence[str], parts: int, samples_per_part: int
+) -> list[tuple[Any, ...]]:
+    """Return rows that divide the rows of all ranks, sorted on each, into parts of about equal size. Collective."""
+    n, wanted = count(columns), samples_per_part * parts
+    sampled = np.arange(min(n, wanted)) * n // max(1, min(n, wanted))
+    mine = _rows(take(columns, sampled), by)
+    samples = sorted(row for part in world.comm.allgather([mine(i) for i in range(len(sampled))]) for row in part)
+    return [samples[len(samples) * k // parts] for k in range(1, parts)] if samples else []
+
+
+def _cuts(columns: Columns, by: Sequence[str], splitters: Sequence[tuple[Any, ...]], parts: int) -> list[int]:
+    """Return the first row of each part of sorted rows, and the number of rows."""
+    n, row = count(columns), _rows(columns, by)
+    cuts = [0, *(bisect_left(range(n), splitter, key=row) for splitter in splitters)]
+    return [*cuts, *[n] * (parts + 1 - len(cuts))]
 
 
 def _order(columns: Columns, by: Sequence[str]) -> np.ndarray:
@@ -173,15 +253,16 @@ def _assign_ranks(ranks: np.ndarray, rows: np.ndarray, same: np.ndarray) -> None
     ranks[rows] = before + own - first
 
 
-def head(world: World, columns: Columns, rows: int) -> dict[str, list[Any]]:
+def head(world: World, columns: Columns | Callable[[], Iterator[Columns]], rows: int) -> dict[str, list[Any]]:
     """Return the first `rows` rows of all ranks, on all ranks: a list of Python values per column. Collective.
 
     Parameters
     ----------
     world : World
         The ranks that hold the rows. The rows of rank 0 are the first.
-    columns : mapping of str to array or Text
-        This rank's rows; all ranks must have the same names. Text becomes str.
+    columns : mapping of str to array or Text, or callable
+        This rank's rows; all ranks must have the same names. Text becomes str. Or what returns an iterator over blocks
+        of rows, as for `write_csv`.
     rows : int
         The number of rows.
 
@@ -190,10 +271,16 @@ def head(world: World, columns: Columns, rows: int) -> dict[str, list[Any]]:
     >>> keyed.head(World(), {"word": keyed.Text.of(["to", "be"])}, 1)
     {'word': ['to']}
     """
-    few = take(columns, slice(0, rows))
-    local = {name: x.strings() if isinstance(x, Text) else x.tolist() for name, x in few.items()}
-    parts = world.comm.allgather(local)
-    return {name: [value for part in parts for value in part[name]][:rows] for name in columns}
+    result: dict[str, list[Any]] = {}
+    for block in columns() if callable(columns) else [columns]:
+        few = take(block, slice(0, rows))
+        local = {name: x.strings() if isinstance(x, Text) else x.tolist() for name, x in few.items()}
+        for part in world.comm.allgather(local):
+            for name, values in part.items():
+                result.setdefault(name, []).extend(values)
+        if len(next(iter(result.values()), ())) >= rows:
+            break
+    return {name: values[:rows] for name, values in result.items()}
 
 
 def text_codes(world: World, text: Text) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from anyrank.errors import UsageError, of_all_ranks
 from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.types import arrow
 from anyrank.world import World
 
 #: Prefix for the name of a null mask. No user column has this prefix.
@@ -54,6 +55,12 @@ def unify_columns(world: World, columns: Mapping[str, Column]) -> Columns:
         if [*kinds] != [*ranks[0]]:
             raise _refusal(f"columns are {_named(ranks[0])} on rank 0 and {_named(kinds)} on rank {rank}")
     return {name: _as(column, _joint(name, [kinds[name] for kinds in ranks])) for name, column in columns.items()}
+
+
+def unify_arrays(world: World, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns with the same types on all ranks, of which those of Arrow have them already. Collective."""
+    unified = unify_columns(world, {name: x for name, x in columns.items() if not isinstance(x, arrow().Array)})
+    return {name: unified.get(name, column) for name, column in columns.items()}
 
 
 def check_types(world: World, types: Mapping[str, Any]) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anyrank.errors import AnyrankError, UsageError
+from anyrank.errors import UsageError
 from anyrank.exchange.shuffle import Shuffle
-from anyrank.field import Field
 from anyrank.keyed.combine import Combine, combine_called
 from anyrank.keyed.composite_keys import decode, encode
 from anyrank.keyed.keymap import KeyMap, Partition, hashes_of, owners_of
 from anyrank.keyed.row_batch import RowBatch
-from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.rows import Column, Columns, concat
+from anyrank.keyed.runs import columns_between
 from anyrank.keyed.sample import estimate_cardinality, expected_distinct, heavy_hitters, sample_rows
+from anyrank.keyed.spill import KEY
+from anyrank.keyed.table_storage import StoredTable
 from anyrank.keyed.values import without_nulls
-from anyrank.layout import Layout, even_cuts
-from anyrank.member import Source, Stored, digest_of
+from anyrank.layout import even_cuts
 from anyrank.world import World
 
 ROUND_BYTES = 1 << 26  #: Maximum bytes that a rank sends in one round of a shuffle.
@@ -33,7 +36,7 @@ FEW_RANKS = 4  #: Up to this number of ranks, received rows are merged without p
 TEXT = "text"  #: The type of a text key: bytes of any length.
 
 
-class Table:
+class Table(StoredTable):
     """Rows that are combined by a key of one or several columns; `count` is the number of rows added per key.
 
     A rank may add rows with any key; rows with equal keys are combined immediately. `settle` sends each key to the rank
@@ -73,9 +76,10 @@ class Table:
         *,
         description: str = "",
     ):
-        self.name, self.world, self.description = name, world, description
+        super().__init__(name, world, description)
         self.keys = {key: None if kind == TEXT else np.dtype(kind) for key, kind in keys.items()}
         self.values = {value: combine_called(how, np.dtype(kind)) for value, (kind, how) in (values or {}).items()}
+        self._declared = keys, values
         self._check()
         self.clear()
 
@@ -88,7 +92,7 @@ class Table:
 
     def clear(self) -> None:
         """Remove all rows of this rank. Not collective."""
-        self._map = KeyMap(self.world.size)
+        self._map, self._disk = KeyMap(self.spread), None
         self._combined, self._all_owned = {name: value.new() for name, value in self.values.items()}, True
         self._mark_changed(owned=True)
 
@@ -103,12 +107,18 @@ class Table:
 
     def __len__(self) -> int:
         """Return the number of keys on this rank; in a settled table, of the keys that this rank owns."""
-        return len(self._map)
+        return len(self._map) + (0 if self._disk is None else len(self._disk))
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory on this rank."""
         return self._map.nbytes + sum(value.nbytes for value in self._combined.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of memory of a row, without the bytes of a text."""
+        arrays = (array for value in self._combined.values() for array in value.arrays.values())
+        return KEY_BYTES + sum(array.itemsize * math.prod(array.shape[1:]) for array in arrays)
 
     def add(
         self, *keys: Column | Sequence[Any], count: np.ndarray | None = None, **values: np.ndarray | Sequence[Any]
@@ -248,32 +258,43 @@ class Table:
         """Send every key to the rank that owns its hash, and combine equal keys. Collective."""
         if self.world.all(self._settled):
             return
+        self._send_all_to_owners()
+        if not self.world.all(self._disk is None):
+            with self.world.raise_on_all_ranks():
+                self._merge_runs()
+        self._settled = True
+
+    def _send_all_to_owners(self) -> None:
         for value in self._combined.values():
             value.agree(self.world)
         if not self.world.all(self._all_owned):
             self._exchange()
-        self._settled = self._all_owned = True
+        self._all_owned = True
 
-    def keep_within(self, budget: int) -> None:
-        """Settle the table if a rank uses over a quarter of `budget` bytes of memory (for the runtime). Collective.
+    def keep_within(self, budget: int, folder: Path) -> None:
+        """Keep the table within a share of `budget` bytes of memory (for the runtime). Collective.
 
-        A growing table takes three times its size, and a checkpoint a copy. All ranks raise AnyrankError if that fails.
+        If a rank uses more, the table is settled. If it is still too large, the rows of all ranks are written to a
+        temporary file in `folder`; `settle` merges them there. Call it before `load`, too.
+
+        Raises
+        ------
+        AnyrankError
+            On all ranks, if a disk is full.
         """
-        if self.world.all(self.nbytes <= budget // 4):
+        self._budget, self._folder = budget, folder
+        if self.world.all(self.nbytes <= self._limit):
             return
-        self.settle()
-        with self.world.raise_on_all_ranks():
-            if self.nbytes > budget // 4:
-                raise AnyrankError(
-                    f"table {self.name}: {len(self)} keys take {self.nbytes} bytes on a rank; the limit is a quarter "
-                    f"of its {budget} bytes for data. Use more ranks, or a larger --memory-limit."
-                )
+        self._send_all_to_owners()
+        if not self.world.all(self.nbytes <= self._limit):
+            with self.world.raise_on_all_ranks():
+                self._spill()
 
     def _exchange(self) -> None:
         old, combined = self._map, self._combined
         hashes, slots = old.entries()
         owners = owners_of(hashes, self.world.size)
-        self._map, self._combined = KeyMap(self.world.size), {name: value.new() for name, value in combined.items()}
+        self._map, self._combined = KeyMap(self.spread), {name: value.new() for name, value in combined.items()}
         kept = owners == self.world.rank
         self._reserve(int(np.count_nonzero(kept)))
         self._merge(self._rows_at(old, combined, slots[kept]))
@@ -301,20 +322,27 @@ class Table:
         values = {name: value.take(gids) for name, value in combined.items()}
         return RowBatch(old.keys_at(slots), old.weights_at(slots), values)
 
-    def _sort_by_hash(self) -> Columns:
-        _, slots = self._map.entries()
+    def _sort_by_hash(self, hashed: bool = False) -> Columns:
+        """Return the rows in memory sorted by hash; with `hashed`, also the hashes as column KEY."""
+        hashes, slots = self._map.entries()
         gids = self._map.gids_at(slots)
         columns = decode(self.keys, self._map.keys_at(slots))
         columns["count"] = self._map.weights_at(slots)
         for name, value in self._combined.items():
             columns |= {name + suffix: array for suffix, array in value.take(gids).items()}
-        return columns
+        return {KEY: hashes, **columns} if hashed else columns
 
     @property
     def columns(self) -> Columns:
-        """The rows of this rank of the settled table: keys, `count` and the combined values. Collective."""
+        """The rows of this rank of the settled table: keys, `count` and the combined values. Collective.
+
+        All rows are read into memory if they are on disk: see `on_disk`.
+        """
         self.settle()
         if self._sorted_columns is None:
+            if self._disk is not None:
+                runs = [columns_between(run, 0, len(run.keys)) for run in self._disk.runs]
+                return {name: concat([columns[name] for columns in runs]) for name in runs[0]}
             self._sorted_columns = self._sort_by_hash()
         return self._sorted_columns
 
@@ -324,76 +352,6 @@ class Table:
         self.settle()
         return self.world.sum(len(self))
 
-    @property
-    def metadata(self) -> dict[str, np.ndarray]:
-        """The metadata of each exact sum, `NAME_window`; equal on all ranks when the table is settled."""
-        return {f"{name}_window": value.metadata for name, value in self._combined.items() if len(value.metadata)}
-
-    def describe(self) -> str:
-        """See `Member`."""
-        combined = {name: value.name for name, value in self.values.items()}
-        columns = {name.partition("/")[2]: kind for name, kind in self.kinds().items()}
-        return f"table {columns}" + (f", combined by {combined}" if combined else "")
-
-    def kinds(self) -> dict[str, str]:
-        """See `Member`: the columns as TABLE/COLUMN. Text has two columns: the bytes and the sizes of all elements."""
-        kinds: dict[str, Any] = {"count": np.int64, **dict.fromkeys(self.metadata, np.int64)}
-        for name, kind in self.keys.items():
-            kinds |= {name: kind} if kind is not None else {name: np.uint8, f"{name}_size": np.int64}
-        for name, value in self._combined.items():
-            kinds |= {name + suffix: array.dtype for suffix, array in value.arrays.items()}
-        return {f"{self.name}/{name}": np.dtype(kind).str for name, kind in kinds.items()}
-
-    def digest(self) -> int:
-        """See `Member`."""
-        stored = self.stored()
-        return digest_of(stored, {name: column.digest() for name, column in stored.items()})
-
-    def stored(self) -> Stored:
-        """See `Member`: the columns of the settled rows of all ranks."""
-        fields = []
-        for name, column in self.columns.items():
-            if isinstance(column, Text):
-                fields += [
-                    self._field(f"{name}_size", column.sizes, "row", f"bytes of each {name}"),
-                    self._field(name, column.data, f"{name}_byte", f"the bytes of each {name}, one after the other"),
-                ]
-            else:
-                fields.append(self._field(name, column, "row", ""))
-        for name, whole in self.metadata.items():
-            cuts = even_cuts(len(whole), self.world.size)
-            mine = whole[cuts[self.world.rank] : cuts[self.world.rank + 1]]
-            fields.append(self._field(name, mine, name, "bits of the sums"))
-        return {field.name: field for field in fields}
-
-    def _field(self, name: str, array: np.ndarray, axis: str, description: str) -> Field:
-        cuts = np.cumsum([0, *self.world.comm.allgather(len(array))]).tolist()
-        shape = (cuts[-1], *array.shape[1:])
-        layout = Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])])
-        dims = (f"{self.name}_{axis}", *(f"{self.name}_{name}_{k}" for k in range(1, len(shape))))
-        return Field.from_array(f"{self.name}/{name}", layout, array, dims, description or self.description, "tables")
-
-    def load(self, source: Source) -> None:
-        """See `Member`: each rank loads an even part of the rows; `settle` sends them to their owners later."""
-        columns: dict[str, np.ndarray] = {}
-        for stored in sorted(self.kinds(), reverse=True):  # the sizes of text before its bytes
-            name, shape = stored.partition("/")[2], source.shape(stored)
-            cuts = even_cuts(shape[0], self.world.size)
-            if name in self.keys and self.keys[name] is None:  # text: the bytes of this rank's rows
-                cuts = np.cumsum([0, *self.world.comm.allgather(int(columns[f"{name}_size"].sum()))]).tolist()
-            columns[name] = source.read(stored, Layout(shape, self.world, [cuts, *((0, n) for n in shape[1:])]))
-            if name in self.metadata:
-                columns[name] = np.concatenate(self.world.comm.allgather(columns[name]))
-        self.clear()
-        texts = {
-            key: Text.sized(columns[key], columns[f"{key}_size"]) for key, kind in self.keys.items() if kind is None
-        }
-        coded = encode(self.keys, [texts[key] if key in texts else columns[key] for key in self.keys])
-        for name, value in self._combined.items():
-            if len(value.metadata):
-                value.metadata = columns[f"{name}_window"]
-        values = {
-            name: {suffix: columns[name + suffix] for suffix in value.arrays} for name, value in self._combined.items()
-        }
-        self._reserve(len(coded))
-        self._merge(RowBatch(coded, columns["count"], values))
+    def _load_rows(self, rows: RowBatch) -> None:
+        self._reserve(len(self._map) + len(rows))
+        self._merge(rows)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
 
-from anyrank.errors import AnyrankError, of_all_ranks
-from anyrank.keyed.rows import BROKEN, Column, Columns, Text
-from anyrank.keyed.schema import unify_columns
-from anyrank.keyed.types import NARROW, array_of, arrow, is_text, text_of, values_of
-from anyrank.storage.durable import Piece, publish, temporary_of, write_collectively
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
+from anyrank.keyed.cells import cells_of, join
+from anyrank.keyed.hdf5_layout import Hdf5Layout
+from anyrank.keyed.rows import Column, Text
+from anyrank.keyed.schema import unify_arrays
+from anyrank.keyed.types import array_of, arrow, is_text, text_of
+from anyrank.storage.durable import Piece, open_collectively, publish, temporary_of
 from anyrank.storage.hdf5 import contiguous
 from anyrank.world import World
 
+#: Columns of rows, or what returns an iterator over blocks of them.
+Blocks: TypeAlias = Mapping[str, Any] | Callable[[], Iterator[Mapping[str, Any]]]
 #: Rows converted to text at a time.
 _ROWS = 1 << 16
 #: Text with one of these characters is in quotes.
 _SPECIAL = r'[",\r\n]'
 #: Rows of a row group of Parquet.
-GROUP_ROWS = 1 << 20
-#: In HDF5, text is padded to its longest element if that has at most this number of bytes.
-PADDED = 256
+GROUP_ROWS = 1 << 16
 
 
-def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
+def write_csv(world: World, path: Path, columns: Blocks) -> Path:
     """Write the rows of all ranks as CSV (RFC 4180, UTF-8) with a header line. Collective.
 
     Floating-point numbers are written with all digits needed to read back the same bits, and bytes that are not valid
@@ -44,8 +46,9 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
         The ranks that hold the rows. The file has the rows of rank 0 first.
     path : Path
         The file to write.
-    columns : mapping of str to array or Text
-        This rank's rows; all ranks must have the same names and types.
+    columns : mapping of str to array or Text, or callable
+        This rank's rows; all ranks must have the same names and types. Or what returns an iterator over such rows: the
+        rows of all ranks in the first block are the first in the file. The iterator may make collective calls.
 
     Returns
     -------
@@ -62,26 +65,35 @@ def write_csv(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
     >>> keyed.write_csv(World(), Path("rows.csv"), {"x": np.array([1, 2])}).read_text().split()
     ['x', '1', '2']
     """
-    columns = to_arrow(world, columns)
-    names = lines_of([columns])
-    parts = [*_lines(columns)] if world.rank else [names, *_lines(columns)]
-    sizes = world.comm.allgather(sum(map(len, parts)))
-    start = sum(sizes[: world.rank])
+    blocks = _blocks(columns)
+    start = 0
+    with open_collectively(world, path, lambda temporary: temporary.write_bytes(b"")) as (_, put):
+        for block in blocks():
+            arrays = to_arrow(world, block)
+            names = [lines_of([arrays])] if world.rank == start == 0 else []
+            parts = [*names, *_lines(arrays)]
+            sizes = world.comm.allgather(sum(map(len, parts)))
+            put(_consecutive(start + sum(sizes[: world.rank]), parts))
+            start += sum(sizes)
+    return path
 
-    def pieces() -> Iterator[Piece]:
-        offset = start
-        for part in parts:
-            yield offset, memoryview(part)
-            offset += len(part)
 
-    return write_collectively(world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
+def _blocks(columns: Blocks) -> Callable[[], Iterator[Mapping[str, Any]]]:
+    """Return what yields blocks of columns: one if the argument has columns."""
+    return columns if callable(columns) else lambda: iter([columns])
+
+
+def _consecutive(offset: int, parts: Iterable[Any]) -> Iterator[Piece]:
+    """Yield parts that follow each other in a file."""
+    for part in parts:
+        yield offset, memoryview(part)
+        offset += len(part)
 
 
 def to_arrow(world: World, columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return columns as Arrow arrays, with the same type on all ranks. Collective."""
-    pa = arrow()
-    unified = unify_columns(world, {name: x for name, x in columns.items() if not isinstance(x, pa.Array)})
-    return {name: x if isinstance(x, pa.Array) else _arrow_of(unified[name]) for name, x in columns.items()}
+    unified = unify_arrays(world, columns)
+    return {name: x if isinstance(x, arrow().Array) else _arrow_of(x) for name, x in unified.items()}
 
 
 def _arrow_of(column: Column) -> Any:
@@ -105,7 +117,7 @@ def _lines(columns: Mapping[str, Any]) -> Iterator[bytes]:
                 if len(cells) > 1:  # but an empty line is not a row
                     empty = compute.and_(empty, column.slice(first, _ROWS).is_valid())
                 cells[k] = compute.if_else(empty, pa.scalar('""', cells[k].type), cells[k])
-        lines = _join(_join(*cells, between=","), "", between="\n")
+        lines = join(join(*cells, between=","), "", between="\n")
         text = text_of(lines)
         yield text.data.tobytes()
 
@@ -115,41 +127,7 @@ def _quote(text: Any, needed: Any) -> Any:
     if not compute.any(needed).as_py():
         return text
     doubled = compute.replace_substring(text, '"', '""')
-    return compute.if_else(needed, _join('"', doubled, '"'), text)
-
-
-def _join(*texts: Any, between: str = "") -> Any:
-    """Return the concatenated elements of arrays of text, and of constant text."""
-    large = arrow().large_string()
-    scalars = [arrow().scalar(text, large) if isinstance(text, str) else text for text in (*texts, between)]
-    return arrow("compute").binary_join_element_wise(*scalars)
-
-
-def cells_of(array: Any) -> Any:
-    """Return the elements of an array as text for people and for CSV: nulls are empty, times are ISO 8601.
-
-    Floating-point numbers have the fewest digits that give the same number. Bytes that are not UTF-8 become escapes.
-    """
-    pa, compute = arrow(), arrow("compute")
-    string, type_ = pa.large_string(), array.type
-    if is_text(type_):
-        try:
-            text = array.cast(string)
-        except pa.ArrowInvalid:
-            text = pa.array([x and x.decode(errors=BROKEN) for x in array.to_pylist()], string)
-    elif pa.types.is_timestamp(type_):
-        text = compute.replace_substring(array.cast(pa.timestamp(type_.unit)).cast(string), " ", "T")
-        text = _join(text, "Z") if type_.tz else text
-    elif pa.types.is_decimal(type_):
-        text = array.cast(string)
-        if compute.any(compute.match_substring(text, "E")).as_py():  # Arrow writes 0.0000001 as 1E-7
-            text = pa.array([x and f"{Decimal(x):f}" for x in text.to_pylist()], string)
-    else:
-        text = array.cast(string)
-    if pa.types.is_floating(type_):
-        whole = compute.match_substring_regex(text, "^-?[0-9]+$")
-        text = compute.if_else(whole, _join(text, "0", between="."), text)
-    return text.fill_null("")
+    return compute.if_else(needed, join('"', doubled, '"'), text)
 
 
 def lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
@@ -159,7 +137,7 @@ def lines_of(rows: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attributes: Any) -> Path:
+def write_hdf5(world: World, path: Path, columns: Blocks, **attributes: Any) -> Path:
     r"""Write the rows of all ranks as HDF5, one dataset per column. Collective.
 
     Text becomes fixed-length strings padded with zeros if no element has more than PADDED bytes; otherwise dataset NAME
@@ -183,30 +161,29 @@ def write_hdf5(world: World, path: Path, columns: Mapping[str, Column], **attrib
     >>> keyed.write_hdf5(World(), Path("rows.h5"), {"x": np.array([1, 2])}, unit="m").name
     'rows.h5'
     """
-    arrays: dict[str, np.ndarray] = {}
-    for name, column in unify_columns(world, _without_arrow(world, columns)).items():
-        arrays |= _array(world, name, column)
-    counts = {name: world.comm.allgather(len(array)) for name, array in arrays.items()}
+    blocks = _blocks(columns)
+    layout = Hdf5Layout(world, blocks)
 
     def lay_out(temporary: Path) -> dict[str, int]:
         with h5py.File(temporary, "w", locking=False) as file:
             file.attrs.update(attributes)
-            datasets = {
-                name: contiguous(file, name, (sum(counts[name]), *array.shape[1:]), _kind(array.dtype))
-                for name, array in arrays.items()
-            }
+            datasets = {name: contiguous(file, name, *kind) for name, kind in layout.datasets().items()}
             return {name: dataset.id.get_offset() or 0 for name, dataset in datasets.items()}
 
-    def pieces(offsets: dict[str, int]) -> Iterator[Piece]:
-        for name, array in arrays.items():
-            row = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            yield offsets[name] + sum(counts[name][: world.rank]) * row, data
+    with open_collectively(world, path, lay_out) as (offsets, put):
+        at = dict(offsets)
+        for arrays in layout.arrays():
+            pieces: list[Piece] = []
+            for name, array in arrays.items():
+                data: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                sizes = world.comm.allgather(len(data))
+                pieces.append((at[name] + sum(sizes[: world.rank]), memoryview(data)))
+                at[name] += sum(sizes)
+            put(pieces)
+    return path
 
-    return write_collectively(world, path, lay_out, pieces)
 
-
-def write_parquet(world: World, path: Path, columns: Mapping[str, Column]) -> Path:
+def write_parquet(world: World, path: Path, columns: Blocks) -> Path:
     """Write the rows of all ranks as Parquet. Collective.
 
     Rank 0 writes row groups of GROUP_ROWS rows, one after the other. Text is `string` if all of it is UTF-8, and
@@ -227,43 +204,73 @@ def write_parquet(world: World, path: Path, columns: Mapping[str, Column]) -> Pa
     >>> keyed.write_parquet(World(), Path("rows.parquet"), {"x": np.array([1, 2])}).name
     'rows.parquet'
     """
-    table, temporary = arrow().table(_with_strings(world, to_arrow(world, columns))), temporary_of(path)
-    ends = np.cumsum(world.comm.allgather(len(table))).tolist()
-    before = ends[world.rank] - len(table)
+    blocks, temporary = _blocks(columns), temporary_of(path)
+    strings = _strings(world, blocks)
     writer: Any = None
+    pending: list[Any] = []
+    rows = 0
     try:
-        with world.raise_on_all_ranks(Exception):
-            writer = arrow("parquet").ParquetWriter(temporary, table.schema) if world.rank == 0 else None
-        for first in range(0, ends[-1], GROUP_ROWS):
-            begin, end = (min(max(row - before, 0), len(table)) for row in (first, first + GROUP_ROWS))
-            parts = world.gather(_stream_of(table.slice(begin, end - begin)))
-            with world.raise_on_all_ranks(Exception):
-                if parts is not None:
-                    group = arrow().concat_tables([arrow("ipc").open_stream(part).read_all() for part in parts])
-                    writer.write_table(group.combine_chunks(), GROUP_ROWS)
+        for block in blocks():
+            table = arrow().table(_as_strings(to_arrow(world, block), strings))
+            if writer is None:
+                with world.raise_on_all_ranks(Exception):
+                    new = arrow("parquet").ParquetWriter(temporary, table.schema) if world.rank == 0 else True
+                writer = new
+            ends = np.cumsum(world.comm.allgather(len(table))).tolist()
+            before = ends[world.rank] - len(table)
+            cuts = [0, *range(GROUP_ROWS - rows % GROUP_ROWS, ends[-1], GROUP_ROWS), ends[-1]]
+            for first, last in pairwise(cuts):
+                begin, end = (min(max(row - before, 0), len(table)) for row in (first, last))
+                pending += world.gather(_stream_of(table.slice(begin, end - begin))) or []
+                if (rows + last) % GROUP_ROWS == 0:
+                    _write_group(world, writer, pending)
+            rows += ends[-1]
+        if rows % GROUP_ROWS:
+            _write_group(world, writer, pending)
         with world.raise_on_all_ranks(Exception):
             if world.rank == 0:
                 writer.close()
                 publish(temporary, path)
     except AnyrankError as refusal:
-        with suppress(Exception):
-            writer.close()
         if world.rank == 0:
+            with suppress(Exception):
+                writer.close()
             temporary.unlink(missing_ok=True)
+        if isinstance(refusal, UsageError):
+            raise
         raise of_all_ranks(AnyrankError(f"{path} was not written: {refusal}")) from None
     return path
 
 
-def _with_strings(world: World, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return columns with text as strings, where it is UTF-8 on all ranks. Collective."""
-    pa, result = arrow(), dict(columns)
-    for name, column in columns.items():
-        if is_text(column.type):
-            text = None
-            with suppress(pa.ArrowInvalid):
-                text = column.cast(pa.large_string())
-            result[name] = text if world.all(text is not None) else column
-    return result
+def _write_group(world: World, writer: Any, pending: list[Any]) -> None:
+    """Write the rows that rank 0 has received as a row group. Collective."""
+    with world.raise_on_all_ranks(Exception):
+        if world.rank == 0:
+            tables = [arrow("ipc").open_stream(part).read_all() for part in pending]
+            pending.clear()
+            writer.write_table(arrow().concat_tables(tables).combine_chunks(), GROUP_ROWS)
+
+
+def _strings(world: World, blocks: Callable[[], Iterator[Mapping[str, Any]]]) -> set[str]:
+    """Return the columns of text that are UTF-8 in all blocks on all ranks. Collective."""
+    broken: set[str] = set()
+    texts: set[str] = set()
+    for block in blocks():
+        for name, column in to_arrow(world, block).items():
+            if is_text(column.type):
+                texts.add(name)
+                try:
+                    column.cast(arrow().large_string())
+                except arrow().ArrowInvalid:
+                    broken.add(name)
+        if not texts:
+            break
+    return texts.difference(*world.comm.allgather(broken))
+
+
+def _as_strings(columns: Mapping[str, Any], strings: set[str]) -> dict[str, Any]:
+    large = arrow().large_string()
+    return {name: column.cast(large) if name in strings else column for name, column in columns.items()}
 
 
 def _stream_of(table: Any) -> Any:
@@ -272,59 +279,3 @@ def _stream_of(table: Any) -> Any:
     with arrow("ipc").new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return sink.getvalue()
-
-
-def _without_arrow(world: World, columns: Mapping[str, Any]) -> Columns:
-    """Return columns for HDF5, with NAME_null beside columns with nulls that have no NaN. Collective.
-
-    Times and decimals are text. Integers of 128 bits are int64 if all of them fit, and otherwise text.
-    """
-    pa = arrow()
-    result = Columns()
-    for name, column in columns.items():
-        if not isinstance(column, pa.Array):
-            result[name] = column
-            continue
-        type_ = column.type
-        if pa.types.is_decimal(type_) and type_.scale == 0:
-            words = np.asarray(values_of(column, type_).values)
-            words = words[:, None] if words.ndim == 1 else words
-            small = type_.precision <= NARROW or bool((words[:, -1] == words[:, 0] >> 63).all())
-            type_ = pa.int64() if world.all(small) else pa.large_binary()
-            column = column.cast(type_) if type_ == pa.int64() else cells_of(column).cast(type_)
-        elif not (
-            is_text(type_) or pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_boolean(type_)
-        ):
-            column = cells_of(column).cast(pa.large_binary())
-        values = values_of(column, column.type)
-        nulls = np.zeros(len(column), bool) if values.nulls is None else values.nulls
-        floats = pa.types.is_floating(column.type)
-        result[name] = np.where(nulls, np.nan, np.asarray(values.values)) if floats else values.values
-        if not floats and not world.all(not nulls.any()):
-            result[f"{name}_null"] = nulls
-    return result
-
-
-def _kind(dtype: np.dtype[Any]) -> Any:
-    return h5py.string_dtype("utf-8", dtype.itemsize) if dtype.kind == "S" else dtype
-
-
-def _array(world: World, name: str, column: Column) -> dict[str, np.ndarray]:
-    if isinstance(column, np.ma.MaskedArray):
-        return {name: np.ma.filled(column.astype(np.float64), np.nan)}
-    if not isinstance(column, Text):
-        return {name: column.astype(np.int64) if column.dtype.kind == "M" else column}
-    ends = column.offsets[1:][column.sizes > 0] - 1
-    if (column.data[ends] == 0).any():  # padding with zeros would remove them
-        column = Text.of([_escape_zeros(text) for text in column.tolist()])
-    longest = int(world.allreduce(np.array([column.sizes.max(initial=1)]), "max")[0])
-    if longest > PADDED:
-        return {name: column.data, f"{name}_size": column.sizes}
-    rows = np.zeros((len(column), longest), np.uint8)
-    rows[np.arange(longest) < column.sizes[:, None]] = column.data
-    return {name: rows.view(f"S{longest}").reshape(-1)}
-
-
-def _escape_zeros(text: bytes) -> bytes:
-    kept = text.rstrip(b"\0")
-    return kept + rb"\x00" * (len(text) - len(kept))

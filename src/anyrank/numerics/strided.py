@@ -105,6 +105,6 @@ def extents(part: np.ndarray, shape: Sequence[int], start: Sequence[int]) -> Ite
 
 
 def row_slices(block: Any) -> list[slice]:
-    """Return the rows of a block in pieces of about PIECE bytes; no piece if the block is empty."""
-    rows = max(1, PIECE * len(block) // max(1, block.nbytes))
+    """Return the rows of a block in pieces of about PIECE bytes, or `block.piece`; no piece if the block is empty."""
+    rows = max(1, getattr(block, "piece", PIECE) * len(block) // max(1, block.nbytes))
     return [slice(row, row + rows) for row in range(0, len(block) if block.size else 0, rows)]

@@ -56,7 +56,8 @@ def shortage(state: State, program: str) -> UsageError | None:
 def memory_usage(state: State) -> dict[str, int]:
     """Return the maximum over ranks, in bytes, of arrays, staging, peak on the host and GPU memory. Collective."""
     device, arrays = state.device, sum(member.nbytes for member in state.members.values())
-    staging = sum(item.local.nbytes for item in state.stored().values() if isinstance(item, Field))
+    fields = (item for item in state.stored().values() if isinstance(item, Field))
+    staging = sum(field.local.nbytes for field in fields if not field.on_disk)
     card = 0 if device.on_host else device.cupy.get_default_memory_pool().total_bytes()
     sizes = np.array([arrays, staging, peak(), card], np.int64)
     largest = state.world.allreduce(sizes, "max")

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from anyrank.errors import AnyrankError, of_all_ranks
+from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 
 if TYPE_CHECKING:
     from anyrank.world import World
@@ -64,10 +64,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_collectively(
-    world: World, path: Path, lay_out: Callable[[Path], T], pieces: Callable[[T], Iterable[Piece]]
-) -> Path:
-    """Write one file on all ranks under a temporary name, and rename it when it is complete. Collective.
+@contextmanager
+def open_collectively(
+    world: World, path: Path, lay_out: Callable[[Path], T]
+) -> Iterator[tuple[T, Callable[[Iterable[Piece]], None]]]:
+    """Write one file on all ranks under a temporary name, and rename it at the end of the block. Collective.
 
     Parameters
     ----------
@@ -77,31 +78,42 @@ def write_collectively(
         The file, on a file system that all ranks share.
     lay_out : callable
         Creates the file of a path. Only rank 0 calls it, and its result is broadcast to all ranks.
-    pieces : callable
-        Returns this rank's pieces of the file, given the result of `lay_out`; it must not make a collective call.
 
-    Returns
-    -------
-    Path
-        The file.
+    Yields
+    ------
+    object, callable
+        The result of `lay_out`, and a collective function that writes the pieces of this rank that it is given.
 
     Raises
     ------
     AnyrankError
-        On all ranks, if any rank cannot write; then the file is unchanged.
+        On all ranks, if any rank cannot write; then the file is unchanged. A UsageError of the block stays as it is.
     """
     temporary = temporary_of(path)  # one run writes to a folder, and overwrites the temporary file of a dead one
+    descriptor = -1
+
+    def put(pieces: Iterable[Piece]) -> None:
+        with world.raise_on_all_ranks(OSError, AnyrankError):
+            for offset, data in pieces:
+                write_all(descriptor, data, offset)
+
     try:
         offsets = world.on_root(lambda: lay_out(temporary))
-        with world.raise_on_all_ranks(OSError, AnyrankError), open_for_writing(temporary) as descriptor:
-            for offset, data in pieces(offsets):
-                write_all(descriptor, data, offset)
+        with world.raise_on_all_ranks(OSError):
+            descriptor = os.open(temporary, os.O_WRONLY)
+        yield offsets, put
+        with world.raise_on_all_ranks(OSError):
+            sync(descriptor)
         world.on_root(lambda: publish(temporary, path))
     except AnyrankError as refusal:
         if world.rank == 0:
             temporary.unlink(missing_ok=True)
+        if isinstance(refusal, UsageError):
+            raise
         raise of_all_ranks(AnyrankError(f"{path} was not written: {refusal}")) from None
-    return path
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 @contextmanager

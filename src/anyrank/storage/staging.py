@@ -31,20 +31,24 @@ _ELEMENTS = {1: MPI.BYTE, 2: MPI.INT16_T, 4: MPI.INT32_T, 8: MPI.INT64_T, 16: MP
 class Staging:
     """A copy of this rank's part of a Field: its own block, or rows if the contiguous runs of its block are short.
 
+    Values on a disk stay there, because they do not change.
     The copy of values on a GPU stays in GPU memory if there is enough, and is copied to the host while steps continue.
     Otherwise, and if blocks are redistributed as rows, which MPI does on the host, steps wait for the copy to the host.
     """
 
     def __init__(self, field: Field, to_host: DeviceToHostCopy | None = None):
         self.source = field.layout
-        self.layout = writing_layout(field.layout, field.dtype.itemsize)
+        self.layout = field.layout if field.on_disk else writing_layout(field.layout, field.dtype.itemsize)
         self._redistribute = None if self.layout is field.layout else Redistribution(field, self.layout)
         gpu_block = None
         if to_host is not None and self._redistribute is None and not field.device.on_host:
             gpu_block = _allocate_on_gpu(field, to_host.gpu)
         #: How the copy goes to the host while steps continue; None if the copy is on the host.
         self._to_host = to_host if gpu_block is not None else None
-        self.block = np.empty(self.layout.local_shape, field.dtype) if gpu_block is None else gpu_block
+        if field.on_disk:
+            self.block: Any = field.local
+        else:
+            self.block = np.empty(self.layout.local_shape, field.dtype) if gpu_block is None else gpu_block
 
     def copy(self, field: Field) -> None:
         """Copy the present values of the Field. Collective.
@@ -57,7 +61,7 @@ class Staging:
         elif self._to_host is not None:
             self.block[...] = field.local
             self._copied = self._to_host.gpu.compute.record()
-        else:
+        elif not field.on_disk:
             fetch(field, self.block)
 
     def write(self, descriptor: int, offset: int) -> int:
@@ -68,11 +72,11 @@ class Staging:
         """
         total, shape, start = 0, self.layout.shape, self.layout.start
         row = self.block.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        parts = [self.block[rows] for rows in row_slices(self.block)]
+        parts: Any = (self.block[rows] for rows in row_slices(self.block))
         if self._to_host is not None:
             self._to_host.enter(self._copied)
             total = digest.local_digest(self.block, shape, start)
-        for part in parts if self._to_host is None else self._to_host.copy(parts):
+        for part in parts if self._to_host is None else self._to_host.copy([*parts]):
             if self._to_host is None:
                 total += digest.local_digest(part, shape, start)
             for position, data in extents(part, shape, start):

@@ -107,13 +107,6 @@ def test_wordcount_bodies_and_little_memory_give_the_same(texts, tmp_path):
     assert len(result) == len({*tables}) == 1
 
 
-def test_wordcount_beyond_the_memory_limit_is_refused(tmp_path):
-    big = tmp_path / "big.txt"
-    big.write_bytes(b" ".join(b"%d" % n for n in range(700_000)))
-    error = run("--files", big, "--memory-limit", "150MB", "--out", tmp_path / "run", status=1)
-    assert "table words:" in error and "Use more ranks, or a larger --memory-limit." in error
-
-
 def test_wordcount_of_a_real_book_is_that_of_a_counter(tmp_path):
     """An independent text, available on Debian."""
     if not BOOK.exists():

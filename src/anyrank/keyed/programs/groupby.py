@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise, starmap
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from anyrank.errors import UsageError
+from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.aggregate import Aggregate, Aggregates, parse_aggregate
+from anyrank.keyed.cells import cells_of
 from anyrank.keyed.distinct import Distinct
 from anyrank.keyed.expressions import parse_condition, parse_definition, split_definitions
 from anyrank.keyed.files import absolute, check_unchanged, fingerprint, with_stdin
 from anyrank.keyed.group_keys import key_columns, key_kinds, sort_columns
-from anyrank.keyed.order import ordered
+from anyrank.keyed.order import ordered, ordered_on_disk
 from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
+from anyrank.keyed.runs import Runs
+from anyrank.keyed.spill import TABLE_BYTES, data_share
 from anyrank.keyed.table import Table
 from anyrank.keyed.tables.columns import ColumnSpec, parse_key, split_names
 from anyrank.keyed.tables.options import CsvParameters
 from anyrank.keyed.tables.times import check_zone
 from anyrank.keyed.types import array_of, arrow, joined, name_of, values_of
 from anyrank.keyed.values import Values, concat_values, masked_rows
-from anyrank.keyed.write import cells_of, write_csv, write_hdf5, write_parquet
+from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
+from anyrank.layout import even_cuts
 from anyrank.program import Program, param
 from anyrank.state import State
+from anyrank.world import World
 
 #: A rank reads 1/SHARE of its memory budget in bytes of files, then checks its memory.
 SHARE = 16
@@ -46,8 +53,10 @@ class GroupBy(CsvParameters, Program):
     and the nulls of SQL; names with other characters than letters, digits and _ are in backticks. docs/keyed.md lists
     what they may have.
 
-    A step reads a chunk of the bytes of the files; a run can stop and resume after each step. All groups, sorted by key
-    or by --order, are written to groups.csv, groups.h5 and groups.parquet (--formats) in the run folder.
+    A step reads a chunk of the bytes of the files; a run can stop and resume after each step. Groups that do not fit
+    into --memory-limit are written to temporary files in --scratch, which are removed when the run ends in any way. All
+    groups, sorted by key or by --order, are written to groups.csv, groups.h5 and groups.parquet (--formats) in the run
+    folder.
 
         anyrank run groupby -n 4 --table 'log/*.parquet' --by 'user,date(timestamp)' --aggregate 'count,mean(price)'
     """
@@ -66,6 +75,7 @@ class GroupBy(CsvParameters, Program):
         ["csv", "hdf5"], "files with all groups, in the run folder"
     )
     top: int = param(10, "number of groups in the result, the first ones", ge=0)
+    scratch: str = param("", "folder on a local disk for groups that do not fit into memory; default: the run folder")
     files: Query
 
     @property
@@ -75,7 +85,7 @@ class GroupBy(CsvParameters, Program):
 
     def check(self) -> None:
         """Make paths absolute, so that the run can be resumed in any folder; parse keys, aggregates and types."""
-        self.table = absolute(self.table)
+        self.table, self.scratch = absolute(self.table), absolute(self.scratch)
         self.keys = [*{key.label: key for key in map(parse_key, split_names(self.by))}.values()]
         self.aggregates = [*dict.fromkeys(map(parse_aggregate, split_names(self.aggregate)))]
         self.stated_types, self.options = self.csv_types(), self.csv_options()
@@ -120,6 +130,12 @@ class GroupBy(CsvParameters, Program):
         }
         for distinct in self.distinct.values():
             state.add(distinct.table)
+        self.tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
+        self.budget, self.spill_folder = (
+            data_share(state.budget(), TABLE_BYTES),
+            Path(self.scratch or state.folder or "."),
+        )
+        self._limit_tables()
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="bad rows skipped so far")
         if self.condition:
@@ -137,17 +153,14 @@ class GroupBy(CsvParameters, Program):
         """Read and combine this rank's part of the chunk, in rounds that fit into the memory budget."""
         self.files.check(state.input)
         check_unchanged("columns", self.known, state.kinds)
-        budget, before, rows = state.budget(), np.array([self.files.bad.count, self.files.removed]), 0
-        self.files.check_memory(budget)
+        before, rows = np.array([self.files.bad.count, self.files.removed]), 0
+        self.files.check_memory(self.budget)
         batches = self.files.read(*self.files.part(state.step, self.chunk))
         more = True
         while not state.world.all(not more):
             with state.world.raise_on_all_ranks():
-                part, more = read_some(batches, budget // SHARE)
+                part, more = read_some(batches, self.budget // SHARE)
             rows += self._gather(state, part)
-            tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
-            for table in tables:
-                table.keep_within(budget // len(tables))
         counts = np.array([rows, *(np.array([self.files.bad.count, self.files.removed]) - before)], np.int64)
         rows, bad, removed = state.world.allreduce(counts).tolist()
         state.rows += rows
@@ -155,8 +168,13 @@ class GroupBy(CsvParameters, Program):
         if self.condition:
             state.removed += removed
 
+    def _limit_tables(self) -> None:
+        """Write groups and values to disk if they take too much memory. Collective."""
+        for table in self.tables:
+            table.keep_within(self.budget // len(self.tables), self.spill_folder)
+
     def _gather(self, state: State, batches: list[dict[str, Values]]) -> int:
-        """Add rows to their groups and return their number. Collective."""
+        """Add rows to their groups, in pieces that fit into memory as groups; return their number. Collective."""
         empty = {label: values_of(joined([], type_), type_) for label, type_ in self.files.types.items()}
         batch = {label: concat_values([part[label] for part in batches], empty[label]) for label in empty}
         keys: list[Column] = []
@@ -164,38 +182,80 @@ class GroupBy(CsvParameters, Program):
             columns, nulls = key_columns(batch[key.label])
             keys += [nulls] if f"null{k}" in state.groups.keys else []
             keys += columns
-        state.groups.gather(*keys, **self.combined.values(batch))
-        for name, distinct in self.distinct.items():
-            distinct.gather(keys, batch[name])
-        return len(keys[0])
+        rows, values = len(keys[0]), self.combined.values(batch)
+        row = max(table.row_bytes for table in self.tables) + sum(key.nbytes for key in keys) // max(1, rows)
+        pieces = -(-rows * row * len(self.tables) * SHARE // self.budget)
+        pieces = int(state.world.allreduce(np.array([pieces], np.int64), "max")[0])
+        for piece in starmap(slice, pairwise(even_cuts(rows, max(1, pieces)))):
+            state.groups.gather(*(key[piece] for key in keys), **{name: x[piece] for name, x in values.items()})
+            for name, distinct in self.distinct.items():
+                distinct.gather([key[piece] for key in keys], batch[name][piece])
+            self._limit_tables()
+        return rows
 
     def result(self, state: State) -> dict[str, Any]:
         """Return the number of rows and groups and the first groups; write all groups to groups.csv and groups.h5."""
-        output = self._output(state)
+        blocks = self._blocks(state)
         if state.folder is not None:
             path = state.folder / "groups.csv"
             if "csv" in self.formats:
-                write_csv(state.world, path, output)
+                write_csv(state.world, path, blocks)
             if "parquet" in self.formats:
-                write_parquet(state.world, path.with_suffix(".parquet"), output)
+                write_parquet(state.world, path.with_suffix(".parquet"), blocks)
             if "hdf5" in self.formats:
-                flat = {label.replace("/", "."): column for label, column in output.items()}
-                write_hdf5(state.world, path.with_suffix(".h5"), flat)
-        parts = state.world.comm.allgather([_plain(column.slice(0, self.top)) for column in output.values()])
-        columns = [[value for part in parts for value in part[k]][: self.top] for k in range(len(output))]
+                write_hdf5(state.world, path.with_suffix(".h5"), lambda: map(_with_dots, blocks()))
         return {
             "rows": state.rows,
             "groups": state.groups.rows,
             "left_out": state.bad,
             **({"removed_by_where": state.removed} if self.condition else {}),
-            "columns": [*output],
-            "first": [[*row] for row in zip(*columns, strict=True)],
+            "columns": [*(key.label for key in self.keys), *self.combined.types],
+            "first": self._first(state.world, blocks()),
         }
 
-    def _output(self, state: State) -> dict[str, Any]:
-        """Return the groups of this rank in their order, as Arrow arrays by label. Collective."""
-        keys = self._keys(state.groups.columns)
-        columns, by = keys | self.combined.results(state.groups, self.distinct), [*keys]
+    def _first(self, world: World, blocks: Iterator[dict[str, Any]]) -> list[list[Any]]:
+        """Return the first groups as values for JSON. Collective."""
+        rows: list[list[Any]] = []
+        for block in blocks:
+            local = zip(*(_plain(column.slice(0, self.top)) for column in block.values()), strict=True)
+            rows += [[*row] for part in world.comm.allgather([*local]) for row in part]
+            if len(rows) >= self.top:
+                break
+        return rows[: self.top]
+
+    def _blocks(self, state: State) -> Callable[[], Iterator[dict[str, Any]]]:
+        """Return what yields the groups in their order, as Arrow arrays by label. Collective."""
+        world, groups = state.world, state.groups
+        for table in self.tables:
+            table.settle()
+        if not any(table.on_disk for table in self.tables):
+            columns, by = self._finish(groups, self.distinct)
+            block = self._to_arrow(ordered(world, columns, by, unique=True))
+            return lambda: iter([block])
+        size = self.budget // SHARE
+        values = {name: distinct.by_group(size, self.spill_folder) for name, distinct in self.distinct.items()}
+        parts = partial(self._parts, groups, values, size)
+        none = {name: distinct.empty_part(1) for name, distinct in self.distinct.items()}
+        _, by = self._finish(groups.empty_part(1), none)
+        blocks = ordered_on_disk(world, parts, by, len(groups), self.budget, self.spill_folder)
+        return lambda: map(self._to_arrow, blocks())
+
+    def _parts(self, groups: Table, values: dict[str, Runs], size: int) -> Iterator[Columns]:
+        """Yield this rank's groups in parts of about `size` bytes with their values. Not collective."""
+        total = groups.nbytes + groups.bytes_on_disk + sum(runs.size for runs in values.values())
+        try:
+            parts = max(1, -(-total // size))
+            for number in range(parts):
+                distinct = {name: d.part(values[name], number, parts, 2 * size) for name, d in self.distinct.items()}
+                yield self._finish(groups.part(number, parts), distinct)[0]
+        except AnyrankError as error:
+            error.collective = False  # of the World of one rank
+            raise
+
+    def _finish(self, groups: Table, distinct: dict[str, Distinct]) -> tuple[Columns, list[str]]:
+        """Return the groups of a Table with their aggregates, and the columns to sort by. Collective."""
+        keys = self._keys(groups.columns)
+        columns, by = keys | self.combined.results(groups, distinct), [*keys]
         for label, descending in reversed(self.sorted_by):
             if label in self.combined.types:
                 values = _of_masked(columns[label])
@@ -204,7 +264,9 @@ class GroupBy(CsvParameters, Program):
             added = sort_columns(f"order{len(by)}", values)
             by = [*(f"-{name}" if k and descending else name for k, name in enumerate(added)), *by]
             columns |= added
-        groups = ordered(state.world, columns, by, unique=True)
+        return columns, by
+
+    def _to_arrow(self, groups: Columns) -> dict[str, Any]:
         output = {key.label: self._key_values(k, groups) for k, key in enumerate(self.keys)}
         output |= {label: _of_masked(groups[label]) for label in self.combined.types}
         types = self.files.types | self.combined.types
@@ -233,6 +295,11 @@ class GroupBy(CsvParameters, Program):
     def work(self) -> tuple[float, str]:
         """Return the mean bytes per step, because the last chunk may be shorter."""
         return (self.files.size / max(1, self.steps), "bytes") if hasattr(self, "files") else (1.0, "chunks")
+
+
+def _with_dots(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns with names for HDF5, where `/` separates groups."""
+    return {label.replace("/", "."): column for label, column in columns.items()}
 
 
 def _of_masked(column: Column) -> Values:

@@ -20,6 +20,7 @@ from anyrank.keyed.sort_output import Output
 from anyrank.keyed.sort_parquet import ParquetRows
 from anyrank.keyed.sort_tables import CsvRows, TableRows
 from anyrank.keyed.sorting import Sorter
+from anyrank.keyed.spill import OTHER_BYTES, data_share
 from anyrank.keyed.tables import TableFiles
 from anyrank.keyed.tables.columns import ColumnSpec, parse_name, split_names
 from anyrank.keyed.tables.csv import CsvFile
@@ -37,9 +38,6 @@ from anyrank.world import World
 
 T = TypeVar("T")
 _MODULUS = 1 << 64
-#: Minimum bytes of memory outside of the Sorter: code and messages that are still to come, and unused parts of huge
-#: pages.
-_OTHER_BYTES = 8 << 20
 
 
 class Sort(CsvParameters, Program):
@@ -114,9 +112,9 @@ class Sort(CsvParameters, Program):
                 UsageError(f"--input {self.input} has changed since the run began. Restore it, or use another --out.")
             )
         if self._sorter is None:
-            self.table.prepare(self._share(state.budget()))
-            folder = Path(self.scratch or state.folder or ".")
-            self._sorter = Sorter(state.world, self._share(state.budget()), folder, self.table.descending)
+            share, folder = self._share(state.budget()), Path(self.scratch or state.folder or ".")
+            self.table.prepare(share)
+            self._sorter = Sorter(state.world, share, folder, self.table.descending)
         try:
             self._advance(state, self._sorter)
         except AnyrankError:
@@ -126,15 +124,15 @@ class Sort(CsvParameters, Program):
     def _share(self, budget: int) -> int:
         """Return the bytes of a memory budget that sorted rows may take. Raises UsageError if it is too small."""
         held = self.table.write_bytes(self.block) if isinstance(self.table, TableRows) else 0
-        share = budget - max(_OTHER_BYTES, budget // 4, held)
-        if held and share < _OTHER_BYTES:  # known to all ranks
+        short = OTHER_BYTES + max(OTHER_BYTES, budget // 4, held) - budget
+        if held and short > 0:  # known to all ranks
             raise of_all_ranks(
                 UsageError(
                     f"--block {self.block} takes {held} bytes of memory while it is written, and a rank may use "
-                    f"{budget}. Use a smaller --block, or a --memory-limit of {_OTHER_BYTES - share} bytes more."
+                    f"{budget}. Use a smaller --block, or a --memory-limit of {short} bytes more."
                 )
             )
-        return share
+        return data_share(budget, max(OTHER_BYTES, held))
 
     def _advance(self, state: State, sorter: Sorter) -> None:
         upto = min(state.step + 1, self.reads)
