@@ -1,0 +1,144 @@
+"""A rank's side of its worker: start it, send tasks, receive records, watch it, and end it with all it has started."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from anyrank.farm.tasks import HEAD, NO_TASK, Record, decode
+from anyrank.farm.worker import Item, Job
+from anyrank.launcher import without_launch
+from anyrank.runtime.children import descendants, die_with_parent
+
+#: The variable by which all processes that a worker has started are found, also those that have left its session.
+MARK = "ANYRANK_FARM_WORKER"
+#: Bytes read from the worker at a time.
+_READ = 1 << 20
+
+
+class Lane:
+    """The worker of a rank. The worker starts at once; `ready` tells whether it has loaded the function."""
+
+    def __init__(self, job: Job, log: Path):
+        own, other = socket.socketpair()
+        self._mark = f"{MARK}={os.getpid()}-{time.time_ns()}"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "anyrank.farm.start", str(other.fileno())],
+                env={**without_launch(os.environ), **dict([self._mark.split("=")])},
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_prepare,
+            )
+        other.close()
+        own.setblocking(False)
+        self._socket, self._out, self._in = own, bytearray(pickle.dumps(job)), bytearray()
+        self.ready = False
+        #: The tasks that were sent and have not ended, by index, in the order in which they were sent.
+        self.pending: dict[int, Item] = {}
+        #: The tasks that run, with the times of the monotonic clock at which they started; only if several run at once.
+        self.started: dict[int, float] = {}
+        self._several = job.concurrency > 1
+        self._since = time.monotonic()
+        self.pid = self._process.pid
+
+    def send(self, items: Sequence[Item]) -> None:
+        """Send tasks to the worker."""
+        if not self.pending:
+            self._since = time.monotonic()
+        self.pending |= {item.task: item for item in items}
+        self._out += pickle.dumps([*items], 5)
+        self._write()
+
+    def _write(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            while self._out:
+                del self._out[: self._socket.send(memoryview(self._out)[:_READ].tobytes())]
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the worker sends something, or for this time."""
+        select.select([self._socket], [self._socket] if self._out else [], [], seconds)
+
+    def receive(self) -> list[Record]:
+        """Return the records of tasks that have ended. Raises WorkerError if the worker could not begin."""
+        self._write()
+        with suppress(BlockingIOError, ConnectionError):
+            while data := self._socket.recv(_READ):
+                self._in += data
+        records, end = [], 0
+        for record, after in decode(bytes(self._in)):
+            end = after
+            if record.task >= 0:
+                records.append(record)
+                self.pending.pop(record.task, None)
+                self.started.pop(record.task, None)
+            elif record.task == NO_TASK:
+                if record.status:
+                    raise WorkerError(record.outcome().trace or record.outcome().error)
+                self.ready = True
+                self._since = time.monotonic()
+            else:
+                self.started[-2 - record.task] = time.monotonic()
+        del self._in[:end]
+        if records:
+            self._since = time.monotonic()
+        return records
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of a record has arrived."""
+        return len(self._in) >= HEAD.size
+
+    def running(self) -> dict[int, float]:
+        """Return the tasks that may be running, with the times at which they started."""
+        if self._several:
+            return self.started
+        return {next(iter(self.pending)): self._since} if self.ready and self.pending else {}
+
+    def ended(self) -> str:
+        """Return how the worker ended: `exit status 2`, `signal 9`; empty while it runs."""
+        status = self._process.poll()
+        if status is None:
+            return ""
+        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+    def memory(self) -> int:
+        """Return the resident memory of the worker and of all that it started, in bytes."""
+        total = 0
+        for process in (self.pid, *descendants(self.pid)):
+            with suppress(OSError, ValueError, IndexError):
+                total += int(Path(f"/proc/{process}/statm").read_text("utf-8").split()[1])
+        return total * os.sysconf("SC_PAGE_SIZE")
+
+    def close(self) -> None:
+        """End the worker and all that its tasks have started."""
+        self._socket.close()
+        with suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if self._mark.encode() in entry.read_bytes():
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+class WorkerError(Exception):
+    """The worker could not load the function; the text is a traceback."""
+
+
+def _prepare() -> None:
+    die_with_parent(signal.SIGKILL)
+    with suppress(OSError):  # if memory runs out, the system ends the worker before the rank
+        Path("/proc/self/oom_score_adj").write_text("1000", "utf-8")
