@@ -104,8 +104,9 @@ def _exit_without_threads() -> None:
     A thread that writes a checkpoint holds HDF5's lock: the end of Python would wait for the lock, and the thread for
     Python.
     """
-    if "mpi4py.MPI" in sys.modules:
-        sys.modules["mpi4py.MPI"].Finalize()
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
     end_children()
     sys.stderr.flush()
     os._exit(1)

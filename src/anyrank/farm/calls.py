@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -35,6 +36,8 @@ class CommandTimeoutError(CommandError):
 
 def load_function(source: str) -> Callable[..., Any]:
     """Return the function FILE.py:NAME. Raises UsageError if it is not there or cannot be called."""
+    if source.endswith(".pickle"):  # as `farm.map` writes it
+        return pickle.loads(Path(source).read_bytes())  # type: ignore[no-any-return]
     file, name = split_source(source)
     if not name:
         raise UsageError(f"{source!r} is not a function: write FILE.py:NAME, such as tasks.py:price.")

@@ -141,16 +141,16 @@ class Feeder:
 
     def _end(self, records: list[Record]) -> None:
         """Write the last records of tasks; try again those that may be tried again."""
-        final = [record for record in records if not self._try_again(record)]
+        final = [record for record in records if record.status == t.DONE or not self._try_again(record)]
         if not final:
             return
-        self.records.write(final)
+        self.records.write(b"".join([record.encode() for record in final]))
         failed = sum(record.status != t.DONE for record in final)
         skipped: list[Record] = []
         for record in final if self.plan.needed_by else ():
             self._release(record, skipped)
         if skipped:
-            self.records.write(skipped)
+            self.records.write(b"".join([record.encode() for record in skipped]))
         count = len(final) + len(skipped)
         self.ended += count
         self.failed += failed + len(skipped)
@@ -176,7 +176,7 @@ class Feeder:
     def _try_again(self, record: Record) -> bool:
         """Try a task again later, on this rank, or on another if its worker died; returns False if it has ended."""
         most = max(self.policy.attempts, DEATHS) if record.status == t.DIED else self.policy.attempts
-        if record.status == t.DONE or record.attempts >= most or record.status == t.EXPIRED:
+        if record.attempts >= most or record.status == t.EXPIRED:
             return False
         self.retried += 1
         again = record.attempts + 1

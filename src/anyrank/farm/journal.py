@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyrank.farm.tasks import DONE, HEAD, Record, decode
+from anyrank.farm.tasks import DONE, Record, decode
 from anyrank.storage.durable import make_folder, sync
 from anyrank.world import World
 
@@ -53,11 +53,11 @@ class Records:
         """Return the rank that wrote a file."""
         return int(self.files[number].name.split("-")[2])
 
-    def write(self, records: list[Record]) -> None:
-        """Append records, which a kill of this process cannot undo. Not collective."""
+    def write(self, records: bytes) -> None:
+        """Append encoded records, which a kill of this process cannot undo. Not collective."""
         if self._file < 0:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        data = memoryview(b"".join(record.encode() for record in records))
+        data = memoryview(records)
         while data:
             data = data[os.write(self._file, data) :]
 
@@ -86,7 +86,7 @@ class Records:
             if number % self._world.size == self._world.rank and path.stat().st_size:
                 with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     start = 0
-                    for record, end in decode(data):  # type: ignore[arg-type]
+                    for record, end in decode(data):
                         yield record, number, start, end - start
                         start = end
 
@@ -107,19 +107,26 @@ class Records:
 
     def load(self, entries: Entries, batch: int) -> Iterator[list[Record]]:
         """Yield the records of entries in their order, `batch` at a time. Not collective."""
-        open_files: dict[int, int] = {}
+        maps: dict[int, mmap.mmap] = {}
         try:
             for first in range(0, len(entries.task), batch):
                 part = []
                 for number, offset, size in zip(*(x[first : first + batch].tolist() for x in entries[2:]), strict=True):
-                    if number not in open_files:
-                        open_files[number] = os.open(self.files[number], os.O_RDONLY)
-                    data = os.pread(open_files[number], size, offset)
-                    part.append(next(decode(data))[0])
+                    if number not in maps:
+                        with self.files[number].open("rb") as file:
+                            maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    part.append(next(decode(maps[number][offset : offset + size], check=False))[0])
                 yield part
         finally:
-            for descriptor in open_files.values():
-                os.close(descriptor)
+            for data in maps.values():
+                data.close()
 
 
-assert HEAD.size < 64  # a record of a small result takes one cache line
+def read_last(folder: Path) -> dict[int, Record]:
+    """Return the last record of each task in a folder; one of a task that is done is never replaced. Not collective."""
+    last: dict[int, Record] = {}
+    for path in sorted(file for file in folder.iterdir() if _NAME.fullmatch(file.name)):
+        for record, _ in decode(path.read_bytes()):
+            if record.task not in last or last[record.task].status != DONE:
+                last[record.task] = record
+    return last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -71,6 +72,10 @@ class Lane:
         """Wait until the worker sends something, or for this time."""
         select.select([self._socket], [self._socket] if self._out else [], [], seconds)
 
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Register what this worker waits for."""
+        selector.register(self._socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0))
+
     def receive(self) -> list[Record]:
         """Return the records of tasks that have ended. Raises WorkerError if the worker could not begin."""
         self._write()
@@ -78,12 +83,12 @@ class Lane:
             while data := self._socket.recv(_READ):
                 self._in += data
         records, end = [], 0
-        for record, after in decode(bytes(self._in)):
-            end = after
+        for record, end in decode(bytes(self._in), check=False):  # noqa: B007
             if record.task >= 0:
                 records.append(record)
                 self.pending.pop(record.task, None)
-                self.started.pop(record.task, None)
+                if self._several:
+                    self.started.pop(record.task, None)
             elif record.task == NO_TASK:
                 if record.status:
                     raise WorkerError(record.outcome().trace or record.outcome().error)

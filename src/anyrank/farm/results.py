@@ -6,29 +6,31 @@ import base64
 import json
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyrank.farm.journal import Entries, Records
-from anyrank.farm.tasks import DONE, STATUSES, Outcome, Record
+from anyrank.farm.journal import Records
+from anyrank.farm.tasks import DONE, STATUSES, Record
+from anyrank.farm.worker import Item
 from anyrank.keyed.types import arrow
 from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
-from anyrank.storage.durable import Piece, write_collectively
+from anyrank.layout import even_cuts
+from anyrank.storage.durable import write_collectively
 from anyrank.world import World
 
-#: Records read at a time.
-BATCH = 4096
+#: Records read at a time, and errors shown at the end.
+BATCH, SHOWN = 4096, 3
 #: Columns of results.*; if the table has one of these, its column is `input_NAME`, and of a result `result_NAME`.
 OWN = ("task", "id", "status", "error")
 VALUE = "value"
 
 
 class Totals(NamedTuple):
-    """What became of the tasks: their number by status, and a digest of all values."""
+    """What became of the tasks: their number by status, a digest of all values, and the first errors."""
 
     by_status: list[int]
     digest: int
@@ -57,115 +59,141 @@ def plain(value: Any, finite: bool = True) -> Any:
     return {"pickle": base64.b64encode(pickle.dumps(value, 5)).decode()}
 
 
-def digest_of(record: Record, outcome: Outcome) -> int:
+def digest_of(record: Record, value: Any) -> int:
     """Return the digest of the result of a task; those of all tasks are added."""
-    text = json.dumps([record.task, record.status, plain(outcome.value)], sort_keys=True)
+    if isinstance(value, int | float | str | None):
+        text = f"{record.task} {record.status} {type(value).__name__} {value!r}"
+    else:
+        text = json.dumps([record.task, record.status, plain(value)], sort_keys=True)
     return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
 
 
 class Results:
-    """The last records of the tasks that this rank owns, and what is written from them. Construction is collective."""
+    """The last records of the tasks that this rank owns, as columns. The constructor is collective.
 
-    def __init__(self, records: Records, world: World, tasks: int, item: Any):
-        from anyrank.layout import even_cuts
+    Parameters
+    ----------
+    records : Records
+        The records of all ranks.
+    world : World
+        The ranks.
+    tasks : int
+        The number of tasks.
+    item : callable
+        Returns a task by its index and attempt.
+    """
 
-        self._records, self._world, self._item = records, world, item
-        self.entries: Entries = records.last(even_cuts(tasks, world.size))
-
-    def rows(self) -> Iterator[tuple[Record, Outcome]]:
-        """Yield the records of this rank's tasks in their order. Not collective."""
-        for batch in self._records.load(self.entries, BATCH):
+    def __init__(self, records: Records, world: World, tasks: int, item: Callable[[int, int], Item]):
+        self._world, self._item = world, item
+        entries = records.last(even_cuts(tasks, world.size))
+        self._counts = np.bincount(entries.status, minlength=len(STATUSES)).astype(np.int64)
+        self._digest, self._count = 0, len(entries.task)
+        self._first_errors: list[str] = []
+        #: The values of a row by the name of the column; a row that lacks one has None.
+        self._columns: dict[str, list[Any]] = {}
+        self._about: dict[str, list[Any]] = {
+            "task": entries.task.tolist(),
+            "status": [STATUSES[status] for status in entries.status.tolist()],
+            "execution": [records.execution(number) for number in entries.file.tolist()],
+            "rank": [records.rank_of(number) for number in entries.file.tolist()],
+            **{name: [] for name in ("attempts", "started", "seconds", "output", "traceback")},
+        }
+        row = 0
+        for batch in records.load(entries, BATCH):
             for record in batch:
-                yield record, record.outcome()
+                self._add(row, record)
+                row += 1
+
+    def _add(self, row: int, record: Record) -> None:
+        """Add a record to the columns."""
+        outcome, item = record.outcome(), self._item(record.task, 1)
+        self._digest += digest_of(record, outcome.value)
+        cells: dict[str, Any] = {"task": record.task, "id": item.id}
+        if isinstance(item.arguments, Mapping):
+            cells |= {f"input_{k}" if k in (*OWN, VALUE) else k: v for k, v in item.arguments.items()}
+        cells["status"] = STATUSES[record.status]
+        if record.status == DONE:
+            value = outcome.value
+            parts = value if isinstance(value, dict) and all(isinstance(k, str) for k in value) else {VALUE: value}
+            cells |= {f"result_{k}" if k in cells or k in OWN else k: v for k, v in parts.items()}
+        else:
+            cells["error"] = outcome.error
+            if len(self._first_errors) < SHOWN:
+                self._first_errors.append(f"task {item.id} {STATUSES[record.status]}: {outcome.error}")
+        for name, cell in cells.items():
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = []
+            if len(column) < row:
+                column += [None] * (row - len(column))
+            column.append(plain(cell, False))
+        about = self._about
+        about["attempts"].append(record.attempts)
+        about["started"].append(int(record.start * 1e6))
+        about["seconds"].append(record.seconds)
+        about["output"].append(outcome.output or None)
+        about["traceback"].append(outcome.trace or None)
 
     def totals(self) -> Totals:
         """Return the number of tasks by status, the digest, and the first errors. Collective."""
-        digest = 0
-        errors: list[str] = []
-        for record, outcome in self.rows():
-            digest = (digest + digest_of(record, outcome)) % 2**64
-            if record.status != DONE and len(errors) < 3:
-                errors.append(f"task {self._item(record.task, 1).id} {STATUSES[record.status]}: {outcome.error}")
-        counts = np.bincount(self.entries.status, minlength=len(STATUSES)).astype(np.int64)
-        parts = self._world.comm.allgather((digest, errors))
-        joint = sum(part for part, _ in parts) % 2**64
-        first = [error for _, own in parts for error in own][:3]
-        return Totals(self._world.allreduce(counts).tolist(), joint, first)
+        parts = self._world.comm.allgather((self._digest, self._first_errors))
+        first = [error for _, own in parts for error in own][:SHOWN]
+        return Totals(self._world.allreduce(self._counts).tolist(), sum(part for part, _ in parts) % 2**64, first)
 
     def write(self, folder: Path, formats: Sequence[str]) -> None:
         """Write results.FORMAT for each format, and tasks.csv with times and ranks. Collective."""
-        if "jsonl" in formats:
-            self._write_lines(folder / "results.jsonl")
-        tables = {"csv": write_csv, "parquet": write_parquet, "hdf5": write_hdf5}
-        chosen = [name for name in formats if name in tables]
-        columns = self._columns() if chosen else {}
-        for name in chosen:
-            tables[name](self._world, folder / f"results.{'h5' if name == 'hdf5' else name}", columns)
-        write_csv(self._world, folder / "tasks.csv", self._times())
+        columns = self._joint_columns()
+        writers = {"csv": write_csv, "parquet": write_parquet, "hdf5": write_hdf5}
+        for name in formats:
+            if name == "jsonl":
+                self._write_lines(folder / "results.jsonl", [*columns])
+            else:
+                arrays = {label: _array(values, kinds) for label, (values, kinds) in columns.items()}
+                writers[name](self._world, folder / f"results.{'h5' if name == 'hdf5' else name}", arrays)
+        write_csv(self._world, folder / "tasks.csv", self._about_arrays())
 
-    def _write_lines(self, path: Path) -> None:
-        """Write one JSON object for each task. Collective."""
-        own = path.with_name(f".{path.name}-{self._world.rank}")
-        with self._world.raise_on_all_ranks(OSError), own.open("wb") as file:
-            for record, outcome in self.rows():
-                row = self._named(record) | {VALUE: plain(outcome.value)}
-                row |= {"error": outcome.error} if outcome.error else {}
-                file.write(json.dumps(row).encode() + b"\n")
-        sizes = self._world.comm.allgather(own.stat().st_size)
-        begin = sum(sizes[: self._world.rank])
-
-        def pieces() -> Iterator[Piece]:
-            offset = begin
-            with own.open("rb") as file:
-                while data := file.read(1 << 20):
-                    yield offset, memoryview(data)
-                    offset += len(data)
-
-        write_collectively(self._world, path, lambda temporary: temporary.write_bytes(b""), lambda _: pieces())
-        own.unlink()
-
-    def _named(self, record: Record, finite: bool = True) -> dict[str, Any]:
-        """Return the columns of a row before its value: task, id, inputs and status."""
-        item = self._item(record.task, 1)
-        row: dict[str, Any] = {"task": record.task, "id": item.id}
-        if isinstance(item.arguments, Mapping):
-            row |= {f"input_{k}" if k in (*OWN, VALUE) else k: plain(v, finite) for k, v in item.arguments.items()}
-        return row | {"status": STATUSES[record.status]}
-
-    def _columns(self) -> dict[str, Any]:
-        """Return the rows of this rank as Arrow arrays, of the same types on all ranks. Collective."""
-        names: dict[str, None] = {}
-        rows = []
-        for record, outcome in self.rows():
-            row, value = self._named(record, False), plain(outcome.value, False)
-            parts = value if isinstance(value, dict) and [*value] != ["pickle"] else {VALUE: value}
-            row |= {f"result_{k}" if k in row else k: v for k, v in parts.items()} if record.status == DONE else {}
-            row["error"] = outcome.error or None
-            rows.append(row)
-            names |= dict.fromkeys(row)
-        joint = dict.fromkeys(name for part in self._world.comm.allgather([*names]) for name in part)
+    def _joint_columns(self) -> dict[str, tuple[list[Any], set[str]]]:
+        """Return the columns of all ranks in one order, with the kinds of their values on all ranks. Collective."""
+        for column in self._columns.values():
+            column += [None] * (self._count - len(column))
+        kinds = {name: set(map(_kind, column)) for name, column in self._columns.items()}
+        joint: dict[str, set[str]] = {}
+        for part in self._world.comm.allgather(kinds):
+            for name, own in part.items():
+                joint[name] = joint.get(name, set()) | own
         ordered = [name for name in joint if name != "error"] + ["error"] * ("error" in joint)
-        kinds = {name: {_kind(row.get(name)) for row in rows} for name in ordered}
-        every = self._world.comm.allgather(kinds)
-        return {
-            name: _array([row.get(name) for row in rows], set().union(*(part[name] for part in every)))
-            for name in ordered
-        }
+        missing: list[Any] = [None] * self._count
+        return {name: (self._columns.get(name, missing), joint[name]) for name in ordered}
 
-    def _times(self) -> dict[str, Any]:
-        """Return the attempts, the times and the output of this rank's tasks. Collective because of its types."""
-        pa, rows = arrow(), [*self.rows()]
-        return {
-            "task": pa.array([record.task for record, _ in rows], pa.int64()),
-            "status": pa.array([STATUSES[record.status] for record, _ in rows], pa.large_string()),
-            "attempts": pa.array([record.attempts for record, _ in rows], pa.int64()),
-            "execution": pa.array([self._records.execution(n) for n in self.entries.file], pa.int64()),
-            "rank": pa.array([self._records.rank_of(n) for n in self.entries.file], pa.int64()),
-            "started": pa.array([int(record.start * 1e6) for record, _ in rows], pa.timestamp("us", "UTC")),
-            "seconds": pa.array([record.seconds for record, _ in rows], pa.float64()),
-            "output": pa.array([outcome.output or None for _, outcome in rows], pa.large_string()),
-            "traceback": pa.array([outcome.trace or None for _, outcome in rows], pa.large_string()),
+    def _write_lines(self, path: Path, names: list[str]) -> None:
+        """Write one JSON object for each task; what a task does not have is left out. Collective."""
+        rows = zip(*(self._columns.get(name, [None] * self._count) for name in names), strict=True)
+        lines = [_line(dict(zip(names, row, strict=True))) for row in rows]
+        sizes = self._world.comm.allgather(sum(map(len, lines)))
+        begin = sum(sizes[: self._world.rank])
+        data = memoryview(b"".join(lines))
+        write_collectively(self._world, path, lambda temporary: temporary.write_bytes(b""), lambda _: [(begin, data)])
+
+    def _about_arrays(self) -> dict[str, Any]:
+        """Return the attempts, the times and the output of this rank's tasks as Arrow arrays."""
+        pa = arrow()
+        types = {
+            "task": pa.int64(),
+            "status": pa.large_string(),
+            "attempts": pa.int64(),
+            "execution": pa.int64(),
+            "rank": pa.int64(),
+            "started": pa.timestamp("us", "UTC"),
+            "seconds": pa.float64(),
+            "output": pa.large_string(),
+            "traceback": pa.large_string(),
         }
+        return {name: pa.array(self._about[name], type_) for name, type_ in types.items()}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    kept = {name: plain(cell) for name, cell in row.items() if cell is not None or name == VALUE}
+    return json.dumps(kept).encode() + b"\n"
 
 
 def _kind(value: Any) -> str:

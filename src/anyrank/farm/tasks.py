@@ -24,7 +24,7 @@ NO_TASK = -1
 
 
 class Record(NamedTuple):
-    """The end of a task: the index of the task, attempts, status, start in seconds since 1970, seconds, and its pickled outcome."""
+    """The end of a task: its index, attempts, status, start in seconds since 1970, seconds, and the pickled outcome."""
 
     task: int
     attempts: int
@@ -60,16 +60,22 @@ class Outcome(NamedTuple):
         return pickle.dumps(tuple(fields), 5)
 
 
-def decode(data: bytes | memoryview, start: int = 0) -> Iterator[tuple[Record, int]]:
-    """Yield the complete records in some bytes, each with its end. Stops at one that is incomplete or damaged."""
-    size = len(data)
-    while start + HEAD.size <= size:
-        length, crc, *fields = HEAD.unpack_from(data, start)
-        body = bytes(data[start + HEAD.size : start + HEAD.size + length])
-        if len(body) < length or zlib.crc32(body) != crc:
+def decode(data: Any, check: bool = True) -> Iterator[tuple[Record, int]]:
+    """Yield the complete records in bytes or a mapped file, each with its end; stops at one that is not complete.
+
+    With `check`, it also stops at a damaged record.
+    """
+    size, unpack, head, begin = len(data), HEAD.unpack_from, HEAD.size, 0
+    while begin + head <= size:
+        length, crc, task, attempts, status, start, seconds = unpack(data, begin)
+        end = begin + head + length
+        if end > size:
             return
-        start += HEAD.size + length
-        yield Record._make((*fields, body)), start
+        body = bytes(data[begin + head : end])
+        if check and zlib.crc32(body) != crc:
+            return
+        yield Record(task, attempts, status, start, seconds, body), end
+        begin = end
 
 
 @dataclass(frozen=True)

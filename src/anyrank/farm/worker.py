@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,8 @@ class Job(NamedTuple):
     interval: float
     timeout: float
     key: str
+    #: The pickled data by which multiprocessing imports the main module of another process.
+    main: bytes = b""
 
 
 #: What the task of this thread or coroutine has printed.
@@ -98,6 +101,8 @@ class Worker:
 
     def _load(self) -> Callable[..., Any]:
         job = self.job
+        if job.main:
+            spawn.prepare(pickle.loads(job.main))
         if job.setup:
             calls.load_function(job.setup)()
         if job.command:
