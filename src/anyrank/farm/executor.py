@@ -40,22 +40,22 @@ def invoke(payload: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle a function and its arguments; cloudpickle, if it is installed, takes lambdas and functions of notebooks."""
+    """Pickle a function and its arguments; with cloudpickle, if it is installed, any function."""
     try:
         return pickle.dumps(value, 5)
-    except Exception:
+    except Exception as error:
         try:
-            import cloudpickle
+            import cloudpickle  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
-            raise
+            raise error from None
         return cloudpickle.dumps(value)  # type: ignore[no-any-return]
 
 
 class Executor(concurrent.futures.Executor):
     """Run functions in worker processes of this host: what takes an executor takes this one.
 
-    It differs from `concurrent.futures.ProcessPoolExecutor` in what a task cannot do: one that exits, crashes, is killed
-    or takes too long fails alone, with an exception, and its worker is replaced.
+    It differs from `concurrent.futures.ProcessPoolExecutor` in what a task can destroy: one that exits, crashes, is
+    killed or takes too long fails alone, with an exception, and its worker is replaced.
 
     Parameters
     ----------
@@ -79,12 +79,11 @@ class Executor(concurrent.futures.Executor):
     def __init__(self, workers: int | None = None, timeout: float = 0.0):
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
         if workers < 1 or timeout < 0:
-            raise UsageError(
-                f"Executor(workers={workers}, timeout={timeout}): use at least 1 worker, and a time from 0."
-            )
+            raise UsageError(f"workers={workers}, timeout={timeout}: use at least 1 worker, and a time from 0.")
         self._workers, self._timeout = workers, timeout
-        main = pickle.dumps(get_preparation_data("anyrank-farm"))
-        self._job = Job("", "", "", pickle.dumps(invoke), sys.path, 0, 1, 0.0, 0.0, "", main)
+        main = get_preparation_data("anyrank-farm")
+        del main["authkey"]
+        self._job = Job("", "", "", pickle.dumps(invoke), sys.path, 0, 1, 0.0, 0.0, "", pickle.dumps(main))
         self._numbers = itertools.count()
         self._new: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._futures: dict[int, concurrent.futures.Future[Any]] = {}
@@ -164,7 +163,8 @@ class Executor(concurrent.futures.Executor):
                     self._wait(lanes)
             except BaseException as error:
                 for future in self._futures.values():
-                    future.cancelled() or future.done() or future.set_exception(BrokenProcessPool(str(error)))
+                    if not future.done():
+                        future.set_exception(BrokenProcessPool(str(error)))
                 raise
             finally:
                 for lane in lanes:
@@ -198,7 +198,8 @@ class Executor(concurrent.futures.Executor):
             for lane in lanes:
                 while waiting and len(lane.pending) < depth:
                     item = waiting.popleft()
-                    if self._futures[item.task].set_running_or_notify_cancel():
+                    future = self._futures[item.task]
+                    if future.running() or future.set_running_or_notify_cancel():
                         lane.send([item])
                     else:
                         del self._futures[item.task]
