@@ -15,7 +15,7 @@ from anyrank.farm.executor import dumps, exception_of
 from anyrank.farm.inputs import PICKLED, write_blocks
 from anyrank.farm.journal import read_last
 from anyrank.farm.programs.farm import Farm
-from anyrank.farm.tasks import DONE
+from anyrank.farm.tasks import DONE, Record
 from anyrank.runtime.python import run
 
 #: The options of `map` that are options of the run and not parameters of the farm.
@@ -68,26 +68,31 @@ def map(
     """
     with tempfile.TemporaryDirectory(prefix="anyrank-farm-") as temporary:
         folder = Path(out) if out is not None else Path(temporary, "run")
-        kept = folder.parent / f".{folder.name}-inputs"
-        kept.mkdir(parents=True, exist_ok=True)
-        count = write_blocks(kept / f"inputs{PICKLED}", zip(*inputs, strict=False))
-        of_run = {name: options.pop(name) for name in _OF_RUN if name in options}
-        program = Farm(
-            function=_source(function, kept), table=str(kept / f"inputs{PICKLED}"), formats="jsonl", **options
-        )
-        with suppress(AnyrankError):  # of tasks that have failed: their exceptions follow
-            run(program, ranks=ranks, out=folder, **of_run)
-        records = read_last(folder / "records") if (folder / "records").is_dir() else {}
-        if len(records) < count:
-            raise AnyrankError(f"{count - len(records)} of {count} tasks have no result; see {folder / 'log'}.")
-    values = []
-    for index in range(count):
-        outcome = records[index].outcome()
-        error = None if records[index].status == DONE else exception_of(outcome)
-        if error is not None and not return_exceptions:
-            raise error
-        values.append(outcome.value if error is None else error)
+        records = _run(function, zip(*inputs, strict=False), folder, ranks, options)
+    outcomes = [(record.status, record.outcome()) for record in records]
+    values = [outcome.value if status == DONE else exception_of(outcome) for status, outcome in outcomes]
+    errors = [value for value, (status, _) in zip(values, outcomes, strict=True) if status != DONE]
+    if errors and not return_exceptions:
+        raise errors[0]
     return values
+
+
+def _run(
+    function: Callable[..., Any], inputs: Iterable[Any], folder: Path, ranks: int, options: dict[str, Any]
+) -> list[Record]:
+    """Run a farm in a folder and return the records of all tasks."""
+    kept = folder.parent / f".{folder.name}-inputs"
+    kept.mkdir(parents=True, exist_ok=True)
+    count = write_blocks(kept / f"inputs{PICKLED}", inputs)
+    of_run = {name: options.pop(name) for name in _OF_RUN if name in options}
+    table = str(kept / f"inputs{PICKLED}")
+    program = Farm(function=_source(function, kept), table=table, formats="jsonl", **options)
+    with suppress(AnyrankError):  # of tasks that have failed: their exceptions follow
+        run(program, ranks=ranks, out=folder, **of_run)
+    records = read_last(folder / "records") if (folder / "records").is_dir() else {}
+    if len(records) < count:
+        raise AnyrankError(f"{count - len(records)} of {count} tasks have no result; see {folder / 'log'}.")
+    return [records[index] for index in range(count)]
 
 
 def _source(function: Callable[..., Any], folder: Path) -> str:

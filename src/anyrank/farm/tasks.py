@@ -82,7 +82,7 @@ def decode(data: Any, check: bool = True) -> Iterator[tuple[Record, int]]:
 class Task:
     """The task that a function works on; `anyrank.farm.task()` returns it.
 
-    Attributes
+    Parameters
     ----------
     index : int
         Its row in the table, from 0.
@@ -92,6 +92,11 @@ class Task:
         1, and one more for every time that it is tried again.
     seed : int
         The seed of the farm.
+
+    Examples
+    --------
+    >>> farm.Task(index=3, id="oslo", attempt=1, seed=0).random.integers(0, 6, 4)
+    array([0, 2, 2, 2])
     """
 
     index: int
