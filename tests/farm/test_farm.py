@@ -104,7 +104,7 @@ def test_farm_reports_every_bad_task_and_does_the_others(tmp_path):
     assert {task: row["status"] for task, row in rows.items() if row["status"] != "done"} == {
         task: status for task, (status, _) in expected.items()
     }
-    assert all(text in rows[task]["error"] for task, (_, text) in expected.items())
+    assert all(text in rows[task]["failure"] for task, (_, text) in expected.items())
     about = {int(row["task"]): row for row in rows_of(tmp_path / "run" / "tasks.csv")}
     assert about[3]["attempts"] == "2" and about[1]["output"] == "hello 1\n" and "work.py" in about[1]["traceback"]
     assert not workers()
@@ -151,7 +151,7 @@ def test_farm_after_orders_tasks_and_skips_dependents(tmp_path):
     assert sorted(order) == ["a", "b", "bad", "c", "d"] and order.index("a") < order.index("b") < order.index("d")
     assert order.index("c") < order.index("d") and "3 of 7 tasks have failed" in done.stderr
     rows = {row["id"]: row for row in rows_of(tmp_path / "run" / "results.csv")}
-    assert rows["e"]["error"] == "needs bad, which failed" and rows["f"]["error"] == "needs e, which was skipped"
+    assert rows["e"]["failure"] == "needs bad, which failed" and rows["f"]["failure"] == "needs e, which was skipped"
 
 
 def test_farm_commands_get_values_variables_and_limits(tmp_path):

@@ -25,7 +25,7 @@ from anyrank.world import World
 #: Records read at a time, and errors shown at the end.
 BATCH, SHOWN = 4096, 3
 #: Columns of results.*; if the table has one of these, its column is `input_NAME`, and of a result `result_NAME`.
-OWN = ("task", "id", "status", "error")
+OWN = ("task", "id", "status", "failure")
 VALUE = "value"
 
 
@@ -117,7 +117,7 @@ class Results:
             parts = value if isinstance(value, dict) and all(isinstance(k, str) for k in value) else {VALUE: value}
             cells |= {f"result_{k}" if k in cells or k in OWN else k: v for k, v in parts.items()}
         else:
-            cells["error"] = outcome.error
+            cells["failure"] = outcome.error
             if len(self._first_errors) < SHOWN:
                 self._first_errors.append(f"task {item.id} {STATUSES[record.status]}: {outcome.error}")
         for name, cell in cells.items():
@@ -161,7 +161,7 @@ class Results:
         for part in self._world.comm.allgather(kinds):
             for name, own in part.items():
                 joint[name] = joint.get(name, set()) | own
-        ordered = [name for name in joint if name != "error"] + ["error"] * ("error" in joint)
+        ordered = [name for name in joint if name != "failure"] + ["failure"] * ("failure" in joint)
         missing: list[Any] = [None] * self._count
         return {name: (self._columns.get(name, missing), joint[name]) for name in ordered}
 
