@@ -88,7 +88,7 @@ def test_farm_resumes_with_what_is_missing(tmp_path, drawn, how):
 
 
 def test_farm_reports_every_bad_task_and_does_the_others(tmp_path):
-    limits = ("--task-timeout", 2, "--task-memory", 500)
+    limits = ("--task-timeout", 4, "--task-memory", 150)
     done = farm(f"{WORK}:misbehave", "--table", table(tmp_path, 60), *limits, out=tmp_path / "run", ranks=2, status=1)
     assert "7 of 60 tasks have failed" in done.stderr and "anyrank resume" in done.stderr
     rows = {int(row["task"]): row for row in rows_of(tmp_path / "run" / "results.csv")}
@@ -96,7 +96,7 @@ def test_farm_reports_every_bad_task_and_does_the_others(tmp_path):
         1: ("failed", "ValueError: one"),
         2: ("failed", "cannot be stored"),
         3: ("died", "exit status 2"),
-        4: ("timed out", "--task-timeout 2"),
+        4: ("timed out", "--task-timeout 4"),
         6: ("died", "SIGKILL"),
         7: ("out of memory", "--task-memory"),
         8: ("failed", "SystemExit: eight"),

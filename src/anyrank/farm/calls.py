@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anyrank.errors import UsageError
-from anyrank.farm.tasks import CURRENT
+from anyrank.farm.tasks import CURRENT, Task
 from anyrank.runtime.children import die_with_parent
 from anyrank.runtime.user_files import import_file, split_source
 
@@ -130,7 +130,7 @@ class Command:
 
     def __call__(self, row: Mapping[str, Any]) -> str:
         """Run the command for a row."""
-        task = CURRENT.get()
+        task = Task(*CURRENT.get())
         text = self._command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
         words = ["/bin/sh", "-c", text] if self._shell else shlex.split(text)
         environment = {

@@ -173,14 +173,14 @@ class Executor(concurrent.futures.Executor):
     def _attend(self, lane: Lane, waiting: deque[Item], log: Path) -> bool:
         """Take the results of a worker; returns False if it has died, or has been ended."""
         try:
-            for record in lane.receive():
+            for record in lane.receive().records():
                 self._finish(record)
         except WorkerError as failure:
             raise BrokenProcessPool(f"a worker cannot start:\n{failure}") from None
         how, late = lane.ended(), [*lane.running().values()] and self._late(lane)
         if not how and not late:
             return True
-        for record in lane.receive() if how else ():
+        for record in lane.receive().records() if how else ():
             self._finish(record)
         for number in lane.running():
             lane.pending.pop(number)

@@ -6,7 +6,7 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Feeder:
     def __init__(
         self,
         plan: Plan,
-        item: Callable[[int, int], Item],
+        items: Callable[[Sequence[tuple[int, int]]], list[Item]],
         records: Records,
         tickets: Tickets,
         job: Job,
@@ -93,7 +93,7 @@ class Feeder:
         ranks: int,
     ):
         self.plan, self.records, self.tickets, self.policy = plan, records, tickets, policy
-        self._item, self._job, self._log, self._ranks = item, job, log, ranks
+        self._items, self._job, self._log, self._ranks = items, job, log, ranks
         self._lane: Lane | None = None
         #: Tasks that this rank will send next, as (index, attempt), and those that wait until a time.
         self._ready: deque[tuple[int, int]] = deque()
@@ -129,49 +129,62 @@ class Feeder:
         if self._lane is None:
             return 0
         try:
-            records = self._lane.receive()
+            got = self._lane.receive()
         except WorkerError as failure:
             raise AnyrankError(f"the worker cannot load the function. Fix this error:\n{failure}") from None
-        if records:
-            mean = sum(record.seconds for record in records) / len(records) / self._job.concurrency
-            share = 1 - 0.9 ** len(records)
+        count = len(got.done) + len(got.others)
+        if count:
+            seconds = got.seconds + sum(record.seconds for record in got.others)
+            mean, share = seconds / count / self._job.concurrency, 1 - 0.9**count
             self._mean = mean if self._mean == 0 else self._mean + share * (mean - self._mean)
-            self._end(records)
-        return len(records)
+        if got.done:
+            self._note_ends(b"".join(got.parts), got.done, [])
+        if got.others:
+            self._end(got.others)
+        return count
 
     def _end(self, records: list[Record]) -> None:
-        """Write the last records of tasks; try again those that may be tried again."""
-        final = [record for record in records if record.status == t.DONE or not self._try_again(record)]
-        if not final:
-            return
-        self.records.write(b"".join([record.encode() for record in final]))
-        failed = sum(record.status != t.DONE for record in final)
+        """Try again the tasks that failed and may be tried again; write the last records of the others."""
+        final = [record for record in records if not self._try_again(record)]
+        if final:
+            self._note_ends(b"".join([record.encode() for record in final]), [], final)
+
+    def _note_ends(self, encoded: bytes, done: list[int], failed: list[Record]) -> None:
+        """Write the records of tasks that have ended, and release or skip those that need them."""
+        self.records.write(encoded)
         skipped: list[Record] = []
-        for record in final if self.plan.needed_by else ():
-            self._release(record, skipped)
+        if self.plan.needed_by:
+            for task in done:
+                self._release(task)
+            for record in failed:
+                self._skip_all(record, skipped)
         if skipped:
             self.records.write(b"".join([record.encode() for record in skipped]))
-        count = len(final) + len(skipped)
+        count = len(done) + len(failed) + len(skipped)
         self.ended += count
-        self.failed += failed + len(skipped)
-        self.tickets.end(count, failed)
+        self.failed += len(failed) + len(skipped)
+        self.tickets.end(count, len(failed))
 
-    def _release(self, record: Record, skipped: list[Record]) -> None:
-        """Offer the tasks that only this one was needed for; skip them if it has failed."""
-        waiting = [(record, task) for task in self.plan.needed_by.get(record.task, ())]
-        while waiting:
-            cause, task = waiting.pop()
-            if cause.status == t.DONE:
-                if self.tickets.meet(task) == 0 and not self.tickets.offer(task):
-                    self._ready.append((task, 1))
-            elif self.tickets.meet(task, _NEVER) + _NEVER > 0:  # no other needed task has failed before
-                self._skip(cause, task, skipped)
-                waiting += [(skipped[-1], other) for other in self.plan.needed_by.get(task, ())]
+    def _release(self, done: int) -> None:
+        """Offer the tasks that need no other one after this one is done."""
+        for task in self.plan.needed_by.get(done, ()):
+            if self.tickets.meet(task) == 0 and not self.tickets.offer(task):
+                self._ready.append((task, 1))
 
-    def _skip(self, cause: Record, task: int, skipped: list[Record]) -> None:
-        why = f"needs {self._item(cause.task, 1).id}, which {t.STATUSES[cause.status]}"
-        why = why if cause.status != t.SKIPPED else why.replace("which skipped", "which was skipped")
-        skipped.append(Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=why).encode()))
+    def _skip_all(self, failed: Record, skipped: list[Record]) -> None:
+        """Skip the tasks that need one that has failed, and those that need them."""
+        causes = [failed]
+        while causes:
+            cause = causes.pop()
+            for task in self.plan.needed_by.get(cause.task, ()):
+                if self.tickets.meet(task, _NEVER) + _NEVER > 0:  # no other task that it needs has failed before
+                    causes.append(self._skip(cause, task))
+                    skipped.append(causes[-1])
+
+    def _skip(self, cause: Record, task: int) -> Record:
+        how = "was skipped" if cause.status == t.SKIPPED else t.STATUSES[cause.status]
+        name = self._items([(cause.task, 1)])[0].id
+        return Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=f"needs {name}, which {how}").encode())
 
     def _try_again(self, record: Record) -> bool:
         """Try a task again later, on this rank, or on another if its worker died; returns False if it has ended."""
@@ -264,7 +277,7 @@ class Feeder:
         chosen: list[tuple[int, int]] = []
         while len(chosen) < count and (task := self._own() or self._take(count - len(chosen)) or self._queued()):
             chosen.append(task)
-        return self._not_expired([self._item(*task) for task in chosen])
+        return self._not_expired(self._items(chosen))
 
     def _own(self) -> tuple[int, int] | None:
         """Return the next task that this rank has already."""
@@ -310,8 +323,9 @@ class Feeder:
     def close(self) -> None:
         """End the worker; the tasks that it works on will be done when the farm is resumed. Not collective."""
         if self._lane is not None:
-            with_records = self._lane.receive()
-            self._end([record for record in with_records if record.status == t.DONE])
+            got = self._lane.receive()
+            if got.done:
+                self._note_ends(b"".join(got.parts), got.done, [])
             self._lane.close()
             self._lane = None
         self.records.close()

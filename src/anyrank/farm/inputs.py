@@ -78,11 +78,19 @@ class Inputs:
         manifest = json.dumps({"columns": source.columns, "rows": world.comm.allgather(count)})
         world.on_root(lambda: write_atomically(self._folder / MANIFEST, manifest))
 
-    def __getitem__(self, index: int) -> Any:
-        """Return the row of a task as a dict, or its arguments as a tuple."""
-        part = bisect_right(self._firsts, index) - 1
-        block, row = divmod(index - self._firsts[part], ROWS)
-        return self._block(part, block)[row]
+    def rows_of(self, indices: Iterable[int]) -> list[Any]:
+        """Return the rows of tasks: each a dict, or a tuple of arguments."""
+        rows: list[Any] = []
+        first, last = 0, 0
+        block: list[Any] = []
+        for index in indices:
+            if not first <= index < last:
+                part = bisect_right(self._firsts, index) - 1
+                number = (index - self._firsts[part]) // ROWS
+                block, first = self._block(part, number), self._firsts[part] + number * ROWS
+                last = first + len(block)
+            rows.append(block[index - first])
+        return rows
 
     def _block(self, part: int, block: int) -> list[Any]:
         rows = self._blocks.get((part, block))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from anyrank.farm.tasks import DONE, Record, decode
+from anyrank.farm.tasks import DONE, HEAD, Record, decode
 from anyrank.storage.durable import make_folder, sync
 from anyrank.world import World
 
@@ -19,13 +20,16 @@ _NAME = re.compile(r"records-(\d{4})-(\d{6})")
 
 
 class Entries(NamedTuple):
-    """Where the last records of tasks are: task, status, file, offset and bytes of each, int64 arrays."""
+    """The last records of tasks, in their order: heads, and where their bodies are; arrays of equal length."""
 
     task: np.ndarray
     status: np.ndarray
+    attempts: np.ndarray
     file: np.ndarray
     offset: np.ndarray
     size: np.ndarray
+    start: np.ndarray
+    seconds: np.ndarray
 
 
 class Records:
@@ -75,48 +79,50 @@ class Records:
     def scan(self, tasks: int) -> np.ndarray:
         """Return which tasks are done, bool, on all ranks. Collective: each rank reads a part of the files."""
         done = np.zeros(tasks, np.uint8)
-        for record, *_ in self._read():
-            if record.status == DONE:
-                done[record.task] = 1
+        whole, _ = self._read()
+        done[whole[whole[:, 1] == DONE, 0]] = 1
         return self._world.allreduce(done, "max").astype(bool)
 
-    def _read(self) -> Iterator[tuple[Record, int, int, int]]:
-        """Yield this rank's share of the records, with the number of the file, the offset and the size."""
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return this rank's share of the records: task, status, attempts, file, offset and size; start and seconds."""
+        whole, times = array("q"), array("d")
         for number, path in enumerate(self.files):
             if number % self._world.size == self._world.rank and path.stat().st_size:
                 with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    start = 0
+                    begin = 0
                     for record, end in decode(data):
-                        yield record, number, start, end - start
-                        start = end
+                        body = begin + HEAD.size
+                        whole.extend((record.task, record.status, record.attempts, number, body, end - body))
+                        times.extend((record.start, record.seconds))
+                        begin = end
+        return np.array(whole, np.int64).reshape(-1, 6), np.array(times, np.float64).reshape(-1, 2)
 
     def last(self, cuts: Sequence[int]) -> Entries:
-        """Return the last record of each task that this rank owns, ordered by index. Collective.
+        """Return the last record of each task that this rank owns. Collective.
 
         Rank r owns the tasks from `cuts[r]` to `cuts[r + 1]`. A record of a task that is done is never replaced.
         """
         self.files = self._world.on_root(self._find)
-        rows = np.array([(r.task, r.status, *place) for r, *place in self._read()], np.int64).reshape(-1, 5)
-        owner = np.searchsorted(cuts, rows[:, 0], "right") - 1
-        parts = self._world.comm.alltoall([rows[owner == rank] for rank in range(self._world.size)])
-        rows = np.concatenate(parts)
-        order = np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1] == DONE, rows[:, 0]))
-        rows = rows[order]
-        kept = np.append(rows[1:, 0] != rows[:-1, 0], np.ones(min(1, len(rows)), bool))
-        return Entries(*rows[kept].T.copy())
+        whole, times = self._read()
+        owner = np.searchsorted(cuts, whole[:, 0], "right") - 1
+        sent = [(whole[owner == rank], times[owner == rank]) for rank in range(self._world.size)]
+        parts = self._world.comm.alltoall(sent)
+        whole, times = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        order = np.lexsort((whole[:, 4], whole[:, 3], whole[:, 1] == DONE, whole[:, 0]))
+        whole, times = whole[order], times[order]
+        kept = np.append(whole[1:, 0] != whole[:-1, 0], np.ones(min(1, len(whole)), bool))
+        return Entries(*whole[kept].T.copy(), *times[kept].T.copy())
 
-    def load(self, entries: Entries, batch: int) -> Iterator[list[Record]]:
-        """Yield the records of entries in their order, `batch` at a time. Not collective."""
+    def bodies(self, entries: Entries) -> Iterator[bytes]:
+        """Yield the bodies of records. Not collective."""
         maps: dict[int, mmap.mmap] = {}
         try:
-            for first in range(0, len(entries.task), batch):
-                part = []
-                for number, offset, size in zip(*(x[first : first + batch].tolist() for x in entries[2:]), strict=True):
-                    if number not in maps:
-                        with self.files[number].open("rb") as file:
-                            maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    part.append(next(decode(maps[number][offset : offset + size], check=False))[0])
-                yield part
+            places = zip(entries.file.tolist(), entries.offset.tolist(), entries.size.tolist(), strict=True)
+            for number, offset, size in places:
+                if number not in maps:
+                    with self.files[number].open("rb") as file:
+                        maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                yield maps[number][offset : offset + size]
         finally:
             for data in maps.values():
                 data.close()

@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from anyrank.farm.tasks import HEAD, NO_TASK, Record, decode
+from anyrank.farm.tasks import DONE, HEAD, NO_TASK, Record, decode
 from anyrank.farm.worker import Item, Job
 from anyrank.launcher import without_launch
 from anyrank.runtime.children import descendants, die_with_parent
@@ -24,6 +25,20 @@ from anyrank.runtime.children import descendants, die_with_parent
 MARK = "ANYRANK_FARM_WORKER"
 #: Bytes read from the worker at a time.
 _READ = 1 << 20
+
+
+@dataclass
+class Received:
+    """Tasks that have ended: those that are done, their seconds and encoded records, and the records of others."""
+
+    done: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    parts: list[bytes] = field(default_factory=list)
+    others: list[Record] = field(default_factory=list)
+
+    def records(self) -> list[Record]:
+        """Return all records."""
+        return [record for record, _ in decode(b"".join(self.parts), check=False)] + self.others
 
 
 class Lane:
@@ -60,7 +75,7 @@ class Lane:
         if not self.pending:
             self._since = time.monotonic()
         self.pending |= {item.task: item for item in items}
-        self._out += pickle.dumps([*items], 5)
+        self._out += pickle.dumps([tuple(item) for item in items], 5)  # a third of the time of named tuples
         self._write()
 
     def _write(self) -> None:
@@ -76,35 +91,46 @@ class Lane:
         """Register what this worker waits for."""
         selector.register(self._socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0))
 
-    def receive(self) -> list[Record]:
-        """Return the records of tasks that have ended. Raises WorkerError if the worker could not begin."""
+    def receive(self) -> Received:
+        """Return what has ended. Raises WorkerError if the worker could not begin."""
         self._write()
         with suppress(BlockingIOError, ConnectionError):
             while data := self._socket.recv(_READ):
                 self._in += data
-        records, end = [], 0
-        for record, end in decode(bytes(self._in), check=False):  # noqa: B007
-            if record.task >= 0:
-                records.append(record)
-                self.pending.pop(record.task, None)
-                if self._several:
-                    self.started.pop(record.task, None)
-            elif record.task == NO_TASK:
-                if record.status:
-                    raise WorkerError(record.outcome().trace or record.outcome().error)
-                self.ready = True
-                self._since = time.monotonic()
+        got, data, head, begin = Received(), bytes(self._in), HEAD.size, 0
+        size, unpack, pop = len(data), HEAD.unpack_from, self.pending.pop
+        while begin + head <= size:
+            length, _, task, attempts, status, start, seconds = unpack(data, begin)
+            end = begin + head + length
+            if end > size:
+                break
+            if task < 0:
+                self._note(Record(task, attempts, status, start, seconds, data[begin + head : end]))
+            elif status == DONE:
+                got.done.append(task)
+                got.seconds += seconds
+                got.parts.append(data[begin:end])
             else:
-                self.started[-2 - record.task] = time.monotonic()
-        del self._in[:end]
-        if records:
+                got.others.append(Record(task, attempts, status, start, seconds, data[begin + head : end]))
+            if task >= 0:
+                pop(task, None)
+                if self._several:
+                    self.started.pop(task, None)
+            begin = end
+        del self._in[:begin]
+        if got.done or got.others:
             self._since = time.monotonic()
-        return records
+        return got
 
-    @property
-    def partial(self) -> bool:
-        """Whether a part of a record has arrived."""
-        return len(self._in) >= HEAD.size
+    def _note(self, record: Record) -> None:
+        """Note a message of the worker itself."""
+        if record.task != NO_TASK:
+            self.started[-2 - record.task] = time.monotonic()
+        elif record.status:
+            raise WorkerError(record.outcome().trace or record.outcome().error)
+        else:
+            self.ready = True
+            self._since = time.monotonic()
 
     def running(self) -> dict[int, float]:
         """Return the tasks that may be running, with the times at which they started."""

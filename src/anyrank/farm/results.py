@@ -6,24 +6,26 @@ import base64
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyrank.farm.inputs import Inputs
 from anyrank.farm.journal import Records
-from anyrank.farm.tasks import DONE, STATUSES, Record
-from anyrank.farm.worker import Item
+from anyrank.farm.tasks import DONE, STATUSES, Outcome
 from anyrank.keyed.types import arrow
 from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
 from anyrank.layout import even_cuts
+from anyrank.numerics.digest import local_digest
 from anyrank.storage.durable import write_collectively
 from anyrank.world import World
 
-#: Records read at a time, and errors shown at the end.
-BATCH, SHOWN = 4096, 3
+#: Errors shown at the end.
+SHOWN = 3
 #: Columns of results.*; if the table has one of these, its column is `input_NAME`, and of a result `result_NAME`.
 OWN = ("task", "id", "status", "failure")
 VALUE = "value"
@@ -59,17 +61,8 @@ def plain(value: Any, finite: bool = True) -> Any:
     return {"pickle": base64.b64encode(pickle.dumps(value, 5)).decode()}
 
 
-def digest_of(record: Record, value: Any) -> int:
-    """Return the digest of the result of a task; those of all tasks are added."""
-    if isinstance(value, int | float | str | None):
-        text = f"{record.task} {record.status} {type(value).__name__} {value!r}"
-    else:
-        text = json.dumps([record.task, record.status, plain(value)], sort_keys=True)
-    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
-
-
 class Results:
-    """The last records of the tasks that this rank owns, as columns. The constructor is collective.
+    """The results of the tasks that this rank owns, as columns. The constructor is collective.
 
     Parameters
     ----------
@@ -77,118 +70,132 @@ class Results:
         The records of all ranks.
     world : World
         The ranks.
-    tasks : int
-        The number of tasks.
-    item : callable
-        Returns a task by its index and attempt.
+    inputs : Inputs
+        The rows of the tasks.
+    ids : list of str
+        The identifiers of the tasks; empty: their indices.
     """
 
-    def __init__(self, records: Records, world: World, tasks: int, item: Callable[[int, int], Item]):
-        self._world, self._item = world, item
-        entries = records.last(even_cuts(tasks, world.size))
-        self._counts = np.bincount(entries.status, minlength=len(STATUSES)).astype(np.int64)
-        self._digest, self._count = 0, len(entries.task)
-        self._first_errors: list[str] = []
-        #: The values of a row by the name of the column; a row that lacks one has None.
-        self._columns: dict[str, list[Any]] = {}
-        self._about: dict[str, list[Any]] = {
-            "task": entries.task.tolist(),
-            "status": [STATUSES[status] for status in entries.status.tolist()],
-            "execution": [records.execution(number) for number in entries.file.tolist()],
-            "rank": [records.rank_of(number) for number in entries.file.tolist()],
-            **{name: [] for name in ("attempts", "started", "seconds", "output", "traceback")},
+    def __init__(self, records: Records, world: World, inputs: Inputs, ids: Sequence[str]):
+        self._world, self._records = world, records
+        cuts = even_cuts(inputs.rows, world.size)
+        self._first = cuts[world.rank]
+        self._entries = entries = records.last(cuts)
+        self._tasks = entries.task.tolist()
+        rows = inputs.rows_of(self._tasks)
+        outcomes = [pickle.loads(body) for body in records.bodies(entries)]
+        values = [outcome[0] for outcome in outcomes]
+        #: What tasks printed, why they failed, and their tracebacks; most have none of these.
+        longer = {row: Outcome(*outcome) for row, outcome in enumerate(outcomes) if len(outcome) > 1}
+        self._outputs = self._sparse({row: outcome.output for row, outcome in longer.items()})
+        self._traces = self._sparse({row: outcome.trace for row, outcome in longer.items()})
+        columns: dict[str, list[Any]] = {"task": self._tasks, "id": [ids[k] if ids else str(k) for k in self._tasks]}
+        for name in inputs.columns:
+            columns[f"input_{name}" if name in (*OWN, VALUE) else name] = [row.get(name) for row in rows]
+        columns["status"] = [STATUSES[status] for status in entries.status.tolist()]
+        self._columns = columns | {
+            f"result_{name}" if name in columns or name in OWN else name: column
+            for name, column in _columns_of(values, entries.status == DONE).items()
         }
-        row = 0
-        for batch in records.load(entries, BATCH):
-            for record in batch:
-                self._add(row, record)
-                row += 1
+        for name, column in self._columns.items():
+            if not {*map(type, column)} <= {int, float, str, bool, type(None)}:
+                self._columns[name] = [plain(value, False) for value in column]
+        self._failures = self._sparse({row: outcome.error for row, outcome in longer.items()})
+        if longer:
+            self._columns["failure"] = self._failures
+        self._arrays = self._joint_arrays()
 
-    def _add(self, row: int, record: Record) -> None:
-        """Add a record to the columns."""
-        outcome, item = record.outcome(), self._item(record.task, 1)
-        self._digest += digest_of(record, outcome.value)
-        cells: dict[str, Any] = {"task": record.task, "id": item.id}
-        if isinstance(item.arguments, Mapping):
-            cells |= {f"input_{k}" if k in (*OWN, VALUE) else k: v for k, v in item.arguments.items()}
-        cells["status"] = STATUSES[record.status]
-        if record.status == DONE:
-            value = outcome.value
-            parts = value if isinstance(value, dict) and all(isinstance(k, str) for k in value) else {VALUE: value}
-            cells |= {f"result_{k}" if k in cells or k in OWN else k: v for k, v in parts.items()}
-        else:
-            cells["failure"] = outcome.error
-            if len(self._first_errors) < SHOWN:
-                self._first_errors.append(f"task {item.id} {STATUSES[record.status]}: {outcome.error}")
-        for name, cell in cells.items():
-            column = self._columns.get(name)
-            if column is None:
-                column = self._columns[name] = []
-            if len(column) < row:
-                column += [None] * (row - len(column))
-            column.append(plain(cell, False))
-        about = self._about
-        about["attempts"].append(record.attempts)
-        about["started"].append(int(record.start * 1e6))
-        about["seconds"].append(record.seconds)
-        about["output"].append(outcome.output or None)
-        about["traceback"].append(outcome.trace or None)
+    def _sparse(self, texts: Mapping[int, str]) -> list[str | None]:
+        """Return a column from the texts of some rows."""
+        column: list[str | None] = [None] * len(self._tasks)
+        for row, text in texts.items():
+            column[row] = text or None
+        return column
+
+    def _joint_arrays(self) -> dict[str, Any]:
+        """Return the columns of all ranks, in one order and with the same types. Collective."""
+        joint: dict[str, set[str]] = {}
+        for part in self._world.comm.allgather({name: _kinds(column) for name, column in self._columns.items()}):
+            for name, own in part.items():
+                joint[name] = joint.get(name, set()) | own
+        ordered = sorted(joint, key=lambda name: name == "failure")
+        missing: list[Any] = [None] * len(self._tasks)
+        return {name: _array(self._columns.get(name, missing), joint[name]) for name in ordered}
 
     def totals(self) -> Totals:
         """Return the number of tasks by status, the digest, and the first errors. Collective."""
-        parts = self._world.comm.allgather((self._digest, self._first_errors))
+        counts = np.bincount(self._entries.status, minlength=len(STATUSES)).astype(np.int64)
+        digest = sum(_digest(name, array, self._first) for name, array in self._arrays.items())
+        ids, statuses = self._columns["id"], self._columns["status"]
+        lines = (f"task {ids[row]} {statuses[row]}: {text}" for row, text in enumerate(self._failures) if text)
+        parts = self._world.comm.allgather((digest, [*islice(lines, SHOWN)]))
         first = [error for _, own in parts for error in own][:SHOWN]
-        return Totals(self._world.allreduce(self._counts).tolist(), sum(part for part, _ in parts) % 2**64, first)
+        return Totals(self._world.allreduce(counts).tolist(), sum(part for part, _ in parts) % 2**64, first)
 
     def write(self, folder: Path, formats: Sequence[str]) -> None:
         """Write results.FORMAT for each format, and tasks.csv with times and ranks. Collective."""
-        columns = self._joint_columns()
         writers = {"csv": write_csv, "parquet": write_parquet, "hdf5": write_hdf5}
         for name in formats:
             if name == "jsonl":
-                self._write_lines(folder / "results.jsonl", [*columns])
+                self._write_lines(folder / "results.jsonl")
             else:
-                arrays = {label: _array(values, kinds) for label, (values, kinds) in columns.items()}
-                writers[name](self._world, folder / f"results.{'h5' if name == 'hdf5' else name}", arrays)
-        write_csv(self._world, folder / "tasks.csv", self._about_arrays())
+                writers[name](self._world, folder / f"results.{'h5' if name == 'hdf5' else name}", self._arrays)
+        write_csv(self._world, folder / "tasks.csv", self._about())
 
-    def _joint_columns(self) -> dict[str, tuple[list[Any], set[str]]]:
-        """Return the columns of all ranks in one order, with the kinds of their values on all ranks. Collective."""
-        for column in self._columns.values():
-            column += [None] * (self._count - len(column))
-        kinds = {name: set(map(_kind, column)) for name, column in self._columns.items()}
-        joint: dict[str, set[str]] = {}
-        for part in self._world.comm.allgather(kinds):
-            for name, own in part.items():
-                joint[name] = joint.get(name, set()) | own
-        ordered = [name for name in joint if name != "failure"] + ["failure"] * ("failure" in joint)
-        missing: list[Any] = [None] * self._count
-        return {name: (self._columns.get(name, missing), joint[name]) for name in ordered}
-
-    def _write_lines(self, path: Path, names: list[str]) -> None:
+    def _write_lines(self, path: Path) -> None:
         """Write one JSON object for each task; what a task does not have is left out. Collective."""
-        rows = zip(*(self._columns.get(name, [None] * self._count) for name in names), strict=True)
+        names = [name for name in self._arrays if name in self._columns]
+        rows = zip(*(self._columns[name] for name in names), strict=True)
         lines = [_line(dict(zip(names, row, strict=True))) for row in rows]
         sizes = self._world.comm.allgather(sum(map(len, lines)))
         begin = sum(sizes[: self._world.rank])
         data = memoryview(b"".join(lines))
         write_collectively(self._world, path, lambda temporary: temporary.write_bytes(b""), lambda _: [(begin, data)])
 
-    def _about_arrays(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """Return the attempts, the times and the output of this rank's tasks as Arrow arrays."""
-        pa = arrow()
-        types = {
-            "task": pa.int64(),
-            "status": pa.large_string(),
-            "attempts": pa.int64(),
-            "execution": pa.int64(),
-            "rank": pa.int64(),
-            "started": pa.timestamp("us", "UTC"),
-            "seconds": pa.float64(),
-            "output": pa.large_string(),
-            "traceback": pa.large_string(),
+        pa, entries = arrow(), self._entries
+        numbers = range(len(self._records.files))
+        execution = np.array([self._records.execution(number) for number in numbers], np.int64)
+        rank = np.array([self._records.rank_of(number) for number in numbers], np.int64)
+        text = pa.large_string()
+        return {
+            "task": pa.array(entries.task),
+            "status": self._arrays["status"],
+            "attempts": pa.array(entries.attempts),
+            "execution": pa.array(execution[entries.file]),
+            "rank": pa.array(rank[entries.file]),
+            "started": pa.array((entries.start * 1e6).astype("M8[us]"), pa.timestamp("us", "UTC")),
+            "seconds": pa.array(entries.seconds),
+            "output": pa.array(self._outputs, text),
+            "traceback": pa.array(self._traces, text),
         }
-        return {name: pa.array(self._about[name], type_) for name, type_ in types.items()}
+
+
+def _columns_of(values: list[Any], done: np.ndarray) -> dict[str, list[Any]]:
+    """Return values as columns: those of mappings by name, all others in one."""
+    columns: dict[str, list[Any]] = {}
+    if dict not in {*map(type, values)}:
+        return {VALUE: values}
+    for row, (value, is_done) in enumerate(zip(values, done.tolist(), strict=True)):
+        named = isinstance(value, dict) and all(isinstance(name, str) for name in value)
+        for name, cell in (value if named else {VALUE: value} if is_done else {}).items():
+            columns.setdefault(name, [None] * len(values))[row] = cell
+    return columns
+
+
+def _digest(name: str, array: Any, first: int) -> int:
+    """Return the digest of a column: the sum over its rows, so that it does not depend on how they are divided."""
+    key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") | 1
+    pa, rows = arrow(), len(array)
+    if pa.types.is_large_string(array.type):
+        texts = enumerate(array.to_pylist(), first)
+        hashes = (blake2b(f"{row} {text}".encode(), digest_size=8).digest() for row, text in texts if text is not None)
+        return key * sum(int.from_bytes(part, "little") for part in hashes) % 2**64
+    nulls = array.is_null().to_numpy(zero_copy_only=False)
+    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+    shape, offset = (max(1, first + rows),), (first,)
+    return key * (local_digest(values, shape, offset) + 3 * local_digest(nulls, shape, offset)) % 2**64
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -196,20 +203,19 @@ def _line(row: dict[str, Any]) -> bytes:
     return json.dumps(kept).encode() + b"\n"
 
 
-def _kind(value: Any) -> str:
-    """Return the kind of a value: `large` integers are not exact as float64."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int" if abs(value) <= 2**53 else "large" if -(2**63) <= value < 2**63 else "text"
-    return "float" if isinstance(value, float) else "text"
+def _kinds(column: list[Any]) -> set[str]:
+    """Return the kinds of the values of a column; `large` integers are not exact as float64."""
+    types = {*map(type, column)} - {type(None)}
+    kinds = {"bool" if type_ is bool else "float" if type_ is float else "text" for type_ in types - {int}}
+    if int in types:
+        largest = max((abs(value) for value in column if type(value) is int), default=0)
+        kinds.add("int" if largest <= 2**53 else "large" if largest < 2**63 else "text")
+    return kinds
 
 
 def _array(values: list[Any], kinds: set[str]) -> Any:
     """Return values as an Arrow array of the type for the kinds of all ranks: int64, bool, float64 or text."""
-    pa, kinds = arrow(), kinds - {""}
+    pa = arrow()
     if kinds <= {"int", "large"}:
         return pa.array(values, pa.int64())
     if kinds == {"bool"}:

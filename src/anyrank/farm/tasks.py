@@ -53,11 +53,8 @@ class Outcome(NamedTuple):
     exception: bytes = b""
 
     def encode(self) -> bytes:
-        """Return the body of a record, without the empty fields at the end."""
-        fields = [*self]
-        while len(fields) > 1 and not fields[-1]:
-            fields.pop()
-        return pickle.dumps(tuple(fields), 5)
+        """Return the body of a record, without the empty fields after the value."""
+        return pickle.dumps(tuple(self) if any(self[1:]) else self[:1], 5)
 
 
 def decode(data: Any, check: bool = True) -> Iterator[tuple[Record, int]]:
@@ -112,8 +109,8 @@ class Task:
         return np.random.Generator(np.random.Philox(key=np.array([self.seed, self.index], np.uint64)))
 
 
-#: The task of this thread or coroutine.
-CURRENT: ContextVar[Task] = ContextVar("task")
+#: The arguments of `Task` for the task of this thread or coroutine.
+CURRENT: ContextVar[tuple[int, str, int, int]] = ContextVar("task")
 
 
 def task() -> Task:
@@ -130,6 +127,6 @@ def task() -> Task:
     ...     return float(farm.task().random.normal(size=n).mean())
     """
     try:
-        return CURRENT.get()
+        return Task(*CURRENT.get())
     except LookupError:
         raise AnyrankError("farm.task() is for functions that a farm calls: there is no task here.") from None

@@ -18,15 +18,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anyrank.farm import calls
-from anyrank.farm.tasks import CURRENT, DONE, FAILED, NO_TASK, TIMED_OUT, Outcome, Record, Task
+from anyrank.farm.tasks import CURRENT, DONE, FAILED, NO_TASK, TIMED_OUT, Outcome, Record
 
 #: Records of short tasks are sent together; the first of them waits at most this time, in seconds.
 DELAY = 0.001
@@ -63,7 +63,7 @@ class Job(NamedTuple):
 
 
 #: What the task of this thread or coroutine has printed.
-_PRINTED: contextvars.ContextVar[io.StringIO] = contextvars.ContextVar("printed")
+_PRINTED: contextvars.ContextVar[list[str]] = contextvars.ContextVar("printed")
 
 
 class _Capture(io.TextIOBase):
@@ -74,8 +74,11 @@ class _Capture(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Add text to the output of the task."""
-        target = _PRINTED.get(self._log)
-        return int(target.write(text))
+        printed = _PRINTED.get(None)
+        if printed is None:
+            return int(self._log.write(text))
+        printed.append(text)
+        return len(text)
 
     def flush(self) -> None:
         """Write what belongs to no task to the log."""
@@ -122,37 +125,29 @@ class Worker:
 
     def run(self, item: Item) -> Record:
         """Work on a task and return its record."""
+        printed = self.begin(item)
         start, began = time.time(), time.perf_counter()
-        with self.during(item) as printed:
-            try:
-                status, outcome = DONE, Outcome(self.call(item))
-            except BaseException as error:
-                status, outcome = failure(error)
-            finally:
-                self.end_fork()
+        try:
+            status, outcome = DONE, Outcome(self.call(item))
+        except BaseException as error:
+            status, outcome = failure(error)
+        finally:
+            if os.getpid() != self._process:  # the task has forked, and this process returned like its parent
+                os._exit(0)
         return self.record(item, status, start, began, outcome, printed)
 
-    def end_fork(self) -> None:
-        """End a process that the task has forked, and that returned from the function like its parent."""
-        if os.getpid() != self._process:
-            os._exit(0)
-
-    @contextmanager
-    def during(self, item: Item) -> Iterator[io.StringIO]:
-        """Make the task the current one, and collect what it prints."""
-        printed = io.StringIO()
-        mark, text = CURRENT.set(Task(item.task, item.id, item.attempt, self.job.seed)), _PRINTED.set(printed)
-        try:
-            yield printed
-        finally:
-            CURRENT.reset(mark)
-            _PRINTED.reset(text)
+    def begin(self, item: Item) -> list[str]:
+        """Make the task the current one of this thread or coroutine; returns the list of what it prints."""
+        printed: list[str] = []
+        CURRENT.set((item.task, item.id, item.attempt, self.job.seed))
+        _PRINTED.set(printed)
+        return printed
 
     def record(
-        self, item: Item, status: int, start: float, began: float, outcome: Outcome, printed: io.StringIO
+        self, item: Item, status: int, start: float, began: float, outcome: Outcome, printed: list[str]
     ) -> Record:
         """Return the record of a task that has ended."""
-        seconds, text = time.perf_counter() - began, printed.getvalue()
+        seconds, text = time.perf_counter() - began, "".join(printed)
         outcome = outcome._replace(output=text) if text else outcome
         try:
             body = outcome.encode()
@@ -220,13 +215,13 @@ class Worker:
         async def run(item: Item) -> None:
             self.started(item)
             start, began = time.time(), time.perf_counter()
-            with self.during(item) as printed:
-                try:
-                    status, outcome = DONE, Outcome(await asyncio.wait_for(self.call(item), self.job.timeout or None))
-                except asyncio.TimeoutError:
-                    status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
-                except BaseException as error:
-                    status, outcome = failure(error)
+            printed = self.begin(item)
+            try:
+                status, outcome = DONE, Outcome(await asyncio.wait_for(self.call(item), self.job.timeout or None))
+            except asyncio.TimeoutError:
+                status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
+            except BaseException as error:
+                status, outcome = failure(error)
             self.send(self.record(item, status, start, began, outcome, printed))
             free.release()
 
@@ -242,7 +237,7 @@ class Worker:
 def receive(stream: io.BufferedReader) -> list[Item]:
     """Return the next tasks; an empty list at the end."""
     try:
-        return pickle.load(stream)  # type: ignore[no-any-return]
+        return [*map(Item._make, pickle.load(stream))]
     except (EOFError, OSError):
         return []
 

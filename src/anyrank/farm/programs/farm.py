@@ -140,10 +140,13 @@ class Farm(CsvParameters, Program):
             raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
         return needs
 
-    def item(self, index: int, attempt: int) -> Item:
-        """Return a task as it is sent to a worker."""
-        name = self._ids[index] if self._ids else str(index)
-        return Item(index, attempt, name, self.inputs[index])
+    def items(self, tasks: Sequence[tuple[int, int]]) -> list[Item]:
+        """Return tasks, given by index and attempt, as they are sent to a worker."""
+        rows, ids = self.inputs.rows_of([index for index, _ in tasks]), self._ids
+        return [
+            Item(index, attempt, ids[index] if ids else str(index), row)
+            for (index, attempt), row in zip(tasks, rows, strict=True)
+        ]
 
     def constants(self, state: State) -> None:
         """Read which tasks are done, and begin with the others."""
@@ -172,7 +175,7 @@ class Farm(CsvParameters, Program):
         )
         tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs)
         log = self._folder / "log" / f"worker-{world.rank:04}.log"
-        self.feeder = Feeder(plan, self.item, self.records, tickets, self._job(world.size), policy, log, world.size)
+        self.feeder = Feeder(plan, self.items, self.records, tickets, self._job(world.size), policy, log, world.size)
         self._length, self._synced, self._written = FIRST, time.monotonic(), False
         self._ended = self._steps = 0
 
@@ -221,7 +224,7 @@ class Farm(CsvParameters, Program):
         """Write the results. Collective."""
         self.feeder.close()
         self.records.sync()
-        results = Results(self.records, state.world, self.inputs.rows, self.item)
+        results = Results(self.records, state.world, self.inputs, self._ids)
         self._totals = results.totals()
         results.write(self._folder, self.formats)
         state.results = int(np.array([self._totals.digest], np.uint64).view(np.int64)[0])
