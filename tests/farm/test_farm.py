@@ -213,12 +213,68 @@ def test_farm_reads_json_lines_and_parquet(tmp_path):
     assert [row["value"] for row in rows_of(tmp_path / "b" / "results.csv")] == ["25", "36"]
 
 
+PROGRAM = """
+from anyrank import Program, exact, param
+
+class Decay(Program):
+    n: int = param(4, "cells", ge=1)
+    steps: int = param(3, "steps", ge=0)
+    def declare(self, state):
+        state.field("u", (self.n,))
+    def setup(self, state):
+        state.u[...] = 1.0
+    def step(self, state):
+        state.u[...] = state.u[...] / 2
+    def result(self, state):
+        return {"mean": exact.mean(state.u), "ranks": state.world.size}
+"""
+
+
+def test_farm_of_programs_packs_runs_into_one_job(tmp_path):
+    (tmp_path / "decay.py").write_text(PROGRAM)
+    (tmp_path / "sweep.csv").write_text("name,n,steps\na,8,1\nb,9,2\nc,10,0\n")
+    words = (
+        "--program",
+        tmp_path / "decay.py",
+        "--ranks-per-task",
+        2,
+        "--table",
+        tmp_path / "sweep.csv",
+        "--id",
+        "name",
+    )
+    farm(*words, out=tmp_path / "run", ranks=2)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert [(row["id"], row["mean"], row["ranks"]) for row in rows] == [
+        *(("a", "0.5", "2"), ("b", "0.25", "2"), ("c", "1.0", "2"))
+    ]
+    assert digest(tmp_path / "run" / "runs" / "b") == rows[1]["digest"]
+    assert {row["rank"] for row in rows_of(tmp_path / "run" / "tasks.csv")} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "message"),
+    [
+        ("name,m\na,8\n", (), "'m' of the table is not a parameter of decay"),
+        ("name,n\na,0\n", (), "row 0 (from 0) of the table"),
+        ("name,n\na/b,1\n", (), "cannot be the name of a run folder"),
+        ("name,n\na,1\n", ("--ranks-per-task", 3), "no node has so many ranks"),
+    ],
+)
+def test_farm_of_programs_refuses_bad_rows(tmp_path, table, words, message):
+    (tmp_path / "decay.py").write_text(PROGRAM)
+    (tmp_path / "t.csv").write_text(table)
+    given = ("--program", tmp_path / "decay.py", "--table", tmp_path / "t.csv", "--id", "name", *words)
+    done = farm(*given, out=tmp_path / "run", ranks=2, status=2)
+    assert message in done.stderr and done.stderr.count("anyrank:") == 1
+
+
 BAD = {
     "no function": ((f"{WORK}:missing",), "has no function 'missing'"),
     "not callable": ((f"{WORK}:NOT_A_FUNCTION",), "cannot be called"),
     "no name": ((WORK,), "is not a function"),
-    "both": ((f"{WORK}:square", "--command", "true"), "and not both"),
-    "neither": ((), "and not both"),
+    "both": ((f"{WORK}:square", "--command", "true"), "give one of"),
+    "neither": ((), "give one of"),
     "missing parameter": ((f"{WORK}:second_time",), "'folder', which is not a column"),
     "unknown column": (("--command", "echo {y}"), "{y} is not a column"),
     "no command": (("--command", "no-such-command-here {x}"), "is not found"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import pickle
 import re
@@ -10,7 +11,8 @@ import shlex
 import signal
 import string
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from anyrank.runtime.user_files import import_file, split_source
 
 #: The variables in which job arrays give the index of a task; ours are the same with the prefix ANYRANK_TASK.
 ARRAYS = ("SLURM_ARRAY_TASK_ID", "PBS_ARRAY_INDEX")
+#: The beginning of a command for a shell.
+SHELL = ("/bin/sh", "-c")
 #: The end of the output of a command that is kept for the message of its failure, in characters.
 TAIL = 400
 
@@ -118,6 +122,57 @@ def needs_shell(command: str) -> bool:
     return bool(re.search(r"[|&;<>()$`*?\[\]#~]|^\s*\w+=", re.sub(r"'[^']*'|\{\w*\}", "", command)))
 
 
+class ProgramRun:
+    """A run of a program with the values of a row as parameters; its value is the result of the run, and its digest.
+
+    The run folder is `folder`/ID. A run that was killed continues from its last checkpoint.
+    """
+
+    def __init__(self, program: str, ranks: int, folder: str, timeout: float):
+        self._words = [sys.executable, "-m", "anyrank", "run", program, "-n", str(ranks), "--quiet"]
+        self._folder, self._timeout = Path(folder), timeout or None
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the program for a row."""
+        task = Task(*CURRENT.get())
+        out = self._folder / task.id
+        values = [f"--set={name}={_plain(value)}" for name, value in row.items() if value is not None]
+        run_words([*self._words, *values, "--out", str(out)], {}, self._timeout)
+        summary, result = (json.loads((out / f"{name}.json").read_text("utf-8")) for name in ("summary", "result"))
+        return {**result, "digest": summary["digest"]}
+
+
+def run_words(words: Sequence[str], variables: Mapping[str, str], timeout: float | None) -> tuple[str, str]:
+    """Run a command in a session of its own and return its output and errors.
+
+    Raises CommandError if its status is not 0, and CommandTimeoutError after `timeout` seconds.
+    """
+    child = subprocess.Popen(
+        words,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
+    text = words[-1] if words[0] == SHELL[0] else shlex.join(words)
+    try:
+        output, errors = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise CommandTimeoutError(f"took longer than --task-timeout {timeout:g}: {text}") from None
+    finally:
+        with suppress(ProcessLookupError):  # what the command started and left running
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    if child.returncode:
+        how = f"status {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
+        raise CommandError(f"{how}: {text}\n{(errors or output)[-TAIL:]}".rstrip())
+    return output, errors
+
+
 class Command:
     """A command with the values of a row in place of {column}; its value is its output without the last line end.
 
@@ -132,9 +187,8 @@ class Command:
         """Run the command for a row."""
         task = Task(*CURRENT.get())
         text = self._command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
-        words = ["/bin/sh", "-c", text] if self._shell else shlex.split(text)
-        environment = {
-            **os.environ,
+        words = [*SHELL, text] if self._shell else shlex.split(text)
+        variables = {
             "ANYRANK_TASK": str(task.index),
             "ANYRANK_TASK_ID": task.id,
             "ANYRANK_TASK_ATTEMPT": str(task.attempt),
@@ -142,32 +196,8 @@ class Command:
             "ANYRANK_TASK_SEED": str(task.seed),
             **{name: str(task.index) for name in ARRAYS},
         }
-        child = subprocess.Popen(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
-        try:
-            output, errors = child.communicate(timeout=self._timeout)
-        except subprocess.TimeoutExpired:
-            raise CommandTimeoutError(f"took longer than --task-timeout {self._timeout:g}: {text}") from None
-        finally:
-            with suppress(ProcessLookupError):  # what the command started and left running
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        if child.returncode:
-            how = f"status {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
-            raise CommandError(f"{how}: {text}\n{(errors or output)[-TAIL:]}".rstrip())
-        if errors:
-            import sys
-
-            sys.stdout.write(errors)
+        output, errors = run_words(words, variables, self._timeout)
+        sys.stdout.write(errors)
         return output.removesuffix("\n")
 
 

@@ -83,7 +83,7 @@ class Executor(concurrent.futures.Executor):
         self._workers, self._timeout = workers, timeout
         main = get_preparation_data("anyrank-farm")
         del main["authkey"]
-        self._job = Job("", "", "", pickle.dumps(invoke), sys.path, 0, 1, 0.0, 0.0, "", pickle.dumps(main))
+        self._job = Job("", "", "", 1, "", "", pickle.dumps(invoke), sys.path, 0, 1, 0.0, 0.0, "", pickle.dumps(main))
         self._numbers = itertools.count()
         self._new: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._futures: dict[int, concurrent.futures.Future[Any]] = {}

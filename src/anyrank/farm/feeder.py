@@ -91,9 +91,12 @@ class Feeder:
         policy: Policy,
         log: Path,
         ranks: int,
+        active: bool = True,
     ):
         self.plan, self.records, self.tickets, self.policy = plan, records, tickets, policy
         self._items, self._job, self._log, self._ranks = items, job, log, ranks
+        #: Whether this rank works on tasks: not if its core is for the ranks of a task of another.
+        self._active = active
         self._lane: Lane | None = None
         #: Tasks that this rank will send next, as (index, attempt), and those that wait until a time.
         self._ready: deque[tuple[int, int]] = deque()
@@ -227,7 +230,7 @@ class Feeder:
 
     @property
     def _is_patient(self) -> bool:
-        return bool(self._job.command) or self._job.concurrency > 1
+        return bool(self._job.command or self._job.program) or self._job.concurrency > 1
 
     def _replace(self, guilty: dict[int, tuple[int, str]]) -> None:
         """End the worker; the tasks in `guilty` have ended, and the others that it had are sent to the next one."""
@@ -256,7 +259,7 @@ class Feeder:
             return 0  # the length of tasks is not known yet
         if self.policy.most_failures < math.inf and self.tickets.failed() > self.policy.most_failures:
             return 0
-        items = self._next(self._wanted(pending))
+        items = self._next(self._wanted(pending)) if self._active else []
         if items:
             if lane is None:
                 self._lane = lane = Lane(self._job, self._log)

@@ -50,6 +50,9 @@ class Job(NamedTuple):
 
     function: str
     command: str
+    program: str
+    ranks: int
+    runs: str
     setup: str
     pickled: bytes
     path: list[str]
@@ -110,6 +113,8 @@ class Worker:
             calls.load_function(job.setup)()
         if job.command:
             return calls.Command(job.command, job.timeout, job.key)
+        if job.program:
+            return calls.ProgramRun(job.program, job.ranks, job.runs, job.timeout)
         self.positional: Callable[..., Any]
         self.positional = pickle.loads(job.pickled) if job.pickled else calls.load_function(job.function)
         return calls.of_rows(self.positional)
@@ -117,7 +122,7 @@ class Worker:
     @property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
-        return not self.job.command and inspect.iscoroutinefunction(self.positional)
+        return hasattr(self, "positional") and inspect.iscoroutinefunction(self.positional)
 
     def call(self, item: Item) -> Any:
         """Call the function for a task; returns its value, or a coroutine."""

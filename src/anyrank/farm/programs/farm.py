@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from anyrank.errors import AnyrankError, UsageError, of_all_ranks
+from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls
 from anyrank.farm.feeder import Feeder, Plan, Policy
 from anyrank.farm.inputs import Inputs, Source
@@ -23,10 +24,12 @@ from anyrank.farm.tickets import Tickets
 from anyrank.farm.worker import Item, Job
 from anyrank.keyed.files import absolute, check_unchanged
 from anyrank.keyed.tables.options import CsvParameters
-from anyrank.program import Program, param
+from anyrank.program import Program, param, validate
 from anyrank.runtime.callback import Callback
+from anyrank.runtime.programs import load
 from anyrank.runtime.user_files import absolute as absolute_source
 from anyrank.state import State
+from anyrank.world import World
 
 #: Seconds of the first step and of the longest one: a step is a part of the time, after which a run can stop.
 FIRST, LONGEST = 0.02, 0.5
@@ -58,6 +61,8 @@ class Farm(CsvParameters, Program):
     name = "farm"
     function: str = param("", "function to call, FILE.py:NAME")
     command: str = param("", "command to run in place of a function, with {column} for values")
+    program: str = param("", "program to run in place of a function, a name or FILE.py, with the columns as parameters")
+    ranks_per_task: int = param(1, "ranks of each run of --program", ge=1)
     table: str = param(..., "files, folders and globs, separated by commas; a row is a task")
     prepare: str = param("", "function FILE.py:NAME without parameters, called once in each worker")
     id: str = param("", "column with the identifiers of tasks  [the row]")
@@ -76,8 +81,10 @@ class Farm(CsvParameters, Program):
 
     def check(self) -> None:
         """Check the function or the command, and make paths absolute, so that the run can be resumed in any folder."""
-        if bool(self.function) == bool(self.command):
-            raise UsageError("farm: give either a function, FILE.py:NAME, or --command, and not both.")
+        if sum(map(bool, (self.function, self.command, self.program))) != 1:
+            raise UsageError("farm: give one of a function (FILE.py:NAME), --command and --program.")
+        if self.ranks_per_task > 1 and not self.program:
+            raise UsageError(f"--ranks-per-task {self.ranks_per_task} is for --program only. Omit it.")
         self.table = absolute(self.table)
         for name in ("function", "prepare"):
             if source := getattr(self, name):
@@ -85,6 +92,9 @@ class Farm(CsvParameters, Program):
                 calls.load_function(source)
         if self.command:
             calls.fields_of(self.command)
+        if self.program:
+            self.program = absolute_source(self.program)
+            load(self.program)
         self.stated_types, self.options = self.csv_types(), self.csv_options()
 
     def declare(self, state: State) -> None:
@@ -108,10 +118,34 @@ class Farm(CsvParameters, Program):
                 raise UsageError(f"--{name} {column} is not a column of the table: they are {', '.join(columns)}.")
         if self.after and not self.id:
             raise UsageError(f"--after {self.after} needs --id: the column with the identifiers of the tasks.")
-        if self.command:
+        if self.program:
+            self._check_parameters(columns)
+        elif self.command:
             calls.check_command(self.command, columns)
         elif columns:
             calls.check_columns(calls.load_function(self.function), columns)
+
+    def _check_parameters(self, columns: list[str]) -> None:
+        """Raise UsageError if a column is not a parameter of the program, or a row has a wrong value."""
+        program = load(self.program)
+        for name in self._own(columns):
+            if name not in program.declared():
+                names = ", ".join(program.declared())
+                raise UsageError(
+                    f"column {name!r} of the table is not a parameter of {program.name}: they are {names}."
+                )
+
+    def _own(self, names: Iterable[str]) -> list[str]:
+        """Return the columns that are for the tasks, and not those that --id, --after and --cost name."""
+        return [name for name in names if name not in (self.id, self.after, self.cost)]
+
+    def _check_rows(self) -> None:
+        """Raise UsageError if a row has a value that the program refuses."""
+        program = load(self.program)
+        for index in range(self.inputs.rows):
+            [row] = self.inputs.rows_of([index])
+            with at(f"row {index} (from 0) of the table"):
+                validate(program, {name: row[name] for name in self._own(row) if row[name] is not None}, "{} =".format)
 
     def _read_ids(self) -> list[str]:
         ids = [*map(str, self.inputs.column(self.id))]
@@ -140,9 +174,17 @@ class Farm(CsvParameters, Program):
             raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
         return needs
 
+    def _check_folders(self) -> None:
+        """Raise UsageError if an identifier cannot be the name of a run folder."""
+        for name in self._ids:
+            if not re.fullmatch(r"[^/\0]{1,200}", name) or name in (".", ".."):
+                raise UsageError(f"--id {self.id}: {name!r} cannot be the name of a run folder. Use another column.")
+
     def items(self, tasks: Sequence[tuple[int, int]]) -> list[Item]:
         """Return tasks, given by index and attempt, as they are sent to a worker."""
         rows, ids = self.inputs.rows_of([index for index, _ in tasks]), self._ids
+        if self.program:
+            rows = [{name: row[name] for name in self._own(row)} for row in rows]
         return [
             Item(index, attempt, ids[index] if ids else str(index), row)
             for (index, attempt), row in zip(tasks, rows, strict=True)
@@ -159,6 +201,9 @@ class Farm(CsvParameters, Program):
         with world.raise_on_all_ranks():
             self._ids = self._read_ids() if self.id else []
             self._needs = self._read_needs() if self.after else []
+            if self.program:
+                self._check_rows()
+                self._check_folders()
         self.records = Records(self._folder / "records", world)
         done = self.records.scan(self.inputs.rows)
         cost = np.array([*self.inputs.column(self.cost)], float) if self.cost else None
@@ -175,9 +220,22 @@ class Farm(CsvParameters, Program):
         )
         tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs)
         log = self._folder / "log" / f"worker-{world.rank:04}.log"
-        self.feeder = Feeder(plan, self.items, self.records, tickets, self._job(world.size), policy, log, world.size)
+        self.feeder = Feeder(
+            plan, self.items, self.records, tickets, self._job(world.size), policy, log, world.size, self._active(world)
+        )
         self._length, self._synced, self._written = FIRST, time.monotonic(), False
         self._ended = self._steps = 0
+
+    def _active(self, world: World) -> bool:
+        """Return whether this rank starts tasks: one in `ranks_per_task` ranks of a node. Collective."""
+        each = self.ranks_per_task
+        complete = world.node_size // each * each
+        active = world.node_rank < complete and world.node_rank % each == 0
+        if world.all(not active):
+            raise of_all_ranks(
+                UsageError(f"--ranks-per-task {each}, but no node has so many ranks. Use more ranks, at least {each}.")
+            )
+        return active
 
     def _job(self, ranks: int) -> Job:
         import sys
@@ -188,6 +246,9 @@ class Farm(CsvParameters, Program):
         return Job(
             self.function,
             self.command,
+            self.program,
+            self.ranks_per_task,
+            str(self._folder / "runs"),
             self.prepare,
             pickled,
             sys.path,
