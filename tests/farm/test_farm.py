@@ -185,6 +185,14 @@ def test_farm_concurrency_overlaps_tasks_that_wait(tmp_path, function):
     assert {row["task"] for row in about if row["status"] == "timed out"} == late
 
 
+def test_farm_cost_starts_long_tasks_first(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("x,hours\n1,0.5\n2,3\n3,1\n4,2\n")
+    farm(f"{WORK}:square", "--table", file, "--cost", "hours", out=tmp_path / "run")
+    about = sorted(rows_of(tmp_path / "run" / "tasks.csv"), key=lambda row: row["started"])
+    assert [row["task"] for row in about] == ["1", "3", "2", "0"]
+
+
 def test_farm_calls_prepare_once_in_each_worker(tmp_path):
     words = ("--prepare", f"{WORK}:prepare", "--table", table(tmp_path, 20))
     farm(f"{WORK}:prepared", *words, out=tmp_path / "run", ranks=2)
@@ -284,6 +292,7 @@ BAD = {
     "after without id": ((f"{WORK}:square", "--after", "x"), "needs --id"),
     "cycle": ((f"{WORK}:square", "--id", "x", "--after", "cycle"), "which is a cycle"),
     "unknown need": ((f"{WORK}:square", "--id", "x", "--after", "same"), "which is no task"),
+    "cost": ((f"{WORK}:square", "--cost", "text"), "'a' in row 0"),
     "attempts": ((f"{WORK}:square", "--attempts", "0"), "--attempts 0"),
 }
 
@@ -292,7 +301,7 @@ BAD = {
 def test_farm_bad_input_is_one_error(tmp_path, name):
     words, message = BAD[name]
     file = tmp_path / "t.csv"
-    file.write_text("x,same,cycle\n1,9,2\n2,9,3\n3,7,1\n")
+    file.write_text("x,same,cycle,text\n1,9,2,a\n2,9,3,b\n3,7,1,c\n")
     done = farm(*words, "--table", file, out=tmp_path / "run", ranks=2, status=2)
     assert message in done.stderr and done.stderr.count("anyrank:") == 1, done.stderr
 

@@ -83,7 +83,7 @@ class Results:
         self._entries = entries = records.last(cuts)
         self._tasks = entries.task.tolist()
         rows = inputs.rows_of(self._tasks)
-        outcomes = [pickle.loads(body) for body in records.bodies(entries)]
+        outcomes = [*map(_loads, records.bodies(entries))]
         values = [outcome[0] for outcome in outcomes]
         #: What tasks printed, why they failed, and their tracebacks; most have none of these.
         longer = {row: Outcome(*outcome) for row, outcome in enumerate(outcomes) if len(outcome) > 1}
@@ -170,6 +170,14 @@ class Results:
             "output": pa.array(self._outputs, text),
             "traceback": pa.array(self._traces, text),
         }
+
+
+def _loads(body: bytes) -> tuple[Any, ...]:
+    """Return the fields of an outcome; a value that cannot be read back is described instead."""
+    try:
+        return pickle.loads(body)  # type: ignore[no-any-return]
+    except Exception as error:
+        return (f"cannot be read back: {type(error).__name__}: {error}",)
 
 
 def _columns_of(values: list[Any], done: np.ndarray) -> dict[str, list[Any]]:

@@ -174,6 +174,13 @@ class Farm(CsvParameters, Program):
             raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
         return needs
 
+    def _read_cost(self) -> np.ndarray:
+        cost = [*self.inputs.column(self.cost)]
+        for row, value in enumerate(cost):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise UsageError(f"--cost {self.cost}: {value!r} in row {row} (from 0) is not a number. Correct it.")
+        return np.array(cost, np.float64)
+
     def _check_folders(self) -> None:
         """Raise UsageError if an identifier cannot be the name of a run folder."""
         for name in self._ids:
@@ -198,15 +205,16 @@ class Farm(CsvParameters, Program):
         state.tasks = self.inputs.rows
         self._ids: list[str] = []
         self._needs: list[tuple[int, int]] = []
+        cost: np.ndarray | None = None
         with world.raise_on_all_ranks():
             self._ids = self._read_ids() if self.id else []
             self._needs = self._read_needs() if self.after else []
+            cost = self._read_cost() if self.cost else None
             if self.program:
                 self._check_rows()
                 self._check_folders()
         self.records = Records(self._folder / "records", world)
         done = self.records.scan(self.inputs.rows)
-        cost = np.array([*self.inputs.column(self.cost)], float) if self.cost else None
         plan = Plan(~done, cost, self._needs)
         self._first = int(done.sum())
         began = world.on_root(lambda: began_at(self._folder / "inputs"))
@@ -262,7 +270,7 @@ class Farm(CsvParameters, Program):
     def step(self, state: State) -> None:
         """Work on tasks for a part of a second; when all have ended, write the results."""
         feeder = self.feeder
-        with state.world.raise_on_all_ranks():
+        with state.world.raise_on_all_ranks(OSError, AnyrankError):
             feeder.work(time.monotonic() + self._length)
         self._length = min(1.5 * self._length, LONGEST)
         if time.monotonic() - self._synced > SYNC_EVERY:
