@@ -21,8 +21,10 @@ LAYERS = (
     "runtime",
     "verify scaling batch cli __main__",
 )
-#: Packages above the layers: a wing imports any of the layers, and no other wing.
+#: Packages above the layers: a wing imports any of the layers, and no other wing; but farm reads and writes tables with
+#: keyed, because there is one reader of tables and one writer.
 WINGS = ("keyed", "particles", "farm", "programs")
+USED_BY = {"farm": {"keyed"}}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 MAX_TEST_NAME = 60
@@ -123,7 +125,7 @@ def test_house_wings_do_not_import_each_other():
         (a, b)
         for a, targets in graph().items()
         for b in targets
-        if part(a) in WINGS and part(b) in WINGS and part(a) != part(b)
+        if part(a) in WINGS and part(b) in WINGS and part(b) not in {part(a), *USED_BY.get(part(a), ())}
     ]
     assert not wrong
 

@@ -31,6 +31,9 @@ Ranks
 Keyed data
     keyed       package: text and tables that are read, combined by key, sorted and written by all ranks
 
+Independent tasks
+    farm        package: a function or a command for each row of a table, on all ranks
+
 Errors
     AnyrankError  base class of the errors that end a run with one message
     UsageError    bad usage, parameter or input: exit status 2
@@ -42,7 +45,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anyrank import elementary, exact, keyed
+    from anyrank import elementary, exact, farm, keyed
     from anyrank.errors import AnyrankError, UsageError
     from anyrank.exchange.advance import advance
     from anyrank.field import Field
@@ -77,6 +80,7 @@ _MODULE_OF = {
     "advance": "exchange.advance",
     "elementary": "elementary",
     "exact": "exact",
+    "farm": "farm",
     "keyed": "keyed",
     "param": "program",
     "run": "runtime.python",
@@ -100,6 +104,7 @@ __all__ = [
     "advance",
     "elementary",
     "exact",
+    "farm",
     "keyed",
     "param",
     "run",

@@ -244,6 +244,16 @@ class Program(Generic[S]):
         """Return the work of one step and its unit in the plural, for the rate; the default is one step."""
         return 1.0, "steps"
 
+    def progress(self, state: S) -> tuple[int, int, str]:
+        """Return what is done, the total or 0 if it is unknown, and the unit, for the display. Not collective.
+
+        Parameters
+        ----------
+        state : State
+            The State, after `setup` or a step.
+        """
+        return state.step, self.steps if isinstance(self.steps, int) else 0, "step"
+
     def picture(self, state: S, folder: Path) -> Path | None:
         """Return the path of a picture of the final state on rank 0, or None. Collective.
 

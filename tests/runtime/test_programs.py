@@ -9,7 +9,8 @@ import pytest
 from ranks import run_anyrank
 
 from anyrank.errors import UsageError
-from anyrank.runtime.programs import absolute, load, split_source
+from anyrank.runtime.programs import load
+from anyrank.runtime.user_files import absolute, split_source
 
 OCEAN = """
 from anyrank import Program, State, param

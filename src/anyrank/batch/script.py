@@ -18,7 +18,7 @@ from anyrank.batch.site import Site, configuration
 from anyrank.batch.study import StudyRun
 from anyrank.errors import UsageError, as_ranges
 from anyrank.runtime.options import option_words
-from anyrank.runtime.programs import split_source
+from anyrank.runtime.user_files import split_source
 
 #: The longest name of a job that all schedulers accept.
 _LONGEST = 15

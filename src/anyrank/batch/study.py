@@ -16,7 +16,8 @@ import pydantic
 from anyrank.declaration import Settings
 from anyrank.errors import UsageError, at
 from anyrank.runtime.options import Options
-from anyrank.runtime.programs import absolute, load
+from anyrank.runtime.programs import load
+from anyrank.runtime.user_files import absolute
 from anyrank.toml import read_toml
 
 

@@ -20,7 +20,7 @@ from anyrank.child import begin_children_here
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.runtime.children import end_children, end_forked_child
 
-VERBS = ("run", "resume", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
+VERBS = ("run", "resume", "farm", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
 
 #: The verbs that run on a single process.
 SINGLE_PROCESS = ("submit", "status", "cancel", "pack", "list", "new", "doctor")
@@ -104,8 +104,9 @@ def _exit_without_threads() -> None:
     A thread that writes a checkpoint holds HDF5's lock: the end of Python would wait for the lock, and the thread for
     Python.
     """
-    if "mpi4py.MPI" in sys.modules:
-        sys.modules["mpi4py.MPI"].Finalize()
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
     end_children()
     sys.stderr.flush()
     os._exit(1)

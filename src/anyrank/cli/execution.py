@@ -69,7 +69,7 @@ def _launch(options: Options, out: Path) -> int:
     from anyrank.runtime.supervisor import Supervisor
 
     words = list(click.get_current_context().find_root().obj)
-    if words[0] == "run":  # the last one counts, and the first one may be empty
+    if words[0] in ("run", "farm"):  # the last one counts, and the first one may be empty
         words += ["--out", str(out)]
     return Supervisor(options, out, words).run()
 

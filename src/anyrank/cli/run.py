@@ -14,10 +14,11 @@ from anyrank.cli.flags import ProgramCommand
 from anyrank.declaration import Settings
 from anyrank.program import Program
 from anyrank.runtime.options import Options, OutOptions
-from anyrank.runtime.programs import absolute, available_programs, load
+from anyrank.runtime.programs import available_programs, load
+from anyrank.runtime.user_files import absolute
 
 
-def _help(program: type[Program]) -> str:
+def help_of(program: type[Program]) -> str:
     """Return the program's docstring for click, marked so that click does not wrap its indented commands."""
     paragraphs = (inspect.getdoc(program) or "").split("\n\n")
     return "\n\n".join(f"\b\n{text}" if text.startswith("    ") else text for text in paragraphs)
@@ -50,7 +51,7 @@ class Programs(click.Group):
             program=program,
             tables=self.tables,
             contexts=self.contexts,
-            help=_help(program),
+            help=help_of(program),
             short_help=program.summary(),
         )
 

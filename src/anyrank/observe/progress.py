@@ -33,7 +33,8 @@ def si(value: float) -> str:
 class Progress:
     """Shows the progress of a run. Cheap to call at every step; silent if `show` is False (all but rank 0)."""
 
-    def __init__(self, label: str, total: int, done: int, work: tuple[float, str], show: bool):
+    def __init__(self, label: str, total: int, done: int, work: tuple[float, str], show: bool, unit: str = "step"):
+        self._unit = unit
         self._label, self._total, self._work, self._show = label, total, work, show
         self._start = self._last = time.monotonic()
         self._first = done
@@ -43,11 +44,11 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, initial=done, desc=label, ncols=width, nrows=20, unit=" steps", file=sys.stderr
+                total=total, initial=done, desc=label, ncols=width, nrows=20, unit=f" {unit}s", file=sys.stderr
             )
 
     def update(self, step: int, now: float) -> None:
-        """Show that the run has done `step` steps; `now` is the monotonic clock."""
+        """Show that the run has done `step` steps, or other units; `now` is the monotonic clock."""
         if self._bar is not None:
             if now - self._last > 0.1:
                 self._last = now
@@ -58,7 +59,7 @@ class Progress:
             share = f" of {self._total} ({100 * step / self._total:.0f} %)" if self._total else ""
             left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
             rest = f", {left:.0f} s left" if self._total else ""
-            self.line(f"step {step}{share}, {self._rate(step, now)}{rest}")
+            self.line(f"{self._unit} {step}{share}, {self._rate(step, now)}{rest}")
 
     def _rate(self, step: int, now: float) -> str:
         amount, unit = self._work

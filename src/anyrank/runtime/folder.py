@@ -24,7 +24,8 @@ from anyrank.declaration import Settings
 from anyrank.errors import CheckpointError, UsageError
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
-from anyrank.runtime.programs import absolute, available_programs, is_file, split_source
+from anyrank.runtime.programs import available_programs
+from anyrank.runtime.user_files import absolute, is_file, split_source
 from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
 from anyrank.storage.format import read_header

@@ -31,10 +31,10 @@ class Journal(Callback):
         self.events = Events(folder.events if world.rank == 0 else None)
         self.progress: Progress | None = None
 
-    def start_progress(self, step: int) -> None:
-        """Show progress from this step on."""
-        total = self._program.steps if isinstance(self._program.steps, int) else 0
-        self.progress = Progress(self._program.name, total, step, self._program.work(), self._show)
+    def start_progress(self, state: State) -> None:
+        """Show progress from this state on."""
+        done, total, unit = self._program.progress(state)
+        self.progress = Progress(self._program.name, total, done, self._program.work(), self._show, unit)
         self.line(
             f"run folder {self._folder.path}: stop with Ctrl-C, continue with: anyrank resume {self._folder.path}"
         )
@@ -66,7 +66,7 @@ class Journal(Callback):
     def after_step(self, state: State) -> None:
         """Update the progress."""
         if self.progress is not None:
-            self.progress.update(state.step, time.monotonic())
+            self.progress.update(self._program.progress(state)[0], time.monotonic())
 
     def on_checkpoint(self, saved: Saved) -> None:
         """Report a checkpoint that is on disk, or that could not be written."""
@@ -91,7 +91,7 @@ class Journal(Callback):
     def on_end(self, state: State) -> None:
         """End the progress display."""
         if self.progress is not None:
-            self.progress.close(state.step)
+            self.progress.close(self._program.progress(state)[0])
 
     def log_bodies(self) -> None:
         """Log the body of every kernel that was called."""

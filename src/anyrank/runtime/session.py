@@ -164,7 +164,7 @@ class Session:
         self.watchdog.beat(state.step)
         if world.recorder is not None:
             world.recorder.step = state.step
-        self.journal.start_progress(state.step)
+        self.journal.start_progress(state)
         self.journal.warn(prepared.warnings)
         if restored is not None:
             self.journal.restored(restored)

@@ -21,7 +21,7 @@ from anyrank.kernel import BODIES
 from anyrank.program import Program, flag_of
 from anyrank.provenance import file_hash, remember
 from anyrank.runtime.options import Options
-from anyrank.runtime.programs import is_file
+from anyrank.runtime.user_files import is_file
 from anyrank.state import State
 from anyrank.world import World
 

@@ -1,0 +1,51 @@
+"""`anyrank farm FILE.py:FUNCTION --table TABLE`: independent tasks on all ranks; short for `anyrank run farm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from anyrank.cli.execution import execute, under_watchdog
+from anyrank.cli.flags import ProgramCommand
+from anyrank.cli.run import help_of
+from anyrank.declaration import Settings
+from anyrank.runtime.options import Options, OutOptions
+from anyrank.runtime.programs import load
+
+NAME = "farm"
+
+
+class FarmCommand(ProgramCommand):
+    """The command of the farm: the function may be its argument."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function with the tables and the parameters."""
+        if source := ctx.params.pop("source", None):
+            ctx.params["parameter_function"] = source
+        return super().invoke(ctx)
+
+
+def _run(parameters: dict[str, Any], out_options: OutOptions, options: Options) -> int:
+    out = Path(out_options.out) if out_options.out else None
+    with under_watchdog(options):
+        instance = load(NAME)(**parameters)
+    return execute(NAME, instance, options, out, options.given().get("ranks"))
+
+
+def _command() -> click.Command:
+    program = load(NAME)
+    tables: dict[str, type[Settings]] = {"out_options": OutOptions, "options": Options}
+    return FarmCommand(
+        NAME,
+        callback=_run,
+        program=program,
+        tables=tables,
+        params=[click.Argument(["source"], required=False, metavar="[FILE.py:FUNCTION]")],
+        help=help_of(program),
+        short_help=program.summary(),
+    )
+
+
+command = _command()

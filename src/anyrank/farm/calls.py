@@ -1,0 +1,205 @@
+"""What a task does: call a function of a file, or run a command."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pickle
+import re
+import shlex
+import signal
+import string
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from anyrank.errors import UsageError
+from anyrank.farm.tasks import CURRENT, Task
+from anyrank.runtime.children import die_with_parent
+from anyrank.runtime.user_files import import_file, split_source
+
+#: The variables in which job arrays give the index of a task; ours are the same with the prefix ANYRANK_TASK.
+ARRAYS = ("SLURM_ARRAY_TASK_ID", "PBS_ARRAY_INDEX")
+#: The beginning of a command for a shell.
+SHELL = ("/bin/sh", "-c")
+#: The end of the output of a command that is kept for the message of its failure, in characters.
+TAIL = 400
+
+
+class CommandError(Exception):
+    """A command ended with a status other than 0."""
+
+
+class CommandTimeoutError(CommandError):
+    """A command took longer than --task-timeout and was ended."""
+
+
+def load_function(source: str) -> Callable[..., Any]:
+    """Return the function FILE.py:NAME. Raises UsageError if it is not there or cannot be called."""
+    if source.endswith(".pickle"):  # as `farm.map` writes it
+        return pickle.loads(Path(source).read_bytes())  # type: ignore[no-any-return]
+    file, name = split_source(source)
+    if not name:
+        raise UsageError(f"{source!r} is not a function: write FILE.py:NAME, such as tasks.py:price.")
+    module = import_file(Path(file))
+    if not hasattr(module, name):
+        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise UsageError(f"{file} has no function {name!r}. It has: {', '.join(functions) or 'none'}.")
+    function = getattr(module, name)
+    if not callable(function):
+        raise UsageError(f"{source} is {function!r}, which cannot be called. Name a function.")
+    return function  # type: ignore[no-any-return]
+
+
+def check_columns(function: Callable[..., Any], columns: Iterable[str]) -> None:
+    """Raise UsageError if the function needs a parameter that is not a column of the table."""
+    _, needed, _ = _parameters(function)
+    columns = [*columns]
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        title = getattr(function, "__name__", "the function")
+        raise UsageError(
+            f"{title} needs {missing[0]!r}, which is not a column of the table: its columns are {', '.join(columns)}. "
+            f"Add the column, or give the parameter a default value."
+        )
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[set[str], list[str], bool]:
+    """Return the names of the parameters, of those without a default, and whether any name is taken."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of compiled code
+        return set(), [], True
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [parameter for parameter in parameters if parameter.kind in kinds]
+    needed = [parameter.name for parameter in named if parameter.default is inspect.Parameter.empty]
+    return {p.name for p in named}, needed, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def of_rows(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """Return a function of a row of the table: the columns are the parameters, and others are left out."""
+    names, _, takes_any = _parameters(function)
+    if takes_any:
+        return lambda row: function(**row)
+    return lambda row: function(**{name: value for name, value in row.items() if name in names})
+
+
+def check_command(command: str, columns: Iterable[str]) -> None:
+    """Raise UsageError if a command cannot be parsed, is not found, or names a column that is not there."""
+    columns = [*columns]
+    for name in fields_of(command):
+        if name not in columns:
+            raise UsageError(
+                f"--command {command!r}: {{{name}}} is not a column of the table: its columns are "
+                f"{', '.join(columns)}. Correct the name, or write {{{{ and }}}} for braces."
+            )
+    if not needs_shell(command):
+        first = shlex.split(command)[0]
+        from shutil import which
+
+        if "{" not in first and which(first) is None:
+            raise UsageError(f"--command {command!r}: {first} is not found. Give its path, or correct the name.")
+
+
+def fields_of(command: str) -> list[str]:
+    """Return the names in braces. Raises UsageError for a template or a quotation that does not end."""
+    try:
+        shlex.split(command)
+        fields = [field for _, field, _, _ in string.Formatter().parse(command) if field is not None]
+    except ValueError as error:
+        raise UsageError(f"--command {command!r} cannot be parsed: {error}. Close quotes and braces.") from None
+    if not command.strip():
+        raise UsageError("--command is empty. Write a command with {column} for the values of a row.")
+    return fields
+
+
+def needs_shell(command: str) -> bool:
+    """Return whether a command has a pipe, a redirection or another part that only a shell understands."""
+    return bool(re.search(r"[|&;<>()$`*?\[\]#~]|^\s*\w+=", re.sub(r"'[^']*'|\{\w*\}", "", command)))
+
+
+class ProgramRun:
+    """A run of a program with the values of a row as parameters; its value is the result of the run, and its digest.
+
+    The run folder is `folder`/ID. A run that was killed continues from its last checkpoint.
+    """
+
+    def __init__(self, program: str, ranks: int, folder: str, timeout: float):
+        self._words = [sys.executable, "-m", "anyrank", "run", program, "-n", str(ranks), "--quiet"]
+        self._folder, self._timeout = Path(folder), timeout or None
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the program for a row."""
+        task = Task(*CURRENT.get())
+        out = self._folder / task.id
+        values = [f"--set={name}={_plain(value)}" for name, value in row.items() if value is not None]
+        run_words([*self._words, *values, "--out", str(out)], {}, self._timeout)
+        summary, result = (json.loads((out / f"{name}.json").read_text("utf-8")) for name in ("summary", "result"))
+        return {**result, "digest": summary["digest"]}
+
+
+def run_words(words: Sequence[str], variables: Mapping[str, str], timeout: float | None) -> tuple[str, str]:
+    """Run a command in a session of its own and return its output and errors.
+
+    Raises CommandError if its status is not 0, and CommandTimeoutError after `timeout` seconds.
+    """
+    child = subprocess.Popen(
+        words,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
+    text = words[-1] if words[0] == SHELL[0] else shlex.join(words)
+    try:
+        output, errors = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise CommandTimeoutError(f"took longer than --task-timeout {timeout:g}: {text}") from None
+    finally:
+        with suppress(ProcessLookupError):  # what the command started and left running
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    if child.returncode:
+        how = f"status {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
+        raise CommandError(f"{how}: {text}\n{(errors or output)[-TAIL:]}".rstrip())
+    return output, errors
+
+
+class Command:
+    """A command with the values of a row in place of {column}; its value is its output without the last line end.
+
+    Values are quoted for the shell. A command without pipes, redirections, variables and the like runs without a shell.
+    """
+
+    def __init__(self, command: str, timeout: float, key: str):
+        self._command, self._timeout, self._key = command, timeout or None, key
+        self._shell = needs_shell(command)
+
+    def __call__(self, row: Mapping[str, Any]) -> str:
+        """Run the command for a row."""
+        task = Task(*CURRENT.get())
+        text = self._command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
+        words = [*SHELL, text] if self._shell else shlex.split(text)
+        variables = {
+            "ANYRANK_TASK": str(task.index),
+            "ANYRANK_TASK_ID": task.id,
+            "ANYRANK_TASK_ATTEMPT": str(task.attempt),
+            "ANYRANK_TASK_KEY": f"{self._key}-{task.index}",
+            "ANYRANK_TASK_SEED": str(task.seed),
+            **{name: str(task.index) for name in ARRAYS},
+        }
+        output, errors = run_words(words, variables, self._timeout)
+        sys.stdout.write(errors)
+        return output.removesuffix("\n")
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else str(value)

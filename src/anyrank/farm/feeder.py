@@ -1,0 +1,334 @@
+"""The feeder of a rank: takes tickets, sends tasks to the worker, records what ends, and tries again what failed."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anyrank.errors import AnyrankError
+from anyrank.farm import tasks as t
+from anyrank.farm.journal import Records
+from anyrank.farm.lane import Lane, WorkerError
+from anyrank.farm.tasks import Outcome, Record
+from anyrank.farm.tickets import Tickets
+from anyrank.farm.worker import Item, Job
+
+#: The worker has work for at least this time, in seconds, and gets at most this number of tasks at a time.
+AHEAD, MOST = 0.01, 4096
+#: Seconds between two looks at the worker's memory; the shortest and the longest wait for something to do.
+MEMORY_EVERY, SHORT, LONG = 0.1, 0.0005, 0.02
+#: An entry of the queue has the index of a task in its low bits, and the number of its attempts above.
+_ATTEMPTS = 1 << 40
+#: A task that will never run, because one that it needs has failed, has this number of needs less.
+_NEVER = 1 << 50
+#: A task whose worker died is tried at least this often.
+DEATHS = 2
+#: Seconds that a task may run over its time limit before its worker is ended; commands and coroutines end themselves.
+GRACE = 2.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How tasks are tried: largest number of attempts, seconds before the second one, limits of time and memory.
+
+    `expires` is the time of the clock after which no task starts; `most_failures` ends the farm.
+    """
+
+    attempts: int = 1
+    backoff: float = 1.0
+    timeout: float = math.inf
+    memory: float = math.inf
+    expires: float = math.inf
+    most_failures: float = math.inf
+
+
+class Plan:
+    """Which tasks there are to do, and in which order. The same on all ranks.
+
+    Parameters
+    ----------
+    todo : bool array
+        For each task, whether it must be done.
+    cost : float array or None
+        For each task, its expected length: long tasks come first.
+    needs : list of (task, needed task)
+        Which tasks must be done before others.
+    """
+
+    def __init__(self, todo: np.ndarray, cost: np.ndarray | None, needs: list[tuple[int, int]]):
+        self.total = int(todo.sum())
+        open_needs = [(task, needed) for task, needed in needs if todo[needed]]
+        self.needed_by: dict[int, list[int]] = {}
+        for task, needed in open_needs:
+            self.needed_by.setdefault(needed, []).append(task)
+        self.needs = None
+        ready = todo
+        if open_needs:
+            self.needs = np.bincount([task for task, _ in open_needs], minlength=len(todo)).astype(np.int64)
+            ready = todo & (self.needs == 0)
+        self.ready = np.flatnonzero(ready)
+        if cost is not None:
+            self.ready = self.ready[np.argsort(-cost[self.ready], kind="stable")]
+
+
+class Feeder:
+    """Works on the tasks of a plan together with the feeders of the other ranks. The constructor is collective."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        items: Callable[[Sequence[tuple[int, int]]], list[Item]],
+        records: Records,
+        tickets: Tickets,
+        job: Job,
+        policy: Policy,
+        log: Path,
+        ranks: int,
+        active: bool = True,
+    ):
+        self.plan, self.records, self.tickets, self.policy = plan, records, tickets, policy
+        self._items, self._job, self._log, self._ranks = items, job, log, ranks
+        #: Whether this rank works on tasks: not if its core is for the ranks of a task of another.
+        self._active = active
+        self._lane: Lane | None = None
+        #: Tasks that this rank will send next, as (index, attempt), and those that wait until a time.
+        self._ready: deque[tuple[int, int]] = deque()
+        self._delayed: list[tuple[float, int, int]] = []
+        #: The first and the end of the tickets that are not used, and the number of tickets taken when last known.
+        self._ticket, self._ticket_end, self._taken = 0, 0, 0
+        #: The place in the queue for which this rank has a ticket.
+        self._place: int | None = None
+        self._mean = 0.0
+        self._memory_at = 0.0
+        self.ended = self.failed = self.retried = 0
+
+    def work(self, until: float) -> None:
+        """Work until this time of the monotonic clock, or until all tasks of all ranks have ended. Not collective."""
+        pause = SHORT
+        while time.monotonic() < until:
+            ended = self._receive()
+            self._watch()
+            sent = self._feed()
+            self.tickets.progress()
+            if not sent and not ended and self.tickets.ended() >= self.plan.total:
+                return
+            pause = SHORT if ended or sent else min(2 * pause, LONG)
+            if self._lane is None:
+                time.sleep(pause)
+            elif self._mean < AHEAD / 4 and len(self._lane.pending) > 1:
+                time.sleep(AHEAD / 4)  # receive many records at once
+            else:
+                self._lane.wait(min(LONG, max(0.0, until - time.monotonic())) if self._lane.pending else pause)
+
+    def _receive(self) -> int:
+        """Record the tasks that have ended; returns their number."""
+        if self._lane is None:
+            return 0
+        try:
+            got = self._lane.receive()
+        except WorkerError as failure:
+            raise AnyrankError(f"the worker cannot load the function. Fix this error:\n{failure}") from None
+        count = len(got.done) + len(got.others)
+        if count:
+            seconds = got.seconds + sum(record.seconds for record in got.others)
+            mean, share = seconds / count / self._job.concurrency, 1 - 0.9**count
+            self._mean = mean if self._mean == 0 else self._mean + share * (mean - self._mean)
+        if got.done:
+            self._note_ends(b"".join(got.parts), got.done, [])
+        if got.others:
+            self._end(got.others)
+        return count
+
+    def _end(self, records: list[Record]) -> None:
+        """Try again the tasks that failed and may be tried again; write the last records of the others."""
+        final = [record for record in records if not self._try_again(record)]
+        if final:
+            self._note_ends(b"".join([record.encode() for record in final]), [], final)
+
+    def _note_ends(self, encoded: bytes, done: list[int], failed: list[Record]) -> None:
+        """Write the records of tasks that have ended, and release or skip those that need them."""
+        self.records.write(encoded)
+        skipped: list[Record] = []
+        if self.plan.needed_by:
+            for task in done:
+                self._release(task)
+            for record in failed:
+                self._skip_all(record, skipped)
+        if skipped:
+            self.records.write(b"".join([record.encode() for record in skipped]))
+        count = len(done) + len(failed) + len(skipped)
+        self.ended += count
+        self.failed += len(failed) + len(skipped)
+        self.tickets.end(count, len(failed))
+
+    def _release(self, done: int) -> None:
+        """Offer the tasks that need no other one after this one is done."""
+        for task in self.plan.needed_by.get(done, ()):
+            if self.tickets.meet(task) == 0 and not self.tickets.offer(task):
+                self._ready.append((task, 1))
+
+    def _skip_all(self, failed: Record, skipped: list[Record]) -> None:
+        """Skip the tasks that need one that has failed, and those that need them."""
+        causes = [failed]
+        while causes:
+            cause = causes.pop()
+            for task in self.plan.needed_by.get(cause.task, ()):
+                if self.tickets.meet(task, _NEVER) + _NEVER > 0:  # no other task that it needs has failed before
+                    causes.append(self._skip(cause, task))
+                    skipped.append(causes[-1])
+
+    def _skip(self, cause: Record, task: int) -> Record:
+        how = "was skipped" if cause.status == t.SKIPPED else t.STATUSES[cause.status]
+        name = self._items([(cause.task, 1)])[0].id
+        return Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=f"needs {name}, which {how}").encode())
+
+    def _try_again(self, record: Record) -> bool:
+        """Try a task again later, on this rank, or on another if its worker died; returns False if it has ended."""
+        most = max(self.policy.attempts, DEATHS) if record.status == t.DIED else self.policy.attempts
+        if record.attempts >= most or record.status == t.EXPIRED:
+            return False
+        self.retried += 1
+        again = record.attempts + 1
+        if record.status != t.DIED or not self.tickets.offer(record.task + again * _ATTEMPTS):
+            # The pauses of different tasks differ, so that they do not all ask a busy service again at once.
+            jitter = 0.5 + (record.task * 2654435761 % 2**32) / 2**32
+            pause = self.policy.backoff * 2 ** (record.attempts - 1) * jitter
+            heapq.heappush(self._delayed, (time.monotonic() + pause, record.task, again))
+        return True
+
+    def _watch(self) -> None:
+        """End the worker if a task takes too long or too much memory; start another if it has ended."""
+        lane = self._lane
+        if lane is None:
+            return
+        if how := lane.ended():
+            self._receive()
+            suspects = [*lane.running()]
+            if not lane.ready:
+                raise AnyrankError(f"the worker ended with {how} before its first task; see {self._log}.")
+            why = f"ended its worker with {how}"
+            why += " (perhaps the system ran out of memory)" if how.endswith("SIGKILL") else ""
+            self._replace(dict.fromkeys(suspects, (t.DIED, why)))
+            return
+        now, limit = time.monotonic(), self.policy.timeout + (GRACE if self._is_patient else 0.0)
+        late = [index for index, since in lane.running().items() if now - since > limit]
+        if late:
+            why = f"took longer than --task-timeout {self.policy.timeout:g}"
+            self._replace(dict.fromkeys(late, (t.TIMED_OUT, why)))
+        elif self.policy.memory < math.inf and now - self._memory_at > MEMORY_EVERY and lane.pending:
+            self._memory_at = now
+            if (used := lane.memory()) > self.policy.memory:
+                why = f"took {used >> 20} MiB of memory, and --task-memory is {int(self.policy.memory) >> 20} MiB"
+                self._replace(dict.fromkeys(lane.running(), (t.OUT_OF_MEMORY, why)))
+
+    @property
+    def _is_patient(self) -> bool:
+        return bool(self._job.command or self._job.program) or self._job.concurrency > 1
+
+    def _replace(self, guilty: dict[int, tuple[int, str]]) -> None:
+        """End the worker; the tasks in `guilty` have ended, and the others that it had are sent to the next one."""
+        lane, self._lane = self._lane, None
+        assert lane is not None
+        running, now = lane.running(), time.monotonic()
+        lane.close()
+        ends = []
+        for index, (status, why) in guilty.items():
+            item = lane.pending.pop(index)
+            seconds = now - running.get(index, now)
+            body = Outcome(error=why).encode()
+            ends.append(Record(index, item.attempt, status, time.time() - seconds, seconds, body))
+        self._ready.extendleft((item.task, item.attempt) for item in reversed([*lane.pending.values()]))
+        self._end(ends)
+
+    def _feed(self) -> int:
+        """Send tasks to the worker, if it has too little to do; returns their number."""
+        lane, now = self._lane, time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            self._ready.append(heapq.heappop(self._delayed)[1:])
+        pending = len(lane.pending) if lane else 0
+        if pending >= self._job.concurrency and (pending - self._job.concurrency + 1) * self._mean >= AHEAD:
+            return 0
+        if pending and self._mean == 0 and pending >= self._job.concurrency:
+            return 0  # the length of tasks is not known yet
+        if self.policy.most_failures < math.inf and self.tickets.failed() > self.policy.most_failures:
+            return 0
+        items = self._next(self._wanted(pending)) if self._active else []
+        if items:
+            if lane is None:
+                self._lane = lane = Lane(self._job, self._log)
+            lane.send(items)
+        return len(items)
+
+    def _wanted(self, pending: int) -> int:
+        """Return the number of tasks to send: enough for a while, but no more than a small share of those left."""
+        free = max(1, self._job.concurrency - pending)
+        if self._mean == 0:
+            return free
+        left = max(0, len(self.plan.ready) - self._taken)
+        fair = max(free, left // (4 * self._ranks))
+        return max(free, min(math.ceil(2 * AHEAD / self._mean), fair, MOST))
+
+    def _next(self, count: int) -> list[Item]:
+        """Return at most `count` tasks whose time has come."""
+        chosen: list[tuple[int, int]] = []
+        while len(chosen) < count and (task := self._own() or self._take(count - len(chosen)) or self._queued()):
+            chosen.append(task)
+        return self._not_expired(self._items(chosen))
+
+    def _own(self) -> tuple[int, int] | None:
+        """Return the next task that this rank has already."""
+        if self._ready:
+            return self._ready.popleft()
+        if self._ticket < self._ticket_end:
+            self._ticket += 1
+            return int(self.plan.ready[self._ticket - 1]), 1
+        return None
+
+    def _take(self, count: int) -> tuple[int, int] | None:
+        """Take tickets, and return the first of their tasks."""
+        known = len(self.plan.ready)
+        if self._taken >= known:
+            return None
+        self._ticket = self.tickets.take(count)
+        self._taken = self._ticket_end = min(self._ticket + count, known)
+        self._ticket = min(self._ticket, self._ticket_end)
+        return self._own()
+
+    def _queued(self) -> tuple[int, int] | None:
+        """Return the task of this rank's ticket of the queue, if it is there."""
+        if self._place is None:
+            self._place = self.tickets.wait_in_queue()
+        entry = self.tickets.entry(self._place)
+        if entry is None:
+            return None
+        self._place = None
+        return entry % _ATTEMPTS, max(1, entry // _ATTEMPTS)
+
+    def _not_expired(self, items: list[Item]) -> list[Item]:
+        if not items or time.time() < self.policy.expires:
+            return items
+        body = Outcome(error="did not start before --expires").encode()
+        self._end([Record(item.task, item.attempt - 1, t.EXPIRED, time.time(), 0.0, body) for item in items])
+        return []
+
+    @property
+    def process(self) -> int:
+        """The process id of the worker; 0 without one."""
+        return self._lane.pid if self._lane else 0
+
+    def close(self) -> None:
+        """End the worker; the tasks that it works on will be done when the farm is resumed. Not collective."""
+        if self._lane is not None:
+            got = self._lane.receive()
+            if got.done:
+                self._note_ends(b"".join(got.parts), got.done, [])
+            self._lane.close()
+            self._lane = None
+        self.records.close()

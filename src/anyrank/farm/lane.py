@@ -1,0 +1,175 @@
+"""A rank's side of its worker: start it, send tasks, receive records, watch it, and end it with all it has started."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anyrank.farm.tasks import DONE, HEAD, NO_TASK, Record, decode
+from anyrank.farm.worker import Item, Job
+from anyrank.launcher import without_launch
+from anyrank.runtime.children import descendants, die_with_parent
+
+#: The variable by which all processes that a worker has started are found, also those that have left its session.
+MARK = "ANYRANK_FARM_WORKER"
+#: Bytes read from the worker at a time.
+_READ = 1 << 20
+
+
+@dataclass
+class Received:
+    """Tasks that have ended: those that are done, their seconds and encoded records, and the records of others."""
+
+    done: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    parts: list[bytes] = field(default_factory=list)
+    others: list[Record] = field(default_factory=list)
+
+    def records(self) -> list[Record]:
+        """Return all records."""
+        return [record for record, _ in decode(b"".join(self.parts), check=False)] + self.others
+
+
+class Lane:
+    """The worker of a rank. The worker starts at once; `ready` tells whether it has loaded the function."""
+
+    def __init__(self, job: Job, log: Path):
+        own, other = socket.socketpair()
+        self._mark = f"{MARK}={os.getpid()}-{time.time_ns()}"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "anyrank.farm.start", str(other.fileno())],
+                env={**without_launch(os.environ), **dict([self._mark.split("=")])},
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_prepare,
+            )
+        other.close()
+        own.setblocking(False)
+        self._socket, self._out, self._in = own, bytearray(pickle.dumps(job)), bytearray()
+        self.ready = False
+        #: The tasks that were sent and have not ended, by index, in the order in which they were sent.
+        self.pending: dict[int, Item] = {}
+        #: The tasks that run, with the times of the monotonic clock at which they started; only if several run at once.
+        self.started: dict[int, float] = {}
+        self._several = job.concurrency > 1
+        self._since = time.monotonic()
+        self.pid = self._process.pid
+
+    def send(self, items: Sequence[Item]) -> None:
+        """Send tasks to the worker."""
+        if not self.pending:
+            self._since = time.monotonic()
+        self.pending |= {item.task: item for item in items}
+        self._out += pickle.dumps([tuple(item) for item in items], 5)  # a third of the time of named tuples
+        self._write()
+
+    def _write(self) -> None:
+        with suppress(BlockingIOError, ConnectionError):
+            while self._out:
+                del self._out[: self._socket.send(memoryview(self._out)[:_READ].tobytes())]
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the worker sends something, or for this time."""
+        select.select([self._socket], [self._socket] if self._out else [], [], seconds)
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Register what this worker waits for."""
+        selector.register(self._socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0))
+
+    def receive(self) -> Received:
+        """Return what has ended. Raises WorkerError if the worker could not begin."""
+        self._write()
+        with suppress(BlockingIOError, ConnectionError):
+            while data := self._socket.recv(_READ):
+                self._in += data
+        got, data, head, begin = Received(), bytes(self._in), HEAD.size, 0
+        size, unpack, pop = len(data), HEAD.unpack_from, self.pending.pop
+        while begin + head <= size:
+            length, _, task, attempts, status, start, seconds = unpack(data, begin)
+            end = begin + head + length
+            if end > size:
+                break
+            if task < 0:
+                self._note(Record(task, attempts, status, start, seconds, data[begin + head : end]))
+            elif status == DONE:
+                got.done.append(task)
+                got.seconds += seconds
+                got.parts.append(data[begin:end])
+            else:
+                got.others.append(Record(task, attempts, status, start, seconds, data[begin + head : end]))
+            if task >= 0:
+                pop(task, None)
+                if self._several:
+                    self.started.pop(task, None)
+            begin = end
+        del self._in[:begin]
+        if got.done or got.others:
+            self._since = time.monotonic()
+        return got
+
+    def _note(self, record: Record) -> None:
+        """Note a message of the worker itself."""
+        if record.task != NO_TASK:
+            self.started[-2 - record.task] = time.monotonic()
+        elif record.status:
+            raise WorkerError(record.outcome().trace or record.outcome().error)
+        else:
+            self.ready = True
+            self._since = time.monotonic()
+
+    def running(self) -> dict[int, float]:
+        """Return the tasks that may be running, with the times at which they started."""
+        if self._several:
+            return self.started
+        return {next(iter(self.pending)): self._since} if self.ready and self.pending else {}
+
+    def ended(self) -> str:
+        """Return how the worker ended: `exit status 2`, `signal 9`; empty while it runs."""
+        status = self._process.poll()
+        if status is None:
+            return ""
+        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+    def memory(self) -> int:
+        """Return the resident memory of the worker and of all that it started, in bytes."""
+        total = 0
+        for process in (self.pid, *descendants(self.pid)):
+            with suppress(OSError, ValueError, IndexError):
+                total += int(Path(f"/proc/{process}/statm").read_text("utf-8").split()[1])
+        return total * os.sysconf("SC_PAGE_SIZE")
+
+    def close(self) -> None:
+        """End the worker and all that its tasks have started."""
+        self._socket.close()
+        with suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if self._mark.encode() in entry.read_bytes():
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+class WorkerError(Exception):
+    """The worker could not load the function; the text is a traceback."""
+
+
+def _prepare() -> None:
+    die_with_parent(signal.SIGKILL)
+    with suppress(OSError):  # if memory runs out, the system ends the worker before the rank
+        Path("/proc/self/oom_score_adj").write_text("1000", "utf-8")

@@ -1,0 +1,104 @@
+"""Tickets: which rank takes which task is decided by one-sided atomic operations of MPI, without a master.
+
+Rank 0 only holds the memory of the counters. No rank answers a message: a rank adds to a counter by
+`MPI_Fetch_and_op`, and the ranks' own processes never work on a task (workers do), so that an MPI which needs the
+target's help gets it within a tick.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from anyrank.world import World
+
+_READY, _WAITING, _ENDED, _FAILED, _TAIL, _QUEUE = range(6)
+
+
+class Tickets:
+    """Counters that all ranks share: tickets for tasks, tasks that have ended, a queue. Construction is collective.
+
+    Ticket k is for the k-th task that is ready at the begin. A ticket of the queue is for one of its entries, which may
+    not be filled yet: tasks that became ready later, because those that they need have ended, or because they are to be
+    tried by another rank.
+
+    Parameters
+    ----------
+    world : World
+        The ranks.
+    queue : int
+        The largest number of entries of the queue.
+    needs : int64 array or None
+        For each task, the number of tasks that must be done before it; None if none needs another.
+    """
+
+    def __init__(self, world: World, queue: int, needs: np.ndarray | None):
+        self._world = world
+        self._queue, self._tasks = queue, 0 if needs is None else len(needs)
+        root = world.rank == 0
+        size = (_QUEUE + queue + self._tasks) * 8 if root else 0
+        self._window = MPI.Win.Allocate(size, 8, comm=world.comm)
+        self._window.Lock_all()
+        if root:
+            memory = np.asarray(self._window.tomemory()).view(np.int64)
+            memory[:] = 0
+            if needs is not None:
+                memory[_QUEUE + queue :] = needs
+            self._window.Sync()
+        world.barrier()
+        self._one, self._old = np.zeros(1, np.int64), np.zeros(1, np.int64)
+
+    def _add(self, place: int, count: int) -> int:
+        """Add to a number and return the value before."""
+        self._one[0] = count
+        self._window.Fetch_and_op(self._one, self._old, 0, place, MPI.SUM if count else MPI.NO_OP)
+        self._window.Flush(0)
+        return int(self._old[0])
+
+    def take(self, count: int) -> int:
+        """Take the next tickets for tasks that are ready at the begin; returns the first one. Not collective."""
+        return self._add(_READY, count)
+
+    def wait_in_queue(self) -> int:
+        """Take the next ticket of the queue. Not collective."""
+        return self._add(_WAITING, 1)
+
+    def end(self, count: int, failed: int) -> None:
+        """Add to the number of tasks that have ended, and of those that failed. Not collective."""
+        if failed:
+            self._add(_FAILED, failed)
+        self._add(_ENDED, count)
+
+    def ended(self) -> int:
+        """Return the number of tasks that have ended. Not collective."""
+        return self._add(_ENDED, 0)
+
+    def failed(self) -> int:
+        """Return the number of tasks that have failed. Not collective."""
+        return self._add(_FAILED, 0)
+
+    def offer(self, index: int) -> bool:
+        """Append a task to the queue; returns False if the queue is full. Not collective."""
+        place = self._add(_TAIL, 1)
+        if place >= self._queue:
+            return False
+        self._add(_QUEUE + place, index + 1)  # the entry was zero
+        return True
+
+    def entry(self, place: int) -> int | None:
+        """Return the task of an entry of the queue, None if the entry is not filled yet. Not collective."""
+        index = self._add(_QUEUE + place, 0) if place < self._queue else 0
+        return index - 1 if index else None
+
+    def meet(self, index: int, count: int = 1) -> int:
+        """Reduce the number of tasks that a task needs, and return what is left. Not collective."""
+        return self._add(_QUEUE + self._queue + index, -count) - count
+
+    def progress(self) -> None:
+        """Let MPI work on the operations of other ranks. Not collective."""
+        self._world.comm.Iprobe()
+
+    def close(self) -> None:
+        """Free the memory. Collective."""
+        self._window.Unlock_all()
+        self._window.Free()

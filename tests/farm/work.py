@@ -1,0 +1,107 @@
+"""Functions for farms in tests: good and bad ones."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from anyrank import farm
+
+PREPARED = []
+
+
+def prepare():
+    PREPARED.append(1)
+
+
+def square(x, power=2):
+    return x**power
+
+
+def prepared(x):
+    return len(PREPARED)
+
+
+def draw(x):
+    time.sleep(0.01)
+    return x + float(farm.task().random.random())
+
+
+def describe(x):
+    task = farm.task()
+    return {"n": x, "half": x / 2, "who": f"{task.id}/{task.attempt}", "big": 2**70 if x == 1 else x}
+
+
+def misbehave(x):
+    """Task 1 raises, 2 returns what cannot be stored, 3 exits, 4 hangs, 5 forks, 6 is killed, 7 fills the memory …"""
+    print("hello", x)
+    if x == 1:
+        raise ValueError("one")
+    if x == 2:
+        return lambda: 1
+    if x == 3:
+        os._exit(2)
+    if x == 4:
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
+        time.sleep(600)
+    if x == 5:
+        os.fork()
+    if x == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if x == 7:
+        kept = []
+        while True:
+            kept.append(bytearray(5_000_000))
+    if x == 8:
+        sys.exit("eight")
+    return x
+
+
+class UnpicklableError(Exception):
+    def __init__(self, a, b):
+        super().__init__(a)
+
+
+def raise_unpicklable(x):
+    raise UnpicklableError(x, 1)
+
+
+def second_time(x, folder):
+    """Fails at the first attempt."""
+    file = Path(folder, f"tried-{x}")
+    if not file.exists():
+        file.touch()
+        raise OSError("not yet")
+    return farm.task().attempt
+
+
+def dies_once(x, folder):
+    file = Path(folder, f"died-{x}")
+    if not file.exists():
+        file.touch()
+        os._exit(9)
+    return farm.task().attempt
+
+
+def write_order(id, folder):
+    with Path(folder, "order").open("a") as file:
+        file.write(f"{id}\n")
+    if id == "bad":
+        raise ValueError("bad")
+    return id
+
+
+def wait(x):
+    time.sleep(0.25)
+    return x
+
+
+async def wait_async(x):
+    await asyncio.sleep(0.25 if x != 3 else 100)
+    return x
+
+
+NOT_A_FUNCTION = 3
