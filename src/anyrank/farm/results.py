@@ -21,7 +21,7 @@ from anyrank.keyed.types import arrow
 from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
 from anyrank.layout import even_cuts
 from anyrank.numerics.digest import local_digest
-from anyrank.storage.durable import write_collectively
+from anyrank.storage.durable import open_collectively
 from anyrank.world import World
 
 #: Errors shown at the end.
@@ -150,7 +150,8 @@ class Results:
         sizes = self._world.comm.allgather(sum(map(len, lines)))
         begin = sum(sizes[: self._world.rank])
         data = memoryview(b"".join(lines))
-        write_collectively(self._world, path, lambda temporary: temporary.write_bytes(b""), lambda _: [(begin, data)])
+        with open_collectively(self._world, path, lambda temporary: temporary.write_bytes(b"")) as (_, put):
+            put([(begin, data)])
 
     def _about(self) -> dict[str, Any]:
         """Return the attempts, the times and the output of this rank's tasks as Arrow arrays."""
