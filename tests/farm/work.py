@@ -26,7 +26,7 @@ def prepared(x):
 
 
 def draw(x):
-    time.sleep(0.01)
+    time.sleep(0.03)
     return x + float(farm.task().random.random())
 
 

@@ -34,6 +34,16 @@ def data_share(budget: int, other: int = OTHER_BYTES) -> int:
     return max(budget // 4, budget - max(other, budget // 4))
 
 
+def table_budgets(budget: int, limited: bool) -> tuple[int, int]:
+    """Return the bytes of a memory budget for rows, and the budget of tables.
+
+    Without --memory-limit, tables may take twice as much of it before they are written to disk: the budget is then a
+    part of the free memory, and leaves enough for libraries and copies.
+    """
+    share = data_share(budget, TABLE_BYTES) if limited else budget
+    return share, share if limited else 2 * share
+
+
 class SortedInMemory:
     """A sorted run in memory."""
 

@@ -22,7 +22,7 @@ from anyrank.keyed.order import ordered, ordered_on_disk
 from anyrank.keyed.query import Query
 from anyrank.keyed.rows import Column, Columns, Text
 from anyrank.keyed.runs import Runs
-from anyrank.keyed.spill import TABLE_BYTES, data_share
+from anyrank.keyed.spill import table_budgets
 from anyrank.keyed.table import Table
 from anyrank.keyed.tables.columns import ColumnSpec, parse_key, split_names
 from anyrank.keyed.tables.options import CsvParameters
@@ -131,10 +131,8 @@ class GroupBy(CsvParameters, Program):
         for distinct in self.distinct.values():
             state.add(distinct.table)
         self.tables = [state.groups, *(distinct.table for distinct in self.distinct.values())]
-        self.budget, self.spill_folder = (
-            data_share(state.budget(), TABLE_BYTES),
-            Path(self.scratch or state.folder or "."),
-        )
+        self.budget, self.table_budget = table_budgets(state.budget(), state.memory_limit is not None)
+        self.spill_folder = Path(self.scratch or state.folder or ".")
         self._limit_tables()
         state.scalar("rows", 0, description="rows so far")
         state.scalar("bad", 0, description="bad rows skipped so far")
@@ -171,7 +169,7 @@ class GroupBy(CsvParameters, Program):
     def _limit_tables(self) -> None:
         """Write groups and values to disk if they take too much memory. Collective."""
         for table in self.tables:
-            table.keep_within(self.budget // len(self.tables), self.spill_folder)
+            table.keep_within(self.table_budget // len(self.tables), self.spill_folder)
 
     def _gather(self, state: State, batches: list[dict[str, Values]]) -> int:
         """Add rows to their groups, in pieces that fit into memory as groups; return their number. Collective."""

@@ -13,7 +13,7 @@ from anyrank.kernel import Kernel
 from anyrank.keyed.files import absolute, with_stdin
 from anyrank.keyed.order import head, ordered, ordered_on_disk
 from anyrank.keyed.rows import Columns
-from anyrank.keyed.spill import TABLE_BYTES, data_share
+from anyrank.keyed.spill import table_budgets
 from anyrank.keyed.table import Table
 from anyrank.keyed.text import TextFiles
 from anyrank.keyed.types import arrow
@@ -63,11 +63,9 @@ class WordCount(Program):
         description = "words and their counts"
         state.add(Table("words", state.world, {"word": "text"}, description=description))
         arrow("compute")  # for words.csv; its code takes memory
-        self.budget, self.spill_folder = (
-            data_share(state.budget(), TABLE_BYTES),
-            Path(self.scratch or state.folder or "."),
-        )
-        state.words.keep_within(self.budget, self.spill_folder)
+        self.budget, self.table_budget = table_budgets(state.budget(), state.memory_limit is not None)
+        self.spill_folder = Path(self.scratch or state.folder or ".")
+        state.words.keep_within(self.table_budget, self.spill_folder)
         state.scalar("total", 0, description="words counted so far")
         state.scalar("broken", 0, description="byte sequences so far that are not valid UTF-8")
         state.scalar("input", self.text.fingerprint, description="hash of the files' names and sizes")
@@ -84,7 +82,7 @@ class WordCount(Program):
         for low, high in self.text.rounds(begin, end, self.budget // SHARE):
             for block in self.text.blocks(low, high):
                 counts += words.read([block]), BROKEN(block.buffer, block.start, block.stop)
-            state.words.keep_within(self.budget, self.spill_folder)
+            state.words.keep_within(self.table_budget, self.spill_folder)
         total, broken = state.world.allreduce(counts).tolist()
         state.total += total
         state.broken += broken
