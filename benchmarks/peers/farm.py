@@ -1,6 +1,6 @@
 """Many small tasks: anyrank's farm beside other tools, on two cores, in one run.
 
-    python benchmarks/peers/farm.py [--tasks 200000] [--commands 400] [--rounds 3]
+    python benchmarks/peers/farm.py [--tasks 1e6] [--commands 2000] [--rounds 3]
 
 Empty tasks: a function that returns its argument, called for the numbers of a table or a range. The time of anyrank is
 that of the whole farm on two ranks without the start of mpiexec: workers start, take tasks, keep each result in a file,
@@ -148,8 +148,8 @@ def cases(folder: Path, tasks: int, commands: int) -> dict[str, tuple[int, Calla
 def main() -> None:
     """Measure, print and write a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tasks", type=lambda text: int(float(text)), default=200_000)
-    parser.add_argument("--commands", type=int, default=400)
+    parser.add_argument("--tasks", type=lambda text: int(float(text)), default=1_000_000)
+    parser.add_argument("--commands", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -278,38 +278,30 @@ class Feeder:
     def _next(self, count: int) -> list[Item]:
         """Return at most `count` tasks whose time has come."""
         chosen: list[tuple[int, int]] = []
-        while len(chosen) < count and (task := self._own() or self._take(count - len(chosen)) or self._queued()):
-            chosen.append(task)
-        return self._not_expired(self._items(chosen))
+        while len(chosen) < count and (tasks := self._own(count - len(chosen)) or self._queued()):
+            chosen += tasks
+        return self._not_expired(self._items(chosen)) if chosen else []
 
-    def _own(self) -> tuple[int, int] | None:
-        """Return the next task that this rank has already."""
+    def _own(self, count: int) -> list[tuple[int, int]]:
+        """Return tasks that this rank has already, or takes tickets for."""
         if self._ready:
-            return self._ready.popleft()
-        if self._ticket < self._ticket_end:
-            self._ticket += 1
-            return int(self.plan.ready[self._ticket - 1]), 1
-        return None
-
-    def _take(self, count: int) -> tuple[int, int] | None:
-        """Take tickets, and return the first of their tasks."""
+            return [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
         known = len(self.plan.ready)
-        if self._taken >= known:
-            return None
-        self._ticket = self.tickets.take(count)
-        self._taken = self._ticket_end = min(self._ticket + count, known)
-        self._ticket = min(self._ticket, self._ticket_end)
-        return self._own()
+        if self._ticket == self._ticket_end and self._taken < known:
+            self._ticket = min(self.tickets.take(count), known)
+            self._taken = self._ticket_end = min(self._ticket + count, known)
+        first, self._ticket = self._ticket, min(self._ticket + count, self._ticket_end)
+        return [(index, 1) for index in self.plan.ready[first : self._ticket].tolist()]
 
-    def _queued(self) -> tuple[int, int] | None:
+    def _queued(self) -> list[tuple[int, int]]:
         """Return the task of this rank's ticket of the queue, if it is there."""
         if self._place is None:
             self._place = self.tickets.wait_in_queue()
         entry = self.tickets.entry(self._place)
         if entry is None:
-            return None
+            return []
         self._place = None
-        return entry % _ATTEMPTS, max(1, entry // _ATTEMPTS)
+        return [(entry % _ATTEMPTS, max(1, entry // _ATTEMPTS))]
 
     def _not_expired(self, items: list[Item]) -> list[Item]:
         if not items or time.time() < self.policy.expires:

@@ -32,7 +32,7 @@ VALUE = "value"
 
 
 class Totals(NamedTuple):
-    """What became of the tasks: their number by status, a digest of all values, and the first errors."""
+    """What became of the tasks: their number by status, a digest of status and values, and the first errors."""
 
     by_status: list[int]
     digest: int
@@ -93,10 +93,11 @@ class Results:
         for name in inputs.columns:
             columns[f"input_{name}" if name in (*OWN, VALUE) else name] = [row.get(name) for row in rows]
         columns["status"] = [STATUSES[status] for status in entries.status.tolist()]
-        self._columns = columns | {
+        found = {
             f"result_{name}" if name in columns or name in OWN else name: column
             for name, column in _columns_of(values, entries.status == DONE).items()
         }
+        self._columns = columns | found
         for name, column in self._columns.items():
             if not {*map(type, column)} <= {int, float, str, bool, type(None)}:
                 self._columns[name] = [plain(value, False) for value in column]
@@ -104,6 +105,8 @@ class Results:
         if longer:
             self._columns["failure"] = self._failures
         self._arrays = self._joint_arrays()
+        #: The columns of values, of all ranks.
+        self._values = sorted({name for part in world.comm.allgather([*found]) for name in part})
 
     def _sparse(self, texts: Mapping[int, str]) -> list[str | None]:
         """Return a column from the texts of some rows."""
@@ -125,7 +128,8 @@ class Results:
     def totals(self) -> Totals:
         """Return the number of tasks by status, the digest, and the first errors. Collective."""
         counts = np.bincount(self._entries.status, minlength=len(STATUSES)).astype(np.int64)
-        digest = sum(_digest(name, array, self._first) for name, array in self._arrays.items())
+        digest = _digest("", arrow().array(self._entries.status), self._first)
+        digest += sum(_digest(name, self._arrays[name], self._first) for name in self._values)
         ids, statuses = self._columns["id"], self._columns["status"]
         lines = (f"task {ids[row]} {statuses[row]}: {text}" for row, text in enumerate(self._failures) if text)
         parts = self._world.comm.allgather((digest, [*islice(lines, SHOWN)]))

@@ -23,6 +23,11 @@ HEAD = Struct("<IIqHBdd")
 NO_TASK = -1
 
 
+def encode(body: bytes, task: int, attempts: int, status: int, start: float, seconds: float) -> bytes:
+    """Return a record for a file or a pipe."""
+    return HEAD.pack(len(body), zlib.crc32(body), task, attempts, status, start, seconds) + body
+
+
 class Record(NamedTuple):
     """The end of a task: its index, attempts, status, start in seconds since 1970, seconds, and the pickled outcome."""
 
@@ -35,8 +40,7 @@ class Record(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the record for a file or a pipe."""
-        *head, body = self
-        return HEAD.pack(len(body), zlib.crc32(body), *head) + body
+        return encode(self.body, self.task, self.attempts, self.status, self.start, self.seconds)
 
     def outcome(self) -> Outcome:
         """Return what the task returned or raised."""

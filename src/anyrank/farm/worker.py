@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anyrank.farm import calls
-from anyrank.farm.tasks import CURRENT, DONE, FAILED, NO_TASK, TIMED_OUT, Outcome, Record
+from anyrank.farm.tasks import CURRENT, DONE, FAILED, NO_TASK, TIMED_OUT, Outcome, Record, encode
 
 #: Records of short tasks are sent together; the first of them waits at most this time, in seconds.
 DELAY = 0.001
@@ -107,6 +107,8 @@ class Worker:
 
     def _load(self) -> Callable[..., Any]:
         job = self.job
+        if job.command or job.program:
+            calls.end_with_commands()
         if job.main:
             spawn.prepare(pickle.loads(job.main))
         if job.setup:
@@ -128,18 +130,25 @@ class Worker:
         """Call the function for a task; returns its value, or a coroutine."""
         return self.positional(*item.arguments) if isinstance(item.arguments, tuple) else self.function(item.arguments)
 
-    def run(self, item: Item) -> Record:
-        """Work on a task and return its record."""
+    def run(self, item: Item) -> bytes:
+        """Work on a task and return its encoded record."""
         printed = self.begin(item)
         start, began = time.time(), time.perf_counter()
         try:
-            status, outcome = DONE, Outcome(self.call(item))
+            status, value = DONE, self.call(item)
         except BaseException as error:
             status, outcome = failure(error)
         finally:
             if os.getpid() != self._process:  # the task has forked, and this process returned like its parent
                 os._exit(0)
-        return self.record(item, status, start, began, outcome, printed)
+        if status == DONE:
+            if not printed:  # the usual case, without the objects of the others
+                with suppress(Exception):
+                    body, seconds = pickle.dumps((value,), 5), time.perf_counter() - began
+                    if len(body) <= LARGEST:
+                        return encode(body, item.task, item.attempt, DONE, start, seconds)
+            outcome = Outcome(value)
+        return self.record(item, status, start, began, outcome, printed).encode()
 
     def begin(self, item: Item) -> list[str]:
         """Make the task the current one of this thread or coroutine; returns the list of what it prints."""
@@ -164,12 +173,12 @@ class Worker:
             body = Outcome(None, text, why).encode()
         return Record(item.task, item.attempt, status, start, seconds, body)
 
-    def send(self, record: Record, *, now: bool = True) -> None:
+    def send(self, record: bytes, *, now: bool = True) -> None:
         """Send a record, or, unless `now`, together with the next ones."""
         with self._lock:
-            self._records.append(record.encode())
-            clock = record.start + record.seconds
-            if now or clock - self._sent > DELAY or clock < self._sent:
+            self._records.append(record)
+            clock = time.monotonic()
+            if now or clock - self._sent > DELAY:
                 self._output.sendall(b"".join(self._records))
                 self._records.clear()
                 self._sent = clock
@@ -185,7 +194,7 @@ class Worker:
 
     def started(self, item: Item) -> None:
         """Tell the rank that a task has started, since several run at once."""
-        self.send(Record(-2 - item.task, item.attempt, DONE, time.time(), 0.0, b""))
+        self.send(encode(b"", -2 - item.task, item.attempt, DONE, time.time(), 0.0))
 
     def work(self, stream: io.BufferedReader) -> None:
         """Work on all tasks of a stream, one after the other."""
@@ -227,7 +236,7 @@ class Worker:
                 status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
             except BaseException as error:
                 status, outcome = failure(error)
-            self.send(self.record(item, status, start, began, outcome, printed))
+            self.send(self.record(item, status, start, began, outcome, printed).encode())
             free.release()
 
         while items := await loop.run_in_executor(None, receive, stream):
