@@ -308,7 +308,8 @@ def test_farm_bad_input_is_one_error(tmp_path, name):
     words, message = BAD[name]
     file = tmp_path / "t.csv"
     file.write_text("x,same,cycle,text\n1,9,2,a\n2,9,3,b\n3,7,1,c\n")
-    done = farm(*words, "--table", file, out=tmp_path / "run", ranks=2, status=2)
+    ranks = 2 if name in ("same ids", "cycle", "unknown column") else 1
+    done = farm(*words, "--table", file, out=tmp_path / "run", ranks=ranks, status=2)
     assert message in done and done.count("anyrank:") == 1, done
 
 
