@@ -116,6 +116,19 @@ def test_farm_reports_every_bad_task_and_does_the_others(tmp_path):
     assert about[3]["attempts"] == "2" and about[1]["output"] == "hello 1\n" and "work.py" in about[1]["traceback"]
 
 
+def test_farm_blames_only_the_task_that_killed_its_worker(tmp_path):
+    farm(f"{WORK}:short_or_deadly", "--table", table(tmp_path, 1000), out=tmp_path / "run", ranks=2, status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert {int(row["task"]) % 100 for row in rows if row["status"] == "died"} == {99}
+    assert sum(row["status"] == "done" for row in rows) == 990
+
+
+def test_farm_large_results_are_kept(tmp_path):
+    farm(f"{WORK}:large", "--table", table(tmp_path, 5), "--formats", "jsonl", out=tmp_path / "run", ranks=2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [len(line["value"]) for line in lines] == [x * 10_000_000 for x in range(5)]
+
+
 def test_farm_with_failed_tasks_tries_them_again_at_a_resume(tmp_path):
     run, file = tmp_path / "run", tmp_path / "t.csv"
     file.write_text("x,folder\n" + "".join(f"{x},{tmp_path}\n" for x in range(4)))

@@ -86,6 +86,17 @@ def dies_once(x, folder):
     return farm.task().attempt
 
 
+def short_or_deadly(x):
+    """Every hundredth task kills its worker, after others that took microseconds."""
+    if x % 100 == 99:
+        os._exit(3)
+    return x
+
+
+def large(x):
+    return bytes(x * 10_000_000)
+
+
 def write_order(id, folder):
     with Path(folder, "order").open("a") as file:
         file.write(f"{id}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import select
@@ -46,12 +47,18 @@ class Lane:
 
     def __init__(self, job: Job, log: Path):
         own, other = socket.socketpair()
+        cell = os.memfd_create("anyrank-farm-task")
+        os.ftruncate(cell, 8)
+        #: The task that the worker has begun last, in memory that both processes share: what it has done before, but
+        #: not sent yet, must not be blamed when it dies.
+        self._begun = memoryview(mmap.mmap(cell, 8)).cast("q")
+        self._begun[0] = NO_TASK
         self._mark = f"{MARK}={os.getpid()}-{time.time_ns()}"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "anyrank.farm.start", str(other.fileno())],
+                [sys.executable, "-m", "anyrank.farm.start", str(other.fileno()), str(cell)],
                 env={**without_launch(os.environ), **dict([self._mark.split("=")])},
-                pass_fds=[other.fileno()],
+                pass_fds=[other.fileno(), cell],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -59,6 +66,7 @@ class Lane:
                 preexec_fn=_prepare,
             )
         other.close()
+        os.close(cell)
         own.setblocking(False)
         self._socket, self._out, self._in = own, bytearray(pickle.dumps(job)), bytearray()
         self.ready = False
@@ -97,30 +105,39 @@ class Lane:
         with suppress(BlockingIOError, ConnectionError):
             while data := self._socket.recv(_READ):
                 self._in += data
-        got, data, head, begin = Received(), bytes(self._in), HEAD.size, 0
-        size, unpack, pop = len(data), HEAD.unpack_from, self.pending.pop
+        got = Received()
+        view = memoryview(self._in)
+        end = self._read(view, got)
+        view.release()  # a bytearray with a view cannot shrink
+        del self._in[:end]
+        if got.done or got.others:
+            self._since = time.monotonic()
+        return got
+
+    def _read(self, data: memoryview, got: Received) -> int:
+        """Add the complete records at the begin of the data, and return their end."""
+        begin, size, head, unpack, pop = 0, len(data), HEAD.size, HEAD.unpack_from, self.pending.pop
         while begin + head <= size:
             length, _, task, attempts, status, start, seconds = unpack(data, begin)
             end = begin + head + length
             if end > size:
                 break
-            if task < 0:
-                self._note(Record(task, attempts, status, start, seconds, data[begin + head : end]))
-            elif status == DONE:
+            if status == DONE and task >= 0:
                 got.done.append(task)
                 got.seconds += seconds
-                got.parts.append(data[begin:end])
+                got.parts.append(bytes(data[begin:end]))
             else:
-                got.others.append(Record(task, attempts, status, start, seconds, data[begin + head : end]))
+                record = Record(task, attempts, status, start, seconds, bytes(data[begin + head : end]))
+                if task < 0:
+                    self._note(record)
+                else:
+                    got.others.append(record)
             if task >= 0:
                 pop(task, None)
                 if self._several:
                     self.started.pop(task, None)
             begin = end
-        del self._in[:begin]
-        if got.done or got.others:
-            self._since = time.monotonic()
-        return got
+        return begin
 
     def _note(self, record: Record) -> None:
         """Note a message of the worker itself."""
@@ -136,7 +153,8 @@ class Lane:
         """Return the tasks that may be running, with the times at which they started."""
         if self._several:
             return self.started
-        return {next(iter(self.pending)): self._since} if self.ready and self.pending else {}
+        task = self._begun[0]
+        return {task: self._since} if task in self.pending else {}
 
     def ended(self) -> str:
         """Return how the worker ended: `exit status 2`, `signal 9`; empty while it runs."""

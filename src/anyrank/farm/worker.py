@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import io
+import mmap
 import os
 import pickle
 import signal
@@ -93,10 +94,10 @@ class _Capture(io.TextIOBase):
 
 
 class Worker:
-    """Calls the function for each task and sends records. `output` takes bytes."""
+    """Calls the function for each task and sends records to `output`; `begun` shows the rank the present task."""
 
-    def __init__(self, job: Job, output: socket.socket):
-        self.job, self._output = job, output
+    def __init__(self, job: Job, output: socket.socket, begun: memoryview):
+        self.job, self._output, self._begun = job, output, begun
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._records: list[bytes] = []
@@ -153,6 +154,7 @@ class Worker:
     def begin(self, item: Item) -> list[str]:
         """Make the task the current one of this thread or coroutine; returns the list of what it prints."""
         printed: list[str] = []
+        self._begun[0] = item.task
         CURRENT.set((item.task, item.id, item.attempt, self.job.seed))
         _PRINTED.set(printed)
         return printed
@@ -277,7 +279,7 @@ def failure(error: BaseException) -> tuple[int, Outcome]:
 
 
 def main() -> None:
-    """Work for a rank; the argument is the descriptor of the socket."""
+    """Work for a rank; the arguments are the descriptors of the socket, and of the memory for the present task."""
     output = socket.socket(fileno=int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGQUIT):  # they ask the rank to stop
         signal.signal(number, signal.SIG_IGN)
@@ -285,7 +287,7 @@ def main() -> None:
     sys.stdout = sys.stderr = _Capture(sys.stdout)  # type: ignore[assignment]
     job: Job = pickle.load(stream)
     try:
-        worker = Worker(job, output)
+        worker = Worker(job, output, memoryview(mmap.mmap(int(sys.argv[2]), 8)).cast("q"))
     except BaseException as error:
         outcome = failure(error)[1]
         output.sendall(Record(NO_TASK, 0, FAILED, time.time(), 0.0, outcome.encode()).encode())
