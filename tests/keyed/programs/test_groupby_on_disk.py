@@ -17,6 +17,7 @@ from ranks import check_collective, run_anyrank
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.keyed.programs.groupby import GroupBy
 from anyrank.keyed.programs.wordcount import WordCount
+from anyrank.keyed.spill import table_budgets
 from anyrank.state import State
 from anyrank.world import World
 
@@ -65,6 +66,9 @@ def contents(path, names):
 
 def limit_memory(monkeypatch, budget=10 << 20):
     monkeypatch.setattr(State, "budget", lambda _: budget)
+    for program in ("groupby", "wordcount"):
+        limited = f"anyrank.keyed.programs.{program}.table_budgets"
+        monkeypatch.setattr(limited, lambda budget, _: table_budgets(budget, True))
 
 
 @pytest.mark.ranks(1, 2, 3)
@@ -187,3 +191,9 @@ def test_wordcount_on_disk_keeps_the_memory_limit(tmp_path):
     (tmp_path / "t.txt").write_bytes(b" ".join(b"word%d" % n for n in numbers))
     words = ("run", "wordcount", "--files", tmp_path / "t.txt", "--chunk", 12 << 20)
     check_limited_runs(words, tmp_path, ["words.csv", "words.h5"], 260 << 20)
+
+
+def test_table_budgets_leave_room_for_libraries_with_a_limit():
+    assert table_budgets(400 << 20, limited=False) == (400 << 20, 800 << 20)
+    assert table_budgets(400 << 20, limited=True) == (300 << 20, 300 << 20)
+    assert table_budgets(100 << 20, limited=True) == (36 << 20, 36 << 20)
