@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -86,19 +87,26 @@ def number(rank):
     return lambda laid_out: [(laid_out + rank, memoryview(bytes([48 + rank])))]
 
 
+def write(world, path, lay_out, pieces):
+    """Write a file on all ranks; `pieces` takes what `lay_out` returns."""
+    with durable.open_collectively(world, path, lay_out) as (laid_out, put):
+        put(chain.from_iterable(map(pieces, [laid_out])))  # `pieces` is called by `put`
+    return path
+
+
 @pytest.mark.ranks(1, 2, 3)
-def test_write_collectively_joins_the_pieces_of_all_ranks(world, tmp_path):
+def test_open_collectively_joins_the_pieces_of_all_ranks(world, tmp_path):
     def lay_out(temporary):
         return temporary.write_bytes(b"ranks:")
 
-    path = durable.write_collectively(world, tmp_path / "file", lay_out, number(world.rank))
+    path = write(world, tmp_path / "file", lay_out, number(world.rank))
     check_collective(world, path.read_bytes() == b"ranks:" + b"0123"[: world.size])
     check_collective(world, [*tmp_path.iterdir()] == [path])
 
 
 @pytest.mark.ranks(1, 2)
 @pytest.mark.parametrize("step", ["lay_out", "pieces", "publish"])
-def test_write_collectively_refused_leaves_old_file(world, tmp_path, monkeypatch, step):
+def test_open_collectively_refused_leaves_old_file(world, tmp_path, monkeypatch, step):
     def refuse(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -112,19 +120,19 @@ def test_write_collectively_refused_leaves_old_file(world, tmp_path, monkeypatch
     last = world.rank == world.size - 1
     pieces = refuse if step == "pieces" and last else number(world.rank)
     with pytest.raises(AnyrankError, match=r"file was not written: rank \d: OSError: .*No space left") as caught:
-        durable.write_collectively(world, path, lay_out, pieces)
+        write(world, path, lay_out, pieces)
     world.barrier()
     check_collective(world, caught.value.collective and [*tmp_path.iterdir()] == [path])
     check_collective(world, path.read_text() == "before")
 
 
 @pytest.mark.ranks(2, 3)
-def test_write_collectively_own_error_of_one_rank_ends_all(world, tmp_path):
+def test_open_collectively_own_error_of_one_rank_ends_all(world, tmp_path):
     def refuse(laid_out):
         raise AnyrankError("gone")
 
     pieces = refuse if world.rank == world.size - 1 else number(world.rank)
     with pytest.raises(AnyrankError, match=r"file was not written: gone$"):
-        durable.write_collectively(world, tmp_path / "file", lambda temporary: temporary.write_bytes(b""), pieces)
+        write(world, tmp_path / "file", lambda temporary: temporary.write_bytes(b""), pieces)
     world.barrier()
     check_collective(world, not [*tmp_path.iterdir()])
