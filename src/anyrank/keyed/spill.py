@@ -26,7 +26,7 @@ KEY = ""
 SAMPLE, GAPS = 512, 8
 #: Bytes of memory beside the rows: for code and messages that are still to come, and unused parts of huge pages; with
 #: tables also for the libraries that read and write files.
-OTHER_BYTES, TABLE_BYTES = 8 << 20, 64 << 20
+OTHER_BYTES, TABLE_BYTES = 8 << 20, 72 << 20
 
 
 def data_share(budget: int, other: int = OTHER_BYTES) -> int:

@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 from mpi4py import MPI
 
+from anyrank.exchange.shuffle import Shuffle
 from anyrank.field import Field
 from anyrank.keyed.combine import Combine
-from anyrank.keyed.composite_keys import encode
-from anyrank.keyed.keymap import KeyMap, hash_range
+from anyrank.keyed.composite_keys import decode, encode
+from anyrank.keyed.keymap import KeyMap, hash_range, hashes_of, owners_of
 from anyrank.keyed.row_batch import RowBatch
 from anyrank.keyed.rows import Columns, Text, concat
 from anyrank.keyed.runs import DiskText, Runs, rows_between
-from anyrank.keyed.spill import ScratchFile, SortedInMemory, SortedOnDisk
+from anyrank.keyed.spill import KEY, ScratchFile, SortedInMemory, SortedOnDisk
 from anyrank.layout import Layout, even_cuts
 from anyrank.member import Source, Stored, digest_of
 from anyrank.numerics.strided import row_slices
@@ -165,7 +166,7 @@ class StoredTable:
         Rows that do not fit into memory are copied to a temporary file, and then loaded from it in blocks.
         """
         bytes_ = sum(prod(source.shape(name)) * np.dtype(kind).itemsize for name, kind in self.kinds().items())
-        blocks = -(-2 * bytes_ // (self._limit * self.world.size)) if self._limit else 1
+        blocks = -(-4 * bytes_ // (self._limit * self.world.size)) if self._limit else 1
         scratch = ScratchFile(self._folder) if blocks > 1 else None
         columns = self._read_columns(source, scratch)
         self.clear()
@@ -179,9 +180,34 @@ class StoredTable:
                 sizes = np.asarray(block[f"{key}_size"])
                 begin, at[key] = at[key], at[key] + int(sizes.sum())
                 block[key] = Text.sized(columns[key][begin : at[key]], sizes)
-            self._load_rows(self._batch_of(block))
-            if scratch is not None:
-                self.keep_within(self._budget, self._folder)
+            if scratch is None:
+                self._load_rows(self._batch_of(block))
+            else:
+                self._spill_block(self._batch_of(block))
+
+    def _spill_block(self, rows: RowBatch) -> None:
+        """Write rows of a checkpoint, whose keys are distinct, to disk at their owners. Collective.
+
+        The rows are sorted by hash, so that those of a block have similar hashes. A hash table would take a time
+        proportional to the square of their number.
+        """
+        owners = owners_of(hashes_of(rows.keys), self.world.size)
+        shuffle = Shuffle(self.world, np.bincount(owners, minlength=self.world.size))
+        rows = rows.take(np.argsort(owners, kind="stable")).send(shuffle)
+        hashes = hashes_of(rows.keys)
+        order = np.argsort(hashes, kind="stable")
+        rows = rows.take(order)
+        keys = rows.keys
+        if isinstance(keys, np.ndarray):
+            keys = Text.sized(keys.reshape(-1), np.full(len(keys), keys.shape[1], np.int64))
+        columns: Columns = {KEY: hashes[order], **decode(self.keys, keys), "count": np.asarray(rows.count)}
+        for name, parts in rows.values.items():
+            columns |= {name + suffix: array for suffix, array in parts.items()}
+        with self.world.raise_on_all_ranks():
+            if self._disk is None:
+                self._disk = Runs(self._folder)
+            self._disk.spill(columns, self.metadata)
+        self._settled = False
 
     def _read_columns(self, source: Source, scratch: ScratchFile | None) -> dict[str, Any]:
         columns: dict[str, Any] = {}

@@ -140,10 +140,10 @@ def anyrank(*words, status=0, ranks=None):
 
 
 def limit_of(*words):
-    """The memory limit, in MB, that leaves 86 MB to a rank, 22 MB of them for groups."""
+    """The memory limit, in MB, that leaves 100 MB to a rank, 28 MB of them for groups."""
     done = run_anyrank(*words, "--memory-limit", "1MB", ranks=2)
     assert done.returncode == 2
-    return int(re.search(r"Use --memory-limit (\d+)MB or more", done.stderr)[1]) + 70
+    return int(re.search(r"Use --memory-limit (\d+)MB or more", done.stderr)[1]) + 84
 
 
 def check_limited_runs(words, folder, files, wanted):
@@ -196,4 +196,4 @@ def test_wordcount_on_disk_keeps_the_memory_limit(tmp_path):
 def test_table_budgets_leave_room_for_libraries_with_a_limit():
     assert table_budgets(400 << 20, limited=False) == (400 << 20, 800 << 20)
     assert table_budgets(400 << 20, limited=True) == (300 << 20, 300 << 20)
-    assert table_budgets(100 << 20, limited=True) == (36 << 20, 36 << 20)
+    assert table_budgets(100 << 20, limited=True) == (28 << 20, 28 << 20)
