@@ -166,7 +166,7 @@ def array_rows(path, key, step):
     """The keys of an array file, read in parts."""
     table = array_inputs.open_array_file(str(path), (Key(key),) if key else ())
     return [
-        key for row in range(0, table.rows, step) for key in table.read(row, min(row + step, table.rows))[0].tolist()
+        key for row in range(0, table.rows, step) for key in table.read(row, min(row + step, table.rows))[0][0].tolist()
     ]
 
 
