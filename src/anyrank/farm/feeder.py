@@ -107,7 +107,7 @@ class Feeder:
         self._place: int | None = None
         self._mean = 0.0
         self._memory_at = 0.0
-        self.ended = self.failed = self.retried = 0
+        self.ended = self.failed = 0
 
     def work(self, until: float) -> None:
         """Work until this time of the monotonic clock, or until all tasks of all ranks have ended. Not collective."""
@@ -194,7 +194,6 @@ class Feeder:
         most = max(self.policy.attempts, DEATHS) if record.status == t.DIED else self.policy.attempts
         if record.attempts >= most or record.status == t.EXPIRED:
             return False
-        self.retried += 1
         again = record.attempts + 1
         if record.status != t.DIED or not self.tickets.offer(record.task + again * _ATTEMPTS):
             # The pauses of different tasks differ, so that they do not all ask a busy service again at once.
@@ -309,11 +308,6 @@ class Feeder:
         body = Outcome(error="did not start before --expires").encode()
         self._end([Record(item.task, item.attempt - 1, t.EXPIRED, time.time(), 0.0, body) for item in items])
         return []
-
-    @property
-    def process(self) -> int:
-        """The process id of the worker; 0 without one."""
-        return self._lane.pid if self._lane else 0
 
     def close(self) -> None:
         """End the worker; the tasks that it works on will be done when the farm is resumed. Not collective."""
