@@ -45,7 +45,7 @@ class Received:
 class Lane:
     """The worker of a rank. The worker starts at once; `ready` tells whether it has loaded the function."""
 
-    def __init__(self, job: Job, log: Path):
+    def __init__(self, job: Job):
         own, other = socket.socketpair()
         cell = os.memfd_create("anyrank-farm-task")
         os.ftruncate(cell, 8)
@@ -54,7 +54,7 @@ class Lane:
         self._begun = memoryview(mmap.mmap(cell, 8)).cast("q")
         self._begun[0] = NO_TASK
         self._mark = f"{MARK}={os.getpid()}-{time.time_ns()}"
-        with log.open("ab") as output:
+        with Path(job.log).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "anyrank.farm.start", str(other.fileno()), str(cell)],
                 env={**without_launch(os.environ), **dict([self._mark.split("=")])},

@@ -49,19 +49,22 @@ class Item(NamedTuple):
 class Job(NamedTuple):
     """What the worker needs before the first task."""
 
-    function: str
-    command: str
-    program: str
-    ranks: int
-    runs: str
-    setup: str
-    pickled: bytes
+    log: str
     path: list[str]
-    seed: int
-    concurrency: int
-    interval: float
-    timeout: float
-    key: str
+    #: What a task calls or runs: a pickled function, or as `anyrank farm` names it.
+    pickled: bytes = b""
+    function: str = ""
+    command: str = ""
+    program: str = ""
+    #: The ranks of each run of the program, and the folder of the runs.
+    ranks: int = 1
+    runs: str = ""
+    prepare: str = ""
+    seed: int = 0
+    concurrency: int = 1
+    interval: float = 0.0
+    timeout: float = 0.0
+    key: str = ""
     #: The pickled data by which multiprocessing imports the main module of another process.
     main: bytes = b""
 
@@ -112,8 +115,8 @@ class Worker:
             calls.end_with_commands()
         if job.main:
             spawn.prepare(pickle.loads(job.main))
-        if job.setup:
-            calls.load_function(job.setup)()
+        if job.prepare:
+            calls.load_function(job.prepare)()
         if job.command:
             return calls.Command(job.command, job.timeout, job.key)
         if job.program:

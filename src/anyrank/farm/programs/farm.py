@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -227,10 +228,8 @@ class Farm(CsvParameters, Program):
             math.inf if self.max_failures < 0 else self.max_failures,
         )
         tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs)
-        log = self._folder / "log" / f"worker-{world.rank:04}.log"
-        self.feeder = Feeder(
-            plan, self.items, self.records, tickets, self._job(world.size), policy, log, world.size, self._active(world)
-        )
+        job, active = self._job(world), self._active(world)
+        self.feeder = Feeder(plan, self.items, self.records, tickets, job, policy, active)
         self._length, self._synced, self._written = FIRST, time.monotonic(), False
         self._ended = self._steps = 0
 
@@ -245,26 +244,21 @@ class Farm(CsvParameters, Program):
             )
         return active
 
-    def _job(self, ranks: int) -> Job:
-        import sys
-
-        pickled = b""
-        interval = ranks / self.per_second if self.per_second else 0.0
-        key = hashlib.blake2b(str(self._folder.resolve()).encode(), digest_size=8).hexdigest()
+    def _job(self, world: World) -> Job:
         return Job(
-            self.function,
-            self.command,
-            self.program,
-            self.ranks_per_task,
-            str(self._folder / "runs"),
-            self.prepare,
-            pickled,
-            sys.path,
-            self.seed,
-            self.concurrency,
-            interval,
-            self.task_timeout,
-            key,
+            log=str(self._folder / "log" / f"worker-{world.rank:04}.log"),
+            path=sys.path,
+            function=self.function,
+            command=self.command,
+            program=self.program,
+            ranks=self.ranks_per_task,
+            runs=str(self._folder / "runs"),
+            prepare=self.prepare,
+            seed=self.seed,
+            concurrency=self.concurrency,
+            interval=world.size / self.per_second if self.per_second else 0.0,
+            timeout=self.task_timeout,
+            key=hashlib.blake2b(str(self._folder.resolve()).encode(), digest_size=8).hexdigest(),
         )
 
     def step(self, state: State) -> None:
