@@ -22,12 +22,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyrank.farm import calls
 from anyrank.farm.tasks import CURRENT, DONE, FAILED, NO_TASK, TIMED_OUT, Outcome, Record, encode
+
+if TYPE_CHECKING:
+    from anyrank.farm.shared import Shared
 
 #: Records of short tasks are sent together; the first of them waits at most this time, in seconds.
 DELAY = 0.001
@@ -65,6 +69,8 @@ class Job(NamedTuple):
     interval: float = 0.0
     timeout: float = 0.0
     key: str = ""
+    #: The arrays that all tasks share, with descriptors of their memory that the worker inherits.
+    shared: tuple[Shared, ...] = ()
     #: The pickled data by which multiprocessing imports the main module of another process.
     main: bytes = b""
 
@@ -123,6 +129,8 @@ class Worker:
             return calls.ProgramRun(job.program, job.ranks, job.runs, job.timeout)
         self.positional: Callable[..., Any]
         self.positional = pickle.loads(job.pickled) if job.pickled else calls.load_function(job.function)
+        if job.shared:
+            self.positional = partial(self.positional, **{shared.name: shared.array() for shared in job.shared})
         return calls.of_rows(self.positional)
 
     @property

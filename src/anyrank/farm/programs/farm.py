@@ -20,6 +20,7 @@ from anyrank.farm.feeder import Feeder, Plan, Policy
 from anyrank.farm.inputs import Inputs, Source
 from anyrank.farm.journal import Records
 from anyrank.farm.results import Results
+from anyrank.farm.shared import SharedInputs, parse
 from anyrank.farm.tasks import DONE, STATUSES
 from anyrank.farm.tickets import Tickets
 from anyrank.farm.worker import Item, Job
@@ -66,6 +67,7 @@ class Farm(CsvParameters, Program):
     ranks_per_task: int = param(1, "ranks of each run of --program", ge=1)
     table: str = param(..., "files, folders and globs, separated by commas; a row is a task")
     prepare: str = param("", "function FILE.py:NAME without parameters, called once in each worker")
+    shared: list[str] = param([], "NAME=FILE.npy, FILE.h5:/DATASET or FILE.py:NAME: arrays for all tasks, once a node")
     id: str = param("", "column with the identifiers of tasks  [the row]")
     after: str = param("", "column with the identifiers of the tasks that must be done before, separated by spaces")
     cost: str = param("", "column with the expected length of tasks, in any unit: long tasks start first")
@@ -86,6 +88,10 @@ class Farm(CsvParameters, Program):
             raise UsageError("farm: give one of a function (FILE.py:NAME), --command and --program.")
         if self.ranks_per_task > 1 and not self.program:
             raise UsageError(f"--ranks-per-task {self.ranks_per_task} is for --program only. Omit it.")
+        if self.shared and not self.function:
+            raise UsageError(f"--shared {self.shared[0]} is for parameters of a function only. Omit it.")
+        self._sources = parse(self.shared)
+        self.shared = [f"{name}={source}" for name, source in self._sources.items()]
         self.table = absolute(self.table)
         for name in ("function", "prepare"):
             if source := getattr(self, name):
@@ -123,8 +129,8 @@ class Farm(CsvParameters, Program):
             self._check_parameters(columns)
         elif self.command:
             calls.check_command(self.command, columns)
-        elif columns:
-            calls.check_columns(calls.load_function(self.function), columns)
+        elif columns or self.shared:
+            calls.check_columns(calls.load_function(self.function), columns, self._sources)
 
     def _check_parameters(self, columns: list[str]) -> None:
         """Raise UsageError if a column is not a parameter of the program, or a row has a wrong value."""
@@ -216,6 +222,7 @@ class Farm(CsvParameters, Program):
                 self._check_folders()
         self.records = Records(self._folder / "records", world)
         done = self.records.scan(self.inputs.rows)
+        self.shared_inputs = SharedInputs(self._sources, self._folder / "inputs", world)
         plan = Plan(~done, cost, self._needs)
         self._first = int(done.sum())
         began = world.on_root(lambda: began_at(self._folder / "inputs"))
@@ -254,6 +261,7 @@ class Farm(CsvParameters, Program):
             ranks=self.ranks_per_task,
             runs=str(self._folder / "runs"),
             prepare=self.prepare,
+            shared=self.shared_inputs.arrays,
             seed=self.seed,
             concurrency=self.concurrency,
             interval=world.size / self.per_second if self.per_second else 0.0,
@@ -340,6 +348,7 @@ class _End(Callback):
         """See `Callback`."""
         if hasattr(self._program, "feeder"):
             self._program.feeder.close()
+            self._program.shared_inputs.close()
 
 
 def began_at(folder: Path) -> float:
