@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
-from anyrank.farm import calls
+from anyrank.farm import calls, costs
 from anyrank.farm.feeder import Feeder, Plan, Policy
 from anyrank.farm.inputs import Inputs, Source
 from anyrank.farm.journal import Records
@@ -71,6 +71,7 @@ class Farm(CsvParameters, Program):
     id: str = param("", "column with the identifiers of tasks  [the row]")
     after: str = param("", "column with the identifiers of the tasks that must be done before, separated by spaces")
     cost: str = param("", "column with the expected length of tasks, in any unit: long tasks start first")
+    cost_from: str = param("", "run folder of an earlier farm, whose times are the expected length of tasks")
     attempts: int = param(1, "how often a task that fails is tried", ge=1, le=2**15)
     backoff: float = param(1.0, "seconds before the second attempt, doubled for each further one", ge=0)
     task_timeout: float = param(0.0, "seconds after which a task is ended  [never]", ge=0)
@@ -90,6 +91,9 @@ class Farm(CsvParameters, Program):
             raise UsageError(f"--ranks-per-task {self.ranks_per_task} is for --program only. Omit it.")
         if self.shared and not self.function:
             raise UsageError(f"--shared {self.shared[0]} is for parameters of a function only. Omit it.")
+        if self.cost and self.cost_from:
+            raise UsageError(f"--cost {self.cost} and --cost-from {self.cost_from} exclude each other. Omit one.")
+        self.cost_from = self.cost_from and str(Path(self.cost_from).absolute())
         self._sources = parse(self.shared)
         self.shared = [f"{name}={source}" for name, source in self._sources.items()]
         self.table = absolute(self.table)
@@ -181,13 +185,6 @@ class Farm(CsvParameters, Program):
             raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
         return needs
 
-    def _read_cost(self) -> np.ndarray:
-        cost = [*self.inputs.column(self.cost)]
-        for row, value in enumerate(cost):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise UsageError(f"--cost {self.cost}: {value!r} in row {row} (from 0) is not a number. Correct it.")
-        return np.array(cost, np.float64)
-
     def _check_folders(self) -> None:
         """Raise UsageError if an identifier cannot be the name of a run folder."""
         for name in self._ids:
@@ -216,10 +213,13 @@ class Farm(CsvParameters, Program):
         with world.raise_on_all_ranks():
             self._ids = self._read_ids() if self.id else []
             self._needs = self._read_needs() if self.after else []
-            cost = self._read_cost() if self.cost else None
+            cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
                 self._check_rows()
                 self._check_folders()
+        if self.cost_from:
+            kept = self._folder / "inputs"
+            cost = world.on_root(lambda: costs.read_times(self.cost_from, self._ids, self.inputs.rows, kept))
         self.records = Records(self._folder / "records", world)
         done = self.records.scan(self.inputs.rows)
         self.shared_inputs = SharedInputs(self._sources, self._folder / "inputs", world)
