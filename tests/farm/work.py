@@ -116,3 +116,39 @@ async def wait_async(x):
 
 
 NOT_A_FUNCTION = 3
+
+
+def look(x, grid):
+    """An element of a shared array, and how its memory is mapped."""
+    time.sleep(0.03)
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "anyrank-farm-grid" in line]
+    try:
+        grid[0] = 1
+    except ValueError:
+        writing = "refused"
+    else:
+        writing = "possible"
+    return {
+        "value": float(grid[x]),
+        "worker": os.getpid(),
+        "maps": len(mapped),
+        "permissions": mapped[0][1],
+        "inode": mapped[0][4],
+        "writing": writing,
+    }
+
+
+def look_slowly(x, grid):
+    time.sleep(0.03)
+    return float(grid[x])
+
+
+async def look_async(x, grid):
+    await asyncio.sleep(0.03)
+    return float(grid[x])
+
+
+def add_slowly(x, grid):
+    total = float(grid.sum())
+    time.sleep(0.5)
+    return total

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
 import inspect
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.farm.executor import dumps, exception_of
@@ -47,7 +50,8 @@ def map(
         tasks have ended.
     **options
         Parameters of `anyrank farm`, such as `attempts=3`, `task_timeout=60`, `concurrency=50`, and options of the run,
-        such as `hosts`.
+        such as `hosts`. `shared={"grid": array}` gives arrays to the parameters of these names; they are in memory once
+        a node, and read-only.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def map(
     """
     with tempfile.TemporaryDirectory(prefix="anyrank-farm-") as temporary:
         folder = Path(out) if out is not None else Path(temporary, "run")
-        records = _run(function, zip(*inputs, strict=False), folder, ranks, options)
+        records = _run(function, inputs, folder, ranks, options)
     outcomes = [(record.status, record.outcome()) for record in records]
     values = [outcome.value if status == DONE else exception_of(outcome) for status, outcome in outcomes]
     errors = [value for value, (status, _) in zip(values, outcomes, strict=True) if status != DONE]
@@ -78,21 +82,41 @@ def map(
 
 
 def _run(
-    function: Callable[..., Any], inputs: Iterable[Any], folder: Path, ranks: int, options: dict[str, Any]
+    function: Callable[..., Any], inputs: Sequence[Iterable[Any]], folder: Path, ranks: int, options: dict[str, Any]
 ) -> list[Record]:
     """Run a farm in a folder and return the records of all tasks."""
     kept = folder.parent / f".{folder.name}-inputs"
     kept.mkdir(parents=True, exist_ok=True)
-    count = write_blocks(kept / f"inputs{PICKLED}", inputs)
+    count = write_blocks(kept / f"inputs{PICKLED}", zip(*inputs, strict=False))
     of_run = {name: options.pop(name) for name in _OF_RUN if name in options}
     table = str(kept / f"inputs{PICKLED}")
+    options["shared"] = _shared(function, len(inputs), options.pop("shared", {}), kept, folder)
     program = Farm(function=_source(function, kept), table=table, formats="jsonl", **options)
-    with suppress(AnyrankError):  # of tasks that have failed: their exceptions follow
+    try:
         run(program, ranks=ranks, out=folder, **of_run)
+    except UsageError:
+        raise
+    except AnyrankError:  # of tasks that have failed: their exceptions follow
+        pass
     records = read_last(folder / "records") if (folder / "records").is_dir() else {}
     if len(records) < count:
         raise AnyrankError(f"{count - len(records)} of {count} tasks have no result; see {folder / 'log'}.")
     return [records[index] for index in range(count)]
+
+
+def _shared(function: Callable[..., Any], given: int, shared: Mapping[str, Any], folder: Path, run: Path) -> list[str]:
+    """Write the shared arrays, and return them as `anyrank farm` names them."""
+    with suppress(ValueError, TypeError):
+        for name in [*inspect.signature(function).parameters][:given]:
+            if name in shared:
+                raise UsageError(f"shared {name!r} is a parameter for the inputs. Make it a later one.")
+    files = {name: folder / f"shared-{name}.npy" for name in shared}
+    for name, path in files.items():
+        np.save(new := folder / "new.npy", shared[name])
+        if run.exists() and path.exists() and not filecmp.cmp(new, path, shallow=False):
+            raise UsageError(f"the array {name!r} is not the one that the run began with. Use another `out`.")
+        new.replace(path)
+    return [f"{name}={path}" for name, path in files.items()]
 
 
 def _source(function: Callable[..., Any], folder: Path) -> str:

@@ -57,13 +57,18 @@ def load_function(source: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def check_columns(function: Callable[..., Any], columns: Iterable[str]) -> None:
-    """Raise UsageError if the function needs a parameter that is not a column of the table."""
-    _, needed, _ = _parameters(function)
-    columns = [*columns]
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        title = getattr(function, "__name__", "the function")
+def check_columns(function: Callable[..., Any], columns: Sequence[str], shared: Iterable[str] = ()) -> None:
+    """Raise UsageError if a parameter is not a column or a shared array, or a shared array is no parameter."""
+    names, needed, takes_any = _parameters(function)
+    title = getattr(function, "__name__", "the function")
+    for name in shared:
+        if name in columns:
+            raise UsageError(f"--shared {name} is a column of the table, too. Rename one of them.")
+        if name not in names and not takes_any:
+            known = f"its parameters are {', '.join(sorted(names))}" if names else "it has no parameters"
+            raise UsageError(f"--shared {name} is not a parameter of {title}: {known}. Correct the name.")
+    missing = [name for name in needed if name not in columns and name not in shared]
+    if missing and columns:  # arguments of `farm.map` have no names
         raise UsageError(
             f"{title} needs {missing[0]!r}, which is not a column of the table: its columns are {', '.join(columns)}. "
             f"Add the column, or give the parameter a default value."

@@ -83,7 +83,7 @@ class Executor(concurrent.futures.Executor):
         self._workers, self._timeout = workers, timeout
         main = get_preparation_data("anyrank-farm")
         del main["authkey"]
-        self._job = Job("", "", "", 1, "", "", pickle.dumps(invoke), sys.path, 0, 1, 0.0, 0.0, "", pickle.dumps(main))
+        self._job = Job(log="", path=sys.path, pickled=pickle.dumps(invoke), main=pickle.dumps(main))
         self._numbers = itertools.count()
         self._new: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._futures: dict[int, concurrent.futures.Future[Any]] = {}
@@ -147,16 +147,16 @@ class Executor(concurrent.futures.Executor):
         lanes: list[Lane] = []
         waiting: deque[Item] = deque()
         with tempfile.TemporaryDirectory(prefix="anyrank-farm-") as folder:
-            log = Path(folder, "log")
+            job = self._job._replace(log=str(Path(folder, "log")))
             try:
                 while not (self._closing and not self._futures):
                     with suppress(queue.Empty):
                         while True:
                             waiting.append(self._new.get_nowait())
                     while waiting and len(lanes) < min(self._workers, len(waiting) + len(lanes)):
-                        lanes.append(Lane(self._job, log))
+                        lanes.append(Lane(job))
                     for lane in [*lanes]:
-                        if not self._attend(lane, waiting, log):
+                        if not self._attend(lane, waiting):
                             lane.close()
                             lanes.remove(lane)
                     self._distribute(lanes, waiting)
@@ -170,7 +170,7 @@ class Executor(concurrent.futures.Executor):
                 for lane in lanes:
                     lane.close()
 
-    def _attend(self, lane: Lane, waiting: deque[Item], log: Path) -> bool:
+    def _attend(self, lane: Lane, waiting: deque[Item]) -> bool:
         """Take the results of a worker; returns False if it has died, or has been ended."""
         try:
             for record in lane.receive().records():

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -89,12 +88,10 @@ class Feeder:
         tickets: Tickets,
         job: Job,
         policy: Policy,
-        log: Path,
-        ranks: int,
-        active: bool = True,
+        active: bool,
     ):
         self.plan, self.records, self.tickets, self.policy = plan, records, tickets, policy
-        self._items, self._job, self._log, self._ranks = items, job, log, ranks
+        self._items, self._job = items, job
         #: Whether this rank works on tasks: not if its core is for the ranks of a task of another.
         self._active = active
         self._lane: Lane | None = None
@@ -211,7 +208,7 @@ class Feeder:
             self._receive()
             suspects = [*lane.running()]
             if not lane.ready:
-                raise AnyrankError(f"the worker ended with {how} before its first task; see {self._log}.")
+                raise AnyrankError(f"the worker ended with {how} before its first task; see {self._job.log}.")
             why = f"ended its worker with {how}"
             why += " (perhaps the system ran out of memory)" if how.endswith("SIGKILL") else ""
             self._replace(dict.fromkeys(suspects, (t.DIED, why)))
@@ -261,7 +258,7 @@ class Feeder:
         items = self._next(self._wanted(pending)) if self._active else []
         if items:
             if lane is None:
-                self._lane = lane = Lane(self._job, self._log)
+                self._lane = lane = Lane(self._job)
             lane.send(items)
         return len(items)
 
@@ -271,7 +268,7 @@ class Feeder:
         if self._mean == 0:
             return free
         left = max(0, len(self.plan.ready) - self._taken)
-        fair = max(free, left // (4 * self._ranks))
+        fair = max(free, left // (4 * self.tickets.ranks))
         return max(free, min(math.ceil(2 * AHEAD / self._mean), fair, MOST))
 
     def _next(self, count: int) -> list[Item]:

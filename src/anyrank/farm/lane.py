@@ -45,7 +45,7 @@ class Received:
 class Lane:
     """The worker of a rank. The worker starts at once; `ready` tells whether it has loaded the function."""
 
-    def __init__(self, job: Job, log: Path):
+    def __init__(self, job: Job):
         own, other = socket.socketpair()
         cell = os.memfd_create("anyrank-farm-task")
         os.ftruncate(cell, 8)
@@ -54,11 +54,11 @@ class Lane:
         self._begun = memoryview(mmap.mmap(cell, 8)).cast("q")
         self._begun[0] = NO_TASK
         self._mark = f"{MARK}={os.getpid()}-{time.time_ns()}"
-        with log.open("ab") as output:
+        with Path(job.log).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "anyrank.farm.start", str(other.fileno()), str(cell)],
                 env={**without_launch(os.environ), **dict([self._mark.split("=")])},
-                pass_fds=[other.fileno(), cell],
+                pass_fds=[other.fileno(), cell, *(shared.descriptor for shared in job.shared)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -75,6 +75,7 @@ class Lane:
         #: The tasks that run, with the times of the monotonic clock at which they started; only if several run at once.
         self.started: dict[int, float] = {}
         self._several = job.concurrency > 1
+        self._shared_pages = sum(shared.size for shared in job.shared) // os.sysconf("SC_PAGE_SIZE")
         self._since = time.monotonic()
         self.pid = self._process.pid
 
@@ -164,11 +165,12 @@ class Lane:
         return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
     def memory(self) -> int:
-        """Return the resident memory of the worker and of all that it started, in bytes."""
+        """Return the resident memory of the worker and of all that it started, without shared inputs, in bytes."""
         total = 0
         for process in (self.pid, *descendants(self.pid)):
-            with suppress(OSError, ValueError, IndexError):
-                total += int(Path(f"/proc/{process}/statm").read_text("utf-8").split()[1])
+            with suppress(OSError, ValueError):
+                resident, common = map(int, Path(f"/proc/{process}/statm").read_text("utf-8").split()[1:3])
+                total += resident - min(common, self._shared_pages)
         return total * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ class Tickets:
     """
 
     def __init__(self, world: World, queue: int, needs: np.ndarray | None):
-        self._world = world
+        self._world, self.ranks = world, world.size
         self._queue, self._tasks = queue, 0 if needs is None else len(needs)
         root = world.rank == 0
         size = (_QUEUE + queue + self._tasks) * 8 if root else 0

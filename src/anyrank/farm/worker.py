@@ -22,12 +22,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyrank.farm import calls
 from anyrank.farm.tasks import CURRENT, DONE, FAILED, NO_TASK, TIMED_OUT, Outcome, Record, encode
+
+if TYPE_CHECKING:
+    from anyrank.farm.shared import Shared
 
 #: Records of short tasks are sent together; the first of them waits at most this time, in seconds.
 DELAY = 0.001
@@ -49,19 +53,24 @@ class Item(NamedTuple):
 class Job(NamedTuple):
     """What the worker needs before the first task."""
 
-    function: str
-    command: str
-    program: str
-    ranks: int
-    runs: str
-    setup: str
-    pickled: bytes
+    log: str
     path: list[str]
-    seed: int
-    concurrency: int
-    interval: float
-    timeout: float
-    key: str
+    #: What a task calls or runs: a pickled function, or as `anyrank farm` names it.
+    pickled: bytes = b""
+    function: str = ""
+    command: str = ""
+    program: str = ""
+    #: The ranks of each run of the program, and the folder of the runs.
+    ranks: int = 1
+    runs: str = ""
+    prepare: str = ""
+    seed: int = 0
+    concurrency: int = 1
+    interval: float = 0.0
+    timeout: float = 0.0
+    key: str = ""
+    #: The arrays that all tasks share, with descriptors of their memory that the worker inherits.
+    shared: tuple[Shared, ...] = ()
     #: The pickled data by which multiprocessing imports the main module of another process.
     main: bytes = b""
 
@@ -112,14 +121,16 @@ class Worker:
             calls.end_with_commands()
         if job.main:
             spawn.prepare(pickle.loads(job.main))
-        if job.setup:
-            calls.load_function(job.setup)()
+        if job.prepare:
+            calls.load_function(job.prepare)()
         if job.command:
             return calls.Command(job.command, job.timeout, job.key)
         if job.program:
             return calls.ProgramRun(job.program, job.ranks, job.runs, job.timeout)
         self.positional: Callable[..., Any]
         self.positional = pickle.loads(job.pickled) if job.pickled else calls.load_function(job.function)
+        if job.shared:
+            self.positional = partial(self.positional, **{shared.name: shared.array() for shared in job.shared})
         return calls.of_rows(self.positional)
 
     @property

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
-from anyrank.farm import calls
+from anyrank.farm import calls, costs
 from anyrank.farm.feeder import Feeder, Plan, Policy
 from anyrank.farm.inputs import Inputs, Source
 from anyrank.farm.journal import Records
 from anyrank.farm.results import Results
+from anyrank.farm.shared import SharedInputs, parse
 from anyrank.farm.tasks import DONE, STATUSES
 from anyrank.farm.tickets import Tickets
 from anyrank.farm.worker import Item, Job
@@ -65,9 +67,11 @@ class Farm(CsvParameters, Program):
     ranks_per_task: int = param(1, "ranks of each run of --program", ge=1)
     table: str = param(..., "files, folders and globs, separated by commas; a row is a task")
     prepare: str = param("", "function FILE.py:NAME without parameters, called once in each worker")
+    shared: list[str] = param([], "NAME=FILE.npy, FILE.h5:/DATASET or FILE.py:NAME: arrays for all tasks, once a node")
     id: str = param("", "column with the identifiers of tasks  [the row]")
     after: str = param("", "column with the identifiers of the tasks that must be done before, separated by spaces")
     cost: str = param("", "column with the expected length of tasks, in any unit: long tasks start first")
+    cost_from: str = param("", "run folder of an earlier farm, whose times are the expected length of tasks")
     attempts: int = param(1, "how often a task that fails is tried", ge=1, le=2**15)
     backoff: float = param(1.0, "seconds before the second attempt, doubled for each further one", ge=0)
     task_timeout: float = param(0.0, "seconds after which a task is ended  [never]", ge=0)
@@ -85,6 +89,13 @@ class Farm(CsvParameters, Program):
             raise UsageError("farm: give one of a function (FILE.py:NAME), --command and --program.")
         if self.ranks_per_task > 1 and not self.program:
             raise UsageError(f"--ranks-per-task {self.ranks_per_task} is for --program only. Omit it.")
+        if self.shared and not self.function:
+            raise UsageError(f"--shared {self.shared[0]} is for parameters of a function only. Omit it.")
+        if self.cost and self.cost_from:
+            raise UsageError(f"--cost {self.cost} and --cost-from {self.cost_from} exclude each other. Omit one.")
+        self.cost_from = self.cost_from and str(Path(self.cost_from).absolute())
+        self._sources = parse(self.shared)
+        self.shared = [f"{name}={source}" for name, source in self._sources.items()]
         self.table = absolute(self.table)
         for name in ("function", "prepare"):
             if source := getattr(self, name):
@@ -122,8 +133,8 @@ class Farm(CsvParameters, Program):
             self._check_parameters(columns)
         elif self.command:
             calls.check_command(self.command, columns)
-        elif columns:
-            calls.check_columns(calls.load_function(self.function), columns)
+        elif columns or self.shared:
+            calls.check_columns(calls.load_function(self.function), columns, self._sources)
 
     def _check_parameters(self, columns: list[str]) -> None:
         """Raise UsageError if a column is not a parameter of the program, or a row has a wrong value."""
@@ -174,13 +185,6 @@ class Farm(CsvParameters, Program):
             raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
         return needs
 
-    def _read_cost(self) -> np.ndarray:
-        cost = [*self.inputs.column(self.cost)]
-        for row, value in enumerate(cost):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise UsageError(f"--cost {self.cost}: {value!r} in row {row} (from 0) is not a number. Correct it.")
-        return np.array(cost, np.float64)
-
     def _check_folders(self) -> None:
         """Raise UsageError if an identifier cannot be the name of a run folder."""
         for name in self._ids:
@@ -209,12 +213,16 @@ class Farm(CsvParameters, Program):
         with world.raise_on_all_ranks():
             self._ids = self._read_ids() if self.id else []
             self._needs = self._read_needs() if self.after else []
-            cost = self._read_cost() if self.cost else None
+            cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
                 self._check_rows()
                 self._check_folders()
+        if self.cost_from:
+            kept = self._folder / "inputs"
+            cost = world.on_root(lambda: costs.read_times(self.cost_from, self._ids, self.inputs.rows, kept))
         self.records = Records(self._folder / "records", world)
         done = self.records.scan(self.inputs.rows)
+        self.shared_inputs = SharedInputs(self._sources, self._folder / "inputs", world)
         plan = Plan(~done, cost, self._needs)
         self._first = int(done.sum())
         began = world.on_root(lambda: began_at(self._folder / "inputs"))
@@ -227,10 +235,8 @@ class Farm(CsvParameters, Program):
             math.inf if self.max_failures < 0 else self.max_failures,
         )
         tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs)
-        log = self._folder / "log" / f"worker-{world.rank:04}.log"
-        self.feeder = Feeder(
-            plan, self.items, self.records, tickets, self._job(world.size), policy, log, world.size, self._active(world)
-        )
+        job, active = self._job(world), self._active(world)
+        self.feeder = Feeder(plan, self.items, self.records, tickets, job, policy, active)
         self._length, self._synced, self._written = FIRST, time.monotonic(), False
         self._ended = self._steps = 0
 
@@ -245,26 +251,22 @@ class Farm(CsvParameters, Program):
             )
         return active
 
-    def _job(self, ranks: int) -> Job:
-        import sys
-
-        pickled = b""
-        interval = ranks / self.per_second if self.per_second else 0.0
-        key = hashlib.blake2b(str(self._folder.resolve()).encode(), digest_size=8).hexdigest()
+    def _job(self, world: World) -> Job:
         return Job(
-            self.function,
-            self.command,
-            self.program,
-            self.ranks_per_task,
-            str(self._folder / "runs"),
-            self.prepare,
-            pickled,
-            sys.path,
-            self.seed,
-            self.concurrency,
-            interval,
-            self.task_timeout,
-            key,
+            log=str(self._folder / "log" / f"worker-{world.rank:04}.log"),
+            path=sys.path,
+            function=self.function,
+            command=self.command,
+            program=self.program,
+            ranks=self.ranks_per_task,
+            runs=str(self._folder / "runs"),
+            prepare=self.prepare,
+            shared=self.shared_inputs.arrays,
+            seed=self.seed,
+            concurrency=self.concurrency,
+            interval=world.size / self.per_second if self.per_second else 0.0,
+            timeout=self.task_timeout,
+            key=hashlib.blake2b(str(self._folder.resolve()).encode(), digest_size=8).hexdigest(),
         )
 
     def step(self, state: State) -> None:
@@ -346,6 +348,7 @@ class _End(Callback):
         """See `Callback`."""
         if hasattr(self._program, "feeder"):
             self._program.feeder.close()
+            self._program.shared_inputs.close()
 
 
 def began_at(folder: Path) -> float:
