@@ -166,6 +166,7 @@ class Results:
         text = pa.large_string()
         return {
             "task": pa.array(entries.task),
+            "id": self._arrays["id"],
             "status": self._arrays["status"],
             "attempts": pa.array(entries.attempts),
             "execution": pa.array(execution[entries.file]),
