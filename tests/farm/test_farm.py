@@ -245,7 +245,7 @@ def test_farm_of_programs_packs_runs_into_one_job(tmp_path):
         *(("a", "0.5", "2"), ("b", "0.25", "2"), ("c", "1.0", "2"))
     ]
     assert digest(tmp_path / "run" / "runs" / "b") == rows[1]["digest"]
-    assert {row["rank"] for row in rows_of(tmp_path / "run" / "tasks.csv")} == {"0"}
+    assert [(row["id"], row["rank"]) for row in rows_of(tmp_path / "run" / "tasks.csv")] == [(x, "0") for x in "abc"]
 
 
 @pytest.mark.parametrize(

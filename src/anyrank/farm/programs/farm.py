@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,48 +158,52 @@ class Farm(CsvParameters, Program):
             with at(f"row {index} (from 0) of the table"):
                 validate(program, {name: row[name] for name in self._own(row) if row[name] is not None}, "{} =".format)
 
-    def _read_ids(self) -> list[str]:
-        ids = [*map(str, self.inputs.column(self.id))]
+    def _ids(self) -> Iterator[str]:
+        return map(str, self.inputs.column(self.id))
+
+    def _check_ids(self) -> None:
+        """Raise UsageError if two tasks have the same identifier. Only those with the same hash are kept in memory."""
+        hashes = np.sort(np.fromiter(map(hash, self._ids()), np.int64))
+        several = {*hashes[1:][hashes[1:] == hashes[:-1]].tolist()}
         seen: dict[str, int] = {}
-        for row, name in enumerate(ids):
+        for row, name in enumerate(self._ids() if several else ()):
             if name in seen:
                 raise UsageError(
                     f"--id {self.id}: {name!r} is in rows {seen[name]} and {row} of the table (from 0). Identifiers "
                     "must differ."
                 )
-            seen[name] = row
-        return ids
+            if hash(name) in several:
+                seen[name] = row
 
     def _read_needs(self) -> list[tuple[int, int]]:
         """Return the tasks and those that they need. Raises UsageError for unknown ones, and for a cycle."""
-        rows = {name: row for row, name in enumerate(self._ids)}
+        ids = [*self._ids()]
+        rows = {name: row for row, name in enumerate(ids)}
         needs = []
         for row, text in enumerate(self.inputs.column(self.after)):
             names = text if isinstance(text, list) else str(text or "").split()
             for name in dict.fromkeys(map(str, names)):
                 if name not in rows:
-                    raise UsageError(f"--after {self.after}: {self._ids[row]} needs {name!r}, which is no task.")
+                    raise UsageError(f"--after {self.after}: {ids[row]} needs {name!r}, which is no task.")
                 needs.append((row, rows[name]))
         if cycle := find_cycle(needs):
-            path = " needs ".join(self._ids[row] for row in cycle)
+            path = " needs ".join(ids[row] for row in cycle)
             raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
         return needs
 
     def _check_folders(self) -> None:
         """Raise UsageError if an identifier cannot be the name of a run folder."""
-        for name in self._ids:
+        for name in self._ids() if self.id else ():
             if not re.fullmatch(r"[^/\0]{1,200}", name) or name in (".", ".."):
                 raise UsageError(f"--id {self.id}: {name!r} cannot be the name of a run folder. Use another column.")
 
     def items(self, tasks: Sequence[tuple[int, int]]) -> list[Item]:
         """Return tasks, given by index and attempt, as they are sent to a worker."""
-        rows, ids = self.inputs.rows_of([index for index, _ in tasks]), self._ids
+        rows = self.inputs.rows_of([index for index, _ in tasks])
+        ids = [str(row.get(self.id)) for row in rows] if self.id else [str(index) for index, _ in tasks]
         if self.program:
             rows = [{name: row[name] for name in self._own(row)} for row in rows]
-        return [
-            Item(index, attempt, ids[index] if ids else str(index), row)
-            for (index, attempt), row in zip(tasks, rows, strict=True)
-        ]
+        return [Item(index, attempt, id, row) for (index, attempt), id, row in zip(tasks, ids, rows, strict=True)]
 
     def constants(self, state: State) -> None:
         """Read which tasks are done, and begin with the others."""
@@ -207,19 +211,19 @@ class Farm(CsvParameters, Program):
         check_unchanged("table's files", self._source.fingerprint, state.input)
         self.inputs = Inputs(self._folder / "inputs", self._source, world)
         state.tasks = self.inputs.rows
-        self._ids: list[str] = []
         self._needs: list[tuple[int, int]] = []
         cost: np.ndarray | None = None
         with world.raise_on_all_ranks():
-            self._ids = self._read_ids() if self.id else []
+            if self.id:
+                self._check_ids()
             self._needs = self._read_needs() if self.after else []
             cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
                 self._check_rows()
                 self._check_folders()
         if self.cost_from:
-            kept = self._folder / "inputs"
-            cost = world.on_root(lambda: costs.read_times(self.cost_from, self._ids, self.inputs.rows, kept))
+            ids, kept = [*self._ids()] if self.id else [], self._folder / "inputs"
+            cost = world.on_root(lambda: costs.read_times(self.cost_from, ids, self.inputs.rows, kept))
         self.records = Records(self._folder / "records", world)
         done = self.records.scan(self.inputs.rows)
         self.shared_inputs = SharedInputs(self._sources, self._folder / "inputs", world)
@@ -295,9 +299,9 @@ class Farm(CsvParameters, Program):
         """Write the results. Collective."""
         self.feeder.close()
         self.records.sync()
-        results = Results(self.records, state.world, self.inputs, self._ids)
-        self._totals = results.totals()
+        results = Results(self.records, state.world, self.inputs, self.id)
         results.write(self._folder, self.formats)
+        self._totals = results.totals()
         state.results = int(np.array([self._totals.digest], np.uint64).view(np.int64)[0])
         state.failed = sum(self._totals.by_status) - self._totals.by_status[DONE]
         self._written = True
