@@ -279,7 +279,7 @@ BAD = {
     "same ids": ((f"{WORK}:square", "--id", "same"), "rows 0 and 1"),
     "after without id": ((f"{WORK}:square", "--after", "x"), "needs --id"),
     "cycle": ((f"{WORK}:square", "--id", "x", "--after", "cycle"), "which is a cycle"),
-    "unknown need": ((f"{WORK}:square", "--id", "x", "--after", "same"), "which is no task"),
+    "unknown need": ((f"{WORK}:square", "--id", "x", "--after", "same"), "which is no task and"),
     "cost": ((f"{WORK}:square", "--cost", "text"), "'a' in row 0"),
     "attempts": ((f"{WORK}:square", "--attempts", "0"), "--attempts 0"),
 }

@@ -56,8 +56,10 @@ class Records:
         self._folder, self._world = folder, world
         self.files: list[Path] = world.on_root(lambda: self._find())
         numbers = [int(match[1]) for file in self.files if (match := _NAME.fullmatch(file.name))]
-        self._path = folder / f"records-{1 + max(numbers, default=0):04}-{world.rank:06}"
-        self._file = -1
+        #: The files of this execution, by rank; those of earlier ones come before them.
+        self._new = [folder / f"records-{1 + max(numbers, default=0):04}-{rank:06}" for rank in range(world.size)]
+        self._path, self._file, self._size = self._new[world.rank], -1, 0
+        self._earlier = self.files
 
     def _find(self) -> list[Path]:
         make_folder(self._folder)
@@ -71,13 +73,27 @@ class Records:
         """Return the rank that wrote a file."""
         return int(self.files[number].name.split("-")[2])
 
-    def write(self, records: bytes) -> None:
-        """Append encoded records, which a kill of this process cannot undo. Not collective."""
+    def write(self, records: bytes) -> int:
+        """Append encoded records, which a kill of this process cannot undo; returns their place. Not collective.
+
+        The place of a later one is larger by the bytes before it.
+        """
         if self._file < 0:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         data = memoryview(records)
         while data:
             data = data[os.write(self._file, data) :]
+        place = len(self._earlier) + self._world.rank << _OFFSET_BITS | self._size
+        self._size += len(records)
+        return 1 << _DONE_BIT | place
+
+    def body(self, place: int) -> bytes:
+        """Return the body of a record of an earlier execution, or of what a rank has written in this one."""
+        number, offset = place >> _OFFSET_BITS & ((1 << _FILE_BITS) - 1), place & ((1 << _OFFSET_BITS) - 1)
+        with [*self._earlier, *self._new][number].open("rb") as file:
+            file.seek(offset)
+            size = HEAD.unpack(file.read(HEAD.size))[0]
+            return file.read(size)
 
     def sync(self) -> None:
         """Wait until the records are on the disk. Not collective."""
@@ -91,11 +107,15 @@ class Records:
             self._file = -1
 
     def scan(self, tasks: int) -> np.ndarray:
-        """Return which tasks are done, bool, on all ranks. Collective: each rank reads a part of the files."""
-        done = np.zeros(tasks, np.uint8)
-        for _, task, status, _ in self._read():
-            done[task[status == DONE]] = 1
-        return self._world.allreduce(done, "max").view(bool)
+        """Return the places of the records of tasks that are done, on all ranks; −1 for others. Collective.
+
+        Each rank reads a part of the files.
+        """
+        places = np.full(tasks, -1)
+        for number, task, status, offset in self._read():
+            done = status == DONE
+            np.maximum.at(places, task[done], 1 << _DONE_BIT | number << _OFFSET_BITS | offset[done])
+        return self._world.allreduce(places, "max")
 
     def _read(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield this rank's share of the records, some at a time: number of the file; task, status and offset."""
