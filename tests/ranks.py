@@ -111,6 +111,7 @@ def start_process(
     *command: Any,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
+    stdin: int | IO[str] = subprocess.DEVNULL,
     stdout: int | IO[str] = subprocess.PIPE,
     stderr: int | IO[str] = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[str]]:
@@ -121,7 +122,7 @@ def start_process(
     tag = uuid.uuid4().hex  # added to the tags of the parent process, which ends these processes too
     process = subprocess.Popen(
         [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         text=True,
@@ -135,7 +136,7 @@ def start_process(
     finally:
         _end(tag)
         process.wait()
-        for pipe in (process.stdout, process.stderr):
+        for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
 

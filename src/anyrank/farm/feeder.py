@@ -69,9 +69,24 @@ class Plan:
         self.needed_by: dict[int, list[int]] = {}
         for task, needed in open_needs:
             self.needed_by.setdefault(needed, []).append(task)
-        self.ready = np.flatnonzero(todo if self.needs is None else todo & (self.needs == 0))
+        self._ready = np.flatnonzero(todo if self.needs is None else todo & (self.needs == 0))
         if cost is not None:
-            self.ready = self.ready[np.argsort(-cost[self.ready], kind="stable")]
+            self._ready = self._ready[np.argsort(-cost[self._ready], kind="stable")]
+        self._first = self._rows = len(todo)
+        #: The number of tasks that need no other one.
+        self.count = len(self._ready)
+
+    def extend(self, rows: int) -> None:
+        """Add the tasks that have arrived, so that there are so many rows. All ranks must do so together."""
+        self.total += rows - self._rows
+        self.count += rows - self._rows
+        self._rows = rows
+
+    def ready(self, first: int, last: int) -> list[int]:
+        """Return some of the tasks that need no other one, by their place in the order."""
+        known, shift = len(self._ready), self._first - len(self._ready)
+        new = range(max(first, known) + shift, max(last, known) + shift)
+        return [*self._ready[first:last].tolist(), *new]
 
 
 class Feeder:
@@ -86,11 +101,16 @@ class Feeder:
         job: Job,
         policy: Policy,
         active: bool,
+        growing: bool = False,
     ):
         self.plan, self.records, self.tickets, self.policy = plan, records, tickets, policy
         self._items, self._job = items, job
         #: Whether this rank works on tasks: not if its core is for the ranks of a task of another.
         self._active = active
+        #: Whether tasks arrive while the farm runs.
+        self._growing = growing
+        #: The encoded records of tasks that have ended since they were last asked for; None if nobody asks.
+        self.fresh: list[bytes] | None = None
         self._lane: Lane | None = None
         #: Tasks that this rank will send next, as (index, attempt), and those that wait until a time.
         self._ready: deque[tuple[int, int]] = deque()
@@ -158,8 +178,11 @@ class Feeder:
                 place += len(part)
             for record in failed:
                 self._skip_all(record, skipped)
-        if skipped:
-            self.records.write(b"".join([record.encode() for record in skipped]))
+        more = [record.encode() for record in skipped]
+        if more:
+            self.records.write(b"".join(more))
+        if self.fresh is not None:
+            self.fresh += parts + more
         count = len(done) + len(failed) + len(skipped)
         self.ended += count
         self.failed += len(failed) + len(skipped)
@@ -270,7 +293,9 @@ class Feeder:
         free = max(1, self._job.concurrency - pending)
         if self._mean == 0:
             return free
-        left = max(0, len(self.plan.ready) - self._taken)
+        if self._growing:
+            self._taken = max(self._taken, self.tickets.taken())
+        left = max(0, self.plan.count - self._taken)
         fair = max(free, left // (4 * self.tickets.ranks))
         return max(free, min(math.ceil(2 * AHEAD / self._mean), fair, MOST))
 
@@ -285,12 +310,13 @@ class Feeder:
         """Return tasks that this rank has already, or takes tickets for."""
         if self._ready:
             return [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
-        known = len(self.plan.ready)
+        known = self.plan.count
         if self._ticket == self._ticket_end and self._taken < known:
-            self._ticket = min(self.tickets.take(count), known)
-            self._taken = self._ticket_end = min(self._ticket + count, known)
-        first, self._ticket = self._ticket, min(self._ticket + count, self._ticket_end)
-        return [(index, 1) for index in self.plan.ready[first : self._ticket].tolist()]
+            self._ticket = self.tickets.take(count)
+            self._taken = self._ticket_end = self._ticket + count
+        # Tickets beyond the known tasks are for those that will arrive, if any do.
+        first, self._ticket = self._ticket, max(self._ticket, min(self._ticket + count, self._ticket_end, known))
+        return [(index, 1) for index in self.plan.ready(first, self._ticket)]
 
     def _queued(self) -> list[tuple[int, int]]:
         """Return the task of this rank's ticket of the queue, if it is there."""

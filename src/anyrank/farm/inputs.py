@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,6 +47,8 @@ class Inputs:
 
     Attributes
     ----------
+    open : bool
+        False: no tasks will be added, as in a `Stream`.
     columns : list of str
         The names of the columns; empty for pickled arguments.
     rows : int
@@ -56,6 +59,8 @@ class Inputs:
     UsageError
         On all ranks, if the table cannot be read.
     """
+
+    open = False
 
     def __init__(self, folder: Path, source: Source, world: World):
         self._folder = folder
@@ -137,6 +142,28 @@ def write_blocks(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
+def check_ids(ids: Callable[[], Iterator[str]], name: str) -> None:
+    """Raise UsageError if two tasks have the same identifier. Only those with the same hash are kept in memory."""
+    hashes = np.sort(np.fromiter(map(hash, ids()), np.int64))
+    several = {*hashes[1:][hashes[1:] == hashes[:-1]].tolist()}
+    seen: dict[str, int] = {}
+    for row, task in enumerate(ids() if several else ()):
+        if task in seen:
+            raise UsageError(
+                f"--id {name}: {task!r} is in rows {seen[task]} and {row} of the table (from 0). Identifiers must "
+                "differ."
+            )
+        if hash(task) in several:
+            seen[task] = row
+
+
+def check_folders(ids: Iterable[str], name: str) -> None:
+    """Raise UsageError if an identifier cannot be the name of a run folder."""
+    for task in ids:
+        if not re.fullmatch(r"[^/\0]{1,200}", task) or task in (".", ".."):
+            raise UsageError(f"--id {name}: {task!r} cannot be the name of a run folder. Use another column.")
+
+
 class Source:
     """The table of a farm: its columns, a fingerprint, and the rows of this rank. The constructor is collective.
 
@@ -203,11 +230,12 @@ def _json_rows(files: TextFiles) -> Iterator[dict[str, Any]]:
         position = block.offset
         for line in bytes(block).split(b"\n"):
             if line.strip():
-                yield _json_row(line, f"{block.path} at byte {position}")
+                yield json_row(line, f"{block.path} at byte {position}")
             position += len(line) + 1
 
 
-def _json_row(line: bytes, where: str) -> dict[str, Any]:
+def json_row(line: bytes, where: str) -> dict[str, Any]:
+    """Return the object in a line of JSON. Raises UsageError for anything else."""
     try:
         row = json.loads(line)
     except ValueError as error:

@@ -53,7 +53,7 @@ class Records:
     """
 
     def __init__(self, folder: Path, world: World):
-        self._folder, self._world = folder, world
+        self._folder, self.world = folder, world
         self.files: list[Path] = world.on_root(lambda: self._find())
         numbers = [int(match[1]) for file in self.files if (match := _NAME.fullmatch(file.name))]
         #: The files of this execution, by rank; those of earlier ones come before them.
@@ -83,7 +83,7 @@ class Records:
         data = memoryview(records)
         while data:
             data = data[os.write(self._file, data) :]
-        place = len(self._earlier) + self._world.rank << _OFFSET_BITS | self._size
+        place = len(self._earlier) + self.world.rank << _OFFSET_BITS | self._size
         self._size += len(records)
         return 1 << _DONE_BIT | place
 
@@ -115,12 +115,12 @@ class Records:
         for number, task, status, offset in self._read():
             done = status == DONE
             np.maximum.at(places, task[done], 1 << _DONE_BIT | number << _OFFSET_BITS | offset[done])
-        return self._world.allreduce(places, "max")
+        return self.world.allreduce(places, "max")
 
     def _read(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Yield this rank's share of the records, some at a time: number of the file; task, status and offset."""
         for number, path in enumerate(self.files):
-            if number % self._world.size == self._world.rank:
+            if number % self.world.size == self.world.rank:
                 heads = heads_of(path)
                 while some := [*islice(heads, _SOME)]:
                     task, status, offset = np.array(some, np.int64).T
@@ -128,7 +128,7 @@ class Records:
 
     def size(self) -> int:
         """Return the bytes of all files. Collective."""
-        return self._world.on_root(lambda: sum(file.stat().st_size for file in self._find()))
+        return self.world.on_root(lambda: sum(file.stat().st_size for file in self._find()))
 
     def last(self, cuts: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return the places of the last records of tasks, for `read`. Collective.
@@ -150,15 +150,15 @@ class Records:
         AnyrankError
             On all ranks, if a task has no record.
         """
-        self.files = self._world.on_root(self._find)
-        places, rank = np.full(cuts[-1][-1], -1), self._world.rank
+        self.files = self.world.on_root(self._find)
+        places, rank = np.full(cuts[-1][-1], -1), self.world.rank
         for number, task, status, offset in self._read():
             done = (status == DONE).astype(np.int64)
             np.maximum.at(places, task, done << _DONE_BIT | number << _OFFSET_BITS | offset)
         parts = []
         for borders in cuts:
             first, last = borders[0], borders[-1]
-            block = self._world.allreduce(places[first:last], "max")
+            block = self.world.allreduce(places[first:last], "max")
             if len(block) and block.min() < 0:
                 raise of_all_ranks(
                     AnyrankError(

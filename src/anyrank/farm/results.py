@@ -19,6 +19,7 @@ import numpy as np
 from anyrank.farm.columns import VALUE, array_of, columns_of, digest_of, kinds_of, line_of, plain_column, texts_of
 from anyrank.farm.inputs import Inputs
 from anyrank.farm.journal import Entries, Records
+from anyrank.farm.stream import Stream
 from anyrank.farm.tasks import DONE, STATUSES, Outcome
 from anyrank.keyed.types import arrow
 from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
@@ -85,7 +86,7 @@ class Results:
         The records of all ranks.
     world : World
         The ranks.
-    inputs : Inputs
+    inputs : Inputs or Stream
         The rows of the tasks.
     id : str
         The column with the identifiers of the tasks; empty: their indices.
@@ -96,7 +97,7 @@ class Results:
         On all ranks, if a task has no record.
     """
 
-    def __init__(self, records: Records, world: World, inputs: Inputs, id: str = ""):
+    def __init__(self, records: Records, world: World, inputs: Inputs | Stream, id: str = ""):
         self._records, self._world, self._inputs, self._id = records, world, inputs, id
         tasks = max(1, min(BLOCK_TASKS, BLOCK_BYTES * inputs.rows // max(1, records.size()))) * world.size
         firsts = range(0, max(1, inputs.rows), tasks)

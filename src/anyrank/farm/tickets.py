@@ -62,6 +62,10 @@ class Tickets:
         """Take the next tickets for tasks that are ready at the begin; returns the first one. Not collective."""
         return self._add(_READY, count)
 
+    def taken(self) -> int:
+        """Return the number of tickets that were taken. Not collective."""
+        return self._add(_READY, 0)
+
     def wait_in_queue(self) -> int:
         """Take the next ticket of the queue. Not collective."""
         return self._add(_WAITING, 1)

@@ -112,8 +112,9 @@ def _stdin_for(command: Sequence[str], hosts: Slots) -> Iterator[tuple[dict[str,
 
 def _copy_stdin(pipe: Path) -> None:
     """Copy standard input to a named pipe as soon as it is opened for reading."""
-    with suppress(OSError), pipe.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+    with suppress(OSError), pipe.open("wb", 0) as file:
+        while data := os.read(sys.stdin.fileno(), 1 << 16):  # what is there, at once
+            file.write(data)
 
 
 def status_within(

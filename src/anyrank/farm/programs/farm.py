@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,14 +17,15 @@ from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls, costs
 from anyrank.farm.feeder import Feeder, Plan, Policy
 from anyrank.farm.graph import read_needs
-from anyrank.farm.inputs import Inputs, Source
+from anyrank.farm.inputs import Inputs, Source, check_folders, check_ids
 from anyrank.farm.journal import Records
 from anyrank.farm.results import Results
 from anyrank.farm.shared import SharedInputs, parse
+from anyrank.farm.stream import AsCompleted, Stream
 from anyrank.farm.tasks import DONE, STATUSES
 from anyrank.farm.tickets import Tickets
 from anyrank.farm.worker import Item, Job
-from anyrank.keyed.files import absolute, check_unchanged
+from anyrank.keyed.files import STDIN, absolute, check_unchanged
 from anyrank.keyed.tables.options import CsvParameters
 from anyrank.program import Program, param, validate
 from anyrank.runtime.callback import Callback
@@ -36,6 +36,8 @@ from anyrank.world import World
 
 #: Seconds of the first step and of the longest one: a step is a part of the time, after which a run can stop.
 FIRST, LONGEST = 0.02, 0.5
+#: Seconds of a step, or of a wait for new tasks, while tasks arrive or somebody waits for their results.
+SOON = 0.05
 #: Seconds between two waits until records are on the disk.
 SYNC_EVERY = 5.0
 #: The most entries of the queue for tasks that another rank tries again.
@@ -66,7 +68,8 @@ class Farm(CsvParameters, Program):
     command: str = param("", "command to run in place of a function, with {column} for values")
     program: str = param("", "program to run in place of a function, a name or FILE.py, with the columns as parameters")
     ranks_per_task: int = param(1, "ranks of each run of --program", ge=1)
-    table: str = param(..., "files, folders and globs, separated by commas; a row is a task")
+    table: str = param(..., "files, folders and globs, separated by commas; a row is a task; -: standard input")
+    follow: float = param(0.0, "seconds to wait for more lines of the table, JSON lines, after the last one", ge=0)
     prepare: str = param("", "function FILE.py:NAME without parameters, called once in each worker")
     shared: list[str] = param([], "NAME=FILE.npy, FILE.h5:/DATASET or FILE.py:NAME: arrays for all tasks, once a node")
     id: str = param("", "column with the identifiers of tasks  [the row]")
@@ -84,6 +87,7 @@ class Farm(CsvParameters, Program):
     per_second: float = param(0.0, "most tasks of all ranks that start in a second  [no limit]", ge=0)
     seed: int = param(0, "seed of farm.task().random")
     formats: list[Literal["csv", "jsonl", "hdf5", "parquet"]] = param(["csv"], "files with the results")
+    as_completed: str = param("", "file that gets a line of JSON when a task ends; -: standard output  [none]")
 
     def check(self) -> None:
         """Check the function or the command, and make paths absolute, so that the run can be resumed in any folder."""
@@ -99,6 +103,13 @@ class Farm(CsvParameters, Program):
         self._sources = parse(self.shared)
         self.shared = [f"{name}={source}" for name, source in self._sources.items()]
         self.table = absolute(self.table)
+        self.as_completed = self.as_completed and absolute(self.as_completed)
+        if self._is_stream:
+            for name in ("program", "after", "cost", "cost_from"):
+                if getattr(self, name):
+                    raise UsageError(
+                        f"--{name.replace('_', '-')} needs all tasks at the begin. Save the table to a file."
+                    )
         for name in ("function", "prepare"):
             if source := getattr(self, name):
                 setattr(self, name, absolute_source(source))
@@ -116,14 +127,23 @@ class Farm(CsvParameters, Program):
             raise of_all_ranks(UsageError("farm: a farm needs a run folder."))
         self._folder = state.folder
         options = {"on_bad": self.on_bad, "types": self.stated_types, "options": self.options}
-        self._source = Source(self.table, state.world, options)
-        with state.world.raise_on_all_ranks():
-            self._check_columns(self._source.columns)
+        known = int.from_bytes(hashlib.blake2b(self.table.encode(), digest_size=7).digest(), "little")
+        if not self._is_stream:
+            self._source = Source(self.table, state.world, options)
+            known = self._source.fingerprint
+            with state.world.raise_on_all_ranks():
+                self._check_columns(self._source.columns)
+        self._known = known
         state.scalar("tasks", 0, description="tasks")
         state.scalar("ended", 0, description="tasks that have ended")
         state.scalar("failed", 0, description="tasks that have failed")
         state.scalar("results", 0, description="digest of the results")
-        state.scalar("input", self._source.fingerprint, description="hash of the files' names and sizes")
+        state.scalar("input", known, description="hash of the files' names and sizes")
+
+    @property
+    def _is_stream(self) -> bool:
+        """Whether tasks arrive while the farm runs."""
+        return self.table in STDIN or self.follow > 0
 
     def _check_columns(self, columns: list[str]) -> None:
         for name in ("id", "after", "group", "cost"):
@@ -165,30 +185,10 @@ class Farm(CsvParameters, Program):
     def _ids(self) -> Iterator[str]:
         return map(str, self.inputs.column(self.id))
 
-    def _check_ids(self) -> None:
-        """Raise UsageError if two tasks have the same identifier. Only those with the same hash are kept in memory."""
-        hashes = np.sort(np.fromiter(map(hash, self._ids()), np.int64))
-        several = {*hashes[1:][hashes[1:] == hashes[:-1]].tolist()}
-        seen: dict[str, int] = {}
-        for row, name in enumerate(self._ids() if several else ()):
-            if name in seen:
-                raise UsageError(
-                    f"--id {self.id}: {name!r} is in rows {seen[name]} and {row} of the table (from 0). Identifiers "
-                    "must differ."
-                )
-            if hash(name) in several:
-                seen[name] = row
-
     def _read_needs(self) -> list[tuple[int, int]]:
         """Return the tasks and those that they need."""
         groups = self.inputs.column(self.group) if self.group else ()
         return read_needs([*self._ids()], groups, self.inputs.column(self.after), self.after)
-
-    def _check_folders(self) -> None:
-        """Raise UsageError if an identifier cannot be the name of a run folder."""
-        for name in self._ids() if self.id else ():
-            if not re.fullmatch(r"[^/\0]{1,200}", name) or name in (".", ".."):
-                raise UsageError(f"--id {self.id}: {name!r} cannot be the name of a run folder. Use another column.")
 
     def items(self, tasks: Sequence[tuple[int, int]]) -> list[Item]:
         """Return tasks, given by index and attempt, as they are sent to a worker."""
@@ -209,22 +209,27 @@ class Farm(CsvParameters, Program):
     def constants(self, state: State) -> None:
         """Read which tasks are done, and begin with the others."""
         world = state.world
-        check_unchanged("table's files", self._source.fingerprint, state.input)
-        self.inputs = Inputs(self._folder / "inputs", self._source, world)
+        check_unchanged("table's files", self._known, state.input)
+        folder = self._folder / "inputs"
+        self.inputs: Inputs | Stream
+        if self._is_stream:
+            self.inputs = Stream(folder, self.table, self.id, self.follow, self.on_bad == "skip", world)
+        else:
+            self.inputs = Inputs(folder, self._source, world)
         state.tasks = self.inputs.rows
         self._needs: list[tuple[int, int]] = []
         cost: np.ndarray | None = None
         with world.raise_on_all_ranks():
-            if self.id:
-                self._check_ids()
+            if self.id and not self._is_stream:
+                check_ids(self._ids, self.id)
             self._needs = self._read_needs() if self.after else []
             cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
                 self._check_rows()
-                self._check_folders()
+                check_folders(self._ids() if self.id else (), self.id)
         if self.cost_from:
-            ids, kept = [*self._ids()] if self.id else [], self._folder / "inputs"
-            cost = world.on_root(lambda: costs.read_times(self.cost_from, ids, self.inputs.rows, kept))
+            ids = [*self._ids()] if self.id else []
+            cost = world.on_root(lambda: costs.read_times(self.cost_from, ids, self.inputs.rows, folder))
         self.records = Records(self._folder / "records", world)
         places = self.records.scan(self.inputs.rows)
         done = places >= 0
@@ -245,7 +250,10 @@ class Farm(CsvParameters, Program):
             self._needed_by.setdefault(task, []).append(needed)
         tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs, places if self._needs else None)
         job, active = self._job(world), self._active(world)
-        self.feeder = Feeder(plan, self.items, self.records, tickets, job, policy, active)
+        self.feeder = Feeder(plan, self.items, self.records, tickets, job, policy, active, self._is_stream)
+        if self.as_completed:
+            self.feeder.fresh = []
+            self._output = AsCompleted(self.as_completed, self.inputs, self.id, self.records, places)
         self._length, self._synced, self._written = FIRST, time.monotonic(), False
         self._ended = self._steps = 0
 
@@ -280,10 +288,17 @@ class Farm(CsvParameters, Program):
 
     def step(self, state: State) -> None:
         """Work on tasks for a part of a second; when all have ended, write the results."""
-        feeder = self.feeder
+        feeder, inputs = self.feeder, self.inputs
+        if isinstance(inputs, Stream):
+            inputs.receive(SOON if state.ended == state.tasks else 0.0)
+            feeder.plan.extend(inputs.rows)
+            state.tasks = inputs.rows
         with state.world.raise_on_all_ranks(OSError, AnyrankError):
             feeder.work(time.monotonic() + self._length)
-        self._length = min(1.5 * self._length, LONGEST)
+        if self.as_completed:
+            self._output.write(feeder.fresh or ())
+            feeder.fresh = []
+        self._length = min(1.5 * self._length, SOON if self._is_stream or self.as_completed else LONGEST)
         if time.monotonic() - self._synced > SYNC_EVERY:
             self.records.sync()
             self._synced = time.monotonic()
@@ -297,7 +312,7 @@ class Farm(CsvParameters, Program):
                     f"again; {self._folder / 'log'} has the logs of the workers."
                 )
             )
-        if state.ended == state.tasks:
+        if state.ended == state.tasks and not inputs.open:
             self._write(state)
 
     def _write(self, state: State) -> None:
@@ -313,7 +328,7 @@ class Farm(CsvParameters, Program):
 
     def done(self, state: State) -> bool:
         """Return whether all tasks have ended."""
-        return self._written or (state.tasks == 0 and state.step > 0)
+        return self._written or (state.tasks == 0 and state.step > 0 and not self.inputs.open)
 
     def result(self, state: State) -> dict[str, Any]:
         """Return the number of tasks by status. Raises AnyrankError if a task has failed."""
@@ -326,7 +341,8 @@ class Farm(CsvParameters, Program):
                     f"{self._folder}. `anyrank resume {self._folder}` tries the failed ones again.\n{lines}"
                 )
             )
-        return {"tasks": state.tasks, **counts}
+        bad = {"left_out": self.inputs.bad} if isinstance(self.inputs, Stream) and self.inputs.bad else {}
+        return {"tasks": state.tasks, **counts, **bad}
 
     def callbacks(self) -> Sequence[Callback]:
         """Return the callback that ends the worker at the end of the run."""

@@ -1,0 +1,122 @@
+"""Tasks from standard input and from files that grow; results as tasks end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import pytest
+from farm.runs import WORK, digest, farm, rows_of
+from ranks import anyrank_command, run_anyrank, start_process
+
+from anyrank.errors import AnyrankError, UsageError
+from anyrank.farm.stream import Stream
+from anyrank.world import World
+
+
+@pytest.fixture(scope="module")
+def alone():
+    world = World()
+    yield world
+    world.close()
+
+
+def lines_of(numbers):
+    return "".join(f'{{"x": {number}}}\n' for number in numbers)
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing came in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_stream_of_standard_input_gives_results_as_tasks_end(tmp_path, ranks):
+    words = ("--table", "-", "--as-completed", "-", "--out", tmp_path / "run", "--quiet")
+    command = anyrank_command("farm", f"{WORK}:square", *words, ranks=ranks)
+    with start_process(*command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        for number in range(4):  # the next line is written when the result of the one before has come
+            process.stdin.write(lines_of([number]))
+            process.stdin.flush()
+            row = json.loads(process.stdout.readline())
+            assert row == {"task": number, "id": str(number), "x": number, "status": "done", "value": number**2}
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert [row["value"] for row in rows_of(tmp_path / "run" / "results.csv")] == ["0", "1", "4", "9"]
+
+
+def test_stream_of_a_growing_file_resumes_behind_its_last_line(tmp_path):
+    table, out, run = tmp_path / "t.jsonl", tmp_path / "done.jsonl", tmp_path / "run"
+    table.write_text(lines_of(range(3)) + '{"x": ')
+    words = ("--table", table, "--follow", 600, "--as-completed", out, "--out", run, "--quiet")
+    with start_process(*anyrank_command("farm", f"{WORK}:square", *words, ranks=2)) as process:
+        wait_until(lambda: out.exists() and len(out.read_text().splitlines()) == 3)
+        with table.open("a") as file:
+            file.write("3}\n")
+        wait_until(lambda: len(out.read_text().splitlines()) == 4)
+        (run / "stop").touch()
+        assert process.wait(60) == 75
+    with table.open("a") as file:
+        file.write(lines_of(range(4, 7)) + "null\n" + lines_of([7]))
+    assert run_anyrank("resume", run, ranks=3).returncode == 0
+    assert sorted(json.loads(line)["value"] for line in out.read_text().splitlines()) == [n * n for n in range(7)]
+    assert [row["value"] for row in rows_of(run / "results.csv")] == [str(n * n) for n in range(7)]
+    table.write_text(lines_of(range(7)))
+    farm(f"{WORK}:square", "--table", table, out=tmp_path / "other")
+    assert (tmp_path / "other" / "results.csv").read_text() == (run / "results.csv").read_text()
+    assert digest(tmp_path / "other") != "" and digest(run) != ""
+
+
+def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
+    table = tmp_path / "t.jsonl"
+    table.write_text(lines_of([1]) + "7\nno\n" + lines_of([2]))
+    words = ("--table", table, "--follow", 0.1)
+    printed = farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2)
+    assert printed.count("is 7, not an object. Write one object on each line") == 1
+    farm(f"{WORK}:square", *words, "--on-bad", "skip", out=tmp_path / "skip", ranks=2)
+    assert [row["x"] for row in rows_of(tmp_path / "skip" / "results.csv")] == ["1", "2"]
+    assert json.loads((tmp_path / "skip" / "result.json").read_text())["left_out"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--table", "-", "--id", "x", "--after", "y"), "--after needs all tasks at the begin"),
+        (("--table", "-", "--cost", "y"), "--cost needs all tasks at the begin"),
+        (("--table", "{tmp}/none.jsonl", "--follow", "1"), "none.jsonl is no file"),
+        (("--table", "{tmp}/t.jsonl", "--follow", "-1"), "follow"),
+    ],
+)
+def test_stream_wrong_options_are_refused(tmp_path, words, error):
+    (tmp_path / "t.jsonl").write_text(lines_of([1]))
+    words = [word.format(tmp=tmp_path) for word in words]
+    assert error in farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2)
+
+
+def test_stream_lines_of_a_killed_process_are_repaired(alone, tmp_path):
+    table, folder = tmp_path / "t.jsonl", tmp_path / "inputs"
+    table.write_text('{"id": "a", "x": 1}\n\n{"id": "b", "y": [2]}\n')
+    stream = Stream(folder, str(table), "id", 0.0, False, alone)
+    stream.receive()
+    assert (stream.rows, stream.columns) == (2, ["id", "x", "y"])
+    for name in ("stream.jsonl", "stream.ends"):
+        with (folder / name).open("ab") as file:
+            file.write(b'{"id": ')
+    with table.open("a") as file:
+        file.write('{"id": "c"}')  # the last line has no end
+    again = Stream(folder, str(table), "id", 0.0, False, alone)
+    assert again.rows == 2 and again.open
+    again.receive(1.0)
+    assert [row["id"] for row in again.rows_of([2, 0, 1])] == ["c", "a", "b"] and again.rows == 3
+    assert [*again.column("x")] == [1, None, None]
+    assert not again.open
+    with table.open("a") as file:
+        file.write('\n{"id": "a"}\n')
+    with pytest.raises(UsageError, match="has 'a' again as 'id'"):
+        Stream(folder, str(table), "id", 1.0, False, alone).receive()
+    table.write_text("")
+    with pytest.raises(AnyrankError, match="became shorter"):
+        Stream(folder, str(table), "id", 1.0, False, alone).receive()
