@@ -5,7 +5,8 @@
 Empty tasks: a function that returns its argument, called for the numbers of a table or a range. The time of anyrank is
 that of the whole farm on two ranks without the start of mpiexec: workers start, take tasks, keep each result in a file,
 and the results are written as CSV. The others have two workers that have started, and keep results in memory: one task
-at a time, and in chunks. Commands: `true`, with anyrank, GNU parallel and xargs, if they are installed.
+at a time, and in chunks. Commands: `true`, with anyrank, GNU parallel and xargs. Celery, RQ, HyperQueue, Dask and GNU
+parallel are measured if they are installed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import measure
+
+import farm_brokers
 
 CHUNK = 1000
 TASK = "def same(x):\n    return x\n"
@@ -139,6 +142,7 @@ def cases(folder: Path, tasks: int, commands: int) -> dict[str, tuple[int, Calla
         found["Dask distributed"] = (few, lambda: by_dask(few))
     except ImportError:
         print("Dask distributed is not installed")
+    found |= farm_brokers.cases(folder, tasks, commands)
     if shutil.which("parallel"):
         found["GNU parallel"] = (commands, lambda: by_command(commands, "parallel", "-j2", "true", "{}"))
     found["xargs -P 2"] = (commands, lambda: by_command(commands, "xargs", "-P2", "-n1", "true"))

@@ -1,11 +1,11 @@
-"""The group by queries of the db-benchmark that anyrank can express, beside DuckDB and polars, from one Parquet file.
+"""The group by queries of the db-benchmark that anyrank can express, beside DuckDB and polars, from one file.
 
-    python benchmarks/peers/queries.py [--rows 1e7] [--rounds 3] [--folder FOLDER]
+    python benchmarks/peers/queries.py [--rows 1e7] [--rounds 3] [--folder FOLDER] [--only 1 2] [--csv]
 
 The queries and the table are those of H2O.ai's db-benchmark, kept by DuckDB Labs: nine columns, K = 100. Each tool
-reads the columns of a query from the file, on two cores, and writes all groups to Parquet: anyrank by a command on two
-ranks, with its start; the others in one process that has started. Results are compared: keys must be equal, and numbers
-to ten digits. Queries 8 (two largest values) and 9 (correlation) cannot be expressed.
+reads the columns of a query from a Parquet or CSV file, on two cores, and writes all groups to Parquet: anyrank by a
+command on two ranks, with its start; the others in one process that has started. Results are compared: keys must be
+equal, and numbers to ten digits. Queries 8 (two largest values) and 9 (correlation) cannot be expressed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -52,7 +53,11 @@ def make_table(rows: int, file: Path) -> None:
     columns = {"id1": names("id%03d", DIVISOR), "id2": names("id%03d", DIVISOR), "id3": names("id%010d", many)}
     columns |= {name: random.integers(1, top + 1, rows) for name, top in (("id4", 100), ("id5", 100), ("id6", many))}
     columns |= {"v1": random.integers(1, 6, rows), "v2": random.integers(1, 16, rows)}
-    pq.write_table(pa.table(columns | {"v3": np.round(random.random(rows) * 100, 6)}), file, row_group_size=1 << 19)
+    table = pa.table(columns | {"v3": np.round(random.random(rows) * 100, 6)})
+    if file.suffix == ".csv":
+        pcsv.write_csv(table, file)
+    else:
+        pq.write_table(table, file, row_group_size=1 << 19)
 
 
 def sql(keys: tuple[str, ...], aggregates: tuple[str, ...]) -> str:
@@ -67,7 +72,7 @@ def by_duckdb(file: Path, out: Path, keys: tuple[str, ...], aggregates: tuple[st
     """Answer a query with DuckDB."""
     import duckdb
 
-    query = sql(keys, aggregates).replace("FROM rows", f"FROM read_parquet('{file}')")
+    query = sql(keys, aggregates).replace("FROM rows", f"FROM read_{file.suffix[1:]}('{file}')")
     with duckdb.connect(config={"threads": 2, "preserve_insertion_order": False}) as connection:
         connection.execute(f"COPY ({query}) TO '{out}' (FORMAT parquet)")
 
@@ -80,7 +85,8 @@ def by_polars(file: Path, out: Path, keys: tuple[str, ...], aggregates: tuple[st
         function, _, column = text.rstrip(")").partition("(")
         return (getattr(pl.col(column), function)() if column else pl.len()).alias(text)
 
-    groups = pl.scan_parquet(file).group_by(keys).agg([expression(text) for text in aggregates])
+    rows = pl.scan_csv(file) if file.suffix == ".csv" else pl.scan_parquet(file)
+    groups = rows.group_by(keys).agg([expression(text) for text in aggregates])
     groups.collect(engine="streaming").write_parquet(out)
 
 
@@ -118,28 +124,32 @@ def main() -> None:
     parser.add_argument("--rows", type=float, default=1e7)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--only", nargs="*", choices=[*QUERIES], default=[*QUERIES])
+    parser.add_argument("--csv", action="store_true", help="read CSV in place of Parquet")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
-        folder = Path(name)
-        make_table(int(given.rows), folder / "rows.parquet")
-        lines = [run_query(number, folder, given.rounds) for number in QUERIES]
+        file = Path(name, "rows.csv" if given.csv else "rows.parquet")
+        make_table(int(given.rows), file)
+        size = file.stat().st_size
+        lines = [run_query(number, file, given.rounds) for number in given.only]
     date = measure.now()
     words = " ".join(["benchmarks/peers/queries.py", *sys.argv[1:]])
-    head = f"`python {words}`, {date:%Y-%m-%d %H:%M} UTC, {measure.machine()}.\n"
+    head = f"`python {words}`, {date:%Y-%m-%d %H:%M} UTC, a file of {size / 1e9:.2f} GB, {measure.machine()}.\n"
     titles = "| query | " + " | ".join(TOOLS) + " | best other / ours | answers |"
     table = "\n".join([head, titles, "|---" * (len(TOOLS) + 3) + "|", *lines])
     print(table)
     (measure.HERE / "results" / f"queries-{date:%Y-%m-%d}.md").write_text(f"# Group by queries\n\n{table}\n")
 
 
-def run_query(number: str, folder: Path, rounds: int) -> str:
+def run_query(number: str, file: Path, rounds: int) -> str:
     """Run one query `rounds` times by each tool in turn; return a row of the table."""
     keys, aggregates = QUERIES[number]
+    folder = file.parent
     seconds: dict[str, list[float]] = {tool: [] for tool in TOOLS}
     for _ in range(rounds):
         for tool, answer in TOOLS.items():
             start = time.perf_counter()
-            answer(folder / "rows.parquet", folder / f"{tool}.parquet", keys, aggregates)
+            answer(file, folder / f"{tool}.parquet", keys, aggregates)
             seconds[tool].append(time.perf_counter() - start)
     tables = {tool: pq.read_table(folder / f"{tool}.parquet") for tool in TOOLS}
     found = {compare(tables["anyrank"], tables[tool], keys, aggregates) for tool in TOOLS if tool != "anyrank"}

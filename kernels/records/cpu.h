@@ -18,6 +18,48 @@ static const uint8_t NEXT[STATES][CLASSES] = {
 /* Bytes for which `transitions` reads a part from every state before it looks whether states have become equal. */
 enum { PART = 4096 };
 
+static int64_t count_byte(const uint8_t *text, int64_t n, uint8_t byte)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        count += text[i] == byte;
+    return count;
+}
+
+/* Scan from the begin of a record to the end of the text, as long as it is well formed: quotes enclose fields or are
+   doubled, and there are no comments. Then a quote ends at the next one, and nothing but line ends and quotes matters.
+   Return 0 if the text is not so. */
+static int scan_well_formed(const uint8_t *text, int64_t begin, int64_t n, const uint8_t *classes, int64_t *found)
+{
+    static const uint8_t AFTER[CLASSES] = {INSIDE, FIELD, CLOSED, RECORD, RETURN, INSIDE};
+    int64_t last = begin, lines = 0;
+    uint8_t before = FEED;
+    for (int byte = 0; byte < 256; byte++)
+        if (classes[byte] == FEED || classes[byte] == CARRIAGE)
+            lines += count_byte(text + begin, n - begin, byte);
+    for (int64_t i = begin; i < n; i++) {
+        const uint8_t kind = classes[text[i]];
+        if (kind == QUOTE) {
+            const uint8_t *end = memchr(text + i + 1, text[i], n - i - 1);
+            if (before == OTHER)
+                return 0;
+            if (!end) {
+                before = CLASSES;
+                break;
+            }
+            i = end - text;
+        } else if (kind == FEED || kind == CARRIAGE) {
+            lines--;
+            if (kind == FEED || (i + 1 < n && classes[text[i + 1]] != FEED))
+                last = i + 1;
+        } else if (kind == HASH)
+            return 0;
+        before = kind;
+    }
+    found[0] = before == CLASSES ? QUOTED : AFTER[before], found[2] = last, found[4] += lines;
+    return 1;
+}
+
 static void scan_records(const uint8_t *text, int64_t n, const uint8_t *classes, int64_t after, int64_t *found)
 {
     int64_t state = found[0], first = -1, last = -1, stray = 0, lines = 0;
@@ -25,8 +67,14 @@ static void scan_records(const uint8_t *text, int64_t n, const uint8_t *classes,
         const uint8_t kind = classes[text[i]];
         if (state == RECORD || (state == RETURN && kind != FEED)) {
             last = i;
-            if (first < 0 && i > after)
+            if (first < 0 && i > after) {
                 first = i;
+                int64_t rest[5] = {state, first, last, stray, lines};
+                if (scan_well_formed(text, i, n, classes, rest)) {
+                    state = rest[0], last = rest[2], lines = rest[4];
+                    break;
+                }
+            }
         }
         stray += state == INSIDE && kind == QUOTE;
         lines += state == QUOTED && (kind == FEED || kind == CARRIAGE);

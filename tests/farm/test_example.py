@@ -13,13 +13,8 @@ import pytest
 from farm.runs import digest, farm, rows_of
 from ranks import run_anyrank, run_command
 
-from anyrank.farm import Task
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SWEEP = EXAMPLES / "sweep.py"
-NEEDED = pytest.mark.skipif(
-    "needed" not in {*dir(Task), *Task.__annotations__}, reason="farm.task().needed is not there"
-)
 
 
 @pytest.fixture
@@ -99,7 +94,6 @@ def test_example_as_a_script(name, printed, tmp_path):
     assert done.returncode == 0 and printed in done.stdout, done.stderr
 
 
-@NEEDED
 def test_example_merge_sort_sorts(tmp_path, example):
     table = tmp_path / "sort.csv"
     assert run_command(sys.executable, EXAMPLES / "merge_sort.py", table).returncode == 0
@@ -109,7 +103,6 @@ def test_example_merge_sort_sorts(tmp_path, example):
     assert json.loads(rows[-1]["value"]) == sorted(example("merge_sort").numbers(0, 8000))
 
 
-@NEEDED
 def test_example_word_frequencies_adds_up_files(tmp_path):
     texts = {"a.txt": "To be, or not to be", "b.txt": "be", "c d.txt": ""}
     folder, table = tmp_path / "texts", tmp_path / "words.jsonl"

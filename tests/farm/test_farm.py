@@ -245,7 +245,7 @@ def test_farm_of_programs_packs_runs_into_one_job(tmp_path):
         *(("a", "0.5", "2"), ("b", "0.25", "2"), ("c", "1.0", "2"))
     ]
     assert digest(tmp_path / "run" / "runs" / "b") == rows[1]["digest"]
-    assert {row["rank"] for row in rows_of(tmp_path / "run" / "tasks.csv")} == {"0"}
+    assert [(row["id"], row["rank"]) for row in rows_of(tmp_path / "run" / "tasks.csv")] == [(x, "0") for x in "abc"]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ BAD = {
     "same ids": ((f"{WORK}:square", "--id", "same"), "rows 0 and 1"),
     "after without id": ((f"{WORK}:square", "--after", "x"), "needs --id"),
     "cycle": ((f"{WORK}:square", "--id", "x", "--after", "cycle"), "which is a cycle"),
-    "unknown need": ((f"{WORK}:square", "--id", "x", "--after", "same"), "which is no task"),
+    "unknown need": ((f"{WORK}:square", "--id", "x", "--after", "same"), "which is no task and"),
     "cost": ((f"{WORK}:square", "--cost", "text"), "'a' in row 0"),
     "attempts": ((f"{WORK}:square", "--attempts", "0"), "--attempts 0"),
 }

@@ -152,3 +152,12 @@ def add_slowly(x, grid):
     total = float(grid.sum())
     time.sleep(0.5)
     return total
+
+
+def add_needed(id, folder):
+    """Return the sum of the values of the tasks that this one needs, and its own number; task d fails once."""
+    mark = Path(folder, "failed")
+    if id == "d" and not mark.exists():
+        mark.touch()
+        raise ValueError("once")
+    return len(id) + sum(farm.task().needed.values())

@@ -76,6 +76,20 @@ def test_records_maps_of_parts_compose_to_the_map_of_all(name, text, cuts):
     assert (state, last) == (whole[0], whole[2])
 
 
+@given(
+    text=st.lists(st.sampled_from(["a", ",", "\n", "\r", ',"b"', '\n"c,\n""d"', ',""']), max_size=30).map("".join),
+    end=st.text(st.sampled_from('a"#\n\r'), max_size=3),
+    state=st.integers(0, STATES - 1),
+    after=st.integers(-1, 30),
+)
+def test_records_scan_of_text_gives_the_references_results(text, end, state, after):
+    data, comments = np.frombuffer((text + end).encode(), np.uint8), classes_of(b",", b'"', b"#")
+    results = [np.zeros(5, np.int64) for _ in BODIES]
+    for name, found in zip(BODIES, results, strict=True):
+        body("scan", name)(data, comments, state, after, found)
+    assert results[0].tolist() == results[1].tolist()
+
+
 def test_records_next_states_are_those_of_the_docstring():
     assert NEXT.shape == (STATES, 6) and (NEXT[QUOTED, [0, 1, 3, 4, 5]] == QUOTED).all()
     assert NEXT[INSIDE, 2] == INSIDE  # a quote inside a field is one of its characters

@@ -64,15 +64,12 @@ class Plan:
     def __init__(self, todo: np.ndarray, cost: np.ndarray | None, needs: list[tuple[int, int]]):
         self.total = int(todo.sum())
         open_needs = [(task, needed) for task, needed in needs if todo[needed]]
+        waiting = np.array([task for task, _ in open_needs], np.int64)
+        self.needs = np.bincount(waiting, minlength=len(todo)).astype(np.int64) if needs else None
         self.needed_by: dict[int, list[int]] = {}
         for task, needed in open_needs:
             self.needed_by.setdefault(needed, []).append(task)
-        self.needs = None
-        ready = todo
-        if open_needs:
-            self.needs = np.bincount([task for task, _ in open_needs], minlength=len(todo)).astype(np.int64)
-            ready = todo & (self.needs == 0)
-        self.ready = np.flatnonzero(ready)
+        self.ready = np.flatnonzero(todo if self.needs is None else todo & (self.needs == 0))
         if cost is not None:
             self.ready = self.ready[np.argsort(-cost[self.ready], kind="stable")]
 
@@ -138,7 +135,7 @@ class Feeder:
             mean, share = seconds / count / self._job.concurrency, 1 - 0.9**count
             self._mean = mean if self._mean == 0 else self._mean + share * (mean - self._mean)
         if got.done:
-            self._note_ends(b"".join(got.parts), got.done, [])
+            self._note_ends(got.parts, got.done, [])
         if got.others:
             self._end(got.others)
         return count
@@ -147,15 +144,18 @@ class Feeder:
         """Try again the tasks that failed and may be tried again; write the last records of the others."""
         final = [record for record in records if not self._try_again(record)]
         if final:
-            self._note_ends(b"".join([record.encode() for record in final]), [], final)
+            self._note_ends([record.encode() for record in final], [], final)
 
-    def _note_ends(self, encoded: bytes, done: list[int], failed: list[Record]) -> None:
+    def _note_ends(self, parts: list[bytes], done: list[int], failed: list[Record]) -> None:
         """Write the records of tasks that have ended, and release or skip those that need them."""
-        self.records.write(encoded)
+        place = self.records.write(b"".join(parts))
         skipped: list[Record] = []
         if self.plan.needed_by:
-            for task in done:
-                self._release(task)
+            if self.tickets.several_nodes:
+                self.records.sync()  # the next task reads the value, perhaps on another node
+            for task, part in zip(done, parts, strict=False):
+                self._release(task, place)
+                place += len(part)
             for record in failed:
                 self._skip_all(record, skipped)
         if skipped:
@@ -165,9 +165,12 @@ class Feeder:
         self.failed += len(failed) + len(skipped)
         self.tickets.end(count, len(failed))
 
-    def _release(self, done: int) -> None:
-        """Offer the tasks that need no other one after this one is done."""
-        for task in self.plan.needed_by.get(done, ()):
+    def _release(self, done: int, place: int) -> None:
+        """Offer the tasks that need no other one after this one is done, whose record is at this place."""
+        needed_by = self.plan.needed_by.get(done, ())
+        if needed_by:
+            self.tickets.put_place(done, place)
+        for task in needed_by:
             if self.tickets.meet(task) == 0 and not self.tickets.offer(task):
                 self._ready.append((task, 1))
 
@@ -311,7 +314,7 @@ class Feeder:
         if self._lane is not None:
             got = self._lane.receive()
             if got.done:
-                self._note_ends(b"".join(got.parts), got.done, [])
+                self._note_ends(got.parts, got.done, [])
             self._lane.close()
             self._lane = None
         self.records.close()

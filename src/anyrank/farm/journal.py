@@ -5,31 +5,45 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from array import array
+import zlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from anyrank.errors import AnyrankError, of_all_ranks
 from anyrank.farm.tasks import DONE, HEAD, Record, decode
 from anyrank.storage.durable import make_folder, sync
 from anyrank.world import World
 
 _NAME = re.compile(r"records-(\d{4})-(\d{6})")
+#: `HEAD` as a type of NumPy.
+_HEAD = np.dtype(
+    [
+        ("size", "<u4"),
+        ("crc", "<u4"),
+        ("task", "<i8"),
+        ("attempts", "<u2"),
+        ("status", "u1"),
+        ("start", "<f8"),
+        ("seconds", "<f8"),
+    ]
+)
+#: The place of a record is one number: a bit for tasks that are done, 22 bits for the number of the file, and 40 bits
+#: for the offset. The last record of a task is the one with the largest place.
+_DONE_BIT, _FILE_BITS, _OFFSET_BITS = 62, 22, 40
+#: Records of a file that are read at a time.
+_SOME = 1 << 16
 
 
 class Entries(NamedTuple):
-    """The last records of tasks, in their order: heads, and where their bodies are; arrays of equal length."""
+    """Records of tasks: arrays of equal length with their heads and the numbers of their files, and their bodies."""
 
-    task: np.ndarray
-    status: np.ndarray
-    attempts: np.ndarray
+    heads: np.ndarray
     file: np.ndarray
-    offset: np.ndarray
-    size: np.ndarray
-    start: np.ndarray
-    seconds: np.ndarray
+    bodies: list[bytes]
 
 
 class Records:
@@ -42,8 +56,10 @@ class Records:
         self._folder, self._world = folder, world
         self.files: list[Path] = world.on_root(lambda: self._find())
         numbers = [int(match[1]) for file in self.files if (match := _NAME.fullmatch(file.name))]
-        self._path = folder / f"records-{1 + max(numbers, default=0):04}-{world.rank:06}"
-        self._file = -1
+        #: The files of this execution, by rank; those of earlier ones come before them.
+        self._new = [folder / f"records-{1 + max(numbers, default=0):04}-{rank:06}" for rank in range(world.size)]
+        self._path, self._file, self._size = self._new[world.rank], -1, 0
+        self._earlier = self.files
 
     def _find(self) -> list[Path]:
         make_folder(self._folder)
@@ -57,13 +73,27 @@ class Records:
         """Return the rank that wrote a file."""
         return int(self.files[number].name.split("-")[2])
 
-    def write(self, records: bytes) -> None:
-        """Append encoded records, which a kill of this process cannot undo. Not collective."""
+    def write(self, records: bytes) -> int:
+        """Append encoded records, which a kill of this process cannot undo; returns their place. Not collective.
+
+        The place of a later one is larger by the bytes before it.
+        """
         if self._file < 0:
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         data = memoryview(records)
         while data:
             data = data[os.write(self._file, data) :]
+        place = len(self._earlier) + self._world.rank << _OFFSET_BITS | self._size
+        self._size += len(records)
+        return 1 << _DONE_BIT | place
+
+    def body(self, place: int) -> bytes:
+        """Return the body of a record of an earlier execution, or of what a rank has written in this one."""
+        number, offset = place >> _OFFSET_BITS & ((1 << _FILE_BITS) - 1), place & ((1 << _OFFSET_BITS) - 1)
+        with [*self._earlier, *self._new][number].open("rb") as file:
+            file.seek(offset)
+            size = HEAD.unpack(file.read(HEAD.size))[0]
+            return file.read(size)
 
     def sync(self) -> None:
         """Wait until the records are on the disk. Not collective."""
@@ -77,55 +107,96 @@ class Records:
             self._file = -1
 
     def scan(self, tasks: int) -> np.ndarray:
-        """Return which tasks are done, bool, on all ranks. Collective: each rank reads a part of the files."""
-        done = np.zeros(tasks, np.uint8)
-        whole, _ = self._read()
-        done[whole[whole[:, 1] == DONE, 0]] = 1
-        return self._world.allreduce(done, "max").astype(bool)
+        """Return the places of the records of tasks that are done, on all ranks; −1 for others. Collective.
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return this rank's share of the records: task, status, attempts, file, offset and size; start and seconds."""
-        whole, times = array("q"), array("d")
+        Each rank reads a part of the files.
+        """
+        places = np.full(tasks, -1)
+        for number, task, status, offset in self._read():
+            done = status == DONE
+            np.maximum.at(places, task[done], 1 << _DONE_BIT | number << _OFFSET_BITS | offset[done])
+        return self._world.allreduce(places, "max")
+
+    def _read(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield this rank's share of the records, some at a time: number of the file; task, status and offset."""
         for number, path in enumerate(self.files):
-            if number % self._world.size == self._world.rank and path.stat().st_size:
-                with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    begin = 0
-                    for record, end in decode(data):
-                        body = begin + HEAD.size
-                        whole.extend((record.task, record.status, record.attempts, number, body, end - body))
-                        times.extend((record.start, record.seconds))
-                        begin = end
-        return np.array(whole, np.int64).reshape(-1, 6), np.array(times, np.float64).reshape(-1, 2)
+            if number % self._world.size == self._world.rank:
+                heads = heads_of(path)
+                while some := [*islice(heads, _SOME)]:
+                    task, status, offset = np.array(some, np.int64).T
+                    yield number, task, status, offset
 
-    def last(self, cuts: Sequence[int]) -> Entries:
-        """Return the last record of each task that this rank owns. Collective.
+    def size(self) -> int:
+        """Return the bytes of all files. Collective."""
+        return self._world.on_root(lambda: sum(file.stat().st_size for file in self._find()))
 
-        Rank r owns the tasks from `cuts[r]` to `cuts[r + 1]`. A record of a task that is done is never replaced.
+    def last(self, cuts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Return the places of the last records of tasks, for `read`. Collective.
+
+        A record of a task that is done is never replaced.
+
+        Parameters
+        ----------
+        cuts : sequence of sequences of int
+            For each block of tasks, the borders of the tasks of each rank; the blocks follow each other.
+
+        Returns
+        -------
+        list of int64 array
+            The places for this rank's tasks of each block.
+
+        Raises
+        ------
+        AnyrankError
+            On all ranks, if a task has no record.
         """
         self.files = self._world.on_root(self._find)
-        whole, times = self._read()
-        owner = np.searchsorted(cuts, whole[:, 0], "right") - 1
-        sent = [(whole[owner == rank], times[owner == rank]) for rank in range(self._world.size)]
-        parts = self._world.comm.alltoall(sent)
-        whole, times = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        order = np.lexsort((whole[:, 4], whole[:, 3], whole[:, 1] == DONE, whole[:, 0]))
-        whole, times = whole[order], times[order]
-        kept = np.append(whole[1:, 0] != whole[:-1, 0], np.ones(min(1, len(whole)), bool))
-        return Entries(*whole[kept].T.copy(), *times[kept].T.copy())
+        places, rank = np.full(cuts[-1][-1], -1), self._world.rank
+        for number, task, status, offset in self._read():
+            done = (status == DONE).astype(np.int64)
+            np.maximum.at(places, task, done << _DONE_BIT | number << _OFFSET_BITS | offset)
+        parts = []
+        for borders in cuts:
+            first, last = borders[0], borders[-1]
+            block = self._world.allreduce(places[first:last], "max")
+            if len(block) and block.min() < 0:
+                raise of_all_ranks(
+                    AnyrankError(
+                        f"task {first + int(block.argmin())} has no record in {self._folder}: files there were removed "
+                        "or changed while the farm ran. `anyrank resume` does what is missing."
+                    )
+                )
+            parts.append(block[borders[rank] - first : borders[rank + 1] - first].copy())
+        return parts
 
-    def bodies(self, entries: Entries) -> Iterator[bytes]:
-        """Yield the bodies of records. Not collective."""
-        maps: dict[int, mmap.mmap] = {}
-        try:
-            places = zip(entries.file.tolist(), entries.offset.tolist(), entries.size.tolist(), strict=True)
-            for number, offset, size in places:
-                if number not in maps:
-                    with self.files[number].open("rb") as file:
-                        maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                yield maps[number][offset : offset + size]
-        finally:
-            for data in maps.values():
-                data.close()
+    def read(self, places: np.ndarray, bodies: bool = True) -> Entries:
+        """Return the records at some places, with or without their bodies. Not collective."""
+        files = places >> _OFFSET_BITS & ((1 << _FILE_BITS) - 1)
+        offsets = places & ((1 << _OFFSET_BITS) - 1)
+        entries = Entries(np.zeros(len(places), _HEAD), files, [b""] * len(places))
+        for number in np.unique(files).tolist():
+            rows = np.flatnonzero(files == number)
+            with self.files[number].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                heads = np.frombuffer(data, np.uint8)[offsets[rows, None] + np.arange(HEAD.size)]
+                entries.heads[rows] = heads.view(_HEAD)[:, 0]
+                begins, sizes = offsets[rows] + HEAD.size, entries.heads["size"][rows]
+                if bodies:
+                    for row, begin, size in zip(rows.tolist(), begins.tolist(), sizes.tolist(), strict=True):
+                        entries.bodies[row] = data[begin : begin + size]
+        return entries
+
+
+def heads_of(path: Path) -> Iterator[tuple[int, int, int]]:
+    """Yield task, status and offset of the records of a file; stops at one that is damaged or not complete."""
+    size, begin = path.stat().st_size, 0
+    with path.open("rb", 1 << 20) as file:
+        while len(head := file.read(HEAD.size)) == HEAD.size:
+            length, crc, task, _, status, _, _ = HEAD.unpack(head)
+            end = begin + HEAD.size + length
+            if end > size or zlib.crc32(file.read(length)) != crc:
+                return
+            yield task, status, begin
+            begin = end
 
 
 def read_last(folder: Path) -> dict[int, Record]:

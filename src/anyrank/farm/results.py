@@ -1,26 +1,28 @@
-"""The results of a farm: one row for each task, in the order of the tasks, the same on any number of ranks."""
+"""The results of a farm: one row for each task, in the order of the tasks, the same on any number of ranks.
+
+Only a block of tasks is in memory at a time. The ranks read all blocks once, to agree on the columns and their kinds,
+and then again for each file that they write. Block k has the tasks after those of block k - 1, divided evenly among the
+ranks, because the files have the rows in this order.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
-import math
 import pickle
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from anyrank.farm.columns import VALUE, array_of, columns_of, digest_of, kinds_of, line_of, plain_column, texts_of
 from anyrank.farm.inputs import Inputs
-from anyrank.farm.journal import Records
+from anyrank.farm.journal import Entries, Records
 from anyrank.farm.tasks import DONE, STATUSES, Outcome
 from anyrank.keyed.types import arrow
 from anyrank.keyed.write import write_csv, write_hdf5, write_parquet
 from anyrank.layout import even_cuts
-from anyrank.numerics.digest import local_digest
 from anyrank.storage.durable import open_collectively
 from anyrank.world import World
 
@@ -28,7 +30,8 @@ from anyrank.world import World
 SHOWN = 3
 #: Columns of results.*; if the table has one of these, its column is `input_NAME`, and of a result `result_NAME`.
 OWN = ("task", "id", "status", "failure")
-VALUE = "value"
+#: The most tasks of a rank in a block, and the most bytes of their records, if all records have the same length.
+BLOCK_TASKS, BLOCK_BYTES = 1 << 16, 1 << 26
 
 
 class Totals(NamedTuple):
@@ -39,30 +42,42 @@ class Totals(NamedTuple):
     first_errors: list[str]
 
 
-def plain(value: Any, finite: bool = True) -> Any:
-    """Return a value for JSON: numbers, texts, lists and mappings; anything else as {"pickle": base64}.
+@dataclass
+class _Block:
+    """Tasks of this rank in a block: records, columns of the table and of values, and rare outcomes."""
 
-    With `finite`, infinities and NaN become texts, which JSON has no numbers for.
-    """
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) or not finite else str(value)
-    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufSU":
-        return plain(value.tolist(), finite)
-    if isinstance(value, list | tuple):
-        return [plain(element, finite) for element in value]
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: plain(element, finite) for name, element in value.items()}
-    if isinstance(value, bytes | bytearray):
-        return value.decode(errors="backslashreplace")
-    if hasattr(value, "isoformat") or isinstance(value, Path):  # dates and times
-        return value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return {"pickle": base64.b64encode(pickle.dumps(value, 5)).decode()}
+    number: int
+    entries: Entries
+    table: dict[str, list[Any]]
+    values: dict[str, list[Any]]
+    #: What tasks printed, why they failed, and their tracebacks, by row; most have none of these.
+    longer: dict[int, Outcome]
+    #: Whether a value is a dict.
+    named: bool
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+    def sparse(self, texts: Mapping[int, str]) -> list[str | None]:
+        """Return a column from the texts of some rows."""
+        column: list[str | None] = [None] * len(self.entries.heads)
+        for row, text in texts.items():
+            column[row] = text or None
+        return column
+
+
+class _Facts(NamedTuple):
+    """What all ranks must know of a rank's block: the kinds of its columns, numbers of tasks by status, errors."""
+
+    table: dict[str, set[str]]
+    values: dict[str, set[str]]
+    failures: set[str]
+    counts: np.ndarray
+    errors: list[str]
+    named: bool
+    longer: bool
 
 
 class Results:
-    """The results of the tasks that this rank owns, as columns. The constructor is collective.
+    """The results of all tasks, as columns. The constructor is collective.
 
     Parameters
     ----------
@@ -72,69 +87,127 @@ class Results:
         The ranks.
     inputs : Inputs
         The rows of the tasks.
-    ids : list of str
-        The identifiers of the tasks; empty: their indices.
+    id : str
+        The column with the identifiers of the tasks; empty: their indices.
+
+    Raises
+    ------
+    AnyrankError
+        On all ranks, if a task has no record.
     """
 
-    def __init__(self, records: Records, world: World, inputs: Inputs, ids: Sequence[str]):
-        self._world, self._records = world, records
-        cuts = even_cuts(inputs.rows, world.size)
-        self._first = cuts[world.rank]
-        self._entries = entries = records.last(cuts)
-        self._tasks = entries.task.tolist()
-        rows = inputs.rows_of(self._tasks)
-        outcomes = [*map(_loads, records.bodies(entries))]
-        values = [outcome[0] for outcome in outcomes]
-        #: What tasks printed, why they failed, and their tracebacks; most have none of these.
-        longer = {row: Outcome(*outcome) for row, outcome in enumerate(outcomes) if len(outcome) > 1}
-        self._outputs = self._sparse({row: outcome.output for row, outcome in longer.items()})
-        self._traces = self._sparse({row: outcome.trace for row, outcome in longer.items()})
-        columns: dict[str, list[Any]] = {"task": self._tasks, "id": [ids[k] if ids else str(k) for k in self._tasks]}
-        for name in inputs.columns:
-            columns[f"input_{name}" if name in (*OWN, VALUE) else name] = [row.get(name) for row in rows]
-        columns["status"] = [STATUSES[status] for status in entries.status.tolist()]
-        found = {
-            f"result_{name}" if name in columns or name in OWN else name: column
-            for name, column in _columns_of(values, entries.status == DONE).items()
-        }
-        self._columns = columns | found
-        for name, column in self._columns.items():
-            if not {*map(type, column)} <= {int, float, str, bool, type(None)}:
-                self._columns[name] = [plain(value, False) for value in column]
-        self._failures = self._sparse({row: outcome.error for row, outcome in longer.items()})
+    def __init__(self, records: Records, world: World, inputs: Inputs, id: str = ""):
+        self._records, self._world, self._inputs, self._id = records, world, inputs, id
+        tasks = max(1, min(BLOCK_TASKS, BLOCK_BYTES * inputs.rows // max(1, records.size()))) * world.size
+        firsts = range(0, max(1, inputs.rows), tasks)
+        blocks = [(first, min(tasks, inputs.rows - first)) for first in firsts]
+        self._cuts = [[first + cut for cut in even_cuts(rows, world.size)] for first, rows in blocks]
+        self._places = records.last(self._cuts)
+        #: The block that was read last: if there is only one, nothing is read twice.
+        self._kept: _Block | None = None
+        #: The blocks in which tasks of this rank have more than a value.
+        self._with_more: set[int] = set()
+        #: The digest of this rank's tasks of the first blocks, and the number of these.
+        self._digest, self._digested = 0, 0
+        self._agree()
+
+    def _agree(self) -> None:
+        """Agree on the columns and their kinds, the number of tasks by status, and the first errors. Collective."""
+        table: dict[str, set[str]] = {}
+        values: dict[str, set[str]] = {}
+        failures: set[str] = set()
+        counts, self._errors = np.zeros(len(STATUSES), np.int64), list[str]()
+        named = longer = False
+        for number in range(len(self._cuts)):
+            for part in self._world.comm.allgather(self._facts(self._block(number))):
+                for joint, kinds in ((table, part.table), (values, part.values)):
+                    for name, own in kinds.items():
+                        joint[name] = joint.get(name, set()) | own
+                counts += part.counts
+                self._errors = [*self._errors, *part.errors][:SHOWN]
+                named, longer = named or part.named, longer or part.longer
+                failures |= part.failures
+        if not named:  # also if no task is done
+            values.setdefault(VALUE, set())
+        self._counts = counts
+        #: The columns of values as they are named in the results, and in the values.
+        self._names = {f"result_{name}" if name in table or name in OWN else name: name for name in values}
+        #: The kinds of all columns, in their order.
+        self._kinds = table | {name: values[own] for name, own in self._names.items()}
         if longer:
-            self._columns["failure"] = self._failures
-        self._arrays = self._joint_arrays()
-        #: The columns of values, of all ranks.
-        self._values = sorted({name for part in world.comm.allgather([*found]) for name in part})
+            self._kinds["failure"] = failures
 
-    def _sparse(self, texts: Mapping[int, str]) -> list[str | None]:
-        """Return a column from the texts of some rows."""
-        column: list[str | None] = [None] * len(self._tasks)
-        for row, text in texts.items():
-            column[row] = text or None
-        return column
+    def _facts(self, block: _Block) -> _Facts:
+        """Return what all ranks must know of a block."""
+        status, ids = block.entries.heads["status"], block.table["id"]
+        errors = {row: outcome.error for row, outcome in block.longer.items()}
+        lines = (f"task {ids[row]} {STATUSES[status[row]]}: {text}" for row, text in errors.items() if text)
+        return _Facts(
+            {name: kinds_of(column) for name, column in block.table.items()},
+            {name: kinds_of(column) for name, column in block.values.items()},
+            kinds_of(block.sparse(errors)),
+            np.bincount(status, minlength=len(STATUSES)),
+            [*islice(lines, SHOWN)],
+            block.named,
+            bool(block.longer),
+        )
 
-    def _joint_arrays(self) -> dict[str, Any]:
-        """Return the columns of all ranks, in one order and with the same types. Collective."""
-        joint: dict[str, set[str]] = {}
-        for part in self._world.comm.allgather({name: _kinds(column) for name, column in self._columns.items()}):
-            for name, own in part.items():
-                joint[name] = joint.get(name, set()) | own
-        ordered = sorted(joint, key=lambda name: name == "failure")
-        missing: list[Any] = [None] * len(self._tasks)
-        return {name: _array(self._columns.get(name, missing), joint[name]) for name in ordered}
+    def _block(self, number: int) -> _Block:
+        """Return a block of this rank's tasks. Not collective."""
+        if self._kept is not None and self._kept.number == number:
+            return self._kept
+        self._kept = None  # before there is another one
+        entries = self._records.read(self._places[number])
+        tasks = entries.heads["task"].tolist()
+        rows = self._inputs.rows_of(tasks)
+        outcomes = [*map(_loads, entries.bodies)]
+        entries.bodies.clear()
+        values = [outcome[0] for outcome in outcomes]
+        longer = {row: Outcome(*outcome) for row, outcome in enumerate(outcomes) if len(outcome) > 1}
+        table: dict[str, list[Any]] = {"task": tasks, "id": self._ids(tasks, rows)}
+        for name in self._inputs.columns:
+            table[f"input_{name}" if name in (*OWN, VALUE) else name] = [row.get(name) for row in rows]
+        table["status"] = [STATUSES[status] for status in entries.heads["status"].tolist()]
+        columns = columns_of(values, (entries.heads["status"] == DONE).tolist())
+        named = dict in {*map(type, values)}
+        self._kept = _Block(number, entries, _plain(table), _plain(columns), longer, named)
+        if longer:
+            self._with_more.add(number)
+        return self._kept
+
+    def _ids(self, tasks: list[int], rows: list[Any]) -> list[str]:
+        return [str(row.get(self._id)) for row in rows] if self._id else [*map(str, tasks)]
+
+    def _columns(self, block: _Block) -> dict[str, list[Any]]:
+        """Return the columns that all ranks have."""
+        missing: list[Any] = [None] * len(block.entries.heads)
+        columns = block.table | {name: block.values.get(own, missing) for name, own in self._names.items()}
+        if "failure" in self._kinds:
+            columns["failure"] = block.sparse({row: outcome.error for row, outcome in block.longer.items()})
+        return columns
+
+    def _arrays(self, number: int) -> dict[str, Any]:
+        """Return the columns of a block as Arrow arrays. Not collective."""
+        block = self._block(number)
+        if not block.arrays:
+            block.arrays = {name: array_of(column, self._kinds[name]) for name, column in self._columns(block).items()}
+        if number == self._digested:
+            first = self._cuts[number][self._world.rank]
+            status = arrow().array(block.entries.heads["status"].astype(np.int64))
+            self._digest += digest_of("", status, first)
+            self._digest += sum(digest_of(name, block.arrays[name], first) for name in self._names)
+            self._digested += 1
+        return block.arrays
 
     def totals(self) -> Totals:
-        """Return the number of tasks by status, the digest, and the first errors. Collective."""
-        counts = np.bincount(self._entries.status, minlength=len(STATUSES)).astype(np.int64)
-        digest = _digest("", arrow().array(self._entries.status), self._first)
-        digest += sum(_digest(name, self._arrays[name], self._first) for name in self._values)
-        ids, statuses = self._columns["id"], self._columns["status"]
-        lines = (f"task {ids[row]} {statuses[row]}: {text}" for row, text in enumerate(self._failures) if text)
-        parts = self._world.comm.allgather((digest, [*islice(lines, SHOWN)]))
-        first = [error for _, own in parts for error in own][:SHOWN]
-        return Totals(self._world.allreduce(counts).tolist(), sum(part for part, _ in parts) % 2**64, first)
+        """Return the number of tasks by status, the digest, and the first errors. Collective.
+
+        Without another reading of the blocks after `write`.
+        """
+        for number in range(self._digested, len(self._cuts)):
+            self._arrays(number)
+        digest = sum(self._world.comm.allgather(self._digest)) % 2**64
+        return Totals(self._counts.tolist(), digest, self._errors)
 
     def write(self, folder: Path, formats: Sequence[str]) -> None:
         """Write results.FORMAT for each format, and tasks.csv with times and ranks. Collective."""
@@ -143,38 +216,51 @@ class Results:
             if name == "jsonl":
                 self._write_lines(folder / "results.jsonl")
             else:
-                writers[name](self._world, folder / f"results.{'h5' if name == 'hdf5' else name}", self._arrays)
-        write_csv(self._world, folder / "tasks.csv", self._about())
+                path = folder / f"results.{'h5' if name == 'hdf5' else name}"
+                writers[name](self._world, path, lambda: map(self._arrays, range(len(self._cuts))))
+        write_csv(self._world, folder / "tasks.csv", lambda: map(self._about, range(len(self._cuts))))
 
     def _write_lines(self, path: Path) -> None:
         """Write one JSON object for each task; what a task does not have is left out. Collective."""
-        names = [name for name in self._arrays if name in self._columns]
-        rows = zip(*(self._columns[name] for name in names), strict=True)
-        lines = [_line(dict(zip(names, row, strict=True))) for row in rows]
-        sizes = self._world.comm.allgather(sum(map(len, lines)))
-        begin = sum(sizes[: self._world.rank])
-        data = memoryview(b"".join(lines))
+        start, rank = 0, self._world.rank
         with open_collectively(self._world, path, lambda temporary: temporary.write_bytes(b"")) as (_, put):
-            put([(begin, data)])
+            for number in range(len(self._cuts)):
+                data = self._lines(number)
+                sizes = self._world.comm.allgather(len(data))
+                put([(start + sum(sizes[:rank]), memoryview(data))])
+                start += sum(sizes)
 
-    def _about(self) -> dict[str, Any]:
-        """Return the attempts, the times and the output of this rank's tasks as Arrow arrays."""
-        pa, entries = arrow(), self._entries
+    def _lines(self, number: int) -> bytes:
+        if number == self._digested:
+            self._arrays(number)
+        columns = self._columns(self._block(number))
+        rows = zip(*columns.values(), strict=True)
+        return b"".join([line_of(dict(zip(columns, row, strict=True))) for row in rows])
+
+    def _about(self, number: int) -> dict[str, Any]:
+        """Return the attempts, the times and the output of this rank's tasks of a block as Arrow arrays."""
+        pa, kept = arrow(), self._kept is not None and self._kept.number == number
+        if kept or self._id or number in self._with_more:
+            block = self._block(number)
+        else:  # the bodies of the records say nothing more
+            entries = self._records.read(self._places[number], bodies=False)
+            tasks = entries.heads["task"].tolist()
+            block = _Block(number, entries, {"id": self._ids(tasks, [])}, {}, {}, False)
+        heads, file = block.entries.heads, block.entries.file
         numbers = range(len(self._records.files))
         execution = np.array([self._records.execution(number) for number in numbers], np.int64)
         rank = np.array([self._records.rank_of(number) for number in numbers], np.int64)
-        text = pa.large_string()
         return {
-            "task": pa.array(entries.task),
-            "id": pa.array(self._columns["id"], text),
-            "status": self._arrays["status"],
-            "attempts": pa.array(entries.attempts),
-            "execution": pa.array(execution[entries.file]),
-            "rank": pa.array(rank[entries.file]),
-            "started": pa.array((entries.start * 1e6).astype("M8[us]"), pa.timestamp("us", "UTC")),
-            "seconds": pa.array(entries.seconds),
-            "output": pa.array(self._outputs, text),
-            "traceback": pa.array(self._traces, text),
+            "task": pa.array(heads["task"].astype(np.int64)),
+            "id": texts_of(block.table["id"]),
+            "status": texts_of([STATUSES[status] for status in heads["status"].tolist()]),
+            "attempts": pa.array(heads["attempts"].astype(np.int64)),
+            "execution": pa.array(execution[file]),
+            "rank": pa.array(rank[file]),
+            "started": pa.array((heads["start"] * 1e6).astype("M8[us]"), pa.timestamp("us", "UTC")),
+            "seconds": pa.array(heads["seconds"].astype(np.float64)),
+            "output": texts_of(block.sparse({row: outcome.output for row, outcome in block.longer.items()})),
+            "traceback": texts_of(block.sparse({row: outcome.trace for row, outcome in block.longer.items()})),
         }
 
 
@@ -186,55 +272,5 @@ def _loads(body: bytes) -> tuple[Any, ...]:
         return (f"cannot be read back: {type(error).__name__}: {error}",)
 
 
-def _columns_of(values: list[Any], done: np.ndarray) -> dict[str, list[Any]]:
-    """Return values as columns: those of mappings by name, all others in one."""
-    columns: dict[str, list[Any]] = {}
-    if dict not in {*map(type, values)}:
-        return {VALUE: values}
-    for row, (value, is_done) in enumerate(zip(values, done.tolist(), strict=True)):
-        named = isinstance(value, dict) and all(isinstance(name, str) for name in value)
-        for name, cell in (value if named else {VALUE: value} if is_done else {}).items():
-            columns.setdefault(name, [None] * len(values))[row] = cell
-    return columns
-
-
-def _digest(name: str, array: Any, first: int) -> int:
-    """Return the digest of a column: the sum over its rows, so that it does not depend on how they are divided."""
-    key = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") | 1
-    pa, rows = arrow(), len(array)
-    if pa.types.is_large_string(array.type):
-        texts = enumerate(array.to_pylist(), first)
-        hashes = (blake2b(f"{row} {text}".encode(), digest_size=8).digest() for row, text in texts if text is not None)
-        return key * sum(int.from_bytes(part, "little") for part in hashes) % 2**64
-    nulls = array.is_null().to_numpy(zero_copy_only=False)
-    values = array.fill_null(0).to_numpy(zero_copy_only=False)
-    shape, offset = (max(1, first + rows),), (first,)
-    return key * (local_digest(values, shape, offset) + 3 * local_digest(nulls, shape, offset)) % 2**64
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    kept = {name: plain(cell) for name, cell in row.items() if cell is not None or name == VALUE}
-    return json.dumps(kept).encode() + b"\n"
-
-
-def _kinds(column: list[Any]) -> set[str]:
-    """Return the kinds of the values of a column; `large` integers are not exact as float64."""
-    types = {*map(type, column)} - {type(None)}
-    kinds = {"bool" if type_ is bool else "float" if type_ is float else "text" for type_ in types - {int}}
-    if int in types:
-        largest = max((abs(value) for value in column if type(value) is int), default=0)
-        kinds.add("int" if largest <= 2**53 else "large" if largest < 2**63 else "text")
-    return kinds
-
-
-def _array(values: list[Any], kinds: set[str]) -> Any:
-    """Return values as an Arrow array of the type for the kinds of all ranks: int64, bool, float64 or text."""
-    pa = arrow()
-    if kinds <= {"int", "large"}:
-        return pa.array(values, pa.int64())
-    if kinds == {"bool"}:
-        return pa.array(values, pa.bool_())
-    if kinds <= {"int", "float"}:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pa.array([text and text.encode(errors="backslashreplace").decode() for text in texts], pa.large_string())
+def _plain(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    return {name: plain_column(column) for name, column in columns.items()}

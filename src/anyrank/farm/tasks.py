@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from struct import Struct
 from typing import Any, NamedTuple
@@ -93,6 +93,8 @@ class Task:
         1, and one more for every time that it is tried again.
     seed : int
         The seed of the farm.
+    outcomes : mapping, optional
+        The encoded outcomes of the tasks that it needs, by their identifiers; see `needed`.
 
     Examples
     --------
@@ -104,6 +106,12 @@ class Task:
     id: str
     attempt: int
     seed: int
+    outcomes: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def needed(self) -> dict[str, Any]:
+        """The values of the tasks that it needs (--after), by their identifiers, in the order of the column."""
+        return {name: pickle.loads(body)[0] for name, body in self.outcomes.items()}
 
     @cached_property
     def random(self) -> Any:
@@ -114,7 +122,7 @@ class Task:
 
 
 #: The arguments of `Task` for the task of this thread or coroutine.
-CURRENT: ContextVar[tuple[int, str, int, int]] = ContextVar("task")
+CURRENT: ContextVar[tuple[int, str, int, int, Mapping[str, bytes]]] = ContextVar("task")
 
 
 def task() -> Task:

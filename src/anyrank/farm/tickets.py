@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from anyrank.world import World
 
+#: The indices of the counters; entries of the queue, and what is known of each task, follow.
 _READY, _WAITING, _ENDED, _FAILED, _TAIL, _QUEUE = range(6)
 
 
@@ -28,22 +29,24 @@ class Tickets:
         The ranks.
     queue : int
         The largest number of entries of the queue.
-    needs : int64 array or None
-        For each task, the number of tasks that must be done before it; None if none needs another.
+    needs : int64 array, optional
+        For each task, the number of tasks that must be done before it; omitted if no task ever needs another.
+    places : int64 array, optional
+        For each task, the place of its record, −1 if it is not done; omitted like `needs`.
     """
 
-    def __init__(self, world: World, queue: int, needs: np.ndarray | None):
-        self._world, self.ranks = world, world.size
-        self._queue, self._tasks = queue, 0 if needs is None else len(needs)
+    def __init__(self, world: World, queue: int, needs: np.ndarray | None = None, places: np.ndarray | None = None):
+        self._world, self.ranks, self.several_nodes = world, world.size, world.node_size < world.size
+        known = [array for array in (needs, places) if array is not None]
+        self._queue, self._tasks = queue, len(known[0]) if known else 0
         root = world.rank == 0
-        size = (_QUEUE + queue + self._tasks) * 8 if root else 0
+        size = (_QUEUE + queue + sum(map(len, known))) * 8 if root else 0
         self._window = MPI.Win.Allocate(size, 8, comm=world.comm)
         self._window.Lock_all()
         if root:
             memory = np.asarray(self._window.tomemory()).view(np.int64)
             memory[:] = 0
-            if needs is not None:
-                memory[_QUEUE + queue :] = needs
+            memory[_QUEUE + queue :] = np.concatenate([*known, np.array([], np.int64)])
             self._window.Sync()
         world.barrier()
         self._one, self._old = np.zeros(1, np.int64), np.zeros(1, np.int64)
@@ -93,6 +96,14 @@ class Tickets:
     def meet(self, index: int, count: int = 1) -> int:
         """Reduce the number of tasks that a task needs, and return what is left. Not collective."""
         return self._add(_QUEUE + self._queue + index, -count) - count
+
+    def put_place(self, index: int, place: int) -> None:
+        """Tell the place of the record of a task that is done. Not collective."""
+        self._add(_QUEUE + self._queue + self._tasks + index, place + 1)  # −1 before
+
+    def place(self, index: int) -> int:
+        """Return the place of the record of a task, −1 if it is not done. Not collective."""
+        return self._add(_QUEUE + self._queue + self._tasks + index, 0)
 
     def progress(self) -> None:
         """Let MPI work on the operations of other ranks. Not collective."""

@@ -48,6 +48,8 @@ class Item(NamedTuple):
     attempt: int
     id: str
     arguments: Mapping[str, Any] | tuple[Any, ...]
+    #: The encoded outcomes of the tasks that it needs, by their identifiers.
+    needed: Mapping[str, bytes] = {}
 
 
 class Job(NamedTuple):
@@ -166,7 +168,7 @@ class Worker:
         """Make the task the current one of this thread or coroutine; returns the list of what it prints."""
         printed: list[str] = []
         self._begun[0] = item.task
-        CURRENT.set((item.task, item.id, item.attempt, self.job.seed))
+        CURRENT.set((item.task, item.id, item.attempt, self.job.seed, item.needed))
         _PRINTED.set(printed)
         return printed
 

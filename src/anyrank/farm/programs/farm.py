@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls, costs
 from anyrank.farm.feeder import Feeder, Plan, Policy
+from anyrank.farm.graph import read_needs
 from anyrank.farm.inputs import Inputs, Source
 from anyrank.farm.journal import Records
 from anyrank.farm.results import Results
@@ -69,7 +70,8 @@ class Farm(CsvParameters, Program):
     prepare: str = param("", "function FILE.py:NAME without parameters, called once in each worker")
     shared: list[str] = param([], "NAME=FILE.npy, FILE.h5:/DATASET or FILE.py:NAME: arrays for all tasks, once a node")
     id: str = param("", "column with the identifiers of tasks  [the row]")
-    after: str = param("", "column with the identifiers of the tasks that must be done before, separated by spaces")
+    after: str = param("", "column with the tasks, or groups, that must be done before, separated by spaces")
+    group: str = param("", "column with the names of groups, for --after")
     cost: str = param("", "column with the expected length of tasks, in any unit: long tasks start first")
     cost_from: str = param("", "run folder of an earlier farm, whose times are the expected length of tasks")
     attempts: int = param(1, "how often a task that fails is tried", ge=1, le=2**15)
@@ -124,9 +126,11 @@ class Farm(CsvParameters, Program):
         state.scalar("input", self._source.fingerprint, description="hash of the files' names and sizes")
 
     def _check_columns(self, columns: list[str]) -> None:
-        for name in ("id", "after", "cost"):
+        for name in ("id", "after", "group", "cost"):
             if (column := getattr(self, name)) and column not in columns:
                 raise UsageError(f"--{name} {column} is not a column of the table: they are {', '.join(columns)}.")
+        if self.group and not self.after:
+            raise UsageError(f"--group {self.group} is for --after: the column with what a task needs. Add it.")
         if self.after and not self.id:
             raise UsageError(f"--after {self.after} needs --id: the column with the identifiers of the tasks.")
         if self.program:
@@ -147,8 +151,8 @@ class Farm(CsvParameters, Program):
                 )
 
     def _own(self, names: Iterable[str]) -> list[str]:
-        """Return the columns that are for the tasks, and not those that --id, --after and --cost name."""
-        return [name for name in names if name not in (self.id, self.after, self.cost)]
+        """Return the columns that are for the tasks, and not those that --id, --after, --group and --cost name."""
+        return [name for name in names if name not in (self.id, self.after, self.group, self.cost)]
 
     def _check_rows(self) -> None:
         """Raise UsageError if a row has a value that the program refuses."""
@@ -158,48 +162,49 @@ class Farm(CsvParameters, Program):
             with at(f"row {index} (from 0) of the table"):
                 validate(program, {name: row[name] for name in self._own(row) if row[name] is not None}, "{} =".format)
 
-    def _read_ids(self) -> list[str]:
-        ids = [*map(str, self.inputs.column(self.id))]
+    def _ids(self) -> Iterator[str]:
+        return map(str, self.inputs.column(self.id))
+
+    def _check_ids(self) -> None:
+        """Raise UsageError if two tasks have the same identifier. Only those with the same hash are kept in memory."""
+        hashes = np.sort(np.fromiter(map(hash, self._ids()), np.int64))
+        several = {*hashes[1:][hashes[1:] == hashes[:-1]].tolist()}
         seen: dict[str, int] = {}
-        for row, name in enumerate(ids):
+        for row, name in enumerate(self._ids() if several else ()):
             if name in seen:
                 raise UsageError(
                     f"--id {self.id}: {name!r} is in rows {seen[name]} and {row} of the table (from 0). Identifiers "
                     "must differ."
                 )
-            seen[name] = row
-        return ids
+            if hash(name) in several:
+                seen[name] = row
 
     def _read_needs(self) -> list[tuple[int, int]]:
-        """Return the tasks and those that they need. Raises UsageError for unknown ones, and for a cycle."""
-        rows = {name: row for row, name in enumerate(self._ids)}
-        needs = []
-        for row, text in enumerate(self.inputs.column(self.after)):
-            names = text if isinstance(text, list) else str(text or "").split()
-            for name in dict.fromkeys(map(str, names)):
-                if name not in rows:
-                    raise UsageError(f"--after {self.after}: {self._ids[row]} needs {name!r}, which is no task.")
-                needs.append((row, rows[name]))
-        if cycle := find_cycle(needs):
-            path = " needs ".join(self._ids[row] for row in cycle)
-            raise UsageError(f"--after {self.after}: {path}, which is a cycle. Remove one of these.")
-        return needs
+        """Return the tasks and those that they need."""
+        groups = self.inputs.column(self.group) if self.group else ()
+        return read_needs([*self._ids()], groups, self.inputs.column(self.after), self.after)
 
     def _check_folders(self) -> None:
         """Raise UsageError if an identifier cannot be the name of a run folder."""
-        for name in self._ids:
+        for name in self._ids() if self.id else ():
             if not re.fullmatch(r"[^/\0]{1,200}", name) or name in (".", ".."):
                 raise UsageError(f"--id {self.id}: {name!r} cannot be the name of a run folder. Use another column.")
 
     def items(self, tasks: Sequence[tuple[int, int]]) -> list[Item]:
         """Return tasks, given by index and attempt, as they are sent to a worker."""
-        rows, ids = self.inputs.rows_of([index for index, _ in tasks]), self._ids
+        rows = self.inputs.rows_of([index for index, _ in tasks])
+        ids = [str(row.get(self.id)) for row in rows] if self.id else [str(index) for index, _ in tasks]
         if self.program:
             rows = [{name: row[name] for name in self._own(row)} for row in rows]
-        return [
-            Item(index, attempt, ids[index] if ids else str(index), row)
-            for (index, attempt), row in zip(tasks, rows, strict=True)
-        ]
+        items = [Item(index, attempt, id, row) for (index, attempt), id, row in zip(tasks, ids, rows, strict=True)]
+        return [item._replace(needed=self._needed(item.task)) for item in items] if self._needs else items
+
+    def _needed(self, index: int) -> dict[str, bytes]:
+        """Return the identifiers and the encoded outcomes of the tasks that a task needs."""
+        tickets, needed = self.feeder.tickets, self._needed_by.get(index, ())
+        rows = self.inputs.rows_of(needed)
+        places = {str(row[self.id]): tickets.place(task) for task, row in zip(needed, rows, strict=True)}
+        return {name: self.records.body(place) for name, place in places.items() if place >= 0}
 
     def constants(self, state: State) -> None:
         """Read which tasks are done, and begin with the others."""
@@ -207,21 +212,22 @@ class Farm(CsvParameters, Program):
         check_unchanged("table's files", self._source.fingerprint, state.input)
         self.inputs = Inputs(self._folder / "inputs", self._source, world)
         state.tasks = self.inputs.rows
-        self._ids: list[str] = []
         self._needs: list[tuple[int, int]] = []
         cost: np.ndarray | None = None
         with world.raise_on_all_ranks():
-            self._ids = self._read_ids() if self.id else []
+            if self.id:
+                self._check_ids()
             self._needs = self._read_needs() if self.after else []
             cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
                 self._check_rows()
                 self._check_folders()
         if self.cost_from:
-            kept = self._folder / "inputs"
-            cost = world.on_root(lambda: costs.read_times(self.cost_from, self._ids, self.inputs.rows, kept))
+            ids, kept = [*self._ids()] if self.id else [], self._folder / "inputs"
+            cost = world.on_root(lambda: costs.read_times(self.cost_from, ids, self.inputs.rows, kept))
         self.records = Records(self._folder / "records", world)
-        done = self.records.scan(self.inputs.rows)
+        places = self.records.scan(self.inputs.rows)
+        done = places >= 0
         self.shared_inputs = SharedInputs(self._sources, self._folder / "inputs", world)
         plan = Plan(~done, cost, self._needs)
         self._first = int(done.sum())
@@ -234,7 +240,10 @@ class Farm(CsvParameters, Program):
             began + self.expires if self.expires else math.inf,
             math.inf if self.max_failures < 0 else self.max_failures,
         )
-        tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs)
+        self._needed_by: dict[int, list[int]] = {}
+        for task, needed in self._needs:
+            self._needed_by.setdefault(task, []).append(needed)
+        tickets = Tickets(world, len(self._needs) + QUEUE, plan.needs, places if self._needs else None)
         job, active = self._job(world), self._active(world)
         self.feeder = Feeder(plan, self.items, self.records, tickets, job, policy, active)
         self._length, self._synced, self._written = FIRST, time.monotonic(), False
@@ -295,9 +304,9 @@ class Farm(CsvParameters, Program):
         """Write the results. Collective."""
         self.feeder.close()
         self.records.sync()
-        results = Results(self.records, state.world, self.inputs, self._ids)
-        self._totals = results.totals()
+        results = Results(self.records, state.world, self.inputs, self.id)
         results.write(self._folder, self.formats)
+        self._totals = results.totals()
         state.results = int(np.array([self._totals.digest], np.uint64).view(np.int64)[0])
         state.failed = sum(self._totals.by_status) - self._totals.by_status[DONE]
         self._written = True
@@ -357,26 +366,3 @@ def began_at(folder: Path) -> float:
     if not file.exists():
         file.write_text(json.dumps(time.time()), encoding="utf-8")
     return float(json.loads(file.read_text(encoding="utf-8")))
-
-
-def find_cycle(needs: list[tuple[int, int]]) -> list[int]:
-    """Return the tasks of a cycle, the first one again at the end; an empty list if there is none (Kahn 1962)."""
-    waiting: dict[int, set[int]] = {}
-    for task, needed in needs:
-        waiting.setdefault(task, set()).add(needed)
-    users: dict[int, list[int]] = {}
-    for task, needed in needs:
-        users.setdefault(needed, []).append(task)
-    free = [needed for needed in users if needed not in waiting]
-    for task in free:  # the list grows while the loop runs
-        for user in users.get(task, ()):
-            waiting[user].discard(task)
-            if not waiting[user]:
-                del waiting[user]
-                free.append(user)
-    if not waiting:
-        return []
-    path = [next(iter(waiting))]
-    while path[-1] not in path[:-1]:
-        path.append(next(needed for needed in sorted(waiting[path[-1]]) if needed in waiting))
-    return path[path.index(path[-1]) :]

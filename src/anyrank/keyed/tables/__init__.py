@@ -25,7 +25,7 @@ from anyrank.keyed.tables.columns import ColumnSpec, similar
 from anyrank.keyed.tables.csv import CsvFile, Records, decimal_mark
 from anyrank.keyed.tables.dialect import CsvOptions
 from anyrank.keyed.tables.folders import add_constants, constant, partitions_of, types_of_folders
-from anyrank.keyed.tables.infer import inferred_type, possible_types
+from anyrank.keyed.tables.infer import inferred_type, likely_type, possible_types
 from anyrank.keyed.tables.source import BadRows, Rows, TableFile, is_isolated, opened
 from anyrank.keyed.tables.times import component, times_of
 from anyrank.keyed.text import TextFiles
@@ -304,7 +304,8 @@ class TableFiles(TextFiles):
             if not open_:
                 return
             records = Records(file, offset, data)
-            records.read(dict.fromkeys(open_, arrow().large_binary()), BadRows(skip=True))
+            if not records.convert({name: likely_type(roles[name], possible[name]) for name in open_}):
+                records.read(dict.fromkeys(open_, arrow().large_binary()), BadRows(skip=True))
             for name in open_:
                 possible[name] = possible_types(records.columns[name], roles[name], file.dialect, possible[name])
 

@@ -236,16 +236,9 @@ class Records(Rows):
 
     def read(self, types: Mapping[str, Any], bad: BadRows) -> None:
         """Read the columns of these types. Malformed records, and values that are not of the type, are bad rows."""
+        if self.convert(types):
+            return
         dialect = self.file.dialect
-        data = dialect.without_comments(self.data)
-        quote = dialect.options.quote.encode()
-        if not (quote and quote in data and self._is_unclear(data)):
-            try:
-                table = dialect.parse(data, {**types})
-                self.columns = {name: table[name].combine_chunks() for name in types}
-                return
-            except arrow().ArrowInvalid:
-                pass
         data = self._without_malformed(bad)
         if not data:
             self.columns = {name: arrow().array([], type_) for name, type_ in types.items()}
@@ -253,6 +246,20 @@ class Records(Rows):
         table = dialect.parse(data, dict.fromkeys(types, arrow().large_binary()))
         for name, type_ in types.items():
             self.columns[name] = self._column(name, table[name].combine_chunks(), type_, bad)
+
+    def convert(self, types: Mapping[str, Any]) -> bool:
+        """Read the columns of these types; returns False if a record is malformed or a value is not of its type."""
+        dialect = self.file.dialect
+        data = dialect.without_comments(self.data)
+        quote = dialect.options.quote.encode()
+        if quote and quote in data and self._is_unclear(data):
+            return False
+        try:
+            table = dialect.parse(data, {**types})
+        except arrow().ArrowInvalid:
+            return False
+        self.columns = {name: table[name].combine_chunks() for name in types}
+        return True
 
     def _is_unclear(self, data: bytes) -> bool:
         _, _, _, stray, lines = self.file.dialect.scan(np.frombuffer(data, np.uint8))

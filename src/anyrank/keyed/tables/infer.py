@@ -30,6 +30,16 @@ _DIGITS = r"^[-+]?[0-9]{1,38}$"
 _WORDS = "true", "false", "True", "False", "TRUE", "FALSE"
 
 
+def likely_type(role: str, known: frozenset[str] | None) -> Any:
+    """Return the type in which values can be read to find their possible types; text if they must be seen as written.
+
+    Reading numbers as numbers takes a third of the time of reading text and converting it.
+    """
+    if role != "key" and (known is None or "int64" in known):
+        return arrow().int64()
+    return arrow().float64() if role != "key" and known == frozenset({"float64"}) else arrow().large_binary()
+
+
 def possible_types(
     column: Any, role: str, dialect: Dialect, known: frozenset[str] | None = None
 ) -> frozenset[str] | None:
@@ -41,7 +51,7 @@ def possible_types(
     Parameters
     ----------
     column : Arrow array
-        Text of some rows.
+        Some rows: text, or values of the `likely_type` to which all of the text could be converted.
     role : str
         `key`: values stay as written, so a column is only then a column of numbers if all are written in the usual way:
         no leading zeros, no sign +, no hexadecimal digits. Anything else is text, also times, true and false.
@@ -54,6 +64,11 @@ def possible_types(
     """
     pa, compute = arrow(), arrow("compute")
     tried = frozenset(INFERRED) if known is None else known
+    if pa.types.is_floating(column.type):
+        return known
+    if pa.types.is_integer(column.type):
+        values = column.drop_null()
+        return tried & _types_of_integers(values, role) if len(values) else known
     try:
         text = column.cast(pa.large_string())
     except pa.ArrowInvalid:

@@ -1,0 +1,141 @@
+"""Results have the same bytes however their tasks are divided into blocks and among ranks."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from hashlib import blake2b
+from types import SimpleNamespace
+
+import pytest
+from mpi4py import MPI
+from ranks import check_collective
+
+from anyrank import AnyrankError, World
+from anyrank.farm import results
+from anyrank.farm.journal import Records
+from anyrank.farm.tasks import DIED, DONE, Outcome, Record
+from anyrank.farm.tasks import FAILED as FAILURE
+
+TASKS = 40
+FORMATS = ("csv", "jsonl", "hdf5", "parquet")
+
+
+def mixed(task):
+    """Mappings with names that only some tasks have, beside other values."""
+    if task % 7 == 3:
+        return [task, None]
+    row = {"n": task, "half": task / 2, "status": f"“{task}”", "x": task % 2 == 0}
+    return row | ({"late": "x\ud800"} if task > 30 else {}) | ({"big": 2**70 - task} if task == 37 else {})
+
+
+#: The values of tasks, and the digest and the hash of CSV and JSON lines, from when the results had one block.
+CASES = {
+    "numbers": (lambda task: task if task < 35 else task / 4, "85b1abdfcf156cb7", "b1ffadef62258b97"),
+    "large": (lambda task: 2**60 if task == 39 else task, "9454e43922312f61", "e704a657e904dc21"),
+    "mixed": (mixed, "1aed73588cc14af5", "7d8eb2b882e7adb7"),
+    "mappings": (
+        lambda task: {"task": task, f"v{task % 3}": None if task % 5 else 1.5},
+        "28e9e608c65ce9f3",
+        "b34a8de6abbc7a60",
+    ),
+    "counts": (lambda task: Counter("abca"[: task % 5]), "76913a3242ca9850", "818e082410e6e293"),
+    "bool": (lambda task: task % 3 == 0, "531449e567997b87", "05c8d837c3b816d4"),
+    "empty": (lambda task: {}, "96296bd59f0d958e", "ea0a46a00e460fd8"),
+}
+
+
+def write_records(folder, world, value, failed) -> Records:
+    """Records in any order, of which some are replaced; tasks of `failed` fail."""
+    records, order = Records(folder, world), [*range(TASKS)]
+    random.Random(world.rank).shuffle(order)
+    for task in order:
+        if task % world.size != world.rank:
+            continue
+        ends = [(FAILURE, Outcome(error="at first"))] * (task % 4 == 0)
+        ends += (
+            [(DIED, Outcome(None, f"out {task}", f"why {task}"))] if task in failed else [(DONE, Outcome(value(task)))]
+        )
+        ends += [(FAILURE, Outcome(error="too late"))] * (task % 6 == 0 and task not in failed)
+        for attempt, (status, outcome) in enumerate(ends, 1):
+            records.write(Record(task, attempt, status, 1e9 + task, 0.25 * task, outcome.encode()).encode())
+    records.close()
+    return records
+
+
+def write_results(folder, records, world, **sizes):
+    inputs = SimpleNamespace(rows=TASKS, columns=["x", "value"], rows_of=rows_of)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in sizes.items():
+            patch.setattr(results, name, size)
+        found = results.Results(records, world, inputs, "x")
+        folder.mkdir(exist_ok=True)
+        found.write(folder, FORMATS)
+        return found.totals()
+
+
+def rows_of(tasks):
+    return [{"x": f"t{task}", "value": task * 10 if task < 20 else "ten"} for task in tasks]
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def text_hash(folder):
+    texts = [(folder / f"results.{name}").read_bytes() for name in ("csv", "jsonl")]
+    return blake2b(b"".join(texts), digest_size=8).hexdigest()
+
+
+SOME = (0, 5, 17, 39)
+#: The tasks that fail, beside those of CASES with SOME.
+OTHERS = [("mappings", range(20)), ("empty", range(TASKS)), ("mixed", ()), ("numbers", range(TASKS))]
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize(("case", "failed"), [*((case, SOME) for case in CASES), *OTHERS])
+def test_results_in_blocks_have_the_same_bytes(world, tmp_path, case, failed):
+    records = write_records(tmp_path / "records", world, CASES[case][0], failed)
+    world.barrier()
+    totals = write_results(tmp_path / "blocks", records, world, BLOCK_TASKS=5)
+    check_whole(world, tmp_path, totals)
+
+
+@pytest.mark.ranks(2)
+def test_results_of_large_records_are_read_one_by_one(world, tmp_path):
+    records = write_records(tmp_path / "records", world, mixed, SOME)
+    world.barrier()
+    totals = write_results(tmp_path / "blocks", records, world, BLOCK_BYTES=1)
+    check_whole(world, tmp_path, totals)
+
+
+def check_whole(world, folder, totals):
+    """Check that files and totals are those of one rank with one block. Collective."""
+    same = True
+    if world.rank == 0:
+        alone = World(MPI.COMM_SELF)
+        same = totals == write_results(folder / "whole", Records(folder / "records", alone), alone)
+        whole = contents(folder / "whole")
+        same = same and len(whole) == 5 and whole == contents(folder / "blocks")
+    check_collective(world, same)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_results_keep_their_texts_and_digests(tmp_path, case):
+    value, digest, texts = CASES[case]
+    world = World(MPI.COMM_SELF)
+    records = write_records(tmp_path / "records", world, value, SOME)
+    totals = write_results(tmp_path / "results", records, world)
+    assert (f"{totals.digest:016x}", text_hash(tmp_path / "results")) == (digest, texts)
+    assert totals.by_status[DONE] == 36 and totals.first_errors == [f"task t{k} died: why {k}" for k in SOME[:3]]
+
+
+@pytest.mark.ranks(1, 2)
+def test_results_of_a_task_without_record_are_refused(world, tmp_path):
+    records = Records(tmp_path / "records", world)
+    if world.rank == 0:
+        records.write(Record(0, 1, DONE, 0.0, 0.0, Outcome(1).encode()).encode())
+    records.close()
+    world.barrier()
+    with pytest.raises(AnyrankError, match="task 1 has no record"):
+        write_results(tmp_path, records, world)
