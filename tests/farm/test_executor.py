@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import pickle
 from concurrent.futures.process import BrokenProcessPool
 
 import farm.work as work
@@ -68,6 +69,23 @@ def test_map_of_an_existing_folder_computes_what_is_missing(tmp_path):
         farm.map(work.second_time, *inputs, out=tmp_path / "run")
     assert farm.map(work.second_time, *inputs, out=tmp_path / "run") == [1, 1]
     assert farm.map(work.second_time, *inputs, out=tmp_path / "run") == [1, 1]
+
+
+@pytest.mark.parametrize("inputs", [[1, 3], [1], [1, 2, 3], [1, [2, 3]]])
+def test_map_of_a_folder_of_other_inputs_is_refused(tmp_path, inputs):
+    assert farm.map(work.square, [1, 2], out=tmp_path / "run") == [1, 4]
+    with pytest.raises(UsageError, match=r"inputs are not those that the run in .*run began with"):
+        farm.map(work.square, inputs, out=tmp_path / "run")
+    assert farm.map(work.square, [1, 2], out=tmp_path / "run") == [1, 4]
+
+
+def test_map_of_equal_inputs_finds_its_folder(tmp_path):
+    text = "ab"
+    inputs = [[(text, text)], [("ab", "".join(["a", "b"]))]]  # pickled to different bytes
+    assert pickle.dumps(inputs[0], 5) != pickle.dumps(inputs[1], 5)
+    with pytest.raises(OSError, match="not yet"):
+        farm.map(work.second_time, inputs[0], [str(tmp_path)], out=tmp_path / "run")
+    assert farm.map(work.second_time, inputs[1], [str(tmp_path)], out=tmp_path / "run") == [1]
 
 
 def test_task_outside_of_a_farm_is_an_error():

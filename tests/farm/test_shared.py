@@ -147,6 +147,9 @@ def test_shared_farm_killed_and_resumed_gives_the_same_results(tmp_path, grid):
             if "anyrank.farm.start" not in command:
                 os.kill(rank, signal.SIGKILL)
         process.wait(60)
+        while processes_of(process):  # workers end with their ranks, and the memory with the last of them
+            assert time.monotonic() < until
+            time.sleep(0.02)
     kept = grid.read_bytes()
     np.save(grid, np.arange(100.0))
     done = run_anyrank("resume", run, ranks=2)

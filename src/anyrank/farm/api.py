@@ -6,10 +6,11 @@ import filecmp
 import inspect
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -87,11 +88,16 @@ def _run(
     """Run a farm in a folder and return the records of all tasks."""
     kept = folder.parent / f".{folder.name}-inputs"
     kept.mkdir(parents=True, exist_ok=True)
-    count = write_blocks(kept / f"inputs{PICKLED}", zip(*inputs, strict=False))
+    table, new = kept / f"inputs{PICKLED}", kept / f"new{PICKLED}"
+    count = write_blocks(new, zip(*inputs, strict=False))
+    if not (folder.exists() and table.exists()):
+        new.replace(table)
+        new.with_suffix(".offsets").replace(table.with_suffix(".offsets"))
+    elif not _same(new, table):
+        raise UsageError(f"the inputs are not those that the run in {folder} began with. Use another `out`.")
     of_run = {name: options.pop(name) for name in _OF_RUN if name in options}
-    table = str(kept / f"inputs{PICKLED}")
     options["shared"] = _shared(function, len(inputs), options.pop("shared", {}), kept, folder)
-    program = Farm(function=_source(function, kept), table=table, formats="jsonl", **options)
+    program = Farm(function=_source(function, kept), table=str(table), formats="jsonl", **options)
     try:
         run(program, ranks=ranks, out=folder, **of_run)
     except UsageError:
@@ -102,6 +108,21 @@ def _run(
     if len(records) < count:
         raise AnyrankError(f"{count - len(records)} of {count} tasks have no result; see {folder / 'log'}.")
     return [records[index] for index in range(count)]
+
+
+def _same(new: Path, old: Path) -> bool:
+    """Return whether two files have the same inputs; equal values may be pickled to different bytes."""
+    if filecmp.cmp(new, old, shallow=False):
+        return True
+    with new.open("rb") as one, old.open("rb") as other, suppress(ValueError):  # arrays that differ have no truth value
+        return all(a == b for a, b in zip_longest(_blocks(one), _blocks(other)))
+    return False
+
+
+def _blocks(file: BinaryIO) -> Iterator[Any]:
+    with suppress(EOFError):
+        while True:
+            yield pickle.load(file)
 
 
 def _shared(function: Callable[..., Any], given: int, shared: Mapping[str, Any], folder: Path, run: Path) -> list[str]:
