@@ -6,7 +6,7 @@ Empty tasks: a function that returns its argument, called for the numbers of a t
 that of the whole farm on two ranks without the start of mpiexec: workers start, take tasks, keep each result in a file,
 and the results are written as CSV. The others have two workers that have started, and keep results in memory: one task
 at a time, and in chunks. Commands: `true`, with anyrank, GNU parallel and xargs. Celery, RQ, HyperQueue, Dask and GNU
-parallel are measured if they are installed.
+parallel are measured if they are installed. The table is added to benchmarks/results/farm-DATE.md.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def main() -> None:
         lines.append(f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f} | {max(values):,.0f} |")
     text = "\n".join(lines)
     print(f"\n{text}")
-    (measure.HERE / "results" / f"farm-{date:%Y-%m-%d}.md").write_text(f"# Many small tasks\n\n{text}\n")
+    with (measure.HERE / "results" / f"farm-{date:%Y-%m-%d}.md").open("a") as file:
+        file.write(f"\n## Many small tasks\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -120,18 +120,25 @@ def seconds_of(script: str, folder: Path, **variables: str) -> float:
     return float(done.stdout.split()[-1])
 
 
+HYPERQUEUE = """
+import time
+from hyperqueue import Job, LocalCluster
+from hyperqueue.cluster import WorkerConfig
+with LocalCluster(worker_config=WorkerConfig(cores=2)) as cluster:
+    client = cluster.client()
+    for commands in (20, {commands}):
+        began = time.perf_counter()
+        job = Job()
+        for _ in range(commands):
+            job.program(["true"], stdout=None, stderr=None)
+        client.wait_for_jobs([client.submit(job)])
+    print(time.perf_counter() - began)
+"""
+
+
 def by_hyperqueue(folder: Path, commands: int) -> float:
     """Return the seconds of HyperQueue for commands."""
-    variables = {"HQ_SERVER_DIR": str(folder / "hq")}
-    with started("hq", "server", "start", folder=folder, **variables):
-        until(lambda: (folder / "hq" / "hq-current").exists())
-        with started("hq", "worker", "start", "--cpus", 2, folder=folder, **variables):
-            words = ["hq", "submit", "--wait", "--stdout", "none", "--stderr", "none", "--array"]
-            env = {**os.environ, **variables}
-            subprocess.run([*words, "1-20", "true"], env=env, cwd=folder, capture_output=True, check=True)
-            began = time.perf_counter()
-            subprocess.run([*words, f"1-{commands}", "true"], env=env, cwd=folder, capture_output=True, check=True)
-            return time.perf_counter() - began
+    return seconds_of(HYPERQUEUE.format(commands=commands), folder)
 
 
 def cases(folder: Path, tasks: int, commands: int) -> dict[str, tuple[int, Callable[[], float]]]:
@@ -144,6 +151,6 @@ def cases(folder: Path, tasks: int, commands: int) -> dict[str, tuple[int, Calla
     if shutil.which("redis-server") and find_spec("rq"):
         found["RQ, Redis"] = (few // 10, lambda: by_rq(folder, few // 10, "Worker"))
         found["RQ, Redis, without a process for each task"] = (few, lambda: by_rq(folder, few, "SimpleWorker"))
-    if shutil.which("hq"):
+    if find_spec("hyperqueue"):
         found["HyperQueue, commands"] = (commands, lambda: by_hyperqueue(folder, commands))
     return found

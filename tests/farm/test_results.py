@@ -130,6 +130,15 @@ def test_results_keep_their_texts_and_digests(tmp_path, case):
     assert totals.by_status[DONE] == 36 and totals.first_errors == [f"task t{k} died: why {k}" for k in SOME[:3]]
 
 
+def test_results_of_a_value_that_cannot_be_read_say_so(tmp_path):
+    world = World(MPI.COMM_SELF)
+    records = write_records(tmp_path / "records", world, lambda task: task, ())
+    Records(tmp_path / "records", world).write(Record(1, 9, DONE, 0.0, 0.0, b"no pickle").encode())
+    write_results(tmp_path / "results", records, world)
+    lines = (tmp_path / "results" / "results.csv").read_text().splitlines()
+    assert '1,t1,t1,10,done,"cannot be read back: UnpicklingError' in lines[2] and lines[3] == "2,t2,t2,20,done,2"
+
+
 @pytest.mark.ranks(1, 2)
 def test_results_of_a_task_without_record_are_refused(world, tmp_path):
     records = Records(tmp_path / "records", world)

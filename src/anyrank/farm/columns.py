@@ -66,7 +66,7 @@ def kinds_of(column: list[Any]) -> set[str]:
     types = {*map(type, column)} - {type(None)}
     kinds = {"bool" if type_ is bool else "float" if type_ is float else "text" for type_ in types - {int}}
     if int in types:
-        numbers = [value for value in column if type(value) is int]
+        numbers = column if types == {int} and None not in column else [x for x in column if type(x) is int]
         largest = max(max(numbers), -min(numbers))
         kinds.add("int" if largest <= 2**53 else "large" if largest < 2**63 else "text")
     return kinds

@@ -131,7 +131,8 @@ class Feeder:
             self._watch()
             sent = self._feed()
             self.tickets.progress()
-            if not sent and not ended and self.tickets.ended() >= self.plan.total:
+            busy = self._lane is not None and self._lane.pending  # then not all have ended
+            if not (sent or ended or busy) and self.tickets.ended() >= self.plan.total:
                 return
             pause = SHORT if ended or sent else min(2 * pause, LONG)
             if self._lane is None:

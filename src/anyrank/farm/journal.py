@@ -179,10 +179,11 @@ class Records:
             with self.files[number].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 heads = np.frombuffer(data, np.uint8)[offsets[rows, None] + np.arange(HEAD.size)]
                 entries.heads[rows] = heads.view(_HEAD)[:, 0]
-                begins, sizes = offsets[rows] + HEAD.size, entries.heads["size"][rows]
                 if bodies:
-                    for row, begin, size in zip(rows.tolist(), begins.tolist(), sizes.tolist(), strict=True):
-                        entries.bodies[row] = data[begin : begin + size]
+                    begins = offsets[rows] + HEAD.size
+                    ends = begins + entries.heads["size"][rows]
+                    for row, begin, end in zip(rows.tolist(), begins.tolist(), ends.tolist(), strict=True):
+                        entries.bodies[row] = data[begin:end]
         return entries
 
 

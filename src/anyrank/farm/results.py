@@ -161,7 +161,7 @@ class Results:
         entries = self._records.read(self._places[number])
         tasks = entries.heads["task"].tolist()
         rows = self._inputs.rows_of(tasks)
-        outcomes = [*map(_loads, entries.bodies)]
+        outcomes = _outcomes(entries.bodies)
         entries.bodies.clear()
         values = [outcome[0] for outcome in outcomes]
         longer = {row: Outcome(*outcome) for row, outcome in enumerate(outcomes) if len(outcome) > 1}
@@ -265,8 +265,15 @@ class Results:
         }
 
 
+def _outcomes(bodies: list[bytes]) -> list[tuple[Any, ...]]:
+    """Return the fields of outcomes; a value that cannot be read back is described instead."""
+    try:
+        return [*map(pickle.loads, bodies)]
+    except Exception:
+        return [*map(_loads, bodies)]
+
+
 def _loads(body: bytes) -> tuple[Any, ...]:
-    """Return the fields of an outcome; a value that cannot be read back is described instead."""
     try:
         return pickle.loads(body)  # type: ignore[no-any-return]
     except Exception as error:
