@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import pickle
@@ -41,6 +42,62 @@ def test_executor_cancelled_futures_do_not_run():
         futures = [executor.submit(work.wait, x) for x in range(10)]
         executor.shutdown(wait=False, cancel_futures=True)
     assert futures[-1].cancelled() and not workers()
+
+
+def test_rank_executor_runs_functions_on_ranks(tmp_path):
+    with farm.RankExecutor(2, folder=tmp_path, task_timeout=2) as executor:
+        assert [*executor.map(work.square, range(20))] == [x * x for x in range(20)]
+        futures = [executor.submit(work.misbehave, x) for x in (0, 1, 2, 3, 4)]
+        errors = [future.exception(60) for future in futures]
+    assert errors[0] is None and isinstance(errors[1], ValueError) and str(errors[1]) == "one"
+    assert isinstance(errors[2], Exception) and isinstance(errors[3], BrokenProcessPool)
+    assert isinstance(errors[4], TimeoutError) and not [*tmp_path.iterdir()]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(work.square, 1)
+    with pytest.raises(UsageError, match="at least 1 rank"):
+        farm.RankExecutor(0)
+
+
+def test_rank_executor_futures_fail_when_the_farm_ends(tmp_path):
+    executor = farm.RankExecutor(1, folder=tmp_path, prepare=f"{work.__file__}:nothing")
+    with executor, pytest.raises(BrokenProcessPool, match="has no function 'nothing'"):
+        executor.submit(work.square, 1).result(60)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_stream_takes_items_and_gives_values_as_they_come(ordered):
+    taken = []
+
+    async def source():
+        for number in range(12):
+            taken.append(number)
+            await asyncio.sleep(0)
+            yield number
+
+    async def consume(executor):
+        values = []
+        async for value in farm.stream(work.square, source(), executor, ahead=3, ordered=ordered):
+            assert len(taken) <= len(values) + 3 + 1  # one more has arrived and waits
+            values.append(value)
+        return values
+
+    with farm.Executor(2) as executor:
+        values = asyncio.run(consume(executor))
+    squares = [number**2 for number in range(12)]
+    assert (values == squares) if ordered else (sorted(values) == squares)
+
+
+def test_stream_raises_or_returns_exceptions():
+    async def values(executor, **options):
+        return [value async for value in farm.stream(work.misbehave, [0, 1, 9], executor, ordered=True, **options)]
+
+    with farm.Executor(1) as executor:
+        result = asyncio.run(values(executor, return_exceptions=True))
+        assert result[::2] == [0, 9] and isinstance(result[1], ValueError)
+        with pytest.raises(ValueError, match="one"):
+            asyncio.run(values(executor))
+        with pytest.raises(UsageError, match="at least 1"):
+            asyncio.run(values(executor, ahead=0))
 
 
 @pytest.mark.parametrize("arguments", [{"workers": 0}, {"timeout": -1.0}])

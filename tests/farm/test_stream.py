@@ -11,7 +11,7 @@ from farm.runs import WORK, digest, farm, rows_of
 from ranks import anyrank_command, run_anyrank, start_process
 
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.farm.stream import Stream
+from anyrank.farm.streams import Stream
 from anyrank.world import World
 
 

@@ -1,9 +1,11 @@
 """Many independent tasks on all ranks: a function or a command for each row of a table, without a broker.
 
-map         call a function for each input on all ranks
-Executor    an executor of `concurrent.futures` on this host
-task        the task that the calling function works on: its index, attempt and random numbers
-Task        what `task` returns
+map             call a function for each input on all ranks
+Executor        an executor of `concurrent.futures` on this host
+RankExecutor    an executor on the ranks of a farm, also of several hosts
+stream          coroutines as sources and sinks, with any executor
+task            the task that the calling function works on: its index, attempt and random numbers
+Task            what `task` returns
 """
 
 from __future__ import annotations
@@ -13,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anyrank.farm.api import map
+    from anyrank.farm.async_stream import stream
     from anyrank.farm.executor import Executor
+    from anyrank.farm.rank_executor import RankExecutor
     from anyrank.farm.tasks import Task, task
 
-_MODULE_OF = {"Executor": "executor", "Task": "tasks", "map": "api", "task": "tasks"}
-__all__ = ["Executor", "Task", "map", "task"]
+_MODULE_OF = {
+    "Executor": "executor",
+    "RankExecutor": "rank_executor",
+    "Task": "tasks",
+    "map": "api",
+    "stream": "async_stream",
+    "task": "tasks",
+}
+__all__ = ["Executor", "RankExecutor", "Task", "map", "stream", "task"]
 
 
 def __getattr__(name: str) -> Any:

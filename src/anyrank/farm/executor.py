@@ -51,6 +51,13 @@ def dumps(value: Any) -> bytes:
         return cloudpickle.dumps(value)  # type: ignore[no-any-return]
 
 
+def main_module() -> bytes:
+    """Return what multiprocessing needs to import this process's main module in another one, pickled."""
+    main = get_preparation_data("anyrank-farm")
+    del main["authkey"]
+    return pickle.dumps(main)
+
+
 class Executor(concurrent.futures.Executor):
     """Run functions in worker processes of this host: what takes an executor takes this one.
 
@@ -81,9 +88,7 @@ class Executor(concurrent.futures.Executor):
         if workers < 1 or timeout < 0:
             raise UsageError(f"workers={workers}, timeout={timeout}: use at least 1 worker, and a time from 0.")
         self._workers, self._timeout = workers, timeout
-        main = get_preparation_data("anyrank-farm")
-        del main["authkey"]
-        self._job = Job(log="", path=sys.path, pickled=pickle.dumps(invoke), main=pickle.dumps(main))
+        self._job = Job(log="", path=sys.path, pickled=pickle.dumps(invoke), main=main_module())
         self._numbers = itertools.count()
         self._new: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._futures: dict[int, concurrent.futures.Future[Any]] = {}

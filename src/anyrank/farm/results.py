@@ -19,7 +19,7 @@ import numpy as np
 from anyrank.farm.columns import VALUE, array_of, columns_of, digest_of, kinds_of, line_of, plain_column, texts_of
 from anyrank.farm.inputs import Inputs
 from anyrank.farm.journal import Entries, Records
-from anyrank.farm.stream import Stream
+from anyrank.farm.streams import Stream
 from anyrank.farm.tasks import DONE, STATUSES, Outcome
 from anyrank.keyed.types import arrow
 from anyrank.keyed.write import write_csv, write_hdf5, write_parquet

@@ -21,7 +21,7 @@ from anyrank.farm.inputs import Inputs, Source, check_folders, check_ids
 from anyrank.farm.journal import Records
 from anyrank.farm.results import Results
 from anyrank.farm.shared import SharedInputs, parse
-from anyrank.farm.stream import AsCompleted, Stream
+from anyrank.farm.streams import AsCompleted, Stream
 from anyrank.farm.tasks import DONE, STATUSES
 from anyrank.farm.tickets import Tickets
 from anyrank.farm.worker import Item, Job
