@@ -87,13 +87,13 @@ def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
         (("--table", "-", "--id", "x", "--after", "y"), "--after needs all tasks at the begin"),
         (("--table", "-", "--cost", "y"), "--cost needs all tasks at the begin"),
         (("--table", "{tmp}/none.jsonl", "--follow", "1"), "none.jsonl is no file"),
-        (("--table", "{tmp}/t.jsonl", "--follow", "-1"), "follow"),
+        (("--table", "{tmp}/t.jsonl", "--follow", "-1"), "--follow -1"),
     ],
 )
 def test_stream_wrong_options_are_refused(tmp_path, words, error):
     (tmp_path / "t.jsonl").write_text(lines_of([1]))
     words = [word.format(tmp=tmp_path) for word in words]
-    assert error in farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2)
+    assert farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2).count(error) == 1
 
 
 def test_stream_lines_of_a_killed_process_are_repaired(alone, tmp_path):

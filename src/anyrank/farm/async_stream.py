@@ -52,6 +52,7 @@ async def stream(
 
     Examples
     --------
+    >>> import asyncio
     >>> async def total(executor):
     ...     return sum([value async for value in farm.stream(abs, [-1, 2, -3], executor)])
     >>> with farm.Executor(2) as executor:

@@ -83,8 +83,9 @@ class Stream:
         self._bad, self._names, self._seen = 0, dict[str, None](), set[str]()
         position = world.on_root(lambda: self._prepare(folder))
         self._source: _File | _Input | None = None
-        if world.rank == 0:
-            self._source = _Input(position > 0) if table in STDIN else _File(Path(table), position, patience)
+        with world.raise_on_all_ranks():
+            if world.rank == 0:
+                self._source = _Input(position > 0) if table in STDIN else _File(Path(table), position, patience)
         self.rows, self.columns, self.bad, self.open = world.on_root(self._arrived)
 
     def _prepare(self, folder: Path) -> int:
