@@ -312,3 +312,22 @@ def test_farm_function_that_does_not_import_is_one_error(tmp_path):
 def test_farm_of_an_empty_table_finishes(tmp_path):
     farm(f"{WORK}:square", "--table", table(tmp_path, 0), out=tmp_path / "run", ranks=2)
     assert rows_of(tmp_path / "run" / "results.csv") == []
+
+
+def test_farm_dry_run_shows_tasks_and_runs_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "t.csv"
+    file.write_text("name,x,needs\n" + "".join(f"t{x},{x},\n" for x in range(12)))
+    result = run_anyrank("farm", f"{WORK}:square", "--table", file, "--id", "name", "--dry-run", ranks=3)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0 and lines[0] == "12 tasks" and lines[1:3] == ["t0: square(x=0)", "t1: square(x=1)"]
+    assert lines[-1] == "… 2 more" and [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    words = ("--command", "touch {name} 'a b'; true", "--table", file, "--dry-run")
+    assert run_anyrank("farm", *words).stdout.splitlines()[1] == "0: touch t0 'a b'; true"
+    words = ("--program", "pi", "--table", file, "--dry-run")
+    assert "not a parameter of pi" in run_anyrank("farm", *words).stderr
+    file.write_text("points\n1000\n")
+    assert run_anyrank("farm", *words).stdout.splitlines()[1] == "0: anyrank run pi --set points=1000"
+    cycle = ("--id", "points", "--after", "points", "--table", file, "--dry-run")
+    assert "which is a cycle" in run_anyrank("farm", "--command", "true", *cycle).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]

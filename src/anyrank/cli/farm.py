@@ -27,10 +27,15 @@ class FarmCommand(ProgramCommand):
         return super().invoke(ctx)
 
 
-def _run(parameters: dict[str, Any], out_options: OutOptions, options: Options) -> int:
+def _run(parameters: dict[str, Any], out_options: OutOptions, options: Options, dry_run: bool) -> int:
     out = Path(out_options.out) if out_options.out else None
     with under_watchdog(options):
         instance = load(NAME)(**parameters)
+    if dry_run:
+        from anyrank.farm.preview import preview
+
+        click.echo("\n".join(preview(instance)))  # type: ignore[arg-type]
+        return 0
     return execute(NAME, instance, options, out, options.given().get("ranks"))
 
 
@@ -42,7 +47,10 @@ def _command() -> click.Command:
         callback=_run,
         program=program,
         tables=tables,
-        params=[click.Argument(["source"], required=False, metavar="[FILE.py:FUNCTION]")],
+        params=[
+            click.Argument(["source"], required=False, metavar="[FILE.py:FUNCTION]"),
+            click.Option(["--dry-run"], is_flag=True, help="Check the table, print the first tasks, and run none."),
+        ],
         help=help_of(program),
         short_help=program.summary(),
     )

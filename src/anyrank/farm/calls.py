@@ -59,7 +59,7 @@ def load_function(source: str) -> Callable[..., Any]:
 
 def check_columns(function: Callable[..., Any], columns: Sequence[str], shared: Iterable[str] = ()) -> None:
     """Raise UsageError if a parameter is not a column or a shared array, or a shared array is no parameter."""
-    names, needed, takes_any = _parameters(function)
+    names, needed, takes_any = parameters_of(function)
     title = getattr(function, "__name__", "the function")
     for name in shared:
         if name in columns:
@@ -75,7 +75,7 @@ def check_columns(function: Callable[..., Any], columns: Sequence[str], shared: 
         )
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[set[str], list[str], bool]:
+def parameters_of(function: Callable[..., Any]) -> tuple[set[str], list[str], bool]:
     """Return the names of the parameters, of those without a default, and whether any name is taken."""
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -89,7 +89,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[set[str], list[str], bool
 
 def of_rows(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
     """Return a function of a row of the table: the columns are the parameters, and others are left out."""
-    names, _, takes_any = _parameters(function)
+    names, _, takes_any = parameters_of(function)
     if takes_any:
         return lambda row: function(**row)
 
@@ -128,6 +128,11 @@ def fields_of(command: str) -> list[str]:
     if not command.strip():
         raise UsageError("--command is empty. Write a command with {column} for the values of a row.")
     return fields
+
+
+def command_of(command: str, row: Mapping[str, Any]) -> str:
+    """Return the command for a row: its values, quoted for the shell, in place of {column}."""
+    return command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
 
 
 def needs_shell(command: str) -> bool:
@@ -217,7 +222,7 @@ class Command:
     def __call__(self, row: Mapping[str, Any]) -> str:
         """Run the command for a row."""
         task = Task(*CURRENT.get())
-        text = self._command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
+        text = command_of(self._command, row)
         words = [*SHELL, text] if self._shell else shlex.split(text)
         variables = {
             "ANYRANK_TASK": str(task.index),

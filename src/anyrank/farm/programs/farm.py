@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,19 +126,22 @@ class Farm(CsvParameters, Program):
         if state.folder is None:
             raise of_all_ranks(UsageError("farm: a farm needs a run folder."))
         self._folder = state.folder
-        options = {"on_bad": self.on_bad, "types": self.stated_types, "options": self.options}
-        known = int.from_bytes(hashlib.blake2b(self.table.encode(), digest_size=7).digest(), "little")
-        if not self._is_stream:
-            self._source = Source(self.table, state.world, options)
-            known = self._source.fingerprint
-            with state.world.raise_on_all_ranks():
-                self._check_columns(self._source.columns)
-        self._known = known
+        self._known = self.open_table(state.world)
         state.scalar("tasks", 0, description="tasks")
         state.scalar("ended", 0, description="tasks that have ended")
         state.scalar("failed", 0, description="tasks that have failed")
         state.scalar("results", 0, description="digest of the results")
-        state.scalar("input", known, description="hash of the files' names and sizes")
+        state.scalar("input", self._known, description="hash of the files' names and sizes")
+
+    def open_table(self, world: World) -> int:
+        """Open the table and check its columns; return a hash of it. Collective."""
+        if self._is_stream:
+            return int.from_bytes(hashlib.blake2b(self.table.encode(), digest_size=7).digest(), "little")
+        options = {"on_bad": self.on_bad, "types": self.stated_types, "options": self.options}
+        self._source = Source(self.table, world, options)
+        with world.raise_on_all_ranks():
+            self._check_columns(self._source.columns)
+        return self._source.fingerprint
 
     @property
     def _is_stream(self) -> bool:
@@ -163,16 +166,16 @@ class Farm(CsvParameters, Program):
     def _check_parameters(self, columns: list[str]) -> None:
         """Raise UsageError if a column is not a parameter of the program, or a row has a wrong value."""
         program = load(self.program)
-        for name in self._own(columns):
+        for name in self.own(dict.fromkeys(columns)):
             if name not in program.declared():
                 names = ", ".join(program.declared())
                 raise UsageError(
                     f"column {name!r} of the table is not a parameter of {program.name}: they are {names}."
                 )
 
-    def _own(self, names: Iterable[str]) -> list[str]:
-        """Return the columns that are for the tasks, and not those that --id, --after, --group and --cost name."""
-        return [name for name in names if name not in (self.id, self.after, self.group, self.cost)]
+    def own(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns that are for the program, and not those that --id, --after, --group and --cost name."""
+        return {k: value for k, value in row.items() if k not in (self.id, self.after, self.group, self.cost)}
 
     def _check_rows(self) -> None:
         """Raise UsageError if a row has a value that the program refuses."""
@@ -180,7 +183,7 @@ class Farm(CsvParameters, Program):
         for index in range(self.inputs.rows):
             [row] = self.inputs.rows_of([index])
             with at(f"row {index} (from 0) of the table"):
-                validate(program, {name: row[name] for name in self._own(row) if row[name] is not None}, "{} =".format)
+                validate(program, {k: value for k, value in self.own(row).items() if value is not None}, "{} =".format)
 
     def _ids(self) -> Iterator[str]:
         return map(str, self.inputs.column(self.id))
@@ -195,7 +198,7 @@ class Farm(CsvParameters, Program):
         rows = self.inputs.rows_of([index for index, _ in tasks])
         ids = [str(row.get(self.id)) for row in rows] if self.id else [str(index) for index, _ in tasks]
         if self.program:
-            rows = [{name: row[name] for name in self._own(row)} for row in rows]
+            rows = [*map(self.own, rows)]
         items = [Item(index, attempt, id, row) for (index, attempt), id, row in zip(tasks, ids, rows, strict=True)]
         return [item._replace(needed=self._needed(item.task)) for item in items] if self._needs else items
 
@@ -207,16 +210,20 @@ class Farm(CsvParameters, Program):
         return {name: self.records.body(place) for name, place in places.items() if place >= 0}
 
     def constants(self, state: State) -> None:
-        """Read which tasks are done, and begin with the others."""
+        """Read the inputs and which tasks are done, and begin with the others."""
         world = state.world
         check_unchanged("table's files", self._known, state.input)
-        folder = self._folder / "inputs"
+        cost = self.read_inputs(self._folder / "inputs", world)
+        state.tasks = self.inputs.rows
+        self._start(cost, world)
+
+    def read_inputs(self, folder: Path, world: World) -> np.ndarray | None:
+        """Read and check the inputs of all tasks; return the expected length of each, if it is known. Collective."""
         self.inputs: Inputs | Stream
         if self._is_stream:
             self.inputs = Stream(folder, self.table, self.id, self.follow, self.on_bad == "skip", world)
         else:
             self.inputs = Inputs(folder, self._source, world)
-        state.tasks = self.inputs.rows
         self._needs: list[tuple[int, int]] = []
         cost: np.ndarray | None = None
         with world.raise_on_all_ranks():
@@ -230,6 +237,10 @@ class Farm(CsvParameters, Program):
         if self.cost_from:
             ids = [*self._ids()] if self.id else []
             cost = world.on_root(lambda: costs.read_times(self.cost_from, ids, self.inputs.rows, folder))
+        return cost
+
+    def _start(self, cost: np.ndarray | None, world: World) -> None:
+        """Read which tasks are done, and begin with the others. Collective."""
         self.records = Records(self._folder / "records", world)
         places = self.records.scan(self.inputs.rows)
         done = places >= 0
