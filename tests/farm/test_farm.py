@@ -9,10 +9,14 @@ import signal
 import time
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import SimpleNamespace
 
 import pyarrow.parquet
 import pytest
 from ranks import anyrank_command, processes_of, run_anyrank, start_process
+
+from anyrank import UsageError
+from anyrank.farm.programs import farm as program
 
 WORK = Path(__file__).with_name("work.py")
 
@@ -343,3 +347,10 @@ def test_farm_function_that_does_not_import_is_one_error(tmp_path):
 def test_farm_of_an_empty_table_finishes(tmp_path):
     farm(f"{WORK}:square", "--table", table(tmp_path, 0), out=tmp_path / "run", ranks=2)
     assert rows_of(tmp_path / "run" / "results.csv") == []
+
+
+def test_ids_with_equal_hashes_are_compared(monkeypatch):
+    monkeypatch.setattr(program, "hash", len, raising=False)
+    program.Farm._check_ids(SimpleNamespace(id="x", _ids=lambda: iter(["a", "b", "cc"])))
+    with pytest.raises(UsageError, match="'b' is in rows 1 and 3"):
+        program.Farm._check_ids(SimpleNamespace(id="x", _ids=lambda: iter(["a", "b", "cc", "b", "a"])))
