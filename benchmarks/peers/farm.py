@@ -1,6 +1,6 @@
 """Many small tasks: anyrank's farm beside other tools, on two cores, in one run.
 
-    python benchmarks/peers/farm.py [--tasks 1e6] [--commands 2000] [--rounds 3]
+    python benchmarks/peers/farm.py [--tasks 1e6] [--commands 2000] [--rounds 3] [--only anyrank,Dask]
 
 Empty tasks: a function that returns its argument, called for the numbers of a table or a range. The time of anyrank is
 that of the whole farm on two ranks without the start of mpiexec: workers start, take tasks, keep each result in a file,
@@ -155,11 +155,16 @@ def main() -> None:
     parser.add_argument("--tasks", type=lambda text: int(float(text)), default=1_000_000)
     parser.add_argument("--commands", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="parts of the names of what is measured, separated by commas")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "task.py").write_text(TASK)
-        measured = cases(folder, words.tasks, words.commands)
+        measured = {
+            name: case
+            for name, case in cases(folder, words.tasks, words.commands).items()
+            if any(part in name for part in words.only.split(","))
+        }
         rates: dict[str, list[float]] = {name: [] for name in measured}
         for _ in range(words.rounds):
             for name, (tasks, seconds) in measured.items():

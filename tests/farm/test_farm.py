@@ -13,6 +13,9 @@ import pytest
 from farm.runs import WORK, digest, farm, rows_of, table
 from ranks import anyrank_command, processes_of, run_anyrank, start_process
 
+from anyrank import UsageError
+from anyrank.farm import inputs
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
@@ -331,3 +334,10 @@ def test_farm_dry_run_shows_tasks_and_runs_none(tmp_path, monkeypatch):
     cycle = ("--id", "points", "--after", "points", "--table", file, "--dry-run")
     assert "which is a cycle" in run_anyrank("farm", "--command", "true", *cycle).stderr
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_ids_with_equal_hashes_are_compared(monkeypatch):
+    monkeypatch.setattr(inputs, "hash", len, raising=False)
+    inputs.check_ids(lambda: iter(["a", "b", "cc"]), "x")
+    with pytest.raises(UsageError, match="'b' is in rows 1 and 3"):
+        inputs.check_ids(lambda: iter(["a", "b", "cc", "b", "a"]), "x")

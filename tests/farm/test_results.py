@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from hashlib import blake2b
 from types import SimpleNamespace
@@ -45,9 +46,9 @@ CASES = {
 }
 
 
-def write_records(folder, world, value, failed) -> Records:
+def write_records(folder, world, value, failed, tasks=TASKS) -> Records:
     """Records in any order, of which some are replaced; tasks of `failed` fail."""
-    records, order = Records(folder, world), [*range(TASKS)]
+    records, order = Records(folder, world), [*range(tasks)]
     random.Random(world.rank).shuffle(order)
     for task in order:
         if task % world.size != world.rank:
@@ -63,8 +64,8 @@ def write_records(folder, world, value, failed) -> Records:
     return records
 
 
-def write_results(folder, records, world, **sizes):
-    inputs = SimpleNamespace(rows=TASKS, columns=["x", "value"], rows_of=rows_of)
+def write_results(folder, records, world, tasks=TASKS, **sizes):
+    inputs = SimpleNamespace(rows=tasks, columns=["x", "value"], rows_of=rows_of)
     with pytest.MonkeyPatch.context() as patch:
         for name, size in sizes.items():
             patch.setattr(results, name, size)
@@ -128,6 +129,18 @@ def test_results_keep_their_texts_and_digests(tmp_path, case):
     totals = write_results(tmp_path / "results", records, world)
     assert (f"{totals.digest:016x}", text_hash(tmp_path / "results")) == (digest, texts)
     assert totals.by_status[DONE] == 36 and totals.first_errors == [f"task t{k} died: why {k}" for k in SOME[:3]]
+
+
+def test_results_in_blocks_need_the_memory_of_a_block(tmp_path):
+    world, peaks = World(MPI.COMM_SELF), []
+    records = write_records(tmp_path / "records", world, lambda task: {"a": task, "b": "x" * 100}, (), 10_000)
+    write_results(tmp_path / "once", records, world, 10_000)  # imports
+    for size in (200, 10_000):
+        tracemalloc.start()
+        write_results(tmp_path / "results", records, world, 10_000, BLOCK_TASKS=size)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert 3 * peaks[0] < peaks[1]
 
 
 def test_results_of_a_value_that_cannot_be_read_say_so(tmp_path):

@@ -21,8 +21,9 @@ from anyrank.farm.worker import Item, Job
 
 #: The worker has work for at least this time, in seconds, and gets at most this number of tasks at a time.
 AHEAD, MOST = 0.01, 4096
-#: Seconds between two looks at the worker's memory; the shortest and the longest wait for something to do.
-MEMORY_EVERY, SHORT, LONG = 0.1, 0.0005, 0.02
+#: Seconds between two looks at the worker's memory; the shortest and the longest wait for something to do; and the
+#: longest wait for the worker on a single node, where no other rank needs this one.
+MEMORY_EVERY, SHORT, LONG, ALONE = 0.1, 0.0005, 0.02, 0.1
 #: An entry of the queue has the index of a task in its low bits, and the number of its attempts above.
 _ATTEMPTS = 1 << 40
 #: A task that will never run, because one that it needs has failed, has this number of needs less.
@@ -140,7 +141,8 @@ class Feeder:
             elif self._mean < AHEAD / 4 and len(self._lane.pending) > 1:
                 time.sleep(AHEAD / 4)  # receive many records at once
             else:
-                self._lane.wait(min(LONG, max(0.0, until - time.monotonic())) if self._lane.pending else pause)
+                longest = LONG if self.tickets.is_remote else ALONE
+                self._lane.wait(min(longest, max(0.0, until - time.monotonic())) if self._lane.pending else pause)
 
     def _receive(self) -> int:
         """Record the tasks that have ended; returns their number."""

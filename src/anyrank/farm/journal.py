@@ -35,7 +35,7 @@ _HEAD = np.dtype(
 #: for the offset. The last record of a task is the one with the largest place.
 _DONE_BIT, _FILE_BITS, _OFFSET_BITS = 62, 22, 40
 #: Records of a file that are read at a time.
-_SOME = 1 << 16
+_SOME = 1 << 12
 
 
 class Entries(NamedTuple):
@@ -173,7 +173,8 @@ class Records:
         """Return the records at some places, with or without their bodies. Not collective."""
         files = places >> _OFFSET_BITS & ((1 << _FILE_BITS) - 1)
         offsets = places & ((1 << _OFFSET_BITS) - 1)
-        entries = Entries(np.zeros(len(places), _HEAD), files, [b""] * len(places))
+        contents = [b""] * len(places)
+        entries = Entries(np.zeros(len(places), _HEAD), files, contents)
         for number in np.unique(files).tolist():
             rows = np.flatnonzero(files == number)
             with self.files[number].open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -183,7 +184,7 @@ class Records:
                     begins = offsets[rows] + HEAD.size
                     ends = begins + entries.heads["size"][rows]
                     for row, begin, end in zip(rows.tolist(), begins.tolist(), ends.tolist(), strict=True):
-                        entries.bodies[row] = data[begin:end]
+                        contents[row] = data[begin:end]
         return entries
 
 

@@ -49,6 +49,8 @@ class Tickets:
             memory[_QUEUE + queue :] = np.concatenate([*known, np.array([], np.int64)])
             self._window.Sync()
         world.barrier()
+        #: Whether some MPIs need the help of this process for the operations of ranks on other nodes.
+        self.is_remote = world.node_size < world.size
         self._one, self._old = np.zeros(1, np.int64), np.zeros(1, np.int64)
 
     def _add(self, place: int, count: int) -> int:

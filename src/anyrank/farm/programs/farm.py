@@ -34,8 +34,9 @@ from anyrank.runtime.user_files import absolute as absolute_source
 from anyrank.state import State
 from anyrank.world import World
 
-#: Seconds of the first step and of the longest one: a step is a part of the time, after which a run can stop.
-FIRST, LONGEST = 0.02, 0.5
+#: Seconds of the first step and of the longest one: a step is a part of the time, after which a run can stop. Each step
+#: takes milliseconds of a core from the workers, because ranks that wait for each other do not sleep.
+FIRST, LONGEST = 0.02, 1.0
 #: Seconds of a step, or of a wait for new tasks, while tasks arrive or somebody waits for their results.
 SOON = 0.05
 #: Seconds between two waits until records are on the disk.
