@@ -83,8 +83,9 @@ class Stream:
         self._bad, self._names, self._seen = 0, dict[str, None](), set[str]()
         position = world.on_root(lambda: self._prepare(folder))
         self._source: _File | _Input | None = None
-        if world.rank == 0:
-            self._source = _Input(position > 0) if table in STDIN else _File(Path(table), position, patience)
+        with world.raise_on_all_ranks():
+            if world.rank == 0:
+                self._source = _Input(position > 0) if table in STDIN else _File(Path(table), position, patience)
         self.rows, self.columns, self.bad, self.open = world.on_root(self._arrived)
 
     def _prepare(self, folder: Path) -> int:
@@ -258,7 +259,7 @@ class _Input:
     def read(self, wait: float) -> Iterator[tuple[bytes, int]]:
         """Yield new lines, each with the position of its end."""
         with suppress(queue.Empty):
-            while not self._closed and len(self._rest) < PART:
+            while not self._closed and (len(self._rest) < PART or b"\n" not in self._rest):  # a line may be longer
                 data = self._parts.get(timeout=wait) if wait else self._parts.get_nowait()
                 self._closed, wait = not data, 0.0
                 self._rest += data
