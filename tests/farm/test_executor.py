@@ -37,6 +37,12 @@ def test_executor_bad_tasks_fail_alone():
     assert isinstance(errors[4], TimeoutError)
 
 
+def test_executor_value_that_cannot_be_read_fails_alone():
+    with farm.Executor(1) as executor:
+        bad, good = executor.submit(work.return_unreadable), executor.submit(work.square, 3)
+        assert isinstance(bad.exception(60), ValueError) and good.result(60) == 9
+
+
 def test_executor_cancelled_futures_do_not_run():
     with farm.Executor(1) as executor:
         futures = [executor.submit(work.wait, x) for x in range(10)]

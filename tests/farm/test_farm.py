@@ -176,6 +176,23 @@ def test_farm_concurrency_overlaps_tasks_that_wait(tmp_path, function):
     assert {row["task"] for row in about if row["status"] == "timed out"} == late
 
 
+@pytest.mark.parametrize("words", [(), ("--task-timeout", 50)])
+def test_farm_async_function_may_raise_timeout_error(tmp_path, words):
+    words = (f"{WORK}:raise_timeout", "--table", table(tmp_path, 2), "--concurrency", 2, *words)
+    farm(*words, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert {(row["status"], row["failure"]) for row in rows} == {("failed", "TimeoutError: no answer")}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_farm_errors_whose_text_raises_are_failures(tmp_path, concurrency):
+    words = ("--table", table(tmp_path, 4), "--concurrency", concurrency)
+    farm(f"{WORK}:return_or_raise_text", *words, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert [row["status"] for row in rows] == ["done", "failed", "failed", "done"]
+    assert all("its text raises" in row["failure"] for row in rows[1:3])
+
+
 def test_farm_cost_starts_long_tasks_first(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("x,hours\n1,0.5\n2,3\n3,1\n4,2\n")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 import tracemalloc
 from collections import Counter
 from hashlib import blake2b
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from mpi4py import MPI
 from ranks import check_collective
 
 from anyrank import AnyrankError, World
 from anyrank.farm import results
+from anyrank.farm.columns import plain_column
 from anyrank.farm.journal import Records
 from anyrank.farm.tasks import DIED, DONE, Outcome, Record
 from anyrank.farm.tasks import FAILED as FAILURE
@@ -161,3 +164,12 @@ def test_results_of_a_task_without_record_are_refused(world, tmp_path):
     world.barrier()
     with pytest.raises(AnyrankError, match="task 1 has no record"):
         write_results(tmp_path, records, world)
+
+
+def test_results_of_values_that_json_refuses_say_so():
+    cyclic = [1]
+    cyclic.append(cyclic)
+    column = plain_column([cyclic, datetime.date, np.longdouble(1), 5])
+    assert column[0].startswith("cannot be written: RecursionError")
+    assert column[1].startswith("cannot be written: TypeError")
+    assert column[2].keys() == {"pickle"} and column[3] == 5

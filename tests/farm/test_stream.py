@@ -10,8 +10,10 @@ import pytest
 from farm.runs import WORK, digest, farm, rows_of
 from ranks import anyrank_command, run_anyrank, start_process
 
+from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.farm.streams import Stream
+from anyrank.farm.inputs import json_row
+from anyrank.farm.streams import PART, Stream, _Input
 from anyrank.world import World
 
 
@@ -68,6 +70,25 @@ def test_stream_of_a_growing_file_resumes_behind_its_last_line(tmp_path):
     farm(f"{WORK}:square", "--table", table, out=tmp_path / "other")
     assert (tmp_path / "other" / "results.csv").read_text() == (run / "results.csv").read_text()
     assert digest(tmp_path / "other") != "" and digest(run) != ""
+
+
+def test_stream_of_standard_input_takes_a_long_line(monkeypatch, tmp_path):
+    (tmp_path / "in").write_bytes(b"a" * 3 * PART + b"\nb\n")
+    monkeypatch.setenv(launcher.STDIN, str(tmp_path / "in"))
+    source, lines = _Input(False), []
+    wait_until(lambda: lines.extend(source.read(0.1)) or source.ended, 20)
+    assert [line for line, _ in lines] == [b"a" * 3 * PART, b"b"]
+
+
+def test_json_row_that_is_nested_too_deeply_is_refused():
+    with pytest.raises(UsageError, match="is not JSON"):
+        json_row(b"[" * 100_000, "line")
+
+
+@pytest.mark.ranks(2)
+def test_stream_of_a_missing_file_is_refused_on_all_ranks(world, tmp_path):
+    with pytest.raises(UsageError, match="is no file"):
+        Stream(tmp_path / "s", str(tmp_path / "missing"), "", 1.0, False, world)
 
 
 def test_stream_bad_lines_are_errors_or_left_out(tmp_path):

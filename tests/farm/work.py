@@ -30,6 +30,39 @@ def draw(x):
     return x + float(farm.task().random.random())
 
 
+async def raise_timeout(x):
+    raise TimeoutError("no answer")
+
+
+class RaisingTextError(Exception):
+    def __str__(self):
+        return str(sys.exit(3))
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise RaisingTextError
+
+
+class Unreadable:
+    def __reduce__(self):
+        return load_nothing, ()
+
+
+def load_nothing():
+    raise ValueError("cannot load")
+
+
+def return_unreadable():
+    return Unreadable()
+
+
+def return_or_raise_text(x):
+    if x == 1:
+        raise RaisingTextError
+    return Unpicklable() if x == 2 else x
+
+
 def describe(x):
     task = farm.task()
     return {"n": x, "half": x / 2, "who": f"{task.id}/{task.attempt}", "big": 2**70 if x == 1 else x}

@@ -31,7 +31,7 @@ def plain(value: Any, finite: bool = True) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) or not finite else str(value)
-    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufSU":
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufSU" and value.dtype.char != "g":
         return plain(value.tolist(), finite)
     if isinstance(value, list | tuple):
         return [plain(element, finite) for element in value]
@@ -46,7 +46,15 @@ def plain(value: Any, finite: bool = True) -> Any:
 
 def plain_column(column: list[Any]) -> list[Any]:
     """Return a column in which all values are numbers, texts or what JSON has."""
-    return column if {*map(type, column)} <= _PLAIN else [plain(value, False) for value in column]
+    return column if {*map(type, column)} <= _PLAIN else [_described(value) for value in column]
+
+
+def _described(value: Any) -> Any:
+    """Return a value for JSON; one that cannot be converted, such as a list that contains itself, is described."""
+    try:
+        return plain(value, False)
+    except Exception as error:
+        return f"cannot be written: {type(error).__name__}: {error}"
 
 
 def columns_of(values: list[Any], done: Sequence[bool]) -> dict[str, list[Any]]:

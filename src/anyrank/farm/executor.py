@@ -210,7 +210,12 @@ class Executor(concurrent.futures.Executor):
                         del self._futures[item.task]
 
     def _finish(self, record: Record) -> None:
-        future, outcome = self._futures.pop(record.task), record.outcome()
+        future = self._futures.pop(record.task)
+        try:
+            outcome = record.outcome()
+        except Exception as error:  # the value cannot be read back
+            future.set_exception(error)
+            return
         if record.status == DONE:
             future.set_result(outcome.value)
             return

@@ -238,7 +238,7 @@ def json_row(line: bytes, where: str) -> dict[str, Any]:
     """Return the object in a line of JSON. Raises UsageError for anything else."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not JSON ({error}). Write one object on each line.") from None
     if not isinstance(row, dict):
         raise UsageError(f'{where} is {row!r}, not an object. Write one object on each line, such as {{"x": 1}}.')

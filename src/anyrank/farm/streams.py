@@ -259,7 +259,7 @@ class _Input:
     def read(self, wait: float) -> Iterator[tuple[bytes, int]]:
         """Yield new lines, each with the position of its end."""
         with suppress(queue.Empty):
-            while not self._closed and len(self._rest) < PART:
+            while not self._closed and (len(self._rest) < PART or b"\n" not in self._rest):  # a line may be longer
                 data = self._parts.get(timeout=wait) if wait else self._parts.get_nowait()
                 self._closed, wait = not data, 0.0
                 self._rest += data

@@ -184,7 +184,7 @@ class Worker:
                 raise ValueError(f"it has {len(body)} bytes, and at most {LARGEST} can be stored")
         except Exception as error:
             kind = type(outcome.value).__name__
-            status, why = FAILED, f"the result, of type {kind}, cannot be stored: {type(error).__name__}: {error}"
+            status, why = FAILED, f"the result, of type {kind}, cannot be stored: {text_of(error)}"
             body = Outcome(None, text, why).encode()
         return Record(item.task, item.attempt, status, start, seconds, body)
 
@@ -247,10 +247,12 @@ class Worker:
             printed = self.begin(item)
             try:
                 status, outcome = DONE, Outcome(await asyncio.wait_for(self.call(item), self.job.timeout or None))
-            except asyncio.TimeoutError:
-                status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
             except BaseException as error:
                 status, outcome = failure(error)
+                # The function may raise this error, too: the same class as of sockets, from Python 3.11.
+                late = isinstance(error, asyncio.TimeoutError) and time.perf_counter() - began >= self.job.timeout
+                if late and self.job.timeout:
+                    status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
             self.send(self.record(item, status, start, began, outcome, printed).encode())
             free.release()
 
@@ -271,12 +273,17 @@ def receive(stream: io.BufferedReader) -> list[Item]:
         return []
 
 
+def text_of(error: BaseException) -> str:
+    """Return the class and the text of an error, whose text may raise anything."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return f"{type(error).__name__} (its text raises)"
+
+
 def failure(error: BaseException) -> tuple[int, Outcome]:
     """Return the status and the outcome of a task that raised."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:
-        text = f"{type(error).__name__} (its text raises)"
+    text = text_of(error)
     kept = b""
     with suppress(BaseException):
         kept = pickle.dumps(error)
