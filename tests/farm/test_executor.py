@@ -43,6 +43,12 @@ def test_executor_value_that_cannot_be_read_fails_alone():
         assert isinstance(bad.exception(60), ValueError) and good.result(60) == 9
 
 
+def test_executor_shutdown_waits_for_tasks_that_run():
+    with farm.Executor(2) as executor:
+        futures = [executor.submit(work.wait, 0.3) for _ in range(3)]
+    assert [future.done() for future in futures] == [True] * 3 and not workers()
+
+
 def test_executor_cancelled_futures_do_not_run():
     with farm.Executor(1) as executor:
         futures = [executor.submit(work.wait, x) for x in range(10)]

@@ -41,3 +41,25 @@ def test_graph_names_are_tasks_and_groups():
 def test_graph_wrong_names_are_refused(groups, after, error):
     with pytest.raises(UsageError, match=error):
         read_needs(["a", "b"], groups, after, "n")
+
+
+def test_graph_tasks_do_not_wait_for_a_rank_that_is_busy(tmp_path):
+    file = tmp_path / "t.csv"
+    rows = [("id", "kind", "needs"), *((f"s{k}", "short", "") for k in range(40)), ("long", "long", "")]
+    rows += [("deadly", "deadly", ""), *((f"c{k}", "short", f"c{k - 1}" if k else "") for k in range(12))]
+    file.write_text("".join(",".join(row) + "\n" for row in rows))
+    farm(
+        f"{WORK}:of_kind",
+        "--table",
+        file,
+        "--id",
+        "id",
+        "--after",
+        "needs",
+        "--backoff",
+        0.1,
+        out=tmp_path / "run",
+        ranks=2,
+    )
+    ends = {row["id"]: float(row["value"]) for row in rows_of(tmp_path / "run" / "results.csv")}
+    assert len(ends) == 54 and max(ends, key=ends.__getitem__) == "long"

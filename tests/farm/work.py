@@ -194,3 +194,12 @@ def add_needed(id, folder):
         mark.touch()
         raise ValueError("once")
     return len(id) + sum(farm.task().needed.values())
+
+
+def of_kind(kind):
+    """Take long or not, or end the worker; returns when the task ended."""
+    if kind == "deadly" and farm.task().attempt == 1:
+        time.sleep(0.5)
+        os._exit(1)
+    time.sleep({"long": 6, "short": 0.004}.get(kind, 0))
+    return time.time()

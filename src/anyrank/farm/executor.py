@@ -227,7 +227,7 @@ class Executor(concurrent.futures.Executor):
             selector.register(self._woken, selectors.EVENT_READ)
             for lane in lanes:
                 lane.register(selector)
-            selector.select(TICK if self._futures else None)
+            selector.select(TICK if self._futures or self._closing else None)
         with suppress(BlockingIOError):
             while self._woken.recv(4096):
                 pass

@@ -278,13 +278,16 @@ class Feeder:
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.append(heapq.heappop(self._delayed)[1:])
         pending = len(lane.pending) if lane else 0
-        if pending >= self._job.concurrency and (pending - self._job.concurrency + 1) * self._mean >= AHEAD:
+        if pending >= self._job.concurrency:
+            self._pass_on()
+        ahead = 0.0 if self.plan.needed_by else AHEAD  # what waits behind a long task would make others wait
+        if pending >= self._job.concurrency and (pending - self._job.concurrency + 1) * self._mean >= ahead:
             return 0
         if pending and self._mean == 0 and pending >= self._job.concurrency:
             return 0  # the length of tasks is not known yet
         if self.policy.most_failures < math.inf and self.tickets.failed() > self.policy.most_failures:
             return 0
-        items = self._next(self._wanted(pending)) if self._active else []
+        items = self._next(self._wanted(pending), self._job.concurrency - pending) if self._active else []
         if items:
             if lane is None:
                 self._lane = lane = Lane(self._job)
@@ -294,7 +297,7 @@ class Feeder:
     def _wanted(self, pending: int) -> int:
         """Return the number of tasks to send: enough for a while, but no more than a small share of those left."""
         free = max(1, self._job.concurrency - pending)
-        if self._mean == 0:
+        if self._mean == 0 or self.plan.needed_by:
             return free
         if self._growing:
             self._taken = max(self._taken, self.tickets.taken())
@@ -302,10 +305,16 @@ class Feeder:
         fair = max(free, left // (4 * self.tickets.ranks))
         return max(free, min(math.ceil(2 * AHEAD / self._mean), fair, MOST))
 
-    def _next(self, count: int) -> list[Item]:
-        """Return at most `count` tasks whose time has come."""
+    def _next(self, count: int, free: int) -> list[Item]:
+        """Return at most `count` tasks whose time has come; those of the queue only for `free` places of the worker.
+
+        A task of the queue behind a long one would wait, although another rank may be idle.
+        """
         chosen: list[tuple[int, int]] = []
-        while len(chosen) < count and (tasks := self._own(count - len(chosen)) or self._queued()):
+        while len(chosen) < count:
+            tasks = self._own(count - len(chosen)) or (self._queued() if len(chosen) < free else [])
+            if not tasks:
+                break
             chosen += tasks
         return self._not_expired(self._items(chosen)) if chosen else []
 
@@ -320,6 +329,15 @@ class Feeder:
         # Tickets beyond the known tasks are for those that will arrive, if any do.
         first, self._ticket = self._ticket, max(self._ticket, min(self._ticket + count, self._ticket_end, known))
         return [(index, 1) for index in self.plan.ready(first, self._ticket)]
+
+    def _pass_on(self) -> None:
+        """Offer the tasks that have come for this rank, while it is busy, to others."""
+        came = self._queued() if self._place is not None else []
+        if self._ticket < min(self._ticket_end, self.plan.count):
+            came += self._own(self._ticket_end - self._ticket)
+        for index, attempt in came:
+            if not self.tickets.offer(index + attempt * _ATTEMPTS):
+                self._ready.append((index, attempt))
 
     def _queued(self) -> list[tuple[int, int]]:
         """Return the task of this rank's ticket of the queue, if it is there."""
