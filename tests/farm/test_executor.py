@@ -6,11 +6,13 @@ import asyncio
 import concurrent.futures
 import os
 import pickle
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import farm.work as work
 import pytest
 from farm.leftovers import workers
+from ranks import run_command
 
 from anyrank import AnyrankError, UsageError, farm
 
@@ -160,3 +162,12 @@ def test_map_of_equal_inputs_finds_its_folder(tmp_path):
 def test_task_outside_of_a_farm_is_an_error():
     with pytest.raises(AnyrankError, match="no task here"):
         farm.task()
+
+
+@pytest.mark.parametrize("call", ["Executor(1).submit(f, 1).result()", "map(f, [1])", "map(f, [1], ranks=2)"])
+def test_scripts_without_a_guard_get_an_error(tmp_path, call):
+    script = tmp_path / "script.py"
+    script.write_text(f"from anyrank import farm\ndef f(x):\n    return x\nfarm.{call}\n")
+    result = run_command(sys.executable, script, timeout=60, cwd=tmp_path)
+    assert result.returncode == 1 and "Put the call under `if __name__ == '__main__':`" in result.stderr
+    assert not workers()

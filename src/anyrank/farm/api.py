@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError
+from anyrank.farm.calls import check_not_importing
 from anyrank.farm.executor import dumps, exception_of
 from anyrank.farm.inputs import PICKLED, write_blocks
 from anyrank.farm.journal import read_last
@@ -71,6 +72,7 @@ def map(
     >>> farm.map(abs, [-3, 4])
     [3, 4]
     """
+    check_not_importing("farm.map")
     with tempfile.TemporaryDirectory(prefix="anyrank-farm-") as temporary:
         folder = Path(out) if out is not None else Path(temporary, "run")
         records = _run(function, inputs, folder, ranks, options)

@@ -12,8 +12,8 @@ import signal
 import string
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from anyrank.runtime.user_files import import_file, split_source
 
 #: The variables in which job arrays give the index of a task; ours are the same with the prefix ANYRANK_TASK.
 ARRAYS = ("SLURM_ARRAY_TASK_ID", "PBS_ARRAY_INDEX")
+#: The files that are imported now, in this process: they must not start a farm.
+_IMPORTING: list[str] = []
 #: The sessions of the commands that run.
 _RUNNING: set[int] = set()
 #: The beginning of a command for a shell.
@@ -47,7 +49,8 @@ def load_function(source: str) -> Callable[..., Any]:
     file, name = split_source(source)
     if not name:
         raise UsageError(f"{source!r} is not a function: write FILE.py:NAME, such as tasks.py:price.")
-    module = import_file(Path(file))
+    with importing(file):
+        module = import_file(Path(file))
     if not hasattr(module, name):
         functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise UsageError(f"{file} has no function {name!r}. It has: {', '.join(functions) or 'none'}.")
@@ -55,6 +58,25 @@ def load_function(source: str) -> Callable[..., Any]:
     if not callable(function):
         raise UsageError(f"{source} is {function!r}, which cannot be called. Name a function.")
     return function  # type: ignore[no-any-return]
+
+
+@contextmanager
+def importing(file: str) -> Iterator[None]:
+    """Note that a file is imported, for `check_not_importing`."""
+    _IMPORTING.append(file)
+    try:
+        yield
+    finally:
+        _IMPORTING.pop()
+
+
+def check_not_importing(what: str) -> None:
+    """Raise UsageError if a file that is imported for its functions starts a farm itself, which would never end."""
+    if _IMPORTING:
+        raise UsageError(
+            f"{what} was called while {_IMPORTING[-1]} is imported for its functions. Put the call under "
+            "`if __name__ == '__main__':`."
+        )
 
 
 def check_columns(function: Callable[..., Any], columns: Sequence[str], shared: Iterable[str] = ()) -> None:
@@ -119,15 +141,49 @@ def check_command(command: str, columns: Iterable[str]) -> None:
 
 
 def fields_of(command: str) -> list[str]:
-    """Return the names in braces. Raises UsageError for a template or a quotation that does not end."""
+    """Return the names in braces. Raises UsageError for what cannot be parsed, or would not be quoted rightly."""
+    fields: list[str] = []
     try:
         shlex.split(command)
-        fields = [field for _, field, _, _ in string.Formatter().parse(command) if field is not None]
+        quote = ""
+        for text, field, spec, conversion in string.Formatter().parse(command):
+            quote = _open_quote(text, quote)
+            if field is None:
+                continue
+            fields.append(field)
+            if spec or conversion or not field or not re.fullmatch(r"\w[^.\[]*", field):
+                raise UsageError(
+                    f"--command {command!r}: in {{{field}{spec and ':' + spec}}} only the name of a column can stand. "
+                    "Write {{ and }} for braces, and format values in the table."
+                )
+            if quote:
+                raise UsageError(
+                    f"--command {command!r}: {{{field}}} is inside of quotes. Values are quoted already: write it "
+                    "without quotes around it, or {{ and }} for braces of the command itself."
+                )
     except ValueError as error:
-        raise UsageError(f"--command {command!r} cannot be parsed: {error}. Close quotes and braces.") from None
+        raise UsageError(
+            f"--command {command!r} cannot be parsed: {error}. Close quotes and braces, and write {{{{ and }}}} for "
+            "braces of the command itself."
+        ) from None
     if not command.strip():
         raise UsageError("--command is empty. Write a command with {column} for the values of a row.")
     return fields
+
+
+def _open_quote(text: str, quote: str) -> str:
+    """Return the quote that is open behind a part of a command for the shell; `quote` is the one before it."""
+    escaped = False
+    for character in text:
+        if escaped:
+            escaped = False
+        elif character == "\\" and quote != "'":
+            escaped = True
+        elif character == quote:
+            quote = ""
+        elif not quote and character in "'\"`":
+            quote = character
+    return quote
 
 
 def command_of(command: str, row: Mapping[str, Any]) -> str:

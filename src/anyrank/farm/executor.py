@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anyrank.errors import UsageError
+from anyrank.farm.calls import check_not_importing
 from anyrank.farm.lane import Lane, WorkerError
 from anyrank.farm.tasks import DONE, TIMED_OUT, Outcome, Record
 from anyrank.farm.worker import Item, Job
@@ -84,6 +85,7 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, workers: int | None = None, timeout: float = 0.0):
+        check_not_importing("farm.Executor")
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
         if workers < 1 or timeout < 0:
             raise UsageError(f"workers={workers}, timeout={timeout}: use at least 1 worker, and a time from 0.")

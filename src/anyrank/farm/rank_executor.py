@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anyrank.errors import UsageError
+from anyrank.farm.calls import check_not_importing, importing
 from anyrank.farm.executor import dumps, main_module
 from anyrank.farm.inputs import PICKLED
 from anyrank.farm.streams import END
@@ -66,6 +67,7 @@ class RankExecutor(concurrent.futures.Executor):
     """
 
     def __init__(self, ranks: int, hosts: str = "", folder: Path | str | None = None, **options: Any):
+        check_not_importing("farm.RankExecutor")
         if ranks < 1:
             raise UsageError(f"ranks={ranks}: use at least 1 rank.")
         parent = Path(folder or ".").absolute()
@@ -198,7 +200,8 @@ def invoke_line(main: bytes, path: list[str], call: str) -> str:
     if path:
         sys.path[:] = [*dict.fromkeys([*path, *sys.path])]
         path.clear()
-        spawn.prepare(pickle.loads(main))
+        with importing("the main script"):
+            spawn.prepare(pickle.loads(main))
     function, args, kwargs = pickle.loads(base64.b64decode(call))
     try:
         return _text(dumps((True, function(*args, **kwargs))))

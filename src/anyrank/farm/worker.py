@@ -122,7 +122,8 @@ class Worker:
         if job.command or job.program:
             calls.end_with_commands()
         if job.main:
-            spawn.prepare(pickle.loads(job.main))
+            with calls.importing("the main script"):
+                spawn.prepare(pickle.loads(job.main))
         if job.prepare:
             calls.load_function(job.prepare)()
         if job.command:
