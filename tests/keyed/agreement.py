@@ -147,7 +147,8 @@ def agrees(ours, theirs, column: list, function: str) -> bool:
         if ours is None or theirs is None or not all(number < 1e290 for number in numbers):  # also NaN
             return True  # DuckDB orders NaN otherwise, and overflows where a result does not
         scale = math.fsum(numbers) ** (2 if function == "var" else 1)
-        return abs(float(ours) - float(theirs)) <= 1e-9 * scale
+        smallest = math.ulp(0.0)  # the product below underflows for such values
+        return abs(float(ours) - float(theirs)) <= max(1e-9 * scale, smallest)
     if theirs is None and function == "sum":
         return Decimal(ours) == 0  # the sum of no values
     if isinstance(theirs, Decimal | int) and ours is not None:
