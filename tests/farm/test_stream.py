@@ -117,6 +117,7 @@ def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
+        (("--function", f"{WORK}:by_position", "--table", "-"), "takes 'x' by position only"),
         (("--table", "-", "--id", "x", "--after", "y"), "--after needs all tasks at the begin"),
         (("--table", "-", "--cost", "y"), "--cost needs all tasks at the begin"),
         (("--table", "{tmp}/none.jsonl", "--follow", "1"), "none.jsonl is no file"),
@@ -126,7 +127,8 @@ def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
 def test_stream_wrong_options_are_refused(tmp_path, words, error):
     (tmp_path / "t.jsonl").write_text(lines_of([1]))
     words = [word.format(tmp=tmp_path) for word in words]
-    assert farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2).count(error) == 1
+    words = words if "--function" in words else [f"{WORK}:square", *words]
+    assert farm(*words, out=tmp_path / "run", ranks=2, status=2).count(error) == 1
 
 
 def test_stream_lines_of_a_killed_process_are_repaired(alone, tmp_path):
