@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow.parquet
@@ -14,7 +15,7 @@ from farm.runs import WORK, digest, farm, rows_of, table
 from ranks import anyrank_command, processes_of, run_anyrank, start_process
 
 from anyrank import UsageError
-from anyrank.farm import inputs
+from anyrank.farm import calls, inputs
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,36 @@ def test_farm_errors_whose_text_raises_are_failures(tmp_path, concurrency):
     assert all("its text raises" in row["failure"] for row in rows[1:3])
 
 
+def test_farm_commands_get_json_and_miss_columns_by_name(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"x": true, "opt": {"k": [1, null]}}\n{"x": ["ü"]}\n')
+    command = ("--command", "printf %s' '%s {x} {opt}", "--table", tmp_path / "t.jsonl")
+    farm(*command, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert rows[0]["value"] == 'true {"k": [1, null]}' and rows[1]["failure"].startswith("the row has no 'opt'")
+    assert calls.command_of("echo {x}", {"x": ["ü", False]}) == """echo '["ü", false]'"""
+    assert "1: the row has no 'opt'" in run_anyrank("farm", *command, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("function", "refused"),
+    [
+        (lambda x, /: 1, True),
+        (lambda *x: 1, True),
+        (lambda x=1, /: 1, True),
+        (lambda x, /, y: 1, True),
+        (abs, True),
+        (lambda: 1, False),
+        (lambda x=1, /, y=2: 1, False),
+        (lambda y, *x: 1, False),
+        (lambda *x, **names: 1, False),
+    ],
+)
+def test_check_names_refuses_what_columns_cannot_give(function, refused):
+    with pytest.raises(UsageError, match="by position only") if refused else nullcontext():
+        calls.check_columns(function, ["y"])
+    calls.check_columns(function, [])
+
+
 def test_farm_cost_starts_long_tasks_first(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("x,hours\n1,0.5\n2,3\n3,1\n4,2\n")
@@ -298,6 +329,12 @@ BAD = {
     "id": ((f"{WORK}:square", "--id", "name"), "--id name is not a column"),
     "same ids": ((f"{WORK}:square", "--id", "same"), "rows 0 and 1"),
     "after without id": ((f"{WORK}:square", "--after", "x"), "needs --id"),
+    "no name for a parameter": ((f"{WORK}:by_position",), "takes 'x' by position only"),
+    "no names": ((f"{WORK}:all_by_position",), "all_by_position(*numbers) takes 'numbers' by position only"),
+    "no id": (
+        (f"{WORK}:square", "--id", "gap", "--after", "text"),
+        "--id gap: row 1 of the table (from 0) has no 'gap'",
+    ),
     "cycle": ((f"{WORK}:square", "--id", "x", "--after", "cycle"), "which is a cycle"),
     "unknown need": ((f"{WORK}:square", "--id", "x", "--after", "same"), "which is no task and"),
     "cost": ((f"{WORK}:square", "--cost", "text"), "'a' in row 0"),
@@ -309,8 +346,8 @@ BAD = {
 def test_farm_bad_input_is_one_error(tmp_path, name):
     words, message = BAD[name]
     file = tmp_path / "t.csv"
-    file.write_text("x,same,cycle,text\n1,9,2,a\n2,9,3,b\n3,7,1,c\n")
-    ranks = 2 if name in ("same ids", "cycle", "unknown column") else 1
+    file.write_text("x,same,cycle,text,gap\n1,9,2,a,a\n2,9,3,b,\n3,7,1,c,c\n")
+    ranks = 2 if name in ("same ids", "no id", "no names", "cycle", "unknown column") else 1
     done = farm(*words, "--table", file, out=tmp_path / "run", ranks=ranks, status=2)
     assert message in done and done.count("anyrank:") == 1, done
 

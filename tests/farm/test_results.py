@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import json
+import math
+import pickle
 import random
+import sys
 import tracemalloc
 from collections import Counter
 from hashlib import blake2b
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -16,7 +22,7 @@ from ranks import check_collective
 
 from anyrank import AnyrankError, World
 from anyrank.farm import results
-from anyrank.farm.columns import plain_column
+from anyrank.farm.columns import plain, plain_column
 from anyrank.farm.journal import Records
 from anyrank.farm.tasks import DIED, DONE, Outcome, Record
 from anyrank.farm.tasks import FAILED as FAILURE
@@ -169,7 +175,62 @@ def test_results_of_a_task_without_record_are_refused(world, tmp_path):
 def test_results_of_values_that_json_refuses_say_so():
     cyclic = [1]
     cyclic.append(cyclic)
-    column = plain_column([cyclic, datetime.date, np.longdouble(1), 5])
+    column = plain_column([cyclic, datetime.date, np.longdouble(1), 5, RaisesAtPickle()])
     assert column[0].startswith("cannot be written: RecursionError")
     assert column[1].startswith("cannot be written: TypeError")
-    assert column[2].keys() == {"pickle"} and column[3] == 5
+    assert column[2].keys() == {"pickle"} and column[3] == 5 and column[4] == "cannot be written: SystemExit: no"
+
+
+class RaisesAtPickle:
+    def __reduce__(self):
+        raise SystemExit("no")
+
+
+class RaisesAtLoad:
+    def __reduce__(self):
+        return sys.exit, ("not here",)
+
+
+#: Values of which each ended the farm when its results were written.
+ODD = [10**5000, -(10**5000), {"\ud800": 1}, {"a/b": 1, "a_b": 2, "": 3, ".": 4, "x\0": 5}, RaisesAtLoad(), 7]
+
+
+@pytest.mark.ranks(1, 2)
+def test_results_of_odd_values_and_names_are_written(world, tmp_path):
+    records = write_records(tmp_path / "records", world, lambda task: ODD[task % len(ODD)], ())
+    world.barrier()
+    totals = write_results(tmp_path / "blocks", records, world, BLOCK_TASKS=5)
+    check_whole(world, tmp_path, totals)
+    rows = [json.loads(line) for line in (tmp_path / "blocks" / "results.jsonl").read_text().splitlines()]
+    assert pickle.loads(base64.b64decode(rows[1]["value"]["pickle"])) == -(10**5000) and rows[5]["value"] == 7
+    assert rows[2]["\\ud800"] == 1 and rows[4]["value"] == "cannot be read back: SystemExit: not here"
+    with h5py.File(tmp_path / "blocks" / "results.h5") as file:
+        assert {*file} >= {"a_b", "a_b_", "_", "__", "x_"} and file["a_b"][3] == 2 and file["a_b_"][3] == 1
+
+
+def test_results_of_sets_are_sorted_lists():
+    class Text(str):
+        """A text whose place in a set is that of its length, as another seed of the hashes may have it."""
+
+        __slots__ = ()
+        __hash__ = lambda self: len(self)  # noqa: E731
+
+    orders = [{Text("b"), Text("aa")}, {(1, "x"), (1, 2), (10,), (2,)}, {frozenset({3, 1}), 2.5, None, "x", 1}]
+    expected = [["aa", "b"], [[1, 2], [1, "x"], [2], [10]], [1, 2.5, "x", [1, 3], None]]
+    assert plain_column(orders) == expected
+    assert plain({math.nan, 1.0, 2.0, math.inf}) == [1.0, 2.0, "inf", "nan"]
+    assert plain_column([{math.nan, 2.0, 1.0}])[0][:2] == [1.0, 2.0]
+
+
+@pytest.mark.ranks(1, 3)
+def test_results_keep_all_columns_of_equal_names(world, tmp_path):
+    columns = ["id", "input_id", "x", "result_x"]
+    inputs = SimpleNamespace(rows=3, columns=columns, rows_of=lambda tasks: [dict.fromkeys(columns, 1)] * len(tasks))
+    value = {"x": 2, "result_x": 3, "id": 4, "result_id": 5, "y": 6}
+    records = write_records(tmp_path / "records", world, lambda task: value, (), 3)
+    world.barrier()
+    results.Results(records, world, inputs).write(tmp_path, ("csv",))
+    names, row = [line.split(",") for line in (tmp_path / "results.csv").read_text().splitlines()[:2]]
+    expected = ["task", "id", "input_id", "input_input_id", "x", "result_x", "status", "result_result_x"]
+    expected += ["result_result_result_x", "result_id", "result_result_id", "y"]
+    assert names == expected and row == [*"0011", "1", "1", "done", *"23456"]

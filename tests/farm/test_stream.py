@@ -80,6 +80,18 @@ def test_stream_of_standard_input_takes_a_long_line(monkeypatch, tmp_path):
     assert [line for line, _ in lines] == [b"a" * 3 * PART, b"b"]
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_as_completed_takes_odd_values_and_names(tmp_path, ranks):
+    (tmp_path / "t.jsonl").write_text('{"n": 0}\n{"n": 1, "task": 9, "value": 5}\n{"n": 2, "input_task": 8}\n')
+    words = ("--table", tmp_path / "t.jsonl", "--as-completed", tmp_path / "done", "--formats", "jsonl")
+    farm(f"{WORK}:return_odd", *words, out=tmp_path / "run", ranks=ranks)
+    rows = sorted(map(json.loads, (tmp_path / "done").read_text().splitlines()), key=lambda row: row["task"])
+    assert rows == [*map(json.loads, (tmp_path / "run" / "results.jsonl").read_text().splitlines())]
+    assert "cannot load" in rows[0]["value"] and rows[1]["value"].keys() == {"pickle"}
+    assert [*rows[1]] == ["task", "id", "n", "input_task", "input_value", "status", "value"]
+    assert rows[2] == {"task": 2, "id": "2", "n": 2, "input_input_task": 8, "status": "done", "value": ["a", "b"]}
+
+
 def test_json_row_that_is_nested_too_deeply_is_refused():
     with pytest.raises(UsageError, match="is not JSON"):
         json_row(b"[" * 100_000, "line")
@@ -105,6 +117,7 @@ def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
+        (("--function", f"{WORK}:by_position", "--table", "-"), "takes 'x' by position only"),
         (("--table", "-", "--id", "x", "--after", "y"), "--after needs all tasks at the begin"),
         (("--table", "-", "--cost", "y"), "--cost needs all tasks at the begin"),
         (("--table", "{tmp}/none.jsonl", "--follow", "1"), "none.jsonl is no file"),
@@ -114,7 +127,8 @@ def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
 def test_stream_wrong_options_are_refused(tmp_path, words, error):
     (tmp_path / "t.jsonl").write_text(lines_of([1]))
     words = [word.format(tmp=tmp_path) for word in words]
-    assert farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2).count(error) == 1
+    words = words if "--function" in words else [f"{WORK}:square", *words]
+    assert farm(*words, out=tmp_path / "run", ranks=2, status=2).count(error) == 1
 
 
 def test_stream_lines_of_a_killed_process_are_repaired(alone, tmp_path):

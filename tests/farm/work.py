@@ -57,6 +57,18 @@ def return_unreadable():
     return Unreadable()
 
 
+def by_position(x, /, power=2):
+    return x**power
+
+
+def all_by_position(*numbers):
+    return len(numbers)
+
+
+def return_odd(n):
+    return [Unreadable(), 10**5000, {"b", "a"}][n]
+
+
 def return_or_raise_text(x):
     if x == 1:
         raise RaisingTextError

@@ -83,6 +83,8 @@ def check_columns(function: Callable[..., Any], columns: Sequence[str], shared: 
     """Raise UsageError if a parameter is not a column or a shared array, or a shared array is no parameter."""
     names, needed, takes_any = parameters_of(function)
     title = getattr(function, "__name__", "the function")
+    if columns:  # arguments of `farm.map` have no names
+        check_names(function)
     for name in shared:
         if name in columns:
             raise UsageError(f"--shared {name} is a column of the table, too. Rename one of them.")
@@ -90,11 +92,31 @@ def check_columns(function: Callable[..., Any], columns: Sequence[str], shared: 
             known = f"its parameters are {', '.join(sorted(names))}" if names else "it has no parameters"
             raise UsageError(f"--shared {name} is not a parameter of {title}: {known}. Correct the name.")
     missing = [name for name in needed if name not in columns and name not in shared]
-    if missing and columns:  # arguments of `farm.map` have no names
+    if missing and columns:
         raise UsageError(
             f"{title} needs {missing[0]!r}, which is not a column of the table: its columns are {', '.join(columns)}. "
             f"Add the column, or give the parameter a default value."
         )
+
+
+def check_names(function: Callable[..., Any]) -> None:
+    """Raise UsageError for a function that takes or needs arguments which cannot be given by name, as columns are."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of compiled code
+        return
+    names, _, takes_any = parameters_of(function)
+    for parameter in parameters:
+        kind, by_name = parameter.kind, bool(names) or takes_any
+        needed = parameter.default is parameter.empty
+        if (kind is parameter.POSITIONAL_ONLY and (needed or not by_name)) or (
+            kind is parameter.VAR_POSITIONAL and not by_name
+        ):
+            title = getattr(function, "__name__", "the function")
+            raise UsageError(
+                f"{title}{inspect.signature(function)} takes {parameter.name!r} by position only, and columns of the "
+                "table are given by name. Call it in a function whose parameters have the names of the columns."
+            )
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[set[str], list[str], bool]:
@@ -188,7 +210,10 @@ def _open_quote(text: str, quote: str) -> str:
 
 def command_of(command: str, row: Mapping[str, Any]) -> str:
     """Return the command for a row: its values, quoted for the shell, in place of {column}."""
-    return command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
+    try:
+        return command.format_map({name: shlex.quote(_plain(value)) for name, value in row.items()})
+    except KeyError as error:  # rows of JSON may lack a column
+        raise CommandError(f"the row has no {error.args[0]!r}, which the command needs: {command}") from None
 
 
 def needs_shell(command: str) -> bool:
@@ -294,4 +319,7 @@ class Command:
 
 
 def _plain(value: Any) -> str:
+    """Return a value of a row as text for a command: what is no number and no text as JSON."""
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None else str(value)

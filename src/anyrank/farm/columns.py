@@ -6,28 +6,34 @@ import base64
 import json
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anyrank.farm.worker import text_of
 from anyrank.keyed.types import arrow
 from anyrank.numerics.digest import local_digest
 
 #: The column of values that are not mappings.
 VALUE = "value"
+#: Columns of the results. If the table has one of these, its column is `input_NAME`, and of a result `result_NAME`.
+OWN = ("task", "id", "status", "failure")
 #: Types that a column may have; values of others are converted by `plain`.
 _PLAIN = {int, float, str, bool, type(None)}
+#: Bits of integers that Python writes as decimal numbers whatever its limit of digits is.
+_SHORT = 2000
 
 
 def plain(value: Any, finite: bool = True) -> Any:
     """Return a value for JSON: numbers, texts, lists and mappings; anything else as {"pickle": base64}.
 
-    With `finite`, infinities and NaN become texts, which JSON has no numbers for.
+    With `finite`, infinities and NaN become texts, which JSON has no numbers for. The order of a set differs from
+    process to process: it becomes a sorted list.
     """
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool) or (isinstance(value, int) and _is_short(value)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) or not finite else str(value)
@@ -35,6 +41,8 @@ def plain(value: Any, finite: bool = True) -> Any:
         return plain(value.tolist(), finite)
     if isinstance(value, list | tuple):
         return [plain(element, finite) for element in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(element, finite) for element in value), key=_order)
     if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
         return {name: plain(element, finite) for name, element in value.items()}
     if isinstance(value, bytes | bytearray):
@@ -44,17 +52,65 @@ def plain(value: Any, finite: bool = True) -> Any:
     return {"pickle": base64.b64encode(pickle.dumps(value, 5)).decode()}
 
 
+def _is_short(value: int) -> bool:
+    """Return whether an integer can be written as a decimal number: Python has a limit, usually of 4300 digits."""
+    if value.bit_length() > _SHORT:
+        try:
+            int.__repr__(value)
+        except ValueError:
+            return False
+    return True
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Return a key that sorts plain values of any types: numbers, texts, lists, and others by their JSON text."""
+    if isinstance(value, int | float) and value == value:
+        return 0, value
+    if isinstance(value, str):
+        return 1, value
+    return (2, [*map(_order, value)]) if isinstance(value, list) else (3, json.dumps(value))
+
+
 def plain_column(column: list[Any]) -> list[Any]:
     """Return a column in which all values are numbers, texts or what JSON has."""
-    return column if {*map(type, column)} <= _PLAIN else [_described(value) for value in column]
+    types = {*map(type, column)}
+    numbers = column if types == {int} else [x for x in column if type(x) is int] if int in types else []
+    if types <= _PLAIN and max(map(int.bit_length, numbers), default=0) <= _SHORT:
+        return column
+    return [described(value, False) for value in column]
 
 
-def _described(value: Any) -> Any:
+def described(value: Any, finite: bool = True) -> Any:
     """Return a value for JSON; one that cannot be converted, such as a list that contains itself, is described."""
     try:
-        return plain(value, False)
-    except Exception as error:
-        return f"cannot be written: {type(error).__name__}: {error}"
+        return plain(value, finite)
+    except (Exception, SystemExit) as error:  # classes of users may raise anything
+        return f"cannot be written: {text_of(error)}"
+
+
+def read_outcome(body: bytes) -> tuple[Any, ...]:
+    """Return the fields of an encoded outcome; a value that cannot be read back is described instead."""
+    try:
+        return pickle.loads(body)  # type: ignore[no-any-return]
+    except (Exception, SystemExit) as error:
+        return (f"cannot be read back: {text_of(error)}",)
+
+
+def name_columns(names: Iterable[str], prefix: str, others: Iterable[str]) -> dict[str, str]:
+    """Return the name in the results of each column: with a prefix, or several, if another column has its name.
+
+    A name depends on those before it only, so that it stays when columns are added. What UTF-8 does not have becomes
+    escapes.
+    """
+    named: dict[str, str] = {}
+    taken = {*others}
+    for name in names:
+        new = name.encode(errors="backslashreplace").decode()
+        while new in taken:
+            new = prefix + new
+        named[name] = new
+        taken.add(new)
+    return named
 
 
 def columns_of(values: list[Any], done: Sequence[bool]) -> dict[str, list[Any]]:
@@ -117,5 +173,5 @@ def digest_of(name: str, array: Any, first: int) -> int:
 
 def line_of(row: dict[str, Any]) -> bytes:
     """Return a row as a line of JSON; what is None is left out, except a value."""
-    kept = {name: plain(cell) for name, cell in row.items() if cell is not None or name == VALUE}
+    kept = {name: described(cell) for name, cell in row.items() if cell is not None or name == VALUE}
     return json.dumps(kept).encode() + b"\n"

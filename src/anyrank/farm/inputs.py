@@ -142,8 +142,22 @@ def write_blocks(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def check_ids(ids: Callable[[], Iterator[str]], name: str) -> None:
-    """Raise UsageError if two tasks have the same identifier. Only those with the same hash are kept in memory."""
+def _identifiers(column: Iterable[Any], name: str) -> Iterator[str]:
+    for row, value in enumerate(column):
+        if value is None:
+            raise UsageError(f"--id {name}: row {row} of the table (from 0) has no {name!r}. Give each task one.")
+        yield str(value)
+
+
+def check_ids(column: Callable[[], Iterator[Any]], name: str) -> None:
+    """Raise UsageError if a task has no identifier, or that of another one.
+
+    Only identifiers with the same hash are kept in memory.
+    """
+
+    def ids() -> Iterator[str]:
+        return _identifiers(column(), name)
+
     hashes = np.sort(np.fromiter(map(hash, ids()), np.int64))
     several = {*hashes[1:][hashes[1:] == hashes[:-1]].tolist()}
     seen: dict[str, int] = {}

@@ -19,7 +19,10 @@ SHOWN = 10
 def _text(farm: Farm, row: dict[str, Any]) -> str:
     """Return what a task does."""
     if farm.command:
-        return calls.command_of(farm.command, row)
+        try:
+            return calls.command_of(farm.command, row)
+        except calls.CommandError as error:
+            return str(error)
     if farm.program:
         return " ".join([f"anyrank run {farm.program}", *(f"--set {k}={value}" for k, value in farm.own(row).items())])
     function = calls.load_function(farm.function)

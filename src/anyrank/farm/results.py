@@ -7,7 +7,7 @@ ranks, because the files have the rows in this order.
 
 from __future__ import annotations
 
-import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +16,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anyrank.farm.columns import VALUE, array_of, columns_of, digest_of, kinds_of, line_of, plain_column, texts_of
+from anyrank.farm.columns import (
+    OWN,
+    VALUE,
+    array_of,
+    columns_of,
+    digest_of,
+    kinds_of,
+    line_of,
+    name_columns,
+    plain_column,
+    read_outcome,
+    texts_of,
+)
 from anyrank.farm.inputs import Inputs
 from anyrank.farm.journal import Entries, Records
 from anyrank.farm.streams import Stream
@@ -29,8 +41,6 @@ from anyrank.world import World
 
 #: Errors shown at the end.
 SHOWN = 3
-#: Columns of results.*; if the table has one of these, its column is `input_NAME`, and of a result `result_NAME`.
-OWN = ("task", "id", "status", "failure")
 #: The most tasks of a rank in a block, and the most bytes of their records, if all records have the same length.
 BLOCK_TASKS, BLOCK_BYTES = 1 << 16, 1 << 26
 
@@ -104,6 +114,7 @@ class Results:
         blocks = [(first, min(tasks, inputs.rows - first)) for first in firsts]
         self._cuts = [[first + cut for cut in even_cuts(rows, world.size)] for first, rows in blocks]
         self._places = records.last(self._cuts)
+        self._input_names = name_columns(inputs.columns, "input_", (*OWN, VALUE))
         #: The block that was read last: if there is only one, nothing is read twice.
         self._kept: _Block | None = None
         #: The blocks in which tasks of this rank have more than a value.
@@ -132,7 +143,7 @@ class Results:
             values.setdefault(VALUE, set())
         self._counts = counts
         #: The columns of values as they are named in the results, and in the values.
-        self._names = {f"result_{name}" if name in table or name in OWN else name: name for name in values}
+        self._names = {new: name for name, new in name_columns(values, "result_", {*table, *OWN}).items()}
         #: The kinds of all columns, in their order.
         self._kinds = table | {name: values[own] for name, own in self._names.items()}
         if longer:
@@ -161,13 +172,13 @@ class Results:
         entries = self._records.read(self._places[number])
         tasks = entries.heads["task"].tolist()
         rows = self._inputs.rows_of(tasks)
-        outcomes = _outcomes(entries.bodies)
+        outcomes = [*map(read_outcome, entries.bodies)]
         entries.bodies.clear()
         values = [outcome[0] for outcome in outcomes]
         longer = {row: Outcome(*outcome) for row, outcome in enumerate(outcomes) if len(outcome) > 1}
         table: dict[str, list[Any]] = {"task": tasks, "id": self._ids(tasks, rows)}
-        for name in self._inputs.columns:
-            table[f"input_{name}" if name in (*OWN, VALUE) else name] = [row.get(name) for row in rows]
+        for name, new in self._input_names.items():
+            table[new] = [row.get(name) for row in rows]
         table["status"] = [STATUSES[status] for status in entries.heads["status"].tolist()]
         columns = columns_of(values, (entries.heads["status"] == DONE).tolist())
         named = dict in {*map(type, values)}
@@ -200,6 +211,16 @@ class Results:
             self._digested += 1
         return block.arrays
 
+    def _datasets(self, number: int) -> dict[str, Any]:
+        """Return the columns of a block with names that HDF5 takes. Not collective."""
+        named: dict[str, Any] = {}
+        for name, array in self._arrays(number).items():
+            new = re.sub(r"[/\0]|^\.?$", "_", name)
+            while new in named or (new != name and new in self._kinds):
+                new += "_"
+            named[new] = array
+        return named
+
     def totals(self) -> Totals:
         """Return the number of tasks by status, the digest, and the first errors. Collective.
 
@@ -212,13 +233,16 @@ class Results:
 
     def write(self, folder: Path, formats: Sequence[str]) -> None:
         """Write results.FORMAT for each format, and tasks.csv with times and ranks. Collective."""
-        writers = {"csv": write_csv, "parquet": write_parquet, "hdf5": write_hdf5}
+        writers = {"csv": write_csv, "parquet": write_parquet}
         for name in formats:
             if name == "jsonl":
                 self._write_lines(folder / "results.jsonl")
+            elif name == "hdf5":
+                write_hdf5(self._world, folder / "results.h5", lambda: map(self._datasets, range(len(self._cuts))))
             else:
-                path = folder / f"results.{'h5' if name == 'hdf5' else name}"
-                writers[name](self._world, path, lambda: map(self._arrays, range(len(self._cuts))))
+                writers[name](
+                    self._world, folder / f"results.{name}", lambda: map(self._arrays, range(len(self._cuts)))
+                )
         write_csv(self._world, folder / "tasks.csv", lambda: map(self._about, range(len(self._cuts))))
 
     def _write_lines(self, path: Path) -> None:
@@ -263,21 +287,6 @@ class Results:
             "output": texts_of(block.sparse({row: outcome.output for row, outcome in block.longer.items()})),
             "traceback": texts_of(block.sparse({row: outcome.trace for row, outcome in block.longer.items()})),
         }
-
-
-def _outcomes(bodies: list[bytes]) -> list[tuple[Any, ...]]:
-    """Return the fields of outcomes; a value that cannot be read back is described instead."""
-    try:
-        return [*map(pickle.loads, bodies)]
-    except Exception:
-        return [*map(_loads, bodies)]
-
-
-def _loads(body: bytes) -> tuple[Any, ...]:
-    try:
-        return pickle.loads(body)  # type: ignore[no-any-return]
-    except Exception as error:
-        return (f"cannot be read back: {type(error).__name__}: {error}",)
 
 
 def _plain(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

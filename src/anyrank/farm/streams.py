@@ -17,10 +17,10 @@ import numpy as np
 
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
-from anyrank.farm.columns import VALUE, plain
+from anyrank.farm.columns import OWN, VALUE, line_of, name_columns, read_outcome
 from anyrank.farm.inputs import json_row
 from anyrank.farm.journal import Records
-from anyrank.farm.tasks import DONE, STATUSES, Record, decode
+from anyrank.farm.tasks import DONE, STATUSES, Outcome, Record, decode
 from anyrank.keyed.files import STDIN
 from anyrank.storage.durable import make_folder, sync_file
 from anyrank.world import World
@@ -308,13 +308,14 @@ class AsCompleted:
 
     def _write(self, records: list[Record]) -> None:
         rows = self._inputs.rows_of([record.task for record in records])
-        self._file.writelines(self._line(record, row) for record, row in zip(records, rows, strict=True))
+        names = name_columns(self._inputs.columns, "input_", (*OWN, VALUE))
+        self._file.writelines(self._line(record, row, names) for record, row in zip(records, rows, strict=True))
         self._file.flush()
 
-    def _line(self, record: Record, row: Any) -> str:
-        outcome = record.outcome()
+    def _line(self, record: Record, row: Any, names: dict[str, str]) -> str:
+        outcome = Outcome(*read_outcome(record.body))
         columns = row if isinstance(row, dict) else {}
-        line = {"task": record.task, "id": str(columns.get(self._id, record.task)), **columns}
-        line["status"] = STATUSES[record.status]
+        line = {"task": record.task, "id": str(columns.get(self._id, record.task))}
+        line |= {names[name]: cell for name, cell in columns.items()} | {"status": STATUSES[record.status]}
         line |= {VALUE: outcome.value} if record.status == DONE else {"failure": outcome.error}
-        return json.dumps(plain(line)) + "\n"
+        return line_of(line).decode()

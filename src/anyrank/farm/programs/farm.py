@@ -137,6 +137,9 @@ class Farm(CsvParameters, Program):
     def open_table(self, world: World) -> int:
         """Open the table and check its columns; return a hash of it. Collective."""
         if self._is_stream:
+            with world.raise_on_all_ranks():
+                if self.function:
+                    calls.check_names(calls.load_function(self.function))
             return int.from_bytes(hashlib.blake2b(self.table.encode(), digest_size=7).digest(), "little")
         options = {"on_bad": self.on_bad, "types": self.stated_types, "options": self.options}
         self._source = Source(self.table, world, options)
@@ -229,7 +232,7 @@ class Farm(CsvParameters, Program):
         cost: np.ndarray | None = None
         with world.raise_on_all_ranks():
             if self.id and not self._is_stream:
-                check_ids(self._ids, self.id)
+                check_ids(lambda: self.inputs.column(self.id), self.id)
             self._needs = self._read_needs() if self.after else []
             cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
