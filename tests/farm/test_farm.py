@@ -184,6 +184,25 @@ def test_farm_async_function_may_raise_timeout_error(tmp_path, words):
     assert {(row["status"], row["failure"]) for row in rows} == {("failed", "TimeoutError: no answer")}
 
 
+def test_farm_death_of_a_worker_blames_no_innocent_task(tmp_path):
+    words = ("--table", table(tmp_path, 10), "--concurrency", 10, "--task-memory", 250)
+    farm(f"{WORK}:exit_among_others", *words, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert [row["task"] for row in rows if row["status"] == "done"] == [*"01246789"]
+    assert rows[3]["status"] == "died" and rows[5]["status"] == "out of memory"
+    about = rows_of(tmp_path / "run" / "tasks.csv")
+    assert [row["attempts"] for row in about] == ["2" if row["task"] == "3" else "1" for row in about]
+
+
+@pytest.mark.parametrize("words", [(), ("--task-timeout", 50)])
+def test_farm_async_function_may_raise_system_exit(tmp_path, words):
+    words = (f"{WORK}:raise_exits", "--table", table(tmp_path, 8), "--concurrency", 4, *words)
+    farm(*words, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert [row["status"] for row in rows] == ["done", "failed", "failed", "died", *["done"] * 4]
+    assert rows[1]["failure"].startswith("SystemExit") and rows[2]["failure"].startswith("KeyboardInterrupt")
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_farm_errors_whose_text_raises_are_failures(tmp_path, concurrency):
     words = ("--table", table(tmp_path, 4), "--concurrency", concurrency)

@@ -194,3 +194,28 @@ def add_needed(id, folder):
         mark.touch()
         raise ValueError("once")
     return len(id) + sum(farm.task().needed.values())
+
+
+def exit_among_others(x):
+    """Task 3 kills its worker, and task 5 takes much memory, while others wait."""
+    kept = bytearray(400_000_000) if x == 5 else b""
+    time.sleep(0.1 if x == 3 else 0.5)
+    if x == 3:
+        os._exit(2)
+    return x + len(kept)
+
+
+async def raise_exits(x):
+    await asyncio.sleep(0)
+    if x == 1:
+        raise SystemExit(3)
+    if x == 2:
+        raise KeyboardInterrupt
+    if x == 3:
+        await asyncio.gather(asyncio.create_task(exit_later()))
+    await asyncio.sleep(0.2)
+    return x
+
+
+async def exit_later():
+    raise SystemExit(4)

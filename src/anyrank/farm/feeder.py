@@ -116,6 +116,9 @@ class Feeder:
         #: Tasks that this rank will send next, as (index, attempt), and those that wait until a time.
         self._ready: deque[tuple[int, int]] = deque()
         self._delayed: list[tuple[float, int, int]] = []
+        #: Groups of tasks that ran together when a worker died, which are sent without others, and whether one runs.
+        self._suspects: deque[list[tuple[int, int]]] = deque()
+        self._apart = False
         #: The first and the end of the tickets that are not used, and the number of tickets taken when last known.
         self._ticket, self._ticket_end, self._taken = 0, 0, 0
         #: The place in the queue for which this rank has a ticket.
@@ -240,7 +243,7 @@ class Feeder:
                 raise AnyrankError(f"the worker ended with {how} before its first task; see {self._job.log}.")
             why = f"ended its worker with {how}"
             why += " (perhaps the system ran out of memory)" if how.endswith("SIGKILL") else ""
-            self._replace(dict.fromkeys(suspects, (t.DIED, why)))
+            self._blame(suspects, t.DIED, why)
             return
         now, limit = time.monotonic(), self.policy.timeout + (GRACE if self._is_patient else 0.0)
         late = [index for index, since in lane.running().items() if now - since > limit]
@@ -251,11 +254,26 @@ class Feeder:
             self._memory_at = now
             if (used := lane.memory()) > self.policy.memory:
                 why = f"took {used >> 20} MiB of memory, and --task-memory is {int(self.policy.memory) >> 20} MiB"
-                self._replace(dict.fromkeys(lane.running(), (t.OUT_OF_MEMORY, why)))
+                self._blame([*lane.running()], t.OUT_OF_MEMORY, why)
 
     @property
     def _is_patient(self) -> bool:
         return bool(self._job.command or self._job.program) or self._job.concurrency > 1
+
+    def _blame(self, suspects: list[int], status: int, why: str) -> None:
+        """End the worker because of one of these tasks. If they are several, each half of them is tried again apart.
+
+        Thus the one that did it is found, and the attempt does not count for the others.
+        """
+        half = len(suspects) // 2
+        if not half:
+            self._replace(dict.fromkeys(suspects, (status, why)))
+            return
+        assert self._lane is not None
+        for group in (suspects[half:], suspects[:half]):
+            items = [self._lane.pending.pop(index) for index in group]
+            self._suspects.appendleft([(item.task, item.attempt) for item in items])
+        self._replace({})
 
     def _replace(self, guilty: dict[int, tuple[int, str]]) -> None:
         """End the worker; the tasks in `guilty` have ended, and the others that it had are sent to the next one."""
@@ -278,13 +296,19 @@ class Feeder:
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.append(heapq.heappop(self._delayed)[1:])
         pending = len(lane.pending) if lane else 0
+        if pending and (self._apart or self._suspects):
+            return 0
         if pending >= self._job.concurrency and (pending - self._job.concurrency + 1) * self._mean >= AHEAD:
             return 0
         if pending and self._mean == 0 and pending >= self._job.concurrency:
             return 0  # the length of tasks is not known yet
         if self.policy.most_failures < math.inf and self.tickets.failed() > self.policy.most_failures:
             return 0
-        items = self._next(self._wanted(pending)) if self._active else []
+        self._apart = bool(self._suspects)
+        if self._apart:
+            items = self._not_expired(self._items(self._suspects.popleft()))
+        else:
+            items = self._next(self._wanted(pending)) if self._active else []
         if items:
             if lane is None:
                 self._lane = lane = Lane(self._job)
