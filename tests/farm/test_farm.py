@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from farm.runs import WORK, digest, farm, rows_of, table
@@ -15,6 +16,11 @@ from ranks import anyrank_command, processes_of, run_anyrank, start_process
 
 from anyrank import UsageError
 from anyrank.farm import inputs
+from anyrank.farm.feeder import MOST, Feeder, Plan, Policy
+from anyrank.farm.journal import Records
+from anyrank.farm.tickets import Tickets
+from anyrank.farm.worker import Item, Job
+from anyrank.world import World
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +236,41 @@ def test_farm_max_failures_ends_the_farm(tmp_path):
     words = ("--table", table(tmp_path, 500), "--max-failures", 3)
     done = farm(f"{WORK}:raise_unpicklable", *words, out=tmp_path / "run", ranks=2, status=1)
     assert "more than --max-failures 3" in done and not (tmp_path / "run" / "results.csv").exists()
+
+
+def test_farm_max_failures_counts_no_skipped_tasks(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("id,after\nbad,\na,bad\nb,bad\nc,bad\nslow,\nlast,slow\n")
+    words = (f"{WORK}:fail_at_begin", "--table", file, "--id", "id", "--after", "after", "--max-failures")
+    farm(*words, 1, out=tmp_path / "run", ranks=2, status=1)
+    assert rows_of(tmp_path / "run" / "results.csv")[5]["status"] == "done"
+    done = farm(*words, 0, out=tmp_path / "ended", ranks=2, status=1)
+    assert "1 tasks have failed" in done and "task bad: ValueError: no input" in done
+    assert not (tmp_path / "ended" / "results.csv").exists()
+
+
+def test_farm_of_failed_tasks_names_no_others_and_the_limit(tmp_path):
+    words = ("--table", table(tmp_path, 1), "--task-memory", 100)
+    done = farm(f"{WORK}:take_memory", *words, out=tmp_path / "run", status=1)
+    assert "1 of 1 tasks have failed; all results are in" in done and "--task-memory is 100 MB" in done
+
+
+def test_feeder_takes_expired_tasks_in_large_chunks(tmp_path):
+    policy, world = Policy(expires=1.0), World()
+    tickets, asked = Tickets(world, 1), []
+    plan = Plan(np.ones(2 * MOST, bool), None, [])
+
+    def items(tasks):
+        asked.append(len(tasks))
+        return [Item(task, attempt, str(task), {}) for task, attempt in tasks]
+
+    records = Records(tmp_path, world)
+    feeder = Feeder(plan, items, records, tickets, Job(log="", path=[]), policy, True)
+    feeder.work(time.monotonic() + 60)
+    feeder.close()
+    tickets.close()
+    world.close()
+    assert (feeder.ended, feeder.failed, asked) == (2 * MOST, 0, [MOST, MOST])
 
 
 def test_farm_expired_tasks_do_not_start(tmp_path):

@@ -219,3 +219,16 @@ async def raise_exits(x):
 
 async def exit_later():
     raise SystemExit(4)
+
+
+def fail_at_begin(id):
+    if id == "bad":
+        raise ValueError("no input")
+    time.sleep(0.5 if id == "slow" else 0)
+    return id
+
+
+def take_memory(x):
+    kept = bytearray(300_000_000)
+    time.sleep(5)
+    return len(kept)

@@ -125,15 +125,19 @@ class Feeder:
         self._place: int | None = None
         self._mean = 0.0
         self._memory_at = 0.0
+        #: The number of tasks that have ended, and that have failed: those that were skipped or expired have not.
         self.ended = self.failed = 0
+        #: The time at which the first of them failed, and its identifier and error.
+        self.first_failure = (math.inf, "")
 
     def work(self, until: float) -> None:
         """Work until this time of the monotonic clock, or until all tasks of all ranks have ended. Not collective."""
         pause = SHORT
         while time.monotonic() < until:
+            before = self.ended
             ended = self._receive()
             self._watch()
-            sent = self._feed()
+            sent = self._feed() or self.ended > before  # tasks may expire in place of being sent
             self.tickets.progress()
             busy = self._lane is not None and self._lane.pending  # then not all have ended
             if not (sent or ended or busy) and self.tickets.ended() >= self.plan.total:
@@ -191,8 +195,12 @@ class Feeder:
             self.fresh += parts + more
         count = len(done) + len(failed) + len(skipped)
         self.ended += count
-        self.failed += len(failed) + len(skipped)
-        self.tickets.end(count, len(failed))
+        failures = [record for record in failed if record.status != t.EXPIRED]
+        if failures and not self.failed:
+            first = failures[0]
+            self.first_failure = (first.start + first.seconds, f"{self._name(first.task)}: {first.outcome().error}")
+        self.failed += len(failures)
+        self.tickets.end(count, len(failures))
 
     def _release(self, done: int, place: int) -> None:
         """Offer the tasks that need no other one after this one is done, whose record is at this place."""
@@ -215,8 +223,11 @@ class Feeder:
 
     def _skip(self, cause: Record, task: int) -> Record:
         how = "was skipped" if cause.status == t.SKIPPED else t.STATUSES[cause.status]
-        name = self._items([(cause.task, 1)])[0].id
-        return Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=f"needs {name}, which {how}").encode())
+        error = f"needs {self._name(cause.task)}, which {how}"
+        return Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=error).encode())
+
+    def _name(self, task: int) -> str:
+        return self._items([(task, 1)])[0].id
 
     def _try_again(self, record: Record) -> bool:
         """Try a task again later, on this rank, or on another if its worker died; returns False if it has ended."""
@@ -253,7 +264,7 @@ class Feeder:
         elif self.policy.memory < math.inf and now - self._memory_at > MEMORY_EVERY and lane.pending:
             self._memory_at = now
             if (used := lane.memory()) > self.policy.memory:
-                why = f"took {used >> 20} MiB of memory, and --task-memory is {int(self.policy.memory) >> 20} MiB"
+                why = f"took {used / 1e6:.0f} MB of memory, and --task-memory is {self.policy.memory / 1e6:g} MB"
                 self._blame([*lane.running()], t.OUT_OF_MEMORY, why)
 
     @property
@@ -317,6 +328,8 @@ class Feeder:
 
     def _wanted(self, pending: int) -> int:
         """Return the number of tasks to send: enough for a while, but no more than a small share of those left."""
+        if time.time() >= self.policy.expires:
+            return MOST  # no worker waits for their ends
         free = max(1, self._job.concurrency - pending)
         if self._mean == 0:
             return free

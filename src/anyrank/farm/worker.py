@@ -240,8 +240,8 @@ class Worker:
     async def outcome_of(self, item: Item) -> tuple[int, Outcome]:
         """Await the function for a task; return the status and the outcome.
 
-        An error must not leave the coroutine: SystemExit would end the event loop with all other tasks, and TimeoutError
-        would look like that of --task-timeout.
+        No error leaves the coroutine: SystemExit would end the event loop with all other tasks, and TimeoutError would
+        look like that of --task-timeout.
         """
         try:
             return DONE, Outcome(await self.call(item))

@@ -307,21 +307,22 @@ class Farm(CsvParameters, Program):
             state.tasks = inputs.rows
         with state.world.raise_on_all_ranks(OSError, AnyrankError):
             feeder.work(time.monotonic() + self._length)
+            if time.monotonic() - self._synced > SYNC_EVERY:
+                self.records.sync()
+                self._synced = time.monotonic()
         if self.as_completed:
             self._output.write(feeder.fresh or ())
             feeder.fresh = []
         self._length = min(1.5 * self._length, SOON if self._is_stream or self.as_completed else LONGEST)
-        if time.monotonic() - self._synced > SYNC_EVERY:
-            self.records.sync()
-            self._synced = time.monotonic()
         ended, failed = state.world.allreduce(np.array([feeder.ended, feeder.failed], np.int64)).tolist()
         state.ended, state.failed = self._first + ended, failed
         self._ended, self._steps = ended, self._steps + 1
         if 0 <= self.max_failures < failed:
+            _, first = min(state.world.comm.allgather(feeder.first_failure))
             raise of_all_ranks(
                 AnyrankError(
                     f"{failed} tasks have failed, more than --max-failures {self.max_failures}. `resume` tries them "
-                    f"again; {self._folder / 'log'} has the logs of the workers."
+                    f"again; {self._folder / 'log'} has the logs of the workers. The first one:\ntask {first}"
                 )
             )
         if state.ended == state.tasks and not inputs.open:
@@ -329,8 +330,9 @@ class Farm(CsvParameters, Program):
 
     def _write(self, state: State) -> None:
         """Write the results. Collective."""
-        self.feeder.close()
-        self.records.sync()
+        with state.world.raise_on_all_ranks(OSError):
+            self.records.sync()
+            self.feeder.close()
         results = Results(self.records, state.world, self.inputs, self.id)
         results.write(self._folder, self.formats)
         self._totals = results.totals()
@@ -347,9 +349,10 @@ class Farm(CsvParameters, Program):
         counts = {name: n for name, n in zip(STATUSES, self._totals.by_status, strict=True) if n}
         if state.failed:
             lines = "\n".join(self._totals.first_errors)
+            others = " the others are done, and" if counts.get("done") else ""
             raise of_all_ranks(
                 AnyrankError(
-                    f"{state.failed} of {state.tasks} tasks have failed; the others are done, and all results are in "
+                    f"{state.failed} of {state.tasks} tasks have failed;{others} all results are in "
                     f"{self._folder}. `anyrank resume {self._folder}` tries the failed ones again.\n{lines}"
                 )
             )
