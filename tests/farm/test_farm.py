@@ -15,7 +15,9 @@ from farm.runs import WORK, digest, farm, rows_of, table
 from ranks import anyrank_command, processes_of, run_anyrank, start_process
 
 from anyrank import UsageError
+from anyrank import farm as api
 from anyrank.farm import inputs
+from anyrank.farm.calls import SHELL, CommandTimeoutError, run_words
 from anyrank.farm.feeder import MOST, Feeder, Plan, Policy
 from anyrank.farm.journal import Records
 from anyrank.farm.tickets import Tickets
@@ -168,6 +170,23 @@ def test_farm_commands_get_values_variables_and_limits(tmp_path):
         "--command", "sh -c 'echo why >&2; exit 3'", "--table", table(tmp_path, 1), out=tmp_path / "x", status=1
     )
     assert "status 3" in done and "why" in done
+
+
+@pytest.mark.parametrize("left", ["sleep 60 &", "setsid sleep 60 & echo $! >&2;", "yes >&2 &"])
+def test_run_words_ends_with_the_command_not_with_what_it_left(left):
+    start = time.monotonic()
+    output, errors = run_words([*SHELL, f"{left} seq 9999; echo last"], os.environ, None)
+    assert time.monotonic() - start < 30 and output.split() == [*map(str, range(1, 10000)), "last"]
+    if left.startswith("setsid"):
+        os.kill(int(errors), signal.SIGKILL)
+
+
+def test_run_words_waits_for_a_command_without_output():
+    assert run_words([*SHELL, "exec >&- 2>&-; sleep 0.2"], os.environ, None) == ("", "")
+    assert run_words([*SHELL, "printf 'a\\r\\n\\377'; sleep 0.1; printf b"], os.environ, 50.0)[0] == "a\n\\xffb"
+    for command in ("exec >&- 2>&-; sleep 60", "yes"):
+        with pytest.raises(CommandTimeoutError):
+            run_words([*SHELL, command], os.environ, 0.1)
 
 
 @pytest.mark.parametrize("function", ["wait", "wait_async"])
@@ -418,3 +437,9 @@ def test_ids_with_equal_hashes_are_compared(monkeypatch):
     inputs.check_ids(lambda: iter(["a", "b", "cc"]), "x")
     with pytest.raises(UsageError, match="'b' is in rows 1 and 3"):
         inputs.check_ids(lambda: iter(["a", "b", "cc", "b", "a"]), "x")
+
+
+def test_farm_module_lists_names_and_map_takes_formats(tmp_path):
+    assert {"map", "Executor", "task"} <= {*dir(api)}
+    assert api.map(abs, [-1], out=tmp_path / "run", formats=["csv"]) == [1]
+    assert rows_of(tmp_path / "run" / "results.csv")[0]["value"] == "1"
