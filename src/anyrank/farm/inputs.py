@@ -239,7 +239,9 @@ def json_row(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON ({error}). Write one object on each line.") from None
+        raise UsageError(
+            f'{where} is not JSON ({error}). Write one object on each line, such as {{"x": 1}}, not CSV.'
+        ) from None
     if not isinstance(row, dict):
         raise UsageError(f'{where} is {row!r}, not an object. Write one object on each line, such as {{"x": 1}}.')
     return row
