@@ -254,6 +254,7 @@ def test_farm_calls_prepare_once_in_each_worker(tmp_path):
 def test_farm_max_failures_ends_the_farm(tmp_path):
     words = ("--table", table(tmp_path, 500), "--max-failures", 3)
     done = farm(f"{WORK}:raise_unpicklable", *words, out=tmp_path / "run", ranks=2, status=1)
+    assert "mpool" not in done  # what MPI says of a window that was not freed
     assert "more than --max-failures 3" in done and not (tmp_path / "run" / "results.csv").exists()
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -377,10 +378,11 @@ class Feeder:
 
     def close(self) -> None:
         """End the worker; the tasks that it works on will be done when the farm is resumed. Not collective."""
-        if self._lane is not None:
-            got = self._lane.receive()
-            if got.done:
-                self._note_ends(got.parts, got.done, [])
-            self._lane.close()
-            self._lane = None
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            with suppress(OSError, WorkerError):  # what is not recorded is done when the farm is resumed
+                got = lane.receive()
+                if got.done:
+                    self._note_ends(got.parts, got.done, [])
+            lane.close()
         self.records.close()

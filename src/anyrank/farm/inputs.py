@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -232,6 +233,14 @@ def _json_rows(files: TextFiles) -> Iterator[dict[str, Any]]:
             if line.strip():
                 yield json_row(line, f"{block.path} at byte {position}")
             position += len(line) + 1
+
+
+def began_at(folder: Path) -> float:
+    """Return the time at which the farm was first started."""
+    file = folder / "began.json"
+    if not file.exists():
+        file.write_text(json.dumps(time.time()), encoding="utf-8")
+    return float(json.loads(file.read_text(encoding="utf-8")))
 
 
 def json_row(line: bytes, where: str) -> dict[str, Any]:

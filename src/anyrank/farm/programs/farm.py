@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import time
@@ -17,7 +16,7 @@ from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls, costs
 from anyrank.farm.feeder import Feeder, Plan, Policy
 from anyrank.farm.graph import read_needs
-from anyrank.farm.inputs import Inputs, Source, check_folders, check_ids
+from anyrank.farm.inputs import Inputs, Source, began_at, check_folders, check_ids
 from anyrank.farm.journal import Records
 from anyrank.farm.results import Results
 from anyrank.farm.shared import SharedInputs, parse
@@ -300,6 +299,16 @@ class Farm(CsvParameters, Program):
 
     def step(self, state: State) -> None:
         """Work on tasks for a part of a second; when all have ended, write the results."""
+        try:
+            self._advance(state)
+        except AnyrankError as error:
+            if error.collective:  # all ranks are here
+                self.feeder.close()
+                self.feeder.tickets.close()
+            raise
+
+    def _advance(self, state: State) -> None:
+        """Do what `step` says. Collective."""
         feeder, inputs = self.feeder, self.inputs
         if isinstance(inputs, Stream):
             inputs.receive(SOON if state.ended == state.tasks else 0.0)
@@ -318,7 +327,7 @@ class Farm(CsvParameters, Program):
         state.ended, state.failed = self._first + ended, failed
         self._ended, self._steps = ended, self._steps + 1
         if 0 <= self.max_failures < failed:
-            _, first = min(state.world.comm.allgather(feeder.first_failure))
+            first = min(state.world.comm.allgather(feeder.first_failure))[1]
             raise of_all_ranks(
                 AnyrankError(
                     f"{failed} tasks have failed, more than --max-failures {self.max_failures}. `resume` tries them "
@@ -389,11 +398,3 @@ class _End(Callback):
         if hasattr(self._program, "feeder"):
             self._program.feeder.close()
             self._program.shared_inputs.close()
-
-
-def began_at(folder: Path) -> float:
-    """Return the time at which the farm was first started."""
-    file = folder / "began.json"
-    if not file.exists():
-        file.write_text(json.dumps(time.time()), encoding="utf-8")
-    return float(json.loads(file.read_text(encoding="utf-8")))
