@@ -9,13 +9,22 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from farm.runs import WORK, digest, farm, rows_of, table
 from ranks import anyrank_command, processes_of, run_anyrank, start_process
 
 from anyrank import UsageError
+from anyrank import farm as api
 from anyrank.farm import calls, inputs
+from anyrank.farm.calls import SHELL, CommandTimeoutError, run_words
+from anyrank.farm.feeder import MOST, Feeder
+from anyrank.farm.journal import Records
+from anyrank.farm.plan import Plan, Policy
+from anyrank.farm.tickets import Tickets
+from anyrank.farm.worker import Item, Job
+from anyrank.world import World
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +174,23 @@ def test_farm_commands_get_values_variables_and_limits(tmp_path):
     assert "status 3" in done and "why" in done
 
 
+@pytest.mark.parametrize("left", ["sleep 60 &", "setsid sleep 60 & echo $! >&2;", "yes >&2 &"])
+def test_run_words_ends_with_the_command_not_with_what_it_left(left):
+    start = time.monotonic()
+    output, errors = run_words([*SHELL, f"{left} seq 9999; echo last"], os.environ, None)
+    assert time.monotonic() - start < 30 and output.split() == [*map(str, range(1, 10000)), "last"]
+    if left.startswith("setsid"):
+        os.kill(int(errors), signal.SIGKILL)
+
+
+def test_run_words_waits_for_a_command_without_output():
+    assert run_words([*SHELL, "exec >&- 2>&-; sleep 0.2"], os.environ, None) == ("", "")
+    assert run_words([*SHELL, "printf 'a\\r\\n\\377'; sleep 0.1; printf b"], os.environ, 50.0)[0] == "a\n\\xffb"
+    for command in ("exec >&- 2>&-; sleep 60", "yes"):
+        with pytest.raises(CommandTimeoutError):
+            run_words([*SHELL, command], os.environ, 0.1)
+
+
 @pytest.mark.parametrize("function", ["wait", "wait_async"])
 def test_farm_concurrency_overlaps_tasks_that_wait(tmp_path, function):
     words = ("--concurrency", 20, "--task-timeout", 2)
@@ -183,6 +209,25 @@ def test_farm_async_function_may_raise_timeout_error(tmp_path, words):
     farm(*words, out=tmp_path / "run", status=1)
     rows = rows_of(tmp_path / "run" / "results.csv")
     assert {(row["status"], row["failure"]) for row in rows} == {("failed", "TimeoutError: no answer")}
+
+
+def test_farm_death_of_a_worker_blames_no_innocent_task(tmp_path):
+    words = ("--table", table(tmp_path, 10), "--concurrency", 10, "--task-memory", 250)
+    farm(f"{WORK}:exit_among_others", *words, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert [row["task"] for row in rows if row["status"] == "done"] == [*"01246789"]
+    assert rows[3]["status"] == "died" and rows[5]["status"] == "out of memory"
+    about = rows_of(tmp_path / "run" / "tasks.csv")
+    assert [row["attempts"] for row in about] == ["2" if row["task"] == "3" else "1" for row in about]
+
+
+@pytest.mark.parametrize("words", [(), ("--task-timeout", 50)])
+def test_farm_async_function_may_raise_system_exit(tmp_path, words):
+    words = (f"{WORK}:raise_exits", "--table", table(tmp_path, 8), "--concurrency", 4, *words)
+    farm(*words, out=tmp_path / "run", status=1)
+    rows = rows_of(tmp_path / "run" / "results.csv")
+    assert [row["status"] for row in rows] == ["done", "failed", "failed", "died", *["done"] * 4]
+    assert rows[1]["failure"].startswith("SystemExit") and rows[2]["failure"].startswith("KeyboardInterrupt")
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -241,7 +286,43 @@ def test_farm_calls_prepare_once_in_each_worker(tmp_path):
 def test_farm_max_failures_ends_the_farm(tmp_path):
     words = ("--table", table(tmp_path, 500), "--max-failures", 3)
     done = farm(f"{WORK}:raise_unpicklable", *words, out=tmp_path / "run", ranks=2, status=1)
+    assert "mpool" not in done  # what MPI says of a window that was not freed
     assert "more than --max-failures 3" in done and not (tmp_path / "run" / "results.csv").exists()
+
+
+def test_farm_max_failures_counts_no_skipped_tasks(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("id,after\nbad,\na,bad\nb,bad\nc,bad\nslow,\nlast,slow\n")
+    words = (f"{WORK}:fail_at_begin", "--table", file, "--id", "id", "--after", "after", "--max-failures")
+    farm(*words, 1, out=tmp_path / "run", ranks=2, status=1)
+    assert rows_of(tmp_path / "run" / "results.csv")[5]["status"] == "done"
+    done = farm(*words, 0, out=tmp_path / "ended", ranks=2, status=1)
+    assert "1 tasks have failed" in done and "task bad: ValueError: no input" in done
+    assert not (tmp_path / "ended" / "results.csv").exists()
+
+
+def test_farm_of_failed_tasks_names_no_others_and_the_limit(tmp_path):
+    words = ("--table", table(tmp_path, 1), "--task-memory", 100)
+    done = farm(f"{WORK}:take_memory", *words, out=tmp_path / "run", status=1)
+    assert "1 of 1 tasks have failed; all results are in" in done and "--task-memory is 100 MB" in done
+
+
+def test_feeder_takes_expired_tasks_in_large_chunks(tmp_path):
+    policy, world = Policy(expires=1.0), World()
+    tickets, asked = Tickets(world, 1), []
+    plan = Plan(np.ones(2 * MOST, bool), None, [])
+
+    def items(tasks):
+        asked.append(len(tasks))
+        return [Item(task, attempt, str(task), {}) for task, attempt in tasks]
+
+    records = Records(tmp_path, world)
+    feeder = Feeder(plan, items, records, tickets, Job(log="", path=[]), policy, True)
+    feeder.work(time.monotonic() + 60)
+    feeder.close()
+    tickets.close()
+    world.close()
+    assert (feeder.ended, feeder.failed, asked) == (2 * MOST, 0, [MOST, MOST])
 
 
 def test_farm_expired_tasks_do_not_start(tmp_path):
@@ -395,3 +476,9 @@ def test_ids_with_equal_hashes_are_compared(monkeypatch):
     inputs.check_ids(lambda: iter(["a", "b", "cc"]), "x")
     with pytest.raises(UsageError, match="'b' is in rows 1 and 3"):
         inputs.check_ids(lambda: iter(["a", "b", "cc", "b", "a"]), "x")
+
+
+def test_farm_module_lists_names_and_map_takes_formats(tmp_path):
+    assert {"map", "Executor", "task"} <= {*dir(api)}
+    assert api.map(abs, [-1], out=tmp_path / "run", formats=["csv"]) == [1]
+    assert rows_of(tmp_path / "run" / "results.csv")[0]["value"] == "1"

@@ -22,7 +22,7 @@ from ranks import check_collective
 
 from anyrank import AnyrankError, World
 from anyrank.farm import results
-from anyrank.farm.columns import plain, plain_column
+from anyrank.farm.columns import array_of, plain, plain_column
 from anyrank.farm.journal import Records
 from anyrank.farm.tasks import DIED, DONE, Outcome, Record
 from anyrank.farm.tasks import FAILED as FAILURE
@@ -206,6 +206,12 @@ def test_results_of_odd_values_and_names_are_written(world, tmp_path):
     assert rows[2]["\\ud800"] == 1 and rows[4]["value"] == "cannot be read back: SystemExit: not here"
     with h5py.File(tmp_path / "blocks" / "results.h5") as file:
         assert {*file} >= {"a_b", "a_b_", "_", "__", "x_"} and file["a_b"][3] == 2 and file["a_b_"][3] == 1
+
+
+def test_results_of_numpy_numbers_are_numbers():
+    column = plain_column([np.float64(0.5), np.int32(2), np.float32(0.25), np.bool_(True)])
+    assert [type(value) for value in column] == [float, int, float, bool] and column == [0.5, 2, 0.25, True]
+    assert str(array_of(plain_column([np.float64(0.5), np.nan]), {"float"}).type) == "double"
 
 
 def test_results_of_sets_are_sorted_lists():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -109,6 +111,7 @@ def test_stream_bad_lines_are_errors_or_left_out(tmp_path):
     words = ("--table", table, "--follow", 0.1)
     printed = farm(f"{WORK}:square", *words, out=tmp_path / "run", ranks=2, status=2)
     assert printed.count("is 7, not an object. Write one object on each line") == 1
+    assert printed.count("leave out such lines with --on-bad skip") == 1
     farm(f"{WORK}:square", *words, "--on-bad", "skip", out=tmp_path / "skip", ranks=2)
     assert [row["x"] for row in rows_of(tmp_path / "skip" / "results.csv")] == ["1", "2"]
     assert json.loads((tmp_path / "skip" / "result.json").read_text())["left_out"] == 2
@@ -155,3 +158,28 @@ def test_stream_lines_of_a_killed_process_are_repaired(alone, tmp_path):
     table.write_text("")
     with pytest.raises(AnyrankError, match="became shorter"):
         Stream(folder, str(table), "id", 1.0, False, alone).receive()
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_stream_of_a_file_that_is_gone_is_an_error(alone, tmp_path, how):
+    table = tmp_path / "t.jsonl"
+    table.write_text(lines_of([1]))
+    stream = Stream(tmp_path / "inputs", str(table), "", 60.0, False, alone)
+    stream.receive()
+    if how == "replaced":
+        (tmp_path / "other").write_text(lines_of([1, 2]))
+        (tmp_path / "other").replace(table)
+    else:
+        table.unlink()
+    with pytest.raises(AnyrankError, match=r"t.jsonl (was replaced by another file|cannot be read .No such file)"):
+        stream.receive()
+
+
+def test_stream_ends_are_never_written_anew(alone, tmp_path):
+    table, opened, watched = tmp_path / "t.jsonl", [], tmp_path / "inputs"
+    table.write_text(lines_of(range(3)))
+    Stream(watched, str(table), "", 0.0, False, alone).receive()
+    # A hook cannot be removed; this one is for the files of this test.
+    sys.addaudithook(lambda event, args: event == "open" and str(watched) in str(args[0]) and opened.append(args[2]))
+    Stream(watched, str(table), "", 0.0, False, alone)
+    assert opened and not any(flags & os.O_TRUNC for flags in opened)

@@ -215,3 +215,41 @@ def of_kind(kind):
         os._exit(1)
     time.sleep({"long": 6, "short": 0.004}.get(kind, 0))
     return time.time()
+
+
+def exit_among_others(x):
+    """Task 3 kills its worker, and task 5 takes much memory, while others wait."""
+    kept = bytearray(400_000_000) if x == 5 else b""
+    time.sleep(0.1 if x == 3 else 0.5)
+    if x == 3:
+        os._exit(2)
+    return x + len(kept)
+
+
+async def raise_exits(x):
+    await asyncio.sleep(0)
+    if x == 1:
+        raise SystemExit(3)
+    if x == 2:
+        raise KeyboardInterrupt
+    if x == 3:
+        await asyncio.gather(asyncio.create_task(exit_later()))
+    await asyncio.sleep(0.2)
+    return x
+
+
+async def exit_later():
+    raise SystemExit(4)
+
+
+def fail_at_begin(id):
+    if id == "bad":
+        raise ValueError("no input")
+    time.sleep(0.5 if id == "slow" else 0)
+    return id
+
+
+def take_memory(x):
+    kept = bytearray(300_000_000)
+    time.sleep(5)
+    return len(kept)

@@ -32,9 +32,7 @@ def _run(parameters: dict[str, Any], out_options: OutOptions, options: Options, 
     with under_watchdog(options):
         instance = load(NAME)(**parameters)
     if dry_run:
-        from anyrank.farm.preview import preview
-
-        click.echo("\n".join(preview(instance)))  # type: ignore[arg-type]
+        click.echo("\n".join(instance.preview()))  # type: ignore[attr-defined]
         return 0
     return execute(NAME, instance, options, out, options.given().get("ranks"))
 

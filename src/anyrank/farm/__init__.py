@@ -31,6 +31,10 @@ _MODULE_OF = {
 __all__ = ["Executor", "RankExecutor", "Task", "map", "stream", "task"]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULE_OF]
+
+
 def __getattr__(name: str) -> Any:
     # Imported at the first use: a worker imports this package and must start fast.
     if name not in _MODULE_OF:

@@ -99,7 +99,7 @@ def _run(
         raise UsageError(f"the inputs are not those that the run in {folder} began with. Use another `out`.")
     of_run = {name: options.pop(name) for name in _OF_RUN if name in options}
     options["shared"] = _shared(function, len(inputs), options.pop("shared", {}), kept, folder)
-    program = Farm(function=_source(function, kept), table=str(table), formats="jsonl", **options)
+    program = Farm(function=_source(function, kept), table=str(table), **{"formats": "jsonl", **options})
     try:
         run(program, ranks=ranks, out=folder, **of_run)
     except UsageError:

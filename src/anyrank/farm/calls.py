@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import pickle
 import re
+import selectors
 import shlex
 import signal
 import string
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +35,8 @@ _RUNNING: set[int] = set()
 SHELL = ("/bin/sh", "-c")
 #: The end of the output of a command that is kept for the message of its failure, in characters.
 TAIL = 400
+#: Seconds between two looks whether a command has ended whose pipes are open, and the largest size of a pipe in bytes.
+LOOK, PIPE = 0.02, 1 << 20
 
 
 class CommandError(Exception):
@@ -270,13 +275,11 @@ def run_words(words: Sequence[str], variables: Mapping[str, str], timeout: float
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        encoding="utf-8",
-        errors="backslashreplace",
     )
     _RUNNING.add(child.pid)
     text = words[-1] if words[0] == SHELL[0] else shlex.join(words)
     try:
-        output, errors = child.communicate(timeout=timeout)
+        output, errors = _read_until_end(child, timeout)
     except subprocess.TimeoutExpired:
         raise CommandTimeoutError(f"took longer than --task-timeout {timeout:g}: {text}") from None
     finally:
@@ -284,10 +287,43 @@ def run_words(words: Sequence[str], variables: Mapping[str, str], timeout: float
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         _RUNNING.discard(child.pid)
+        for pipe in (child.stdout, child.stderr):
+            pipe.close()  # type: ignore[union-attr]
     if child.returncode:
         how = f"status {child.returncode}" if child.returncode > 0 else f"signal {-child.returncode}"
         raise CommandError(f"{how}: {text}\n{(errors or output)[-TAIL:]}".rstrip())
     return output, errors
+
+
+def _read_until_end(child: subprocess.Popen[bytes], timeout: float | None) -> list[str]:
+    """Return the output and the errors of a command when it has ended, also if what it has started holds its pipes.
+
+    Raises subprocess.TimeoutExpired after `timeout` seconds.
+    """
+    parts: dict[Any, bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    with selectors.PollSelector() as selector:
+        for pipe in parts:
+            os.set_blocking(pipe.fileno(), False)
+            selector.register(pipe, selectors.EVENT_READ)
+        look = time.monotonic() + LOOK
+        while selector.get_map():
+            for key, _ in selector.select(max(0.0, min(look, deadline) - time.monotonic())):
+                if data := os.read(key.fd, PIPE):
+                    parts[key.fileobj] += data
+                else:
+                    selector.unregister(key.fileobj)
+            if (now := time.monotonic()) >= deadline:
+                raise subprocess.TimeoutExpired(child.args, timeout or 0.0)
+            if now >= look and os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                for key in selector.get_map().values():  # what it has written is there, and fits into one read
+                    with suppress(BlockingIOError):
+                        parts[key.fileobj] += os.read(key.fd, PIPE)
+                break
+            look = now + LOOK if now >= look else look
+    child.wait(None if timeout is None else max(0.0, deadline - time.monotonic()))
+    texts = [part.decode("utf-8", "backslashreplace") for part in parts.values()]
+    return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
 
 
 class Command:

@@ -36,7 +36,7 @@ def plain(value: Any, finite: bool = True) -> Any:
     if value is None or isinstance(value, str | bool) or (isinstance(value, int) and _is_short(value)):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) or not finite else str(value)
+        return float(value) if math.isfinite(value) or not finite else str(value)  # also of numpy.float64
     if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufSU" and value.dtype.char != "g":
         return plain(value.tolist(), finite)
     if isinstance(value, list | tuple):

@@ -7,17 +7,19 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from contextlib import suppress
+from typing import Any
 
 from anyrank.errors import AnyrankError
 from anyrank.farm import tasks as t
 from anyrank.farm.journal import Records
 from anyrank.farm.lane import Lane, WorkerError
+from anyrank.farm.plan import Plan, Policy
 from anyrank.farm.tasks import Outcome, Record
 from anyrank.farm.tickets import Tickets
 from anyrank.farm.worker import Item, Job
+from anyrank.runtime.callback import Callback
+from anyrank.state import State
 
 #: The worker has work for at least this time, in seconds, and gets at most this number of tasks at a time.
 AHEAD, MOST = 0.01, 4096
@@ -32,62 +34,6 @@ _NEVER = 1 << 50
 DEATHS = 2
 #: Seconds that a task may run over its time limit before its worker is ended; commands and coroutines end themselves.
 GRACE = 2.0
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How tasks are tried: largest number of attempts, seconds before the second one, limits of time and memory.
-
-    `expires` is the time of the clock after which no task starts; `most_failures` ends the farm.
-    """
-
-    attempts: int = 1
-    backoff: float = 1.0
-    timeout: float = math.inf
-    memory: float = math.inf
-    expires: float = math.inf
-    most_failures: float = math.inf
-
-
-class Plan:
-    """Which tasks there are to do, and in which order. The same on all ranks.
-
-    Parameters
-    ----------
-    todo : bool array
-        For each task, whether it must be done.
-    cost : float array or None
-        For each task, its expected length: long tasks come first.
-    needs : list of (task, needed task)
-        Which tasks must be done before others.
-    """
-
-    def __init__(self, todo: np.ndarray, cost: np.ndarray | None, needs: list[tuple[int, int]]):
-        self.total = int(todo.sum())
-        open_needs = [(task, needed) for task, needed in needs if todo[needed]]
-        waiting = np.array([task for task, _ in open_needs], np.int64)
-        self.needs = np.bincount(waiting, minlength=len(todo)).astype(np.int64) if needs else None
-        self.needed_by: dict[int, list[int]] = {}
-        for task, needed in open_needs:
-            self.needed_by.setdefault(needed, []).append(task)
-        self._ready = np.flatnonzero(todo if self.needs is None else todo & (self.needs == 0))
-        if cost is not None:
-            self._ready = self._ready[np.argsort(-cost[self._ready], kind="stable")]
-        self._first = self._rows = len(todo)
-        #: The number of tasks that need no other one.
-        self.count = len(self._ready)
-
-    def extend(self, rows: int) -> None:
-        """Add the tasks that have arrived, so that there are so many rows. All ranks must do so together."""
-        self.total += rows - self._rows
-        self.count += rows - self._rows
-        self._rows = rows
-
-    def ready(self, first: int, last: int) -> list[int]:
-        """Return some of the tasks that need no other one, by their place in the order."""
-        known, shift = len(self._ready), self._first - len(self._ready)
-        new = range(max(first, known) + shift, max(last, known) + shift)
-        return [*self._ready[first:last].tolist(), *new]
 
 
 class Feeder:
@@ -116,21 +62,28 @@ class Feeder:
         #: Tasks that this rank will send next, as (index, attempt), and those that wait until a time.
         self._ready: deque[tuple[int, int]] = deque()
         self._delayed: list[tuple[float, int, int]] = []
+        #: Groups of tasks that ran together when a worker died, which are sent without others, and whether one runs.
+        self._suspects: deque[list[tuple[int, int]]] = deque()
+        self._apart = False
         #: The first and the end of the tickets that are not used, and the number of tickets taken when last known.
         self._ticket, self._ticket_end, self._taken = 0, 0, 0
         #: The place in the queue for which this rank has a ticket.
         self._place: int | None = None
         self._mean = 0.0
         self._memory_at = 0.0
+        #: The number of tasks that have ended, and that have failed: those that were skipped or expired have not.
         self.ended = self.failed = 0
+        #: The time at which the first of them failed, and its identifier and error.
+        self.first_failure = (math.inf, "")
 
     def work(self, until: float) -> None:
         """Work until this time of the monotonic clock, or until all tasks of all ranks have ended. Not collective."""
         pause = SHORT
         while time.monotonic() < until:
+            before = self.ended
             ended = self._receive()
             self._watch()
-            sent = self._feed()
+            sent = self._feed() or self.ended > before  # tasks may expire in place of being sent
             self.tickets.progress()
             busy = self._lane is not None and self._lane.pending  # then not all have ended
             if not (sent or ended or busy) and self.tickets.ended() >= self.plan.total:
@@ -188,8 +141,12 @@ class Feeder:
             self.fresh += parts + more
         count = len(done) + len(failed) + len(skipped)
         self.ended += count
-        self.failed += len(failed) + len(skipped)
-        self.tickets.end(count, len(failed))
+        failures = [record for record in failed if record.status != t.EXPIRED]
+        if failures and not self.failed:
+            first = failures[0]
+            self.first_failure = (first.start + first.seconds, f"{self._name(first.task)}: {first.outcome().error}")
+        self.failed += len(failures)
+        self.tickets.end(count, len(failures))
 
     def _release(self, done: int, place: int) -> None:
         """Offer the tasks that need no other one after this one is done, whose record is at this place."""
@@ -212,8 +169,11 @@ class Feeder:
 
     def _skip(self, cause: Record, task: int) -> Record:
         how = "was skipped" if cause.status == t.SKIPPED else t.STATUSES[cause.status]
-        name = self._items([(cause.task, 1)])[0].id
-        return Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=f"needs {name}, which {how}").encode())
+        error = f"needs {self._name(cause.task)}, which {how}"
+        return Record(task, 0, t.SKIPPED, time.time(), 0.0, Outcome(error=error).encode())
+
+    def _name(self, task: int) -> str:
+        return self._items([(task, 1)])[0].id
 
     def _try_again(self, record: Record) -> bool:
         """Try a task again later, on this rank, or on another if its worker died; returns False if it has ended."""
@@ -240,7 +200,7 @@ class Feeder:
                 raise AnyrankError(f"the worker ended with {how} before its first task; see {self._job.log}.")
             why = f"ended its worker with {how}"
             why += " (perhaps the system ran out of memory)" if how.endswith("SIGKILL") else ""
-            self._replace(dict.fromkeys(suspects, (t.DIED, why)))
+            self._blame(suspects, t.DIED, why)
             return
         now, limit = time.monotonic(), self.policy.timeout + (GRACE if self._is_patient else 0.0)
         late = [index for index, since in lane.running().items() if now - since > limit]
@@ -250,12 +210,27 @@ class Feeder:
         elif self.policy.memory < math.inf and now - self._memory_at > MEMORY_EVERY and lane.pending:
             self._memory_at = now
             if (used := lane.memory()) > self.policy.memory:
-                why = f"took {used >> 20} MiB of memory, and --task-memory is {int(self.policy.memory) >> 20} MiB"
-                self._replace(dict.fromkeys(lane.running(), (t.OUT_OF_MEMORY, why)))
+                why = f"took {used / 1e6:.0f} MB of memory, and --task-memory is {self.policy.memory / 1e6:g} MB"
+                self._blame([*lane.running()], t.OUT_OF_MEMORY, why)
 
     @property
     def _is_patient(self) -> bool:
         return bool(self._job.command or self._job.program) or self._job.concurrency > 1
+
+    def _blame(self, suspects: list[int], status: int, why: str) -> None:
+        """End the worker because of one of these tasks. If they are several, each half of them is tried again apart.
+
+        Thus the one that did it is found, and the attempt does not count for the others.
+        """
+        half = len(suspects) // 2
+        if not half:
+            self._replace(dict.fromkeys(suspects, (status, why)))
+            return
+        assert self._lane is not None
+        for group in (suspects[half:], suspects[:half]):
+            items = [self._lane.pending.pop(index) for index in group]
+            self._suspects.appendleft([(item.task, item.attempt) for item in items])
+        self._replace({})
 
     def _replace(self, guilty: dict[int, tuple[int, str]]) -> None:
         """End the worker; the tasks in `guilty` have ended, and the others that it had are sent to the next one."""
@@ -278,16 +253,21 @@ class Feeder:
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.append(heapq.heappop(self._delayed)[1:])
         pending = len(lane.pending) if lane else 0
-        if pending >= self._job.concurrency:
+        apart = bool(pending and (self._apart or self._suspects))
+        if pending >= self._job.concurrency or apart:
             self._pass_on()
         ahead = 0.0 if self.plan.needed_by else AHEAD  # what waits behind a long task would make others wait
-        if pending >= self._job.concurrency and (pending - self._job.concurrency + 1) * self._mean >= ahead:
+        if apart or (pending >= self._job.concurrency and (pending - self._job.concurrency + 1) * self._mean >= ahead):
             return 0
         if pending and self._mean == 0 and pending >= self._job.concurrency:
             return 0  # the length of tasks is not known yet
         if self.policy.most_failures < math.inf and self.tickets.failed() > self.policy.most_failures:
             return 0
-        items = self._next(self._wanted(pending), self._job.concurrency - pending) if self._active else []
+        self._apart = bool(self._suspects)
+        if self._apart:
+            items = self._not_expired(self._items(self._suspects.popleft()))
+        else:
+            items = self._next(self._wanted(pending), self._job.concurrency - pending) if self._active else []
         if items:
             if lane is None:
                 self._lane = lane = Lane(self._job)
@@ -296,6 +276,8 @@ class Feeder:
 
     def _wanted(self, pending: int) -> int:
         """Return the number of tasks to send: enough for a while, but no more than a small share of those left."""
+        if time.time() >= self.policy.expires:
+            return MOST  # no worker waits for their ends
         free = max(1, self._job.concurrency - pending)
         if self._mean == 0 or self.plan.needed_by:
             return free
@@ -358,10 +340,29 @@ class Feeder:
 
     def close(self) -> None:
         """End the worker; the tasks that it works on will be done when the farm is resumed. Not collective."""
-        if self._lane is not None:
-            got = self._lane.receive()
-            if got.done:
-                self._note_ends(got.parts, got.done, [])
-            self._lane.close()
-            self._lane = None
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            with suppress(OSError, WorkerError):  # what is not recorded is done when the farm is resumed
+                got = lane.receive()
+                if got.done:
+                    self._note_ends(got.parts, got.done, [])
+            lane.close()
         self.records.close()
+
+
+class EndWorker(Callback):
+    """Ends the worker, and frees the counters."""
+
+    def __init__(self, program: Any):
+        self._program = program
+
+    def on_end(self, state: State) -> None:
+        """See `Callback`."""
+        self._program.feeder.close()
+        self._program.feeder.tickets.close()
+
+    def close(self) -> None:
+        """See `Callback`."""
+        if hasattr(self._program, "feeder"):
+            self._program.feeder.close()
+            self._program.shared_inputs.close()

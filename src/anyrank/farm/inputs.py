@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -248,12 +249,22 @@ def _json_rows(files: TextFiles) -> Iterator[dict[str, Any]]:
             position += len(line) + 1
 
 
+def began_at(folder: Path) -> float:
+    """Return the time at which the farm was first started."""
+    file = folder / "began.json"
+    if not file.exists():
+        file.write_text(json.dumps(time.time()), encoding="utf-8")
+    return float(json.loads(file.read_text(encoding="utf-8")))
+
+
 def json_row(line: bytes, where: str) -> dict[str, Any]:
     """Return the object in a line of JSON. Raises UsageError for anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON ({error}). Write one object on each line.") from None
+        raise UsageError(
+            f'{where} is not JSON ({error}). Write one object on each line, such as {{"x": 1}}, not CSV.'
+        ) from None
     if not isinstance(row, dict):
         raise UsageError(f'{where} is {row!r}, not an object. Write one object on each line, such as {{"x": 1}}.')
     return row

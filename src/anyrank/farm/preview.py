@@ -9,14 +9,13 @@ from typing import Any
 from anyrank.errors import UsageError
 from anyrank.farm import calls
 from anyrank.farm.inputs import Inputs
-from anyrank.farm.programs.farm import Farm
 from anyrank.world import World
 
 #: The number of tasks that are shown.
 SHOWN = 10
 
 
-def _text(farm: Farm, row: dict[str, Any]) -> str:
+def _text(farm: Any, row: dict[str, Any]) -> str:
     """Return what a task does."""
     if farm.command:
         try:
@@ -31,8 +30,8 @@ def _text(farm: Farm, row: dict[str, Any]) -> str:
     return f"{getattr(function, '__name__', 'function')}({', '.join(values)})"
 
 
-def preview(farm: Farm) -> list[str]:
-    """Check a farm and its table, and return lines of text: the number of tasks and the first ones. No task is run.
+def preview(farm: Any) -> list[str]:
+    """Check a program `farm` and its table; return the number of tasks and the first ones as text. No task is run.
 
     Raises
     ------

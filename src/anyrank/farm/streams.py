@@ -95,7 +95,8 @@ class Stream:
         ends = ends[: len(ends) // 2 * 2].reshape(-1, 2)
         size = self._lines.stat().st_size if self._lines.exists() else 0
         ends = ends[ends[:, 0] <= size]
-        ends.tofile(self._ends)
+        with self._ends.open("ab") as file:  # written anew, it would be empty if this process were killed
+            file.truncate(ends.nbytes)
         with self._lines.open("ab") as file:
             file.truncate(int(ends[-1, 0]) if len(ends) else 0)
         self._count = len(ends)
@@ -129,9 +130,9 @@ class Stream:
                     if line.strip():
                         self._note(json_row(line, f"{self._source.name} up to byte {position}"), self._source.name)
                         good.append((line, position))
-                except UsageError:
+                except UsageError as error:
                     if not self._skip:
-                        raise
+                        raise UsageError(f"{error} Or leave out such lines with --on-bad skip.") from None
                     self._bad += 1
         finally:
             if good:
@@ -194,6 +195,7 @@ class _File:
         self._path, self._position, self._patience, self._since = path, position, patience, time.monotonic()
         if not path.is_file():
             raise UsageError(f"--table {path} is no file. With --follow, give one file of JSON lines.")
+        self._inode = path.stat().st_ino
 
     def read(self, wait: float) -> Iterator[tuple[bytes, int]]:
         """Yield new lines, each with the position of its end."""
@@ -210,9 +212,7 @@ class _File:
 
     def _new(self) -> bytes:
         """Return the new bytes up to a line end, or to the end if the file has ended."""
-        size = self._path.stat().st_size
-        if size < self._position:
-            raise AnyrankError(f"{self._path} became shorter while the farm followed it: it now has {size} bytes.")
+        self._check()
         with self._path.open("rb") as file:
             file.seek(self._position)
             data = file.read(PART)
@@ -223,6 +223,19 @@ class _File:
             return lines
         self.ended = time.monotonic() - self._since >= self._patience
         return data if self.ended else b""
+
+    def _check(self) -> None:
+        """Raise AnyrankError if the file is no longer the one that the farm follows."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+        else:
+            if found.st_ino == self._inode and found.st_size >= self._position:
+                return
+            what = f"became shorter: it now has {found.st_size} bytes"
+            what = what if found.st_ino == self._inode else "was replaced by another file"
+        raise AnyrankError(f"{self._path} {what} while the farm followed it. Append lines, and keep the others.")
 
 
 class _Input:

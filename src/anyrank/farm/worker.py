@@ -238,6 +238,19 @@ class Worker:
                     time.sleep(self.wait_for_rate())
                     pool.submit(contextvars.copy_context().run, run, item)
 
+    async def outcome_of(self, item: Item) -> tuple[int, Outcome]:
+        """Await the function for a task; return the status and the outcome.
+
+        No error leaves the coroutine: SystemExit would end the event loop with all other tasks, and TimeoutError would
+        look like that of --task-timeout.
+        """
+        try:
+            return DONE, Outcome(await self.call(item))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return failure(error)
+
     async def work_as_coroutines(self, stream: io.BufferedReader) -> None:
         """Work on several tasks at once, as coroutines."""
         loop, free, running = asyncio.get_running_loop(), asyncio.Semaphore(self.job.concurrency), set()
@@ -247,13 +260,11 @@ class Worker:
             start, began = time.time(), time.perf_counter()
             printed = self.begin(item)
             try:
-                status, outcome = DONE, Outcome(await asyncio.wait_for(self.call(item), self.job.timeout or None))
+                status, outcome = await asyncio.wait_for(self.outcome_of(item), self.job.timeout or None)
+            except asyncio.TimeoutError:
+                status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
             except BaseException as error:
                 status, outcome = failure(error)
-                # The function may raise this error, too: the same class as of sockets, from Python 3.11.
-                late = isinstance(error, asyncio.TimeoutError) and time.perf_counter() - began >= self.job.timeout
-                if late and self.job.timeout:
-                    status, outcome = TIMED_OUT, Outcome(error=f"took longer than --task-timeout {self.job.timeout:g}")
             self.send(self.record(item, status, start, began, outcome, printed).encode())
             free.release()
 
@@ -315,7 +326,12 @@ def main() -> None:
         return
     output.sendall(Record(NO_TASK, 0, DONE, time.time(), 0.0, b"").encode())
     if worker.is_async:
-        asyncio.run(worker.work_as_coroutines(stream))
+        try:
+            # Without asyncio.run, which would cancel all other tasks, and wait for the thread that receives tasks.
+            asyncio.new_event_loop().run_until_complete(worker.work_as_coroutines(stream))
+        except BaseException:  # SystemExit of a task of asyncio that a function has started
+            traceback.print_exc()
+            os._exit(1)
     elif job.concurrency > 1:
         worker.work_in_threads(stream)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import time
@@ -15,10 +14,12 @@ import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls, costs
-from anyrank.farm.feeder import Feeder, Plan, Policy
+from anyrank.farm.feeder import EndWorker, Feeder
 from anyrank.farm.graph import read_needs
-from anyrank.farm.inputs import Inputs, Source, check_folders, check_ids
+from anyrank.farm.inputs import Inputs, Source, began_at, check_folders, check_ids
 from anyrank.farm.journal import Records
+from anyrank.farm.plan import Plan, Policy
+from anyrank.farm.preview import preview
 from anyrank.farm.results import Results
 from anyrank.farm.shared import SharedInputs, parse
 from anyrank.farm.streams import AsCompleted, Stream
@@ -105,12 +106,9 @@ class Farm(CsvParameters, Program):
         self.shared = [f"{name}={source}" for name, source in self._sources.items()]
         self.table = absolute(self.table)
         self.as_completed = self.as_completed and absolute(self.as_completed)
-        if self._is_stream:
-            for name in ("program", "after", "cost", "cost_from"):
-                if getattr(self, name):
-                    raise UsageError(
-                        f"--{name.replace('_', '-')} needs all tasks at the begin. Save the table to a file."
-                    )
+        whole = [name for name in ("program", "after", "cost", "cost_from") if getattr(self, name)]
+        if whole and self._is_stream:
+            raise UsageError(f"--{whole[0].replace('_', '-')} needs all tasks at the begin. Save the table to a file.")
         for name in ("function", "prepare"):
             if source := getattr(self, name):
                 setattr(self, name, absolute_source(source))
@@ -192,11 +190,6 @@ class Farm(CsvParameters, Program):
     def _ids(self) -> Iterator[str]:
         return map(str, self.inputs.column(self.id))
 
-    def _read_needs(self) -> list[tuple[int, int]]:
-        """Return the tasks and those that they need."""
-        groups = self.inputs.column(self.group) if self.group else ()
-        return read_needs([*self._ids()], groups, self.inputs.column(self.after), self.after)
-
     def items(self, tasks: Sequence[tuple[int, int]]) -> list[Item]:
         """Return tasks, given by index and attempt, as they are sent to a worker."""
         rows = self.inputs.rows_of([index for index, _ in tasks])
@@ -233,7 +226,9 @@ class Farm(CsvParameters, Program):
         with world.raise_on_all_ranks():
             if self.id and not self._is_stream:
                 check_ids(lambda: self.inputs.column(self.id), self.id)
-            self._needs = self._read_needs() if self.after else []
+            if self.after:
+                groups = self.inputs.column(self.group) if self.group else ()
+                self._needs = read_needs([*self._ids()], groups, self.inputs.column(self.after), self.after)
             cost = costs.read_column(self.cost, self.inputs.column(self.cost)) if self.cost else None
             if self.program:
                 self._check_rows()
@@ -303,6 +298,16 @@ class Farm(CsvParameters, Program):
 
     def step(self, state: State) -> None:
         """Work on tasks for a part of a second; when all have ended, write the results."""
+        try:
+            self._advance(state)
+        except AnyrankError as error:
+            if error.collective:  # all ranks are here
+                self.feeder.close()
+                self.feeder.tickets.close()
+            raise
+
+    def _advance(self, state: State) -> None:
+        """Do what `step` says. Collective."""
         feeder, inputs = self.feeder, self.inputs
         if isinstance(inputs, Stream):
             inputs.receive(SOON if state.ended == state.tasks else 0.0)
@@ -310,21 +315,22 @@ class Farm(CsvParameters, Program):
             state.tasks = inputs.rows
         with state.world.raise_on_all_ranks(OSError, AnyrankError):
             feeder.work(time.monotonic() + self._length)
+            if time.monotonic() - self._synced > SYNC_EVERY:
+                self.records.sync()
+                self._synced = time.monotonic()
         if self.as_completed:
             self._output.write(feeder.fresh or ())
             feeder.fresh = []
         self._length = min(1.5 * self._length, SOON if self._is_stream or self.as_completed else LONGEST)
-        if time.monotonic() - self._synced > SYNC_EVERY:
-            self.records.sync()
-            self._synced = time.monotonic()
         ended, failed = state.world.allreduce(np.array([feeder.ended, feeder.failed], np.int64)).tolist()
         state.ended, state.failed = self._first + ended, failed
         self._ended, self._steps = ended, self._steps + 1
         if 0 <= self.max_failures < failed:
+            first = min(state.world.comm.allgather(feeder.first_failure))[1]
             raise of_all_ranks(
                 AnyrankError(
                     f"{failed} tasks have failed, more than --max-failures {self.max_failures}. `resume` tries them "
-                    f"again; {self._folder / 'log'} has the logs of the workers."
+                    f"again; {self._folder / 'log'} has the logs of the workers. The first one:\ntask {first}"
                 )
             )
         if state.ended == state.tasks and not inputs.open:
@@ -332,8 +338,9 @@ class Farm(CsvParameters, Program):
 
     def _write(self, state: State) -> None:
         """Write the results. Collective."""
-        self.feeder.close()
-        self.records.sync()
+        with state.world.raise_on_all_ranks(OSError):
+            self.records.sync()
+            self.feeder.close()
         results = Results(self.records, state.world, self.inputs, self.id)
         results.write(self._folder, self.formats)
         self._totals = results.totals()
@@ -350,9 +357,10 @@ class Farm(CsvParameters, Program):
         counts = {name: n for name, n in zip(STATUSES, self._totals.by_status, strict=True) if n}
         if state.failed:
             lines = "\n".join(self._totals.first_errors)
+            others = " the others are done, and" if counts.get("done") else ""
             raise of_all_ranks(
                 AnyrankError(
-                    f"{state.failed} of {state.tasks} tasks have failed; the others are done, and all results are in "
+                    f"{state.failed} of {state.tasks} tasks have failed;{others} all results are in "
                     f"{self._folder}. `anyrank resume {self._folder}` tries the failed ones again.\n{lines}"
                 )
             )
@@ -361,7 +369,11 @@ class Farm(CsvParameters, Program):
 
     def callbacks(self) -> Sequence[Callback]:
         """Return the callback that ends the worker at the end of the run."""
-        return [_End(self)]
+        return [EndWorker(self)]
+
+    def preview(self) -> list[str]:
+        """Check the table, and return the number of tasks and the first ones as text."""
+        return preview(self)
 
     def work(self) -> tuple[float, str]:
         """Return the mean number of tasks in a step."""
@@ -371,29 +383,3 @@ class Farm(CsvParameters, Program):
     def progress(self, state: State) -> tuple[int, int, str]:
         """Return the number of tasks that have ended, and of all."""
         return state.ended, state.tasks, "task"
-
-
-class _End(Callback):
-    """Ends the worker, and frees the counters."""
-
-    def __init__(self, program: Farm):
-        self._program = program
-
-    def on_end(self, state: State) -> None:
-        """See `Callback`."""
-        self._program.feeder.close()
-        self._program.feeder.tickets.close()
-
-    def close(self) -> None:
-        """See `Callback`."""
-        if hasattr(self._program, "feeder"):
-            self._program.feeder.close()
-            self._program.shared_inputs.close()
-
-
-def began_at(folder: Path) -> float:
-    """Return the time at which the farm was first started."""
-    file = folder / "began.json"
-    if not file.exists():
-        file.write_text(json.dumps(time.time()), encoding="utf-8")
-    return float(json.loads(file.read_text(encoding="utf-8")))
