@@ -99,6 +99,29 @@ def test_hdf5_rows_that_are_not_stored_are_refused(alone, tmp_path, chunks):
         array_inputs.open_array_file(f"{tmp_path}/t.h5:/a")
 
 
+@pytest.mark.parametrize("chunks", [None, (60,)])
+def test_hdf5_parts_shorter_than_their_rows_are_refused(alone, tmp_path, chunks):
+    path = tmp_path / "t.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=np.arange(60), chunks=chunks)
+    data = path.read_bytes()
+    size = (60 * 8).to_bytes(8 if chunks is None else 4, "little")
+    assert data.count(size) >= 1
+    places = [k for k in range(len(data)) if data.startswith(size, k)]
+    refused = 0
+    for place in places:
+        path.write_bytes(data[:place] + (224).to_bytes(len(size), "little") + data[place + len(size) :])
+        try:
+            with h5py.File(path) as file:
+                stored = file["a"].id.get_storage_size()
+        except OSError:
+            continue
+        if stored == 224:
+            refused += 1
+            assert "is not all in the file" in refusal(alone, path, "a")
+    assert refused
+
+
 @pytest.mark.parametrize("chunks", [(10,), None])
 def test_hdf5_rows_beyond_the_end_of_the_file_are_refused(alone, tmp_path, chunks):
     with h5py.File(tmp_path / "t.h5", "w") as file:
