@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 import os
 import pickle
 import queue
@@ -59,7 +58,76 @@ def main_module() -> bytes:
     return pickle.dumps(main)
 
 
-class Executor(concurrent.futures.Executor):
+class TaskExecutor(concurrent.futures.Executor):
+    """What the executors have in common: numbered futures; a thread, which the subclass starts, sets their results.
+
+    The subclass has `_send`, which gives a task to a worker, and `_end`, which lets the thread end when no future is
+    left.
+    """
+
+    _thread: threading.Thread
+
+    def __init__(self) -> None:
+        self._futures: dict[int, concurrent.futures.Future[Any]] = {}
+        self._count, self._closing, self._lock = 0, False, threading.Lock()
+
+    def _send(self, number: int, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Schedule `fn(*args, **kwargs)` and return its future. Not collective.
+
+        Parameters
+        ----------
+        fn : callable
+            A function that can be pickled; with cloudpickle installed, any function.
+        *args, **kwargs
+            Its arguments, which must be picklable.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            The future of its value. Its exception is that of the function; BrokenProcessPool if the function ended its
+            worker or all of them have ended, and TimeoutError if it took too long.
+        """
+        payload = dumps((fn, args, kwargs))
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        with self._lock:
+            if self._closing:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            number, self._count = self._count, self._count + 1
+            self._futures[number] = future  # before the thread can ask for it
+            try:
+                self._send(number, payload)
+            except BaseException:
+                self._futures.pop(number, None)
+                raise
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers when all futures are done. Not collective.
+
+        Parameters
+        ----------
+        wait : bool
+            Whether to wait for that.
+        cancel_futures : bool
+            Whether to cancel the futures that have not started.
+        """
+        with self._lock:
+            if not self._closing:
+                self._closing = True  # before the thread is woken
+                self._end()
+            for future in [*self._futures.values()] if cancel_futures else ():
+                future.cancel()
+        if wait:
+            self._thread.join()
+
+
+class Executor(TaskExecutor):
     """Run functions in worker processes of this host: what takes an executor takes this one.
 
     It differs from `concurrent.futures.ProcessPoolExecutor` in what a task can destroy: one that exits, crashes, is
@@ -89,61 +157,21 @@ class Executor(concurrent.futures.Executor):
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
         if workers < 1 or timeout < 0:
             raise UsageError(f"workers={workers}, timeout={timeout}: use at least 1 worker, and a time from 0.")
+        super().__init__()
         self._workers, self._timeout = workers, timeout
         self._job = Job(log="", path=sys.path, pickled=pickle.dumps(invoke), main=main_module())
-        self._numbers = itertools.count()
         self._new: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._futures: dict[int, concurrent.futures.Future[Any]] = {}
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)
-        self._closing, self._lock = False, threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="anyrank-farm", daemon=True)
         self._thread.start()
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """Schedule `fn(*args, **kwargs)` and return its future. Not collective.
-
-        Parameters
-        ----------
-        fn : callable
-            A function that can be pickled; with cloudpickle installed, any function.
-        *args, **kwargs
-            Its arguments, which must be picklable.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            The future of its value. Its exception is that of the function; BrokenProcessPool if the function ended its
-            worker, and TimeoutError if it took too long.
-        """
-        payload = dumps((fn, args, kwargs))
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        with self._lock:
-            if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            number = next(self._numbers)
-            self._futures[number] = future
+    def _send(self, number: int, payload: bytes) -> None:
         self._new.put(Item(number, 1, str(number), (payload,)))
         self._call()
-        return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers when all futures are done. Not collective.
-
-        Parameters
-        ----------
-        wait : bool
-            Whether to wait for that.
-        cancel_futures : bool
-            Whether to cancel the futures that have not started.
-        """
-        with self._lock:
-            self._closing = True
-            for future in [*self._futures.values()] if cancel_futures else ():
-                future.cancel()
+    def _end(self) -> None:
         self._call()
-        if wait:
-            self._thread.join()
 
     def _call(self) -> None:
         with suppress(OSError):

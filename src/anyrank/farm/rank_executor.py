@@ -12,30 +12,29 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from anyrank.errors import UsageError
 from anyrank.farm.calls import check_not_importing, importing
-from anyrank.farm.executor import dumps, main_module
+from anyrank.farm.executor import TaskExecutor, dumps, main_module
 from anyrank.farm.inputs import PICKLED
 from anyrank.farm.streams import END
 from anyrank.launcher import without_launch
 from anyrank.runtime.children import die_with_parent
 
-T = TypeVar("T")
 #: Seconds between two looks for results, and characters of the farm's errors that are shown.
 TICK, SHOWN = 0.01, 1000
 #: Seconds for which the farm waits for further tasks.
 FOREVER = 1e9
 
 
-class RankExecutor(concurrent.futures.Executor):
+class RankExecutor(TaskExecutor):
     """Run functions on the ranks of a farm: an executor over several hosts.
 
     It starts `anyrank farm`, which takes tasks from a file and writes results to another one, in a folder that all
@@ -70,6 +69,7 @@ class RankExecutor(concurrent.futures.Executor):
         check_not_importing("farm.RankExecutor")
         if ranks < 1:
             raise UsageError(f"ranks={ranks}: use at least 1 rank.")
+        super().__init__()
         parent = Path(folder or ".").absolute()
         self._temporary = tempfile.TemporaryDirectory(prefix=".farm-", dir=parent, ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
@@ -77,8 +77,6 @@ class RankExecutor(concurrent.futures.Executor):
         function = self._folder / f"function{PICKLED}"
         function.write_bytes(pickle.dumps(partial(invoke_line, main_module(), sys.path)))
         self._tasks = (self._folder / "tasks.jsonl").open("wb", 0)
-        self._futures: dict[int, concurrent.futures.Future[Any]] = {}
-        self._count, self._closing, self._lock = 0, False, threading.Lock()
         self._process = self._start(_words(function, Path(self._tasks.name), self._results, ranks, hosts, options))
         self._thread = threading.Thread(target=self._watch, name="anyrank-ranks", daemon=True)
         self._thread.start()
@@ -95,52 +93,14 @@ class RankExecutor(concurrent.futures.Executor):
                 preexec_fn=partial(die_with_parent, signal.SIGTERM),
             )
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """Schedule `fn(*args, **kwargs)` and return its future. Not collective.
+    def _send(self, number: int, payload: bytes) -> None:
+        if self._process.poll() is not None or self._tasks.closed:
+            raise self._broken()
+        self._tasks.write(json.dumps({"call": _text(payload)}).encode() + b"\n")
 
-        Parameters
-        ----------
-        fn : callable
-            A function that can be pickled; with cloudpickle installed, any function.
-        *args, **kwargs
-            Its arguments, which must be picklable.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            The future of its value. Its exception is that of the function; BrokenProcessPool if the function ended its
-            worker, or the farm has ended, and TimeoutError if it took too long.
-        """
-        line = json.dumps({"call": _text(dumps((fn, args, kwargs)))}).encode() + b"\n"
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        with self._lock:
-            if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if self._process.poll() is not None or self._tasks.closed:
-                raise self._broken()
-            self._futures[self._count] = future
-            self._count += 1
-            self._tasks.write(line)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the farm end when the tasks that were submitted have ended. Not collective.
-
-        Parameters
-        ----------
-        wait : bool
-            Whether to wait for that.
-        cancel_futures : bool
-            Whether to cancel the futures without a result; their tasks may run all the same.
-        """
-        with self._lock:
-            if not self._closing and not self._tasks.closed:
-                self._tasks.write(END + b"\n")
-            self._closing = True
-            for future in [*self._futures.values()] if cancel_futures else ():
-                future.cancel()
-        if wait:
-            self._thread.join()
+    def _end(self) -> None:
+        if not self._tasks.closed:
+            self._tasks.write(END + b"\n")
 
     def _watch(self) -> None:
         """Set the results of futures, in a thread."""
