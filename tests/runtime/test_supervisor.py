@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, start_process
+from ranks import anyrank_command, mpiexec, mpiexec_path, run_anyrank, run_command, start_process
 
 from anyrank.errors import UsageError
 from anyrank.launcher import words_of
@@ -229,6 +230,29 @@ def test_launch_report_that_is_removed_counts_as_none(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "ENDING", 0.1)
     with Launch(report) as begun:
         assert begun.run(2, ["true"]) == 0 and not begun.hung
+
+
+def test_launch_forwards_a_signal_that_another_thread_takes(tmp_path, monkeypatch):
+    """Threads of MPI libraries do not block signals. A signal that the kernel gives to one interrupts no other."""
+    script = tmp_path / "mpiexec"
+    script.write_text(
+        f"#!{sys.executable} -S\nimport signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])\ntime.sleep(20)\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("ANYRANK_MPIEXEC", str(script))
+    program = f"""
+import os, signal, threading, time
+from pathlib import Path
+from anyrank.runtime.launch import Launch
+threading.Thread(target=lambda: (time.sleep(1), os.kill(os.getpid(), 15), time.sleep(60)), daemon=True).start()
+time.sleep(0.2)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # in this thread, so that the other one gets it
+with Launch(Path({str(tmp_path / "hang.json")!r})) as begun:
+    print(begun.run(2, ["true"]), begun.stop_signal == signal.SIGTERM)
+"""
+    done = run_command(sys.executable, "-c", program, timeout=15)
+    assert done.stdout == "75 True\n", done.stderr
 
 
 def test_restart_waits_for_the_lock_of_the_crashed_run(tmp_path):

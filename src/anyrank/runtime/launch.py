@@ -149,6 +149,18 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
 
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of the child and return its status, and let Python handle signals at least each 50 ms.
+
+    Another thread, such as one of an MPI library, may take a signal from the kernel. That does not interrupt a
+    `waitpid` of the main thread, and only the main thread calls Python's handlers. `Popen.wait` with a time limit
+    sleeps 50 ms at most.
+    """
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(60)
+
+
 class Launch:
     """Starts ranks, once or several times; as a context manager, it forwards signals to them.
 
@@ -185,7 +197,7 @@ class Launch:
                 child.send_signal(self.stop_signal)
             # In a thread, so that a file system that does not respond cannot delay signals.
             Thread(target=self._kill_after_hang, args=(child, before), daemon=True).start()
-            status = child.wait()
+            status = _wait(child)
         self._child, self.hung = None, self._report_time() not in (0, before)
         return status
 
