@@ -12,7 +12,7 @@ from anyrank import exact
 from anyrank.elementary import cos, sin
 from anyrank.exchange import gather
 from anyrank.kernel import Kernel
-from anyrank.observe.picture import Map, draw_maps
+from anyrank.output.picture import Map, draw_maps
 from anyrank.program import Program, param
 from anyrank.state import Field, State, advance
 
