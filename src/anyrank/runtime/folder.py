@@ -190,6 +190,17 @@ class RunFolder:
                     path.replace(path.with_stem(f"{path.stem}-{summary['steps']}"))
             sync_folder(self.path)
 
+    def extend(self, parameters: Mapping[str, Any]) -> None:
+        """Give the run larger parameters, which `check` has allowed; jobs continue with them. Raises UsageError."""
+        self.lock()
+        try:
+            self.keep_results(parameters)
+            self.update(parameters, None)
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written ({error.strerror}). Correct that.") from None
+        finally:
+            self.unlock()
+
     def extends(self, parameters: Mapping[str, Any]) -> bool:
         """Return whether the folder holds a run with other parameters."""
         description = self.describe()
