@@ -78,6 +78,9 @@ class Acoustic(Program):
         state.p.advance(COMPRESS, self.dt, reads=[state.u, state.v, state.sigma])
         state.oldest, state.previous, state.newest = state.previous, state.newest, exact.dot(state.p, state.mode)
 
+    def observe(self, state: State) -> dict:
+        return {"amplitude": exact.dot(state.p, state.mode), "largest_pressure": exact.max(state.p)}
+
     def result(self, state: State) -> dict:
         """Return the largest pressure, or the frequency of the mode, from a(t + Δt) + a(t − Δt) = 2 cos(ωΔt) a(t)."""
         if self.layer:

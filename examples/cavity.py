@@ -66,6 +66,9 @@ class Cavity(Program):
     def done(self, state: State) -> bool:
         return state.step >= self.steps or state.residual <= self.tolerance
 
+    def observe(self, state: State) -> dict:
+        return {"residual": state.residual, "fastest": exact.max(state.u)}
+
     def result(self, state: State) -> dict:
         """Return the extremes of u and v on the lines through the centre, where the grid has their faces."""
         x, y = state.u.indices[1], state.v.indices[0]

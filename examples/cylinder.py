@@ -183,6 +183,10 @@ class Cylinder(Program):
         state.peak_drag = max(state.peak_drag, state.drag)
         state.peak_lift = max(state.peak_lift, state.lift)
 
+    def observe(self, state: State) -> dict:
+        """Return the newest drag and lift coefficients."""
+        return {"drag": state.drag, "lift": state.lift}
+
     def result(self, state: State) -> dict:
         """Return the Strouhal number, the largest drag and lift coefficients of the last period, and the last ones."""
         strouhal = self.diameter / (self.speed * state.period) if state.period else 0.0

@@ -79,6 +79,10 @@ class Maxwell(Program):
         advance(e, AMPERE, *c, reads=h)
         state.oldest, state.previous, state.newest = state.previous, state.newest, exact.dot(state.ey, state.mode)
 
+    def observe(self, state: State) -> dict:
+        """Return the amplitude of the mode."""
+        return {"amplitude": exact.dot(state.ey, state.mode)}
+
     def result(self, state: State) -> dict:
         """Return the frequency of the mode, from a(t + Δt) + a(t − Δt) = 2 cos(ωΔt) a(t)."""
         omega = math.acos((state.newest + state.oldest) / (2 * state.previous)) / self.dt

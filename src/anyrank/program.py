@@ -37,12 +37,16 @@ class Parameter:
     default: Any
     description: str
     bounds: Mapping[str, float]
+    #: Whether a resume may give a larger value; None if the declaration does not say so.
+    extendable: bool | None = None
 
     def over(self, inherited: Parameter | None) -> Parameter:
         """Return this declaration with the missing description and bounds of an inherited one."""
         if inherited is None:
             return self
-        return Parameter(self.default, self.description or inherited.description, {**inherited.bounds, **self.bounds})
+        extendable = inherited.extendable if self.extendable is None else self.extendable
+        description = self.description or inherited.description
+        return Parameter(self.default, description, {**inherited.bounds, **self.bounds}, extendable)
 
 
 def param(
@@ -53,6 +57,7 @@ def param(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    extendable: bool | None = None,
 ) -> Any:
     """Declare a parameter of a Program, from which its flag, TOML key, checks and help are derived.
 
@@ -69,6 +74,9 @@ def param(
         The meaning and the unit, for `--help`.
     ge, gt, le, lt
         Bounds of a number, or of each number of a list: at least, greater than, at most, less than.
+    extendable
+        Whether `anyrank resume` may give a larger value of a number, because the State after any step is the same with
+        it. By default only a whole number `steps` is extendable.
 
     Returns
     -------
@@ -83,11 +91,12 @@ def param(
     8
     """
     bounds = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    return Parameter(default, description, {name: bound for name, bound in bounds.items() if bound is not None})
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    return Parameter(default, description, given, extendable)
 
 
 class Program(Generic[S]):
-    """The base class of programs: parameters, `declare`, `setup`, `step` and `result`.
+    """The base class of programs: parameters, `declare`, `setup`, `step`, `observe` and `result`.
 
     A subclass is a program. Its name on the command line is the name of the class in lower case. All methods except
     `check` are called on all ranks, so that they may make collective calls. For a type checker, a subclass of
@@ -168,6 +177,16 @@ class Program(Generic[S]):
                     parameters[name] = replace(parameters[name], default=value)
         return parameters
 
+    @classmethod
+    def extendable_parameters(cls) -> tuple[str, ...]:
+        """Return the names of the parameters that `anyrank resume` may increase: see `param`."""
+        kinds = get_type_hints(cls)
+        return tuple(
+            name
+            for name, info in cls.declared().items()
+            if (info.extendable if info.extendable is not None else name == "steps" and kinds[name] is int)
+        )
+
     @property
     def parameters(self) -> dict[str, Any]:
         """The values of all parameters as in files; with the seed, the result depends only on them."""
@@ -213,6 +232,25 @@ class Program(Generic[S]):
             The State; `state.step` is the number of earlier steps.
         """
         raise NotImplementedError(f"program {self.name} must define its step")
+
+    def observe(self, state: S) -> Mapping[str, Any]:
+        """Return numbers that describe the state: one row of the run's time series. Collective.
+
+        It is called at step 0, every `--observe-every` steps and after the last step. It reads the state and does not
+        write to it.
+
+        Parameters
+        ----------
+        state : State
+            The State, after `setup` or a step.
+
+        Returns
+        -------
+        mapping
+            The columns of the row by name: a bool, int or float, or a short vector of them, of 64 bits at most. All
+            ranks must return the same values, and every row the same names and types.
+        """
+        return {}
 
     def done(self, state: S) -> bool:
         """Return whether the state is final, the same on all ranks. Collective.
@@ -344,6 +382,8 @@ def _readers(program: type[Program]) -> dict[str, pydantic.TypeAdapter[Any]]:
         try:
             if name == "seed" and hints.get(name) is not int:
                 raise TypeError("it is the seed of state.random and must be an int")
+            if info.extendable and hints.get(name) not in (int, float):
+                raise TypeError("extendable=True is for a number, int or float")
             bounds = {**(_SEED if name == "seed" else {}), **info.bounds}
             readers[name] = pydantic.TypeAdapter(reader(hints.get(name), bounds))
         except TypeError as error:

@@ -76,6 +76,11 @@ def _or_none(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
+def has_grown(old: Any, new: Any) -> bool:
+    """Return whether both values are numbers, and the new one is not smaller."""
+    return isinstance(old, int | float) and isinstance(new, int | float) and old <= new
+
+
 def is_list(kind: Any) -> bool:
     """Return whether the type is a list, or a list or None."""
     return get_origin(_or_none(kind)[0]) is list

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from ranks import anyrank_command, mpiexec, run_anyrank
@@ -256,6 +257,25 @@ def test_submit_again_uses_the_same_request_and_cancel_holds(submit_folder, slur
         assert line in dry.splitlines()
     assert in_process("submit", "run", cwd=submit_folder, env=environment).returncode == 0
     assert not (submit_folder / "run" / "job" / "cancelled").exists()
+
+
+def test_submit_more_steps_extends_the_run(submit_folder, slurm_commands, in_process):
+    _, environment = slurm_commands
+    heat = Path(__file__).parents[2] / "examples" / "heat.py"
+    run = submit_folder / "run"
+    assert run_anyrank("run", heat, "--n", 12, "--steps", 5, "--out", run, "--quiet").returncode == 0
+    again = ("submit", run, "--on", "slurm", "--nodes", 2)
+    done = in_process(*again, "--steps", 4, "--dry-run", cwd=submit_folder, env=environment)
+    assert done.returncode == 2 and "steps = 5, not 4: steps can only grow" in done.stderr
+    done = in_process(*again, cwd=submit_folder, env=environment)
+    assert done.returncode == 0 and "is finished: nothing to submit" in done.stdout
+    assert in_process(*again, "--steps", 9, "--dry-run", cwd=submit_folder, env=environment).returncode == 0
+    assert "steps = 5" in (run / "run.toml").read_text() and (run / "summary.json").exists()
+    done = in_process(*again, "--steps", 9, cwd=submit_folder, env=environment)
+    assert done.returncode == 0 and "job 1 on slurm" in done.stdout, done.stderr
+    assert "steps = 9" in (run / "run.toml").read_text() and (run / "summary-5.json").exists()
+    assert run_anyrank("resume", run, "--quiet").returncode == 0
+    assert json.loads((run / "summary.json").read_text())["steps"] == 9
 
 
 def test_request_later_layer_replaces_an_equivalent_setting():

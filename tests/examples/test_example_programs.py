@@ -93,6 +93,11 @@ def test_maxwell_box_resonates_as_published(tmp_path):
     run = anyrank.run(program_of("maxwell"), out=tmp_path)
     assert run.result["frequency"] == pytest.approx(ANSWERS["maxwell"]["published"], rel=0.01)
     assert run.result["frequency"] == pytest.approx(ANSWERS["maxwell"]["on_the_grid"], rel=1e-12)
+    # After the first step, in which H starts at rest, the amplitude is A cos(ωt + φ).
+    step, amplitude = run.series["step"], run.series["amplitude"]
+    omega = 2 * np.pi * run.result["frequency"] * program_of("maxwell").dt
+    second_difference = amplitude[2:] - 2 * np.cos(omega) * amplitude[1:-1] + amplitude[:-2]
+    assert step.tolist() == [*range(101)] and np.abs(second_difference[1:]).max() < 1e-9 * amplitude[0]
 
 
 def test_cavity_has_the_velocities_of_ghia(tmp_path):
@@ -103,6 +108,9 @@ def test_cavity_has_the_velocities_of_ghia(tmp_path):
     v = np.interp(ghia["x"], [0, *centres, 1], [0, *run.fields["v"][n // 2], 0])
     assert np.abs(u - ghia["u"]).max() < error and np.abs(v - ghia["v"]).max() < error
     assert run.result["u"] == run.fields["u"][:, n // 2].min()
+    assert run.series["residual"][-1] <= 1e-5 < run.series["residual"][-2]
+    assert run.series["fastest"][-1] == run.fields["u"].max() and run.series["step"][-1] == run.result["steps"]
+    assert 64 <= len(run.series["step"]) <= 130, "the number of steps is not known before"
 
 
 def test_cylinder_sample_finds_the_period_and_maxima():
@@ -145,6 +153,9 @@ def test_cylinder_has_the_vortex_street_of_schaefer_turek(tmp_path):
 
 def test_heat3d_has_the_temperatures_of_the_series(tmp_path):
     run = anyrank.run(program_of("heat3d"), out=tmp_path)
+    mean, hottest = run.series["mean"], run.series["hottest"]
+    assert (mean[-1], hottest[-1]) == (run.result["mean"], run.result["hottest"])
+    assert mean[0] == 0 and (np.diff(mean) > 0).all() and (np.diff(hottest) > 0).all() and hottest[-1] < 100
     temperature, n = run.fields["T"], 24
     assert temperature.dtype == np.float32 and (temperature == temperature[:, :1, :1]).all()
     faces = [round(z * n) for z in ANSWERS["heat3d"]["z"]]

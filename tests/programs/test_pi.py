@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from ranks import run_anyrank
 
 from anyrank.programs.pi import Pi
+from anyrank.runtime.python import Run
 
 
 def run(*words, ranks=None) -> tuple[dict, dict]:
@@ -38,6 +40,9 @@ def test_pi_any_ranks_and_body_have_the_same_hits(tmp_path):
 def test_pi_hits_depend_on_the_seed_and_not_on_batches(tmp_path):
     first = run("--points", 100_000, "--seed", 1, "--out", tmp_path / "a")[1]["hits"]
     assert run("--points", 100_000, "--seed", 1, "--batch", 777, "--out", tmp_path / "b")[1]["hits"] == first
+    series = Run(tmp_path / "b").series
+    assert series["hits"][-1] == first and series["pi"][-1] == 4 * first / 100_000 and np.isnan(series["pi"][0])
+    assert series["pi"][1] == 4 * series["hits"][1] / (777 * series["step"][1])
     assert run("--points", 100_000, "--seed", 2, "--out", tmp_path / "c")[1]["hits"] != first
 
 

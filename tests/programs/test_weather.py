@@ -13,6 +13,7 @@ from ranks import check_collective, run_anyrank
 
 from anyrank.kernel import BODIES
 from anyrank.programs.weather import Weather
+from anyrank.runtime.python import Run
 from anyrank.state import State
 from anyrank.world import World
 
@@ -133,3 +134,9 @@ def test_weather_picture_is_png_and_pressure_is_conserved(tmp_path):
     result = json.loads((out / "result.json").read_text())
     assert result["mean_pressure"] == pytest.approx(50_000, rel=1e-9)
     assert 10 < result["fastest_v"] < 200
+    series = Run(out).series
+    assert series["step"].tolist() == [*range(0, 201, 2)]
+    assert series["mean_pressure"][-1] == result["mean_pressure"]
+    assert series["lowest_pressure"][0] == series["highest_pressure"][0] == 50_000
+    speeds = Run(out).fields["u"] ** 2 + Run(out).fields["v"] ** 2
+    assert series["kinetic_energy"][-1] == pytest.approx(speeds.mean() / 2, rel=1e-12)

@@ -41,6 +41,7 @@ def test_causes_of_two_cases_are_listed():
     assert causes(ONE, Case((3,), split="columns")) == ["ranks"]  # one rank has no split
     assert causes(Case((4,), split="rows"), Case((4,), split="bricks")) == ["split"]
     assert causes(ONE, Case((1, 1), (3,))) == ["restart"]
+    assert causes(ONE, Case((1, 1), extended=3)) == ["extended"]
     assert causes(ONE, Case((1, 2), (3,), body="numba", changed="clock")) == ["clock", "body", "restart", "ranks"]
 
 
@@ -213,6 +214,11 @@ def test_plan_covers_ranks_splits_bodies_and_perturbations():
     }
     assert len(quick.first() + quick.rest(9, 2)) < len(cases) / 2 + 2
     assert not [case for case in full.rest(0, 2) if case.stops], "nothing can be stopped before it ends"
+    assert not [case for case in full.rest(9, 2) if case.extended]
+    for quick_too in (False, True):
+        matrix = CaseMatrix(quick=quick_too, extendable=True)
+        assert [case for case in matrix.rest(9, 2) if case.extended] == [Case((1, 2), extended=4)]
+        assert not [case for case in matrix.rest(1, 2) if case.extended], "one step has no fewer"
     assert {case.split for case in full.rest(9, 1)} == {"auto"}, "one axis can be cut in one way"
     assert {case.body for case in CaseMatrix(bodies=("numba",)).rest(9, 1)} == {"auto", "numba"}
     assert {case.split for case in CaseMatrix(splits=("columns",), quick=True).rest(9, 2)} == {"auto", "columns"}

@@ -95,6 +95,21 @@ BUGS = {
         "halo steps",
         "First at step 1, in warm:",
     ),
+    "rank_series": (
+        (ONE, TWO),
+        "ranks: 2 instead of 1",
+        """but series.csv, series.h5 differ; first in line 2 of series.csv, step,mean:
+    case 2: 1 rank, split auto, body auto, straight
+      0,11.0
+    case 3: 2 ranks, split auto, body auto, straight
+      0,5.0
+""",
+    ),
+    "uses_steps": (
+        (ONE, TWO, Case((1, 2), extended=3)),
+        "extended: extended from 3 steps on 1→2 instead of straight on 1",
+        "First at step 1, in x[0]; 12 of 12 elements differ:",
+    ),
     "some_ranks": ((ONE, TWO), "ranks: 2 instead of 1", "rank 1: Barrier() at some_ranks.py:21 in step"),
 }
 AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
@@ -103,9 +118,10 @@ AXES = {"corner": 2, "own_rows": 2, "file_order": 2}
 @pytest.mark.parametrize("bug", BUGS)
 def test_verify_planted_bug_is_found_and_named(tmp_path, bug):
     cases, cause, place = BUGS[bug]
-    matrix = CaseMatrix(quick=True, deep_halos=bug == "counts_cells")
+    matrix = CaseMatrix(quick=True, deep_halos=bug == "counts_cells", extendable=bug == "uses_steps")
     assert {*cases} <= {*matrix.first(), *matrix.rest(6, AXES.get(bug, 1))}, "the quick matrix finds it"
-    code, output = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases)
+    parameters = {"steps": 6} if bug == "uses_steps" else {}
+    code, output = verify_cases(tmp_path, BROKEN / f"{bug}.py", *cases, **parameters)
     assert code == 1
     result = [line for line in output.splitlines() if line.startswith("FOUND: ")]
     assert len(result) == 1 and result[0] == f"FOUND: {cause}", output

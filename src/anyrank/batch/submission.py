@@ -68,7 +68,8 @@ class Submission:
             raise UsageError(f"{self.folder} holds {foreign[0]}, which is not of this study. Use another `out`.")
         for member in self.members:
             if member.source is not None:
-                RunFolder(member.folder).check(load(member.source).name, member.parameters)
+                program = load(member.source)
+                RunFolder(member.folder).check(program.name, member.parameters, program.extendable_parameters())
 
     def scripts(self) -> dict[str, str]:
         """Return the texts of all scripts that would be submitted, by file name."""

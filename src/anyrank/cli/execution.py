@@ -44,11 +44,19 @@ def _early_options(words: list[str]) -> Options:
     return Options()
 
 
-def execute(source: str, program: Program, options: Options, out: Path | None, requested: int | None) -> int:
+def execute(
+    source: str,
+    program: Program,
+    options: Options,
+    out: Path | None,
+    requested: int | None,
+    extend: bool = False,
+) -> int:
     """Run the program in this process if it is a rank or the only one, else under mpiexec; return the exit code.
 
-    `requested` is the user's number of ranks; under a launcher of several tasks it must be their number. A single task
-    of a launcher is a rank unless more are requested: it may be a shell on a compute node.
+    `extend` allows the parameters of the run in the folder `out` to grow. `requested` is the user's number of ranks;
+    under a launcher of several tasks it must be their number. A single task of a launcher is a rank unless more are
+    requested: it may be a shell on a compute node.
     """
     if launcher.tasks() > 1:
         for flag, value in (("--max-restarts", options.max_restarts), ("--hosts", options.hosts)):
@@ -57,11 +65,11 @@ def execute(source: str, program: Program, options: Options, out: Path | None, r
                     f"{flag} {value} is for the process that starts mpiexec, but mpiexec has started this process. "
                     f"Omit it, or use `anyrank run … -n {launcher.tasks()} {flag} {value}` without mpiexec."
                 )
-        return _run_as_rank(source, program, options, out, requested)
+        return _run_as_rank(source, program, options, out, requested, extend)
     out = out or new_folder(program.name)
     ranks = (requested or 1) if launcher.tasks() else options.ranks
     if ranks == 1 and not options.max_restarts and not options.hosts:
-        return _run_as_rank(source, program, options, out, None)
+        return _run_as_rank(source, program, options, out, None, extend)
     return _launch(options, out)
 
 
@@ -74,7 +82,9 @@ def _launch(options: Options, out: Path) -> int:
     return Supervisor(options, out, words).run()
 
 
-def _run_as_rank(source: str, program: Program, options: Options, out: Path | None, requested: int | None) -> int:
+def _run_as_rank(
+    source: str, program: Program, options: Options, out: Path | None, requested: int | None, extend: bool
+) -> int:
     from anyrank.runtime.children import end_children
     from anyrank.runtime.failure import report_and_abort
     from anyrank.runtime.session import Session
@@ -100,7 +110,7 @@ def _run_as_rank(source: str, program: Program, options: Options, out: Path | No
             if requested is not None and requested != world.size:
                 raise UsageError(f"-n {requested} but the launcher started {world.size} ranks. Omit -n.")
         folder = world.bcast(out or new_folder(program.name))
-        session = Session(program, source, world, folder, options, _command())
+        session = Session(program, source, world, folder, options, _command(), extend)
         return session.execute()
     except AnyrankError as error:
         reported = not error.collective and world.size > 1

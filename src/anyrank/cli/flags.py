@@ -137,14 +137,22 @@ class ProgramCommand(Command):
     """A command with a program's parameters: its function gets all of them, checked, as `parameters`.
 
     A parameter has a flag, unless an option of any verb or another parameter has the same one; `--set` takes any.
+    `recorded` are the values of a run: parameters that are not given keep them.
     """
 
-    def __init__(self, *arguments: Any, program: type[Program], **attributes: Any):
+    def __init__(
+        self,
+        *arguments: Any,
+        program: type[Program],
+        recorded: Mapping[str, Any] | None = None,
+        **attributes: Any,
+    ):
         super().__init__(*arguments, **attributes)
-        self.program, self.kinds = program, get_type_hints(program)
+        self.program, self.kinds, self.recorded = program, get_type_hints(program), dict(recorded or {})
         #: For each parameter without a flag: the verb or parameter that has the flag.
         self.owners: dict[str, str] = {}
-        seen, flags = dict(reserved_flags()), []
+        own = (spelling for option in self.params for spelling in option.opts)
+        seen, flags = dict.fromkeys(own, f"anyrank {self.name}") | reserved_flags(), []
         for name in program.declared():
             flag = self._flag(name)
             spellings = flag.opts + flag.secondary_opts
@@ -185,7 +193,7 @@ class ProgramCommand(Command):
         flags = {name: value for name, value in flags.items() if value not in (None, ())}
         if conflict := next((name for name in flags if name in self.owners), None):
             raise UsageError(f"{flag_of(conflict)} is not the parameter. {self._hint(conflict)}")
-        values = _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
+        values = self.recorded | _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
         ctx.params["parameters"] = validate(self.program, values, self._spell)
         return super().invoke(ctx)
 

@@ -15,14 +15,14 @@ from anyrank.batch.request import Request, SubmitOptions, request
 from anyrank.batch.site import Site, load_site
 from anyrank.batch.study import StudyRun, read_study
 from anyrank.batch.submission import Submission
-from anyrank.cli.flags import Command
+from anyrank.cli.flags import Command, ProgramCommand
 from anyrank.cli.run import Programs
 from anyrank.declaration import Settings
-from anyrank.errors import UsageError
-from anyrank.program import Program
-from anyrank.runtime.folder import RunFolder
+from anyrank.errors import UsageError, at
+from anyrank.program import Program, validate
+from anyrank.runtime.folder import Description, RunFolder
 from anyrank.runtime.options import JOBS, Options, OutOptions
-from anyrank.runtime.programs import available_programs
+from anyrank.runtime.programs import available_programs, load
 from anyrank.runtime.python import new_folder
 
 TABLES: dict[str, type[Settings]] = {"job_options": Request, "submit_options": SubmitOptions, "options": Options}
@@ -40,7 +40,7 @@ class Submissions(Programs):
         if path.suffix == ".toml":
             return _command(cmd_name, "Submit the study in this file.", _study(path))
         if path.is_dir() and ((path / "run.toml").exists() or cmd_name not in available_programs()):
-            return _command(cmd_name, "Submit the run in this folder.", _resubmit(path))
+            return _run_command(cmd_name, path)
         return super().get_command(ctx, cmd_name)
 
     def action(self, source: str, program: type[Program]) -> Callable[..., int]:
@@ -73,17 +73,49 @@ def _command(name: str, text: str, action: Callable[..., int]) -> click.Command:
     return click.command(name, cls=Command, tables=TABLES, contexts=JOBS, help=text)(action)
 
 
-def _resubmit(folder: Path) -> Callable[..., int]:
+def _run_command(name: str, folder: Path) -> click.Command:
+    """Return the command for the run in a folder, with the parameters of its program."""
+    description = RunFolder(folder).describe()
+    if description is None:
+        raise UsageError(f"{folder} holds no run (no run.toml). Give a run's folder, or a study's TOML file.")
+    if not description.source:
+        raise UsageError(f"{folder}/run.toml is missing. Write it with: anyrank resume {folder} --program FILE.")
+    program = load(description.source)
+    with at(f"{folder}/run.toml"):
+        recorded = validate(program, description.parameters, "{} =".format)
+    return ProgramCommand(
+        name,
+        callback=_resubmit(folder, description, program),
+        program=program,
+        recorded=recorded,
+        tables=TABLES,
+        contexts=JOBS,
+        help="Submit the run in this folder. Larger values of extendable parameters, such as --steps, extend it.",
+    )
+
+
+def _resubmit(folder: Path, description: Description, program: type[Program]) -> Callable[..., int]:
     """Return a function that submits the run in a folder; its earlier request holds for options that are not given."""
 
-    def submit(job_options: Request, submit_options: SubmitOptions, options: Options) -> int:
-        path, description = folder.absolute(), RunFolder(folder).describe()
-        if description is None:
-            raise UsageError(f"{folder} holds no run (no run.toml). Give a run's folder, or a study's TOML file.")
-        if not description.source:
-            raise UsageError(f"{folder}/run.toml is missing. Write it with: anyrank resume {folder} --program FILE.")
-        member = StudyRun(path.name, path, description.source, description.parameters, options.given(), {}, (), ())
-        cwd, site, earlier = Path.cwd(), load_site(submit_options.site), {"threads": description.options.get("threads")}
+    def submit(
+        parameters: dict[str, Any], job_options: Request, submit_options: SubmitOptions, options: Options
+    ) -> int:
+        path, larger = folder.absolute(), program(**parameters).parameters
+        RunFolder(path).check(program.name, larger, program.extendable_parameters(), extend=True)
+        if larger != description.parameters and not submit_options.dry_run:
+            RunFolder(path).extend(larger)
+        earlier = {"threads": description.options.get("threads")}
+        member = StudyRun(
+            path.name,
+            path,
+            description.source,
+            description.parameters if submit_options.dry_run else larger,
+            options.given(),
+            {},
+            (),
+            (),
+        )
+        cwd, site = Path.cwd(), load_site(submit_options.site)
         with suppress(UsageError):  # if it was not submitted before
             last = submission(path)
             cwd, earlier = Path(last["cwd"]), last["requests"][path.name]

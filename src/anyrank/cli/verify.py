@@ -33,7 +33,7 @@ class Verifications(Programs):
         """Return a function that verifies the program."""
 
         def verify(parameters: dict[str, Any], settings: VerifyOptions) -> int:
-            plan, instance, junit = _plan(settings, program.deep_halos), program(**parameters), settings.junit
+            plan, instance, junit = _plan(settings, program), program(**parameters), settings.junit
             if junit and (Path(junit).is_dir() or not Path(junit).resolve().parent.is_dir()):
                 raise UsageError(f"--junit {junit} cannot be written: give a file in a folder that exists.")
             folder = _folder(settings.out, program.name)
@@ -55,12 +55,13 @@ class Verifications(Programs):
         return verify
 
 
-def _plan(settings: VerifyOptions, deep_halos: bool) -> CaseMatrix:
+def _plan(settings: VerifyOptions, program: type[Program]) -> CaseMatrix:
     if launcher.tasks() > 1:
         raise UsageError("verify starts ranks itself: run it without mpiexec.")
     numbers = rank_list(settings.ranks, settings.allow)
     bodies, splits = (tuple(text.split(",")) if text else () for text in (settings.body, settings.split))
-    return CaseMatrix(numbers, bodies, splits, settings.quick, deep_halos)
+    extendable = "steps" in program.extendable_parameters()
+    return CaseMatrix(numbers, bodies, splits, settings.quick, program.deep_halos, extendable)
 
 
 def _folder(out: str, program: str) -> Path:

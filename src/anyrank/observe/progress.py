@@ -38,6 +38,8 @@ class Progress:
         self._label, self._total, self._work, self._show = label, total, work, show
         self._start = self._last = time.monotonic()
         self._first = done
+        #: Text at the end of the line, such as the newest values of the program.
+        self.note = ""
         self._bar: Any = None
         width = terminal_width() if show else 0
         if width:
@@ -52,14 +54,17 @@ class Progress:
         if self._bar is not None:
             if now - self._last > 0.1:
                 self._last = now
-                self._bar.set_postfix_str(self._rate(step, now), refresh=False)
+                self._bar.set_postfix_str(self._rate(step, now) + self._noted(), refresh=False)
                 self._bar.update(step - self._bar.n)
         elif self._show and now - self._last > PLAIN_EVERY:
             self._last = now
             share = f" of {self._total} ({100 * step / self._total:.0f} %)" if self._total else ""
             left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
             rest = f", {left:.0f} s left" if self._total else ""
-            self.line(f"{self._unit} {step}{share}, {self._rate(step, now)}{rest}")
+            self.line(f"{self._unit} {step}{share}, {self._rate(step, now)}{rest}{self._noted()}")
+
+    def _noted(self) -> str:
+        return f", {self.note}" if self.note else ""
 
     def _rate(self, step: int, now: float) -> str:
         amount, unit = self._work

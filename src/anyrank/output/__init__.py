@@ -1,1 +1,1 @@
-"""What a run writes besides checkpoints, and pictures of it."""
+"""Outputs of a run: series, whose bytes depend neither on the ranks nor on restarts, and pictures."""

@@ -50,6 +50,11 @@ class Pi(Program[PiState]):
         begin, end = cuts[state.world.rank], cuts[state.world.rank + 1]
         state.hits += state.world.sum(QUARTER_CIRCLE(self.seed, 0, first + begin, end - begin))
 
+    def observe(self, state: PiState) -> dict[str, Any]:
+        """Return the estimate of π so far."""
+        drawn = min(state.step * self.batch, self.points)
+        return {"hits": state.hits, "pi": 4 * state.hits / drawn if drawn else math.nan}
+
     def result(self, state: PiState) -> dict[str, Any]:
         """Return π, its standard error, and its actual error."""
         share = state.hits / self.points

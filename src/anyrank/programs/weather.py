@@ -84,6 +84,16 @@ class Weather(Program[WeatherState]):
         tdt = DT if first else DT + DT
         advance([state.p, state.u, state.v], SHALLOW_WATER, *old, tdt, ALPHA, DX, DY, first)
 
+    def observe(self, state: WeatherState) -> dict[str, Any]:
+        """Return the mean and the extremes of the pressure, and the kinetic energy per mass."""
+        return {
+            "mean_pressure": exact.mean(state.p),
+            "lowest_pressure": exact.min(state.p),
+            "highest_pressure": exact.max(state.p),
+            "kinetic_energy": sum(exact.dots([(state.u, state.u), (state.v, state.v)]))
+            / (2 * self.rows * self.columns),
+        }
+
     def result(self, state: WeatherState) -> dict[str, Any]:
         """Return the mean pressure (conserved) and the fastest winds."""
         return {

@@ -11,7 +11,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ import tomli_w
 
 from anyrank.declaration import Settings
 from anyrank.errors import CheckpointError, UsageError
+from anyrank.program import flag_of
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
 from anyrank.runtime.programs import available_programs
@@ -30,6 +31,7 @@ from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
 from anyrank.storage.format import read_header
 from anyrank.toml import read_toml
+from anyrank.values import has_grown
 
 FORMAT = 1
 #: The environment variable with the seconds to wait for the lock of a run that is about to end, and the default.
@@ -57,6 +59,8 @@ class RunFolder:
         self.log = path / "log"
         self.events = path / "events.jsonl"
         self.digests = path / "digests.jsonl"
+        self.series = path / "series.csv"
+        self.series_hdf5 = path / "series.h5"
         self.result = path / "result.json"
         self.summary = path / "summary.json"
         self.stop = path / "stop"
@@ -102,10 +106,13 @@ class RunFolder:
             return None
         return summary if complete else None
 
-    def check(self, program: str, parameters: Mapping[str, Any]) -> bool:
+    def check(
+        self, program: str, parameters: Mapping[str, Any], extendable: Collection[str] = (), extend: bool = False
+    ) -> bool:
         """Return whether the folder holds this run; False if it is new or empty.
 
-        Raises UsageError if it holds another run, or any other file.
+        `extend` allows larger values of the parameters that are `extendable`. Raises UsageError if the folder holds
+        another run, or any other file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file, not a folder. Use another --out.")
@@ -121,11 +128,10 @@ class RunFolder:
             )
         recorded = description.parameters
         for name in sorted(set(parameters) | set(recorded)):
-            if parameters.get(name) != recorded.get(name):
-                raise UsageError(
-                    f"--out {self.path} holds a run with {name} = {recorded.get(name)!r}, not "
-                    f"{parameters.get(name)!r}: the parameters of a run cannot change. Use another --out."
-                )
+            old, new = recorded.get(name), parameters.get(name)
+            if new != old and not (extend and name in extendable and has_grown(old, new)):
+                rule = _change_rule(name, old, new, extendable, extend, self.path)
+                raise UsageError(f"--out {self.path} holds a run with {name} = {old!r}, not {new!r}: {rule}")
         return True
 
     def _foreign_files(self) -> list[str]:
@@ -157,6 +163,48 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
         sync_folder(self.path)
         sync_folder(self.path.parent)
+
+    def update(self, parameters: Mapping[str, Any], observe_every: int | None) -> None:
+        """Write larger values of parameters, and the interval of the series, into run.toml. Raises OSError.
+
+        Only a run that holds the lock of the folder calls it.
+        """
+        description = self.describe()
+        if description is None:
+            return
+        interval = {} if observe_every is None else {"observe_every": observe_every}
+        changes = {"parameters": dict(parameters), "options": {**description.options, **interval}}
+        changed = description.model_copy(update=changes)
+        if changed != description:
+            write_atomically(self.description, tomli_w.dumps(changed.model_dump()))
+
+    def keep_results(self, parameters: Mapping[str, Any]) -> None:
+        """Keep the results of a finished run that continues with larger parameters, before `update`. Raises OSError.
+
+        They get the names `summary-STEPS.json` and `result-STEPS.json`; the run is then no longer finished.
+        """
+        summary = self.finished()
+        if summary is not None and summary.get("parameters") != parameters:
+            for path in (self.result, self.summary):
+                if path.exists():
+                    path.replace(path.with_stem(f"{path.stem}-{summary['steps']}"))
+            sync_folder(self.path)
+
+    def extend(self, parameters: Mapping[str, Any]) -> None:
+        """Give the run larger parameters, which `check` has allowed; jobs continue with them. Raises UsageError."""
+        self.lock()
+        try:
+            self.keep_results(parameters)
+            self.update(parameters, None)
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written ({error.strerror}). Correct that.") from None
+        finally:
+            self.unlock()
+
+    def extends(self, parameters: Mapping[str, Any]) -> bool:
+        """Return whether the folder holds a run with other parameters."""
+        description = self.describe()
+        return description is not None and description.parameters != parameters
 
     def lock(self) -> None:
         """Make the folder, and lock it until this process ends; UsageError if another live run holds the lock.
@@ -200,6 +248,21 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
         write_atomically(self.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def _change_rule(name: str, old: Any, new: Any, extendable: Collection[str], extend: bool, path: Path) -> str:
+    """Return why a parameter of a run cannot change from `old` to `new`, and what to do instead."""
+    if name in extendable and has_grown(old, new):
+        return (
+            f"the parameters of a run cannot change. Extend it with: anyrank resume {path} {flag_of(name)} {new} (in "
+            "Python, extend=True). Or use another --out."
+        )
+    if name in extendable and extend:
+        return f"{name} can only grow. Use {old!r} or more, or another --out."
+    if extend:
+        which = f"only {' and '.join(sorted(extendable))} may grow" if extendable else "no parameter of it may change"
+        return f"{which} at a resume. Omit it, or start a new run with another --out."
+    return "the parameters of a run cannot change. Use another --out."
 
 
 def _source_in(command: str) -> str:

@@ -28,7 +28,7 @@ def record_inputs(program: Program, folder: RunFolder) -> None:
 def check_inputs(program: Program, folder: RunFolder) -> None:
     """Raise UsageError if an input file of a run that is not finished has changed or is gone. Not collective."""
     inputs = _paths(program)
-    if not inputs or folder.finished() is not None:
+    if not inputs or (folder.finished() is not None and not folder.extends(program.parameters)):
         return
     try:
         recorded = json.loads(folder.inputs.read_text(encoding="utf-8"))

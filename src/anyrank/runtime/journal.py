@@ -10,6 +10,7 @@ from anyrank.kernel import BODIES
 from anyrank.observe.events import Events
 from anyrank.observe.log import open_log
 from anyrank.observe.progress import Progress
+from anyrank.output.row import Row, text_of
 from anyrank.program import Program
 from anyrank.runtime.callback import Callback
 from anyrank.runtime.folder import RunFolder
@@ -62,6 +63,14 @@ class Journal(Callback):
             self.log.warning("%s", warning)
         self.line(f"resumed at step {restored.step} from {restored.path.name}")
         self.events.say("resumed", step=restored.step, file=restored.path.name)
+
+    def show_row(self, row: Row) -> None:
+        """Show a row of the series beside the progress."""
+        if self.progress is not None:
+            self.progress.note = ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {text_of(value)}"
+                for name, value in row.values.items()
+            )
 
     def after_step(self, state: State) -> None:
         """Update the progress."""

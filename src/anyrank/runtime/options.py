@@ -17,7 +17,7 @@ from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
 
 #: The groups of options in `--help`.
-RUN, CHECKPOINTS, STOPS = "Run", "Checkpoints", "Stops and restarts"
+RUN, CHECKPOINTS, OUTPUTS, STOPS = "Run", "Checkpoints", "Outputs", "Stops and restarts"
 PLACEMENT, DIAGNOSTICS = "Placement", "Diagnostics"
 #: Where an option is refused: in jobs (it has no meaning there, or the request sets it) and in scaling studies.
 JOBS, STUDIES = ("jobs",), ("studies",)
@@ -147,6 +147,20 @@ class Options(OptionSettings):
     )
     keep: Count = option(2, "Number of checkpoints to keep, besides those with a .keep file.", CHECKPOINTS, kept=True)
     mtbf: Duration = option("24h", "Mean time between failures, for --checkpoint-every auto.", CHECKPOINTS, kept=True)
+
+    observe_every: Count | None = option(
+        None,
+        "Interval in steps between two rows of series.csv, which the program's observe returns.",
+        OUTPUTS,
+        default_text="the power of two for which the run has 64 to 128 rows",
+        kept=True,
+    )
+    on_full_disk: Literal["stop", "warn"] = option(
+        "stop",
+        "If an output cannot be written: stop (end the run with status 1) or warn (end this output only).",
+        OUTPUTS,
+        kept=True,
+    )
 
     walltime: MaybeDuration = option(
         "", "Time limit (2:00:00, 90min): stop with a checkpoint before it, with status 75.", STOPS, not_in=JOBS

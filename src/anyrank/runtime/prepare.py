@@ -11,6 +11,7 @@ from anyrank.program import Program
 from anyrank.runtime.allocator import reuse_freed_memory
 from anyrank.runtime.memory import shortage
 from anyrank.runtime.options import Options
+from anyrank.runtime.outputs import check_outputs
 from anyrank.runtime.placement import place_rank
 from anyrank.runtime.startup import check_ranks, check_state, device_of
 from anyrank.state import State
@@ -53,6 +54,7 @@ class Prepared:
         world = self._world
         with world.raise_on_all_ranks():
             self._check_deep_halos()
+            check_outputs(self._program, self._options)
         state = self._new_state()
         with world.raise_on_all_ranks():
             self._program.declare(state)

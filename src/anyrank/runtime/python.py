@@ -18,6 +18,7 @@ import tomli_w
 from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
+from anyrank.output.series import Series
 from anyrank.program import Program
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
@@ -29,7 +30,12 @@ T = TypeVar("T")
 
 
 def run(
-    program: Program[Any] | Path | str, *, ranks: int | None = None, out: Path | str | None = None, **options: Any
+    program: Program[Any] | Path | str,
+    *,
+    ranks: int | None = None,
+    out: Path | str | None = None,
+    extend: bool = False,
+    **options: Any,
 ) -> Run:
     """Run a program and return the run.
 
@@ -47,6 +53,9 @@ def run(
         The number of MPI ranks: by default 1, or the number of ranks that mpiexec has started.
     out : path, optional
         The run folder; by default a new one under `runs/`.
+    extend : bool
+        Whether the run in `out` may continue with larger values of its extendable parameters, such as more steps. By
+        default any other value of a parameter is refused.
     **options
         The options of `anyrank run`, by name: `body="numba"`, `checkpoint_every="100"`, `stop_at=50`. By default,
         `quiet` is True, and there is no watchdog in this process.
@@ -54,7 +63,7 @@ def run(
     Returns
     -------
     Run
-        The run with its summary, result and fields.
+        The run with its summary, result, series and fields.
 
     Raises
     ------
@@ -72,10 +81,10 @@ def run(
     settings, program = _on_all_ranks(lambda: _checked(program, ranks, options))
     folder = Path(out) if out is not None else new_folder(program.name)
     if launcher.tasks() > 1:
-        return _run_here(program, folder, settings)
+        return _run_here(program, folder, settings, extend)
     if settings.ranks == 1 and not settings.max_restarts and not settings.hosts:
-        return _run_here(program, folder, settings.model_copy(update={"hang_timeout": "off"}))
-    return _run_under_mpiexec(program, folder, settings, options)
+        return _run_here(program, folder, settings.model_copy(update={"hang_timeout": "off"}), extend)
+    return _run_under_mpiexec(program, folder, settings, options, extend)
 
 
 def _checked(
@@ -119,13 +128,14 @@ def source_of(program: type[Program]) -> str:
     return f"{file}:{name}" if name.isidentifier() and file.is_file() and file.suffix == ".py" else ""
 
 
-def _run_here(program: Program, folder: Path, options: Options) -> Run:
+def _run_here(program: Program, folder: Path, options: Options, extend: bool) -> Run:
     from anyrank.runtime.failure import report_and_abort
     from anyrank.runtime.session import Session
 
     world = World(check=options.check)
     folder, token = world.bcast((folder, f"{os.getpid()}-{time.time_ns()}"))
-    session = Session(program, source_of(type(program)), world, folder, options, f"anyrank.run({program.name})")
+    command = f"anyrank.run({program.name})"
+    session = Session(program, source_of(type(program)), world, folder, options, command, extend)
     try:
         session.execute()
         return world.on_root(lambda: Run(folder))
@@ -140,7 +150,7 @@ def _run_here(program: Program, folder: Path, options: Options) -> Run:
             BODIES.prefer("auto")
 
 
-def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: Mapping[str, Any]) -> Run:
+def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: Mapping[str, Any], extend: bool) -> Run:
     from anyrank.runtime.supervisor import Supervisor
 
     source = source_of(type(program))
@@ -153,6 +163,8 @@ def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: 
         parameters = Path(temporary) / "parameters.toml"
         parameters.write_text(tomli_w.dumps(program.parameters), encoding="utf-8")
         words = ["run", source, "--parameters", str(parameters), "--out", str(folder)]
+        if extend and RunFolder(folder).describe() is not None:
+            words = ["resume", str(folder), "--program", source, "--parameters", str(parameters)]
         words += option_words({"ranks": options.ranks, "quiet": options.quiet, **given})
         status = Supervisor(options, folder, words).run()
     if status not in (0, 75):
@@ -177,6 +189,9 @@ class Run:
         The content of summary.json: `ranks`, `steps`, `digest`, `seconds`, `finished` …
     result : dict
         The value of the program's `result`; empty if the run is not finished.
+    series : Series
+        The rows that the program's `observe` returned: NumPy arrays by column, `step` first, read on first access;
+        `series.frame()` is the DataFrame. Empty without `observe`.
     fields : mapping
         The Fields of the last checkpoint by name, as NumPy arrays of the global shape; each is read on access.
 
@@ -202,6 +217,7 @@ class Run:
             raise UsageError(f"{path} holds no run that has ended ({error}). Give a run folder.") from None
         finished = self.summary["finished"]
         self.result: dict[str, Any] = json.loads(self._folder.result.read_text(encoding="utf-8")) if finished else {}
+        self.series = Series(self._folder.series)
         self.fields: Mapping[str, np.ndarray] = _Fields(
             checkpoint_folder.path_of(self._folder.checkpoints, self.summary["steps"])
         )

@@ -22,6 +22,7 @@ from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import CheckpointClock, Loop
 from anyrank.runtime.options import Options
+from anyrank.runtime.outputs import SeriesWriter, check_interval, observes
 from anyrank.runtime.picture import draw_on_all_ranks
 from anyrank.runtime.prepare import Prepared
 from anyrank.runtime.read_only import explain_read_only
@@ -40,15 +41,25 @@ T = TypeVar("T")
 class Session:
     """One execution: opens the folder, sets the state up or restores it, loops, and reports. Collective."""
 
-    def __init__(self, program: Program, source: str, world: World, out: Path, options: Options, command: str):
+    def __init__(
+        self,
+        program: Program,
+        source: str,
+        world: World,
+        out: Path,
+        options: Options,
+        command: str,
+        extend: bool = False,
+    ):
         self.started = time.monotonic()
         self.program, self.source, self.world = program, source, world
-        self.folder, self.options, self.command = RunFolder(out), options, command
+        self.folder, self.options, self.command, self.extend = RunFolder(out), options, command, extend
         self.root = world.rank == 0
         #: Whether the folder belongs to this run and can be written, so that events and logs go there.
         self.begun = False
         self._state: State | None = None
         self._callbacks: list[Callback] = []
+        self._observe_every: int | None = None
 
     def execute(self) -> int:
         """Execute the run and return the exit code: 0 finished, 75 stopped with a valid checkpoint.
@@ -84,6 +95,7 @@ class Session:
                 raise failure from error
             raise
         finally:
+            self.folder.unlock()
             for callback in self._callbacks:
                 callback.close()
 
@@ -98,14 +110,17 @@ class Session:
     def _finished_already(self) -> bool:
         """Report a finished run and return True; otherwise make and lock the folder. Collective."""
         folder, program = self.folder, self.program
+        parameters, extendable = program.parameters, program.extendable_parameters()
 
-        def finished(begun: bool) -> bool:
-            return begun and report.show_finished(program.name, folder, self.options)
+        def check() -> tuple[bool, bool]:
+            begun = folder.check(program.name, parameters, extendable, self.extend)
+            done = begun and not folder.extends(parameters) and report.show_finished(program.name, folder, self.options)
+            return begun, done
 
-        def prepare() -> bool:
-            begun = folder.check(program.name, program.parameters)
-            if finished(begun):
-                return True
+        def prepare() -> tuple[bool, int | None]:
+            begun, done = check()
+            if done:
+                return True, None
             if begun:
                 self._refuse_chaos()
             if folder.stop.is_dir():
@@ -113,14 +128,23 @@ class Session:
                     f"{folder.stop} is a folder, but a file of that name stops the run. Remove the folder."
                 )
             folder.lock()
-            # Check again under the lock.
-            if finished(folder.check(program.name, program.parameters)):
-                return True
-            folder.create(program.name, self.source, program.parameters, self.options.kept())
+            if check()[1]:  # again under the lock
+                return True, None
+            interval = self._interval()
+            folder.keep_results(parameters)
+            folder.create(program.name, self.source, parameters, self.options.kept())
+            folder.update(parameters, interval)
             record_inputs(program, folder)
-            return False
+            return False, interval
 
-        return self.world.on_root(lambda: self._translate_os_errors(prepare))
+        done, self._observe_every = self.world.on_root(lambda: self._translate_os_errors(prepare))
+        return done
+
+    def _interval(self) -> int | None:
+        """Return the interval of the series: that of the options, or else that of the run so far."""
+        description = self.folder.describe()
+        recorded = description.options.get("observe_every") if description is not None else None
+        return check_interval(self.program, self.folder, self.options.observe_every, recorded)
 
     def _refuse_chaos(self) -> None:
         """Refuse chaos in the folder of an existing run, because the option may be there by mistake."""
@@ -152,6 +176,7 @@ class Session:
                 state,
                 program.name,
                 program.parameters,
+                extendable=program.extendable_parameters(),
                 io=options.checkpoint_io,
                 keep=options.keep,
                 command=self.command,
@@ -203,6 +228,9 @@ class Session:
             from anyrank.runtime.chaos import Chaos
 
             yield Chaos(faults, self.world, self.folder.path, checkpoints)
+        if observes(self.program):
+            may_fail = self.options.on_full_disk == "warn"
+            yield SeriesWriter(self.program, self.folder, self._observe_every, may_fail, self.journal)
         yield from self._callbacks_of_program()
         yield from EXTRA_CALLBACKS
         yield self.journal

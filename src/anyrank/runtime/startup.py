@@ -35,7 +35,7 @@ _SETTINGS = (
 #: Options that decide which collective calls the ranks make, and when.
 _DECISIVE = (
     *("split", "halo_steps", "transfer", "checkpoint_every", "checkpoint_io", "stop_at"),
-    *("picture", "digests", "chaos"),
+    *("picture", "digests", "chaos", "observe_every", "on_full_disk"),
 )
 #: A key that cannot be the name of a member.
 _STEPS = "number of steps"
@@ -105,8 +105,8 @@ def check_state(state: State, steps: Any = None) -> None:
         return
     ranks = state.world.gather(mine) or []
     absent = {name: "not declared" for members in ranks for name in members}
-    lines = _differences([{**absent, **members} for members in ranks])
-    orders = _differences([{"order": ", ".join(name for name in members if name != _STEPS)} for members in ranks])
+    lines = differences([{**absent, **members} for members in ranks])
+    orders = differences([{"order": ", ".join(name for name in members if name != _STEPS)} for members in ranks])
     what = "the ranks declare different states"
     _refuse(state.world, what, lines or orders, "Nothing in `declare` may depend on the rank.")
 
@@ -134,12 +134,12 @@ def _describe(program: Program, options: Options, known: Mapping[str, Any], cloc
 
 def _errors(ranks: Sequence[Rank]) -> list[str]:
     counts = _ranges([rank.launched and f"{rank.launched} tasks, MPI {len(ranks)}" for rank in ranks])
-    lines = _differences([rank.must for rank in ranks]) + ([_line("the launcher counts", counts)] if counts else [])
-    return lines + _differences([{"host": rank.host} for rank in ranks]) if lines else []
+    lines = differences([rank.must for rank in ranks]) + ([_line("the launcher counts", counts)] if counts else [])
+    return lines + differences([{"host": rank.host} for rank in ranks]) if lines else []
 
 
 def _warnings(ranks: Sequence[Rank]) -> list[str]:
-    lines = _differences([rank.should for rank in ranks])
+    lines = differences([rank.should for rank in ranks])
     offsets = [(rank.clock - ranks[0].clock) / 1e9 for rank in ranks]
     if ranks and max(offsets) - min(offsets) > SKEW:
         lines.append(_line("clock", _ranges([f"{offset:+.0f} s" for offset in offsets])))
@@ -147,7 +147,7 @@ def _warnings(ranks: Sequence[Rank]) -> list[str]:
     if refused:
         lines.append(_line("another GPU was taken", refused))
     if any(rank.gpu for rank in ranks):
-        lines += _differences([{"GPU": "one" if rank.gpu else "none"} for rank in ranks])
+        lines += differences([{"GPU": "one" if rank.gpu else "none"} for rank in ranks])
     return lines
 
 
@@ -163,7 +163,7 @@ def _extremes(world: World, *values: int) -> list[tuple[int, int]]:
     return [(~low, high) for low, high in both.T.tolist()]
 
 
-def _differences(ranks: Sequence[Properties]) -> list[str]:
+def differences(ranks: Sequence[Properties]) -> list[str]:
     """Return one line for each property that has different values; ranks without it are ignored."""
     names = dict.fromkeys(name for properties in ranks for name in properties)
     values = {name: _ranges([properties.get(name, "") for properties in ranks]) for name in names}

@@ -32,6 +32,8 @@ class Checkpoints:
         The state that is written and restored.
     program, parameters
         The name and the parameters of the program: they identify the run.
+    extendable : tuple of str
+        The parameters of which a checkpoint of this run may have a smaller value.
     io : {"pwrite", "mpio", "gather"}
         How the values are written.
     keep : int
@@ -53,6 +55,7 @@ class Checkpoints:
         program: str,
         parameters: Mapping[str, Any],
         *,
+        extendable: tuple[str, ...] = (),
         io: str = "pwrite",
         keep: int = 2,
         command: str = "",
@@ -61,7 +64,7 @@ class Checkpoints:
             raise UsageError(f"--keep {keep} leaves no checkpoint to resume from: keep at least 1.")
         check_dims(state)
         self.folder, self.state, self.keep, self.command = Path(folder), state, keep, command
-        self.identity = Identity.of(program, parameters, state.seed)
+        self.identity = Identity.of(program, parameters, state.seed, extendable)
         #: The error to inject when the checkpoint of a step is written, or None; the same on all ranks.
         self.fault: Callable[[int], OSError | None] = lambda step: None
         self._writer = open_writer(io, state)

@@ -43,11 +43,13 @@ class Identity:
     program: str
     parameters: dict[str, Any]
     seed: int
+    #: The parameters of which a checkpoint of the run may have a smaller value.
+    extendable: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, program: str, parameters: Mapping[str, Any], seed: int) -> Identity:
+    def of(cls, program: str, parameters: Mapping[str, Any], seed: int, extendable: tuple[str, ...] = ()) -> Identity:
         """Return the identity with the parameters converted to JSON and back, so that they can be compared."""
-        return cls(program, json.loads(json.dumps(dict(parameters), default=_plain)), int(seed))
+        return cls(program, json.loads(json.dumps(dict(parameters), default=_plain)), int(seed), extendable)
 
 
 def _plain(value: Any) -> Any:

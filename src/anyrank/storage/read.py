@@ -23,6 +23,7 @@ from anyrank.provenance import changes
 from anyrank.state import State
 from anyrank.storage import checkpoint_folder
 from anyrank.storage.format import Entry, Header, Identity, read_header
+from anyrank.values import has_grown
 from anyrank.world import World
 
 T = TypeVar("T")
@@ -136,6 +137,8 @@ def check_identity(path: Path, of_file: Identity, of_run: Identity) -> None:
     written = {**of_file.parameters, "seed": of_file.seed}
     present = {**of_run.parameters, "seed": of_run.seed}
     for name in sorted(present.keys() | written.keys()):
+        if name in of_run.extendable and has_grown(written.get(name), present.get(name)):
+            continue  # the run was extended after this checkpoint
         if present.get(name) != written.get(name) or (name in present) != (name in written):
             raise UsageError(
                 f"{_flag(name, present)} does not fit {path}, which was written with {_flag(name, written)}: a "

@@ -26,6 +26,9 @@ CAUSES = {
     "the beginning of a block that is computed as n // ranks. Use field.indices, layout.start and layout.local_shape.",
     "body": "The bodies of a kernel give different bits; the reference body is its definition.",
     "restart": "Data outside the State, on self or in a module, is lost at resume: add it to the State.",
+    "extended": "The run with fewer steps and then more of them differs: the State or the result depends on the number "
+    "of steps, or data outside the State is lost at resume. Declare the parameter with extendable=False if a run with "
+    "more steps is another run.",
     "split": "The state depends on which axes are split: check the corners of the halo, and that no axis is used in "
     "the place of another.",
     "ranks": "The program depends on the number of ranks: look for random numbers keyed by rank, a reduction over one "
@@ -46,7 +49,8 @@ PERTURBATIONS = ("memory", "clock", "chance", "file order", "hash seed")
 class Case:
     """A way to run the program: the ranks of each of its runs, and the steps at which it stops between them.
 
-    `changed` names one property of the environment (a cause) that differs from the reference, or is empty.
+    `changed` names one property of the environment (a cause) that differs from the reference, or is empty. A case with
+    `extended` first runs with this number of steps as its parameter `steps`, and then with all steps.
     """
 
     ranks: tuple[int, ...] = (1,)
@@ -54,6 +58,7 @@ class Case:
     body: str = "auto"
     split: str = "auto"
     changed: str = ""
+    extended: int = 0
 
     @property
     def count(self) -> str:
@@ -70,7 +75,8 @@ class Case:
         """How the case differs from a plain run."""
         stops = f"stopped at step {', '.join(map(str, self.stops))}" if self.stops else ""
         changed = self.changed if self.changed in ("", "again") else f"other {self.changed}"
-        return " and ".join(part for part in (stops, changed) if part) or "straight"
+        extended = f"extended from {self.extended} steps" if self.extended else ""
+        return " and ".join(part for part in (stops, extended, changed) if part) or "straight"
 
     def __str__(self) -> str:
         ranks = f"{self.count} rank{'s' * (self.ranks != (1,))}"
@@ -87,6 +93,8 @@ def causes(case: Case, other: Case) -> list[str]:
         differing.add("body")
     if case.stops != other.stops:
         differing.add("restart")
+    if case.extended != other.extended:
+        differing.add("extended")
     if set(case.ranks) != set(other.ranks):
         differing.add("ranks")  # the split gives another grid for each number of ranks, so it is not compared
     elif case.split != other.split:

@@ -18,6 +18,8 @@ class CaseMatrix:
     quick: bool = False
     #: Whether the program allows --halo-steps.
     deep_halos: bool = False
+    #: Whether a run can be extended by its parameter `steps`.
+    extendable: bool = False
 
     @property
     def largest(self) -> int:
@@ -61,7 +63,7 @@ class CaseMatrix:
         yield from (Case((self._few,), body=body) for body in bodies)
 
     def _restarts(self, steps: int) -> Iterator[Case]:
-        """Yield stops in the middle, with the same and with other numbers of ranks, and before the first step."""
+        """Yield stops in the middle, with the same and other numbers of ranks, and at step 0; and an extended run."""
         few = self._few
         if self.quick and steps:
             yield Case((1, few), (steps // 2,))
@@ -69,6 +71,8 @@ class CaseMatrix:
             yield Case((few, few), (steps // 2,))
             yield Case((1, self.largest, few), (steps // 3, 2 * steps // 3))
             yield Case((self.largest, 1), (0,))
+        if self.extendable and steps > 1:
+            yield Case((1, few), extended=steps // 2)
 
     def _perturbed(self) -> Iterator[Case]:
         if self._odd > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 from xml.etree import ElementTree
@@ -18,11 +19,12 @@ _CONTRASTS = {
     "parts": "{0.regions}",
     "body": "{0.body}",
     "restart": "{0.what} on {0.count}",
+    "extended": "{0.what} on {0.count}",
     "split": "{0.split}",
     "ranks": "{0.count}",
 }
 #: Causes for which the message of a failure suffices: it does not mention regions or a hash seed, for example.
-_CLEAR = ("weights", "body", "restart", "split", "ranks")
+_CLEAR = ("weights", "body", "restart", "extended", "split", "ranks")
 _ROW = "{:>4}  {:<7} {:<8} {:<10} {:<26} {:>6}  {:<16} {:>7}  {}"
 
 
@@ -47,7 +49,9 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     if outcome.verdict == FAILED or outcome.equals(reference):
         return outcome.verdict
     first = first_difference(reference.trace, outcome.trace)
-    where = f"at step {first[0]}" if first else "in its result"
+    files = _differing_outputs(reference, outcome)
+    result = "in its result" if outcome.result != reference.result else f"in {', '.join(files)}"
+    where = f"at step {first[0]}" if first else result
     return f"DIFFERS {where}{', then FAILED' if outcome.message else ''}"
 
 
@@ -80,8 +84,29 @@ def paragraph(finding: Finding, location: Location | None, numbers: Mapping[Outc
 
 def _results(outcome: Outcome, other: Outcome) -> Location:
     keys = [key for key in {**outcome.result, **other.result} if outcome.result.get(key) != other.result.get(key)]
+    if not keys:
+        return _outputs(outcome, other)
     values = tuple(", ".join(f"{key} = {it.result.get(key)}" for key in keys) for it in (outcome, other))
     return f"The state is the same at every step, but the result differs in {', '.join(keys)}", values
+
+
+def _differing_outputs(outcome: Outcome, other: Outcome) -> list[str]:
+    """Return the names of the outputs that differ, or that only one case has."""
+    names = sorted({**outcome.outputs, **other.outputs})
+    return [name for name in names if outcome.outputs.get(name) != other.outputs.get(name)]
+
+
+def _outputs(outcome: Outcome, other: Outcome) -> Location:
+    """Return the outputs that differ, and the first line of each case that differs in a text file."""
+    names = _differing_outputs(outcome, other)
+    paths = [it.run.path / names[0] for it in (outcome, other)]
+    words = f"The state and the result are the same, but {', '.join(names)} " + ("differ" if names[1:] else "differs")
+    if paths[0].suffix != ".csv" or not all(path.exists() for path in paths):
+        return words, tuple("exists" if path.exists() else "missing" for path in paths)
+    lines = [path.read_text(encoding="utf-8").splitlines() for path in paths]
+    pairs = enumerate(zip_longest(*lines, fillvalue="(no line)"), 1)
+    number, differing = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    return f"{words}; first in line {number} of {names[0]}, {lines[0][0]}", tuple(differing)
 
 
 def _contrast(finding: Finding) -> str:

@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from anyrank.errors import UsageError
+from anyrank.provenance import file_hash
 from anyrank.runtime.child_run import ChildRun, read_json, run_child
 from anyrank.runtime.folder import RunFolder
 from anyrank.storage.checkpoint_folder import path_of
+from anyrank.toml import read_toml
 from anyrank.verify.case import Case, environment
 
 #: The digests of the members by name, by step.
 Trace = dict[int, dict[str, str]]
+#: An execution of a case: its ranks, the step at which it stops, and its parameter `steps`; None for the usual ones.
+Leg = tuple[int, int | None, int | None]
 SAME, FAILED, IMPOSSIBLE = "same", "FAILED", "not possible"
 #: The number of lines that are shown of the messages of a failed run.
 SHOWN = 24
+#: The files of a run that must have the same bytes in all cases.
+OUTPUTS = ("series.csv", "series.h5", "frames.nc")
 COMMON = ("--digests", "--quiet", "--no-picture", "--checkpoint-every", "off", "--keep", "1")
 
 
@@ -38,17 +44,19 @@ class Outcome:
     trace: Trace = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    #: The SHA-256 of each output by the name of its file.
+    outputs: dict[str, str] = field(default_factory=dict)
     #: Whether a UsageError ended the run.
     refused: bool = False
     seconds: float = 0.0
 
     def equals(self, other: Outcome) -> bool:
-        """Return whether both failed, or both have the same bits at every step and the same result."""
+        """Return whether both failed, or both have the same bits at every step, the same result and outputs."""
         if FAILED in (self.verdict, other.verdict):
             return self.verdict == other.verdict
         if self.message or other.message:  # one of them failed later, perhaps before its last digests were written
             return not self.differs(other)
-        return (self.trace, self.result) == (other.trace, other.result)
+        return (self.trace, self.result, self.outputs) == (other.trace, other.result, other.outputs)
 
     def differs(self, other: Outcome) -> bool:
         """Return whether the bits differ at a step that both reached."""
@@ -81,10 +89,11 @@ class Runner:
         words = ["run", self.source, "--parameters", str(self.parameters), "--out", str(outcome.run.path)]
         words += ["--body", case.body, "--split", case.split]
         start = time.monotonic()
-        stops = [*takewhile(lambda stop: until is None or stop < until, case.stops), until]
-        for number, (ranks, stop) in enumerate(zip(case.ranks, stops, strict=False), 1):
-            stopping = [] if stop is None else ["--stop-at", str(stop)]
-            ended = self._start(ranks, [*words, *stopping], case.changed, outcome.run)
+        legs = self._extended(case, until) if case.extended else _stopped(case, until)
+        for number, (ranks, stop, steps) in enumerate(legs, 1):
+            more = [] if stop is None else ["--stop-at", str(stop)]
+            more += [] if steps is None else ["--set", f"steps={steps}"]
+            ended = self._start(ranks, [*words, *more], case.changed, outcome.run)
             outcome.summary = ended.summary
             if not (ended.finished or (ended.stopped and stop is not None)):
                 _judge_failure(outcome, ended, self.timeout, _begun(outcome.run) == number)
@@ -94,6 +103,13 @@ class Runner:
             _judge(outcome)
         outcome.seconds = time.monotonic() - start
         return outcome
+
+    def _extended(self, case: Case, until: int | None) -> list[Leg]:
+        """Return the executions of an extended case: with fewer steps, and with those of the parameters."""
+        if until is not None and until <= case.extended:
+            return [(case.ranks[0], until, case.extended)]
+        steps = read_toml(self.parameters)["steps"]
+        return [(case.ranks[0], None, case.extended), (case.ranks[1], until, steps)]
 
     def _start(self, ranks: int, words: Sequence[str], changed: str, run: RunFolder) -> ChildRun:
         common = ["--hang-timeout", f"{self.timeout / 2:g}s", "-n", str(ranks)]
@@ -108,10 +124,18 @@ class Runner:
         )
 
 
+def _stopped(case: Case, until: int | None) -> list[Leg]:
+    """Return the executions of a case that stops and resumes, if `until` is given only up to that step."""
+    stops = [*takewhile(lambda stop: until is None or stop < until, case.stops), until]
+    return [(ranks, stop, None) for ranks, stop in zip(case.ranks, stops, strict=False)]
+
+
 def _judge(outcome: Outcome) -> None:
-    """Read the trace and the result of a case that succeeded."""
+    """Read the trace, the result and the outputs of a case that succeeded."""
     outcome.trace = _read_trace(outcome.run)
     outcome.result = read_json(outcome.run.result)
+    files = [outcome.run.path / name for name in OUTPUTS]
+    outcome.outputs = {file.name: file_hash(file) for file in files if file.exists()}
     bodies = outcome.summary["bodies"]
     used = [bodies[name] for name in bodies if _is_of_program(name)]
     requested = set(outcome.case.body.split(",")) - {"auto", "reference"}
