@@ -11,11 +11,11 @@ from anyrank.cli.flags import Command
 from anyrank.errors import UsageError, at
 from anyrank.program import validate
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.options import Options
+from anyrank.runtime.options import RESUME, Options
 from anyrank.runtime.programs import load
 
 
-@click.command(name="resume", cls=Command, tables={"options": Options})
+@click.command(name="resume", cls=Command, tables={"options": Options}, contexts=RESUME)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--program", help="The program file, if it is no longer at the path that the run used.")
 def command(run: Path, program: str | None, options: Options) -> int:

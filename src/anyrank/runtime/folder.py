@@ -11,7 +11,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -44,6 +44,8 @@ class Description(Settings):
     source: str
     parameters: dict[str, Any] = pydantic.Field(default_factory=dict)
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    #: The branches from which the run descends: see `anyrank.storage.branch.descent`.
+    lineage: list[dict[str, Any]] = pydantic.Field(default_factory=list)
 
 
 class RunFolder:
@@ -88,9 +90,11 @@ class RunFolder:
         for path in checkpoint_folder.checkpoint_files(self.checkpoints):
             with suppress(CheckpointError):
                 header = read_header(path)
-                program, command = header.identity.program, header.provenance.get("command", "")
+                identity, command = header.identity, header.provenance.get("command", "")
+                program = identity.program
                 source = program if program in available_programs() else _source_in(command)
-                return Description(format=FORMAT, program=program, source=source, parameters=header.identity.parameters)
+                known: dict[str, Any] = {"parameters": identity.parameters, "lineage": identity.lineage}
+                return Description(format=FORMAT, program=program, source=source, **known)
         return None
 
     def finished(self) -> dict[str, Any] | None:
@@ -138,11 +142,20 @@ class RunFolder:
         names = sorted(entry.name for entry in self.path.iterdir())
         return [name for name in names if name not in ours and not name.startswith(".failure-")]
 
-    def create(self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def create(
+        self,
+        program: str,
+        source: str,
+        parameters: Mapping[str, Any],
+        options: Mapping[str, Any],
+        lineage: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Make run.toml and then the folders, if they are missing. Raises OSError if that fails.
 
-        If a run has lost its run.toml, print a message and write the file again from these arguments.
+        If a run has lost its run.toml, print a message and write the file again from these arguments. The lineage of a
+        branch is added to the run.toml of a run that was submitted and begins now.
         """
+        known: dict[str, Any] = {"lineage": [*lineage]} if lineage else {}
         if not self.description.exists():
             if checkpoint_folder.checkpoint_files(self.checkpoints):
                 print(
@@ -151,8 +164,10 @@ class RunFolder:
                     file=sys.stderr,
                 )
             text = {"format": FORMAT, "program": program, "source": source}
-            content = {**text, "parameters": dict(parameters), "options": dict(options)}
+            content = {**text, "parameters": dict(parameters), "options": dict(options), **known}
             write_atomically(self.description, tomli_w.dumps(content))
+        elif known and "lineage" not in (content := read_toml(self.description)):
+            write_atomically(self.description, tomli_w.dumps({**content, **known}))
         for folder in (self.checkpoints, self.log):
             folder.mkdir(exist_ok=True)
         sync_folder(self.path)

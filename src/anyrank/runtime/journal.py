@@ -63,6 +63,14 @@ class Journal(Callback):
         self.line(f"resumed at step {restored.step} from {restored.path.name}")
         self.events.say("resumed", step=restored.step, file=restored.path.name)
 
+    def began(self, lines: Sequence[str]) -> None:
+        """Report how a branch began."""
+        for line in lines:
+            self.line(line)
+            self.log.info("%s", line)
+        if lines:
+            self.events.say("branched", lines=[*lines])
+
     def after_step(self, state: State) -> None:
         """Update the progress."""
         if self.progress is not None:

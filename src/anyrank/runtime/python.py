@@ -19,6 +19,7 @@ from anyrank import launcher
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.program import Program
+from anyrank.runtime.branch import inherited, of_run
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
 from anyrank.runtime.programs import available_programs, load
@@ -86,7 +87,15 @@ def _checked(
     if started and ranks not in (None, started):
         raise UsageError(f"ranks={ranks} but mpiexec has started {started} ranks. Omit ranks.")
     settings = Options.model_validate({"quiet": True, "ranks": (started or 1) if ranks is None else ranks, **options})
-    return settings, program if isinstance(program, Program) else load(str(program))()
+    return settings, _instance(program, settings.branch_from)
+
+
+def _instance(program: Program[Any] | Path | str, branch_from: str) -> Program:
+    """Return the program with its parameters; those of a branch that are not given are those of its origin."""
+    if isinstance(program, Program):
+        return of_run(program, branch_from) if branch_from else program
+    loaded = load(str(program))
+    return loaded(**inherited(loaded, branch_from)) if branch_from else loaded()
 
 
 def _on_all_ranks(call: Callable[[], T]) -> T:
