@@ -20,10 +20,24 @@ from anyrank.child import begin_children_here
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.runtime.children import end_children, end_forked_child
 
-VERBS = ("run", "resume", "farm", "verify", "scale", "submit", "status", "cancel", "pack", "list", "new", "doctor")
+VERBS = (
+    "run",
+    "resume",
+    "farm",
+    "verify",
+    "scale",
+    "submit",
+    "status",
+    "cancel",
+    "pack",
+    "table",
+    "list",
+    "new",
+    "doctor",
+)
 
 #: The verbs that run on a single process.
-SINGLE_PROCESS = ("submit", "status", "cancel", "pack", "list", "new", "doctor")
+SINGLE_PROCESS = ("submit", "status", "cancel", "pack", "table", "list", "new", "doctor")
 
 
 class Verbs(click.Group):

@@ -21,14 +21,14 @@ import pydantic
 import tomli_w
 
 from anyrank.declaration import Settings
-from anyrank.errors import CheckpointError, UsageError
+from anyrank.errors import UsageError
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
 from anyrank.runtime.programs import available_programs
 from anyrank.runtime.user_files import absolute, is_file, split_source
 from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
-from anyrank.storage.format import read_header
+from anyrank.storage.format import newest_valid
 from anyrank.toml import read_toml
 
 FORMAT = 1
@@ -87,15 +87,14 @@ class RunFolder:
         return description
 
     def _describe_by_checkpoint(self) -> Description | None:
-        for path in checkpoint_folder.checkpoint_files(self.checkpoints):
-            with suppress(CheckpointError):
-                header = read_header(path)
-                identity, command = header.identity, header.provenance.get("command", "")
-                program = identity.program
-                source = program if program in available_programs() else _source_in(command)
-                known: dict[str, Any] = {"parameters": identity.parameters, "lineage": identity.lineage}
-                return Description(format=FORMAT, program=program, source=source, **known)
-        return None
+        newest = newest_valid(self.checkpoints)
+        if newest is None:
+            return None
+        identity, command = newest[1].identity, newest[1].provenance.get("command", "")
+        program = identity.program
+        source = program if program in available_programs() else _source_in(command)
+        known: dict[str, Any] = {"parameters": identity.parameters, "lineage": identity.lineage}
+        return Description(format=FORMAT, program=program, source=source, **known)
 
     def finished(self) -> dict[str, Any] | None:
         """Return the summary of a finished run; None if the run is not finished or the file is damaged."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from anyrank.field import Field
 from anyrank.member import Scalar, Stored
 from anyrank.provenance import anyrank_version
 from anyrank.state import State
+from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import reserve
 from anyrank.storage.hdf5 import contiguous
 from anyrank.storage.seal import Extent, check_seal
@@ -187,6 +189,14 @@ def read_header(path: Path) -> Header:
             return _header(path, file)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"it cannot be read: {error}") from error
+
+
+def newest_valid(folder: Path) -> tuple[Path, Header] | None:
+    """Return the newest checkpoint in a folder whose seal holds, with its header; None if there is none."""
+    for path in checkpoint_folder.checkpoint_files(folder):
+        with suppress(CheckpointError):
+            return path, read_header(path)
+    return None
 
 
 def _header(path: Path, file: h5py.File) -> Header:
