@@ -17,6 +17,7 @@ Programs
 
 Runs
     run         run a Program from Python and return its Run
+    open        return the Run in a folder, for analysis
     Run         the summary, result and fields of a run folder
 
 Arithmetic with the same bits everywhere
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from anyrank.numerics.random import Philox
     from anyrank.program import Program, param
     from anyrank.runtime.callback import Callback
-    from anyrank.runtime.python import Run, run
+    from anyrank.runtime.python import Run, open, run
     from anyrank.state import State
     from anyrank.world import World
 
@@ -82,6 +83,7 @@ _MODULE_OF = {
     "exact": "exact",
     "farm": "farm",
     "keyed": "keyed",
+    "open": "runtime.python",
     "param": "program",
     "run": "runtime.python",
 }
@@ -106,6 +108,7 @@ __all__ = [
     "exact",
     "farm",
     "keyed",
+    "open",
     "param",
     "run",
 ]

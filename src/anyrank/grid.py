@@ -214,6 +214,7 @@ class Grid:
             sides=sides,
             grid=self,
             faces=sorted(walls),
+            on_faces=sorted(axes),
             constant=constant,
         )
         self._fields.append(field)

@@ -159,6 +159,7 @@ class Program(Generic[S]):
             raise TypeError(f"program {cls.name}: parameters {untyped} need a type: {untyped[0]}: int = param(…)")
 
     def __init__(self, **values: Any):
+        self._given = frozenset(values)
         for name, value in validate(type(self), values).items():
             setattr(self, name, value)
         self.check()
@@ -191,6 +192,11 @@ class Program(Generic[S]):
     def parameters(self) -> dict[str, Any]:
         """The values of all parameters as in files; with the seed, the result depends only on them."""
         return {name: _stored(getattr(self, name)) for name in self.declared()}
+
+    @property
+    def given_parameters(self) -> dict[str, Any]:
+        """The parameters that were given a value, by name (for the runtime)."""
+        return {name: getattr(self, name) for name in self._given}
 
     def check(self) -> None:
         """Raise UsageError if parameters are inconsistent. Called on every rank before any work; not collective."""

@@ -130,7 +130,8 @@ def test_help_shows_parameters_first_and_how_to_set_them(verb):
 def test_help_of_run_has_groups():
     text = CliRunner().invoke(everything, ["run", "pi", "--help"]).output
     titles = re.findall(r"^([A-Z][\w ]+):$", text, re.M)
-    assert titles == ["Parameters", "Run", "Checkpoints", "Outputs", "Stops and restarts", "Placement", "Diagnostics"]
+    groups = ["Parameters", "Run", "Branch", "Checkpoints", "Outputs", "Stops and restarts", "Placement", "Diagnostics"]
+    assert titles == groups
 
 
 def test_help_of_run_and_resume_has_every_option_with_a_group():
@@ -138,6 +139,9 @@ def test_help_of_run_and_resume_has_every_option_with_a_group():
         shown = CliRunner().invoke(everything, words).output
         for name, info in Options.model_fields.items():
             flag = Options.flags(name)[-1]
+            if words[0] in Options.metadata(name).not_in:
+                assert flag not in shown
+                continue
             assert re.search(rf"^ +(-\w, )?{flag}\b", shown, re.M), f"{flag} is missing in {words}"
             assert info.description and Options.metadata(name).group
 
@@ -160,11 +164,14 @@ def test_options_kept_are_those_that_resume_needs():
     kept = {name for name in Options.model_fields if Options.metadata(name).kept}
     assert kept == {
         *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture", "memory_limit"),
-        "allocator",
+        *("allocator", "branch_from", "regrid", "allow_missing"),
         *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
         *("observe_every", "on_full_disk"),
     }
-    assert set(Options(threads=1, memory_limit="1GB", observe_every=5).kept()) == kept
+    options = Options(
+        threads=1, memory_limit="1GB", observe_every=5, branch_from="runs/a", regrid="linear", allow_missing="T"
+    )
+    assert set(options.kept()) == kept
 
 
 def test_options_that_jobs_and_studies_refuse():
@@ -174,7 +181,9 @@ def test_options_that_jobs_and_studies_refuse():
     assert refused_in("jobs") == {
         *("ranks", "threads", "walltime", "stop_at", "hosts", "chaos", "i_mean_it", "as_json", "quiet"),
     }
-    assert refused_in("studies") == {"max_restarts", "min_ranks", "check", "digests", "picture", "weights"}
+    branch = {"branch_from", "regrid", "allow_missing"}
+    assert refused_in("studies") == {"max_restarts", "min_ranks", "check", "digests", "picture", "weights"} | branch
+    assert refused_in("resume") == branch
     values = {"ranks": 2, "threads": 1, "walltime": "1h", "stop_at": 1, "hosts": "a", "chaos": "kill rank=0 step=1"}
     values |= dict.fromkeys(("i_mean_it", "as_json", "quiet"), True)
     for name in refused_in("jobs"):

@@ -31,13 +31,14 @@ VERBS = (
     "cancel",
     "pack",
     "plot",
+    "table",
     "list",
     "new",
     "doctor",
 )
 
 #: The verbs that run on a single process.
-SINGLE_PROCESS = ("submit", "status", "cancel", "pack", "plot", "list", "new", "doctor")
+SINGLE_PROCESS = ("submit", "status", "cancel", "pack", "plot", "table", "list", "new", "doctor")
 
 
 class Verbs(click.Group):

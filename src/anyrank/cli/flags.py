@@ -13,6 +13,7 @@ from anyrank.batch.request import Request, SubmitOptions
 from anyrank.declaration import Settings
 from anyrank.errors import UsageError
 from anyrank.program import Parameter, Program, flag_of, validate
+from anyrank.runtime.branch import inherited
 from anyrank.runtime.options import RUN, Options, OutOptions
 from anyrank.scaling.options import ScaleOptions
 from anyrank.toml import read_toml
@@ -193,7 +194,9 @@ class ProgramCommand(Command):
         flags = {name: value for name, value in flags.items() if value not in (None, ())}
         if conflict := next((name for name in flags if name in self.owners), None):
             raise UsageError(f"{flag_of(conflict)} is not the parameter. {self._hint(conflict)}")
-        values = self.recorded | _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
+        origin = ctx.params.get("branch_from")
+        values = self.recorded | (inherited(self.program, origin) if origin else {})
+        values |= _from_file(ctx.params.pop("file")) | self._merge(flags, ctx.params.pop("assigned"))
         ctx.params["parameters"] = validate(self.program, values, self._spell)
         return super().invoke(ctx)
 

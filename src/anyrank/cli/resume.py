@@ -13,7 +13,7 @@ from anyrank.cli.flags import Command, ProgramCommand
 from anyrank.errors import UsageError, at
 from anyrank.program import Program, validate
 from anyrank.runtime.folder import Description, RunFolder
-from anyrank.runtime.options import Options
+from anyrank.runtime.options import RESUME, Options
 from anyrank.runtime.programs import load
 
 
@@ -37,6 +37,7 @@ class ResumeCommand(Command):
             program=loaded,
             recorded=recorded,
             tables=self.tables,
+            contexts=RESUME,
             params=[param for param in self.params if param.name in ("run", "program")],
             help=self.help,
         )
@@ -84,7 +85,7 @@ def _resume(source: str, loaded: type[Program], description: Description) -> Cal
     return resume
 
 
-@click.command(name="resume", cls=ResumeCommand, tables={"options": Options})
+@click.command(name="resume", cls=ResumeCommand, tables={"options": Options}, contexts=RESUME)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--program", help="The program file, if it is no longer at the path that the run used.")
 def command(run: Path, program: str | None, options: Options) -> int:

@@ -23,10 +23,13 @@ class Schedule:
         The interval in steps, as the user gives it.
     total : int, optional
         The number of steps of the run, if it is known.
+    first : int
+        The step at which the run began: a branch continues from the step of its checkpoint.
     """
 
     given: int | None = None
     total: int | None = None
+    first: int = 0
 
     def interval(self, step: int) -> int:
         """Return the interval in steps at a step."""
@@ -41,7 +44,8 @@ class Schedule:
 
     def needed(self, step: int) -> range:
         """Return the steps that an output must have when it continues from a step."""
-        return range(0, step + 1, self.interval(step))
+        interval = self.interval(step)
+        return range(-(-self.first // interval) * interval, step + 1, interval)
 
     def keeps(self, step: int, last: int) -> bool:
         """Return whether the output of a run that finished at the step `last` keeps what was due at `step`."""

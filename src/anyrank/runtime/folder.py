@@ -11,7 +11,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ import pydantic
 import tomli_w
 
 from anyrank.declaration import Settings
-from anyrank.errors import CheckpointError, UsageError
+from anyrank.errors import UsageError
 from anyrank.program import flag_of
 from anyrank.runtime.children import never_inherit
 from anyrank.runtime.options import Options
@@ -29,7 +29,7 @@ from anyrank.runtime.programs import available_programs
 from anyrank.runtime.user_files import absolute, is_file, split_source
 from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import sync_folder, temporary_of, write_atomically
-from anyrank.storage.format import read_header
+from anyrank.storage.format import newest_valid
 from anyrank.toml import read_toml
 from anyrank.values import has_grown
 
@@ -46,6 +46,8 @@ class Description(Settings):
     source: str
     parameters: dict[str, Any] = pydantic.Field(default_factory=dict)
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    #: The branches from which the run descends: see `anyrank.storage.branch.descent`.
+    lineage: list[dict[str, Any]] = pydantic.Field(default_factory=list)
 
 
 class RunFolder:
@@ -89,13 +91,14 @@ class RunFolder:
         return description
 
     def _describe_by_checkpoint(self) -> Description | None:
-        for path in checkpoint_folder.checkpoint_files(self.checkpoints):
-            with suppress(CheckpointError):
-                header = read_header(path)
-                program, command = header.identity.program, header.provenance.get("command", "")
-                source = program if program in available_programs() else _source_in(command)
-                return Description(format=FORMAT, program=program, source=source, parameters=header.identity.parameters)
-        return None
+        newest = newest_valid(self.checkpoints)
+        if newest is None:
+            return None
+        identity, command = newest[1].identity, newest[1].provenance.get("command", "")
+        program = identity.program
+        source = program if program in available_programs() else _source_in(command)
+        known: dict[str, Any] = {"parameters": identity.parameters, "lineage": identity.lineage}
+        return Description(format=FORMAT, program=program, source=source, **known)
 
     def finished(self) -> dict[str, Any] | None:
         """Return the summary of a finished run; None if the run is not finished or the file is damaged."""
@@ -144,11 +147,20 @@ class RunFolder:
         names = sorted(entry.name for entry in self.path.iterdir())
         return [name for name in names if name not in ours and not name.startswith(".failure-")]
 
-    def create(self, program: str, source: str, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def create(
+        self,
+        program: str,
+        source: str,
+        parameters: Mapping[str, Any],
+        options: Mapping[str, Any],
+        lineage: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Make run.toml and then the folders, if they are missing. Raises OSError if that fails.
 
-        If a run has lost its run.toml, print a message and write the file again from these arguments.
+        If a run has lost its run.toml, print a message and write the file again from these arguments. The lineage of a
+        branch is added to the run.toml of a run that was submitted and begins now.
         """
+        known: dict[str, Any] = {"lineage": [*lineage]} if lineage else {}
         if not self.description.exists():
             if checkpoint_folder.checkpoint_files(self.checkpoints):
                 print(
@@ -157,8 +169,10 @@ class RunFolder:
                     file=sys.stderr,
                 )
             text = {"format": FORMAT, "program": program, "source": source}
-            content = {**text, "parameters": dict(parameters), "options": dict(options)}
+            content = {**text, "parameters": dict(parameters), "options": dict(options), **known}
             write_atomically(self.description, tomli_w.dumps(content))
+        elif known and "lineage" not in (content := read_toml(self.description)):
+            write_atomically(self.description, tomli_w.dumps({**content, **known}))
         for folder in (self.checkpoints, self.log):
             folder.mkdir(exist_ok=True)
         sync_folder(self.path)

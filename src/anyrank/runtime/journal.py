@@ -72,6 +72,14 @@ class Journal(Callback):
                 for name, value in row.values.items()
             )
 
+    def began(self, lines: Sequence[str]) -> None:
+        """Report how a branch began."""
+        for line in lines:
+            self.line(line)
+            self.log.info("%s", line)
+        if lines:
+            self.events.say("branched", lines=[*lines])
+
     def after_step(self, state: State) -> None:
         """Update the progress."""
         if self.progress is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -17,10 +18,11 @@ from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
 
 #: The groups of options in `--help`.
-RUN, CHECKPOINTS, OUTPUTS, STOPS = "Run", "Checkpoints", "Outputs", "Stops and restarts"
+RUN, BRANCH, CHECKPOINTS, OUTPUTS, STOPS = "Run", "Branch", "Checkpoints", "Outputs", "Stops and restarts"
 PLACEMENT, DIAGNOSTICS = "Placement", "Diagnostics"
-#: Where an option is refused: in jobs (it has no meaning there, or the request sets it) and in scaling studies.
-JOBS, STUDIES = ("jobs",), ("studies",)
+#: Where an option is refused: in jobs (it has no meaning there, or the request sets it), in scaling studies, and by
+#: `anyrank resume`.
+JOBS, STUDIES, RESUME = ("jobs",), ("studies",), ("resume",)
 _OFF = ("0", "off")
 _BYTES: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(pydantic.ByteSize)
 
@@ -67,6 +69,23 @@ def _numbers(text: str) -> tuple[float, ...]:
     if not numbers or not all(0 < number < math.inf for number in numbers):
         raise ValueError("must be positive numbers, such as 2,1,1", "Give one number for each rank.")
     return numbers
+
+
+def origin(text: str, home: Path | None = None) -> tuple[Path, int | None]:
+    """Read RUN or RUN@STEP: the absolute path of a run folder, and the step; a relative path starts at `home`."""
+    run, at, step = text.rpartition("@")
+    if not at or not step.isdecimal():
+        run, step = text, ""
+    if not run:
+        raise ValueError("must be the folder of a run, or RUN@STEP", "Use --from runs/h1@400.")
+    return ((home or Path.cwd()) / run).absolute(), int(step) if step else None
+
+
+def _absolute_origin(text: str) -> str:
+    if not text:
+        return text
+    run, step = origin(text)
+    return str(run) if step is None else f"{run}@{step}"
 
 
 def _faults(text: str) -> None:
@@ -133,6 +152,30 @@ class Options(OptionSettings):
     as_json: bool = option(False, "Print summary.json as the last line.", RUN, "--json", not_in=JOBS)
     quiet: bool = option(False, "Print no progress and no messages.", RUN, not_in=JOBS)
 
+    branch_from: Annotated[str, AfterValidator(_absolute_origin)] = option(
+        "",
+        "Begin with the State of a checkpoint of the run folder RUN, or RUN@STEP; see docs/outputs.md.",
+        BRANCH,
+        "--from",
+        default_text="setup sets the State",
+        kept=True,
+        not_in=(*STUDIES, *RESUME),
+    )
+    regrid: Literal["", "nearest", "linear", "conservative"] = option(
+        "",
+        "Interpolate fields of another shape: nearest, linear or conservative.",
+        BRANCH,
+        kept=True,
+        not_in=(*STUDIES, *RESUME),
+    )
+    allow_missing: str = option(
+        "",
+        "Members of the State, such as a,b, that setup sets if the checkpoint has none that fit.",
+        BRANCH,
+        kept=True,
+        not_in=(*STUDIES, *RESUME),
+    )
+
     checkpoint_every: Annotated[str, _read_by(Interval.parse, may_be_empty=False)] = option(
         "auto",
         "Interval between checkpoints: steps (200), a time (10min), auto (Young's formula), or off.",
@@ -189,6 +232,16 @@ class Options(OptionSettings):
         "", "Faults to inject, such as 'kill rank=2 step=100'; see docs/trust.md.", DIAGNOSTICS, not_in=JOBS
     )
     i_mean_it: bool = option(False, "Allow --chaos in a run folder that holds a run.", DIAGNOSTICS, not_in=JOBS)
+
+    @property
+    def origin(self) -> tuple[Path, int | None] | None:
+        """The run folder and the step (None: the newest) with which a branch begins; None if the run is no branch."""
+        return origin(self.branch_from) if self.branch_from else None
+
+    @property
+    def missing_names(self) -> tuple[str, ...]:
+        """The members that the checkpoint of a branch need not have."""
+        return tuple(self.allow_missing.split(",")) if self.allow_missing else ()
 
     @property
     def interval(self) -> Interval:

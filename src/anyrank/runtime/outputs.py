@@ -39,10 +39,10 @@ def check_outputs(program: Program, options: Options) -> None:
         )
 
 
-def schedule_of(program: Program, given: int | None) -> Schedule:
-    """Return when outputs of the program are due; `given` is the interval of the user."""
+def schedule_of(program: Program, given: int | None, first: int = 0) -> Schedule:
+    """Return when outputs of the program are due: `given` is the interval of the user, `first` the run's first step."""
     known = type(program).done is Program.done and isinstance(program.steps, int)
-    return Schedule(given, program.steps if known else None)
+    return Schedule(given, program.steps if known else None, first)
 
 
 def check_interval(program: Program, folder: RunFolder, given: int | None, recorded: int | None) -> int | None:
@@ -73,14 +73,24 @@ class SeriesWriter(Callback):
         The run folder.
     interval : int or None
         The interval in steps; None is the default interval.
+    first : int
+        The step at which the run began.
     may_fail : bool
         Whether the run continues if a row cannot be written.
     journal : Journal
         Shows the newest row, and warnings.
     """
 
-    def __init__(self, program: Program, folder: RunFolder, interval: int | None, may_fail: bool, journal: Journal):
-        self._program, self._folder, self._interval = program, folder, interval
+    def __init__(
+        self,
+        program: Program,
+        folder: RunFolder,
+        interval: int | None,
+        first: int,
+        may_fail: bool,
+        journal: Journal,
+    ):
+        self._program, self._folder, self._interval, self._first = program, folder, interval, first
         self._may_fail, self._journal = may_fail, journal
         self._file = SeriesFile(folder.series)
         self._process = os.getpid()
@@ -93,7 +103,7 @@ class SeriesWriter(Callback):
 
     def on_start(self, state: State) -> None:
         """Continue the series from the step of the state, and write the row of this step if it is due. Collective."""
-        self._schedule = schedule_of(self._program, self._interval)
+        self._schedule = schedule_of(self._program, self._interval, self._first)
         recovered = state.world.on_root(lambda: self._recover(state.step))
         self._last, self._kinds = recovered.last, recovered.kinds
         if recovered.missing:
@@ -106,10 +116,10 @@ class SeriesWriter(Callback):
         self._observe_if_due(state, UsageError)
 
     def _recover(self, step: int) -> Recovered:
-        """Begin the series at step 0, otherwise cut it back to the rows before the step; only rank 0 calls it."""
+        """Begin the series at the first step of the run, otherwise cut it back to the rows before the step; only rank 0 calls it."""
         path = self._folder.series
         try:
-            if step == 0:
+            if step == self._first:
                 self._file.begin()
                 self._folder.series_hdf5.unlink(missing_ok=True)
                 return Recovered()

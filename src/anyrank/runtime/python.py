@@ -7,12 +7,11 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import tomli_w
 
 from anyrank import launcher
@@ -20,10 +19,13 @@ from anyrank.errors import AnyrankError, UsageError
 from anyrank.kernel import BODIES
 from anyrank.output.series import Series
 from anyrank.program import Program
+from anyrank.runtime.branch import inherited, of_run
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options, option_words
 from anyrank.runtime.programs import available_programs, load
+from anyrank.runtime.run_fields import RunField, RunFields, import_xarray
 from anyrank.storage import checkpoint_folder
+from anyrank.storage.format import newest_valid
 from anyrank.world import World, agree_to_begin
 
 T = TypeVar("T")
@@ -95,7 +97,15 @@ def _checked(
     if started and ranks not in (None, started):
         raise UsageError(f"ranks={ranks} but mpiexec has started {started} ranks. Omit ranks.")
     settings = Options.model_validate({"quiet": True, "ranks": (started or 1) if ranks is None else ranks, **options})
-    return settings, program if isinstance(program, Program) else load(str(program))()
+    return settings, _instance(program, settings.branch_from)
+
+
+def _instance(program: Program[Any] | Path | str, branch_from: str) -> Program:
+    """Return the program with its parameters; those of a branch that are not given are those of its origin."""
+    if isinstance(program, Program):
+        return of_run(program, branch_from) if branch_from else program
+    loaded = load(str(program))
+    return loaded(**inherited(loaded, branch_from)) if branch_from else loaded()
 
 
 def _on_all_ranks(call: Callable[[], T]) -> T:
@@ -174,7 +184,7 @@ def _run_under_mpiexec(program: Program, folder: Path, options: Options, given: 
 
 
 class Run:
-    """The results of a run, read from its folder.
+    """The results of a run, read from its folder: finished, stopped or still running.
 
     Parameters
     ----------
@@ -186,7 +196,8 @@ class Run:
     path : Path
         The run folder.
     summary : dict
-        The content of summary.json: `ranks`, `steps`, `digest`, `seconds`, `finished` …
+        The content of summary.json: `ranks`, `steps`, `digest`, `seconds`, `finished` … While the run has no summary of
+        its newest checkpoint, it has only `program`, `parameters`, `steps`, `digest`, `lineage` and `finished`.
     result : dict
         The value of the program's `result`; empty if the run is not finished.
     series : Series
@@ -198,7 +209,7 @@ class Run:
     Raises
     ------
     UsageError
-        If the folder holds no run that has ended.
+        If the folder holds neither a run that has ended nor a valid checkpoint.
 
     Examples
     --------
@@ -211,16 +222,41 @@ class Run:
     def __init__(self, path: Path | str):
         self._folder = RunFolder(Path(path))
         self.path = self._folder.path
-        try:
-            self.summary: dict[str, Any] = json.loads(self._folder.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} holds no run that has ended ({error}). Give a run folder.") from None
-        finished = self.summary["finished"]
-        self.result: dict[str, Any] = json.loads(self._folder.result.read_text(encoding="utf-8")) if finished else {}
+        self.summary, checkpoint = self._read()
+        self.result: dict[str, Any] = json.loads(self._folder.result.read_text("utf-8")) if self.finished else {}
         self.series = Series(self._folder.series)
-        self.fields: Mapping[str, np.ndarray] = _Fields(
-            checkpoint_folder.path_of(self._folder.checkpoints, self.summary["steps"])
-        )
+        self.fields = RunFields(checkpoint)
+
+    def _read(self) -> tuple[dict[str, Any], Path]:
+        """Return the summary, and the file of the last checkpoint."""
+        summary, reason, folder = dict[str, Any](), "", self._folder
+        try:
+            summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+            steps, complete = summary["steps"], summary["finished"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            steps, complete, reason = -1, False, str(error)
+        path = checkpoint_folder.path_of(folder.checkpoints, steps)
+        newest = None if complete else newest_valid(folder.checkpoints)
+        if newest is not None and newest[1].step > steps:
+            path, header = newest
+            known = {"program": header.identity.program, "parameters": header.identity.parameters}
+            state = {"steps": header.step, "digest": header.digest, "lineage": header.identity.lineage}
+            summary = {**known, **state, "finished": False}
+        elif reason:
+            raise UsageError(
+                f"{self.path} holds no run that has ended, and no valid checkpoint ({reason}). Give a run folder."
+            )
+        return summary, path
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the run by name, as files have them."""
+        return dict(self.summary["parameters"])
+
+    @property
+    def lineage(self) -> list[dict[str, Any]]:
+        """The branches from which the run descends, the first one first; empty if it began with `setup`."""
+        return list(self.summary.get("lineage", []))
 
     @property
     def finished(self) -> bool:
@@ -232,31 +268,63 @@ class Run:
         """The digest of the last state, 16 hexadecimal digits."""
         return str(self.summary["digest"])
 
+    @property
+    def frames(self) -> Any:
+        """The frames of the run, `frames.nc`, as an `xarray.Dataset` that reads values on access."""
+        path = self.path / "frames.nc"
+        if not path.exists():
+            raise UsageError(f"{self.path} has no frames. Run the program with --frames.")
+        return import_xarray().open_dataset(path)
+
+    def field(self, name: str) -> RunField:
+        """Return a Field of the last checkpoint, of which an index reads a part: `run.field("T")[10:20]`.
+
+        Parameters
+        ----------
+        name : str
+            The name of the Field.
+
+        Returns
+        -------
+        RunField
+            The Field: `shape`, `dtype`, `dims`, `unit`, and `to_xarray()` for an `xarray.DataArray`.
+
+        Raises
+        ------
+        KeyError
+            If there is none of this name.
+        """
+        return self.fields.field(name)
+
     def __repr__(self) -> str:
         how = "finished" if self.finished else "stopped"
         return f"Run({str(self.path)!r}: {self.summary['program']}, {how} at step {self.summary['steps']})"
 
 
-class _Fields(Mapping[str, np.ndarray]):
-    """The Fields of a checkpoint file, read on access."""
+def open(path: Path | str) -> Run:
+    """Return the run in a folder, for analysis: finished, stopped or still running.
 
-    def __init__(self, path: Path):
-        self._path = path
+    Parameters
+    ----------
+    path : path
+        The run folder.
 
-    def _read(self, name: str | None) -> Any:
-        import h5py
+    Returns
+    -------
+    Run
+        The run with its summary, parameters, lineage, result and fields.
 
-        with h5py.File(self._path, "r", locking=False) as file:
-            return list(file["fields"]) if name is None else file["fields"][name][()]
+    Raises
+    ------
+    UsageError
+        If the folder holds neither a run that has ended nor a valid checkpoint.
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._read(None):
-            raise KeyError(f"{name!r} is not a field of {self._path}: its fields are {sorted(self)}")
-        array: np.ndarray = self._read(name)
-        return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read(None))
-
-    def __len__(self) -> int:
-        return len(self._read(None))
+    Examples
+    --------
+    >>> import anyrank
+    >>> from anyrank.programs.pi import Pi
+    >>> path = run(Pi(points=500), out="runs/opened").path
+    >>> anyrank.open(path).parameters["points"]
+    500
+    """
+    return Run(path)

@@ -63,6 +63,7 @@ def summarize(program: Program, prepared: Prepared, loop: Loop, span: ExecutedSt
         "nodes": world.sum(int(world.node_rank == 0)),
         "cores": world.sum(prepared.cores if world.node_rank == 0 else 0),
         "resumed_from": span.resumed_from,
+        "lineage": loop.checkpoints.identity.lineage,
         "stopped_by": None if span.finished else describe(span.reason),
         "finished": span.finished,
         "provenance": provenance(world, command),

@@ -14,6 +14,7 @@ from anyrank.observe.events import Events
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
+from anyrank.runtime.branch import Branch
 from anyrank.runtime.callback import Callback, Digests, Heartbeat
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
@@ -73,6 +74,7 @@ class Session:
             self.world.on_root(lambda: check_inputs(self.program, self.folder))  # before the program reads the files
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
+            self.branch = Branch(self.program, self.options, self.folder, prepared.state)
             if self._finished_already():
                 return FINISHED
             # From here to the end a signal requests a stop and does not kill the process.
@@ -132,7 +134,7 @@ class Session:
                 return True, None
             interval = self._interval()
             folder.keep_results(parameters)
-            folder.create(program.name, self.source, parameters, self.options.kept())
+            folder.create(program.name, self.source, parameters, self.options.kept(), self.branch.lineage)
             folder.update(parameters, interval)
             record_inputs(program, folder)
             return False, interval
@@ -180,12 +182,13 @@ class Session:
                 io=options.checkpoint_io,
                 keep=options.keep,
                 command=self.command,
+                lineage=self.branch.lineage,
             )
         checkpoints.try_header()
         faults = self._faults()
         with world.raise_on_all_ranks():
             self._callbacks += self._translate_os_errors(lambda: [*self._all_callbacks(checkpoints, faults)])
-        restored = self._setup_or_restore(state, checkpoints)
+        restored, began = self._setup_or_restore(state, checkpoints)
         self.watchdog.beat(state.step)
         if world.recorder is not None:
             world.recorder.step = state.step
@@ -193,6 +196,7 @@ class Session:
         self.journal.warn(prepared.warnings)
         if restored is not None:
             self.journal.restored(restored)
+        self.journal.began(began)
         loop = Loop(program, state, checkpoints, stops, CheckpointClock.of(options, state), self._callbacks)
         first = state.step
         reason = loop.run()
@@ -230,7 +234,8 @@ class Session:
             yield Chaos(faults, self.world, self.folder.path, checkpoints)
         if observes(self.program):
             may_fail = self.options.on_full_disk == "warn"
-            yield SeriesWriter(self.program, self.folder, self._observe_every, may_fail, self.journal)
+            first = self.branch.first_step
+            yield SeriesWriter(self.program, self.folder, self._observe_every, first, may_fail, self.journal)
         yield from self._callbacks_of_program()
         yield from EXTRA_CALLBACKS
         yield self.journal
@@ -244,16 +249,17 @@ class Session:
             )
         return callbacks
 
-    def _setup_or_restore(self, state: State, checkpoints: Checkpoints) -> Restored | None:
+    def _setup_or_restore(self, state: State, checkpoints: Checkpoints) -> tuple[Restored | None, list[str]]:
+        """Return the checkpoint with which the run continues, and messages about the begin of a branch. Collective."""
         for name in checkpoints.sweep():
             self.journal.events.say("swept", file=name)
-        restored = checkpoints.restore()
+        restored, began = checkpoints.restore(), list[str]()
         with explain_read_only():
             self.program.constants(state)
             state.finish_constants()
             if restored is None:
-                self.program.setup(state)
-        return restored
+                began = self.branch.begin()
+        return restored, began
 
     def _end(self, prepared: Prepared, loop: Loop, span: report.ExecutedSteps) -> int:
         state = prepared.state

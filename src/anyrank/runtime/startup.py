@@ -35,6 +35,7 @@ _SETTINGS = (
 #: Options that decide which collective calls the ranks make, and when.
 _DECISIVE = (
     *("split", "halo_steps", "transfer", "checkpoint_every", "checkpoint_io", "stop_at"),
+    *("branch_from", "regrid", "allow_missing"),
     *("picture", "digests", "chaos", "observe_every", "on_full_disk"),
 )
 #: A key that cannot be the name of a member.

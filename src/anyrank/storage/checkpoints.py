@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ class Checkpoints:
         The number of checkpoints to keep, at least 1.
     command : str
         The command line, for the provenance.
+    lineage : sequence of dict
+        The branches from which the run descends: see `branch.descent`.
 
     Raises
     ------
@@ -59,12 +61,13 @@ class Checkpoints:
         io: str = "pwrite",
         keep: int = 2,
         command: str = "",
+        lineage: Sequence[Mapping[str, Any]] = (),
     ):
         if keep < 1:
             raise UsageError(f"--keep {keep} leaves no checkpoint to resume from: keep at least 1.")
         check_dims(state)
         self.folder, self.state, self.keep, self.command = Path(folder), state, keep, command
-        self.identity = Identity.of(program, parameters, state.seed, extendable)
+        self.identity = Identity.of(program, parameters, state.seed, extendable, lineage)
         #: The error to inject when the checkpoint of a step is written, or None; the same on all ranks.
         self.fault: Callable[[int], OSError | None] = lambda step: None
         self._writer = open_writer(io, state)

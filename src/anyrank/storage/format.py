@@ -5,8 +5,10 @@ docs/checkpoint-format.md describes the file for other software.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from anyrank.field import Field
 from anyrank.member import Scalar, Stored
 from anyrank.provenance import anyrank_version
 from anyrank.state import State
+from anyrank.storage import checkpoint_folder
 from anyrank.storage.durable import reserve
 from anyrank.storage.hdf5 import contiguous
 from anyrank.storage.seal import Extent, check_seal
@@ -38,18 +41,30 @@ _METADATA_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Identity:
-    """The run that a checkpoint belongs to; the parameters are JSON values."""
+    """The run that a checkpoint belongs to; the parameters are JSON values.
+
+    `lineage` has one entry for each branch from which the run descends, the first one first: see `branch.descent`.
+    """
 
     program: str
     parameters: dict[str, Any]
     seed: int
     #: The parameters of which a checkpoint of the run may have a smaller value.
     extendable: tuple[str, ...] = ()
+    lineage: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def of(cls, program: str, parameters: Mapping[str, Any], seed: int, extendable: tuple[str, ...] = ()) -> Identity:
-        """Return the identity with the parameters converted to JSON and back, so that they can be compared."""
-        return cls(program, json.loads(json.dumps(dict(parameters), default=_plain)), int(seed), extendable)
+    def of(
+        cls,
+        program: str,
+        parameters: Mapping[str, Any],
+        seed: int,
+        extendable: tuple[str, ...] = (),
+        lineage: Sequence[Mapping[str, Any]] = (),
+    ) -> Identity:
+        """Return the identity with its values converted to JSON and back, so that they can be compared."""
+        plain = json.loads(json.dumps([dict(parameters), [*lineage]], default=_plain))
+        return cls(program, plain[0], int(seed), extendable, plain[1])
 
 
 def _plain(value: Any) -> Any:
@@ -65,6 +80,8 @@ class Entry:
     shape: tuple[int, ...]
     digest: int
     value: Any = None
+    #: The names of its axes.
+    dims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,8 @@ class Header:
     entries: dict[str, Entry]
     #: The text attributes of the provenance.
     provenance: dict[str, str]
+    #: The digest of the whole state, in hexadecimal.
+    digest: str
 
 
 def check_dims(state: State) -> None:
@@ -118,6 +137,8 @@ def lay_out(
         file.attrs["seed"] = identity.seed
         file.attrs["step"] = step
         file.attrs["finished"] = finished
+        if identity.lineage:
+            file.attrs["lineage"] = json.dumps(identity.lineage)
         attributes = {name: json.dumps(v) if isinstance(v, dict) else v for name, v in provenance.items()}
         file.create_group("provenance").attrs.update(attributes)
         for group in ("scalars", "fields", "tables"):
@@ -177,6 +198,14 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"it cannot be read: {error}") from error
 
 
+def newest_valid(folder: Path) -> tuple[Path, Header] | None:
+    """Return the newest checkpoint in a folder whose seal holds, with its header; None if there is none."""
+    for path in checkpoint_folder.checkpoint_files(folder):
+        with suppress(CheckpointError):
+            return path, read_header(path)
+    return None
+
+
 def _header(path: Path, file: h5py.File) -> Header:
     file_format, version = file.attrs.get("format"), int(file.attrs.get("format_version", 0))
     if file_format != FORMAT:
@@ -186,17 +215,21 @@ def _header(path: Path, file: h5py.File) -> Header:
             f"{path} has checkpoint format {version}, and this anyrank {anyrank_version()} reads formats up to "
             f"{VERSION}: install the anyrank that wrote it, {file['provenance'].attrs.get('anyrank')}, or newer."
         )
-    identity = Identity(file.attrs["program"], json.loads(file.attrs["parameters"]), int(file.attrs["seed"]))
+    attributes = file.attrs
+    parameters, lineage = json.loads(attributes["parameters"]), json.loads(attributes.get("lineage", "[]"))
+    identity = Identity(attributes["program"], parameters, int(attributes["seed"]), lineage=lineage)
     entries: dict[str, Entry] = {}
     for group in file.values():
         if isinstance(group, h5py.Group):
             group.visititems(lambda name, item: entries.update(_entry(name, item)))
     provenance = {name: text for name, text in file["provenance"].attrs.items() if isinstance(text, str)}
-    return Header(int(file.attrs["step"]), bool(file.attrs["finished"]), identity, entries, provenance)
+    step, finished, digest = int(attributes["step"]), bool(attributes["finished"]), str(attributes["digest"])
+    return Header(step, finished, identity, entries, provenance, digest)
 
 
 def _entry(name: str, item: h5py.Dataset | h5py.Group) -> dict[str, Entry]:
     if isinstance(item, h5py.Group):
         return {}
     value = None if item.shape else item[()].item()
-    return {name: Entry(item.name, item.dtype.str, item.shape, int(item.attrs["digest"], 16), value)}
+    dims = tuple(scales[0].name.strip("/") for scales in item.dims if len(scales))
+    return {name: Entry(item.name, item.dtype.str, item.shape, int(item.attrs["digest"], 16), value, dims)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -72,7 +72,7 @@ def _load(path: Path, state: State, identity: Identity) -> Header:
     except UsageError as error:
         raise of_all_ranks(error)  # noqa: B904 (the same error)
     with ExitStack() as stack:
-        file = _on_all_ranks(state.world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
+        file = on_all_ranks(state.world, lambda: stack.enter_context(h5py.File(path, "r", locking=False)))
         datasets = Datasets(state.world, file, header.entries)
         for member in state.members.values():
             member.load(datasets)
@@ -98,13 +98,13 @@ class Datasets:
 
     def read(self, name: str, layout: Layout) -> np.ndarray:
         """See `Source`."""
-        array: np.ndarray = _on_all_ranks(self._world, lambda: self._file[self._entries[name].path][layout.slices])
+        array: np.ndarray = on_all_ranks(self._world, lambda: self._file[self._entries[name].path][layout.slices])
         self._compare(name, Field.from_array(name, layout, array, (), "", "").digest())
         return array
 
     def fill(self, field: StoredField) -> None:
         """See `Source`."""
-        _on_all_ranks(self._world, lambda: read_block(self._file[field.path], field))
+        on_all_ranks(self._world, lambda: read_block(self._file[field.path], field))
         self._compare(field.name, field.digest())
 
     def _compare(self, name: str, digest: int) -> None:
@@ -115,7 +115,7 @@ class Datasets:
             )
 
 
-def _on_all_ranks(world: World, call: Callable[[], T]) -> T:
+def on_all_ranks(world: World, call: Callable[[], T]) -> T:
     """Return the result of the call; raises CheckpointError on all ranks if one cannot read. Collective."""
     with world.raise_on_all_ranks(CheckpointError):
         try:
@@ -144,6 +144,16 @@ def check_identity(path: Path, of_file: Identity, of_run: Identity) -> None:
                 f"{_flag(name, present)} does not fit {path}, which was written with {_flag(name, written)}: a "
                 f"run keeps its parameters. Use the same, or another --out for a run of its own."
             )
+    if of_file.lineage != of_run.lineage:
+        raise UsageError(
+            f"{path} is a checkpoint of {origin_text(of_file.lineage)}, and the run is {origin_text(of_run.lineage)}. "
+            "Restore the run.toml of the folder, or use another --out."
+        )
+
+
+def origin_text(lineage: Sequence[Mapping[str, Any]]) -> str:
+    """Return where a run began, for messages."""
+    return f"a branch of {lineage[-1]['run']}@{lineage[-1]['step']}" if lineage else "a run that began with setup"
 
 
 def _flag(name: str, values: dict[str, Any]) -> str:
