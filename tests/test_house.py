@@ -17,7 +17,7 @@ LAYERS = (
     "recorder world layout",
     "kernel numerics exact elementary member",
     "exchange field grid state program",
-    "provenance storage",
+    "provenance storage output",
     "runtime",
     "verify scaling batch cli __main__",
 )

@@ -72,15 +72,20 @@ class Field(HaloBlock):
         sides: Sequence[tuple[Boundary, Boundary]] = (),
         grid: OnGrid | None = None,
         faces: Sequence[int] = (),
+        on_faces: Sequence[int] = (),
         constant: bool = False,
         storage: Any = None,
         group: str = "fields",
+        frames: bool = False,
     ):
-        placement: dict[str, Any] = {"halo": halo, "margin": margin, "sides": sides, "grid": grid, "faces": faces}
+        placement: dict[str, Any] = {"halo": halo, "margin": margin, "sides": sides, "grid": grid}
+        placement |= {"faces": faces, "on_faces": on_faces}
         super().__init__(name, layout, dtype, device, constant=constant, storage=storage, **placement)
         #: The name of its dataset in a checkpoint.
         self.path = f"{group}/{name}"
         self.unit, self.description, self.dims = unit, description, dims
+        #: Whether a run writes it into frames.nc by default.
+        self.frames = frames
 
     @classmethod
     def from_array(

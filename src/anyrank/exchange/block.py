@@ -21,6 +21,8 @@ class OnGrid(Protocol):
 
     dims: tuple[str, ...]
     spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    units: tuple[str, ...]
     #: The axes along which a Field of the grid has points on the walls, one more than there are cells.
     staggered: set[int]
 
@@ -52,6 +54,7 @@ class HaloBlock:
         sides: Sequence[tuple[Boundary, Boundary]] = (),
         grid: OnGrid | None = None,
         faces: Sequence[int] = (),
+        on_faces: Sequence[int] = (),
         constant: bool = False,
         storage: Any = None,
     ):
@@ -59,6 +62,8 @@ class HaloBlock:
         self.grid, self.constant = grid, constant
         #: The axes along which its points are on the faces of cells with walls, one more than there are cells.
         self.faces = tuple(faces)
+        #: The axes along which its points are on the lower faces of cells, with walls or periodic.
+        self.on_faces = tuple(on_faces)
         #: The domain decomposition of the cells of the grid.
         self.cells = layout if grid is None else grid.cells
         self.halo = tuple(halo) or (0,) * self.cells.ndim

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
-#: The phases of a step: `idle` is the wait for slower ranks, `other` the time of the loop itself.
+#: The phases of a step: `idle` is the wait for slower ranks, `other` the time of the loop itself and of outputs.
 PHASES = ("compute", "exchange", "reduce", "checkpoint", "idle", "other")
 #: The largest number of windows, each of the same number of steps, for which computing time is recorded.
 WINDOWS = 1024
@@ -25,7 +25,7 @@ class Timers:
 
     def clear(self) -> None:
         """Reset all timers and counters."""
-        self.seconds = {"exchange": 0.0, "reduce": 0.0, "checkpoint": 0.0}
+        self.seconds = {"exchange": 0.0, "reduce": 0.0, "checkpoint": 0.0, "output": 0.0}
         self.traffic = {"messages": 0, "bytes": 0, "reductions": 0, "reduced": 0}
         self.steps, self.computed, self._width, self._depth = 0, [0.0], 1, 0
 

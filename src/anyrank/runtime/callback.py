@@ -54,6 +54,18 @@ class Callback:
             The State; `state.step` includes the step.
         """
 
+    def before_checkpoint(self, state: State) -> None:
+        """Run before a checkpoint of the present state begins. Collective.
+
+        What a callback has written until then must be on the disk at the return, because a resumed run does not repeat
+        the steps before its checkpoint.
+
+        Parameters
+        ----------
+        state : State
+            The State that the checkpoint will hold.
+        """
+
     def on_checkpoint(self, saved: Saved) -> None:
         """Run when a checkpoint is on disk, or could not be written. Collective.
 
@@ -61,6 +73,17 @@ class Callback:
         ----------
         saved : Saved
             The step and the file of the checkpoint; `saved.error` is the reason if it was not written.
+        """
+
+    def on_done(self, state: State) -> None:
+        """Run once when the run is complete, before the checkpoint of its last step. Collective.
+
+        A run that stops before its last step does not call it.
+
+        Parameters
+        ----------
+        state : State
+            The final State.
         """
 
     def on_end(self, state: State) -> None:

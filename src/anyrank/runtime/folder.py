@@ -57,6 +57,7 @@ class RunFolder:
         self.log = path / "log"
         self.events = path / "events.jsonl"
         self.digests = path / "digests.jsonl"
+        self.frames = path / "frames.nc"
         self.result = path / "result.json"
         self.summary = path / "summary.json"
         self.stop = path / "stop"

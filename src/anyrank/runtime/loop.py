@@ -105,9 +105,12 @@ class Loop:
         self.state.world.timers = Timers()  # what follows is not part of a step
         self.seconds = time.monotonic() - self._start
         self._refuse_not_finite()  # the steps have agreed only on those before the last one
+        if reason == NONE:
+            for callback in self.callbacks:
+                callback.on_done(self.state)
         self._finish()
         if not self._is_saved():
-            self.checkpoints.begin(finished=reason == NONE)
+            self._begin_checkpoint(finished=reason == NONE)
             self._finish()
         if not self._is_saved():
             raise of_all_ranks(CheckpointError(self._write_error))
@@ -218,8 +221,13 @@ class Loop:
         with self.timers.during("checkpoint"):
             if at_interval:
                 self._finish()
-            checkpoints.begin()
+            self._begin_checkpoint()
         self.clock.last = time.monotonic()
+
+    def _begin_checkpoint(self, finished: bool = False) -> None:
+        for callback in self.callbacks:
+            callback.before_checkpoint(self.state)
+        self.checkpoints.begin(finished)
 
     def _record_checkpoint(self, saved: Saved | None) -> None:
         if saved is None:

@@ -13,11 +13,12 @@ from pydantic import AfterValidator
 from anyrank.declaration import OptionSettings, option
 from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
+from anyrank.output.expressions import parse_frames
 from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
 
 #: The groups of options in `--help`.
-RUN, CHECKPOINTS, STOPS = "Run", "Checkpoints", "Stops and restarts"
+RUN, CHECKPOINTS, OUTPUTS, STOPS = "Run", "Checkpoints", "Outputs", "Stops and restarts"
 PLACEMENT, DIAGNOSTICS = "Placement", "Diagnostics"
 #: Where an option is refused: in jobs (it has no meaning there, or the request sets it) and in scaling studies.
 JOBS, STUDIES = ("jobs",), ("studies",)
@@ -147,6 +148,38 @@ class Options(OptionSettings):
     )
     keep: Count = option(2, "Number of checkpoints to keep, besides those with a .keep file.", CHECKPOINTS, kept=True)
     mtbf: Duration = option("24h", "Mean time between failures, for --checkpoint-every auto.", CHECKPOINTS, kept=True)
+
+    on_full_disk: Literal["stop", "warn"] = option(
+        "stop",
+        "If an output cannot be written: stop (end the run with status 1) or warn (end this output only).",
+        OUTPUTS,
+        kept=True,
+    )
+    frames: Annotated[str, _read_by(parse_frames)] = option(
+        "",
+        "What to write into frames.nc: fields, parts and means, such as 'T,u[z=10],mean(T, z)'; or off.",
+        OUTPUTS,
+        default_text="the fields that the program declares with frames=True",
+        kept=True,
+    )
+    frames_every: Count | None = option(
+        None,
+        "Interval in steps between two frames.",
+        OUTPUTS,
+        default_text="for declared fields the power of two for which the run has 8 to 16 frames",
+        kept=True,
+    )
+    frames_stride: Count = option(1, "Write every n-th point along each axis into the frames.", OUTPUTS, kept=True)
+    frames_type: Literal["", "float32", "float64"] = option(
+        "",
+        "Type of numbers in the frames: float32 or float64.",
+        OUTPUTS,
+        default_text="that of each field",
+        kept=True,
+    )
+    frames_compression: Literal["none", "zlib"] = option(
+        "none", "Compression of the frames, when the run is complete: none or zlib.", OUTPUTS, kept=True
+    )
 
     walltime: MaybeDuration = option(
         "", "Time limit (2:00:00, 90min): stop with a checkpoint before it, with status 75.", STOPS, not_in=JOBS

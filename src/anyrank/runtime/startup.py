@@ -36,6 +36,7 @@ _SETTINGS = (
 _DECISIVE = (
     *("split", "halo_steps", "transfer", "checkpoint_every", "checkpoint_io", "stop_at"),
     *("picture", "digests", "chaos"),
+    *("frames", "frames_every", "frames_stride", "frames_type", "frames_compression", "on_full_disk"),
 )
 #: A key that cannot be the name of a member.
 _STEPS = "number of steps"
