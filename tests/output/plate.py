@@ -22,9 +22,7 @@ class Plate(Program):
 
     def declare(self, state: State) -> None:
         lengths = {"spacing": (0.5, 0.25), "origin": (1.0, 0.0), "unit": "m"}
-        plate = state.grid(
-            (self.n, self.n + 4), dims=("y", "x"), boundary={"y": "reflect", "x": "periodic"}, **lengths
-        )
+        plate = state.grid((self.n, self.n + 4), dims=("y", "x"), boundary={"y": "reflect", "x": "periodic"}, **lengths)
         plate.field("T", unit="K", description="temperature", frames=True)
         plate.field("v", at="y", unit="m/s")
         plate.field("w", at="x")

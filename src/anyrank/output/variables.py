@@ -205,17 +205,23 @@ def _with_part(description: str, part: str) -> str:
 
 
 def _field(state: State, expression: Expression) -> Field:
-    member = state.members.get(expression.field)
+    member, what = state.members.get(expression.field), f"--frames {expression.text}"
     if isinstance(member, Field):
         return member
     names = [field.name for field in state.fields()]
     fix = f"Its fields are {', '.join(names)}." if names else "It has no fields."
     if member is not None:
         kind = "Scalar" if isinstance(member, Scalar) else type(member).__name__
-        raise UsageError(f"--frames {expression.text}: {member.name} is a {kind}, and frames are made of Fields. {fix}")
-    close = difflib.get_close_matches(expression.field, names, 1)
-    fix = f"Did you mean {close[0]}?" if close else fix
-    raise UsageError(f"--frames {expression.text}: the program has no field {expression.field!r}. {fix}")
+        raise UsageError(f"{what}: {member.name} is a {kind}, and frames are made of Fields. {fix}")
+    fix = _fix(expression.field, names, fix)
+    raise UsageError(f"{what}: the program has no field {expression.field!r}. {fix}")
+
+
+def _fix(name: str, names: Sequence[str], otherwise: str) -> str:
+    """Return a question for the most similar name, also in other letters; without one, the other sentence."""
+    lower = {other.lower(): other for other in names}
+    close = difflib.get_close_matches(name.lower(), lower, 1)
+    return f"Did you mean {lower[close[0]]}?" if close else otherwise
 
 
 def _axes(field: Field, expression: Expression, stride: int) -> tuple[Axis, ...]:
@@ -244,8 +250,7 @@ def _check_names(what: str, expression: Expression, names: Sequence[str]) -> Non
     given = [*expression.parts, *(expression.mean or ())]
     unknown = next((name for name in given if name not in names), None)
     if unknown is not None:
-        close = difflib.get_close_matches(unknown, names, 1)
-        fix = f"Did you mean {close[0]}?" if close else f"Its axes are {', '.join(names)}."
+        fix = _fix(unknown, names, f"Its axes are {', '.join(names)}.")
         raise UsageError(f"{what}: {expression.field} has no axis {unknown!r}. {fix}")
     twice = next((name for name in expression.mean or () if (expression.mean or ()).count(name) > 1), None)
     single = next((name for name in expression.mean or () if isinstance(expression.parts.get(name), int)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.output.expressions import OFF
@@ -155,6 +156,9 @@ class Frames(Callback):
     def on_done(self, state: State) -> None:
         """Write the frame of the last step. Collective."""
         self._write(state)
+        if self._ended:
+            with suppress(AnyrankError):  # of all ranks: the file then keeps slots without frames
+                self._writer.finish(compressed=False)
         self._try(lambda: self._writer.finish(self._options.frames_compression != "none"))
 
     def on_end(self, state: State) -> None:
