@@ -21,7 +21,6 @@ from anyrank.state import State
 from anyrank.storage.background import Background
 from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.storage.durable import Piece, open_collectively, sync, write_all
-from anyrank.world import World
 
 
 class FrameWriter:
@@ -44,8 +43,9 @@ class FrameWriter:
         The steps of the complete frames, in the order of the file.
     capacity : int
         The number of frames for which the file has space.
-    blocked, busy : float
-        Seconds for which steps have waited for frames, and seconds for which the thread of this rank has worked.
+    blocked, waited, busy : float
+        Seconds for which frames blocked the steps, those of them that waited for the thread of this rank, and those for
+        which the thread has worked.
     """
 
     def __init__(self, path: Path, plan: Plan, state: State):
@@ -60,7 +60,7 @@ class FrameWriter:
         #: The step of the frame that is being written, −1 if there is none.
         self.pending = -1
         self._unsynced = False
-        self.blocked = self.busy = 0.0
+        self.blocked = self.waited = self.busy = 0.0
 
     def begin(self, existing: Existing | None, steps: Sequence[int], capacity: int) -> None:
         """Open the file with the frames of these steps, which it has, and space for `capacity` frames.
@@ -141,7 +141,9 @@ class FrameWriter:
         step, self.pending = self.pending, -1
         work = self._background
         if work is not None:
+            began = perf_counter()
             work.wait()
+            self.waited += perf_counter() - began
             self.busy += work.seconds
         with self._world.raise_on_all_ranks(Exception):
             if work is not None and work.error is not None:
@@ -186,8 +188,8 @@ class FrameWriter:
             os.close(self._descriptor)
             self._descriptor = -1
 
-
-def hidden_share(world: World, blocked: float, busy: float) -> float:
-    """Return the share of the work for frames during which steps continued, from 0 to 1. Collective."""
-    waited, worked = world.allreduce(np.array([blocked, busy]), "max").tolist()
-    return max(0.0, 1 - waited / (waited + worked)) if waited + worked else 1.0
+    def hidden_share(self) -> float:
+        """Return the share of the work for frames during which steps continued, from 0 to 1."""
+        own = np.array([self.blocked, max(self.busy - self.waited, 0.0)])
+        blocked, overlapped = self._world.allreduce(own, "max").tolist()
+        return float(overlapped / (blocked + overlapped)) if blocked + overlapped else 1.0

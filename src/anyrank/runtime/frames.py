@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.output.expressions import OFF
-from anyrank.output.frame_writer import FrameWriter, hidden_share
+from anyrank.output.frame_writer import FrameWriter
 from anyrank.output.frames_file import Existing, Plan, read_existing
 from anyrank.output.variables import variables_of
 from anyrank.program import Program
@@ -163,7 +163,7 @@ class Frames(Callback):
 
     def on_end(self, state: State) -> None:
         """Log how many frames there are, and for which share of their work steps continued. Collective."""
-        share = hidden_share(state.world, self._writer.blocked, self._writer.busy)
+        share = self._writer.hidden_share()
         count, names = len(self._writer.steps), self._plan.names()
         self._journal.log.info("frames: %d of %s, %.0f %% hidden", count, names, 100 * share)
         self._journal.events.say("frames", count=count, variables=names, hidden=round(share, 3))
