@@ -86,6 +86,7 @@ bench: $(READY) ## measure the promises about speed, into benchmarks/results/
 	$(BIN)/python benchmarks/spine.py
 	$(BIN)/python benchmarks/trust.py
 	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/frames.py
 
 peers: $(PEERS)/.ready ## measure other tools beside ours, into benchmarks/results/
 	$(PEERS)/bin/python benchmarks/peers/compare.py $(COMPARE)

@@ -2,6 +2,7 @@
 
     two_ranks.py weather SIDE STEPS ROUNDS           triad and weather on rank 0 alone, then weather and triad on both
     two_ranks.py checkpoint BYTES ROUNDS FOLDER      plain pwrite and fsync, then a checkpoint with as many bytes
+    two_ranks.py frames SIDE FRAMES ROUNDS FOLDER    plain pwrite and fsync, then frames with as many bytes
 
 The speed of a shared machine and of its disk changes within seconds. Here the quantities of a round are measured
 milliseconds apart. Rank 0 prints one JSON object of lists, with one value per round.
@@ -19,9 +20,13 @@ import numpy as np
 from mpi4py import MPI
 from triad import triad
 
+from anyrank.output.frame_writer import FrameWriter
+from anyrank.output.frames_file import Plan
+from anyrank.output.variables import variables_of
 from anyrank.programs.weather import Weather
 from anyrank.state import State
 from anyrank.storage.checkpoints import Checkpoints
+from anyrank.storage.format import Identity
 from anyrank.world import World
 
 GIGA = 1e9
@@ -94,18 +99,49 @@ def checkpoint(world: World, total: int, rounds: int, folder: Path) -> dict[str,
     return {name: values[1:] for name, values in rates.items()}
 
 
-def plain_write(world: World, path: Path, data: memoryview, offset: int) -> float:
-    """Return the seconds that all ranks take to write their parts of one file and sync it."""
+def frames(world: World, side: int, count: int, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Measure GB/s of plain writes, each with its fsync, and of frames without steps between them.
+
+    A round has `count` plain writes of one frame into one file, and as many frames.
+    """
+    state = State(world)
+    state.field("T", (side, side), halo=1)
+    state.T[...] = np.random.default_rng(world.rank).random(state.T.layout.local_shape)
+    plan = Plan(tuple(variables_of(state, "T", 1, "")), 1, Identity.of("bench", {}, 0))
+    data = np.ascontiguousarray(state.T.local).reshape(-1).view(np.uint8).data
+    start, total = state.T.layout.start[0] * side * 8, 8 * side * side * count
+    rates: dict[str, list[float]] = {"plain": [], "frames": []}
+    for _ in range(rounds + 1):
+        seconds = plain_write(world, folder / "plain", data, start, count, 8 * side * side)
+        rates["plain"].append(total / seconds / GIGA)
+        writer = FrameWriter(folder / "frames.nc", plan, state)
+        writer.begin(None, [], count)
+        world.barrier()
+        began = time.perf_counter()
+        for step in range(count):
+            writer.start(step)
+        writer.sync()
+        world.barrier()
+        rates["frames"].append(total / (time.perf_counter() - began) / GIGA)
+        writer.close()
+        delete_file(world, folder / "frames.nc")
+    return {name: values[1:] for name, values in rates.items()}
+
+
+def plain_write(world: World, path: Path, data: memoryview, offset: int, count: int = 1, distance: int = 0) -> float:
+    """Return the seconds that all ranks take to write their parts of one file, `count` times, and sync each."""
     if world.rank == 0:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     world.barrier()
     start = time.perf_counter()
     file = os.open(path, os.O_WRONLY)
-    while data:
-        written = os.pwrite(file, data, offset)
-        data, offset = data[written:], offset + written
-    os.fsync(file)
+    for number in range(count):
+        rest, position = data, offset + number * distance
+        while rest:
+            written = os.pwrite(file, rest, position)
+            rest, position = rest[written:], position + written
+        os.fsync(file)
     os.close(file)
     world.barrier()
     seconds = time.perf_counter() - start
@@ -127,6 +163,8 @@ def main() -> None:
     world, (what, *words) = World(), sys.argv[1:]
     if what == "weather":
         rates = weather(world, *(int(word) for word in words))
+    elif what == "frames":
+        rates = frames(world, *(int(word) for word in words[:3]), Path(words[3]))
     else:
         rates = checkpoint(world, int(words[0]), int(words[1]), Path(words[2]))
     if world.rank == 0:

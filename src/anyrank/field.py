@@ -76,6 +76,7 @@ class Field(HaloBlock):
         constant: bool = False,
         storage: Any = None,
         group: str = "fields",
+        frames: bool = False,
     ):
         placement: dict[str, Any] = {"halo": halo, "margin": margin, "sides": sides, "grid": grid}
         placement |= {"faces": faces, "on_faces": on_faces}
@@ -83,6 +84,8 @@ class Field(HaloBlock):
         #: The name of its dataset in a checkpoint.
         self.path = f"{group}/{name}"
         self.unit, self.description, self.dims = unit, description, dims
+        #: Whether a run writes it into frames.nc by default.
+        self.frames = frames
 
     @classmethod
     def from_array(

@@ -50,6 +50,10 @@ class Grid:
         The names of the axes.
     spacing : tuple of float
         The distance of the points per axis.
+    origin : tuple of float
+        The coordinate of the lower face of the first cell per axis.
+    units : tuple of str
+        The unit of the spacing and the origin per axis.
     cells : Layout
         The domain decomposition of the cells.
 
@@ -68,6 +72,8 @@ class Grid:
         *,
         dims: Sequence[str] = (),
         spacing: float | Sequence[float] = 1.0,
+        origin: float | Sequence[float] = 0.0,
+        unit: str | Sequence[str] = "",
         halo: int | Sequence[int] = 1,
         boundary: Declared = "periodic",
         boundary_value: Declared = None,
@@ -83,6 +89,10 @@ class Grid:
         self.spacing = tuple(float(d) for d in self._per_axis("spacing", spacing, float))
         if not all(0 < d < np.inf for d in self.spacing):
             raise UsageError(f"{name}: spacing = {spacing} must be positive.")
+        self.origin = tuple(float(x) for x in self._per_axis("origin", origin, float))
+        self.units = (unit,) * len(self.shape) if isinstance(unit, str) else tuple(unit)
+        if len(self.units) != len(self.shape):
+            raise UsageError(f"{name}: unit = {unit!r} must be one unit, or one for each axis of {self.shape}.")
         self.halo = self._halo(halo)
         self._boundary = per_side(f"{name}: boundary", boundary, self.dims, "periodic")
         self._sides = conditions(name, self.dims, self._boundary, boundary_value)
@@ -115,6 +125,7 @@ class Grid:
         halo: int | Sequence[int] | None = None,
         boundary: Declared = None,
         boundary_value: Declared = None,
+        frames: bool = False,
     ) -> Field:
         """Return a new Field on the grid, whose values are zero. Collective.
 
@@ -134,6 +145,8 @@ class Grid:
             The number of layers of ghost cells, of all axes or of each; that of the grid if not given.
         boundary, boundary_value
             The boundary conditions, see `State.grid`; those of the grid where not given.
+        frames : bool
+            Whether a run writes the field into frames.nc unless `--frames` names others.
 
         Returns
         -------
@@ -146,9 +159,8 @@ class Grid:
             If an argument is not valid, or the grid is too small for the ranks and the halo.
         """
         sides: dict[str, Any] = {"boundary": boundary, "boundary_value": boundary_value}
-        return self._declare(
-            name, dtype, at=at, components=components, unit=unit, description=description, halo=halo, **sides
-        )
+        names: dict[str, Any] = {"unit": unit, "description": description}
+        return self._declare(name, dtype, at=at, components=components, halo=halo, frames=frames, **names, **sides)
 
     def constant(self, name: str, dtype: DTypeLike = np.float64, **options: Any) -> Field:
         """Return a new Field whose values only the method `constants` of the program sets. Collective.
@@ -180,6 +192,7 @@ class Grid:
         halo: Any = None,
         boundary: Declared = None,
         boundary_value: Declared = None,
+        frames: bool = False,
     ) -> Field:
         what, kind = f"field {name}", check_dtype(name, dtype)
         axes, halos = self._axes(what, at), self.halo if halo is None else self._halo(halo, what)
@@ -216,6 +229,7 @@ class Grid:
             faces=sorted(walls),
             on_faces=sorted(axes),
             constant=constant,
+            frames=frames,
         )
         self._fields.append(field)
         return self._owner.add(field)

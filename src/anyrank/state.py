@@ -137,6 +137,7 @@ class State:
         boundary_value: Declared = None,
         dims: Sequence[str] = (),
         components: int | None = None,
+        frames: bool = False,
     ) -> Field:
         """Return a new Field on a grid of its own, whose values are zero. Collective.
 
@@ -150,12 +151,10 @@ class State:
             The unit and the meaning of the values, for checkpoints and plots.
         halo : int or sequence of int
             The number of layers of ghost cells, of all axes or of each.
-        boundary, boundary_value
-            The boundary conditions: see `grid`.
-        dims : sequence of str
-            The names of the axes.
-        components : int, optional
-            The number of values at each point: an axis before those of the shape, which is not cut and has no halo.
+        boundary, boundary_value, dims
+            See `grid`.
+        components, frames
+            See `Grid.field`.
 
         Raises
         ------
@@ -165,7 +164,7 @@ class State:
         grid = Grid(
             self, shape, dims=dims, halo=halo, boundary=boundary, boundary_value=boundary_value, name=f"field {name}"
         )
-        return grid.field(name, dtype, components=components, unit=unit, description=description)
+        return grid.field(name, dtype, components=components, unit=unit, description=description, frames=frames)
 
     def constant(self, name: str, shape: Sequence[int], dtype: DTypeLike = np.float64, **options: Any) -> Field:
         """Return a new Field whose values only the method `constants` of the program sets. Collective.
@@ -177,7 +176,7 @@ class State:
         name, shape, dtype, **options
             See `field`.
         """
-        kinds = {"unit", "description", "components"}
+        kinds = {"unit", "description", "components", "frames"}
         grid = Grid(self, shape, name=f"constant {name}", **{k: v for k, v in options.items() if k not in kinds})
         return grid.constant(name, dtype, **{k: v for k, v in options.items() if k in kinds})
 
@@ -187,6 +186,8 @@ class State:
         *,
         dims: Sequence[str] = (),
         spacing: float | Sequence[float] = 1.0,
+        origin: float | Sequence[float] = 0.0,
+        unit: str | Sequence[str] = "",
         halo: int | Sequence[int] = 1,
         boundary: Declared = "periodic",
         boundary_value: Declared = None,
@@ -200,7 +201,9 @@ class State:
         dims : sequence of str
             The names of the axes.
         spacing : float or sequence of float
-            The distance of the points, of all axes or of each; for `neumann`.
+            The distance of the points, of all axes or of each; for `neumann` and coordinates.
+        origin, unit : float, str, or a sequence of these
+            The coordinate of the lower face of the first cell, and the unit of lengths, for coordinates in files.
         halo : int or sequence of int
             The number of layers of ghost cells, of all axes or of each.
         boundary : str, callable, sequence or dict
@@ -228,7 +231,7 @@ class State:
         >>> plate.field("T", unit="K", boundary_value={"y": (100.0, None)}).shape
         (4, 6)
         """
-        names: dict[str, Any] = {"dims": dims, "spacing": spacing, "halo": halo}
+        names: dict[str, Any] = {"dims": dims, "spacing": spacing, "origin": origin, "unit": unit, "halo": halo}
         return Grid(self, shape, boundary=boundary, boundary_value=boundary_value, **names)
 
     def scalar(self, name: str, value: Any, *, unit: str = "", description: str = "") -> Scalar:

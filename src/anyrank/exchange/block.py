@@ -21,6 +21,8 @@ class OnGrid(Protocol):
 
     dims: tuple[str, ...]
     spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    units: tuple[str, ...]
     #: The axes along which a Field of the grid has points on the walls, one more than there are cells.
     staggered: set[int]
 

@@ -1,1 +1,1 @@
-"""Outputs of a run: series, whose bytes depend neither on the ranks nor on restarts, and pictures."""
+"""Outputs of a run: series and frames, with the same bytes on any ranks and after any restarts, and pictures."""

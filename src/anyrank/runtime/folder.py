@@ -63,6 +63,7 @@ class RunFolder:
         self.digests = path / "digests.jsonl"
         self.series = path / "series.csv"
         self.series_hdf5 = path / "series.h5"
+        self.frames = path / "frames.nc"
         self.result = path / "result.json"
         self.summary = path / "summary.json"
         self.stop = path / "stop"

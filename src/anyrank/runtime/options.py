@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 from anyrank.declaration import OptionSettings, option
 from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
+from anyrank.output.expressions import parse_frames
 from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
 from anyrank.values import Count, Natural, matching
 
@@ -203,6 +204,31 @@ class Options(OptionSettings):
         "If an output cannot be written: stop (end the run with status 1) or warn (end this output only).",
         OUTPUTS,
         kept=True,
+    )
+    frames: Annotated[str, _read_by(parse_frames)] = option(
+        "",
+        "What to write into frames.nc: fields, parts and means, such as 'T,u[z=10],mean(T, z)'; or off.",
+        OUTPUTS,
+        default_text="the fields that the program declares with frames=True",
+        kept=True,
+    )
+    frames_every: Count | None = option(
+        None,
+        "Interval in steps between two frames.",
+        OUTPUTS,
+        default_text="for declared fields the power of two for which the run has 8 to 16 frames",
+        kept=True,
+    )
+    frames_stride: Count = option(1, "Write every n-th point along each axis into the frames.", OUTPUTS, kept=True)
+    frames_type: Literal["", "float32", "float64"] = option(
+        "",
+        "Type of numbers in the frames: float32 or float64.",
+        OUTPUTS,
+        default_text="that of each field",
+        kept=True,
+    )
+    frames_compression: Literal["none", "zlib"] = option(
+        "none", "Compression of the frames, when the run is complete: none or zlib.", OUTPUTS, kept=True
     )
 
     walltime: MaybeDuration = option(

@@ -116,7 +116,7 @@ class SeriesWriter(Callback):
         self._observe_if_due(state, UsageError)
 
     def _recover(self, step: int) -> Recovered:
-        """Begin the series at the first step of the run, otherwise cut it back to the rows before the step; only rank 0 calls it."""
+        """Begin the series at the run's first step, otherwise cut it back to the rows before; only rank 0 calls it."""
         path = self._folder.series
         try:
             if step == self._first:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from anyrank.errors import FINISHED, STOPPED, UsageError
 from anyrank.observe.events import Events
+from anyrank.output.frames_file import Plan
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
@@ -19,6 +20,7 @@ from anyrank.runtime.callback import Callback, Digests, Heartbeat
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.frames import Frames, plan_frames
 from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import CheckpointClock, Loop
@@ -61,6 +63,7 @@ class Session:
         self._state: State | None = None
         self._callbacks: list[Callback] = []
         self._observe_every: int | None = None
+        self._frames: Plan | None = None
 
     def execute(self) -> int:
         """Execute the run and return the exit code: 0 finished, 75 stopped with a valid checkpoint.
@@ -75,6 +78,8 @@ class Session:
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
             self.branch = Branch(self.program, self.options, self.folder, prepared.state)
+            with self.world.raise_on_all_ranks():
+                self._frames = plan_frames(self.program, prepared.state, self.options)
             if self._finished_already():
                 return FINISHED
             # From here to the end a signal requests a stop and does not kill the process.
@@ -236,6 +241,8 @@ class Session:
             may_fail = self.options.on_full_disk == "warn"
             first = self.branch.first_step
             yield SeriesWriter(self.program, self.folder, self._observe_every, first, may_fail, self.journal)
+        if self._frames is not None and self._state is not None:
+            yield Frames(self.program, self._frames, self.folder, self.options, self.journal, self._state)
         yield from self._callbacks_of_program()
         yield from EXTRA_CALLBACKS
         yield self.journal

@@ -37,6 +37,7 @@ _DECISIVE = (
     *("split", "halo_steps", "transfer", "checkpoint_every", "checkpoint_io", "stop_at"),
     *("branch_from", "regrid", "allow_missing"),
     *("picture", "digests", "chaos", "observe_every", "on_full_disk"),
+    *("frames", "frames_every", "frames_stride", "frames_type", "frames_compression"),
 )
 #: A key that cannot be the name of a member.
 _STEPS = "number of steps"
