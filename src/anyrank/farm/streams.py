@@ -307,6 +307,8 @@ class AsCompleted:
         self._world.on_root(lambda: self._open(path, records, places))
 
     def _open(self, path: str, records: Records, places: np.ndarray) -> None:
+        if (real := Path(path).resolve()).is_file():
+            real.unlink()  # who reads the file of an earlier execution sees by the inode that this is another one
         self._file = sys.stdout if path in STDIN else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         done = np.flatnonzero(places >= 0) if path not in STDIN else np.zeros(0, np.int64)
         for first in range(0, len(done), SOME):
