@@ -10,7 +10,7 @@ from pathlib import Path
 import farm.work as work
 import numpy as np
 import pytest
-from farm.runs import WORK, digest, farm, rows_of, table
+from farm.runs import WORK, digest, rows_of, table
 from hosts import Hosts, missing, start_hosts
 from ranks import anyrank_command, run_anyrank, start_process
 
@@ -28,13 +28,6 @@ def hosts(tmp_path_factory):
     assert not WHY_NOT, WHY_NOT
     with start_hosts(3, tmp_path_factory.mktemp("hosts")) as result:
         yield result
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    farm(f"{WORK}:draw", "--table", table(folder, TASKS), out=folder / "run")
-    return folder / "run"
 
 
 def recorded(run: Path) -> int:

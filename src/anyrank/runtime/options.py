@@ -13,8 +13,8 @@ from pydantic import AfterValidator
 from anyrank.declaration import OptionSettings, option
 from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
-from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
-from anyrank.values import Count, Natural, matching
+from anyrank.runtime.duration import Duration, MaybeDuration
+from anyrank.values import Count, Natural, matching, seconds_of
 
 #: The groups of options in `--help`.
 RUN, CHECKPOINTS, STOPS = "Run", "Checkpoints", "Stops and restarts"
