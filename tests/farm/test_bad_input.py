@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import pytest
-from farm.runs import WORK, farm, table
+from farm.runs import WORK, farm, rows_of, table
+from ranks import run_anyrank
 
 from anyrank import UsageError
 from anyrank.farm import calls, inputs
@@ -78,3 +79,28 @@ def test_ids_with_equal_hashes_are_compared(monkeypatch):
     inputs.check_ids(lambda: iter(["a", "b", "cc"]), "x")
     with pytest.raises(UsageError, match="'b' is in rows 1 and 3"):
         inputs.check_ids(lambda: iter(["a", "b", "cc", "b", "a"]), "x")
+
+
+def test_farm_takes_a_corrected_table_in_the_same_folder(tmp_path):
+    file, words = tmp_path / "t.csv", (f"{WORK}:square", "--id", "x", "--table", tmp_path / "t.csv")
+    file.write_text("x\n1\n1\n")
+    assert "rows 0 and 1" in farm(*words, out=tmp_path / "run", ranks=2, status=2)
+    file.write_text("x\n1\n2\n3\n")
+    farm(*words, out=tmp_path / "run", ranks=2)
+    assert [row["value"] for row in rows_of(tmp_path / "run" / "results.csv")] == ["1", "4", "9"]
+
+
+def test_farm_function_given_twice_is_refused(tmp_path):
+    words = (f"{WORK}:square", "--function", f"{WORK}:wait", "--table", table(tmp_path, 1))
+    assert "exclude each other" in farm(*words, out=tmp_path / "run", status=2)
+
+
+def test_submit_farm_checks_the_table_before(tmp_path):
+    """The words are those of `anyrank farm`."""
+    file = tmp_path / "t.csv"
+    file.write_text("x\n1\n1\n")
+    words = ("submit", "farm", f"{WORK}:square", "--table", file, "--out", tmp_path / "run", "--on", "slurm")
+    done = run_anyrank(*words, "--dry-run")
+    assert done.returncode == 0 and "#SBATCH" in done.stdout, done.stderr
+    done = run_anyrank(*words, "--id", "x")
+    assert done.returncode == 2 and "rows 0 and 1" in done.stderr and not (tmp_path / "run").exists()

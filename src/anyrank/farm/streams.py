@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -324,8 +325,13 @@ class AsCompleted:
     def _write(self, records: list[Record]) -> None:
         rows = self._inputs.rows_of([record.task for record in records])
         names = name_columns(self._inputs.columns, "input_", (*OWN, VALUE))
-        self._file.writelines(self._line(record, row, names) for record, row in zip(records, rows, strict=True))
-        self._file.flush()
+        try:
+            self._file.writelines(self._line(record, row, names) for record, row in zip(records, rows, strict=True))
+            self._file.flush()
+        except BrokenPipeError:  # nobody reads any more: stop, like `| head` stops other tools
+            os.dup2(nowhere := os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            os.close(nowhere)
+            signal.raise_signal(signal.SIGTERM)
 
     def _line(self, record: Record, row: Any, names: dict[str, str]) -> str:
         outcome = Outcome(*read_outcome(record.body))

@@ -17,7 +17,7 @@ from anyrank.farm import calls, costs
 from anyrank.farm.code import note_code
 from anyrank.farm.feeder import EndWorker, Feeder
 from anyrank.farm.graph import read_needs
-from anyrank.farm.inputs import Inputs, Source, began_at, check_folders, check_ids
+from anyrank.farm.inputs import MANIFEST, Inputs, Source, began_at, check_folders, check_ids
 from anyrank.farm.journal import Records
 from anyrank.farm.plan import Plan, Policy
 from anyrank.farm.preview import preview
@@ -68,6 +68,7 @@ class Farm(CsvParameters, Program):
     """
 
     name = "farm"
+    _argument = "function"
     function: str = param("", "function to call, FILE.py:NAME")
     command: str = param("", "command to run in place of a function, with {column} for values")
     program: str = param("", "program to run in place of a function, a name or FILE.py, with the columns as parameters")
@@ -212,7 +213,12 @@ class Farm(CsvParameters, Program):
         """Read the inputs and which tasks are done, and begin with the others."""
         world = state.world
         check_unchanged("table's files", self._known, state.input)
-        cost = self.read_inputs(self._folder / "inputs", world)
+        try:
+            cost = self.read_inputs(self._folder / "inputs", world)
+        except UsageError:
+            if world.rank == 0 and not (self._folder / "records").exists():  # nothing is done: read a corrected table
+                (self._folder / "inputs" / MANIFEST).unlink(missing_ok=True)
+            raise
         state.tasks = self.inputs.rows
         self._start(cost, world)
 
@@ -373,6 +379,11 @@ class Farm(CsvParameters, Program):
     def callbacks(self) -> Sequence[Callback]:
         """Return the callback that ends the worker at the end of the run."""
         return [EndWorker(self)]
+
+    def _before_submission(self) -> None:
+        """See `Program`: check the table, unless its tasks arrive later."""
+        if not self._is_stream:
+            self.preview()
 
     def preview(self) -> list[str]:
         """Check the table, and return the number of tasks and the first ones as text."""
