@@ -15,6 +15,7 @@ import numpy as np
 from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls, costs
 from anyrank.farm.code import note_code
+from anyrank.farm.counts import WriteCounts
 from anyrank.farm.feeder import EndWorker, Feeder
 from anyrank.farm.graph import read_needs
 from anyrank.farm.inputs import MANIFEST, Inputs, Source, began_at, check_folders, check_ids
@@ -377,8 +378,8 @@ class Farm(CsvParameters, Program):
         return {"tasks": state.tasks, **counts, **bad}
 
     def callbacks(self) -> Sequence[Callback]:
-        """Return the callback that ends the worker at the end of the run."""
-        return [EndWorker(self)]
+        """Return the callbacks that end the worker at the end, and write the number of tasks for `status`."""
+        return [EndWorker(self), WriteCounts(self._folder)]
 
     def _before_submission(self) -> None:
         """See `Program`: check the table, unless its tasks arrive later."""
