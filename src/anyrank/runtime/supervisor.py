@@ -152,7 +152,7 @@ class Supervisor:
         Either the stop signal ended them before their first step, or nobody reads the standard output any more, as
         with `| head`, which ends other tools, too.
         """
-        early = bool(number) and status in (number, 128 + number)
+        early = bool(number) and status in (number, 128 + number, -number)
         if early or status == -signal.SIGPIPE:
             from anyrank.runtime.folder import RunFolder  # imports h5py, which few starts need
 
