@@ -42,6 +42,8 @@ SLOW = {
     "test_study_folder.py::test_scale_added_ranks_and_rounds_keep_the_samples": "",
     "test_hosts.py::test_hosts_disconnected_one_is_named_and_the_run_continues": "",
     "test_hosts.py::test_hosts_link_down_for_three_seconds_only_delays_a_run": "",
+    "test_farm_hosts.py::test_farm_host_cut_off_is_left_by_a": "",
+    "test_farm_hosts.py::test_rank_executor_uses_the_remaining_hosts": "",
     "test_stops.py::test_stop_by_signal_has_status_75_and_resume_continues": "except mpiexec-15 anyrank-2",
     "test_wordcount.py::test_wordcount_bodies_and_little_memory_give_the_same": "",
     "test_wordcount.py::test_wordcount_example_counts_and_resumes_in_another_folder": "",

@@ -138,6 +138,8 @@ class Program(Generic[S]):
     finite: ClassVar[bool] = False
     #: Parameters that grow together with the ranks in a weak scaling study.
     grows: ClassVar[tuple[str, ...]] = ()
+    #: The parameter that may be given on the command line without its flag, as an argument; empty: none.
+    _argument: ClassVar[str] = ""
     #: The class of the State, from `Program[…]`.
     state_type: ClassVar[type[State]] = State
 
@@ -200,6 +202,9 @@ class Program(Generic[S]):
 
     def check(self) -> None:
         """Raise UsageError if parameters are inconsistent. Called on every rank before any work; not collective."""
+
+    def _before_submission(self) -> None:
+        """Raise UsageError for inputs that the run would refuse. Called once when a new run is submitted."""
 
     def declare(self, state: S) -> None:
         """Declare the members of the state. Collective.

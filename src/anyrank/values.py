@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
 
 import numpy as np
 import pydantic
@@ -16,7 +16,40 @@ from pydantic_core import PydanticCustomError
 
 #: The text for None in flags and files, for types that include None.
 NONE = "none"
+#: The type of a parameter in seconds, which may be given as a duration such as 10min.
+Seconds = NewType("Seconds", float)
 _KINDS = "int, float, bool, str, Path, a Literal of texts or whole numbers, one of these | None, or a list of one"
+
+
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(text: str) -> float:
+    """Convert `90`, `90s`, `10min`, `2h`, `1d` or `[days-]hours:minutes:seconds` to seconds; else ValueError."""
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", text)
+    plain = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.strip().lower())
+    seconds = 0.0
+    if clock:
+        days, first, second, third = (int(part or 0) for part in clock.groups())
+        # Schedulers read 1-02:30 as days, hours and minutes, and 02:30 as minutes and seconds.
+        has_hours = clock[4] is not None or clock[1] is not None
+        seconds = days * 86400 + (first * 3600 + second * 60 + third if has_hours else first * 60 + second)
+    elif plain and (plain[2] or "s") in _UNITS:
+        seconds = float(plain[1]) * _UNITS[plain[2] or "s"]
+    if 0 < seconds < 1e10:
+        return float(seconds)
+    raise ValueError("is not a duration: write it as 90s, 10min, 2h, 1d or 1:30:00")
+
+
+def _seconds(value: Any) -> Any:
+    """Read a number, or a text such as 10min, as seconds."""
+    if not isinstance(value, str):
+        return _number(value)
+    try:
+        float(value)
+    except ValueError:
+        return seconds_of(value)
+    return value
 
 
 def _number(value: Any, error: str = "float_type") -> Any:
@@ -104,7 +137,7 @@ def metavar(kind: Any) -> str:
     kind = _or_none(kind)[0]
     if is_list(kind):
         return f"{metavar(get_args(kind)[0])},…"
-    return {int: "INTEGER", float: "NUMBER", Path: "PATH", bool: "true|false"}.get(kind, "TEXT")
+    return {int: "INTEGER", float: "NUMBER", Seconds: "DURATION", Path: "PATH", bool: "true|false"}.get(kind, "TEXT")
 
 
 def reader(kind: Any, bounds: Mapping[str, Any]) -> Any:
@@ -120,12 +153,14 @@ def reader(kind: Any, bounds: Mapping[str, Any]) -> Any:
         return Annotated[Union[reader(inner, bounds), None], none]  # noqa: UP007
     if get_origin(kind) is list and not is_list(_element(kind)):
         return Annotated[list[reader(_element(kind), bounds)], BeforeValidator(_split)]  # type: ignore[misc]
-    if bounds and kind not in (int, float):
+    if bounds and kind not in (int, float, Seconds):
         raise TypeError(f"bounds ({', '.join(bounds)}) are for numbers")
     if kind is int:
         return Annotated[int, pydantic.Field(**bounds), BeforeValidator(_whole)]
     if kind is float:
         return Annotated[float, pydantic.Field(**bounds), AllowInfNan(False), BeforeValidator(_number)]
+    if kind is Seconds:
+        return Annotated[float, pydantic.Field(**bounds), AllowInfNan(False), BeforeValidator(_seconds)]
     if kind is Path:
         return Annotated[Path, AfterValidator(_absolute)]
     if get_origin(kind) is Literal and all(type(choice) in (str, int) for choice in get_args(kind)):

@@ -180,6 +180,20 @@ def test_status_gives_state_and_reason(tmp_path, monkeypatch, case):
     assert status.reason.startswith(reason)
 
 
+def test_status_of_a_farm_shows_its_tasks(tmp_path, monkeypatch, in_process):
+    """Not its step, which is a part of the time; the farm itself writes the file."""
+    run, table = tmp_path / "run", tmp_path / "t.csv"
+    table.write_text("x\n1\n0\n2\n")
+    done = run_anyrank("farm", "--command", "test {x} -gt 0", "--table", table, "--out", run)
+    assert done.returncode == 1, done.stderr
+    write_ids(run, ["7"])
+    write_submission(run, scheduler="told", members={"run": {"folder": ".", "needs": []}})
+    (run / "job" / "attempts").write_text(ATTEMPT + "1 ended 1 \n")
+    monkeypatch.setattr(FakeScheduler, "says", {})
+    line = in_process("status", run).stdout
+    assert "failed    3 of 3 tasks, 1 failed attempt 1" in line and "step" not in line.partition("attempt")[0]
+
+
 def test_status_dependents_of_a_failed_run_never_run(tmp_path, monkeypatch):
     needs = {"A": [], "B": ["A"], "C": ["B"], "D": []}
     write_submission(tmp_path, scheduler="told", members={n: {"folder": n, "needs": m} for n, m in needs.items()})

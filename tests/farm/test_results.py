@@ -11,6 +11,7 @@ import random
 import sys
 import tracemalloc
 from collections import Counter
+from decimal import Decimal
 from hashlib import blake2b
 from types import SimpleNamespace
 
@@ -240,3 +241,22 @@ def test_results_keep_all_columns_of_equal_names(world, tmp_path):
     expected = ["task", "id", "input_id", "input_input_id", "x", "result_x", "status", "result_result_x"]
     expected += ["result_result_result_x", "result_id", "result_result_id", "y"]
     assert names == expected and row == [*"0011", "1", "1", "done", *"23456"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1 + 2j, "1+2j"),
+        (np.complex64(1 - 0.5j), "1-0.5j"),
+        (complex(np.nan, np.inf), "nan+infj"),
+        (np.array([1j, 2]), ["1j", "2+0j"]),
+        (Decimal("1.10"), "1.10"),
+        (np.datetime64("2026-12-01T02:03:04.5"), "2026-12-01T02:03:04.500"),
+        (np.array(["2026-12-01", "NaT"], "M8[D]"), ["2026-12-01", "NaT"]),
+    ],
+)
+def test_plain_complex_decimals_and_dates_are_texts(value, expected):
+    assert plain(value) == expected and plain({"a": [value]}) == {"a": [expected]}
+    assert type(plain(value)) in (str, list)
+    if isinstance(value, complex) and value == value:
+        assert complex(expected) == value

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from farm.runs import WORK, digest, farm, rows_of
+from farm.runs import table as make_table
 from ranks import anyrank_command, run_anyrank, start_process
 
 from anyrank import launcher
@@ -183,3 +184,16 @@ def test_stream_ends_are_never_written_anew(alone, tmp_path):
     sys.addaudithook(lambda event, args: event == "open" and str(watched) in str(args[0]) and opened.append(args[2]))
     Stream(watched, str(table), "", 0.0, False, alone)
     assert opened and not any(flags & os.O_TRUNC for flags in opened)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_as_completed_that_nobody_reads_stops_the_farm_quietly(tmp_path, ranks):
+    """`| head` reads some lines and closes the pipe; the farm resumes with what is missing."""
+    words = ("farm", f"{WORK}:draw", "--table", make_table(tmp_path, 300), "--as-completed", "-", "--quiet")
+    command = anyrank_command(*words, "--out", tmp_path / "run", ranks=ranks)
+    with start_process(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and json.loads(process.stdout.readline())["status"] == "done"
+        process.stdout.close()
+        assert process.wait(60) == 75 and process.stderr.read() == ""
+    assert run_anyrank("resume", tmp_path / "run", "--quiet").returncode == 0
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 301

@@ -11,6 +11,7 @@ from pathlib import Path
 from anyrank import farm
 
 PREPARED = []
+BUSY = []
 
 
 def prepare():
@@ -253,3 +254,20 @@ def take_memory(x):
     kept = bytearray(300_000_000)
     time.sleep(5)
     return len(kept)
+
+
+def keep_one_host_busy(x, host, seconds):
+    """The first task on this host computes without a pause for many seconds; all others take 0.02 s."""
+    if os.uname().nodename == host and not BUSY:
+        BUSY.append(x)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+    else:
+        time.sleep(0.02)
+    return x
+
+
+def host_slowly(x):
+    time.sleep(0.05)
+    return x, os.uname().nodename

@@ -286,3 +286,25 @@ def test_max_restarts_under_mpiexec_is_refused_once(tmp_path):
     done = mpiexec(2, *anyrank_command(*COUNT, "--out", tmp_path / "run", "--max-restarts", 3))
     assert done.returncode == 2 and not (tmp_path / "run").exists()
     assert done.stderr.count("--max-restarts 3 is for the process that starts mpiexec, but mpiexec") == 1
+
+
+@pytest.mark.parametrize(
+    ("begun", "by", "expected"),
+    [(True, "exit 15", 75), (True, "trap - TERM; kill $$", 75), (False, "exit 15", 1), (True, "exit 9", 1)],
+)
+def test_stop_signal_before_the_first_step_has_status_75(tmp_path, monkeypatch, begun, by, expected):
+    """If there is a run to resume; here the ranks are still importing Python when the signal comes."""
+    out, script, started = tmp_path / "run", tmp_path / "mpiexec", tmp_path / "started"
+    out.mkdir()
+    script.write_text(f"#!/bin/sh\ntrap '{by}' TERM\ntouch '{started}'\nwhile :; do sleep 0.05; done\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("ANYRANK_MPIEXEC", str(script))
+    run = anyrank_command("resume", out, ranks=2) if begun else anyrank_command(*COUNT, "--out", out, ranks=2)
+    if begun:
+        (out / "run.toml").write_text(f'format = 1\nprogram = "crash"\nsource = "{CRASH}"\n[parameters]\n[options]\n')
+    with start_process(*run) as process:
+        wait_for(started.exists)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == expected, errors
+    assert ("stopped by SIGTERM before the first step" in errors) == (expected == 75)

@@ -24,7 +24,7 @@ ID, ATTEMPTS, SUBMISSION, CANCELLED = "id", "attempts", "submission.json", "canc
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The status of a run: its state, step, attempts, job ids, and the reason as text."""
+    """The status of a run: its state, step, attempts, job ids, the reason as text, and how far it is if it tells."""
 
     name: str
     folder: str
@@ -34,6 +34,7 @@ class RunStatus:
     jobs: tuple[str, ...] = ()
     reason: str = ""
     needs: tuple[str, ...] = field(default=(), repr=False)
+    progress: str = ""
 
 
 def job_folder(folder: Path) -> Path:
@@ -147,7 +148,8 @@ def _status_of(name: str, folder: Path, states: Mapping[Job, JobState]) -> RunSt
         state, reason = "killed", last or "its last attempt did not end by itself"
     else:
         state, reason = "failed", _failure(folder) or f"status {status}; its output is in {job_folder(folder)}"
-    return RunStatus(name, str(folder), state, _step(folder), starts, tuple(job.id for job in jobs), reason)
+    ids, progress = tuple(job.id for job in jobs), _progress(folder)
+    return RunStatus(name, str(folder), state, _step(folder), starts, ids, reason, progress=progress)
 
 
 def _with_cause(run: RunStatus, before: Mapping[str, RunStatus]) -> RunStatus:
@@ -169,6 +171,13 @@ def _step(folder: Path) -> int | None:
     from anyrank.storage.checkpoint_folder import checkpoint_files, step_of
 
     return max(map(step_of, checkpoint_files(folder / "checkpoints")), default=None)
+
+
+def _progress(folder: Path) -> str:
+    """Return how far the run is, if its program tells it in other words than the step."""
+    with suppress(OSError, ValueError):
+        return RunFolder(folder).progress.read_text(encoding="utf-8").strip()
+    return ""
 
 
 def _failure(folder: Path) -> str:

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from anyrank.batch.site import Line, Plain, Site
 from anyrank.declaration import OptionSettings, option
 from anyrank.errors import UsageError
-from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
-from anyrank.values import Count, Natural, matching
+from anyrank.runtime.duration import Duration, MaybeDuration
+from anyrank.values import Count, Natural, matching, seconds_of
 
 #: The time between the warning and the end of a job: this fraction of the wall time, at most this number of seconds.
 WARNING_SHARE, WARNING_LIMIT = 0.25, 120

@@ -17,16 +17,6 @@ from anyrank.runtime.programs import load
 NAME = "farm"
 
 
-class FarmCommand(ProgramCommand):
-    """The command of the farm: the function may be its argument."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Call the function with the tables and the parameters."""
-        if source := ctx.params.pop("source", None):
-            ctx.params["parameter_function"] = source
-        return super().invoke(ctx)
-
-
 def _run(parameters: dict[str, Any], out_options: OutOptions, options: Options, dry_run: bool) -> int:
     out = Path(out_options.out) if out_options.out else None
     with under_watchdog(options):
@@ -40,13 +30,12 @@ def _run(parameters: dict[str, Any], out_options: OutOptions, options: Options, 
 def _command() -> click.Command:
     program = load(NAME)
     tables: dict[str, type[Settings]] = {"out_options": OutOptions, "options": Options}
-    return FarmCommand(
+    return ProgramCommand(
         NAME,
         callback=_run,
         program=program,
         tables=tables,
         params=[
-            click.Argument(["source"], required=False, metavar="[FILE.py:FUNCTION]"),
             click.Option(["--dry-run"], is_flag=True, help="Check the table, print the first tasks, and run none."),
         ],
         help=help_of(program),

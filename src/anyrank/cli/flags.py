@@ -164,6 +164,8 @@ class ProgramCommand(Command):
                 seen |= dict.fromkeys(spellings, f"parameter {name}")
                 flags.append(flag)
         self.params = [*flags, *parameter_flags(), *self.params]
+        if argument := program._argument:
+            self.params.insert(0, click.Argument(["argument"], required=False, metavar=f"[{argument.upper()}]"))
 
     def _flag(self, name: str, both: bool = True) -> Flag:
         """Return the flag of a parameter, which `rows` describes. `both` adds the --no- form of a boolean."""
@@ -191,6 +193,11 @@ class ProgramCommand(Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function with the tables and the parameters."""
         flags = {name: ctx.params.pop(f"parameter_{name}", None) for name in self.program.declared()}
+        if (argument := ctx.params.pop("argument", None)) is not None:
+            name = self.program._argument
+            if flags.get(name) is not None:
+                raise UsageError(f"{argument!r} and {flag_of(name)} {flags[name]} exclude each other. Omit one.")
+            flags[name] = argument
         flags = {name: value for name, value in flags.items() if value not in (None, ())}
         if conflict := next((name for name in flags if name in self.owners), None):
             raise UsageError(f"{flag_of(conflict)} is not the parameter. {self._hint(conflict)}")

@@ -23,7 +23,6 @@ from anyrank.cli.run import Programs
 from anyrank.cli.submit import submit_members
 from anyrank.errors import AnyrankError, UsageError
 from anyrank.program import Program, flag_of
-from anyrank.runtime.duration import seconds_of
 from anyrank.runtime.options import JOBS, STUDIES, Options
 from anyrank.runtime.python import new_folder
 from anyrank.runtime.supervisor import parse_hosts
@@ -31,6 +30,7 @@ from anyrank.scaling.measured import ScalingStudy
 from anyrank.scaling.options import ScaleOptions
 from anyrank.scaling.study_folder import KINDS, Plan, StudyFolder
 from anyrank.storage.durable import write_atomically
+from anyrank.values import seconds_of
 
 
 class Studies(Programs):

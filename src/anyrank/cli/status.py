@@ -23,7 +23,7 @@ def command(runs: tuple[Path, ...], json: bool) -> int:
         return 0
     width = max(len(status.name) for status in statuses)
     for status in statuses:
-        step = "" if status.step is None else f"step {status.step}"
+        step = status.progress or ("" if status.step is None else f"step {status.step}")
         attempt = f"attempt {status.attempts}" if status.attempts else ""
         line = f"{status.name:<{width}}  {status.state:<9} {step:<12} {attempt:<11} {' '.join(status.jobs)}"
         line += f"  {status.reason}"

@@ -54,6 +54,8 @@ class Submissions(Programs):
             options: Options,
         ) -> int:
             instance = program(**parameters)
+            if launcher.tasks() <= 1:  # several are refused below
+                instance._before_submission()
             folder = (Path(out_options.out) if out_options.out else new_folder(program.name)).absolute()
             member = StudyRun(folder.name, folder, source, instance.parameters, options.given(), {}, (), ())
             return submit_members(

@@ -16,7 +16,7 @@ from anyrank.cli.execution import rank_list
 from anyrank.cli.run import Programs
 from anyrank.errors import UsageError
 from anyrank.program import Program
-from anyrank.runtime.duration import seconds_of
+from anyrank.values import seconds_of
 from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.options import VerifyOptions
 from anyrank.verify.report import write_junit

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,21 @@ _SHORT = 2000
 def plain(value: Any, finite: bool = True) -> Any:
     """Return a value for JSON: numbers, texts, lists and mappings; anything else as {"pickle": base64}.
 
-    With `finite`, infinities and NaN become texts, which JSON has no numbers for. The order of a set differs from
-    process to process: it becomes a sorted list.
+    Complex numbers, decimals, dates, paths and bytes become texts. With `finite`, so do infinities and NaN, which JSON
+    has no numbers for. The order of a set differs from process to process: it becomes a sorted list.
     """
     if value is None or isinstance(value, str | bool) or (isinstance(value, int) and _is_short(value)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) or not finite else str(value)  # also of numpy.float64
-    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufSU" and value.dtype.char != "g":
+    if isinstance(value, complex):
+        return str(value).strip("()")  # complex() reads it
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufcSU" and value.dtype.char not in "gG":
         return plain(value.tolist(), finite)
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind == "M":
+        return np.datetime_as_string(value).tolist()
+    if isinstance(value, Decimal):
+        return str(value)
     if isinstance(value, list | tuple):
         return [plain(element, finite) for element in value]
     if isinstance(value, set | frozenset):

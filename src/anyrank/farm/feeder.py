@@ -23,9 +23,9 @@ from anyrank.state import State
 
 #: The worker has work for at least this time, in seconds, and gets at most this number of tasks at a time.
 AHEAD, MOST = 0.01, 4096
-#: Seconds between two looks at the worker's memory; the shortest and the longest wait for something to do; and the
-#: longest wait for the worker on a single node, where no other rank needs this one.
-MEMORY_EVERY, SHORT, LONG, ALONE = 0.1, 0.0005, 0.02, 0.1
+#: Seconds between two looks at the worker's memory; the shortest and the longest wait for something to do; the longest
+#: wait for the worker; and the longest wait of the rank with the counters, whose help ranks on other nodes may need.
+MEMORY_EVERY, SHORT, LONG, ALONE, SERVING = 0.1, 0.0005, 0.02, 0.1, 0.001
 #: An entry of the queue has the index of a task in its low bits, and the number of its attempts above.
 _ATTEMPTS = 1 << 40
 #: A task that will never run, because one that it needs has failed, has this number of needs less.
@@ -78,7 +78,7 @@ class Feeder:
 
     def work(self, until: float) -> None:
         """Work until this time of the monotonic clock, or until all tasks of all ranks have ended. Not collective."""
-        pause = SHORT
+        pause, serves = SHORT, self.tickets.serves_nodes
         while time.monotonic() < until:
             before = self.ended
             ended = self._receive()
@@ -88,13 +88,13 @@ class Feeder:
             busy = self._lane is not None and self._lane.pending  # then not all have ended
             if not (sent or ended or busy) and self.tickets.ended() >= self.plan.total:
                 return
-            pause = SHORT if ended or sent else min(2 * pause, LONG)
+            pause = SHORT if ended or sent else min(2 * pause, SERVING if serves else LONG)
             if self._lane is None:
                 time.sleep(pause)
             elif self._mean < AHEAD / 4 and len(self._lane.pending) > 1:
                 time.sleep(AHEAD / 4)  # receive many records at once
             else:
-                longest = LONG if self.tickets.is_remote else ALONE
+                longest = SERVING if serves else ALONE
                 self._lane.wait(min(longest, max(0.0, until - time.monotonic())) if self._lane.pending else pause)
 
     def _receive(self) -> int:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from anyrank.errors import UsageError
 from anyrank.farm.calls import check_not_importing, importing
@@ -51,7 +51,8 @@ class RankExecutor(TaskExecutor):
         The folder for the files, which all hosts must see; by default a temporary one under the current folder, which
         is removed.
     **options
-        Parameters of `anyrank farm`: `attempts=3`, `task_timeout=60`, `task_memory=4000`, `prepare="setup.py:load"`.
+        Parameters of `anyrank farm`: `attempts=3`, `task_timeout=60`, `task_memory=4000`, `prepare="setup.py:load"`,
+        and options of the run, such as `max_restarts=2`, with which it continues on the remaining hosts.
 
     Raises
     ------
@@ -74,6 +75,8 @@ class RankExecutor(TaskExecutor):
         self._temporary = tempfile.TemporaryDirectory(prefix=".farm-", dir=parent, ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
         self._results = self._folder / "results.jsonl"
+        self._file: BinaryIO | None = None
+        self._inode = 0
         function = self._folder / f"function{PICKLED}"
         function.write_bytes(pickle.dumps(partial(invoke_line, main_module(), sys.path)))
         self._tasks = (self._folder / "tasks.jsonl").open("wb", 0)
@@ -104,10 +107,9 @@ class RankExecutor(TaskExecutor):
 
     def _watch(self) -> None:
         """Set the results of futures, in a thread."""
-        position = 0
         while True:
             ended = self._process.poll() is not None
-            position = self._read(position)
+            self._read()
             if ended:
                 break
             with suppress(subprocess.TimeoutExpired):
@@ -119,23 +121,33 @@ class RankExecutor(TaskExecutor):
         for future in left:
             if future.set_running_or_notify_cancel():
                 future.set_exception(self._broken())
+        if self._file is not None:
+            self._file.close()
         self._temporary.cleanup()
 
-    def _read(self, position: int) -> int:
-        """Set the results of the complete lines behind a position; return their end."""
-        if not self._results.exists():
-            return position
-        with self._results.open("rb") as file:
-            file.seek(position)
-            data = file.read()
+    def _read(self) -> None:
+        """Set the results of the new complete lines.
+
+        A farm that was restarted, because a host is lost, begins another file, with the tasks that are done already.
+        """
+        try:
+            inode = self._results.stat().st_ino
+        except FileNotFoundError:
+            return
+        if self._file is None or inode != self._inode:
+            last, self._file = self._file, self._results.open("rb")
+            self._inode = os.fstat(self._file.fileno()).st_ino
+            if last is not None:  # while it was open, no other file could have its inode
+                last.close()
+        data = self._file.read()
         end = data.rfind(b"\n") + 1
+        self._file.seek(end - len(data), os.SEEK_CUR)
         for line in data[:end].splitlines():
             row = json.loads(line)
             with self._lock:
-                future = self._futures.pop(row["task"])
-            if future.set_running_or_notify_cancel():
+                future = self._futures.pop(row["task"], None)
+            if future is not None and future.set_running_or_notify_cancel():
                 _set(future, row)
-        return position + end
 
     def _broken(self) -> BrokenProcessPool:
         with suppress(OSError):

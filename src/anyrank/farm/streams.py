@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -307,6 +308,8 @@ class AsCompleted:
         self._world.on_root(lambda: self._open(path, records, places))
 
     def _open(self, path: str, records: Records, places: np.ndarray) -> None:
+        if (real := Path(path).resolve()).is_file():
+            real.unlink()  # who reads the file of an earlier execution sees by the inode that this is another one
         self._file = sys.stdout if path in STDIN else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         done = np.flatnonzero(places >= 0) if path not in STDIN else np.zeros(0, np.int64)
         for first in range(0, len(done), SOME):
@@ -322,8 +325,13 @@ class AsCompleted:
     def _write(self, records: list[Record]) -> None:
         rows = self._inputs.rows_of([record.task for record in records])
         names = name_columns(self._inputs.columns, "input_", (*OWN, VALUE))
-        self._file.writelines(self._line(record, row, names) for record, row in zip(records, rows, strict=True))
-        self._file.flush()
+        try:
+            self._file.writelines(self._line(record, row, names) for record, row in zip(records, rows, strict=True))
+            self._file.flush()
+        except BrokenPipeError:  # nobody reads any more: stop, like `| head` stops other tools
+            os.dup2(nowhere := os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            os.close(nowhere)
+            signal.raise_signal(signal.SIGTERM)
 
     def _line(self, record: Record, row: Any, names: dict[str, str]) -> str:
         outcome = Outcome(*read_outcome(record.body))

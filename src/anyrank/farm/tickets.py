@@ -2,7 +2,7 @@
 
 Rank 0 only holds the memory of the counters. No rank answers a message: a rank adds to a counter by
 `MPI_Fetch_and_op`, and the ranks' own processes never work on a task (workers do), so that an MPI which needs the
-target's help gets it within a tick.
+target's help gets it within a millisecond.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tickets:
             self._window.Sync()
         world.barrier()
         #: Whether some MPIs need the help of this process for the operations of ranks on other nodes.
-        self.is_remote = world.node_size < world.size
+        self.serves_nodes = root and self.several_nodes
         self._one, self._old = np.zeros(1, np.int64), np.zeros(1, np.int64)
 
     def _add(self, place: int, count: int) -> int:

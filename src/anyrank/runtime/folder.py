@@ -67,6 +67,8 @@ class RunFolder:
         self.result = path / "result.json"
         self.summary = path / "summary.json"
         self.stop = path / "stop"
+        #: How far the run is, as text, for runs whose steps say little.
+        self.progress = path / "progress.txt"
         self._lock: IO[str] | None = None
         self._unregister: Callable[[], None] | None = None
 

@@ -15,8 +15,8 @@ from anyrank.declaration import OptionSettings, option
 from anyrank.kernel import FILES, check_bodies
 from anyrank.layout import SPLITS
 from anyrank.output.expressions import parse_frames
-from anyrank.runtime.duration import Duration, MaybeDuration, seconds_of
-from anyrank.values import Count, Natural, matching
+from anyrank.runtime.duration import Duration, MaybeDuration
+from anyrank.values import Count, Natural, matching, seconds_of
 
 #: The groups of options in `--help`.
 RUN, BRANCH, CHECKPOINTS, OUTPUTS, STOPS = "Run", "Branch", "Checkpoints", "Outputs", "Stops and restarts"

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from anyrank.errors import UsageError
+from anyrank.errors import STOPPED, UsageError
 from anyrank.launcher import rank_command
 from anyrank.layout import even_cuts
 from anyrank.observe.events import Events
@@ -135,6 +135,8 @@ class Supervisor:
                     self._environment[STEP_FILE] = str(steps)
                 status = launch.run(self._ranks, self._command(), self._remaining_hosts, self._environment)
                 code = exit_code(status, self.out)
+                if code == 1 and self._is_stopped(launch.stop_signal, status):
+                    return STOPPED
                 if code != 1 or launch.stop_signal or not self.options.max_restarts:
                     if self._restarts and not self.options.quiet:
                         many = "restart" if self._restarts == 1 else "restarts"
@@ -143,6 +145,22 @@ class Supervisor:
                 cause = (launch.hung and self._hang()) or self._failure(seen) or _cause_of_status(status)
                 if not self._restart(launch, Death(status, self._reached(steps), cause)):
                     return code
+
+    def _is_stopped(self, number: int, status: int) -> bool:
+        """Return whether the ranks of a run that can be resumed ended because of a stop, and not of an error.
+
+        Either the stop signal ended them before their first step, or nobody reads the standard output any more, as
+        with `| head`, which ends other tools, too.
+        """
+        early = bool(number) and status in (number, 128 + number, -number)
+        if early or status == -signal.SIGPIPE:
+            from anyrank.runtime.folder import RunFolder  # imports h5py, which few starts need
+
+            if RunFolder(self.out).description.exists():
+                if early:
+                    _print(f"stopped by {_name(number)} before the first step")
+                return True
+        return False
 
     def _reached(self, steps: Path) -> int | None:
         """Return the step that rank 0 has reached, or that of the newest checkpoint if rank 0 is on another host."""

@@ -14,9 +14,11 @@ import numpy as np
 
 from anyrank.errors import AnyrankError, UsageError, at, of_all_ranks
 from anyrank.farm import calls, costs
+from anyrank.farm.code import note_code
+from anyrank.farm.counts import WriteCounts
 from anyrank.farm.feeder import EndWorker, Feeder
 from anyrank.farm.graph import read_needs
-from anyrank.farm.inputs import Inputs, Source, began_at, check_folders, check_ids
+from anyrank.farm.inputs import MANIFEST, Inputs, Source, began_at, check_folders, check_ids
 from anyrank.farm.journal import Records
 from anyrank.farm.plan import Plan, Policy
 from anyrank.farm.preview import preview
@@ -33,6 +35,7 @@ from anyrank.runtime.callback import Callback
 from anyrank.runtime.programs import load
 from anyrank.runtime.user_files import absolute as absolute_source
 from anyrank.state import State
+from anyrank.values import Seconds
 from anyrank.world import World
 
 #: Seconds of the first step and of the longest one: a step is a part of the time, after which a run can stop. Each step
@@ -62,16 +65,17 @@ class Farm(CsvParameters, Program):
     on any number of ranks; and tasks.csv: attempts, times, output and tracebacks.
 
         anyrank farm tasks.py:price -n 8 --table options.csv --out runs/prices
-        anyrank farm -n 8 --command 'simulate --x {x}' --table params.csv --task-timeout 600 --attempts 3
+        anyrank farm -n 8 --command 'simulate --x {x}' --table params.csv --task-timeout 10min --attempts 3
     """
 
     name = "farm"
+    _argument = "function"
     function: str = param("", "function to call, FILE.py:NAME")
     command: str = param("", "command to run in place of a function, with {column} for values")
     program: str = param("", "program to run in place of a function, a name or FILE.py, with the columns as parameters")
     ranks_per_task: int = param(1, "ranks of each run of --program", ge=1)
     table: str = param(..., "files, folders and globs, separated by commas; a row is a task; -: standard input")
-    follow: float = param(0.0, "seconds to wait for more lines of the table, JSON lines, after the last one", ge=0)
+    follow: Seconds = param(0.0, "time to wait for more lines of the table, JSON lines, after the last one", ge=0)
     prepare: str = param("", "function FILE.py:NAME without parameters, called once in each worker")
     shared: list[str] = param([], "NAME=FILE.npy, FILE.h5:/DATASET or FILE.py:NAME: arrays for all tasks, once a node")
     id: str = param("", "column with the identifiers of tasks  [the row]")
@@ -80,10 +84,10 @@ class Farm(CsvParameters, Program):
     cost: str = param("", "column with the expected length of tasks, in any unit: long tasks start first")
     cost_from: str = param("", "run folder of an earlier farm, whose times are the expected length of tasks")
     attempts: int = param(1, "how often a task that fails is tried", ge=1, le=2**15)
-    backoff: float = param(1.0, "seconds before the second attempt, doubled for each further one", ge=0)
-    task_timeout: float = param(0.0, "seconds after which a task is ended  [never]", ge=0)
+    backoff: Seconds = param(1.0, "time before the second attempt, doubled for each further one", ge=0)
+    task_timeout: Seconds = param(0.0, "time after which a task is ended  [never]", ge=0)
     task_memory: float = param(0.0, "MB of memory of a worker above which its task is ended  [no limit]", ge=0)
-    expires: float = param(0.0, "seconds after the first start, after which no task starts  [never]", ge=0)
+    expires: Seconds = param(0.0, "time after the first start, after which no task starts  [never]", ge=0)
     max_failures: int = param(-1, "number of failed tasks above which the farm ends at once; -1: any", ge=-1)
     concurrency: int = param(1, "tasks of a rank at a time, in threads, or as coroutines of an async function", ge=1)
     per_second: float = param(0.0, "most tasks of all ranks that start in a second  [no limit]", ge=0)
@@ -210,7 +214,12 @@ class Farm(CsvParameters, Program):
         """Read the inputs and which tasks are done, and begin with the others."""
         world = state.world
         check_unchanged("table's files", self._known, state.input)
-        cost = self.read_inputs(self._folder / "inputs", world)
+        try:
+            cost = self.read_inputs(self._folder / "inputs", world)
+        except UsageError:
+            if world.rank == 0 and not (self._folder / "records").exists():  # nothing is done: read a corrected table
+                (self._folder / "inputs" / MANIFEST).unlink(missing_ok=True)
+            raise
         state.tasks = self.inputs.rows
         self._start(cost, world)
 
@@ -246,6 +255,7 @@ class Farm(CsvParameters, Program):
         self.shared_inputs = SharedInputs(self._sources, self._folder / "inputs", world)
         plan = Plan(~done, cost, self._needs)
         self._first = int(done.sum())
+        note_code((self.function, self.prepare, self.program), self._folder / "inputs", self._first, world)
         began = world.on_root(lambda: began_at(self._folder / "inputs"))
         policy = Policy(
             self.attempts,
@@ -368,8 +378,13 @@ class Farm(CsvParameters, Program):
         return {"tasks": state.tasks, **counts, **bad}
 
     def callbacks(self) -> Sequence[Callback]:
-        """Return the callback that ends the worker at the end of the run."""
-        return [EndWorker(self)]
+        """Return the callbacks that end the worker at the end, and write the number of tasks for `status`."""
+        return [EndWorker(self), WriteCounts(self._folder)]
+
+    def _before_submission(self) -> None:
+        """See `Program`: check the table, unless its tasks arrive later."""
+        if not self._is_stream:
+            self.preview()
 
     def preview(self) -> list[str]:
         """Check the table, and return the number of tasks and the first ones as text."""
