@@ -32,12 +32,15 @@ def test_callback_of_a_resumed_run_starts_at_its_step(tmp_path):
     words = ("run", PROGRAM, "--folder", tmp_path, "--stop-at", "2", "--out", tmp_path / "run", "--quiet")
     assert run_anyrank(*words).returncode == 75
     before = len(recorded_calls(tmp_path))
+    assert "saving 2" in recorded_calls(tmp_path) and "done 2" not in recorded_calls(tmp_path)
     assert recorded_calls(tmp_path)[-2:] == ["end 2", "close"]
     assert run_anyrank("resume", tmp_path / "run", "--quiet").returncode == 0
     assert recorded_calls(tmp_path)[before:] == [
         "start 2",
         "before 2 16",
         "after 3 24",
+        "done 3",
+        "saving 3",
         "checkpoint 3 good",
         "end 3",
         "close",

@@ -26,6 +26,12 @@ class CallRecorder(Callback):
     def after_step(self, state):
         self.write("after", state.step, int(state.x.local.sum()))
 
+    def before_checkpoint(self, state):
+        self.write("saving", state.step)
+
+    def on_done(self, state):
+        self.write("done", state.step)
+
     def on_checkpoint(self, saved):
         self.write("checkpoint", saved.step, "failed" if saved.error else "good")
 

@@ -82,5 +82,6 @@ class Progress:
     def close(self, step: int) -> None:
         """End the display."""
         if self._bar is not None:
+            self._bar.set_postfix_str(self._rate(step, time.monotonic()) + self._noted(), refresh=False)
             self._bar.update(step - self._bar.n)
             self._bar.close()
