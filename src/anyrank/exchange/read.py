@@ -147,12 +147,12 @@ def opened(path: Path, name: str, named: bool) -> Iterator[Any]:
 def _zarr(path: Path) -> Any:
     """Open a store of zarr, of which each rank reads its own chunks."""
     try:
-        import zarr
+        from zarr import open as open_store
     except ImportError:
         raise UsageError(
             f"{path} is a store of zarr, and zarr is not installed. Install it: pip install zarr"
         ) from None
-    return zarr.open(path, mode="r")
+    return open_store(path, mode="r")
 
 
 def dims_of(dataset: Any) -> tuple[str, ...]:
