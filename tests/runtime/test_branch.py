@@ -254,6 +254,20 @@ def test_branch_bad_input_is_refused_before_any_work(origin, tmp_path, more, mes
     assert done.returncode == 2 and text.count(message) == 1 and not (tmp_path / "b").exists(), done.stderr
 
 
+@pytest.mark.parametrize("name", ["wordcount", "sort", "grep", "groupby", "farm"])
+def test_branch_of_a_program_that_reads_on_is_refused(name):
+    assert not load(name).branchable and load("weather").branchable
+
+
+def test_branch_of_wordcount_is_refused(tmp_path):
+    (tmp_path / "text.txt").write_text("a b a")
+    words = ("run", "wordcount", "--files", "text.txt", "--out")
+    assert run_anyrank(*words, "a", cwd=tmp_path).returncode == 0
+    done = run_anyrank(*words, "b", "--from", "a", ranks=2, cwd=tmp_path)
+    assert done.returncode == 2 and "wordcount cannot begin with the State of another run" in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
 def test_branch_of_a_run_without_checkpoints_is_refused(tmp_path, origin):
     shutil.copytree(origin, tmp_path / "a")
     shutil.rmtree(tmp_path / "a/checkpoints")

@@ -65,6 +65,8 @@ class Farm(CsvParameters, Program):
         anyrank farm -n 8 --command 'simulate --x {x}' --table params.csv --task-timeout 600 --attempts 3
     """
 
+    branchable = False
+
     name = "farm"
     function: str = param("", "function to call, FILE.py:NAME")
     command: str = param("", "command to run in place of a function, with {column} for values")
