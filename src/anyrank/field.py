@@ -321,22 +321,26 @@ class Field(HaloBlock):
             checked, number = check_points(self, points), check_component(self, component)
         return probe(self, checked, number)
 
-    def read(self, path: Path | str, name: str | None = None) -> None:
+    def read(self, path: Path | str, name: str | None = None, missing: float | None = None) -> None:
         """Fill the field from a file in global order, of which each rank reads its own block. Collective.
 
         Parameters
         ----------
         path : path
-            A file of HDF5, netCDF-4 or NumPy (`.npy`) that all ranks can read.
+            A file of HDF5, netCDF-4 or NumPy (`.npy`), or a store of zarr, that all ranks can read.
         name : str, optional
-            The path of the dataset in HDF5 or netCDF-4; by default the name of the field.
+            The path of the dataset in HDF5, netCDF-4 or zarr; by default the name of the field.
+        missing : float, optional
+            The value in place of missing ones: NaN, and those that equal the attribute `_FillValue` or `missing_value`.
+            They are refused if it is not given.
 
         Raises
         ------
         UsageError
             On all ranks, before any value changes, if the file is missing or has another format, the dataset is missing
-            or packed, its shape is not that of the field, or its dtype is of another kind (`np.can_cast` with
-            `same_kind`); or if the field may not be written now.
+            or packed, its shape or the order of its named axes is not that of the field, its dtype is of another kind
+            (`np.can_cast` with `same_kind`), or the field may not be written now; after the values are read, if some of
+            them are missing.
 
         Examples
         --------
@@ -346,4 +350,4 @@ class Field(HaloBlock):
         >>> height.local
         array([1., 2., 3., 4.])
         """
-        read(self, Path(path), name)
+        read(self, Path(path), name, missing)

@@ -136,6 +136,9 @@ class Program(Generic[S]):
     deep_halos: ClassVar[bool] = False
     #: Whether a run ends with an error when a Field has NaN or an infinity after a step, before a checkpoint has it.
     finite: ClassVar[bool] = False
+    #: Whether a run may begin with the State of another one (--from): not if its steps write files, or are positions in
+    #: an input.
+    branchable: ClassVar[bool] = True
     #: Parameters that grow together with the ranks in a weak scaling study.
     grows: ClassVar[tuple[str, ...]] = ()
     #: The parameter that may be given on the command line without its flag, as an argument; empty: none.

@@ -14,6 +14,7 @@ from anyrank import memory
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.exchange.advance import advance
 from anyrank.exchange.boundaries.declare import Declared
+from anyrank.exchange.forcing import WithForcing
 from anyrank.field import Field
 from anyrank.grid import Grid
 from anyrank.kernel import BODIES
@@ -27,7 +28,7 @@ __all__ = ["Field", "Scalar", "State", "advance", "check_scalars"]
 M = TypeVar("M", bound=Member)
 
 
-class State:
+class State(WithForcing):
     """The members that a Program declares, by name, and the number of their step.
 
     Members are attributes: `state.T` is a Field or another member given to `add`, and `state.hits` the value of a

@@ -69,7 +69,11 @@ def test_read_every_format_gives_each_rank_its_block(world, folder, monkeypatch,
         ("no.npy", None, "no.npy cannot be read: No such file or directory. Give a complete file that all ranks"),
         (".", None, "cannot be read: Is a directory"),
         ("classic.nc", None, "classic.nc is netCDF-3, .* Convert it to netCDF-4: nccopy -k nc4 .*classic.nc NEW.nc"),
-        ("text.csv", None, r"text.csv must be a file of HDF5, netCDF-4 or NumPy \(.npy\). Convert it"),
+        (
+            "text.csv",
+            None,
+            r"text.csv must be a file of HDF5, netCDF-4 or NumPy \(.npy\), or a store of zarr. Convert it",
+        ),
         ("short.npy", None, "short.npy cannot be read: "),
         ("cut.h5", None, "cut.h5 cannot be read: "),
         ("u.npy", "u", "u.npy: name='u' must be left out: a .npy file holds one array"),
@@ -120,3 +124,44 @@ def test_read_into_protected_field_is_refused(world, folder):
     u.advance(Kernel(lambda new, old: new.__setitem__(..., old[1:-1, 1:-1])))
     with pytest.raises(UsageError, match="field u is written between steps"):
         u.read(folder / "u.npy")
+
+
+@pytest.mark.ranks(1, 3)
+def test_read_missing_values_are_refused_or_replaced(world, tmp_path):
+    if world.rank == 0:
+        with h5py.File(tmp_path / "holes.h5", "w") as file:
+            file["u"] = np.where(WHOLE > 1, np.nan, WHOLE)
+            file["k"] = np.arange(66).reshape(SHAPE).astype("i2")
+            file["k"].attrs["_FillValue"] = np.array([65], "i2")
+    world.barrier()
+    u = State(world).field("u", SHAPE)
+    count = int((WHOLE > 1).sum())
+    with pytest.raises(
+        UsageError, match=rf"field u: .*holes.h5 has {count} missing values .* or give missing=VALUE"
+    ) as error:
+        u.read(tmp_path / "holes.h5")
+    check_collective(world, error.value.collective)
+    u.read(tmp_path / "holes.h5", missing=-1.0)
+    assert np.array_equal(u.allgather(), np.where(WHOLE > 1, -1, WHOLE))
+    u.read(tmp_path / "holes.h5", missing=np.nan)
+    assert int(np.isnan(u.allgather()).sum()) == count
+    with pytest.raises(UsageError, match="has 1 missing values"):
+        u.read(tmp_path / "holes.h5", "k")
+    u.read(tmp_path / "holes.h5", "k", missing=0.5)
+    assert u.allgather()[-1, -2:].tolist() == [64, 0.5]
+
+
+@pytest.mark.ranks(1, 2)
+def test_read_axes_in_another_order_are_refused(world, tmp_path):
+    if world.rank == 0:
+        with h5py.File(tmp_path / "turned.h5", "w") as file:
+            file["u"] = np.zeros((4, 4))
+            for axis, name in enumerate(("x", "y")):
+                file[name] = np.arange(4.0)
+                file[name].make_scale(name)
+                file["u"].dims[axis].attach_scale(file[name])
+    world.barrier()
+    state = State(world)
+    with pytest.raises(UsageError, match=r"field u: its axes are y, x, and those of the array in .* x, y\. Transpose"):
+        state.field("u", (4, 4), dims=("y", "x")).read(tmp_path / "turned.h5")
+    state.field("v", (4, 4), dims=("lat", "lon")).read(tmp_path / "turned.h5", "u")

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from ranks import mpiexec, run_anyrank
 
+from anyrank.batch.study import read_study
 from anyrank.errors import UsageError
+from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.options import Options
 from anyrank.runtime.programs import load
 from anyrank.runtime.python import Run, run
@@ -252,11 +254,53 @@ def test_branch_bad_input_is_refused_before_any_work(origin, tmp_path, more, mes
     assert done.returncode == 2 and text.count(message) == 1 and not (tmp_path / "b").exists(), done.stderr
 
 
+@pytest.mark.parametrize("name", ["wordcount", "sort", "grep", "groupby", "farm"])
+def test_branch_of_a_program_that_reads_on_is_refused(name):
+    assert not load(name).branchable and load("weather").branchable
+
+
+def test_branch_of_wordcount_is_refused(tmp_path):
+    (tmp_path / "text.txt").write_text("a b a")
+    words = ("run", "wordcount", "--files", "text.txt", "--out")
+    assert run_anyrank(*words, "a", cwd=tmp_path).returncode == 0
+    done = run_anyrank(*words, "b", "--from", "a", ranks=2, cwd=tmp_path)
+    assert done.returncode == 2 and "wordcount cannot begin with the State of another run" in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
 def test_branch_of_a_run_without_checkpoints_is_refused(tmp_path, origin):
     shutil.copytree(origin, tmp_path / "a")
     shutil.rmtree(tmp_path / "a/checkpoints")
     with pytest.raises(UsageError, match=r"a holds no checkpoint\. Give the folder of a run"):
         run(program("Plate"), out=tmp_path / "b", branch_from=str(tmp_path / "a"))
+
+
+def test_branch_submitted_begins_when_its_job_starts(origin, tmp_path):
+    """`anyrank submit` writes run.toml without a lineage, and the job resumes."""
+    out = tmp_path / "b"
+    done = run_anyrank("submit", f"{FILE}:Plate", "--from", f"{origin}@4", "--nu", 0.2, "--dry-run", "--out", out)
+    assert done.returncode == 0 and not out.exists(), done.stderr
+    options = Options(branch_from=f"{origin}@4")
+    out.mkdir()
+    RunFolder(out).create("plate", f"{FILE}:Plate", program("Plate", nu=0.2).parameters, options.kept())
+    done = run_anyrank("resume", out, ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert Run(out).digest == run(program("Plate", nu=0.2), out=tmp_path / "c", branch_from=f"{origin}@4").digest
+    assert lineage_of(out)[0]["step"] == 4
+
+
+def test_branches_of_a_study_inherit_and_find_their_origin(origin, tmp_path):
+    shutil.copytree(origin, tmp_path / "p1")
+    (tmp_path / "study.toml").write_text(
+        f'program = "{FILE}:Plate"\n[parameters]\nsteps = 9\n[options]\nbranch_from = "p1@4"\n[grid]\nnu = [0.1, 0.2]\n'
+    )
+    members = read_study(tmp_path / "study.toml").members
+    assert [member.parameters["nu"] for member in members] == [0.1, 0.2]
+    assert all(member.parameters["n"] == 12 and member.parameters["steps"] == 9 for member in members)
+    assert all(member.options["branch_from"] == f"{tmp_path / 'p1'}@4" for member in members)
+    shutil.rmtree(tmp_path / "p1")
+    with pytest.raises(UsageError, match=r"p1@4: there is no run"):
+        read_study(tmp_path / "study.toml")
 
 
 def test_branch_option_makes_paths_absolute(tmp_path, monkeypatch):

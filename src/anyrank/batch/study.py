@@ -15,6 +15,7 @@ import pydantic
 
 from anyrank.declaration import Settings
 from anyrank.errors import UsageError, at
+from anyrank.runtime.branch import inherited
 from anyrank.runtime.options import Options
 from anyrank.runtime.programs import load
 from anyrank.runtime.user_files import absolute
@@ -183,13 +184,17 @@ def _member(name: str, out: Path, home: Path, run: _Node) -> StudyRun:
     if run.command:
         return StudyRun(name, out / name, None, {}, {}, run.job, needs, tuple(run.command))
     source = absolute(run.program, home)
-    values = load(source)(**run.parameters).parameters
-    return StudyRun(name, out / name, source, values, _options(run.options), run.job, needs, ())
+    program, options = load(source), _options(run.options, home)
+    origin = options.get("branch_from", "")
+    values = program(**{**(inherited(program, origin) if origin else {}), **run.parameters}).parameters
+    return StudyRun(name, out / name, source, values, options, run.job, needs, ())
 
 
-def _options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options: runs must accept them, and jobs must allow them."""
+def _options(values: Mapping[str, Any], home: Path = Path()) -> dict[str, Any]:
+    """Check options: runs must accept them, and jobs must allow them. Paths start at `home`."""
     with at("options"):
+        if isinstance(origin := values.get("branch_from"), str) and origin:
+            values = {**values, "branch_from": str(home.absolute() / origin)}
         given = Options.read(values).given()
         wrong = next((name for name in given if "jobs" in Options.metadata(name).not_in), None)
         if wrong is not None:

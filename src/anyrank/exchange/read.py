@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from anyrank.device.select import is_device_error
-from anyrank.errors import UsageError
+from anyrank.errors import UsageError, of_all_ranks
 from anyrank.layout import Layout
 from anyrank.numerics.strided import row_slices
 
@@ -18,6 +18,8 @@ from anyrank.numerics.strided import row_slices
 _NUMPY, _CLASSIC = b"\x93NUMPY", (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 #: The number of datasets that an error lists.
 _LISTED = 20
+#: The files in the folder of a store of zarr, one of which is there.
+_ZARR = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 
 
 class Target(Protocol):
@@ -26,6 +28,7 @@ class Target(Protocol):
     name: str
     layout: Layout
     dtype: np.dtype[Any]
+    dims: tuple[str, ...]
 
     @property
     def local(self) -> Any:
@@ -37,16 +40,56 @@ class Target(Protocol):
         """Raise UsageError if the field may not be written."""
 
 
-def read(field: Target, path: Path, name: str | None = None) -> None:
+def read(field: Target, path: Path, name: str | None = None, missing: float | None = None) -> None:
     """Fill the field from a dataset of a file. Collective; see `Field.read`."""
     world = field.layout.world
     with ExitStack() as stack:
-        with world.raise_on_all_ranks(), _translated(path):
+        with world.raise_on_all_ranks(), translated(path):
             field.check_writable()
-            dataset = stack.enter_context(_opened(path, name or field.name, named=name is not None))
-            _check(field, path, dataset)
-        with world.raise_on_all_ranks(), _translated(path):  # values change only if all ranks can read
-            read_block(dataset, field)
+            dataset = stack.enter_context(opened(path, name or field.name, named=name is not None))
+            check_fits(field, path, dataset, field.layout.shape, field.dims)
+            values = Values(dataset, missing)
+        with world.raise_on_all_ranks(), translated(path):  # values change only if all ranks can read
+            read_block(values, field)
+    if count := world.sum(values.missing):
+        raise of_all_ranks(missing_values(f"field {field.name}", path, count))
+
+
+class Values:
+    """The values of a dataset, in which missing values are counted, and replaced if that is asked for.
+
+    Missing are those that equal the attribute `_FillValue` or `missing_value`, and NaN.
+    """
+
+    def __init__(self, dataset: Any, replacement: float | None = None):
+        self._dataset, self._replacement = dataset, replacement
+        attributes = getattr(dataset, "attrs", {})
+        marks = [attributes[name] for name in ("_FillValue", "missing_value") if name in attributes]
+        self._marks = np.unique(np.concatenate([np.ravel(mark) for mark in marks])) if marks else np.array([])
+        #: The number of missing values that were read and not replaced.
+        self.missing = 0
+
+    def __getitem__(self, part: Any) -> np.ndarray:
+        values: np.ndarray = np.asarray(self._dataset[part])
+        absent = np.isnan(values) if values.dtype.kind in "fc" else np.zeros(values.shape, bool)
+        if len(self._marks):
+            absent |= np.isin(values, self._marks.astype(values.dtype))
+        if not absent.any():
+            return values
+        if self._replacement is None:
+            self.missing += int(absent.sum())
+            return values
+        kind = values.dtype if values.dtype.kind in "fc" else np.result_type(values.dtype, np.float64)
+        replaced: np.ndarray = np.where(absent, np.asarray(self._replacement, kind), values)
+        return replaced
+
+
+def missing_values(what: str, path: Path, count: int) -> UsageError:
+    """Return the error for missing values in a file."""
+    return UsageError(
+        f"{what}: {path} has {count} missing values (NaN, or the _FillValue of the file) in it. Fill them in the file, "
+        "or give missing=VALUE, which replaces them: missing=0.0, or missing=math.nan to keep NaN."
+    )
 
 
 def read_block(dataset: Any, field: Any) -> None:
@@ -58,7 +101,7 @@ def read_block(dataset: Any, field: Any) -> None:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Raise errors of the file system and of the libraries as UsageError."""
     try:
         yield
@@ -70,10 +113,17 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path, name: str, named: bool) -> Iterator[Any]:
-    """Open a dataset of HDF5 or netCDF-4, or the array of a .npy file. Raises UsageError, and errors of the file."""
+def opened(path: Path, name: str, named: bool) -> Iterator[Any]:
+    """Open a dataset of HDF5, netCDF-4 or zarr, or the array of a .npy file.
+
+    Raises UsageError, and errors of the file.
+    """
     import h5py  # slow, and the process that starts ranks does not need it
 
+    if any((path / part).is_file() for part in _ZARR):
+        content = _zarr(path)
+        yield content if hasattr(content, "shape") else _dataset(path, content, name)
+        return
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(_CLASSIC):
@@ -89,14 +139,39 @@ def _opened(path: Path, name: str, named: bool) -> Iterator[Any]:
         with h5py.File(path, "r", locking=False) as content:
             yield _dataset(path, content, name)
     else:
-        raise UsageError(f"{path} must be a file of HDF5, netCDF-4 or NumPy (.npy). Convert it to one of these.")
+        raise UsageError(
+            f"{path} must be a file of HDF5, netCDF-4 or NumPy (.npy), or a store of zarr. Convert it to one of these."
+        )
+
+
+def _zarr(path: Path) -> Any:
+    """Open a store of zarr, of which each rank reads its own chunks."""
+    try:
+        from zarr import open as open_store
+    except ImportError:
+        raise UsageError(
+            f"{path} is a store of zarr, and zarr is not installed. Install it: pip install zarr"
+        ) from None
+    return open_store(path, mode="r")
+
+
+def dims_of(dataset: Any) -> tuple[str, ...]:
+    """Return the names of the axes of a dataset; empty if it has none."""
+    if hasattr(dataset, "metadata"):  # zarr
+        names = getattr(dataset.metadata, "dimension_names", None) or dataset.attrs.get("_ARRAY_DIMENSIONS", ())
+        return tuple(str(name) for name in names)
+    scales = [*getattr(dataset, "dims", ())]
+    return tuple(each[0].name.rpartition("/")[2] for each in scales) if all(len(each) for each in scales) else ()
 
 
 def _dataset(path: Path, file: Any, name: str) -> Any:
     dataset = file.get(name)
     if not hasattr(dataset, "shape"):  # a group, or nothing
         names: list[str] = []
-        file.visititems(lambda each, item: names.append(each) if hasattr(item, "shape") else None)
+        if hasattr(file, "visititems"):
+            file.visititems(lambda each, item: names.append(each) if hasattr(item, "shape") else None)
+        else:
+            names = [each for each, _ in file.arrays()]
         listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
         raise UsageError(f"{path} has no dataset {name!r}. Use name=… for one of its {len(names)}: {listed or 'none'}.")
     packed = [attribute for attribute in ("scale_factor", "add_offset") if attribute in dataset.attrs]
@@ -108,12 +183,18 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
     return dataset
 
 
-def _check(field: Target, path: Path, dataset: Any) -> None:
-    """Raise UsageError unless the dataset fits the field."""
-    if dataset.shape != field.layout.shape:
+def check_fits(field: Target, path: Path, dataset: Any, shape: tuple[int, ...], dims: tuple[str, ...]) -> None:
+    """Raise UsageError unless the dataset has this shape and order of axes, and a dtype that the field can hold."""
+    if tuple(dataset.shape) != shape:
         raise UsageError(
-            f"field {field.name}: its shape is {field.layout.shape}, and that of the array in {path} is "
+            f"field {field.name}: its shape is {shape}, and that of the array in {path} is "
             f"{dataset.shape}. They must be equal: declare the field with that shape, or give another file or name."
+        )
+    names = dims_of(dataset)
+    if names != dims and sorted(names) == sorted(dims):
+        raise UsageError(
+            f"field {field.name}: its axes are {', '.join(dims)}, and those of the array in {path} {', '.join(names)}. "
+            "Transpose the array in the file."
         )
     if not np.can_cast(dataset.dtype, field.dtype, "same_kind"):
         raise UsageError(

@@ -94,6 +94,14 @@ class Branch:
         )
 
     def _find(self, origin: Origin) -> None:
+        if not self._program.branchable:
+            name = self._program.name
+            raise of_all_ranks(
+                UsageError(
+                    f"--from {origin}: {name} cannot begin with the State of another run, because its steps write "
+                    "files, or are positions in its input. Omit --from."
+                )
+            )
         start = branch.begin(origin, self._state)
         program, step = self._program, start.header.step
         if type(program).done is Program.done and isinstance(program.steps, int) and step >= program.steps:

@@ -68,6 +68,8 @@ class Farm(CsvParameters, Program):
         anyrank farm -n 8 --command 'simulate --x {x}' --table params.csv --task-timeout 10min --attempts 3
     """
 
+    branchable = False
+
     name = "farm"
     _argument = "function"
     function: str = param("", "function to call, FILE.py:NAME")

@@ -32,6 +32,8 @@ class Grep(Program):
         anyrank run grep -n 2 --files 'books/*.txt' --patterns love,war        about 1 s for 3 GB on 2 cores
     """
 
+    branchable = False
+
     files: str = param(..., "files, folders and globs, separated by commas; - is standard input")
     patterns: str = param("", "patterns, separated by commas")
     patterns_file: str = param("", "a file with one pattern per line, instead of --patterns")

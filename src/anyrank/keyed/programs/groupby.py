@@ -63,6 +63,8 @@ class GroupBy(CsvParameters, Program):
         anyrank run groupby -n 4 --table 'log/*.parquet' --by 'user,date(timestamp)' --aggregate 'count,mean(price)'
     """
 
+    branchable = False
+
     name = "groupby"
     table: str = param(..., "files, folders and globs, separated by commas; - is CSV from standard input")
     by: str = param(..., "keys, separated by commas, such as 'user,date(timestamp)'")

@@ -57,6 +57,8 @@ class Sort(CsvParameters, Program):
         anyrank run sort -n 2 --input 'log/*.csv' --by 'country,-price'
     """
 
+    branchable = False
+
     input: str = param(..., "FILE.npy, FILE.h5, FILE.h5:/GROUP, or files, folders and globs of CSV or Parquet")
     key: str = param("", "the one field, dataset or column to sort by; not needed if there is only one")
     by: str = param("", "keys, separated by commas, - before those in descending order, such as 'country,-price'")

@@ -44,6 +44,8 @@ class WordCount(Program):
         anyrank run wordcount -n 4 --files 'books/*.txt'          about 0.3 GB a second and rank
     """
 
+    branchable = False
+
     files: str = param(..., "files, folders and globs, separated by commas; - is standard input")
     rule: Literal["space", "unicode"] = param("space", "what separates words: white space, or all but word characters")
     fold: bool = param(False, "fold the case of words")
