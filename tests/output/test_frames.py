@@ -25,6 +25,7 @@ from anyrank.world import World
 
 PROGRAM = Path(__file__).with_name("plate.py")
 RANKS = (1, 2, 3, 4, 7)
+MEANS = "T,v,mean(T, x),wave,mean(T, step),mean(wave, step, y),mean(mask, step)"
 
 
 def write(world: World, path: Path, steps: list[int], split="auto", text=ALL, stride=1, kind="", compressed=False):
@@ -209,7 +210,7 @@ def frames_of(out: Path) -> bytes:
 @pytest.mark.parametrize("program", [Plate, Open])
 def test_frames_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path, program):
     source = f"{PROGRAM}:{program.__name__}"
-    words = ("run", source, "--frames", "T,v,mean(T, x),wave", "--frames-every", 1 + (program is Plate), "--quiet")
+    words = ("run", source, "--frames", MEANS, "--frames-every", 1 + (program is Plate), "--quiet")
     assert run_anyrank(*words, "--out", tmp_path / "one").returncode == 0
     out = tmp_path / "run"
     assert run_anyrank(*words, "--out", out, "--stop-at", 13, ranks=3).returncode == 75
@@ -223,6 +224,38 @@ def test_frames_of_a_resumed_run_are_those_of_an_unbroken_one(tmp_path, program)
     with h5py.File(out / "frames.nc") as file:
         expected = [*range(26)] if program is Open else [*range(0, 25, 2), 25]
         assert file["step"][...].tolist() == expected
+
+
+@pytest.mark.parametrize("body", ["reference", "shim"])
+def test_frames_of_means_over_steps_outlast_a_stop(tmp_path, body):
+    out = tmp_path / "run"
+    words = ("run", f"{PROGRAM}:Plate", "--frames", MEANS, "--frames-every", 10, "--quiet", "--body", body)
+    assert run_anyrank(*words, "--out", tmp_path / "one").returncode == 0
+    assert run_anyrank(*words, "--out", out, "--stop-at", 14, ranks=3).returncode == 75
+    assert run_anyrank("resume", out, "--stop-at", 17, "--split", "columns", "--quiet", ranks=2).returncode == 75
+    assert run_anyrank("resume", out, "--quiet", ranks=4).returncode == 0
+    assert frames_of(out) == frames_of(tmp_path / "one") and not (out / "frames-sums").exists()
+    with h5py.File(out / "frames.nc") as file:
+        for slot, steps in enumerate([[0], range(1, 11), range(11, 21), range(21, 26)]):
+            total = sum(whole("T", step) for step in steps)  # in the order of the steps
+            assert np.array_equal(file["T_mean_step"][slot], total / len(steps))
+            means = np.mean([whole("wave", step).imag.mean(0) for step in steps], axis=0)
+            assert np.allclose(file["wave_mean_step_y_imag"][slot], means, rtol=1e-12, atol=1e-14)
+        assert file["mask_mean_step"].dtype == np.float64 and 0 < file["mask_mean_step"][1].mean() < 1
+        assert file["T_mean_step"].attrs["cell_methods"] == b"step: mean"
+
+
+def test_frames_of_means_over_steps_without_their_sums_warn(tmp_path):
+    out = tmp_path / "run"
+    words = ("run", f"{PROGRAM}:Plate", "--frames", "mean(T, step)", "--frames-every", 10, "--out", out)
+    assert run_anyrank(*words, "--stop-at", 14, "--quiet").returncode == 75
+    for path in (out / "frames-sums").glob("step-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    done = run_anyrank("resume", out, ranks=2)
+    assert done.returncode == 0 and "lacks the sums of the steps from 11 to 14" in done.stdout + done.stderr
+    with h5py.File(out / "frames.nc") as file:
+        total = sum(whole("T", step) for step in range(15, 21))
+        assert np.array_equal(file["T_mean_step"][2], total / 6)
 
 
 def test_frames_after_the_checkpoint_are_cut_back(tmp_path):

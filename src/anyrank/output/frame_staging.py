@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from anyrank import exact
+from anyrank.device import Device
 from anyrank.device.gpu import Gpu
 from anyrank.field import Field
 from anyrank.layout import Layout
 from anyrank.numerics.strided import extents, row_slices
+from anyrank.output.step_sums import StepSums
 from anyrank.output.variables import Variable
 from anyrank.storage.device_to_host import DeviceToHostCopy
 from anyrank.storage.durable import start_writing, write_all
@@ -24,18 +26,21 @@ class FrameStaging:
     A copy of values on a GPU stays there, if there is enough memory, and goes to the host while steps continue.
     """
 
-    def __init__(self, variable: Variable, to_host: DeviceToHostCopy | None):
+    def __init__(self, variable: Variable, to_host: DeviceToHostCopy | None, sums: StepSums | None = None):
         self._variable, field = variable, variable.field
+        self._sums = sums if variable.over_steps else None
         self._selected = variable.layout()
         self._slices = variable.slices(self._selected)
-        dtype = field.dtype if variable.averaged else variable.dtype
+        dtype = variable.dtype
+        if variable.averaged:
+            dtype = np.result_type(field.dtype, np.float64) if variable.over_steps else field.dtype
         self._layout = self._selected
         self._redistribute: Redistribution | None = None
         if not variable.averaged:
             self._layout = writing_layout(self._selected, dtype.itemsize)
         self._gpu_block: Any = None
         moves = self._layout is not self._selected
-        if to_host is not None and not moves and not variable.averaged:
+        if to_host is not None and not moves and not variable.averaged and not variable.over_steps:
             self._gpu_block = _allocate(field, self._selected, to_host.gpu)
         self._to_host = to_host
         shape = (0,) if self._gpu_block is not None else self._selected.local_shape
@@ -52,13 +57,17 @@ class FrameStaging:
 
     def copy(self) -> None:
         """Copy the present values of the field. Collective."""
-        values = self._variable.field.local[self._slices]
+        device = self._variable.field.device
+        if self._sums is not None:
+            values, device = self._sums.mean(self._variable.name), Device()
+        else:
+            values = self._variable.field.local[self._slices]
         if self._gpu_block is not None and self._to_host is not None:
             self._gpu_block[...] = values
             self._copied = self._to_host.gpu.compute.record()
             return
         for rows in row_slices(values):
-            self._convert(self._variable.field.device.to_host(values[rows]), self._source[rows])
+            self._convert(device.to_host(values[rows]), self._source[rows])
         if self._variable.averaged and self._piece is not None:
             self._average(self._piece)
         elif self._redistribute is not None and self._piece is not None:

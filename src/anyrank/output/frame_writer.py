@@ -16,11 +16,12 @@ from anyrank.numerics.strided import PIECE
 from anyrank.output.compress import compress
 from anyrank.output.frame_staging import FrameStaging
 from anyrank.output.frames_file import Existing, Offsets, Plan, lay_out, read_frame
+from anyrank.output.step_sums import StepSums
 from anyrank.output.xdmf import write_xdmf
 from anyrank.state import State
 from anyrank.storage.background import Background
 from anyrank.storage.device_to_host import DeviceToHostCopy
-from anyrank.storage.durable import Piece, open_collectively, sync, write_all
+from anyrank.storage.durable import Piece, open_collectively, sync, temporary_of, write_all
 
 
 class FrameWriter:
@@ -36,6 +37,8 @@ class FrameWriter:
         What the file has.
     state : State
         The state whose fields are written.
+    sums : StepSums, optional
+        The sums of variables that are means over steps; a frame begins new ones.
 
     Attributes
     ----------
@@ -48,9 +51,10 @@ class FrameWriter:
         which the thread has worked.
     """
 
-    def __init__(self, path: Path, plan: Plan, state: State):
+    def __init__(self, path: Path, plan: Plan, state: State, sums: StepSums | None = None):
         self.path, self._plan, self._world = path, plan, state.world
         self._to_host = DeviceToHostCopy(state.device) if isinstance(state.device, Gpu) else None
+        self._sums = sums
         self._staged: list[FrameStaging] | None = None
         self._offsets = Offsets(0, {})
         self._descriptor = -1
@@ -67,6 +71,7 @@ class FrameWriter:
 
         The file is laid out anew, unless it has the frames in its first slots and the same space.
         """
+        self._world.on_root(lambda: temporary_of(self.path).unlink(missing_ok=True))  # of a killed run
         slots = [existing.steps.index(step) for step in steps] if existing is not None else []
         reuse = existing is not None and existing.offsets is not None and len(existing.steps) == capacity
         self.steps, self.capacity = [*steps], capacity
@@ -122,9 +127,11 @@ class FrameWriter:
             self._lay_out(range(len(self.steps)), 2 * self.capacity)
         with self._world.raise_on_all_ranks(MemoryError):
             if self._staged is None:
-                self._staged = [FrameStaging(variable, self._to_host) for variable in self._plan.variables]
+                self._staged = [FrameStaging(each, self._to_host, self._sums) for each in self._plan.variables]
         for staging in self._staged or ():
             staging.copy()
+        if self._sums is not None:
+            self._sums.clear()
         self.pending = step
         self._background = Background(partial(self._write, len(self.steps)))
         self.blocked += perf_counter() - began

@@ -175,7 +175,7 @@ def _variable(file: h5py.File, variable: Variable, frames: int, chunked: bool) -
     attributes["coordinates"] = " ".join(single)
     for name, text in attributes.items():
         _text(dataset, name, text)
-    if variable.field.dtype.kind == "b" and not variable.averaged:
+    if variable.field.dtype.kind == "b" and variable.dtype.kind == "i":
         _text(dataset, "dtype", "bool")  # for xarray; the other two are those of the CF conventions
         dataset.attrs["flag_values"] = np.array([0, 1], np.int8)
         _text(dataset, "flag_meanings", "false true")

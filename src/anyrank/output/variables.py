@@ -92,6 +92,8 @@ class Variable:
     #: `real` or `imag` for one part of complex values.
     part: str = ""
     description: str = ""
+    #: Whether it is the mean over the steps since the frame before.
+    over_steps: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,7 +133,7 @@ class Variable:
     @property
     def cell_methods(self) -> str:
         """The averaged axes in the words of the CF conventions; empty without a mean."""
-        names = [axis.dim for axis in self.axes if axis.averaged]
+        names = [STEP] * self.over_steps + [axis.dim for axis in self.axes if axis.averaged]
         return f"{': '.join(names)}: mean" if names else ""
 
 
@@ -192,10 +194,10 @@ def _variables(state: State, expression: Expression, stride: int, kind: str) -> 
     parts = ("real", "imag") if dtype.kind == "c" else ("",)
     real = np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
     stored = _stored(expression, real, kind)
-    plain = expression.text == field.name
+    plain, over = expression.text == field.name, STEP in (expression.mean or ())
     description = field.description if plain else f"{field.description or field.name}: {expression.text}"
     return [
-        Variable("_".join(filter(None, (name, part))), field, axes, stored, part, _with_part(description, part))
+        Variable("_".join(filter(None, (name, part))), field, axes, stored, part, _with_part(description, part), over)
         for part in parts
     ]
 
@@ -247,10 +249,10 @@ def _whole(field: Field, number: int) -> Axis:
 
 
 def _check_names(what: str, expression: Expression, names: Sequence[str]) -> None:
-    given = [*expression.parts, *(expression.mean or ())]
+    given = [*expression.parts, *(name for name in expression.mean or () if name != STEP)]
     unknown = next((name for name in given if name not in names), None)
     if unknown is not None:
-        fix = _fix(unknown, names, f"Its axes are {', '.join(names)}.")
+        fix = _fix(unknown, [*names, STEP], f"Its axes are {', '.join(names)}.")
         raise UsageError(f"{what}: {expression.field} has no axis {unknown!r}. {fix}")
     twice = next((name for name in expression.mean or () if (expression.mean or ()).count(name) > 1), None)
     single = next((name for name in expression.mean or () if isinstance(expression.parts.get(name), int)), None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.output.expressions import OFF
 from anyrank.output.frame_writer import FrameWriter
 from anyrank.output.frames_file import Existing, Plan, read_existing
+from anyrank.output.step_sums import StepSums
 from anyrank.output.variables import variables_of
 from anyrank.program import Program
 from anyrank.runtime.callback import Callback
@@ -21,6 +23,8 @@ from anyrank.storage.format import Identity
 #: The largest number of intervals of a run if the user gives no interval, and the number of frames for which a file has
 #: space at first if the number of steps is not known.
 INTERVALS, SPACE = 16, 16
+#: The folder of the sums for means over steps, in the run folder.
+SUMS = "frames-sums"
 
 
 def plan_frames(program: Program, state: State, options: Options) -> Plan | None:
@@ -93,7 +97,11 @@ class Frames(Callback):
     ):
         self._plan, self._journal, self._options = plan, journal, options
         self._path, self._total = folder.frames, total_of(program)
-        self._writer = FrameWriter(folder.frames, plan, state)
+        self._sums: StepSums | None = None
+        if any(variable.over_steps for variable in plan.variables):
+            folder_, what = folder.path / SUMS, plan.describe()
+            self._sums = StepSums(folder_, plan.variables, state.world, what, options.keep + 2)
+        self._writer = FrameWriter(folder.frames, plan, state, self._sums)
         self._existing: Existing | None = None
         self._ended = False
         if state.world.rank == 0:
@@ -113,7 +121,8 @@ class Frames(Callback):
         """Keep the frames up to the step of the state, and write that of this step if it is due. Collective."""
         existing = state.world.bcast(self._existing)
         written = {*existing.steps} if existing is not None and state.step else set[int]()
-        needed = [step for step in self._due(state.step + 1) if not (step == state.step and step not in written)]
+        again = state.step not in written and (self._sums is None or not state.step)  # this frame can be written now
+        needed = [step for step in self._due(state.step + 1) if step != state.step or not again]
         kept = [step for step in needed if step in written]
         missing = [step for step in needed if step not in written]
         if missing:
@@ -121,7 +130,22 @@ class Frames(Callback):
             shown += f" to {missing[-1]}" * (len(missing) > 1)
             self._warn(f"{self._path} lacks the frames of {shown}. They are lost; the file continues without them.")
         self._try(lambda: self._writer.begin(existing, kept, self._capacity(kept, state.step)), UsageError)
-        self._write_if_due(state)
+        if self._sums is not None:
+            self._restore_sums(self._sums, state)
+        if again:
+            self._write_if_due(state)
+
+    def _restore_sums(self, sums: StepSums, state: State) -> None:
+        """Continue the sums over steps since the last frame; at step 0 they are those of the first state."""
+        count = state.step % self._plan.every
+        if state.step == 0:
+            sums.add()
+        elif count and not sums.restore(state.step, count):
+            first = state.step - count + 1
+            self._warn(
+                f"{self._path.parent / SUMS} lacks the sums of the steps from {first} to {state.step}: the next means "
+                "over steps are without them."
+            )
 
     def _due(self, stop: int) -> range:
         """Return the steps before `stop` at which a frame is due, besides the last step of a run."""
@@ -137,6 +161,8 @@ class Frames(Callback):
 
     def after_step(self, state: State) -> None:
         """Write a frame, if it is due. Collective."""
+        if self._sums is not None and not self._ended:
+            self._sums.add()
         self._write_if_due(state)
 
     def _write_if_due(self, state: State) -> None:
@@ -152,6 +178,8 @@ class Frames(Callback):
     def before_checkpoint(self, state: State) -> None:
         """Wait until the frames are on the disk. Collective."""
         self._try(self._writer.sync)
+        if self._sums is not None:
+            self._try(partial(self._sums.save, state.step))
 
     def on_done(self, state: State) -> None:
         """Write the frame of the last step. Collective."""
@@ -160,6 +188,8 @@ class Frames(Callback):
             with suppress(AnyrankError):  # of all ranks: the file then keeps slots without frames
                 self._writer.finish(compressed=False)
         self._try(lambda: self._writer.finish(self._options.frames_compression != "none"))
+        if self._sums is not None:
+            self._sums.remove()
 
     def on_end(self, state: State) -> None:
         """Log how many frames there are, and for which share of their work steps continued. Collective."""
