@@ -38,6 +38,8 @@ class Plan:
     variables: tuple[Variable, ...]
     every: int
     identity: Identity
+    #: The step at which the run began: a branch continues from the step of its checkpoint.
+    first: int = 0
 
     def describe(self) -> str:
         """Return the variables as text, for comparison with those of a file."""

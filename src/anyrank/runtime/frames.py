@@ -27,8 +27,8 @@ INTERVALS, SPACE = 16, 16
 SUMS = "frames-sums"
 
 
-def plan_frames(program: Program, state: State, options: Options) -> Plan | None:
-    """Return what frames.nc of a run has; None if no frames are written. Not collective.
+def plan_frames(program: Program, state: State, options: Options, first: int) -> Plan | None:
+    """Return what frames.nc of a run that began at the step `first` has; None without frames. Not collective.
 
     Raises UsageError if an option is not valid for this program.
     """
@@ -43,7 +43,7 @@ def plan_frames(program: Program, state: State, options: Options) -> Plan | None
             f"--frames {options.frames!r} needs the interval in steps between two frames. Add --frames-every 100."
         )
     identity = Identity.of(program.name, program.parameters, state.seed)
-    return Plan(tuple(variables), options.frames_every or _default_interval(total_of(program)), identity)
+    return Plan(tuple(variables), options.frames_every or _default_interval(total_of(program)), identity, first)
 
 
 def _refuse_without_fields(options: Options) -> None:
@@ -120,8 +120,10 @@ class Frames(Callback):
     def on_start(self, state: State) -> None:
         """Keep the frames up to the step of the state, and write that of this step if it is due. Collective."""
         existing = state.world.bcast(self._existing)
-        written = {*existing.steps} if existing is not None and state.step else set[int]()
-        again = state.step not in written and (self._sums is None or not state.step)  # this frame can be written now
+        written = {*existing.steps} if existing is not None and state.step > self._plan.first else set[int]()
+        again = state.step not in written and (
+            self._sums is None or state.step == self._plan.first
+        )  # this frame can be written now
         needed = [step for step in self._due(state.step + 1) if step != state.step or not again]
         kept = [step for step in needed if step in written]
         missing = [step for step in needed if step not in written]
@@ -136,9 +138,9 @@ class Frames(Callback):
             self._write_if_due(state)
 
     def _restore_sums(self, sums: StepSums, state: State) -> None:
-        """Continue the sums over steps since the last frame; at step 0 they are those of the first state."""
-        count = state.step % self._plan.every
-        if state.step == 0:
+        """Continue the sums over steps since the last frame; at the first step they are those of the first state."""
+        count = state.step - max(self._plan.first, state.step // self._plan.every * self._plan.every)
+        if state.step == self._plan.first:
             sums.add()
         elif count and not sums.restore(state.step, count):
             first = state.step - count + 1
@@ -149,7 +151,8 @@ class Frames(Callback):
 
     def _due(self, stop: int) -> range:
         """Return the steps before `stop` at which a frame is due, besides the last step of a run."""
-        return range(0, stop, self._plan.every)
+        every = self._plan.every
+        return range(-(-self._plan.first // every) * every, stop, every)
 
     def _capacity(self, kept: list[int], step: int) -> int:
         """Return the number of frames of the whole run; if it is not known, at least twice those that there are."""

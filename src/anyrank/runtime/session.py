@@ -79,7 +79,7 @@ class Session:
             self._state = prepared.state
             self.branch = Branch(self.program, self.options, self.folder, prepared.state)
             with self.world.raise_on_all_ranks():
-                self._frames = plan_frames(self.program, prepared.state, self.options)
+                self._frames = plan_frames(self.program, prepared.state, self.options, self.branch.first_step)
             if self._finished_already():
                 return FINISHED
             # From here to the end a signal requests a stop and does not kill the process.
