@@ -288,6 +288,19 @@ def test_constant_ghost_cells_are_the_same_after_a_resume(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"origin": (0.0, float("inf"))}, r"origin = \(0.0, inf\) must be finite"),
+        ({"origin": (0.0,)}, "origin = .* must be one number, or one for each axis"),
+        ({"unit": ("m",)}, "unit = .* must be one unit, or one for each axis"),
+    ],
+)
+def test_grid_bad_origin_or_unit_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        State(World()).grid((4, 5), **options)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda u, v: advance([u, u], FLOW), "advance lists a field twice: u, u"),

@@ -90,6 +90,8 @@ class Grid:
         if not all(0 < d < np.inf for d in self.spacing):
             raise UsageError(f"{name}: spacing = {spacing} must be positive.")
         self.origin = tuple(float(x) for x in self._per_axis("origin", origin, float))
+        if not all(abs(x) < np.inf for x in self.origin):
+            raise UsageError(f"{name}: origin = {origin} must be finite.")
         self.units = (unit,) * len(self.shape) if isinstance(unit, str) else tuple(unit)
         if len(self.units) != len(self.shape):
             raise UsageError(f"{name}: unit = {unit!r} must be one unit, or one for each axis of {self.shape}.")

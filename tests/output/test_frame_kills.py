@@ -31,11 +31,10 @@ def kill_until_finished(out: Path, first: tuple, kills: int, seed: int) -> int:
                 with suppress(ProcessLookupError):
                     os.kill(choice.choice(running), signal.SIGKILL)
             process.wait(60)
-            if process.returncode == 0:
-                return killed
+            assert process.returncode, f"the run finished after {killed} kills: it is too short"
         if (out / "run.toml").exists():
             words = ("resume", out, "--quiet")
-    done = run_anyrank(*words, ranks=choice.choice((1, 2, 3, 4, 7)))
+    done = run_anyrank(*words, ranks=choice.choice((1, 2, 3, 4, 7)), timeout=600)
     assert done.returncode == 0, done.stderr
     return killed
 
@@ -53,19 +52,17 @@ def changed(out: Path) -> tuple[int, int]:
     [
         ("Plate", 5, 300, ("--frames-every", 3)),
         ("Open", 4, 250, ("--frames-every", 1, "--frames-compression", "zlib")),
-        pytest.param("Plate", 50, 3000, ("--frames-every", 2), marks=pytest.mark.slow),
+        pytest.param("Plate", 50, 2500, ("--frames-every", 2), marks=pytest.mark.slow),
     ],
 )
 def test_frames_of_a_killed_run_are_those_of_an_unbroken_one(tmp_path, program, kills, steps, options):
     first = ("run", f"{PROGRAM}:{program}", "--frames", "T,v,wave,mean(T, x),u[component=0],mean(T, step)", *options)
     first += ("--n", 40, "--steps", steps, "--quiet")
-    assert run_anyrank(*first, "--out", tmp_path / "one").returncode == 0
-    slowly = (*first, "--slowly", 0.01)  # a parameter, and so part of the file
-    assert run_anyrank(*slowly, "--out", tmp_path / "slow", timeout=300).returncode == 0
-    out = tmp_path / "run"
-    killed = kill_until_finished(out, (*slowly, "--checkpoint-every", 16), kills, kills)
-    assert killed >= min(kills, 3)
-    assert (out / "frames.nc").read_bytes() == (tmp_path / "slow" / "frames.nc").read_bytes()
-    with h5py.File(out / "frames.nc") as file, h5py.File(tmp_path / "one" / "frames.nc") as one:
-        assert all(file[name][...].tobytes() == one[name][...].tobytes() for name in ("step", "T", "v", "T_mean_step"))
+    first += ("--slowly", 0.01)
+    out, one = tmp_path / "run", tmp_path / "one"
+    assert run_anyrank(*first, "--out", one, timeout=600).returncode == 0
+    assert kill_until_finished(out, (*first, "--checkpoint-every", 16), kills, kills) == kills
+    assert (out / "frames.nc").read_bytes() == (one / "frames.nc").read_bytes()
+    with h5py.File(out / "frames.nc") as file:
+        assert sorted(file["step"][...].tolist()) == sorted({*range(0, steps + 1, options[1]), steps})
     assert not [path.name for path in out.iterdir() if path.name.endswith(".tmp")]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -19,6 +21,9 @@ from anyrank.numerics import strided
 from anyrank.output.frame_writer import FrameWriter
 from anyrank.output.frames_file import Plan
 from anyrank.output.variables import variables_of
+from anyrank.runtime.folder import RunFolder
+from anyrank.runtime.frames import Frames, plan_frames
+from anyrank.runtime.options import Options
 from anyrank.state import State
 from anyrank.storage.format import Identity
 from anyrank.world import World
@@ -234,7 +239,7 @@ def test_frames_of_means_over_steps_outlast_a_stop(tmp_path, body):
     assert run_anyrank(*words, "--out", out, "--stop-at", 14, ranks=3).returncode == 75
     assert run_anyrank("resume", out, "--stop-at", 17, "--split", "columns", "--quiet", ranks=2).returncode == 75
     assert run_anyrank("resume", out, "--quiet", ranks=4).returncode == 0
-    assert frames_of(out) == frames_of(tmp_path / "one") and not (out / "frames-sums").exists()
+    assert frames_of(out) == frames_of(tmp_path / "one")
     with h5py.File(out / "frames.nc") as file:
         for slot, steps in enumerate([[0], range(1, 11), range(11, 21), range(21, 26)]):
             total = sum(whole("T", step) for step in steps)  # in the order of the steps
@@ -243,6 +248,47 @@ def test_frames_of_means_over_steps_outlast_a_stop(tmp_path, body):
             assert np.allclose(file["wave_mean_step_y_imag"][slot], means, rtol=1e-12, atol=1e-14)
         assert file["mask_mean_step"].dtype == np.float64 and 0 < file["mask_mean_step"][1].mean() < 1
         assert file["T_mean_step"].attrs["cell_methods"] == b"step: mean"
+
+
+@pytest.mark.ranks(1, 3)
+def test_frames_of_an_extended_run_are_those_of_a_longer_one(world, tmp_path):
+    text, path = f"{MEANS},count", tmp_path / "run"
+    options = Options(frames=text, frames_every=10)
+    step_through(world, path, Plate(steps=25), options, range(26))
+    step_through(world, path, Plate(steps=47), options, range(25, 48))
+    step_through(world, tmp_path / "one", Plate(steps=47), options, range(48))
+    check_collective(world, frames_of(path) == frames_of(tmp_path / "one"))
+    with h5py.File(path / "frames.nc") as file:
+        assert file["step"][...].tolist() == [0, 10, 20, 30, 40, 47]
+
+
+def step_through(world: World, out: Path, program: Plate, options: Options, steps: range) -> None:
+    """Call the callback as a run does, from a state of the first step to the last one. Collective."""
+    out.mkdir(exist_ok=True)
+    state, warnings = State(world), []
+    journal = SimpleNamespace(
+        warn=warnings.extend, log=logging.getLogger(), events=SimpleNamespace(say=lambda *_, **__: 0)
+    )
+    program.declare(state)
+
+    def advance(step: int) -> None:
+        state.step = step
+        for field in state.fields():
+            field[...] = values_of(field.name, field.shape, field.dtype, step)[field.layout.slices]
+
+    advance(steps[0])
+    frames = Frames(program, plan_frames(program, state, options), RunFolder(out), options, journal, state)
+    world.barrier()
+    frames.on_start(state)
+    for step in steps[1:]:
+        advance(step)
+        frames.after_step(state)
+    frames.on_done(state)
+    frames.before_checkpoint(state)
+    frames.on_end(state)
+    frames.close()
+    world.barrier()
+    check_collective(world, not warnings, str(warnings))
 
 
 def test_frames_of_means_over_steps_without_their_sums_warn(tmp_path):

@@ -100,7 +100,7 @@ class StepSums:
         return True
 
     def remove(self) -> None:
-        """Remove the folder of a finished run. Collective."""
+        """Remove the folder, which a run that has finished with a frame does not need. Collective."""
         self._world.on_root(lambda: shutil.rmtree(self._folder, ignore_errors=True))
 
     def _remove_after(self, step: int) -> None:

@@ -186,12 +186,15 @@ class Frames(Callback):
 
     def on_done(self, state: State) -> None:
         """Write the frame of the last step. Collective."""
+        between = state.step % self._plan.every != 0
+        if self._sums is not None and between:  # a longer run continues them
+            self._try(partial(self._sums.save, state.step))
         self._write(state)
         if self._ended:
             with suppress(AnyrankError):  # of all ranks: the file then keeps slots without frames
                 self._writer.finish(compressed=False)
         self._try(lambda: self._writer.finish(self._options.frames_compression != "none"))
-        if self._sums is not None:
+        if self._sums is not None and not between:
             self._sums.remove()
 
     def on_end(self, state: State) -> None:
