@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE, KERNELS, TESTS = ROOT / "src", ROOT / "kernels", ROOT / "tests"
 #: Packages and modules of src/anyrank: each imports those of its own line and of the lines above it, never below.
 LAYERS = (
-    "errors values toml declaration launcher child memory observe device",
+    "errors values toml declaration parameter launcher child memory observe device",
     "recorder world layout",
     "kernel numerics exact elementary member",
     "exchange field grid state program",

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from anyrank.layout import Layout
     from anyrank.member import Scalar
     from anyrank.numerics.random import Philox
-    from anyrank.program import Program, param
+    from anyrank.parameter import param
+    from anyrank.program import Program
     from anyrank.runtime.callback import Callback
     from anyrank.runtime.python import Run, open, run
     from anyrank.state import State
@@ -84,7 +85,7 @@ _MODULE_OF = {
     "farm": "farm",
     "keyed": "keyed",
     "open": "runtime.python",
-    "param": "program",
+    "param": "parameter",
     "run": "runtime.python",
 }
 

@@ -85,8 +85,7 @@ class State(WithForcing):
         weights: Sequence[float] = (),
     ):
         self.__dict__.update(world=world, split=split, seed=seed, step=0, members={}, device=BODIES.device, _layouts={})
-        self.__dict__.update(halo_steps=halo_steps, folder=folder, memory_limit=memory_limit)
-        self.__dict__.update(weights=tuple(weights))
+        self.__dict__.update(halo_steps=halo_steps, folder=folder, memory_limit=memory_limit, weights=tuple(weights))
 
     def add(self, member: M) -> M:
         """Declare a member: an attribute of the State, and a part of every checkpoint. Collective.

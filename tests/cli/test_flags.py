@@ -167,9 +167,11 @@ def test_options_kept_are_those_that_resume_needs():
         *("allocator", "branch_from", "regrid", "allow_missing"),
         *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
         *("observe_every", "on_full_disk"),
+        *("frames", "frames_every", "frames_stride", "frames_type", "frames_compression"),
     }
     options = Options(
-        threads=1, memory_limit="1GB", observe_every=5, branch_from="runs/a", regrid="linear", allow_missing="T"
+        **{"threads": 1, "memory_limit": "1GB", "observe_every": 5, "frames": "T", "frames_every": 5},
+        **{"frames_type": "float32", "branch_from": "runs/a", "regrid": "linear", "allow_missing": "T"},
     )
     assert set(options.kept()) == kept
 

@@ -69,7 +69,6 @@ class Farm(CsvParameters, Program):
     """
 
     branchable = False
-
     name = "farm"
     _argument = "function"
     function: str = param("", "function to call, FILE.py:NAME")
@@ -219,7 +218,7 @@ class Farm(CsvParameters, Program):
         try:
             cost = self.read_inputs(self._folder / "inputs", world)
         except UsageError:
-            if world.rank == 0 and not (self._folder / "records").exists():  # nothing is done: read a corrected table
+            if world.rank == 0 and not (self._folder / "records").exists():  # nothing is done: the table may change
                 (self._folder / "inputs" / MANIFEST).unlink(missing_ok=True)
             raise
         state.tasks = self.inputs.rows
@@ -370,12 +369,9 @@ class Farm(CsvParameters, Program):
         if state.failed:
             lines = "\n".join(self._totals.first_errors)
             others = " the others are done, and" if counts.get("done") else ""
-            raise of_all_ranks(
-                AnyrankError(
-                    f"{state.failed} of {state.tasks} tasks have failed;{others} all results are in "
-                    f"{self._folder}. `anyrank resume {self._folder}` tries the failed ones again.\n{lines}"
-                )
-            )
+            failed = f"{state.failed} of {state.tasks} tasks have failed;{others} all results are in {self._folder}."
+            again = f"`anyrank resume {self._folder}` tries the failed ones again.\n{lines}"
+            raise of_all_ranks(AnyrankError(f"{failed} {again}"))
         bad = {"left_out": self.inputs.bad} if isinstance(self.inputs, Stream) and self.inputs.bad else {}
         return {"tasks": state.tasks, **counts, **bad}
 
