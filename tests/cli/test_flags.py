@@ -130,7 +130,7 @@ def test_help_shows_parameters_first_and_how_to_set_them(verb):
 def test_help_of_run_has_groups():
     text = CliRunner().invoke(everything, ["run", "pi", "--help"]).output
     titles = re.findall(r"^([A-Z][\w ]+):$", text, re.M)
-    assert titles == ["Parameters", "Run", "Checkpoints", "Stops and restarts", "Placement", "Diagnostics"]
+    assert titles == ["Parameters", "Run", "Checkpoints", "Outputs", "Stops and restarts", "Placement", "Diagnostics"]
 
 
 def test_help_of_run_and_resume_has_every_option_with_a_group():
@@ -162,8 +162,10 @@ def test_options_kept_are_those_that_resume_needs():
         *("ranks", "threads", "body", "split", "halo_steps", "transfer", "picture", "memory_limit"),
         "allocator",
         *("checkpoint_every", "checkpoint_io", "keep", "mtbf", "hang_timeout"),
+        *("frames", "frames_every", "frames_stride", "frames_type", "frames_compression", "on_full_disk"),
     }
-    assert set(Options(threads=1, memory_limit="1GB").kept()) == kept
+    given = {"threads": 1, "memory_limit": "1GB", "frames": "T", "frames_every": 1, "frames_type": "float32"}
+    assert set(Options(**given).kept()) == kept
 
 
 def test_options_that_jobs_and_studies_refuse():
