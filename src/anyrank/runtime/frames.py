@@ -27,7 +27,7 @@ INTERVALS, SPACE = 16, 16
 SUMS = "frames-sums"
 
 
-def plan_frames(program: Program, state: State, options: Options, first: int) -> Plan | None:
+def plan_frames(program: Program, state: State, options: Options, first: int = 0) -> Plan | None:
     """Return what frames.nc of a run that began at the step `first` has; None without frames. Not collective.
 
     Raises UsageError if an option is not valid for this program.
