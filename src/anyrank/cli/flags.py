@@ -164,7 +164,7 @@ class ProgramCommand(Command):
                 seen |= dict.fromkeys(spellings, f"parameter {name}")
                 flags.append(flag)
         self.params = [*flags, *parameter_flags(), *self.params]
-        if argument := program._argument:
+        if (argument := program._argument) and recorded is None:  # the argument of resume is the run
             self.params.insert(0, click.Argument(["argument"], required=False, metavar=f"[{argument.upper()}]"))
 
     def _flag(self, name: str, both: bool = True) -> Flag:

@@ -230,7 +230,9 @@ def read_existing(path: Path, plan: Plan) -> Existing | None:
 def _existing(path: Path, file: h5py.File, plan: Plan) -> Existing:
     identity, frames = plan.identity, _read_text(file, "frames")
     parameters = json.loads(_read_text(file, "parameters"))
-    own, other = ({k: v for k, v in p.items() if k != "steps"} for p in (identity.parameters, parameters))
+    own, other = (
+        {k: v for k, v in p.items() if k not in identity.extendable} for p in (identity.parameters, parameters)
+    )
     if (_read_text(file, "program"), int(file.attrs["seed"]), other) != (identity.program, identity.seed, own):
         raise UsageError(f"{path} is no output of this run. Move it away, or use another --out.")
     if frames != plan.describe():

@@ -42,7 +42,7 @@ def plan_frames(program: Program, state: State, options: Options, first: int = 0
         raise UsageError(
             f"--frames {options.frames!r} needs the interval in steps between two frames. Add --frames-every 100."
         )
-    identity = Identity.of(program.name, program.parameters, state.seed)
+    identity = Identity.of(program.name, program.parameters, state.seed, program.extendable_parameters())
     return Plan(tuple(variables), options.frames_every or _default_interval(total_of(program)), identity, first)
 
 
