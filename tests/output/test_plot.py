@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ def colours_in(path: Path) -> int:
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("plot")
     (folder / "waves.py").write_text(WAVES)
-    done = run_anyrank("run", folder / "waves.py", "--checkpoint-every", 2, "--out", folder / "w")
+    frames = ("--frames", "T[z=1],line", "--frames-every", 1)
+    done = run_anyrank("run", folder / "waves.py", "--checkpoint-every", 2, *frames, "--out", folder / "w", ranks=2)
     assert done.returncode == 0, done.stderr
     return folder / "w"
 
@@ -72,10 +74,10 @@ def test_plot_one_step_one_slice_in_a_folder_of_its_own(run, tmp_path, in_proces
         (("--fields", "lines"), "Did you mean line?"),
         (("--step", 3), "has checkpoints of the steps 2, 4"),
         (("--slice", "z"), "--slice z must be an axis and an index, such as z=10"),
-        (("--slice", "q=1"), "'q' is not a axis in"),
+        (("--slice", "q=1"), "'q' is not an axis in"),
         (("--slice", "z=12"), "--slice z=12: T has 12 points along z: give 0 to 11"),
         (("--series", "mean"), "has no series.csv"),
-        (("--movie",), "has no frames.nc. Run the program with --frames NAME"),
+        (("--movie", "--fields", "u"), "'u' is not a variable of"),
         (("--format", "gif"), "Add --movie"),
         (("--fps", 0), "0 is not in the range"),
     ],
@@ -90,6 +92,21 @@ def test_plot_refuses_what_is_no_run_and_a_file_as_folder(run, tmp_path, in_proc
     (tmp_path / "file").touch()
     done = in_process("plot", run, "--out", tmp_path / "file")
     assert done.returncode == 2 and "cannot be plotted into" in done.stderr
+
+
+def test_plot_movie_has_a_frame_for_each_step(run, tmp_path, in_process):
+    done = in_process("plot", run, "--movie", "--format", "gif", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.name for path in paths] == ["T_z_1.gif", "line.gif"]
+    assert [len(frames_of(path)) for path in paths] == [5, 5]
+
+
+def test_plot_movie_without_frames_names_the_option(run, tmp_path, in_process):
+    shutil.copytree(run, tmp_path / "w")
+    (tmp_path / "w" / "frames.nc").unlink()
+    done = in_process("plot", tmp_path / "w", "--movie")
+    assert done.returncode == 2 and "has no frames.nc. Run the program with --frames NAME" in done.stderr
 
 
 def test_plot_series_draws_columns_over_steps(tmp_path):

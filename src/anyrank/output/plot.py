@@ -51,7 +51,7 @@ def plot_fields(checkpoint: Path, names: Sequence[str], slices: Mapping[str, int
     with h5py.File(checkpoint, "r", locking=False) as file:
         fields = file["fields"]
         title = f"{file.attrs['program']}, step {file.attrs['step']}"
-        chosen = _chosen(names, fields, f"field of {checkpoint}")
+        chosen = _chosen(names, fields, f"a field of {checkpoint}")
         _check_axes(slices, {dim for name in chosen for dim in _dims(fields[name])}, checkpoint)
         paths = []
         for name in chosen:
@@ -71,7 +71,7 @@ def plot_series(path: Path, names: Sequence[str], title: str, folder: Path) -> P
     if not rows:
         raise UsageError(f"{path} has no rows yet.")
     table = dict(zip(header, np.array([[_number(value) for value in row] for row in rows]).T, strict=True))
-    chosen = _chosen(names, columns, f"column of {path}")
+    chosen = _chosen(names, columns, f"a column of {path}")
     lines = [Line(name, table["step"], table[name], x_label="step") for name in chosen]
     return draw_lines(folder / "series.png", title, lines)
 
@@ -110,13 +110,13 @@ def plot_movies(
     """
     with h5py.File(frames, "r", locking=False) as file:
         variables = [name for name, item in file.items() if isinstance(item, h5py.Dataset) and _is_frame(item)]
-        chosen = _chosen(names, variables, f"variable of {frames}")
+        chosen = _chosen(names, variables, f"a variable of {frames}")
         _check_axes(slices, {dim for name in chosen for dim in _dims(file[name])}, frames)
         axis = next(name for name in _TIME if name in file)
         times = _complete(file[axis])
         if not len(times):
             raise UsageError(f"{frames} has no complete frame yet.")
-        unit = _text(file[axis].attrs.get("units", ""))
+        unit = "" if axis == "step" else _text(file[axis].attrs.get("units", ""))
         labels = [f"{title}, {axis} {time:g} {unit}".rstrip() for time in times]
         return [
             write_movie(folder / f"{name}{suffix}", _pictures(name, file[name], slices, labels), rate)
@@ -224,9 +224,9 @@ def _chosen(names: Sequence[str], known: Collection[str], what: str) -> list[str
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             fix = f"Did you mean {close[0]}?" if close else f"They are {', '.join(known)}." if known else "It has none."
-            raise UsageError(f"{name!r} is not a {what}. {fix}")
+            raise UsageError(f"{name!r} is not {what}. {fix}")
     return [*(names or known)]
 
 
 def _check_axes(slices: Mapping[str, int], dims: Collection[str], path: Path) -> None:
-    _chosen([*slices], sorted(dims), f"axis in {path}")
+    _chosen([*slices], sorted(dims), f"an axis in {path}")
