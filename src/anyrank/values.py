@@ -179,7 +179,7 @@ def _element(kind: Any) -> Any:
 
 #: Types of options: a whole number, a positive one, and one that is not negative.
 Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[int, pydantic.Field(ge=1), BeforeValidator(_whole)]
+Count = Annotated[int, pydantic.Field(ge=1, lt=2**63), BeforeValidator(_whole)]
 Natural = Annotated[int, pydantic.Field(ge=0), BeforeValidator(_whole)]
 
 #: The rule that an invalid value breaks, and the fix, by pydantic's name of the error, or the first word of the name.

@@ -22,7 +22,7 @@ from anyrank.output.frame_writer import FrameWriter
 from anyrank.output.frames_file import Plan
 from anyrank.output.variables import variables_of
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.frames import Frames, plan_frames
+from anyrank.runtime.frames import Frames, existing_frames, plan_frames
 from anyrank.runtime.options import Options
 from anyrank.state import State
 from anyrank.storage.format import Identity
@@ -277,7 +277,9 @@ def step_through(world: World, out: Path, program: Plate, options: Options, step
             field[...] = values_of(field.name, field.shape, field.dtype, step)[field.layout.slices]
 
     advance(steps[0])
-    frames = Frames(program, plan_frames(program, state, options), RunFolder(out), options, journal, state)
+    plan = plan_frames(program, state, options)
+    existing = existing_frames(out / "frames.nc", plan, options)
+    frames = Frames(program, plan, existing, RunFolder(out), options, journal, state)
     world.barrier()
     frames.on_start(state)
     for step in steps[1:]:

@@ -52,7 +52,7 @@ def command(
         target.mkdir(parents=True, exist_ok=True)
         if movie:
             frames = run / "frames.nc"
-            if not frames.exists():
+            if not frames.is_file():
                 raise UsageError(f"{run} has no frames.nc. Run the program with --frames NAME.")
             suffix = f".{kind}" if kind else ".mp4" if can_write_mp4() else ".gif"
             paths = plot.plot_movies(frames, names, slices, target, suffix, fps, description.program)
@@ -60,7 +60,7 @@ def command(
             paths = []
             if names or not columns:
                 paths += plot.plot_fields(_checkpoint(folder, step), names, slices, target)
-            if columns or (not names and (run / "series.csv").exists()):
+            if columns or (not names and (run / "series.csv").is_file()):
                 paths.append(_series(run, columns, description.program, target))
     except OSError as error:
         raise UsageError(f"{run} cannot be plotted into {target}: {error}. Fix that, or use another --out.") from None
@@ -95,6 +95,6 @@ def _series(run: Path, columns: list[str], program: str, target: Path) -> Path:
     from anyrank.output.plot import plot_series
 
     path = run / "series.csv"
-    if not path.exists():
+    if not path.is_file():
         raise UsageError(f"{run} has no series.csv: the program {program} has no observe.")
     return plot_series(path, columns, program, target)

@@ -14,7 +14,7 @@ OFF = "off"
 FORMS = "Write T, T[z=10], T[x=2:8,y=3], mean(T) or mean(T[x=2:8], z), joined by commas"
 _EXPRESSION = re.compile(r"(\w+)\s*(?:\[([^\[\]]*)\])?")
 _MEAN = re.compile(r"mean\((.*)\)")
-_PART = re.compile(r"(\w+)\s*=\s*(-?\d+|(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(\d+))?)")
+_PART = re.compile(r"(\w+)\s*=\s*(-?\d+|(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(\d+))?)", re.ASCII)
 
 
 @dataclass(frozen=True)

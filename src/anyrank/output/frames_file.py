@@ -219,6 +219,8 @@ def read_existing(path: Path, plan: Plan) -> Existing | None:
     if not path.exists():
         return None
     try:
+        if not path.is_file():  # opening a FIFO would never return
+            raise ValueError("it is not a file")
         with h5py.File(path, "r", locking=False) as file:
             return _existing(path, file, plan)
     except (OSError, KeyError, ValueError, RuntimeError) as error:

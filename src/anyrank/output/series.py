@@ -59,7 +59,7 @@ class SeriesFile:
         OSError
             If the file cannot be read or written.
         """
-        content = self._path.read_bytes() if self._path.exists() else b""
+        content = _content(self._path)
         rows: list[Row] = []
         problem = ""
         try:
@@ -143,12 +143,19 @@ def read_rows(path: Path, content: bytes) -> Iterator[Row]:
         yield row
 
 
+def _content(path: Path) -> bytes:
+    """Return the bytes of the file; none if it does not exist. Raises ValueError if it is no file, such as a FIFO."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    return path.read_bytes() if path.exists() else b""
+
+
 def read_columns(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of a series.csv by name, `step` first: int64, float64 or bool. Not collective.
 
     The result is empty if there is no file. Raises ValueError if a line is no row, OSError if the file cannot be read.
     """
-    rows = [*read_rows(path, path.read_bytes())] if path.exists() else []
+    rows = [*read_rows(path, _content(path))]
     if not rows:
         return {}
     columns = {STEP: np.array([row.step for row in rows], np.int64)}

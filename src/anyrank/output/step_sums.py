@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -98,10 +97,6 @@ class StepSums:
             return False
         self.count = count
         return True
-
-    def remove(self) -> None:
-        """Remove the folder, which a run that has finished with a frame does not need. Collective."""
-        self._world.on_root(lambda: shutil.rmtree(self._folder, ignore_errors=True))
 
     def _remove_after(self, step: int) -> None:
         """Remove the files of later steps, which the run computes again; only rank 0 calls it."""

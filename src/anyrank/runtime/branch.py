@@ -38,7 +38,9 @@ def inherited(program: type[Program[Any]], branch_from: str) -> dict[str, Any]:
     origin = origin_of(Options(branch_from=branch_from))
     description = RunFolder(origin.run).describe() if origin is not None else None
     if origin is None or description is None:
-        raise UsageError(f"--from {branch_from}: there is no run. Give the folder of a run, or RUN@STEP.")
+        raise UsageError(
+            f"--from {branch_from}: there is no run. Give the folder of a run, or RUN@STEP, where STEP is a number."
+        )
     declared = program.declared() if description.program == program.name else {}
     return {name: value for name, value in description.parameters.items() if name in declared}
 

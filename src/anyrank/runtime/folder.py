@@ -105,6 +105,8 @@ class RunFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """Return the summary of a finished run; None if the run is not finished or the file is damaged."""
+        if not self.summary.is_file():  # reading a FIFO would never return
+            return None
         try:
             summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
             complete = summary["finished"] is True and {"steps", "digest"} <= set(summary)

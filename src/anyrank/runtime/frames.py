@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.output.expressions import OFF
@@ -68,6 +69,22 @@ def _default_interval(total: int | None) -> int:
     return 1 << (-(-max(total or 0, 1) // INTERVALS) - 1).bit_length()
 
 
+def existing_frames(path: Path, plan: Plan | None, options: Options) -> Existing | None:
+    """Return what frames.nc of a run has; None if there is no file, or nothing is planned. Not collective.
+
+    Raises UsageError if it is not of this run, or has other variables or another interval.
+    """
+    existing = read_existing(path, plan) if plan is not None else None
+    if existing is None or plan is None or existing.every == plan.every:
+        return existing
+    if options.frames_every is not None or plan.every % existing.every:
+        raise UsageError(
+            f"--frames-every {plan.every}: {path} has every {existing.every}th step, and the interval of a run cannot "
+            f"change. Use --frames-every {existing.every}, or another --out."
+        )
+    return existing
+
+
 class Frames(Callback):
     """Writes a frame of every variable when one is due: at multiples of the interval, and at the last step of a run.
 
@@ -76,7 +93,9 @@ class Frames(Callback):
     program : Program
         The program, which may know its number of steps.
     plan : Plan
-        What the file has.
+        What the file shall have.
+    existing : Existing or None
+        What it has: see `existing_frames`.
     folder : RunFolder
         The run folder.
     options : Options
@@ -85,41 +104,31 @@ class Frames(Callback):
         Shows warnings.
     state : State
         The declared State.
-
-    Raises
-    ------
-    UsageError
-        On rank 0, if frames.nc is not of this run, or has other variables or another interval.
     """
 
     def __init__(
-        self, program: Program, plan: Plan, folder: RunFolder, options: Options, journal: Journal, state: State
+        self,
+        program: Program,
+        plan: Plan,
+        existing: Existing | None,
+        folder: RunFolder,
+        options: Options,
+        journal: Journal,
+        state: State,
     ):
         self._plan, self._journal, self._options = plan, journal, options
         self._path, self._total = folder.frames, total_of(program)
         self._sums: StepSums | None = None
         if any(variable.over_steps for variable in plan.variables):
-            folder_, what = folder.path / SUMS, plan.describe()
+            folder_, what = folder.path / SUMS, f"every {plan.every} steps: {plan.describe()}"
             self._sums = StepSums(folder_, plan.variables, state.world, what, options.keep + 2)
         self._writer = FrameWriter(folder.frames, plan, state, self._sums)
-        self._existing: Existing | None = None
+        self._existing = existing
         self._ended = False
-        if state.world.rank == 0:
-            self._check()
-
-    def _check(self) -> None:
-        self._existing = read_existing(self._path, self._plan)
-        if self._existing is None or self._existing.every == self._plan.every:
-            return
-        if self._options.frames_every is not None or self._plan.every % self._existing.every:
-            raise UsageError(
-                f"--frames-every {self._plan.every}: {self._path} has every {self._existing.every}th step, and the "
-                f"interval of a run cannot change. Use --frames-every {self._existing.every}, or another --out."
-            )
 
     def on_start(self, state: State) -> None:
         """Keep the frames up to the step of the state, and write that of this step if it is due. Collective."""
-        existing = state.world.bcast(self._existing)
+        existing = self._existing
         written = {*existing.steps} if existing is not None and state.step > self._plan.first else set[int]()
         again = state.step not in written and (
             self._sums is None or state.step == self._plan.first
@@ -139,7 +148,10 @@ class Frames(Callback):
 
     def _restore_sums(self, sums: StepSums, state: State) -> None:
         """Continue the sums over steps since the last frame; at the first step they are those of the first state."""
-        count = state.step - max(self._plan.first, state.step // self._plan.every * self._plan.every)
+        last, first = state.step // self._plan.every * self._plan.every, self._plan.first
+        count = (
+            state.step - last if last >= first else state.step - first + 1
+        )  # the sums of a branch have its first step
         if state.step == self._plan.first:
             sums.add()
         elif count and not sums.restore(state.step, count):
@@ -194,8 +206,6 @@ class Frames(Callback):
             with suppress(AnyrankError):  # of all ranks: the file then keeps slots without frames
                 self._writer.finish(compressed=False)
         self._try(lambda: self._writer.finish(self._options.frames_compression != "none"))
-        if self._sums is not None and not between:
-            self._sums.remove()
 
     def on_end(self, state: State) -> None:
         """Log how many frames there are, and for which share of their work steps continued. Collective."""

@@ -83,8 +83,6 @@ def origin(text: str, home: Path | None = None) -> tuple[Path, int | None]:
 
 
 def _absolute_origin(text: str) -> str:
-    if not text:
-        return text
     run, step = origin(text)
     return str(run) if step is None else f"{run}@{step}"
 

@@ -48,7 +48,8 @@ def schedule_of(program: Program, given: int | None, first: int = 0) -> Schedule
 def check_interval(program: Program, folder: RunFolder, given: int | None, recorded: int | None) -> int | None:
     """Return the interval of the series of a run that continues; UsageError if the rows so far have another one.
 
-    `given` is the interval of this execution, `recorded` that of the run so far; None is the default interval.
+    `program` has the parameters of the run so far, `recorded` is its interval, and `given` that of this execution; None
+    is the default interval.
     """
     if given is None or given == recorded or not observes(program):
         return given or recorded

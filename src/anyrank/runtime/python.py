@@ -231,6 +231,8 @@ class Run:
         """Return the summary, and the file of the last checkpoint."""
         summary, reason, folder = dict[str, Any](), "", self._folder
         try:
+            if folder.summary.exists() and not folder.summary.is_file():
+                raise OSError("summary.json is not a file")
             summary = json.loads(folder.summary.read_text(encoding="utf-8"))
             steps, complete = summary["steps"], summary["finished"]
         except (OSError, ValueError, LookupError, TypeError) as error:

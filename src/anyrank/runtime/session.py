@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from anyrank.errors import FINISHED, STOPPED, UsageError
 from anyrank.observe.events import Events
-from anyrank.output.frames_file import Plan
+from anyrank.output.frames_file import Existing, Plan
 from anyrank.program import Program
 from anyrank.provenance import provenance
 from anyrank.runtime import report
@@ -20,7 +20,7 @@ from anyrank.runtime.callback import Callback, Digests, Heartbeat
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.frames import Frames, plan_frames
+from anyrank.runtime.frames import Frames, existing_frames, plan_frames
 from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import CheckpointClock, Loop
@@ -64,6 +64,7 @@ class Session:
         self._callbacks: list[Callback] = []
         self._observe_every: int | None = None
         self._frames: Plan | None = None
+        self._existing_frames: Existing | None = None
 
     def execute(self) -> int:
         """Execute the run and return the exit code: 0 finished, 75 stopped with a valid checkpoint.
@@ -124,10 +125,10 @@ class Session:
             done = begun and not folder.extends(parameters) and report.show_finished(program.name, folder, self.options)
             return begun, done
 
-        def prepare() -> tuple[bool, int | None]:
+        def prepare() -> tuple[bool, int | None, Existing | None]:
             begun, done = check()
             if done:
-                return True, None
+                return True, None, None
             if begun:
                 self._refuse_chaos()
             if folder.stop.is_dir():
@@ -136,22 +137,28 @@ class Session:
                 )
             folder.lock()
             if check()[1]:  # again under the lock
-                return True, None
+                return True, None, None
             interval = self._interval()
+            existing = existing_frames(folder.frames, self._frames, self.options)
             folder.keep_results(parameters)
             folder.create(program.name, self.source, parameters, self.options.kept(), self.branch.lineage)
             folder.update(parameters, interval)
             record_inputs(program, folder)
-            return False, interval
+            return False, interval, existing
 
-        done, self._observe_every = self.world.on_root(lambda: self._translate_os_errors(prepare))
+        done, self._observe_every, self._existing_frames = self.world.on_root(
+            lambda: self._translate_os_errors(prepare)
+        )
         return done
 
     def _interval(self) -> int | None:
         """Return the interval of the series: that of the options, or else that of the run so far."""
         description = self.folder.describe()
-        recorded = description.options.get("observe_every") if description is not None else None
-        return check_interval(self.program, self.folder, self.options.observe_every, recorded)
+        if description is None:
+            return self.options.observe_every
+        before = type(self.program)(**description.parameters)  # the run so far may be shorter
+        recorded = description.options.get("observe_every")
+        return check_interval(before, self.folder, self.options.observe_every, recorded)
 
     def _refuse_chaos(self) -> None:
         """Refuse chaos in the folder of an existing run, because the option may be there by mistake."""
@@ -242,7 +249,8 @@ class Session:
             first = self.branch.first_step
             yield SeriesWriter(self.program, self.folder, self._observe_every, first, may_fail, self.journal)
         if self._frames is not None and self._state is not None:
-            yield Frames(self.program, self._frames, self.folder, self.options, self.journal, self._state)
+            what = self._frames, self._existing_frames
+            yield Frames(self.program, *what, self.folder, self.options, self.journal, self._state)
         yield from self._callbacks_of_program()
         yield from EXTRA_CALLBACKS
         yield self.journal
