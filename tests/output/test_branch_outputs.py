@@ -69,5 +69,5 @@ def test_branch_outputs_begin_at_the_step_of_the_checkpoint(branches):
         assert file["step"][()].tolist() == [12, 16, 20, 24, 26]
 
 
-def test_branch_outputs_of_a_resume_are_complete_without_warnings(branches):
+def test_branch_outputs_of_a_resume_have_no_warnings(branches):
     assert "output-warning" not in (branches["parts"] / "events.jsonl").read_text()

@@ -43,7 +43,7 @@ def program(tmp_path) -> Path:
     return tmp_path / "growth.py"
 
 
-def test_kept_outputs_after_a_damaged_last_checkpoint_are_the_same(program, tmp_path):
+def test_kept_outputs_after_a_damaged_checkpoint_are_the_same(program, tmp_path):
     out = tmp_path / "run"
     run("run", program, *FRAMES, "--checkpoint-every", 7, "--out", out)
     before = {name: (out / name).read_bytes() for name in ("frames.nc", "series.csv", "series.h5")}

@@ -146,7 +146,7 @@ def read_rows(path: Path, content: bytes) -> Iterator[Row]:
 def _content(path: Path) -> bytes:
     """Return the bytes of the file; none if it does not exist. Raises ValueError if it is no file, such as a FIFO."""
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file")
+        raise ValueError(f"{path} cannot be read: it is not a file")
     return path.read_bytes() if path.exists() else b""
 
 
