@@ -339,6 +339,17 @@ def test_verify_our_programs_are_clean(tmp_path, program):
     assert [*tmp_path.iterdir()] == [junit], "what is clean leaves nothing behind"
 
 
+def test_verify_writes_and_compares_the_frames_that_it_is_asked_for(tmp_path):
+    outputs = ("--frames", "T", "--frames-every", 2, "--observe-every", 3)
+    done = run_anyrank("verify", *CLEAN["heat"], "--quick", *outputs, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("frames.nc", "series.csv"):
+        contents = {path.read_bytes() for path in (tmp_path / "runs").glob(f"*/run/{name}")}
+        assert len([*(tmp_path / "runs").glob(f"*/run/{name}")]) > 3 and len(contents) == 1
+    refused = run_anyrank("verify", *CLEAN["heat"], "--quick", *outputs[:2])
+    assert refused.returncode == 2 and "needs the interval in steps between two frames" in refused.stderr
+
+
 def test_verify_wrong_program_gives_table_finding_and_runs(tmp_path):
     words = ("--quick", "--ranks", 1, "--junit", "j.xml", "--out", "runs")
     done = run_anyrank("verify", BROKEN / "uninitialized.py", *words, cwd=tmp_path)

@@ -16,6 +16,7 @@ from anyrank.cli.execution import rank_list
 from anyrank.cli.run import Programs
 from anyrank.errors import UsageError
 from anyrank.program import Program
+from anyrank.runtime.options import option_words
 from anyrank.values import seconds_of
 from anyrank.verify.matrix import CaseMatrix
 from anyrank.verify.options import VerifyOptions
@@ -39,7 +40,9 @@ class Verifications(Programs):
             folder = _folder(settings.out, program.name)
             file = folder / "parameters.toml"
             file.write_text(tomli_w.dumps(instance.parameters), encoding="utf-8")
-            verification = Verification(Runner(source, file, folder, seconds_of(settings.timeout)), plan, click.echo)
+            outputs = option_words(settings.outputs())
+            runner = Runner(source, file, folder, seconds_of(settings.timeout), outputs)
+            verification = Verification(runner, plan, click.echo)
             code = 1
             try:
                 code = verification.execute()

@@ -105,6 +105,7 @@ def _read_by(read: Callable[[str], Any], may_be_empty: bool = True) -> AfterVali
 
 
 BodyNames = Annotated[str, _read_by(lambda text: check_bodies(text.split(",")))]
+FramesText = Annotated[str, _read_by(parse_frames)]
 SplitName = Annotated[
     str, matching(rf"{'|'.join(SPLITS)}|\d+(x\d+)*", f"must be one of {', '.join(SPLITS)}, or a grid such as 2x3")
 ]
@@ -203,7 +204,7 @@ class Options(OptionSettings):
         OUTPUTS,
         kept=True,
     )
-    frames: Annotated[str, _read_by(parse_frames)] = option(
+    frames: FramesText = option(
         "",
         "What to write into frames.nc: fields, parts and means, such as 'T,u[z=10],mean(T, z)'; or off.",
         OUTPUTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -10,7 +10,7 @@ from anyrank.declaration import OptionSettings, option
 from anyrank.errors import UsageError
 from anyrank.layout import SPLITS
 from anyrank.runtime.duration import Duration
-from anyrank.runtime.options import BodyNames
+from anyrank.runtime.options import BodyNames, FramesText
 from anyrank.values import Count
 
 VERIFY = "Verification"
@@ -31,6 +31,18 @@ class VerifyOptions(OptionSettings):
     split: Annotated[str, AfterValidator(_splits)] = option(
         "", "Domain decompositions to run, such as rows,bricks.", VERIFY, default_text="rows,columns,bricks"
     )
+    observe_every: Count | None = option(
+        None, "Interval in steps between two rows of the series.", VERIFY, default_text="that of a run"
+    )
+    frames: FramesText = option(
+        "",
+        "Frames to write and compare, as those of a run; needs --frames-every.",
+        VERIFY,
+        default_text="declared fields",
+    )
+    frames_every: Count | None = option(
+        None, "Interval in steps between two frames.", VERIFY, default_text="that of a run"
+    )
     quick: bool = option(False, "Run only the most informative cases, for instance at every commit.", VERIFY)
     junit: str = option("", "Write the result of each case to this file, in JUnit XML.", VERIFY)
     out: str = option("", "A new folder for all runs.", VERIFY, default_text="a temporary one, kept if cases differ")
@@ -38,3 +50,8 @@ class VerifyOptions(OptionSettings):
     allow: Count | None = option(
         None, "Largest number of ranks that --ranks may contain.", VERIFY, default_text="4, or 2 per core"
     )
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the options of a run that say which outputs it writes."""
+        names = ("observe_every", "frames", "frames_every")
+        return {name: value for name in names if (value := getattr(self, name))}

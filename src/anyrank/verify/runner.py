@@ -78,6 +78,8 @@ class Runner:
     parameters: Path
     folder: Path
     timeout: float
+    #: Options of all runs, as words.
+    outputs: Sequence[str] = ()
     started: int = 0
 
     def run(self, case: Case, until: int | None = None) -> Outcome:
@@ -87,7 +89,7 @@ class Runner:
         folder.mkdir()
         outcome = Outcome(case, RunFolder(folder / "run"))
         words = ["run", self.source, "--parameters", str(self.parameters), "--out", str(outcome.run.path)]
-        words += ["--body", case.body, "--split", case.split]
+        words += ["--body", case.body, "--split", case.split, *self.outputs]
         start = time.monotonic()
         legs = self._extended(case, until) if case.extended else _stopped(case, until)
         for number, (ranks, stop, steps) in enumerate(legs, 1):
