@@ -339,7 +339,7 @@ def test_verify_our_programs_are_clean(tmp_path, program):
     assert [*tmp_path.iterdir()] == [junit], "what is clean leaves nothing behind"
 
 
-def test_verify_writes_and_compares_the_frames_that_it_is_asked_for(tmp_path):
+def test_verify_writes_and_compares_frames_and_series(tmp_path):
     outputs = ("--frames", "T", "--frames-every", 2, "--observe-every", 3)
     done = run_anyrank("verify", *CLEAN["heat"], "--quick", *outputs, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
