@@ -296,6 +296,7 @@ def test_slurm_run_over_its_wall_time_twice_has_the_same_digest(site, jobs, stor
         "jobs": [job],
         "reason": "",
         "needs": [],
+        "progress": "",
     }
     assert "walls is finished" in site.anyrank("submit", run, status=0)
 

@@ -360,15 +360,16 @@ def test_verify_wrong_program_gives_table_finding_and_runs(tmp_path):
     assert rows[1][:5] == ["1", "1", "auto", "reference", "reference"] and rows[1][-1] == "same"
     assert rows[4][:4] == ["4", "1", "auto", "shim"] and rows[4][-1] == "FAILED"
     assert rows[5][:5] == ["5", "1→1", "auto", "auto", "stopped"] and rows[5][-1] == "same"
-    assert rows[6][:6] == ["6", "1", "auto", "auto", "other", "memory"]
-    assert " ".join(rows[6][-4:]) == "DIFFERS at step 2" and len(rows) == 12
+    assert rows[6][:5] == ["6", "1→1", "auto", "auto", "extended"] and rows[6][-1] == "same"
+    assert rows[7][:6] == ["7", "1", "auto", "auto", "other", "memory"]
+    assert " ".join(rows[7][-4:]) == "DIFFERS at step 2" and len(rows) == 13
     assert body.startswith("FOUND: body: shim instead of reference") and "an array of the GPU is not converted" in body
     assert finding.startswith("FOUND: memory\n  First at step 2, in x[0]; 12 of 12 elements differ:\n")
-    assert end.startswith("11 cases, 0 more not possible: 2 differ from the reference") and "runs are kept in" in end
+    assert end.startswith("12 cases, 0 more not possible: 2 differ from the reference") and "runs are kept in" in end
     assert json.loads((tmp_path / "runs" / "001" / "run" / "summary.json").read_text())["finished"]
     suite = ElementTree.parse(tmp_path / "j.xml").getroot()
-    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("11", "2", 11)
-    failure = suite.find("testcase[6]/failure")
+    assert (suite.get("tests"), suite.get("failures"), len(suite)) == ("12", "2", 12)
+    failure = suite.find("testcase[7]/failure")
     assert failure.get("message") == "DIFFERS at step 2" and failure.text == finding
 
 
