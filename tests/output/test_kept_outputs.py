@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from ranks import run_anyrank
 
+import anyrank
+from anyrank.runtime.programs import load
+
 PROGRAM = """
 from anyrank import Program, exact, param
 
@@ -59,6 +62,15 @@ def test_kept_outputs_extend_by_a_parameter_of_any_name(program, tmp_path):
     run("resume", tmp_path / "parts", "--limit", 35, ranks=2)
     for name in ("frames.nc", "series.csv", "series.h5"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+
+
+def test_kept_frames_options_need_not_be_given_again(program, tmp_path):
+    """Neither to `anyrank run` of the same run, nor to `anyrank.run` that extends it."""
+    run("run", program, *FRAMES, "--limit", 35, "--out", tmp_path / "whole")
+    run("run", program, *FRAMES, "--limit", 25, "--stop-at", 13, "--out", tmp_path / "parts", status=75)
+    run("run", program, "--limit", 25, "--out", tmp_path / "parts", ranks=2)
+    anyrank.run(load(str(program))(limit=35), out=tmp_path / "parts", extend=True)
+    assert (tmp_path / "whole" / "frames.nc").read_bytes() == (tmp_path / "parts" / "frames.nc").read_bytes()
 
 
 def test_kept_sums_of_another_interval_are_not_used(program, tmp_path):

@@ -77,7 +77,7 @@ def test_plot_one_step_one_slice_in_a_folder_of_its_own(run, tmp_path, in_proces
         (("--slice", "q=1"), "'q' is not an axis in"),
         (("--slice", "z=12"), "--slice z=12: T has 12 points along z: give 0 to 11"),
         (("--series", "mean"), "has no series.csv"),
-        (("--movie", "--fields", "u"), "'u' is not a variable of"),
+        (("--movie", "--fields", "u"), "'u' is not a variable with axes of"),
         (("--format", "gif"), "Add --movie"),
         (("--fps", 0), "0 is not in the range"),
     ],
@@ -107,6 +107,15 @@ def test_plot_movie_without_frames_names_the_option(run, tmp_path, in_process):
     (tmp_path / "w" / "frames.nc").unlink()
     done = in_process("plot", tmp_path / "w", "--movie")
     assert done.returncode == 2 and "has no frames.nc. Run the program with --frames NAME" in done.stderr
+
+
+def test_plot_of_a_series_without_columns_draws_the_fields(run, tmp_path, in_process):
+    shutil.copytree(run, tmp_path / "w")
+    (tmp_path / "w" / "series.csv").write_text("step\n0\n")
+    done = in_process("plot", tmp_path / "w", "--fields", "T")
+    assert done.returncode == 0 and in_process("plot", tmp_path / "w").returncode == 0
+    refused = in_process("plot", tmp_path / "w", "--series", "mean")
+    assert refused.returncode == 2 and "has no column besides step" in refused.stderr
 
 
 def test_plot_series_draws_columns_over_steps(tmp_path):

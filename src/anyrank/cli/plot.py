@@ -38,6 +38,7 @@ def command(
     """
     from anyrank.output import plot
     from anyrank.output.picture import can_write_mp4
+    from anyrank.output.series import has_columns
 
     folder, slices = RunFolder(run), dict(map(_cut, cuts))
     description = folder.describe()
@@ -60,7 +61,7 @@ def command(
             paths = []
             if names or not columns:
                 paths += plot.plot_fields(_checkpoint(folder, step), names, slices, target)
-            if columns or (not names and (run / "series.csv").is_file()):
+            if columns or (not names and has_columns(run / "series.csv")):
                 paths.append(_series(run, columns, description.program, target))
     except OSError as error:
         raise UsageError(f"{run} cannot be plotted into {target}: {error}. Fix that, or use another --out.") from None

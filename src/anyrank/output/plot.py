@@ -70,6 +70,8 @@ def plot_series(path: Path, names: Sequence[str], title: str, folder: Path) -> P
     columns = [name for name in header if name != "step"]
     if not rows:
         raise UsageError(f"{path} has no rows yet.")
+    if not columns:
+        raise UsageError(f"{path} has no column besides step: observe returned no values.")
     table = dict(zip(header, np.array([[_number(value) for value in row] for row in rows]).T, strict=True))
     chosen = _chosen(names, columns, f"a column of {path}")
     lines = [Line(name, table["step"], table[name], x_label="step") for name in chosen]
@@ -110,7 +112,9 @@ def plot_movies(
     """
     with h5py.File(frames, "r", locking=False) as file:
         variables = [name for name, item in file.items() if isinstance(item, h5py.Dataset) and _is_frame(item)]
-        chosen = _chosen(names, variables, f"a variable of {frames}")
+        if not variables:
+            raise UsageError(f"{frames} has only single numbers at each step, which are no movie. See --frames.")
+        chosen = _chosen(names, variables, f"a variable with axes of {frames}")
         _check_axes(slices, {dim for name in chosen for dim in _dims(file[name])}, frames)
         axis = next(name for name in _TIME if name in file)
         times = _complete(file[axis])

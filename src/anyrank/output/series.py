@@ -150,6 +150,14 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
+def has_columns(path: Path) -> bool:
+    """Return whether the file is there and has columns besides the step. Not collective."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"," in file.readline()
+
+
 def read_columns(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of a series.csv by name, `step` first: int64, float64 or bool. Not collective.
 

@@ -24,6 +24,8 @@ from anyrank.storage.format import Identity
 #: The largest number of intervals of a run if the user gives no interval, and the number of frames for which a file has
 #: space at first if the number of steps is not known.
 INTERVALS, SPACE = 16, 16
+#: The options that say what frames.nc has; a run keeps them.
+FRAME_OPTIONS = ("frames", "frames_every", "frames_stride", "frames_type", "frames_compression")
 #: The folder of the sums for means over steps, in the run folder.
 SUMS = "frames-sums"
 

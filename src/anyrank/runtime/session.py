@@ -20,7 +20,7 @@ from anyrank.runtime.callback import Callback, Digests, Heartbeat
 from anyrank.runtime.children import end_forked_child
 from anyrank.runtime.failure import gpu_failure
 from anyrank.runtime.folder import RunFolder
-from anyrank.runtime.frames import Frames, existing_frames, plan_frames
+from anyrank.runtime.frames import FRAME_OPTIONS, Frames, existing_frames, plan_frames
 from anyrank.runtime.inputs import check_inputs, record_inputs
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.loop import CheckpointClock, Loop
@@ -79,6 +79,7 @@ class Session:
             prepared = Prepared(self.program, self.source, self.world, self.options, self.folder.path)
             self._state = prepared.state
             self.branch = Branch(self.program, self.options, self.folder, prepared.state)
+            self.options = self._with_recorded_frames()
             with self.world.raise_on_all_ranks():
                 self._frames = plan_frames(self.program, prepared.state, self.options, self.branch.first_step)
             if self._finished_already():
@@ -114,6 +115,14 @@ class Session:
             events = Events(self.folder.events)
             events.say("failed", step=step, ranks=ranks, error=error)
             events.close()
+
+    def _with_recorded_frames(self) -> Options:
+        """Return the options, those of frames that are not given as the run in the folder has them. Collective."""
+        description = self.world.on_root(self.folder.describe)
+        same = description is not None and description.program == self.program.name
+        recorded = description.options if description is not None and same else {}
+        missing = recorded.keys() & set(FRAME_OPTIONS) - self.options.given().keys()
+        return self.options.model_copy(update={name: recorded[name] for name in missing})
 
     def _finished_already(self) -> bool:
         """Report a finished run and return True; otherwise make and lock the folder. Collective."""
