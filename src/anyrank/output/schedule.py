@@ -8,6 +8,11 @@ from dataclasses import dataclass
 INTERVALS = 128
 
 
+def default_interval(length: int, most: int) -> int:
+    """Return the smallest power of two for which a run of `length` steps has at most `most` intervals."""
+    return 1 << (-(-max(length, 1) // most) - 1).bit_length()
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The steps at which an output is due, besides the last step of a finished run. Step 0 is due.
@@ -35,8 +40,7 @@ class Schedule:
         """Return the interval in steps at a step."""
         if self.given is not None:
             return self.given
-        length = max(step, self.total or 0, 1)
-        return 1 << (-(-length // INTERVALS) - 1).bit_length()
+        return default_interval(max(step, self.total or 0), INTERVALS)
 
     def due(self, step: int) -> bool:
         """Return whether an output is due at a step."""

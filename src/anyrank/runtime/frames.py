@@ -11,6 +11,7 @@ from anyrank.errors import AnyrankError, UsageError, of_all_ranks
 from anyrank.output.expressions import OFF
 from anyrank.output.frame_writer import FrameWriter
 from anyrank.output.frames_file import Existing, Plan, read_existing
+from anyrank.output.schedule import default_interval
 from anyrank.output.step_sums import StepSums
 from anyrank.output.variables import variables_of
 from anyrank.program import Program
@@ -18,6 +19,7 @@ from anyrank.runtime.callback import Callback
 from anyrank.runtime.folder import RunFolder
 from anyrank.runtime.journal import Journal
 from anyrank.runtime.options import Options
+from anyrank.runtime.outputs import total_of
 from anyrank.state import State
 from anyrank.storage.format import Identity
 
@@ -46,7 +48,9 @@ def plan_frames(program: Program, state: State, options: Options, first: int = 0
             f"--frames {options.frames!r} needs the interval in steps between two frames. Add --frames-every 100."
         )
     identity = Identity.of(program.name, program.parameters, state.seed, program.extendable_parameters())
-    return Plan(tuple(variables), options.frames_every or _default_interval(total_of(program)), identity, first)
+    return Plan(
+        tuple(variables), options.frames_every or default_interval(total_of(program) or 0, INTERVALS), identity, first
+    )
 
 
 def _refuse_without_fields(options: Options) -> None:
@@ -58,17 +62,6 @@ def _refuse_without_fields(options: Options) -> None:
             raise UsageError(
                 f"{flag} {value}: no field is written. Add --frames with fields, or declare a field with frames=True."
             )
-
-
-def total_of(program: Program) -> int | None:
-    """Return the number of steps of a run; None if only the program's own `done` knows it."""
-    known = type(program).done is Program.done and isinstance(program.steps, int)
-    return int(program.steps) if known else None
-
-
-def _default_interval(total: int | None) -> int:
-    """Return the power of two for which the run has 8 to 16 intervals, so that a longer run has a multiple of it."""
-    return 1 << (-(-max(total or 0, 1) // INTERVALS) - 1).bit_length()
 
 
 def existing_frames(path: Path, plan: Plan | None, options: Options) -> Existing | None:

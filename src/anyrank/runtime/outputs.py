@@ -39,10 +39,15 @@ def check_outputs(program: Program, options: Options) -> None:
         )
 
 
+def total_of(program: Program) -> int | None:
+    """Return the number of steps of a run; None if only the program's own `done` knows it."""
+    known = type(program).done is Program.done and isinstance(program.steps, int)
+    return int(program.steps) if known else None
+
+
 def schedule_of(program: Program, given: int | None, first: int = 0) -> Schedule:
     """Return when outputs of the program are due: `given` is the interval of the user, `first` the run's first step."""
-    known = type(program).done is Program.done and isinstance(program.steps, int)
-    return Schedule(given, program.steps if known else None, first)
+    return Schedule(given, total_of(program), first)
 
 
 def check_interval(program: Program, folder: RunFolder, given: int | None, recorded: int | None) -> int | None:
