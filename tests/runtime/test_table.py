@@ -17,6 +17,7 @@ from ranks import run_anyrank
 
 import anyrank
 from anyrank import Program, State, UsageError, exact, param
+from anyrank.storage import format as checkpoint_format
 from anyrank.storage.checkpoint_folder import checkpoint_files, path_of
 
 
@@ -140,6 +141,26 @@ def test_open_run_that_goes_on_after_a_stop_is_that_of_now(runs):
     (runs / "b/summary.json").write_text(before)
     found = anyrank.open(runs / "b")
     assert found.summary["steps"] == 4 and found.fields["u"][0, 0] == 4.0 and not found.finished
+
+
+def test_open_takes_the_checkpoint_that_replaced_a_listed_one(runs, monkeypatch):
+    """Between the list of the files and the reading, the run writes a newer checkpoint and deletes the listed one."""
+    folder, read, turns = runs / "b/checkpoints", checkpoint_format.read_header, iter([4, 5])
+
+    def read_late(path: Path) -> checkpoint_format.Header:
+        for step in turns:
+            path.rename(path_of(folder, step))
+            break
+        return read(path)
+
+    monkeypatch.setattr(checkpoint_format, "read_header", read_late)
+    found = checkpoint_format.newest_valid(folder)
+    assert found is not None and found[0] == path_of(folder, 5)
+
+
+def test_newest_valid_ends_at_a_link_to_nothing(tmp_path):
+    path_of(tmp_path, 3).symlink_to(tmp_path / "removed")
+    assert checkpoint_format.newest_valid(tmp_path) is None
 
 
 def test_open_while_the_run_writes_is_always_valid(tmp_path):

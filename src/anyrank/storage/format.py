@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -199,10 +200,17 @@ def read_header(path: Path) -> Header:
 
 
 def newest_valid(folder: Path) -> tuple[Path, Header] | None:
-    """Return the newest checkpoint in a folder whose seal holds, with its header; None if there is none."""
-    for path in checkpoint_folder.checkpoint_files(folder):
-        with suppress(CheckpointError):
-            return path, read_header(path)
+    """Return the newest checkpoint in a folder whose seal holds, with its header; None if there is none.
+
+    A run may write and delete checkpoints meanwhile: if a listed one has gone, a newer one has replaced it.
+    """
+    gone = True
+    while gone:
+        gone = False
+        for path in checkpoint_folder.checkpoint_files(folder):
+            with suppress(CheckpointError):
+                return path, read_header(path)
+            gone = gone or not os.path.lexists(path)
     return None
 
 
